@@ -1,0 +1,94 @@
+"""What a program shows: log lines, progress, and errors without a traceback."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from multi_abnormality.errors import InputError
+
+console = Console(stderr=True)
+log = logging.getLogger("multi_abnormality")
+
+T = TypeVar("T")
+
+PLAIN_LINE_SECONDS = 15.0  # how often progress is told where there is no terminal
+
+
+class RateColumn(ProgressColumn):
+    """Units a second, such as "12.3 volumes/s"."""
+
+    def render(self, task: Task) -> Text:
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:.1f} {task.fields['unit']}/s" if rate else "")
+
+
+def track(
+    items: Iterable[T], description: str, total: int, unit: str = "volumes"
+) -> Iterator[T]:
+    """Yield `items` under a progress bar, or with a plain line now and then without a terminal."""
+    show = _track_bar if console.is_terminal else _track_lines
+    yield from show(items, description, total, unit)
+
+
+def _track_bar(items: Iterable[T], description: str, total: int, unit: str) -> Iterator[T]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total, unit=unit)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def _track_lines(items: Iterable[T], description: str, total: int, unit: str) -> Iterator[T]:
+    start = told = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - told >= PLAIN_LINE_SECONDS:
+            told, rate = now, done / (now - start)
+            left = (total - done) / rate
+            log.info("%s: %d/%d, %.1f %s/s, %.0f s left", description, done, total, rate, unit, left)
+    seconds = time.monotonic() - start
+    log.info("%s: %d %s in %.1f s", description, done, unit, seconds)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program's main function: set up logging, turn an InputError into exit code 1."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=console, show_path=False, log_time_format="[%H:%M:%S]")],
+    )
+    try:
+        main()
+    except InputError as error:
+        console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        sys.exit(130)

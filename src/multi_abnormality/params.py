@@ -1,0 +1,165 @@
+"""params.yaml as types: one frozen model a section, unknown keys refused, all faults at once."""
+
+import difflib
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from multi_abnormality.errors import InputError, raise_faults
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Preprocess(Section):
+    """What a stored volume is. Axes are (Z, Y, X): to the head, to the back, to the left."""
+
+    spacing: tuple[Positive, Positive, Positive]  # mm
+    shape: tuple[Count, Count, Count]  # voxels
+    hu_codes: tuple[tuple[int, int], ...] = Field(min_length=2)  # (HU, 8-bit code) knots
+
+    @model_validator(mode="after")
+    def knots_rise(self) -> "Preprocess":
+        hu, codes = zip(*self.hu_codes, strict=True)
+        rising = all(a < b for knots in (hu, codes) for a, b in pairwise(knots))
+        if not rising or codes[0] != 0 or codes[-1] != 255:
+            raise ValueError("hu_codes must rise in both columns, its codes from 0 to 255")
+        return self
+
+
+class Model(Section):
+    backbone: str
+    pretrained: bool | str  # false: random, true: timm's hub, or the path of a weights file
+    windows: tuple[tuple[float, Positive], ...] = Field(min_length=1)  # (centre, width) in HU
+    dropout: Share
+
+
+class Train(Section):
+    epochs: Count
+    schedule_epochs: Count  # the learning rate falls over these, and stays as it is after them
+    batch_size: Count  # volumes
+    slices: Count  # drawn from each volume at a training step; evaluation sees them all
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    clip_norm: Positive
+    average_decay: Share  # of the exponential average of weights; 0 is none
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]  # of the train split's patients
+    early_stopping_patience: Count  # epochs
+    save_every_n_epochs: Count
+    deterministic: bool
+
+    @model_validator(mode="after")
+    def warmup_fits(self) -> "Train":
+        if self.warmup_epochs >= self.schedule_epochs:
+            raise ValueError("warmup_epochs must be below schedule_epochs")
+        return self
+
+
+class Evaluate(Section):
+    resamples: Count  # of the bootstrap over patients behind every interval
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Export(Section):
+    formats: tuple[Literal["pth", "safetensors", "pt2", "onnx"], ...] = Field(min_length=1)
+    tolerance: Positive  # largest difference allowed between an exported model and the checkpoint
+
+
+class Machine(Section):
+    """What this machine has. No stage tracks it: nothing here changes a result."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    workers: int | Literal["auto"]  # processes that preprocess or load
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0)]
+    preprocess: Preprocess
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    export: Export
+    machine: Machine
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's floats and booleans, as DVC reads them.
+
+    PyYAML is a YAML 1.1 reader: it takes `1e-4` for a string and `on` for True.
+    """
+
+
+_Yaml12Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":float", ":bool"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
+        r"|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a params.yaml.
+
+    Raises:
+        InputError: names the file and every wrong key, with what would be allowed.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)  # noqa: S506
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); run in the project's folder")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not valid YAML: {error}")
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold the sections {', '.join(Params.model_fields)}")
+    try:
+        return Params.model_validate(_tuples(content))
+    except ValidationError as error:
+        raise_faults([_describe(fault) for fault in error.errors()], f"{path}: wrong parameters")
+        raise
+
+
+def _tuples(value: object) -> object:
+    """Lists as tuples: what strict, frozen models take."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _describe(fault: dict) -> str:
+    place = [part for part in fault["loc"] if not str(part).startswith(("literal[", "tuple"))]
+    key = ".".join(str(part) for part in place) or "params"
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(fault['loc'])}"
+    if fault["type"] == "missing":
+        return f"{key}: is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, not {fault['input']!r}"
+
+
+def _nearest(location: tuple) -> str:
+    section = Params
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(section.model_fields)}"
