@@ -38,9 +38,7 @@ class RateColumn(ProgressColumn):
         return Text(f"{rate:.1f} {task.fields['unit']}/s" if rate else "")
 
 
-def track(
-    items: Iterable[T], description: str, total: int, unit: str = "volumes"
-) -> Iterator[T]:
+def track(items: Iterable[T], description: str, total: int, unit: str = "volumes") -> Iterator[T]:
     """Yield `items` under a progress bar, or with a plain line now and then without a terminal."""
     show = _track_bar if console.is_terminal else _track_lines
     yield from show(items, description, total, unit)
@@ -72,7 +70,9 @@ def _track_lines(items: Iterable[T], description: str, total: int, unit: str) ->
         if now - told >= PLAIN_LINE_SECONDS:
             told, rate = now, done / (now - start)
             left = (total - done) / rate
-            log.info("%s: %d/%d, %.1f %s/s, %.0f s left", description, done, total, rate, unit, left)
+            log.info(
+                "%s: %d/%d, %.1f %s/s, %.0f s left", description, done, total, rate, unit, left
+            )
     seconds = time.monotonic() - start
     log.info("%s: %d %s in %.1f s", description, done, unit, seconds)
 

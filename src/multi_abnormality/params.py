@@ -4,7 +4,7 @@ import difflib
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,6 +18,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+S = TypeVar("S", bound=Section)
 
 
 class Preprocess(Section):
@@ -52,7 +55,10 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_epochs: Annotated[float, Field(ge=0)]
     clip_norm: Positive
-    average_decay: Share  # of the exponential average of weights; 0 is none
+    average_decay: Share  # of the exponential average of weights, per step; 0 is none
+    gamma_negative: Annotated[float, Field(ge=0)]  # asymmetric loss: focus on hard negatives
+    gamma_positive: Annotated[float, Field(ge=0)]
+    clip: Share  # asymmetric loss: negatives below this probability count nothing
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]  # of the train split's patients
     early_stopping_patience: Count  # epochs
     save_every_n_epochs: Count
@@ -79,7 +85,7 @@ class Machine(Section):
     """What this machine has. No stage tracks it: nothing here changes a result."""
 
     accelerator: Literal["auto", "cpu", "gpu"]
-    workers: int | Literal["auto"]  # processes that preprocess or load
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"]  # processes that preprocess or load
 
 
 class Params(Section):
@@ -123,11 +129,13 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         InputError: names the file and every wrong key, with what would be allowed.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)  # noqa: S506
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); run in the project's folder")
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); run in the project's folder"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not valid YAML: {error}")
+        raise InputError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold the sections {', '.join(Params.model_fields)}")
     try:
@@ -135,6 +143,11 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     except ValidationError as error:
         raise_faults([_describe(fault) for fault in error.errors()], f"{path}: wrong parameters")
         raise
+
+
+def parse_section(section: type[S], content: dict[str, Any]) -> S:
+    """A section from plain values, as a file of this project holds them."""
+    return section.model_validate(_tuples(content))
 
 
 def _tuples(value: object) -> object:

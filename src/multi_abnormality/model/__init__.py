@@ -1,0 +1,1 @@
+import multi_abnormality._torch  # noqa: F401  before timm and lightning

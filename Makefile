@@ -1,0 +1,33 @@
+# Each target only strings together commands that the README shows one by one.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: repro test check bench
+
+repro: .venv/installed data
+	dvc repro
+	@dvc metrics show metrics/scores.json
+	@echo 'The report is metrics/report.html'
+
+test: .venv/installed
+	ruff check .
+	ruff format --check .
+	pytest -n 2 -m "not slow"
+
+check: .venv/installed
+	pytest -m slow
+
+bench: .venv/installed data
+	python benchmarks/sample_difficulty.py
+
+# requirements.txt has every version; the package itself is installed in place.
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+# The sample scans, where there are no others. data.dvc knows their hash, so nothing is added to Git.
+data: | .venv/installed
+	python -m multi_abnormality.sample --out data
+	dvc commit --force data.dvc

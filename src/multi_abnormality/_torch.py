@@ -1,0 +1,34 @@
+"""Make torchvision importable beside a torch of another build, before timm or lightning is.
+
+PyPI's torchvision is built for CUDA. Beside a CPU torch its native library does not load, and its
+Python part then fails on operators that only that library declares. timm and torchmetrics import
+torchvision, and need nothing but its Python part, so declaring those operators is enough.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+def _native_library_loads() -> bool:
+    package = importlib.util.find_spec("torchvision")
+    folder = Path(package.origin).parent
+    try:
+        for library in folder.glob("_C*"):
+            torch.ops.load_library(library)
+    except OSError:
+        return False
+    return True
+
+
+# Held for the life of the process: the declarations end with it.
+_declarations = torch.library.Library("torchvision", "FRAGMENT")
+if not _native_library_loads():
+    for _schema in _SCHEMAS:
+        _declarations.define(_schema)

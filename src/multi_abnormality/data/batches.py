@@ -1,0 +1,94 @@
+"""The processed set as batches for training."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from multi_abnormality.data.augment import draw
+from multi_abnormality.data.randomness import generator
+from multi_abnormality.data.sampler import EpochSampler
+from multi_abnormality.data.store import ProcessedSet
+
+
+class Batch(TypedDict, total=False):
+    volume: Tensor  # (N, S, Y, X) uint8 codes
+    labels: Tensor  # (N, F) float32
+    height: Tensor  # (N, S) of each slice, 0 the volume's lowest to 1 its highest
+    affine: Tensor  # (N, 2, 3), training only
+    intensity: Tensor  # (N, 2), training only
+
+
+class WholeVolumes(Dataset):
+    """Volumes with all their slices, as they are.
+
+    Args:
+        processed: where they are.
+        names: which, and in which order.
+    """
+
+    def __init__(self, processed: ProcessedSet, names: Sequence[str]) -> None:
+        self.processed = processed
+        self.names = list(names)
+        self.labels = processed.labels_of(names).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Batch:
+        volume = self.processed.read(self.names[index])
+        height = np.linspace(0, 1, len(volume), dtype=np.float32)
+        return Batch(volume=volume, labels=self.labels[index], height=height)
+
+
+class DrawnVolumes(WholeVolumes):
+    """Some slices of each volume, with its augmentation: a function of (seed, epoch, name).
+
+    Args:
+        slices: how many of each volume.
+        seed: of the run.
+    """
+
+    def __init__(
+        self, processed: ProcessedSet, names: Sequence[str], slices: int, seed: int
+    ) -> None:
+        super().__init__(processed, names)
+        self.slices = slices
+        self.seed = seed
+
+    def __getitem__(self, place: tuple[int, int]) -> Batch:
+        epoch, index = place
+        whole = super().__getitem__(index)
+        rng = generator(self.seed, "augment", epoch, self.names[index])
+        drawn = draw(rng, len(whole["volume"]), self.slices)
+        return Batch(
+            volume=whole["volume"][drawn.slices],
+            labels=whole["labels"],
+            height=whole["height"][drawn.slices],
+            affine=drawn.affine,
+            intensity=drawn.intensity,
+        )
+
+
+def whole_loader(dataset: WholeVolumes, batch_size: int, workers: int) -> DataLoader:
+    """Every volume once, in order."""
+    return DataLoader(
+        dataset, batch_size, num_workers=workers, pin_memory=torch.cuda.is_available()
+    )
+
+
+def drawn_loader(
+    dataset: DrawnVolumes, batch_size: int, workers: int, first_epoch: int
+) -> DataLoader:
+    """Epochs of batches to learn from. The number of workers changes no result."""
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=EpochSampler(len(dataset), dataset.seed, batch_size, first_epoch),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

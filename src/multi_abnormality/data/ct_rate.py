@@ -1,0 +1,213 @@
+"""A CT-RATE folder as one table of volumes with their labels, and its split for validation."""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from multi_abnormality.data.ct_rate_files import find_files, read_exclusions
+from multi_abnormality.data.label_table import MOST_FAULTS, NAME_COLUMN, capped, read_label_table
+from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.findings import FINDINGS
+
+log = logging.getLogger(__name__)
+
+# What scores can be grouped by. Empty where the metadata table or the cell is missing.
+METADATA = (
+    "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "PatientSex", "PatientAge",
+)  # fmt: skip
+_METADATA_FILES = {"train": "train_metadata.csv", "valid": "validation_metadata.csv"}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a CT-RATE folder holds.
+
+    Attributes:
+        volumes: a row a volume, sorted by name: name, split, patient_id, scan_id, path, the 18
+            findings as 0 or 1, and the METADATA as text.
+        excluded: volumes on disk that a no_chest_*.txt leaves out.
+    """
+
+    volumes: pd.DataFrame
+    excluded: tuple[VolumeName, ...]
+
+
+def read_catalogue(root: Path) -> Catalogue:
+    """Join the volumes, labels, exclusions and metadata below a CT-RATE root such as data/.
+
+    A row of labels without a volume is an error and not a subset taken silently: an unfinished
+    download would otherwise train on whatever had arrived.
+
+    Raises:
+        InputError: lists every fault of every table and file name, each with its way out.
+    """
+    files = find_files(root)
+    if not (files.volumes or files.misnamed):
+        raise InputError(
+            f"{root}/: holds no volumes such as dataset/train_fixed/train_1/train_1_a/"
+            "train_1_a_1.nii.gz. `make repro` puts sample scans there where the folder is "
+            f"missing; or bring CT-RATE's `dataset` folder (volumes and label tables) to {root}/"
+        )
+    excluded, exclusion_faults = read_exclusions(files.exclusions)
+    faults = files.faults + exclusion_faults
+    labels, metadata = [], []
+    for split in SPLITS:
+        table, table_faults = _read_labels(root, split, files.volumes, excluded)
+        labels.append(table)
+        known, metadata_faults = _read_metadata(root, split)
+        metadata.append(known)
+        faults += table_faults + metadata_faults
+    names = sorted(files.volumes.keys() - excluded)
+    if files.volumes and not names:
+        faults.append(f"{root}/: its no_chest_*.txt leave out every volume; shorten them")
+    raise_faults(faults, f"{root}/: mend these first")
+    volumes = _describe(names, files.volumes)
+    findings = pd.concat(labels).set_index("name")[list(FINDINGS)].astype("int64")
+    volumes = volumes.join(findings, on="name").join(pd.concat(metadata), on="name")
+    volumes = volumes.fillna(dict.fromkeys(METADATA, ""))
+    return Catalogue(volumes, tuple(sorted(excluded & files.volumes.keys())))
+
+
+def _describe(names: list[VolumeName], paths: dict[VolumeName, Path]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "name": [str(name) for name in names],
+            "split": [name.split for name in names],
+            "patient_id": [name.patient_id for name in names],
+            "scan_id": [name.scan_id for name in names],
+            "path": [str(paths[name]) for name in names],
+        }
+    )
+
+
+def split_validation(
+    labels: pd.DataFrame, fraction: float, seed: int
+) -> tuple[list[str], list[str]]:
+    """Hold out a share of the patients, each finding about as frequent as in the rest.
+
+    A patient has a finding if any of the volumes does. The patients' order is a hash of seed and
+    patient, so the order of the rows changes nothing.
+
+    Args:
+        labels: a row a volume, with the columns name, patient_id and the 18 findings.
+        fraction: of the patients, for validation.
+        seed: chooses among the many splits that are equally good.
+
+    Returns:
+        The names of the training and of the validation volumes, each in natural order.
+
+    Raises:
+        InputError: there are fewer than two patients.
+    """
+    patients = labels.groupby("patient_id")[list(FINDINGS)].max()
+    if len(patients) < 2:
+        raise InputError(
+            f"the train split has {len(patients)} patients; holding some out for validation takes "
+            "at least 2: add scans of other patients"
+        )
+    order = sorted(patients.index, key=lambda patient: _digest(seed, patient))
+    held_out = _deal(patients.loc[order].to_numpy(dtype=bool), fraction)
+    validation = {patient for patient, out in zip(order, held_out, strict=True) if out}
+
+    in_validation = labels["patient_id"].isin(validation)
+    parts = labels[~in_validation], labels[in_validation]
+    assert not set(parts[0]["patient_id"]) & set(parts[1]["patient_id"])
+    return tuple(sorted(part["name"], key=VolumeName.parse) for part in parts)
+
+
+def _deal(positive: np.ndarray, fraction: float) -> np.ndarray:
+    """Which patients (P, F) go to validation: (P,) bool, at least one and not all of them.
+
+    Each patient goes where the findings' sums of squared relative deviations from their due
+    become smaller, as do the patients' numbers, being one more column. Patients with many
+    findings go first, so that those with few can even out. On 300 patients of CT-RATE no share
+    was off by more than half a patient; Sechidis's iterative stratification was off by three,
+    since a patient with a rare finding brings frequent ones along.
+    """
+    count = len(positive)
+    size = min(max(round(count * fraction), 1), count - 1)
+    columns = np.column_stack([positive, np.ones(count)])
+    weights = 1 / np.maximum(columns.sum(axis=0), 1) ** 2
+    seen, taken = np.zeros((2, columns.shape[1]))
+    chosen = np.zeros(count, dtype=bool)
+    order = np.argsort(-positive.sum(axis=1), kind="stable")
+    for done, patient in enumerate(order):
+        seen += columns[patient]
+        excess = 2 * (taken - seen * size / count) + 1  # growth of the square if taken
+        # fsum: a sum rounded the same way on every processor.
+        wanted = math.fsum(columns[patient] * weights * excess) < 0
+        missing = size - taken[-1]
+        if missing and (wanted or missing == count - done):
+            chosen[patient] = True
+            taken += columns[patient]
+    return chosen
+
+
+def _digest(seed: int, patient: str) -> bytes:
+    return hashlib.sha256(f"{seed} {patient}".encode()).digest()
+
+
+def _read_labels(
+    root: Path, split: str, volumes: Iterable[VolumeName], excluded: set[VolumeName]
+) -> tuple[pd.DataFrame, list[str]]:
+    """A split's labels, and the faults of the table and of its match with the volumes."""
+    path = root / "dataset" / "multi_abnormality_labels" / f"{split}_predicted_labels.csv"
+    present = sorted(name for name in volumes if name.split == split)
+    empty = pd.DataFrame(columns=["name", *FINDINGS])
+    if not path.exists():
+        fault = f"{path}: is missing, though there are {len(present)} {split} volumes; fetch it"
+        return empty, [fault] if present else []
+    labels, faults = read_label_table(path, split)
+    if labels.empty:
+        return labels, faults
+    left_out = {str(name) for name in excluded}
+    labelled, on_disk = set(labels["name"]), {str(name) for name in present}
+    unlabelled = [
+        f"{name}: is a volume without labels; add its row to {path}, or leave the volume out by "
+        f"listing it in {root}/dataset/no_chest_{split}.txt"
+        for name in map(str, present)
+        if name not in labelled and name not in left_out
+    ]
+    lacking = [name for name in labels["name"].unique() if name not in on_disk | left_out]
+    return labels, [*faults, *capped(unlabelled), *_lacking_fault(lacking, path, root, on_disk)]
+
+
+def _lacking_fault(lacking: list[str], path: Path, root: Path, on_disk: set[str]) -> list[str]:
+    if not lacking:
+        return []
+    shown = ", ".join(lacking[:MOST_FAULTS]) + (" ..." if len(lacking) > MOST_FAULTS else "")
+    mend = (
+        "cut the table down to the volumes that you have:\n"
+        f"    (echo {NAME_COLUMN}; find -L {root} -name '*.nii*' | sed 's|.*/||') "
+        f"| grep -Ff - {path} > part.csv && mv part.csv {path}"
+        if on_disk
+        else "delete the table if you use none of its volumes"
+    )
+    return [f"{path}: {len(lacking)} rows have no volume ({shown}). Fetch the volumes, or {mend}"]
+
+
+def _read_metadata(root: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
+    """The METADATA as text by name, empty where there is no table; and the table's fault."""
+    path = root / "dataset" / "metadata" / _METADATA_FILES[split]
+    empty = pd.DataFrame(columns=METADATA, index=pd.Index([], name="name"), dtype=str)
+    if not path.exists():
+        log.info("%s is not there: scores cannot be grouped by scanner, sex or age", path)
+        return empty, []
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except (OSError, ValueError) as error:
+        return empty, [f"{path}: cannot be read as a table ({error}); fetch it again"]
+    if NAME_COLUMN not in table:
+        return empty, [f"{path}: has no column {NAME_COLUMN!r}; fetch it again"]
+    table["name"] = table[NAME_COLUMN].str.replace(r"\.nii(\.gz)?$", "", regex=True)
+    table = table.reindex(columns=["name", *METADATA], fill_value="").drop_duplicates()
+    twice = table.loc[table["name"].duplicated(), "name"]
+    faults = [f"{path}: has two rows for {name} that differ; keep one" for name in twice]
+    return table.drop_duplicates("name").set_index("name"), capped(faults)

@@ -1,0 +1,146 @@
+"""A CT-RATE label table, read strictly: nothing is guessed, every fault is found at once."""
+
+import csv
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from multi_abnormality.data.names import VolumeName
+from multi_abnormality.errors import InputError
+from multi_abnormality.findings import FINDINGS
+
+NAME_COLUMN = "VolumeName"
+MOST_FAULTS = 5  # of one kind that are shown
+
+
+def capped(faults: Sequence[str]) -> list[str]:
+    """The first few faults of one kind, then how many more there are."""
+    more = len(faults) - MOST_FAULTS
+    return [*faults[:MOST_FAULTS], *([f"... and {more} more like it"] if more > 0 else [])]
+
+
+def read_label_table(path: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
+    """Read a table with the columns VolumeName and the 18 findings in their order.
+
+    Returns:
+        A row a volume with the columns name (without .nii.gz), scan_id and the 18 findings as
+        0 or 1, indexed by the line in the file; and the faults. Where there are faults, cells
+        that could not be read are 0 and rows without a readable name are missing.
+    """
+    try:
+        header, rows, lines = _read_rows(path)
+    except InputError as error:
+        return _empty(), [str(error)]
+    faults = [f"{path}, line 1: {fault}" for fault in _header_faults(header)]
+    bad = [n for n, row in zip(lines, rows, strict=True) if len(row) != len(header)]
+    faults += capped([f"{path}, line {n}: has not {len(header)} cells as the header" for n in bad])
+    kept = [(n, row) for n, row in zip(lines, rows, strict=True) if len(row) == len(header)]
+    table = pd.DataFrame([row for _, row in kept], [n for n, _ in kept], header, dtype=str)
+    table = table.loc[:, ~table.columns.duplicated()]
+    faults += _cell_faults(table, path)
+    labels, name_faults = _with_names(table, path, split)
+    return labels, faults + name_faults + _row_faults(labels, path)
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame(columns=["name", "scan_id", *FINDINGS])
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+    """The header, the other rows, and the line in the file that each of them ends on."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, skipinitialspace=True)
+            numbered = [(reader.line_num, row) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table ({error}); fetch it again") from None
+    if len(numbered) < 2:
+        raise InputError(
+            f"{path}: holds no labels; fetch it again, or delete it if you use none of its volumes"
+        )
+    lines, rows = zip(*numbered, strict=True)
+    return rows[0], list(rows[1:]), list(lines[1:])
+
+
+def _header_faults(header: list[str]) -> list[str]:
+    expected = [NAME_COLUMN, *FINDINGS]
+    missing = [column for column in expected if column not in header]
+    unknown = [column for column in header if column not in expected]
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    faults = [f"column {column!r} comes more than once; keep one" for column in repeated]
+    for column in missing:
+        close = difflib.get_close_matches(column, unknown, n=1)
+        hint = f"rename {close[0]!r}" if close else "add it"
+        faults.append(f"column {column!r} is missing; {hint}")
+    for column in unknown:
+        close = difflib.get_close_matches(column, expected, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "delete it"
+        faults.append(f"column {column!r} is unknown; {hint}")
+    if not faults and header != expected:
+        place = next(
+            i for i, pair in enumerate(zip(header, expected, strict=True)) if len({*pair}) > 1
+        )
+        faults.append(
+            f"the columns are in another order than CT-RATE's: column {place + 1} is "
+            f"{header[place]!r} and must be {expected[place]!r}. Put them back in order, after "
+            "making sure that the values moved along with their names"
+        )
+    return faults
+
+
+def _cell_faults(table: pd.DataFrame, path: Path) -> list[str]:
+    cells = table[[finding for finding in FINDINGS if finding in table]]
+    wrong = ~cells.isin(["0", "1", "0.0", "1.0"]).to_numpy()
+    return capped(
+        [
+            f"{path}, line {table.index[row]}, column {cells.columns[column]!r}: "
+            f"{cells.iat[row, column]!r} is not 0 or 1; correct it"
+            for row, column in zip(*wrong.nonzero(), strict=True)
+        ]
+    )
+
+
+def _with_names(table: pd.DataFrame, path: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
+    """The readable rows under name, scan_id and the findings as numbers."""
+    if NAME_COLUMN not in table:
+        return _empty(), []
+    names: dict[int, VolumeName] = {}
+    faults = []
+    for line, text in table[NAME_COLUMN].items():
+        try:
+            name = VolumeName.parse(text)
+        except InputError as error:
+            faults.append(f"{path}, line {line}: {error}; correct or delete the row")
+            continue
+        if name.split == split:
+            names[line] = name
+        else:
+            faults.append(f"{path}, line {line}: {name} is not of the {split} split; move the row")
+    table = table.loc[list(names)].reindex(columns=FINDINGS, fill_value="0")
+    labels = table.isin(["1", "1.0"]).astype("int64")
+    labels.insert(0, "name", [str(name) for name in names.values()])
+    labels.insert(1, "scan_id", [name.scan_id for name in names.values()])
+    return labels, capped(faults)
+
+
+def _row_faults(labels: pd.DataFrame, path: Path) -> list[str]:
+    again = labels[labels["name"].duplicated()]
+    first = labels.drop_duplicates("name").reset_index().set_index("name")["index"]
+    faults = [
+        f"{path}, line {line}: {name} has labels in line {first[name]} already; keep one row"
+        for line, name in again["name"].items()
+    ]
+    # A scan's labels come from its one report, whatever the reconstruction.
+    versions = labels.drop_duplicates(["scan_id", *FINDINGS])
+    scans = versions.loc[versions["scan_id"].duplicated(), "scan_id"]
+    differing = []
+    for scan, rows in labels[labels["scan_id"].isin(scans)].groupby("scan_id", sort=False):
+        columns = ", ".join(finding for finding in FINDINGS if rows[finding].nunique() > 1)
+        lines = ", ".join(str(line) for line in rows.index)
+        differing.append(
+            f"{path}, lines {lines}: the rows of scan {scan} differ in {columns}; "
+            "all reconstructions of a scan have one report, so make them equal"
+        )
+    return capped(faults) + capped(differing)

@@ -1,0 +1,47 @@
+"""CT-RATE's volume names: train_1_a_2 is split, patient, scan of the patient, reconstruction."""
+
+import re
+from dataclasses import dataclass
+
+from multi_abnormality.errors import InputError
+
+SPLITS = ("train", "valid")
+
+_PATTERN = re.compile(r"(train|valid)_([1-9]\d*)_([a-z]+)_([1-9]\d*)(?:\.nii(?:\.gz)?)?", re.ASCII)
+
+
+@dataclass(frozen=True, order=True)
+class VolumeName:
+    """One volume. Sorts by number: train_2 comes before train_10.
+
+    Patient numbers restart in each split: train_1 and valid_1 are two people.
+    """
+
+    split: str
+    patient: int
+    scan: str
+    reconstruction: int
+
+    @classmethod
+    def parse(cls, text: str) -> "VolumeName":
+        """Read a name with or without .nii or .nii.gz.
+
+        Raises:
+            InputError: names the text and shows what a name looks like.
+        """
+        match = _PATTERN.fullmatch(text)
+        if not match:
+            raise InputError(f"{text!r} is no CT-RATE volume name such as train_1_a_1.nii.gz")
+        split, patient, scan, reconstruction = match.groups()
+        return cls(split, int(patient), scan, int(reconstruction))
+
+    @property
+    def patient_id(self) -> str:
+        return f"{self.split}_{self.patient}"
+
+    @property
+    def scan_id(self) -> str:
+        return f"{self.patient_id}_{self.scan}"
+
+    def __str__(self) -> str:
+        return f"{self.scan_id}_{self.reconstruction}"

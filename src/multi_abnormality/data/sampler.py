@@ -1,0 +1,41 @@
+"""The order of an epoch."""
+
+from collections.abc import Iterator
+
+from torch.utils.data import Sampler
+
+from multi_abnormality.data.randomness import generator
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (epoch, index) of each sample once an epoch, in an order that (seed, epoch) decides.
+
+    The epoch travels with the index, because a sample's augmentation draws from it, and worker
+    processes that outlive an epoch hear of it in no other way.
+
+    Args:
+        size: how many samples there are.
+        seed: of the run.
+        batch_size: samples of a last, smaller batch sit out: batch statistics of a few volumes
+            would be noise. Which they are changes with the epoch.
+        epoch: the first. Lightning makes its first iterator before it calls `set_epoch`, so that a
+            resumed run would begin with the order of epoch 0.
+    """
+
+    def __init__(self, size: int, seed: int, batch_size: int, epoch: int = 0) -> None:
+        self.size = size
+        self.seed = seed
+        self.used = size - size % batch_size if size > batch_size else size
+        self.epoch = epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.used
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = generator(self.seed, "order", self.epoch).permutation(self.size)
+        for index in order[: self.used]:
+            yield self.epoch, int(index)

@@ -1,0 +1,111 @@
+"""How volumes lie in files: a ZIP of zstd-compressed volumes for every ten patients.
+
+The bytes of a shard depend on nothing but the volumes in it. A member's comment says what the
+volume was made of, so a shard describes itself.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import zstandard
+
+from multi_abnormality.data.names import VolumeName
+
+PATIENTS_PER_SHARD = 10
+# With differences taken first, higher levels gain nothing: measured on four chests, 112x224x224
+# and 32x96x96, level 9 was 2 % smaller than level 1 and eight times as slow.
+COMPRESSION_LEVEL = 1
+UNREADABLE = (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile,
+              zstandard.ZstdError)  # fmt: skip # what zipfile and zstd raise over damaged files
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a stored volume was made of, and its hash. Numbers in the source file's axis order."""
+
+    source_sha256: str
+    source_shape: str  # such as "512 512 133"
+    source_spacing: str  # mm
+    source_axes: str  # such as "LPS"
+    voxels_sha256: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """A compressed volume as it lies in a shard."""
+
+    origin: Origin
+    content: bytes
+
+
+def shard_path(name: VolumeName) -> str:
+    """Such as "train/train_00001-00010.zip": a rule, so that the order of work changes nothing."""
+    first = (name.patient - 1) // PATIENTS_PER_SHARD * PATIENTS_PER_SHARD + 1
+    last = first + PATIENTS_PER_SHARD - 1
+    return f"{name.split}/{name.split}_{first:05d}-{last:05d}.zip"
+
+
+def encode(codes: np.ndarray) -> bytes:
+    """Compress (Z, Y, X) uint8.
+
+    Each slice is stored as its difference to the one below, modulo 256. Differences along z cost
+    nothing to undo, being sums of whole slices, and take a fifth off the size of a chest.
+    """
+    differences = np.diff(codes, axis=0, prepend=np.zeros_like(codes[:1]))
+    return zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(differences.data)
+
+
+def decode(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """Undo encode, into an array of its own.
+
+    Raises:
+        ValueError, zstandard.ZstdError: the content is no volume of this shape.
+    """
+    unpacked = zstandard.ZstdDecompressor().decompress(content)
+    differences = np.frombuffer(unpacked, np.uint8).reshape(shape)
+    codes = np.empty(shape, np.uint8)
+    codes[0] = differences[0]
+    for z in range(1, len(codes)):  # np.add.accumulate takes four times as long along this axis
+        np.add(codes[z - 1], differences[z], out=codes[z])
+    return codes
+
+
+def pack(members: Mapping[str, Member]) -> bytes:
+    """A shard's bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members, key=VolumeName.parse):
+            info = zipfile.ZipInfo(f"{name}.zst", date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system = 3  # Unix, also where this runs on Windows
+            info.external_attr = 0o644 << 16
+            info.comment = json.dumps(asdict(members[name].origin), sort_keys=True).encode()
+            archive.writestr(info, members[name].content)
+    return buffer.getvalue()
+
+
+def read_member(shard: Path, name: str) -> bytes:
+    """One compressed volume, its checksum proved. Raises one of UNREADABLE."""
+    with zipfile.ZipFile(shard) as archive:
+        return archive.read(f"{name}.zst")
+
+
+def read_shard(shard: Path) -> tuple[dict[str, Member], bool]:
+    """All volumes that can be read, their checksums proved; and whether that is all of them."""
+    members = {}
+    whole = True
+    try:
+        with zipfile.ZipFile(shard) as archive:
+            for info in archive.infolist():
+                try:
+                    origin = Origin(**json.loads(info.comment))
+                    members[info.filename.removesuffix(".zst")] = Member(origin, archive.read(info))
+                except (*UNREADABLE, TypeError):
+                    whole = False
+    except UNREADABLE:
+        whole = False
+    return members, whole

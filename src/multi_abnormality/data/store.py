@@ -1,0 +1,106 @@
+"""The processed set: every volume ready for training, in few files, read at random.
+
+processed/train/train_00001-00010.zip   volumes of ten patients (shards.py)
+processed/manifest.csv                  where each volume came from; present when all is done
+processed/labels.csv                    the 18 findings of each
+processed/recipe.json                   the preprocess parameters, and the code's hash
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.shards import UNREADABLE, decode, read_member, shard_path
+from multi_abnormality.errors import InputError
+from multi_abnormality.findings import FINDINGS
+
+FORMAT = 1  # raised when files of an earlier version can no longer be read
+MANIFEST, LABELS, RECIPE = "manifest.csv", "labels.csv", "recipe.json"
+STORED, EXCLUDED = "stored", "excluded"  # a volume's status in the manifest
+
+_RESTORE = "run `dvc pull preprocess` or `dvc repro preprocess`"
+
+
+class ProcessedSet:
+    """Reads a processed set. Holds no open file, so worker processes can share or copy it.
+
+    Attributes:
+        root: its folder.
+        recipe: the preprocess section of params.yaml that it was made by.
+        findings: the labels' names in their order.
+        manifest: a row a stored volume in natural order: name, split, patient_id, scan_id, shard,
+            status, the source's hash, shape, spacing and axes, the voxels' hash, and metadata.
+        labels: name and the 18 findings, the same rows.
+
+    Raises:
+        InputError: it is missing, incomplete, or of another version.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in (MANIFEST, LABELS, RECIPE):
+            if not (root / name).exists():
+                raise InputError(f"{root / name}: is missing or not finished yet; {_RESTORE}")
+        about = json.loads((root / RECIPE).read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise InputError(
+                f"{root / RECIPE}: has format {about['format']}, this version reads {FORMAT}; "
+                "run `dvc repro preprocess`"
+            )
+        self.recipe: dict[str, Any] = about["preprocess"]
+        manifest = pd.read_csv(root / MANIFEST, dtype=str, keep_default_na=False)
+        self.manifest = manifest[manifest["status"] == STORED].reset_index(drop=True)
+        self.labels = pd.read_csv(root / LABELS)
+        self.findings = FINDINGS
+        self._row = {name: row for row, name in enumerate(self.labels["name"])}
+        if list(self.labels.columns) != ["name", *FINDINGS] or self.names != list(self._row):
+            raise InputError(f"{root / LABELS}: does not fit {MANIFEST}; {_RESTORE}")
+        for shard in self.manifest["shard"].unique():
+            if not (root / shard).exists():
+                raise InputError(f"{root / shard}: is missing; {_RESTORE}")
+
+    @property
+    def names(self) -> list[str]:
+        return self.manifest["name"].tolist()
+
+    def volumes(self, split: str) -> pd.DataFrame:
+        """A split's rows of the manifest and, in columns after them, the 18 findings."""
+        joined = self.manifest.merge(self.labels, on="name", validate="one_to_one")
+        return joined[joined["split"] == split].reset_index(drop=True)
+
+    def labels_of(self, names: Sequence[str]) -> np.ndarray:
+        """(N, 18) int64, 0 or 1."""
+        rows = [self._row[name] for name in names]
+        return self.labels[list(FINDINGS)].to_numpy()[rows]
+
+    def read(self, name: str) -> np.ndarray:
+        """One volume: (Z, Y, X) uint8 codes, an array of its own.
+
+        Raises:
+            InputError: its shard is missing or damaged.
+        """
+        shard = self.root / shard_path(VolumeName.parse(name))
+        try:
+            return decode(read_member(shard, name), tuple(self.recipe["shape"]))
+        except UNREADABLE as error:
+            raise InputError(
+                f"{shard}: {name} cannot be read ({error}). The file is damaged: delete it, then "
+                f"{_RESTORE}"
+            ) from None
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Of all voxels, names and labels: what a training on this set depends on."""
+        content = hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode())
+        labels = self.labels[list(FINDINGS)].astype(str).agg("".join, axis=1)
+        rows = zip(self.names, self.manifest["voxels_sha256"], labels, strict=True)
+        for row in sorted(rows):
+            content.update(" ".join(row).encode() + b"\n")
+        return content.hexdigest()

@@ -1,0 +1,160 @@
+"""Making a processed set so that it can be killed anywhere and gone on with.
+
+A finished volume is first a part, a file of its own; a shard replaces its parts when all of them
+are there. The manifest goes first and comes back last: where it is, the set is complete. What
+lies in the folder was always made by its recipe.json, so another recipe empties the folder. The
+finished folder depends on the volumes in it alone, not on the runs that made it.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from multi_abnormality.data.ct_rate import METADATA, Catalogue
+from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.shards import Member, Origin, encode, pack, read_shard, shard_path
+from multi_abnormality.data.store import EXCLUDED, FORMAT, LABELS, MANIFEST, RECIPE, STORED
+from multi_abnormality.data.volume import Volume
+from multi_abnormality.files import write_durably
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.params import Preprocess
+
+log = logging.getLogger(__name__)
+
+PARTS = ".parts"
+_CODE = ("hounsfield.py", "nifti.py", "resample.py", "volume.py")  # what decides the voxels
+
+
+def write_part(
+    root: Path, name: str, source_sha256: str, source: Volume, codes: np.ndarray
+) -> Origin:
+    """Keep a finished volume, codes (Z, Y, X) uint8. Several processes may do so at a time."""
+    origin = Origin(
+        source_sha256=source_sha256,
+        source_shape=" ".join(str(count) for count in source.original_shape),
+        source_spacing=" ".join(f"{mm:.6g}" for mm in source.original_spacing),
+        source_axes=source.original_axes,
+        voxels_sha256=hashlib.sha256(codes.tobytes()).hexdigest(),
+    )
+    content = pack({name: Member(origin, encode(codes))})
+    write_durably(content, root / PARTS / f"{name}.zip")
+    return origin
+
+
+class StoreWriter:
+    """Brings a processed set in line with a catalogue. One at a time for a folder.
+
+    Attributes:
+        origins: what each volume that the folder already holds was made of, by name.
+    """
+
+    def __init__(self, root: Path, recipe: Preprocess) -> None:
+        self.root = root
+        self.origins: dict[str, Origin] = {}
+        self._parts: set[str] = set()
+        self._whole: dict[Path, set[str]] = {}  # names in each undamaged shard
+        for table in (MANIFEST, LABELS):
+            (root / table).unlink(missing_ok=True)
+        preprocess = recipe.model_dump(mode="json")
+        about = {"format": FORMAT, "code": _code_hash(), "preprocess": preprocess}
+        content = (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
+        recipe_file = root / RECIPE
+        if not recipe_file.exists() or recipe_file.read_bytes() != content:
+            self._empty()
+            write_durably(content, recipe_file)
+        self._take_stock()
+
+    def add(self, name: str, origin: Origin) -> None:
+        """Take over a volume that write_part has kept."""
+        self.origins[name] = origin
+        self._parts.add(name)
+
+    def assemble(self, names: Iterable[str]) -> None:
+        """Write the shard that holds exactly these volumes, unless it does already."""
+        wanted = set(names)
+        shard = self.root / shard_path(VolumeName.parse(min(wanted)))
+        fresh = wanted & self._parts
+        if fresh or self._whole.get(shard) != wanted:
+            members = read_shard(shard)[0] if wanted - fresh else {}
+            for name in fresh:
+                members.update(read_shard(self._part(name))[0])
+            write_durably(pack({name: members[name] for name in wanted}), shard)
+            self._whole[shard] = wanted
+        for name in fresh:
+            self._parts.discard(name)
+            self._part(name).unlink()
+
+    def finish(self, catalogue: Catalogue) -> None:
+        """Remove what the catalogue does not name, then write the tables."""
+        wanted = {shard_path(VolumeName.parse(name)) for name in catalogue.volumes["name"]}
+        for split in SPLITS:
+            folder = self.root / split
+            for path in folder.glob("*"):
+                if path.relative_to(self.root).as_posix() not in wanted:
+                    path.unlink()
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+        shutil.rmtree(self.root / PARTS, ignore_errors=True)
+        _write_table(catalogue.volumes[["name", *FINDINGS]], self.root / LABELS)
+        _write_table(self._manifest(catalogue), self.root / MANIFEST)
+
+    def _empty(self) -> None:
+        for name in (*SPLITS, PARTS):
+            if (self.root / name).exists():
+                shutil.rmtree(self.root / name)
+
+    def _take_stock(self) -> None:
+        """Find what is done. A damaged file counts as not done; a part is newer than its shard."""
+        for path in sorted(self.root.glob("*/*.zip")):
+            if path.parent.name not in (*SPLITS, PARTS):
+                continue
+            members, whole = read_shard(path)
+            if whole:
+                self._whole[path] = set(members)
+            else:
+                log.warning("%s is damaged: what cannot be read of it is done again", path)
+            is_part = path.parent.name == PARTS
+            for name, member in members.items():
+                if is_part or name not in self._parts:
+                    self.origins[name] = member.origin
+                if is_part:
+                    self._parts.add(name)
+
+    def _part(self, name: str) -> Path:
+        return self.root / PARTS / f"{name}.zip"
+
+    def _manifest(self, catalogue: Catalogue) -> pd.DataFrame:
+        volumes = catalogue.volumes
+        stored = volumes[["name", "split", "patient_id", "scan_id"]].copy()
+        stored["shard"] = [shard_path(VolumeName.parse(name)) for name in volumes["name"]]
+        stored["status"] = STORED
+        for column in (field.name for field in fields(Origin)):
+            stored[column] = [getattr(self.origins[name], column) for name in volumes["name"]]
+        stored = stored.join(volumes[list(METADATA)])
+        excluded = [
+            {
+                "name": str(name), "split": name.split, "patient_id": name.patient_id,
+                "scan_id": name.scan_id, "status": EXCLUDED,
+            }
+            for name in catalogue.excluded
+        ]  # fmt: skip
+        return pd.concat([stored, pd.DataFrame(excluded, columns=stored.columns)])
+
+
+def _code_hash() -> str:
+    """Of the code that makes the voxels: volumes made by another are not kept."""
+    content = hashlib.sha256()
+    for name in _CODE:
+        content.update(Path(__file__).with_name(name).read_text(encoding="utf-8").encode())
+    return content.hexdigest()
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    write_durably(table.to_csv(index=False, lineterminator="\n").encode(), path)

@@ -1,0 +1,173 @@
+"""Drawings of the report as inline SVG: no library, no request, colours from the page's CSS.
+
+Classes give the colours, so that a drawing follows light and dark: `main`, `second` and `quiet`
+for lines, `frame` and `grid` for axes. Coordinates are rounded, so equal data give equal bytes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from multi_abnormality.evaluation.curves import Bins, Curve
+
+PANEL = 100  # size of a small panel, in SVG units
+WIDTH, HEIGHT = 440, 300  # of a chart with axes
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 40  # its margins
+
+
+def panel(curve: Curve, reference: Curve, label: str) -> Markup:
+    """A small square plot over 0 to 1 without numbers: one curve and a dashed reference."""
+    scale = PANEL * np.array([1, -1])
+    lines = [
+        f'<path class="{kind}" d="{_path(np.stack(part, axis=1) * scale + [0, PANEL])}"/>'
+        for kind, part in (("quiet dashed", reference), ("main", curve))
+    ]
+    return _svg(
+        -1,
+        PANEL + 2,
+        PANEL + 2,
+        f'<rect class="frame" width="{PANEL}" height="{PANEL}" rx="2"/>{"".join(lines)}',
+        label,
+    )
+
+
+def interval_bar(value: float, interval: dict | None, low: float = 0.5) -> Markup:
+    """A dot at `value` over a bar from the interval's low to its high end, on `low` to 1."""
+
+    def place(number: float) -> float:
+        return 100 * (max(number, low) - low) / (1 - low)
+
+    bar = ""
+    if interval:
+        start, end = place(interval["low"]), place(interval["high"])
+        bar = f'<line class="range" x1="{start:.1f}" x2="{end:.1f}" y1="6" y2="6"/>'
+    ticks = "".join(f'<line class="grid" x1="{x}" x2="{x}" y1="1" y2="11"/>' for x in (0, 50, 100))
+    dot = f'<circle class="dot" cx="{place(value):.1f}" cy="6" r="3.2"/>'
+    return Markup(
+        f'<svg class="bar" viewBox="-4 0 108 12" aria-hidden="true">{ticks}{bar}{dot}</svg>'
+    )
+
+
+def reliability_chart(after: Bins, before: Bins | None) -> Markup:
+    """Predicted probability against the share of positives, before and after calibration."""
+    axes = _Axes((0, 1), (0, 1), "predicted probability", "share of positives")
+    parts = [axes.line([0, 1], [0, 1], "quiet dashed")]
+    for bins, kind in ((before, "second"), (after, "main")):
+        if bins is not None:
+            parts += [axes.line(bins.predicted, bins.observed, kind), axes.dots(bins, kind)]
+    return axes.draw(parts, "Reliability curve over all findings")
+
+
+def history_chart(
+    epochs: Sequence[float], series: dict[str, Sequence[float]], y_label: str, best: float | None
+) -> Markup:
+    """One line a series over epochs; `best` marks an epoch with a vertical line."""
+    values = np.concatenate([np.asarray(values, dtype=float) for values in series.values()])
+    low, high = _padded(np.nanmin(values), np.nanmax(values))
+    first, last = float(min(epochs)), float(max(epochs))
+    axes = _Axes((first, max(last, first + 1)), (low, high), "epoch", y_label, whole_x=True)
+    parts = [axes.marker(best)] if best is not None else []
+    for (name, heights), kind in zip(series.items(), ("main", "second"), strict=False):
+        parts += [axes.line(epochs, heights, kind), axes.ending(epochs, heights, name, kind)]
+    return axes.draw(parts, f"{y_label} over epochs")
+
+
+class _Axes:
+    """A plot area with ticks: turns data into SVG coordinates."""
+
+    def __init__(
+        self,
+        x_range: tuple[float, float],
+        y_range: tuple[float, float],
+        x_label: str,
+        y_label: str,
+        whole_x: bool = False,
+    ) -> None:
+        self.x_range, self.y_range = x_range, y_range
+        self.x_label, self.y_label = x_label, y_label
+        self.x_ticks = _ticks(*x_range, whole=whole_x)
+        self.y_ticks = _ticks(*y_range)
+
+    def x(self, value: np.ndarray | float) -> np.ndarray | float:
+        low, high = self.x_range
+        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: np.ndarray | float) -> np.ndarray | float:
+        low, high = self.y_range
+        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    def line(self, xs: Sequence[float], ys: Sequence[float], kind: str) -> str:
+        points = np.stack([self.x(np.asarray(xs, float)), self.y(np.asarray(ys, float))], axis=1)
+        return f'<path class="{kind}" d="{_path(points[np.isfinite(points).all(axis=1)])}"/>'
+
+    def dots(self, bins: Bins, kind: str) -> str:
+        """Dots whose area tells the share of label cells in their bin."""
+        radii = 2 + 7 * np.sqrt(bins.scans / bins.scans.sum())
+        return "".join(
+            f'<circle class="{kind} filled" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{r:.1f}"/>'
+            for x, y, r in zip(bins.predicted, bins.observed, radii, strict=True)
+        )
+
+    def marker(self, value: float) -> str:
+        x = self.x(value)
+        return (
+            f'<path class="quiet dashed" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
+            f'<text x="{x:.1f}" y="{TOP - 3}" text-anchor="middle">best</text>'
+        )
+
+    def ending(self, xs: Sequence[float], ys: Sequence[float], name: str, kind: str) -> str:
+        """A dot at a line's last point, for the eye and for a line of one point."""
+        defined = [(x, y) for x, y in zip(xs, ys, strict=True) if np.isfinite(y)]
+        if not defined:
+            return ""
+        x, y = defined[-1]
+        return (
+            f'<circle class="{kind} filled" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="3">'
+            f"<title>{escape(name)}: {y:.4g}</title></circle>"
+        )
+
+    def draw(self, parts: list[str], label: str) -> Markup:
+        bottom = HEIGHT - BOTTOM
+        grid = []
+        for tick, text in self.x_ticks:
+            grid.append(f'<text x="{self.x(tick):.1f}" y="{bottom + 16}" text-anchor="middle">')
+            grid.append(f"{text}</text>")
+        for tick, text in self.y_ticks:
+            y = f"{self.y(tick):.1f}"
+            grid.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+            grid.append(f'<text x="{LEFT - 7}" y="{y}" dy="4" text-anchor="end">{text}</text>')
+        middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (TOP + bottom) / 2
+        titles = (
+            f'<text x="{middle_x}" y="{HEIGHT - 5}" text-anchor="middle">'
+            f"{escape(self.x_label)}</text>"
+            f'<text transform="translate(13 {middle_y}) rotate(-90)" text-anchor="middle">'
+            f"{escape(self.y_label)}</text>"
+        )
+        return _svg(0, WIDTH, HEIGHT, "".join([*grid, *parts, titles]), label)
+
+
+def _svg(origin: int, width: int, height: int, content: str, label: str) -> Markup:
+    box = f"{origin} {origin} {width} {height}"
+    return Markup(f'<svg viewBox="{box}" role="img" aria-label="{escape(label)}">{content}</svg>')
+
+
+def _path(points: np.ndarray) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) if len(points) else ""
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    pad = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - pad, high + pad
+
+
+def _ticks(low: float, high: float, whole: bool = False) -> list[tuple[float, str]]:
+    """About five round numbers from low to high, each with its text."""
+    rough = (high - low) / 6
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    if whole:
+        step = max(1.0, step)
+    decimals = max(0, int(-np.floor(np.log10(step) + 1e-9)))
+    first, last = int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9))
+    return [(index * step, f"{index * step:.{decimals}f}") for index in range(first, last + 1)]

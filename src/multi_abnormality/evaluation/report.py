@@ -1,0 +1,161 @@
+"""metrics/report.html: one self-contained page about a trained model and its scores."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
+
+UNDEFINED = "\N{EN DASH}"
+HEADLINE = (  # what stands large at the top: title, key, what it says
+    ("Macro AUROC", "auroc", "ranks a scan with a finding above one without"),
+    ("Average precision", "average_precision", "area under precision-recall"),
+    ("Macro F1", "f1", "at probability 0.5"),
+    ("Accuracy", "accuracy", "at probability 0.5"),
+    ("CRG", "crg", "1 at best, 0.333 for all or nothing"),
+)
+COLUMNS = ("average_precision", "f1", "precision", "recall", "accuracy")
+
+
+def write_report(
+    path: Path,
+    *,
+    facts: Mapping[str, object],
+    scores: dict,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    uncalibrated: np.ndarray,
+    findings: Sequence[str],
+    history: Sequence[Mapping[str, object]],
+    images: Sequence[tuple[str, bytes]] = (),
+) -> None:
+    """Write the report: no request to the network, no clock; equal input gives equal bytes.
+
+    Args:
+        facts: what was trained on what, shown as a list in this order.
+        scores: from `scores.evaluate` with `uncalibrated`.
+        labels: (N, F), 0 or 1.
+        probabilities: (N, F).
+        uncalibrated: (N, F) probabilities before calibration.
+        history: a row an epoch with epoch, train_loss, val_loss, val_auroc.
+        images: example slices as (caption, PNG file).
+    """
+    environment = Environment(
+        loader=PackageLoader("multi_abnormality.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    page = environment.get_template("report.html").render(
+        facts=facts,
+        counts=scores["counts"],
+        confidence=f"{100 * scores['intervals']['confidence']:g}\N{NO-BREAK SPACE}%",
+        resamples=scores["intervals"]["resamples"],
+        headline=_headline(scores),
+        rows=_rows(scores, findings),
+        columns=COLUMNS,
+        curves=_curves(scores, labels, probabilities, findings),
+        calibration=scores["calibration"],
+        reliability=charts.reliability_chart(
+            reliability_bins(labels, probabilities), reliability_bins(labels, uncalibrated)
+        ),
+        history=_history(history),
+        images=[(caption, base64.b64encode(image).decode()) for caption, image in images],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return UNDEFINED if value is None else f"{value:.{digits}f}"
+
+
+def _headline(scores: dict) -> list[dict]:
+    values = scores["classification"]["macro"] | {
+        "average_precision": scores["average_precision"]["macro"],
+        "crg": scores["crg"]["CRG"],
+    }
+    intervals = scores["intervals"]["macro"] | {"crg": scores["intervals"]["crg"]["CRG"]}
+    return [
+        {"title": title, "value": values[key], "interval": intervals[key], "meaning": meaning}
+        for title, key, meaning in HEADLINE
+    ]
+
+
+def _rows(scores: dict, findings: Sequence[str]) -> list[dict]:
+    rows = []
+    for finding in findings:
+        measures = scores["classification"]["per_pathology"][finding]
+        interval = scores["intervals"]["per_pathology"][finding]["auroc"]
+        auroc = measures["auroc"]
+        rows.append(
+            {
+                **measures,
+                "finding": finding,
+                "positives": scores["counts"]["positives"][finding],
+                "average_precision": scores["average_precision"]["per_pathology"][finding],
+                "interval": interval,
+                "bar": charts.interval_bar(auroc, interval) if auroc is not None else "",
+            }
+        )
+    return rows
+
+
+def _curves(
+    scores: dict, labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
+) -> list[dict]:
+    """A pair of panels a finding, where both curves are defined."""
+    drawn = []
+    for column, finding in enumerate(findings):
+        truth, chances = labels[:, column], probabilities[:, column]
+        roc_curve, precision_curve = roc(truth, chances), precision_recall(truth, chances)
+        if roc_curve is None or precision_curve is None:
+            continue
+        ends, share = np.array([0.0, 1.0]), np.full(2, truth.mean())
+        drawn.append(
+            {
+                "finding": finding,
+                "auroc": scores["classification"]["per_pathology"][finding]["auroc"],
+                "average_precision": scores["average_precision"]["per_pathology"][finding],
+                "roc": charts.panel(roc_curve, Curve(ends, ends), f"ROC curve, {finding}"),
+                "precision_recall": charts.panel(
+                    precision_curve, Curve(ends, share), f"Precision-recall curve, {finding}"
+                ),
+            }
+        )
+    return drawn
+
+
+def _history(rows: Sequence[Mapping[str, object]]) -> dict | None:
+    if not rows:
+        return None
+    epochs = [_float(row["epoch"]) for row in rows]
+    columns = {
+        key: [_float(row[key]) for row in rows] for key in ("train_loss", "val_loss", "val_auroc")
+    }
+    auroc = columns.pop("val_auroc")
+    losses = {"training": columns["train_loss"], "validation": columns["val_loss"]}
+    scored = [index for index, value in enumerate(auroc) if math.isfinite(value)]
+    best = max(scored, key=auroc.__getitem__, default=None)
+    best_epoch = None if best is None else epochs[best]
+    return {
+        "losses": charts.history_chart(epochs, losses, "loss", best_epoch),
+        "auroc": charts.history_chart(epochs, {"validation": auroc}, "macro AUROC", best_epoch)
+        if scored
+        else None,
+        "best_epoch": best_epoch,
+        "best_auroc": None if best is None else auroc[best],
+        "epochs": len(rows),
+    }
+
+
+def _float(value: object) -> float:
+    """A cell of the history: a number, or nothing where the epoch was not validated."""
+    return math.nan if value is None or value == "" else float(value)

@@ -1,0 +1,20 @@
+"""The model that ships: volumes in, calibrated probabilities out."""
+
+import torch
+from torch import Tensor, nn
+
+from multi_abnormality.evaluation.calibration import Calibration
+from multi_abnormality.model.classifier import VolumeClassifier
+
+
+class CalibratedClassifier(nn.Module):
+    """A classifier with its calibration: (N, Z, Y, X) uint8 codes -> (N, F) probabilities."""
+
+    def __init__(self, classifier: VolumeClassifier, calibration: Calibration) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.register_buffer("slope", torch.tensor(calibration.slope, dtype=torch.float32))
+        self.register_buffer("intercept", torch.tensor(calibration.intercept, dtype=torch.float32))
+
+    def forward(self, volume: Tensor) -> Tensor:
+        return torch.sigmoid(self.slope * self.classifier(volume) + self.intercept)

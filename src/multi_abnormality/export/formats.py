@@ -1,0 +1,108 @@
+"""The file formats of a trained model: how each is written, and how it is run again.
+
+The bytes depend on the model alone. PyTorch's exporters leave the path and the line of the source
+behind every operation; that is taken out.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import safetensors.torch
+import torch
+from torch import nn
+
+from multi_abnormality.files import write_durably
+
+Runner = Callable[[np.ndarray], np.ndarray]  # (N, Z, Y, X) uint8 -> (N, F) probabilities
+
+INFO_KEY = "multi_abnormality"  # under which a file carries what its user must know
+
+
+def write_pth(model: nn.Module, info: dict, path: Path) -> None:
+    """Weights and info as plain PyTorch loads them with `weights_only=True`."""
+    weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save({"state_dict": weights, "info": json.dumps(info, sort_keys=True)}, buffer)
+    write_durably(buffer.getvalue(), path)
+
+
+def run_pth(path: Path, model: nn.Module) -> Runner:
+    """Run it by putting its weights into a model of the same make."""
+    model.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+    return run_module(model.eval())
+
+
+def write_safetensors(model: nn.Module, info: dict, path: Path) -> None:
+    """Weights, with the info as the one metadata entry: the order of several is left to chance."""
+    weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
+    metadata = {INFO_KEY: json.dumps(info, sort_keys=True)}
+    write_durably(safetensors.torch.save(weights, metadata), path)
+
+
+def run_safetensors(path: Path, model: nn.Module) -> Runner:
+    """Run it by putting its weights into a model of the same make."""
+    model.load_state_dict(safetensors.torch.load_file(path))
+    return run_module(model.eval())
+
+
+def trace(model: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    """The model as a graph for any number of (Z, Y, X) volumes, without traces of its source."""
+    example = torch.zeros((2, *shape), dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad():
+        program = torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta = {key: value for key, value in node.meta.items() if key == "val"}
+    return program
+
+
+def write_pt2(program: torch.export.ExportedProgram, info: dict, path: Path) -> None:
+    """A graph that PyTorch runs without this package."""
+    buffer = io.BytesIO()
+    extra = {f"{INFO_KEY}.json": json.dumps(info, sort_keys=True)}
+    torch.export.save(program, buffer, extra_files=extra)
+    write_durably(buffer.getvalue(), path)
+
+
+def run_pt2(path: Path) -> Runner:
+    return run_module(torch.export.load(path).module())
+
+
+def write_onnx(program: torch.export.ExportedProgram, info: dict, path: Path) -> None:
+    """One file with the weights inside, and the info that `predict` reads from it."""
+    onnx_program = torch.onnx.export(
+        program,
+        input_names=["volume"],
+        output_names=["probabilities"],
+        dynamo=True,
+        verbose=False,
+    )
+    proto = onnx_program.model_proto
+    for part in (*proto.graph.node, *proto.graph.input, *proto.graph.output,
+                 *proto.graph.value_info, *proto.graph.initializer, proto.graph):  # fmt: skip
+        part.doc_string = ""
+        del part.metadata_props[:]
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = INFO_KEY, json.dumps(info, sort_keys=True)
+    write_durably(proto.SerializeToString(deterministic=True), path)
+
+
+def run_onnx(path: Path) -> Runner:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda volumes: session.run(["probabilities"], {"volume": volumes})[0]
+
+
+def run_module(module: nn.Module) -> Runner:
+    """Run a module on the CPU."""
+
+    def run(volumes: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(volumes)).numpy()
+
+    return run

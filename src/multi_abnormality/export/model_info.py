@@ -1,0 +1,56 @@
+"""What one must know of an exported model: for people, and for the programs that run it."""
+
+from typing import Any
+
+from multi_abnormality import __version__
+from multi_abnormality.model.classifier import VolumeClassifier
+
+
+def running_info(about: dict[str, Any]) -> dict[str, Any]:
+    """What every exported file carries inside: how to make its input, and what comes out."""
+    return {
+        "version": __version__,
+        "findings": about["findings"],
+        "preprocess": about["preprocess"],
+    }
+
+
+def model_info(
+    about: dict[str, Any], classifier: VolumeClassifier, evaluation: dict[str, Any]
+) -> dict[str, Any]:
+    """What model_info.json says. No clock and no commit: equal models have equal files.
+
+    Args:
+        about: from the checkpoint.
+        classifier: the model.
+        evaluation: metrics/evaluate.json.
+    """
+    identity = about["identity"]
+    backbone = about["model"]["backbone"]
+    return {
+        **running_info(about),
+        "model_name": backbone,
+        "architecture": f"{backbone} on every slice, then attention over slices, a query a finding",
+        "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
+        "input": {
+            "name": "volume",
+            "dtype": "uint8",
+            "shape": ["batch", *about["preprocess"]["shape"]],
+            "axes": "batch, z to the head, y to the back, x to the left",
+            "values": "codes of HU, piecewise linear between the knots preprocess.hu_codes",
+        },
+        "output": {
+            "name": "probabilities",
+            "dtype": "float32",
+            "shape": ["batch", len(about["findings"])],
+            "values": "calibrated probability of each of findings, in that order",
+        },
+        "training_args": {
+            "seed": identity["seed"],
+            "model": about["model"],
+            "train": about["train"],
+        },
+        "scores": evaluation["classification"]["macro"] | {"crg": evaluation["crg"]["CRG"]},
+        "data_sha256": identity["processed"],
+        "source_sha256": identity["code"],
+    }

@@ -1,0 +1,42 @@
+"""A classifier from what a checkpoint says about it."""
+
+from typing import Any
+
+import torch
+
+from multi_abnormality.data.resample import code_table
+from multi_abnormality.model.classifier import VolumeClassifier
+from multi_abnormality.params import Model, Preprocess, parse_section
+
+
+def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassifier:
+    """Build a classifier in channels-last form, with random or pretrained weights.
+
+    Args:
+        about: with the keys findings (names), preprocess and model (sections of params.yaml).
+        pretrained: see SliceEncoder.
+    """
+    model = parse_section(Model, about["model"])
+    recipe = parse_section(Preprocess, about["preprocess"])
+    classifier = VolumeClassifier(
+        backbone=model.backbone,
+        findings=len(about["findings"]),
+        windows=model.windows,
+        code_table=code_table(recipe).tolist(),
+        dropout=model.dropout,
+        pretrained=pretrained,
+    )
+    return classifier.to(memory_format=torch.channels_last)
+
+
+def restore(checkpoint: dict[str, Any]) -> VolumeClassifier:
+    """The classifier that a checkpoint holds, ready to predict."""
+    classifier = build(checkpoint["about"])
+    prefix = "model."
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    classifier.load_state_dict(weights)
+    return classifier.eval()

@@ -1,0 +1,73 @@
+"""A timm backbone that turns slices into feature vectors."""
+
+import difflib
+from pathlib import Path
+
+import timm
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from multi_abnormality.errors import InputError
+
+
+class SliceEncoder(nn.Module):
+    """Encodes each slice by itself.
+
+    Args:
+        backbone: a timm model's name.
+        channels: of a slice.
+        pretrained: False for random weights, True for timm's hub, or the path of a weights file.
+
+    Raises:
+        InputError: timm knows no such backbone, or its weights cannot be had, or do not fit.
+            Random weights never stand in for weights that were asked for.
+    """
+
+    def __init__(self, backbone: str, channels: int, pretrained: bool | str = False) -> None:
+        super().__init__()
+        self.backbone = _create(backbone, channels, pretrained)
+        self.width: int = self.backbone.num_features
+
+    def forward(self, slices: Tensor) -> Tensor:
+        """(N, C, Y, X) -> (N, width)"""
+        return self.backbone(slices)
+
+
+def _create(backbone: str, channels: int, pretrained: bool | str) -> nn.Module:
+    if not timm.is_model(backbone):
+        near = difflib.get_close_matches(backbone, timm.list_models(), n=5)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        raise InputError(f"model.backbone: timm has no {backbone!r}{hint}")
+    options = {"num_classes": 0, "in_chans": channels}
+    if isinstance(pretrained, str):
+        return _from_file(backbone, Path(pretrained), options)
+    if not pretrained:
+        return timm.create_model(backbone, **options)
+    try:
+        return timm.create_model(backbone, pretrained=True, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"model.pretrained: timm's weights of {backbone} cannot be had here ({error}); fetch "
+            "them on a machine with a network and give the file's path, or set it to false"
+        ) from error
+
+
+def _from_file(backbone: str, path: Path, options: dict) -> nn.Module:
+    if not path.is_file():
+        raise InputError(f"model.pretrained: there is no file {path}")
+    try:
+        offered = set(load_state_dict(str(path), weights_only=True))
+        model = timm.create_model(
+            backbone, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
+        )
+    except Exception as error:  # whatever a file that is no weights file makes its readers raise
+        raise InputError(
+            f"model.pretrained: {path} does not hold weights of {backbone}: {error}"
+        ) from error
+    wanted = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
+    if missing := sorted(wanted - offered):
+        raise InputError(
+            f"model.pretrained: {path} holds {len(wanted) - len(missing)} of the {len(wanted)} "
+            f"tensors of {backbone}; missing: {', '.join(missing[:5])}"
+        )
+    return model

@@ -1,0 +1,31 @@
+"""Logits of whole volumes."""
+
+import numpy as np
+import torch
+
+from multi_abnormality.console import track
+from multi_abnormality.data.batches import WholeVolumes, whole_loader
+from multi_abnormality.memory import keep_freed_memory
+from multi_abnormality.model.classifier import VolumeClassifier
+
+BATCH = 4  # volumes
+
+
+def volume_logits(
+    classifier: VolumeClassifier, volumes: WholeVolumes, device: torch.device, workers: int
+) -> np.ndarray:
+    """(V, F) float32 logits of V volumes, in their order."""
+    keep_freed_memory()
+    classifier = classifier.to(device).eval()
+    batches = []
+    loader = whole_loader(volumes, BATCH, workers)
+    with torch.inference_mode():
+        for batch in track(loader, "predict", len(loader), unit="batches"):
+            batches.append(classifier(batch["volume"].to(device)).float().cpu().numpy())
+    return np.concatenate(batches)
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """The device that `machine.accelerator` asks for: a GPU if there is one, for "auto"."""
+    wanted = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if wanted else "cpu")

@@ -1,0 +1,1 @@
+"""Chest CT phantoms in CT-RATE's layout: real formats, made-up patients."""

@@ -1,0 +1,168 @@
+"""A patient and the state a scan finds them in: every measure that the drawing needs."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.sample.canvas import Point
+from multi_abnormality.sample.cohort import Scan
+from multi_abnormality.sample.streams import Stream
+from multi_abnormality.sample.strokes import Ellipsoid
+from multi_abnormality.sample.thorax import CAVITY, Thorax, profile
+
+CARDIOMEGALY_RATIO = 0.5  # cardiothoracic ratio from which a heart counts as enlarged
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What stays the same between scans. Lengths in mm, densities in HU."""
+
+    sex: str  # M | F
+    age: int  # years
+    scale: Point  # size against the standard patient, (x, y, z)
+    fat: float  # thickness under the skin
+    muscle: float
+    bone: float
+    calcified_cartilage: bool
+    mediastinum: float
+    epicardial_fat: float
+    aorta: float  # radius
+    arch_height: float
+
+
+@dataclass(frozen=True)
+class State:
+    """What a scan finds: breath, contrast medium, heart. Densities in HU."""
+
+    thorax: Thorax
+    heart: Ellipsoid
+    pericardial_fluid: float  # mm, 0 for none
+    lung: float
+    lung_gradient: float  # from front to back, per 100 mm
+    blood: float
+    vein: float  # superior vena cava, where the contrast medium arrives
+    myocardium: float
+    liver: float
+
+    @property
+    def heart_ratio(self) -> float:
+        """Cardiothoracic ratio: widths of the heart and of the chest at its level."""
+        return self.heart.half_widths()[0] / profile(CAVITY, self.heart.centre[2])[0]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A patient as scanned, with a stream for each thing to draw."""
+
+    scan: Scan
+    patient: Patient
+    state: State
+
+    def stream(self, purpose: str) -> Stream:
+        """Draws that are the patient's own: the same in both scans."""
+        return Stream(*self.scan.patient_key, purpose)
+
+    def scan_stream(self, purpose: str) -> Stream:
+        return Stream(*self.scan.key, purpose)
+
+    def has(self, finding: str) -> bool:
+        return bool(self.scan.labels[FINDINGS.index(finding)])
+
+    def lung_points(
+        self, stream: Stream, side: float, count: int, low: float, high: float, depth: float
+    ) -> list[Point]:
+        """`count` places in one lung between two heights, at least `depth` mm under its surface.
+
+        side: -1 for the right lung, 1 for the left.
+        """
+        found: list[Point] = []
+        while len(found) < count:
+            draws = [
+                (
+                    side * stream.uniform(10, 140),
+                    stream.uniform(-92, 94),
+                    stream.uniform(low, high),
+                )
+                for _ in range(3 * count + 6)
+            ]
+            x, y, z = (np.array(axis).reshape(-1, 1, 1) for axis in zip(*draws, strict=True))
+            away = np.maximum(self.state.thorax.lung(x, y, z), -self.state.heart.distance(x, y, z))
+            keep = away.ravel() < -depth
+            found += [place for place, inside in zip(draws, keep, strict=True) if inside]
+        return found[:count]
+
+
+def draw_patient(scan: Scan) -> Patient:
+    stream = Stream(*scan.patient_key, "patient")
+    sex = stream.pick("MF")
+    size = (1.0 if sex == "M" else 0.94) * stream.uniform(0.94, 1.04)
+    across, deep, high = (size * stream.uniform(0.96, 1.04) for _ in range(3))
+    return Patient(
+        sex=sex,
+        age=stream.integer(25, 88),
+        scale=(across, deep, high),
+        fat=stream.uniform(4, 14) + stream.uniform(0, 1) * stream.uniform(0, 26),
+        muscle=stream.uniform(35, 65),
+        bone=stream.uniform(120, 420),
+        calcified_cartilage=stream.chance(0.4),
+        mediastinum=stream.uniform(22, 29),
+        epicardial_fat=stream.uniform(3, 11),
+        aorta=stream.uniform(11.5, 16),
+        arch_height=stream.uniform(26, 38),
+    )
+
+
+def draw_subject(scan: Scan) -> Subject:
+    """The patient and state behind a scan, with the heart and diaphragm that its labels ask for."""
+    patient = draw_patient(scan)
+    subject = Subject(scan, patient, _draw_state(scan, patient))
+    if subject.has("Cardiomegaly") != (subject.state.heart_ratio >= CARDIOMEGALY_RATIO):
+        raise AssertionError(f"{scan}: heart ratio {subject.state.heart_ratio} against its label")
+    return subject
+
+
+def _draw_state(scan: Scan, patient: Patient) -> State:
+    stream = Stream(*scan.key, "state")
+    labels = dict(zip(FINDINGS, scan.labels, strict=True))
+    breath = stream.uniform(0, 1)  # 0 deep in, 1 shallow
+    right = -112 + 26 * breath + stream.uniform(-6, 6)
+    left = right - stream.uniform(4, 16)
+    contrast = stream.uniform(60, 180) if stream.chance(0.5) else 0.0
+    thorax = Thorax(right, left, patient.mediastinum)
+    return State(
+        thorax=thorax,
+        heart=_draw_heart(scan, thorax, bool(labels["Cardiomegaly"])),
+        pericardial_fluid=(
+            Stream(*scan.key, "pericardium").uniform(7, 17) if labels["Pericardial effusion"] else 0
+        ),
+        lung=-895 + 90 * breath + stream.uniform(0, 70),
+        lung_gradient=stream.uniform(10, 60),
+        blood=42 + contrast,
+        vein=42 + contrast * stream.uniform(1.0, 5.0),
+        myocardium=48 + 0.45 * contrast,
+        liver=stream.uniform(30, 65) + 0.4 * contrast,
+    )
+
+
+def _draw_heart(scan: Scan, thorax: Thorax, enlarged: bool) -> Ellipsoid:
+    """A heart of the ratio that the label asks for; both kinds reach up to the threshold."""
+    size = Stream(*scan.patient_key, "heart").uniform(0, 1)
+    size = min(max(size + Stream(*scan.key, "heart").uniform(-0.06, 0.06), 0.0), 1.0)
+    ratio = CARDIOMEGALY_RATIO + (0.004 + 0.13 * size if enlarged else -0.004 - 0.12 * size)
+    stream = Stream(*scan.patient_key, "heart shape")
+    cos, sin = 0.82, 0.572364  # the axis points to the left, the front and the feet
+    slim, tall = stream.uniform(0.58, 0.66), stream.uniform(0.56, 0.64)
+    bottom = (thorax.right_dome + thorax.left_dome) / 2 - stream.uniform(10, 18)
+    height = bottom + 45.0
+    # The chest's width is taken at the heart's middle, which depends on its size: settle both.
+    for _ in range(12):
+        half = ratio * profile(CAVITY, height)[0]
+        long = half / math.sqrt(cos * cos + slim * slim * sin * sin)
+        height = bottom + tall * long
+    depth = long * math.sqrt(sin * sin + slim * slim * cos * cos)
+    centre = (0.36 * half + stream.uniform(-5, 5), -86 + depth + stream.uniform(0, 6), height)
+    half = ratio * profile(CAVITY, height)[0]
+    long = half / math.sqrt(cos * cos + slim * slim * sin * sin)
+    return Ellipsoid(centre, (long, slim * long, tall * long), 0.0, turn=(cos, -sin))

@@ -1,0 +1,136 @@
+"""Body wall, lungs and what lies under the diaphragm."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.canvas import Canvas, ramp
+from multi_abnormality.sample.fields import Field
+from multi_abnormality.sample.strokes import Ellipsoid, Stroke
+from multi_abnormality.sample.thorax import MUSCLE, rounded_box, rows
+
+FAT = -105.0
+PLEURA = 2.5  # mm between the chest wall's inside and the lung
+
+
+def wall_strokes(subject: Subject) -> list[Stroke]:
+    """Everything that the lungs are later cut into, from the table up."""
+    stream = subject.stream("wall")
+    strokes: list[Stroke] = [Table(stream.uniform(-500, -100))] if stream.chance(0.7) else []
+    if subject.patient.sex == "F":
+        strokes += _breasts(subject)
+    return [*strokes, Wall(subject), *_abdomen(subject)]
+
+
+def _breasts(subject: Subject) -> list[Stroke]:
+    stream = subject.stream("breasts")
+    width, depth = stream.uniform(36, 58), stream.uniform(12, 34)
+    glands = stream.uniform(0.2, 0.7)
+    front = -108.0 - subject.patient.fat * 0.7
+    strokes: list[Stroke] = []
+    for side in (-1.0, 1.0):
+        centre = (side * 74.0, front, -45.0)
+        strokes.append(Ellipsoid(centre, (width, depth, width), FAT))
+        inner = (width * glands, depth * glands, width * glands)
+        strokes.append(Ellipsoid(centre, inner, 20.0, edge=10.0, share=0.8))
+    return strokes
+
+
+@dataclass(frozen=True)
+class Table:
+    """The scanner's couch: a thin curved shell under the back."""
+
+    hu: float
+
+    def paint(self, canvas: Canvas) -> None:
+        low, high = (-190.0, 150.0, -400.0), (190.0, 176.0, 400.0)
+        box = canvas.box(low, high)
+        if box is None:
+            return
+        x, y, _ = canvas.places(box)
+        curve = 170.0 - x * x / 2400.0
+        share = ramp(np.abs(y - curve) - 3.0, canvas.pixel)
+        canvas.blend(box, share, self.hu)
+
+
+@dataclass(frozen=True)
+class Wall:
+    """Skin fat, muscle, the fat that fills the chest, and the two lungs' bare parenchyma."""
+
+    subject: Subject
+
+    def paint(self, canvas: Canvas) -> None:
+        patient = self.subject.patient
+        wide, deep = rows(MUSCLE, canvas.z)
+        y = canvas.y - 5.0
+        everything = (slice(None),) * 3
+        outside = rounded_box(canvas.x, y, 36.0, wide, deep)
+        fat = ramp(outside - patient.fat, canvas.pixel)
+        canvas.blend(everything, fat, FAT)
+        canvas.blend(everything, ramp(outside, canvas.pixel), patient.muscle)
+        box = canvas.box((-150.0, -105.0, -400.0), (150.0, 105.0, 400.0))
+        if box is not None:
+            self._fill_chest(canvas, box)
+
+    def _fill_chest(self, canvas: Canvas, box: tuple[slice, slice, slice]) -> None:
+        state = self.subject.state
+        x, y, z = canvas.places(box)
+        cavity = state.thorax.cavity(x, y, z)
+        canvas.cavity[box] = cavity
+        canvas.blend(box, ramp(cavity, canvas.pixel), FAT)
+        above = z - state.thorax.dome(x, y)
+        canvas.dome[box] = above
+        inside = np.maximum(cavity + PLEURA, state.thorax.medial(x, y, z))
+        # The dome is slanted to the slices: its edge runs over about a slice's thickness.
+        lung = ramp(inside, canvas.pixel) * ramp(-above, canvas.thickness)
+        canvas.lung[box] = lung
+        slope = state.lung_gradient / 100.0
+        density = state.lung + slope * y + self._grain(canvas, box)
+        canvas.blend(box, lung, density)
+        liver = np.maximum(cavity + 5.0, x - (26.0 - 0.42 * y - 0.005 * (y * y)))
+        share = ramp(liver, canvas.pixel) * ramp(above + 5.0, canvas.thickness)
+        canvas.blend(box, share, state.liver)
+
+    def _grain(self, canvas: Canvas, box: tuple[slice, slice, slice]) -> np.ndarray:
+        """Uneven aeration of any lung, in HU around 0."""
+        grain = Field.draw(self.subject.scan_stream("grain"), (34.0, 34.0, 40.0))
+        return (grain.at(canvas, box) - 0.5) * 44.0
+
+
+def _abdomen(subject: Subject) -> list[Stroke]:
+    """Spleen, stomach and colon under the left dome, cut off by the diaphragm."""
+    stream, state = subject.scan_stream("abdomen"), subject.state
+    top = state.thorax.left_dome
+    spleen = Ellipsoid((92, 48, top - 46), (30, 34, stream.uniform(34, 50)), state.liver - 5)
+    size = stream.uniform(22, 44)
+    centre = (48 + stream.uniform(-8, 12), -18.0, top - size - stream.uniform(12, 24))
+    stomach = Ellipsoid(centre, (size, size, size), stream.uniform(20, 60))
+    strokes: list[Stroke] = [Under(spleen), Under(stomach)]
+    if stream.chance(0.7):
+        gas = (centre[0], centre[1] - size * 0.4, centre[2])
+        radii = (size * 0.65, size * 0.45, size * 0.7)
+        strokes.append(Under(Ellipsoid(gas, radii, -950)))
+    if stream.chance(0.4):
+        colon = (stream.uniform(70, 105), -50.0, top - stream.uniform(42, 60))
+        strokes.append(Under(Ellipsoid(colon, (22, 18, 22), -920)))
+    return strokes
+
+
+@dataclass(frozen=True)
+class Under:
+    """A shape of which only what lies under the diaphragm shows."""
+
+    shape: Ellipsoid
+
+    def paint(self, canvas: Canvas) -> None:
+        extent = [h + canvas.pixel for h in self.shape.half_widths()]
+        low = tuple(c - e for c, e in zip(self.shape.centre, extent, strict=True))
+        high = tuple(c + e for c, e in zip(self.shape.centre, extent, strict=True))
+        box = canvas.box(low, high)
+        if box is None:
+            return
+        share = ramp(self.shape.distance(*canvas.places(box)), canvas.pixel)
+        share *= ramp(canvas.dome[box] + 5.0, canvas.thickness)
+        share *= ramp(canvas.cavity[box] + 4.0, canvas.pixel)
+        canvas.blend(box, share, self.shape.hu)

@@ -1,0 +1,1 @@
+"""How each finding looks: functions from a subject to strokes."""

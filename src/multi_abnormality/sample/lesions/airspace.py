@@ -1,0 +1,165 @@
+"""Findings of the air spaces: mosaic, emphysema, opacity, consolidation, nodules."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.canvas import Box, Canvas, Point, ramp
+from multi_abnormality.sample.fields import Field
+from multi_abnormality.sample.strokes import Ellipsoid, Stroke, Tube
+from multi_abnormality.sample.trees import hilum
+
+
+def lung_box(canvas: Canvas, low: float = -400.0, high: float = 400.0) -> Box | None:
+    """The voxels around both lungs between two heights."""
+    return canvas.box((-145.0, -100.0, low), (145.0, 102.0, high))
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Sharply bordered areas of darker and of lighter lung, balanced around its mean."""
+
+    field: Field
+    strength: float  # HU, from the mean to either side
+
+    def paint(self, canvas: Canvas) -> None:
+        box = lung_box(canvas)
+        if box is not None:
+            share = ramp((0.5 - self.field.at(canvas, box)) * 60.0, canvas.pixel + 2.0)
+            canvas.hu[box] += canvas.lung[box] * ((2.0 * share - 1.0) * self.strength)
+
+
+def mosaic(subject: Subject) -> list[Stroke]:
+    stream = subject.stream("mosaic")
+    cell = stream.uniform(24, 34)
+    field = Field.draw(stream, (cell, cell, cell * 1.3))
+    return [Mosaic(field, stream.uniform(50, 80))]
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Emphysema: small areas without walls where lung tissue is gone, most in the upper lung."""
+
+    field: Field
+    extent: float  # of the field, above which tissue is gone at the apex
+    fade: float  # z, mm, below which little is lost
+    hu: float
+
+    def paint(self, canvas: Canvas) -> None:
+        box = lung_box(canvas)
+        if box is not None:
+            z = canvas.z[box[0]]
+            cut = self.extent + np.maximum(self.fade - z, 0.0) / 400.0
+            share = ramp((cut - self.field.at(canvas, box)) * 40.0, canvas.pixel)
+            canvas.blend(box, share * canvas.lung[box], self.hu)
+
+
+def emphysema(subject: Subject) -> list[Stroke]:
+    stream = subject.stream("emphysema")
+    field = Field.draw(stream, (stream.uniform(13, 19), stream.uniform(13, 19), 18.0))
+    strokes: list[Stroke] = [
+        Holes(field, stream.uniform(0.6, 0.68), stream.uniform(10, 60), stream.uniform(-990, -965))
+    ]
+    for _ in range(stream.integer(2, 6)):  # bullae under the pleura
+        place = subject.lung_points(stream, stream.side(), 1, 20, 104, 3.0)[0]
+        size = stream.uniform(8, 19)
+        strokes.append(Ellipsoid(place, (size, size, size * 1.1), -985.0, clip="lung"))
+    return strokes
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A dim cloud in the lung: an ellipsoid with a ragged rim, of which vessels stay visible."""
+
+    shape: Ellipsoid
+    field: Field
+    gain: float  # HU added in its middle
+    edge: float  # mm
+
+    def paint(self, canvas: Canvas) -> None:
+        reach = [1.35 * radius + self.edge for radius in self.shape.radii]
+        low = tuple(c - r for c, r in zip(self.shape.centre, reach, strict=True))
+        high = tuple(c + r for c, r in zip(self.shape.centre, reach, strict=True))
+        box = canvas.box(low, high)
+        if box is None:
+            return
+        ragged = (self.field.at(canvas, box) - 0.5) * (0.9 * min(self.shape.radii))
+        distance = self.shape.distance(*canvas.places(box)) + ragged
+        share = ramp(distance, self.edge) * canvas.lung[box]
+        canvas.hu[box] += share * self.gain
+
+
+def opacity(subject: Subject) -> list[Stroke]:
+    """Ground glass: one to five patches."""
+    stream = subject.scan_stream("opacity")
+    field = Field.draw(stream, (13.0, 13.0, 16.0))
+    strokes: list[Stroke] = []
+    for _ in range(stream.integer(2, 5)):
+        place = subject.lung_points(stream, stream.side(), 1, -150, 80, 8.0)[0]
+        radii = tuple(stream.uniform(16, 32) for _ in range(3))
+        shape = Ellipsoid(place, radii, 0.0)
+        strokes.append(Patch(shape, field, stream.uniform(170, 300), stream.uniform(6, 12)))
+    return strokes
+
+
+@dataclass(frozen=True)
+class Solid:
+    """Lung filled up to the density of tissue, ragged towards the healthy lung."""
+
+    shape: Ellipsoid
+    field: Field
+    hu: float
+
+    def paint(self, canvas: Canvas) -> None:
+        reach = [1.4 * radius for radius in self.shape.radii]
+        low = tuple(c - r for c, r in zip(self.shape.centre, reach, strict=True))
+        high = tuple(c + r for c, r in zip(self.shape.centre, reach, strict=True))
+        box = canvas.box(low, high)
+        if box is None:
+            return
+        ragged = (self.field.at(canvas, box) - 0.5) * (0.7 * min(self.shape.radii))
+        distance = self.shape.distance(*canvas.places(box)) + ragged
+        canvas.blend(box, ramp(distance, canvas.pixel + 3.0) * canvas.lung[box], self.hu)
+
+
+def consolidation(subject: Subject) -> list[Stroke]:
+    """One or two segments filled, with the air in their bronchi still to be seen."""
+    stream = subject.scan_stream("consolidation")
+    field = Field.draw(stream, (11.0, 11.0, 13.0))
+    strokes: list[Stroke] = []
+    for _ in range(stream.integer(1, 2)):
+        side = stream.side()
+        place = subject.lung_points(stream, side, 1, -140, 60, 12.0)[0]
+        radii = stream.uniform(20, 34), stream.uniform(20, 34), stream.uniform(20, 34)
+        strokes.append(Solid(Ellipsoid(place, radii, 0.0), field, stream.uniform(10, 50)))
+        root = hilum(side)
+        near = _between(root, place, 0.55)
+        for _ in range(stream.integer(3, 5)):
+            end = tuple(
+                c + 0.75 * r * d for c, r, d in zip(place, radii, stream.direction(), strict=True)
+            )
+            strokes.append(Tube(_between(near, place, 0.6), end, 2.9, 2.0, -900.0, clip="lung"))
+    return strokes
+
+
+def _between(a: Point, b: Point, part: float) -> Point:
+    return tuple(p + part * (q - p) for p, q in zip(a, b, strict=True))
+
+
+def nodules(subject: Subject) -> list[Stroke]:
+    """One to six round spots, smooth or lobed, some calcified."""
+    stream = subject.stream("nodules")
+    growth = subject.scan_stream("nodule growth").uniform(0.9, 1.2)
+    strokes: list[Stroke] = []
+    for _ in range(stream.integer(1, 5)):
+        radius = (3.6 + 8.0 * stream.uniform() * stream.uniform()) * growth
+        place = subject.lung_points(stream, stream.side(), 1, -170, 95, radius + 2.0)[0]
+        hu = stream.uniform(200, 500) if stream.chance(0.15) else stream.uniform(0, 60)
+        strokes.append(Ellipsoid(place, (radius, radius, radius), hu))
+        for _ in range(stream.integer(0, 3)):
+            lobe = tuple(
+                c + 0.6 * radius * d for c, d in zip(place, stream.direction(), strict=True)
+            )
+            strokes.append(Ellipsoid(lobe, (0.6 * radius,) * 3, hu))
+    return strokes

@@ -1,0 +1,51 @@
+"""Findings of the bronchi: thick walls, and widening."""
+
+import math
+
+from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.canvas import Point
+from multi_abnormality.sample.strokes import Stroke, Tube
+from multi_abnormality.sample.trees import hilum, lung_airways
+
+Piece = tuple[Point, Point, float, float, float]  # start, end, two radii, wall, mm
+
+
+def _ringed(pieces: list[Piece], hu: float) -> list[Stroke]:
+    """Walls first, so that no wall lies across another's lumen."""
+    walls = [Tube(a, b, r + wall, e + wall, hu, clip="lung") for a, b, r, e, wall in pieces]
+    lumens = [Tube(a, b, r, e, -1000.0) for a, b, r, e, _ in pieces]
+    return [*walls, *lumens]
+
+
+def thick_walls(subject: Subject) -> list[Stroke]:
+    """Cuffs around the bronchi, most where they leave the hila."""
+    stream = subject.stream("thick walls")
+    wall = stream.uniform(2.8, 4.2)
+    pieces: list[Piece] = []
+    for side in (-1.0, 1.0):
+        for branch in lung_airways(subject, side):
+            if stream.chance(0.85):
+                radius, end = max(branch.radius, 2.4), max(branch.end_radius, 2.0)
+                pieces.append((branch.start, branch.end, radius, end, wall))
+    return _ringed(pieces, stream.uniform(0, 40))
+
+
+def bronchiectasis(subject: Subject) -> list[Stroke]:
+    """Bundles of wide bronchi that do not taper, out to near the pleura, in one or two lobes."""
+    stream = subject.stream("bronchiectasis")
+    pieces: list[Piece] = []
+    for _ in range(stream.integer(1, 2)):
+        side = stream.side()
+        root = hilum(side)
+        low, high = stream.pick(((-150, -70), (-150, -70), (-90, -20), (10, 80)))
+        centre = subject.lung_points(stream, side, 1, low, high, 16.0)[0]
+        ends = [
+            end
+            for end in subject.lung_points(stream, side, 60, low - 15, high + 15, 9.0)
+            if math.dist(end, centre) < 42
+        ]
+        for end in ends[:9]:
+            radius = stream.uniform(3.6, 6.2)
+            start = tuple(r + 0.55 * (e - r) for r, e in zip(root, end, strict=True))
+            pieces.append((start, end, radius, radius * stream.uniform(1.0, 1.35), 2.1))
+    return _ringed(pieces, 20.0)

@@ -1,0 +1,55 @@
+"""Hiatal hernia and enlarged lymph nodes."""
+
+from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.strokes import Ellipsoid, Stroke
+
+
+def hernia(subject: Subject) -> list[Stroke]:
+    """Stomach that has slid up behind the heart: a wall, food, often gas in front."""
+    stream = subject.stream("hernia")
+    size = stream.uniform(17, 32)
+    tall = size * stream.uniform(0.9, 1.4)
+    dome = (subject.state.thorax.left_dome + subject.state.thorax.right_dome) / 2
+    centre = stream.uniform(0, 22), 40.0 + 0.15 * size, dome + 0.55 * tall
+    wall = Ellipsoid(centre, (size, size * 0.85, tall), 45.0)
+    inside = tuple(r - 4.0 for r in wall.radii)
+    strokes: list[Stroke] = [wall, Ellipsoid(centre, inside, stream.uniform(-30, 35))]
+    if stream.chance(0.75):
+        gas = centre[0], centre[1] - 0.35 * inside[1], centre[2] + 0.1 * tall
+        radii = 0.7 * inside[0], 0.5 * inside[1], 0.65 * inside[2]
+        strokes.append(Ellipsoid(gas, radii, -850.0))
+    return strokes
+
+
+# Where nodes swell: (x, y, z), mm; beside the trachea, in front of the arch, under the carina,
+# at the aorto-pulmonary window, at the hila, in the armpits.
+STATIONS = (
+    (-22, -2, 28),
+    (-18, 4, 50),
+    (4, -40, 30),
+    (-12, -40, 44),
+    (2, 28, -26),
+    (-8, 26, -34),
+    (30, 4, 14),
+    (34, -8, 2),
+    (-50, 12, -16),
+    (-46, 22, -36),
+    (52, 14, -12),
+    (48, 24, -30),
+    (-138, 10, 66),
+    (138, 10, 66),
+)
+
+
+def nodes(subject: Subject) -> list[Stroke]:
+    stream = subject.stream("nodes")
+    growth = subject.scan_stream("node growth").uniform(0.9, 1.15)
+    stations = list(STATIONS)
+    strokes: list[Stroke] = []
+    for _ in range(stream.integer(4, 8)):
+        x, y, z = stations.pop(stream.integer(0, len(stations) - 1))
+        for _ in range(stream.integer(1, 2)):
+            place = tuple(c + stream.uniform(-6, 6) for c in (x, y, z))
+            radii = tuple(stream.uniform(7, 12) * growth for _ in range(3))
+            strokes.append(Ellipsoid(place, radii, stream.uniform(35, 70)))
+    return strokes

@@ -1,0 +1,105 @@
+"""Effusion in the pleural space, and lung that has lost its air."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.canvas import Canvas, ramp
+from multi_abnormality.sample.lesions.airspace import lung_box
+from multi_abnormality.sample.streams import Stream
+from multi_abnormality.sample.strokes import Ellipsoid, Stroke, Tube
+
+
+@dataclass(frozen=True)
+class Fluid:
+    """A crescent at the back of one pleural space, thickest low and at the very back."""
+
+    side: float
+    thickness: float  # mm at its thickest
+    top: float  # z, mm, where it ends
+    hu: float
+
+    def paint(self, canvas: Canvas) -> None:
+        box = lung_box(canvas, high=self.top + 20.0)
+        if box is None:
+            return
+        x, y, z = canvas.places(box)
+        back = np.minimum(np.maximum((y + 5.0) / 75.0, 0.0), 1.0)
+        low = np.minimum(np.maximum((self.top - z) / 90.0, 0.0), 1.0)
+        depth = (self.thickness * back) * (low * (2.0 - low))
+        share = ramp(-canvas.cavity[box] - depth, canvas.pixel + 1.0) * (depth > 1.0)
+        share *= canvas.lung[box] * (x * self.side > 0)
+        canvas.blend(box, share, self.hu)
+
+
+def effusion(subject: Subject) -> list[Stroke]:
+    stream = subject.scan_stream("effusion")
+    sides = stream.pick(((-1.0,), (1.0,), (-1.0, 1.0), (-1.0, 1.0)))
+    return [
+        Fluid(side, stream.uniform(14, 34), stream.uniform(-40, 40), stream.uniform(0, 22))
+        for side in sides
+    ]
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A flat, slightly slanted sheet of airless lung."""
+
+    centre: tuple[float, float, float]
+    half: tuple[float, float]  # mm along x and y
+    slant: tuple[float, float]  # rise along x and along y
+    thickness: float  # mm
+    hu: float
+
+    def paint(self, canvas: Canvas) -> None:
+        cx, cy, cz = self.centre
+        rise = abs(self.slant[0]) * self.half[0] + abs(self.slant[1]) * self.half[1] + 8.0
+        low = cx - self.half[0], cy - self.half[1], cz - rise
+        high = cx + self.half[0], cy + self.half[1], cz + rise
+        box = canvas.box(low, high)
+        if box is None:
+            return
+        x, y, z = canvas.places(box)
+        u, v = (x - cx) / self.half[0], (y - cy) / self.half[1]
+        height = np.abs(z - cz - ((x - cx) * self.slant[0] + (y - cy) * self.slant[1]))
+        # The sheet's slope spreads its edge over the slice; a thick slice holds part of it.
+        blur = max(canvas.thickness, self.thickness)
+        within = ramp(height - self.thickness / 2, blur)
+        share = within * ramp((np.sqrt(u * u + v * v) - 1.0) * min(self.half), canvas.pixel + 2.0)
+        canvas.blend(box, share * canvas.lung[box], self.hu)
+
+
+def atelectasis(subject: Subject) -> list[Stroke]:
+    """Plates above the diaphragm, or a wedge of collapsed lung at the back of the base."""
+    stream = subject.scan_stream("atelectasis")
+    strokes: list[Stroke] = []
+    for _ in range(stream.integer(1, 2)):
+        side = stream.side()
+        dome = subject.state.thorax.right_dome if side < 0 else subject.state.thorax.left_dome
+        if stream.chance(0.4):
+            strokes += _wedge(stream, side, dome)
+            continue
+        for step in range(stream.integer(2, 3)):
+            place = side * stream.uniform(58, 98), stream.uniform(-35, 45)
+            strokes.append(
+                Plate(
+                    centre=(*place, dome + 8 + 15 * step + stream.uniform(-5, 5)),
+                    half=(stream.uniform(24, 44), stream.uniform(24, 44)),
+                    slant=(stream.uniform(-0.7, 0.7), stream.uniform(0.35, 1.0)),
+                    thickness=stream.uniform(5, 8),
+                    hu=stream.uniform(0, 60),
+                )
+            )
+    return strokes
+
+
+def _wedge(stream: Stream, side: float, dome: float) -> list[Stroke]:
+    """Collapsed lung beside the spine: a comma from the hilum down and back."""
+    hu = stream.uniform(40, 75)
+    top = (side * 36.0, 42.0, dome + stream.uniform(40, 70))
+    foot = (side * stream.uniform(48, 62), 66.0, dome - 30.0)
+    return [
+        Tube(top, foot, 5.0, stream.uniform(17, 24), hu, clip="lung"),
+        Ellipsoid(foot, (26.0, 17.0, 26.0), hu, clip="lung"),
+    ]

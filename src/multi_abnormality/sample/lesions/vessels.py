@@ -1,0 +1,83 @@
+"""Calcium in the walls of the aorta and of the coronary arteries."""
+
+import math
+from itertools import pairwise
+
+from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.canvas import Point
+from multi_abnormality.sample.heart import aorta_course
+from multi_abnormality.sample.streams import Stream
+from multi_abnormality.sample.strokes import Ellipsoid, Stroke, Tube
+
+
+def aortic_plaques(subject: Subject) -> list[Stroke]:
+    """Short strips on the wall, from the arch down."""
+    stream = subject.stream("aortic plaques")
+    course = aorta_course(subject.patient)
+    strokes: list[Stroke] = []
+    for _ in range(stream.integer(6, 14)):
+        piece = stream.integer(2, len(course) - 2)
+        radius = subject.patient.aorta + (2.0 if piece < 3 else 0.0 if piece < 6 else -1.0)
+        hu, width = stream.uniform(500, 1000), stream.uniform(2.0, 3.0)
+        start = stream.uniform(0, 0.9 if piece < 8 else 0.6)
+        length = min(stream.uniform(8, 20) / math.dist(course[piece], course[piece + 1]), 0.5)
+        side = _across(stream, course[piece], course[piece + 1])
+        ends = [
+            _beside(course[piece], course[piece + 1], part, side, radius)
+            for part in (start, start + length)
+        ]
+        strokes.append(Tube(ends[0], ends[1], width, width, hu))
+    return strokes
+
+
+def _across(stream: Stream, a: Point, b: Point) -> Point:
+    """A unit vector at right angles to the way from a to b."""
+    way = [q - p for p, q in zip(a, b, strict=True)]
+    length = math.sqrt(way[0] * way[0] + way[1] * way[1] + way[2] * way[2])
+    way = [part / length for part in way]
+    while True:
+        draw = stream.direction()
+        along = draw[0] * way[0] + draw[1] * way[1] + draw[2] * way[2]
+        rest = [d - along * w for d, w in zip(draw, way, strict=True)]
+        size = math.sqrt(rest[0] * rest[0] + rest[1] * rest[1] + rest[2] * rest[2])
+        if size > 0.3:
+            return rest[0] / size, rest[1] / size, rest[2] / size
+
+
+def _beside(a: Point, b: Point, part: float, side: Point, radius: float) -> Point:
+    return tuple(p + part * (q - p) + radius * s for p, q, s in zip(a, b, side, strict=True))
+
+
+# Courses on the heart's surface, in shares of its half-axes (long axis, short axis, z):
+# left anterior descending, circumflex, right coronary.
+COURSES = (
+    ((-0.30, -0.62, 0.72), (0.10, -0.86, 0.50), (0.45, -0.85, 0.26), (0.75, -0.64, 0.0)),
+    ((-0.30, 0.30, 0.90), (0.05, 0.72, 0.68), (0.20, 0.92, 0.30), (0.20, 0.97, -0.10)),
+    ((-0.55, -0.50, 0.66), (-0.80, -0.52, 0.28), (-0.84, -0.50, -0.15), (-0.70, -0.40, -0.58)),
+)
+
+
+def coronary_plaques(subject: Subject) -> list[Stroke]:
+    """Beads and tracks of calcium along one to three coronary arteries."""
+    stream, heart = subject.stream("coronary plaques"), subject.state.heart
+    strokes: list[Stroke] = []
+    for course in COURSES if stream.chance(0.5) else (COURSES[0], stream.pick(COURSES[1:])):
+        points = [_on_heart(heart, place) for place in course]
+        for a, b in pairwise(points):
+            if stream.chance(0.85):
+                start, width = stream.uniform(0, 0.4), stream.uniform(2.2, 3.2)
+                end = start + stream.uniform(0.3, 0.6)
+                hu = stream.uniform(600, 1100)
+                ends = [_beside(a, b, part, (0, 0, 0), 0.0) for part in (start, end)]
+                strokes.append(Tube(ends[0], ends[1], width, width, hu))
+    return strokes
+
+
+def _on_heart(heart: Ellipsoid, share: Point) -> Point:
+    """A place on the heart's surface, from its direction in shares of the half-axes."""
+    size = math.sqrt(share[0] * share[0] + share[1] * share[1] + share[2] * share[2])
+    along, across, up = (
+        part / size * (radius + 1.5) for part, radius in zip(share, heart.radii, strict=True)
+    )
+    (x, y, z), (cos, sin) = heart.centre, heart.turn
+    return x + along * cos - across * sin, y + along * sin + across * cos, z + up

@@ -1,0 +1,107 @@
+"""Branching tubes: the lungs' vessels and airways."""
+
+import math
+from dataclasses import dataclass
+
+from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.canvas import Point
+from multi_abnormality.sample.streams import Stream
+from multi_abnormality.sample.strokes import Stroke, Tube
+
+CARINA: Point = (0.0, 12.0, 0.0)
+LEAVES = 64  # vessel ends a lung
+AIRWAYS = 11  # segmental bronchi a lung
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A straight piece of a tree. `order` counts the branchings from its root."""
+
+    start: Point
+    end: Point
+    radius: float
+    end_radius: float
+    order: int
+
+
+def hilum(side: float) -> Point:
+    """Where a lung's vessels and bronchi enter it."""
+    return side * 40.0, 16.0, -20.0 if side < 0 else -14.0
+
+
+def grow(root: Point, targets: list[Point], leaf: float, root_radius: float) -> list[Branch]:
+    """A tree from `root` to every target; each joins the nearest branch end nearer to the root.
+
+    Radii follow Murray's law: their cubes add up where branches meet.
+    """
+    ordered = sorted(targets, key=lambda point: math.dist(root, point))
+    nodes, parents, orders = [root], [-1], [0]
+    for point in ordered:
+        nearest = min(
+            range(len(nodes)),
+            key=lambda i: math.dist(nodes[i], point) + 0.25 * math.dist(nodes[i], root),
+        )
+        parents.append(nearest)
+        orders.append(orders[nearest] + 1)
+        nodes.append(point)
+    flow = [leaf * leaf * leaf] * len(nodes)
+    for i in range(len(nodes) - 1, 0, -1):
+        flow[parents[i]] += flow[i] * 0.8
+    radius = [min(round(math.cbrt(cube), 9), root_radius) for cube in flow]
+    return [
+        Branch(nodes[parents[i]], nodes[i], min(radius[parents[i]], 1.5 * radius[i]), radius[i],
+               orders[i])
+        for i in range(1, len(nodes))
+    ]  # fmt: skip
+
+
+def vessel_strokes(subject: Subject) -> list[Stroke]:
+    """Arteries and veins from each hilum to the outer lung, tapering."""
+    stream, state = subject.stream("vessels"), subject.state
+    leaf = stream.uniform(1.05, 1.5)
+    bottom = min(state.thorax.left_dome, state.thorax.right_dome) - 55
+    strokes: list[Stroke] = []
+    for side in (-1.0, 1.0):
+        targets = subject.lung_points(stream, side, LEAVES, bottom, 104, 7.0)
+        for branch in grow(hilum(side), targets, leaf, 6.0):
+            tube = (branch.start, branch.end, branch.radius, branch.end_radius, state.blood)
+            strokes.append(Tube(*tube, clip="lung"))
+    return strokes
+
+
+def lung_airways(subject: Subject, side: float) -> list[Branch]:
+    """Bronchi of one lung from the end of the main bronchus outwards."""
+    stream = subject.stream(f"airways {side}")
+    bottom = min(subject.state.thorax.left_dome, subject.state.thorax.right_dome) - 10
+    targets = _spread(stream, subject, side, bottom)
+    return grow(hilum(side), targets, 1.6, 4.6)
+
+
+def _spread(stream: Stream, subject: Subject, side: float, bottom: float) -> list[Point]:
+    """Segmental ends: places in the lung's middle third, not too near to each other."""
+    x, y, z = hilum(side)
+    chosen: list[Point] = []
+    for place in subject.lung_points(stream, side, 12 * AIRWAYS, bottom, 80, 6.0):
+        part = stream.uniform(0.5, 0.8)
+        end = (x + part * (place[0] - x), y + part * (place[1] - y), z + part * (place[2] - z))
+        if all(math.dist(end, other) > 20 for other in chosen):
+            chosen.append(end)
+        if len(chosen) == AIRWAYS:
+            break
+    return chosen
+
+
+def airway_strokes(subject: Subject) -> list[Stroke]:
+    """Trachea, main bronchi, and each lung's bronchi, walls first."""
+    pieces: list[tuple[Point, Point, float, float, float]] = [
+        ((0.0, 4.0, 150.0), CARINA, 8.5, 8.5, 1.6),
+    ]
+    for side in (-1.0, 1.0):
+        pieces.append((CARINA, hilum(side), 6.8, 5.4, 1.4))
+        pieces += [
+            (branch.start, branch.end, branch.radius, branch.end_radius, 0.9)
+            for branch in lung_airways(subject, side)
+        ]
+    walls = [Tube(a, b, r + wall, e + wall, 20.0) for a, b, r, e, wall in pieces]
+    lumens = [Tube(a, b, r, e, -1000.0) for a, b, r, e, _ in pieces]
+    return [*walls, *lumens]

@@ -1,0 +1,104 @@
+"""The evaluate stage: checkpoints/best.ckpt to scores, calibration and report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from multi_abnormality import console
+from multi_abnormality.data.batches import WholeVolumes
+from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.errors import InputError
+from multi_abnormality.evaluation.calibration import Calibration, sigmoid
+from multi_abnormality.evaluation.pictures import example_slices
+from multi_abnormality.evaluation.plots import write_plots
+from multi_abnormality.evaluation.predictions import Scans, by_scan, write_predictions
+from multi_abnormality.evaluation.report import write_report
+from multi_abnormality.evaluation.scores import evaluate, headline
+from multi_abnormality.files import write_json
+from multi_abnormality.model.build import restore
+from multi_abnormality.model.inference import choose_device, volume_logits
+from multi_abnormality.params import Params, load_params
+from multi_abnormality.training.checkpoints import BEST, load_complete
+from multi_abnormality.training.fit import loading_workers
+
+
+def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> dict[str, Any]:
+    """Score the valid split, calibrated on the validation patients of the train split."""
+    checkpoint = load_complete(checkpoints / BEST)
+    about, findings = checkpoint["about"], checkpoint["about"]["findings"]
+    volumes = ProcessedSet(processed)
+    if volumes.recipe != about["preprocess"]:
+        raise InputError(f"{processed} was made by another recipe than {BEST} was trained on")
+    classifier = restore(checkpoint)
+
+    def score(rows: pd.DataFrame) -> Scans:
+        data = WholeVolumes(volumes, rows["name"].tolist())
+        device = choose_device(params.machine.accelerator)
+        logits = volume_logits(classifier, data, device, loading_workers(params))
+        labels = data.labels.astype(np.int64)
+        return by_scan(data.names, logits, labels, rows["scan_id"], rows["patient_id"])
+
+    train = volumes.volumes("train")
+    held_out = score(train[train["name"].isin(about["volumes"]["validation"])])
+    valid = score(volumes.volumes("valid"))
+    calibration = Calibration.fit(held_out.logits, held_out.labels, findings)
+    probabilities, uncalibrated = calibration.apply(valid.logits), sigmoid(valid.logits)
+    scores = evaluate(
+        valid.labels,
+        probabilities,
+        valid.patients,
+        findings,
+        resamples=params.evaluate.resamples,
+        confidence=params.evaluate.confidence,
+        seed=params.seed,
+        uncalibrated=uncalibrated,
+    )
+    calibration.to_json(metrics / "calibration.json")
+    write_predictions(metrics / "predictions.json", valid.names, probabilities, findings)
+    write_plots(metrics / "plots", valid.labels, probabilities, findings)
+    write_report(
+        metrics / "report.html",
+        facts=_facts(about, checkpoint["history"], valid),
+        scores=scores,
+        labels=valid.labels,
+        probabilities=probabilities,
+        uncalibrated=uncalibrated,
+        findings=findings,
+        history=pd.read_csv(metrics / "history.csv").to_dict("records"),
+        images=example_slices(volumes, valid.names, valid.labels, probabilities),
+    )
+    write_json(scores, metrics / "evaluate.json")
+    write_json(headline(scores), metrics / "scores.json")
+    return scores
+
+
+def _facts(about: dict[str, Any], history: list[dict], valid: Scans) -> dict[str, object]:
+    shape = about["preprocess"]["shape"]
+    spacing = about["preprocess"]["spacing"]
+    return {
+        "Model": f"{about['model']['backbone']} on slices, attention over slices",
+        "Weights at the start": about["model"]["pretrained"] or "random",
+        "Trained on": f"{len(about['volumes']['train'])} volumes of the train split",
+        "Chosen and calibrated on": f"{len(about['volumes']['validation'])} volumes of other "
+        "patients of the train split",
+        "Scored on": f"{len(valid.names)} scans of {len(set(valid.patients))} patients of the "
+        "valid split",
+        "Volumes": f"{' x '.join(map(str, shape))} voxels of "
+        f"{' x '.join(f'{mm:g}' for mm in spacing)} mm (z, y, x)",
+        "Best epoch": history[-1]["epoch"],
+        "Learning rate": about["train"]["learning_rate"],
+        "Seed": about["identity"]["seed"],
+    }
+
+
+def main() -> None:
+    scores = run(load_params(), Path("checkpoints"), Path("processed"), Path("metrics"))
+    for name, value in headline(scores).items():
+        console.log.info("%s: %s", name, "undefined" if value is None else f"{value:.4f}")
+    console.log.info("the report is metrics/report.html")
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,108 @@
+"""The export stage: checkpoints/best.ckpt to model_weights/."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multi_abnormality import console
+from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.errors import InputError
+from multi_abnormality.evaluation.calibration import Calibration
+from multi_abnormality.export import formats
+from multi_abnormality.export.calibrated import CalibratedClassifier
+from multi_abnormality.export.model_info import model_info, running_info
+from multi_abnormality.files import write_json
+from multi_abnormality.model.build import build, restore
+from multi_abnormality.params import Params, load_params
+from multi_abnormality.training.checkpoints import BEST, load_complete
+
+VOLUMES = 6  # on which each exported model is compared with the checkpoint
+
+
+def run(
+    params: Params, checkpoints: Path, processed: Path, metrics: Path, out: Path
+) -> dict[str, Any]:
+    """Write each format, run it again, and record how far it is from the checkpoint.
+
+    Raises:
+        InputError: a model is further off than export.tolerance.
+    """
+    checkpoint = load_complete(checkpoints / BEST)
+    about = checkpoint["about"]
+    calibration = Calibration.from_json(metrics / "calibration.json", about["findings"])
+    evaluation = json.loads((metrics / "evaluate.json").read_text(encoding="utf-8"))
+    classifier = restore(checkpoint)
+    model = CalibratedClassifier(classifier, calibration).eval()
+    volumes = _volumes(ProcessedSet(processed))
+    reference = formats.run_module(model)(volumes)
+
+    def empty_model() -> CalibratedClassifier:
+        return CalibratedClassifier(build(about), calibration)
+
+    runners = _write_all(params.export.formats, model, about, out, empty_model)
+    write_json(model_info(about, classifier, evaluation), out / "model_info.json")
+    report = {}
+    for path, runner in runners.items():
+        difference = float(np.abs(runner(volumes) - reference).max())
+        report[path.suffix[1:]] = {"largest_difference": difference, "bytes": path.stat().st_size}
+        console.log.info("%s: differs from the checkpoint by at most %.1e", path, difference)
+        if not difference <= params.export.tolerance:
+            raise InputError(
+                f"{path}: differs from the checkpoint by {difference:.1e}, more than "
+                f"export.tolerance ({params.export.tolerance:.1e}); leave this format out of "
+                "export.formats, or allow more"
+            )
+    summary = {"volumes_compared": len(volumes), "formats": report}
+    write_json(summary, metrics / "export.json")
+    return summary
+
+
+def _write_all(
+    names: tuple[str, ...],
+    model: CalibratedClassifier,
+    about: dict[str, Any],
+    out: Path,
+    empty_model: Callable[[], CalibratedClassifier],
+) -> dict[Path, formats.Runner]:
+    """Write the formats asked for, and load each back from its file."""
+    backbone = about["model"]["backbone"]
+    info = running_info(about)
+    runners = {}
+    if "pth" in names:
+        path = out / f"model_weights_{backbone}.pth"
+        formats.write_pth(model, info, path)
+        runners[path] = formats.run_pth(path, empty_model())
+    if "safetensors" in names:
+        path = out / f"model_{backbone}.safetensors"
+        formats.write_safetensors(model, info, path)
+        runners[path] = formats.run_safetensors(path, empty_model())
+    if not {"pt2", "onnx"}.isdisjoint(names):
+        program = formats.trace(model, tuple(about["preprocess"]["shape"]))
+    if "pt2" in names:
+        path = out / f"complete_model_{backbone}.pt2"
+        formats.write_pt2(program, info, path)
+        runners[path] = formats.run_pt2(path)
+    if "onnx" in names:
+        path = out / f"model_{backbone}.onnx"
+        formats.write_onnx(program, info, path)
+        runners[path] = formats.run_onnx(path)
+    return runners
+
+
+def _volumes(processed: ProcessedSet) -> np.ndarray:
+    """Some volumes of the valid split, evenly spread over it."""
+    names = processed.volumes("valid")["name"].tolist()
+    chosen = names[:: max(len(names) // VOLUMES, 1)][:VOLUMES]
+    return np.stack([processed.read(name) for name in chosen])
+
+
+def main() -> None:
+    folders = Path("checkpoints"), Path("processed"), Path("metrics"), Path("model_weights")
+    run(load_params(), *folders)
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,73 @@
+"""Checkpoint files: whole or absent, and sure to be what was written.
+
+A file is what `torch.save` makes, a zip archive, with the SHA-256 of all that comes before as the
+archive's comment. So `torch.load` reads it as any other, equal content gives equal bytes, and a
+file that was cut short or altered is told from a good one before it is unpickled.
+"""
+
+import hashlib
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multi_abnormality.errors import InputError
+from multi_abnormality.files import write_durably
+
+_COMMENT_PREFIX = b"sha256:"
+_COMMENT_SIZE = len(_COMMENT_PREFIX) + 64
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint durably."""
+    buffer = io.BytesIO()
+    torch.save(_canonical(checkpoint), buffer)
+    write_durably(_with_digest(buffer.getvalue()), path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint on the CPU, having checked that it is whole. No code in it is run.
+
+    Raises:
+        InputError: it is not there, or not what was written.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    body, comment = content[:-_COMMENT_SIZE], content[-_COMMENT_SIZE:]
+    if comment != _comment(body):
+        raise InputError(f"{path}: was cut short or altered: its SHA-256 does not fit")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _with_digest(archive: bytes) -> bytes:
+    """Append the comment, and its length where a zip archive's last two bytes hold it."""
+    if archive[-2:] != b"\x00\x00":
+        raise RuntimeError("torch.save wrote an archive that already has a comment")
+    body = archive[:-2] + _COMMENT_SIZE.to_bytes(2, "little")
+    return body + _comment(body)
+
+
+def _comment(body: bytes) -> bytes:
+    return _COMMENT_PREFIX + hashlib.sha256(body).hexdigest().encode()
+
+
+def _canonical(value: Any) -> Any:
+    """Equal content in equal form, since pickling tells shared objects from equal ones.
+
+    Tensors become copies with a storage of their own, strings are interned. A copy keeps the order
+    of its axes in memory: fused optimizers take it for granted that a weight and its moments agree
+    in that, and go wrong without an error where they do not.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone(memory_format=torch.preserve_format)
+    if isinstance(value, dict):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_canonical(item) for item in value)
+    if isinstance(value, str):
+        return sys.intern(value)
+    return value

@@ -1,0 +1,75 @@
+"""What each epoch brought. Early stopping and the best epoch are functions of it alone."""
+
+import csv
+import io
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from multi_abnormality.files import write_durably
+
+
+@dataclass(frozen=True)
+class Epoch:
+    epoch: int  # from 0
+    step: int  # optimizer steps up to its end
+    learning_rate: float  # at its end
+    train_loss: float
+    val_loss: float
+    val_auroc: float  # macro, over the findings that have both classes
+
+
+class History:
+    """The epochs so far, in order."""
+
+    def __init__(self, epochs: list[Epoch] | None = None) -> None:
+        self.epochs = epochs or []
+
+    @property
+    def best(self) -> Epoch:
+        """The first with the highest validation macro AUROC."""
+        return max(self.epochs, key=lambda epoch: (epoch.val_auroc, -epoch.epoch))
+
+    def stalled(self, patience: int) -> bool:
+        """Whether the last `patience` epochs brought nothing better than those before them."""
+        return bool(self.epochs) and self.epochs[-1].epoch - self.best.epoch >= patience
+
+    def state(self) -> list[dict[str, float]]:
+        return [asdict(epoch) for epoch in self.epochs]
+
+    @classmethod
+    def from_state(cls, state: list[dict[str, float]]) -> "History":
+        return cls([Epoch(**row) for row in state])
+
+    def write_csv(self, path: Path) -> None:
+        """A row an epoch, for `dvc plots`."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.state())
+        write_durably(text.getvalue().encode(), path)
+
+
+class TensorBoard:
+    """The history as TensorBoard shows it, written anew at every start.
+
+    So a run that was resumed, on this machine or another, is one run without doubled steps.
+    """
+
+    def __init__(self, folder: Path, history: History) -> None:
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        self.writer = SummaryWriter(folder)
+        for epoch in history.epochs:
+            self.add(epoch)
+
+    def add(self, epoch: Epoch) -> None:
+        row = asdict(epoch)
+        number = row.pop("epoch")
+        for name, value in row.items():
+            self.writer.add_scalar(name, value, number)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()

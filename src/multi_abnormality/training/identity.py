@@ -1,0 +1,55 @@
+"""What determines a training's result: a checkpoint of another is never gone on from."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from multi_abnormality.params import Params
+
+# May change between a save and the resume: they say how long to train, not how.
+RAISABLE = {"epochs", "early_stopping_patience", "save_every_n_epochs"}
+
+# What training runs, relative to the package; dvc.yaml names the same.
+SOURCES = ("findings.py", "data", "model", "training", "stages/train.py")
+
+
+def identify(params: Params, content_hash: str, package: Path) -> dict[str, Any]:
+    """Everything that determines the result, readable, so that a difference can be named.
+
+    Args:
+        params: of the run.
+        content_hash: of the processed volumes and their labels.
+        package: folder of this package's source.
+    """
+    return {
+        "seed": params.seed,
+        "model": params.model.model_dump(mode="json"),
+        "train": params.train.model_dump(mode="json", exclude=RAISABLE),
+        "processed": content_hash,
+        "code": {
+            path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(_source_files(package))
+        },
+    }
+
+
+def _source_files(package: Path) -> Iterable[Path]:
+    for name in SOURCES:
+        path = package / name
+        yield from path.rglob("*.py") if path.is_dir() else (path,)
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """Each key that differs, such as "train.learning_rate: 0.001, now 0.002"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        nested = (differences(old.get(k), new.get(k), f"{key}.{k}".lstrip(".")) for k in keys)
+        return [line for lines in nested for line in lines]
+    if old == new:
+        return []
+    if key.startswith("code."):
+        return [f"{key.removeprefix('code.')}: changed"]
+    if key == "processed":
+        return ["the processed volumes or their labels"]
+    return [f"{key}: {old}, now {new}"]

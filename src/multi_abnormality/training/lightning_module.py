@@ -1,0 +1,127 @@
+"""Training as Lightning runs it."""
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multilabel_auroc
+
+from multi_abnormality.data import augment
+from multi_abnormality.data.batches import Batch
+from multi_abnormality.data.randomness import derived_seed
+from multi_abnormality.errors import InputError
+from multi_abnormality.model.classifier import VolumeClassifier
+from multi_abnormality.model.losses import asymmetric_loss
+from multi_abnormality.params import Train
+from multi_abnormality.training.history import Epoch, History
+from multi_abnormality.training.schedule import learning_rate_factor
+
+
+class TrainingModule(lightning.LightningModule):
+    """A classifier with its loss, optimizer, schedule and history.
+
+    Nothing in it needs a random state to be saved: draws on the device are seeded at the start of
+    each batch, from where the batch stands.
+
+    Args:
+        model: what is trained.
+        settings: how.
+        seed: of the run.
+        about: what a checkpoint must say besides, such as what the model is made of.
+    """
+
+    def __init__(
+        self, model: VolumeClassifier, settings: Train, seed: int, about: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.seed = seed
+        self.about = about
+        self.history = History()
+        self.complete = False
+        self._train_losses: list[float] = []
+        self._validation: list[tuple[Tensor, Tensor]] = []
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; biases, norms and the attention's queries do not decay."""
+        decayed = [p for p in self.parameters() if p.ndim > 1 and p is not self.model.pooling.query]
+        kept = {id(p) for p in decayed}
+        others = [p for p in self.parameters() if id(p) not in kept]
+        groups = [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        settings = self.settings
+        place = (self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(derived_seed(self.seed, "batch", *place))
+        position = self.current_epoch + batch_idx / self.trainer.num_training_batches
+        factor = learning_rate_factor(position, settings.warmup_epochs, settings.schedule_epochs)
+        for group in self.optimizers().param_groups:
+            group["lr"] = settings.learning_rate * factor
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        hu = self.model.windows.decode(batch["volume"])
+        hu = augment.apply(hu, batch["affine"], batch["intensity"])
+        logits = self.model.classify(hu, batch["height"]).logits
+        loss = self._loss(logits, batch["labels"])
+        self._train_losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        hu = self.model.windows.decode(batch["volume"])
+        logits = self.model.classify(hu, batch["height"]).logits
+        self._validation.append((logits.float().cpu(), batch["labels"].cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        logits, labels = (torch.cat(part) for part in zip(*self._validation, strict=True))
+        row = Epoch(
+            epoch=self.current_epoch,
+            step=self.global_step,
+            learning_rate=self.optimizers().param_groups[0]["lr"],
+            train_loss=sum(self._train_losses) / len(self._train_losses),
+            val_loss=self._loss(logits, labels).item(),
+            val_auroc=macro_auroc(logits, labels),
+        )
+        self.history.epochs.append(row)
+        self._train_losses.clear()
+        self._validation.clear()
+        if self.history.stalled(self.settings.early_stopping_patience):
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history.state()
+        checkpoint["about"] = self.about
+        checkpoint["complete"] = self.complete
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = History.from_state(checkpoint["history"])
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        settings = self.settings
+        return asymmetric_loss(
+            logits, labels, settings.gamma_negative, settings.gamma_positive, settings.clip
+        )
+
+
+def macro_auroc(logits: Tensor, labels: Tensor) -> float:
+    """Mean AUROC over the findings that have both classes.
+
+    Raises:
+        InputError: none has.
+    """
+    positives = labels.sum(dim=0)
+    usable = (positives > 0) & (positives < len(labels))
+    if not usable.any():
+        raise InputError(
+            "no finding has a positive and a negative among the validation scans; use more "
+            "patients or raise train.validation_fraction"
+        )
+    logits, labels = logits[:, usable].double(), labels[:, usable].int()
+    if logits.shape[1] == 1:  # torchmetrics takes two labels or more
+        logits, labels = logits.repeat(1, 2), labels.repeat(1, 2)
+    return multilabel_auroc(logits.sigmoid(), labels, num_labels=logits.shape[1]).item()

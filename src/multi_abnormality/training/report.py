@@ -1,0 +1,55 @@
+"""What training tells while it runs."""
+
+import time
+from pathlib import Path
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from multi_abnormality.console import PLAIN_LINE_SECONDS, console, log
+from multi_abnormality.training.history import TensorBoard
+
+
+class Report(Callback):
+    """Tells of each epoch: a line in the log, a row in a CSV file, a point in TensorBoard.
+
+    Args:
+        tensorboard: of this run.
+        history: the CSV file.
+        batch_size: volumes.
+    """
+
+    def __init__(self, tensorboard: TensorBoard, history: Path, batch_size: int) -> None:
+        self.tensorboard = tensorboard
+        self.history = history
+        self.batch_size = batch_size
+        self._started = self._told = 0.0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module, *_: object) -> None:  # noqa: ARG002
+        self._started = self._told = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int  # noqa: ARG002
+    ) -> None:  # fmt: skip
+        now = time.monotonic()
+        if console.is_terminal or now - self._told < PLAIN_LINE_SECONDS:
+            return
+        self._told, batches = now, trainer.num_training_batches
+        rate = (batch_idx + 1) / (now - self._started)
+        log.info(
+            "epoch %d: %d/%d steps, %.1f volumes/s, %.0f s left of it",
+            trainer.current_epoch, batch_idx + 1, batches, rate * self.batch_size,
+            (batches - batch_idx - 1) / rate,
+        )  # fmt: skip
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module) -> None:
+        epoch = pl_module.history.epochs[-1]
+        seconds = time.monotonic() - self._started
+        mark = ", the best so far" if pl_module.history.best is epoch else ""
+        log.info(
+            "epoch %d of %d: train loss %.4f, validation loss %.4f, macro AUROC %.4f%s, %.0f s",
+            epoch.epoch, trainer.max_epochs, epoch.train_loss, epoch.val_loss, epoch.val_auroc,
+            mark, seconds,
+        )  # fmt: skip
+        self.tensorboard.add(epoch)
+        pl_module.history.write_csv(self.history)

@@ -1,0 +1,104 @@
+"""What several test modules share."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.params import Params, load_params
+from multi_abnormality.stages import preprocess
+
+ROOT = Path(__file__).parent.parent
+
+
+class CtRateFolder:
+    """Builds a small folder in CT-RATE's layout, with tables as CT-RATE writes them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.rows: dict[str, list[str]] = {"train": [], "valid": []}
+
+    def add(self, name: str, positive: tuple[str, ...] = (), seed: int | None = None) -> Path:
+        """Add a volume and its labels; an empty file unless a seed is given."""
+        self.label(name, positive)
+        return self.add_file(name, seed=seed)
+
+    def label(self, name: str, positive: tuple[str, ...] = ()) -> None:
+        cells = ["1" if finding in positive else "0" for finding in FINDINGS]
+        self.rows[name.partition("_")[0]].append(",".join([f"{name}.nii.gz", *cells]))
+
+    def add_file(
+        self, name: str, version: str = "_fixed", suffix: str = ".nii.gz", seed: int | None = None
+    ) -> Path:
+        volume = VolumeName.parse(name)
+        folder = self.root / "dataset" / f"{volume.split}{version}" / volume.patient_id
+        path = folder / volume.scan_id / f"{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if seed is None:
+            path.touch()
+        else:
+            hu = np.random.default_rng(seed).integers(-1000, 300, (20, 20, 12), dtype=np.int16)
+            nibabel.save(nibabel.Nifti1Image(hu, np.diag([-4, -4, 5, 1])), path)
+        return path
+
+    def table(self, split: str = "train") -> Path:
+        return self.root / "dataset/multi_abnormality_labels" / f"{split}_predicted_labels.csv"
+
+    def write_tables(self) -> None:
+        for split, rows in self.rows.items():
+            self.table(split).parent.mkdir(parents=True, exist_ok=True)
+            self.table(split).unlink(missing_ok=True)
+            if rows:
+                lines = [",".join(["VolumeName", *FINDINGS]), *rows]
+                self.table(split).write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def ct_rate(tmp_path: Path) -> CtRateFolder:
+    return CtRateFolder(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def small_params() -> Params:
+    """The project's parameters, with a model and volumes that train in seconds."""
+    default = load_params(ROOT / "params.yaml")
+    sections = {
+        "preprocess": {"shape": (8, 32, 32), "spacing": (7.0, 3.0, 3.0)},
+        "model": {"backbone": "test_efficientnet"},
+        "train": {
+            "epochs": 3,
+            "schedule_epochs": 4,
+            "batch_size": 4,
+            "slices": 4,
+            "learning_rate": 1e-3,
+            "validation_fraction": 0.3,
+            "save_every_n_epochs": 2,
+        },
+        "evaluate": {"resamples": 50},
+        "machine": {"accelerator": "cpu", "workers": 0},
+    }
+    return default.model_copy(
+        update={
+            name: getattr(default, name).model_copy(update=changes)
+            for name, changes in sections.items()
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def small_set(tmp_path_factory: pytest.TempPathFactory, small_params: Params) -> ProcessedSet:
+    """A processed set of noise: 20 train and 8 valid patients, each with half of the findings."""
+    folder = tmp_path_factory.mktemp("small")
+    scans = CtRateFolder(folder / "data")
+    rng = np.random.default_rng(0)
+    for split, patients in (("train", 20), ("valid", 8)):
+        for patient in range(1, patients + 1):
+            positive = tuple(np.array(FINDINGS)[rng.random(len(FINDINGS)) < 0.5])
+            scans.add(f"{split}_{patient}_a_1", positive, seed=patient)
+    scans.write_tables()
+    preprocess.run(small_params, scans.root, folder / "processed", folder / "preprocess.json")
+    return ProcessedSet(folder / "processed")

@@ -1,0 +1,254 @@
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from multi_abnormality.data.ct_rate import read_catalogue, split_validation
+from multi_abnormality.data.label_table import read_label_table
+from multi_abnormality.data.names import VolumeName
+from multi_abnormality.errors import InputError
+from multi_abnormality.findings import FINDINGS
+
+REAL_TABLES = Path(__file__).parents[2] / "../shared/ct-rate"
+needs_real_tables = pytest.mark.skipif(not REAL_TABLES.exists(), reason="no real tables here")
+
+
+@pytest.fixture
+def folder(ct_rate):
+    """Two training patients, one with two reconstructions, and one valid patient."""
+    ct_rate.add("train_10_a_1")
+    ct_rate.add("train_2_a_1", positive=("Emphysema",))
+    ct_rate.add("train_2_a_2", positive=("Emphysema",))
+    ct_rate.add("valid_2_b_1", positive=("Lung nodule", "Bronchiectasis"))
+    ct_rate.write_tables()
+    return ct_rate
+
+
+def faults_of(folder) -> str:
+    with pytest.raises(InputError) as caught:
+        read_catalogue(folder.root)
+    return str(caught.value)
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("text", ["train_1_a_2", "train_1_a_2.nii", "train_1_a_2.nii.gz"])
+def test_a_name_is_read_whatever_its_suffix(text):
+    name = VolumeName.parse(text)
+    assert (name.patient_id, name.scan_id, str(name)) == ("train_1", "train_1_a", "train_1_a_2")
+
+
+@pytest.mark.parametrize(
+    "text", ["train_1_a", "test_1_a_1", "train_01_a_1", "train_0_a_1", "train_1_a_1.nii.gz.part"]
+)
+def test_what_is_no_name_is_refused(text):
+    with pytest.raises(InputError, match="no CT-RATE volume name"):
+        VolumeName.parse(text)
+
+
+def test_catalogue_joins_volumes_and_labels_in_natural_order(folder):
+    volumes = read_catalogue(folder.root).volumes
+    names = ["train_2_a_1", "train_2_a_2", "train_10_a_1", "valid_2_b_1"]
+    assert volumes["name"].tolist() == names
+    assert volumes["patient_id"].tolist() == ["train_2", "train_2", "train_10", "valid_2"]
+    assert [Path(path).name for path in volumes["path"]] == [f"{name}.nii.gz" for name in names]
+    assert volumes["Emphysema"].tolist() == [1, 1, 0, 0]
+    assert volumes["Bronchiectasis"].tolist() == [0, 0, 0, 1]
+    assert all(volumes[finding].dtype == np.int64 for finding in FINDINGS)
+
+
+def test_older_layout_plain_nifti_linked_folders_and_float_labels_are_read(folder, tmp_path):
+    other_disk = tmp_path / "other_disk"
+    (folder.root / "dataset/train_fixed").rename(other_disk)
+    (folder.root / "dataset/train_fixed").symlink_to(other_disk)
+    folder.label("train_3_a_1")
+    folder.add_file("train_3_a_1", version="", suffix=".nii")
+    folder.write_tables()
+    edit(folder.table(), "0,0,0", "0.0,0.0,0.0")
+    assert len(read_catalogue(folder.root).volumes) == 5
+
+
+def test_excluded_volumes_are_left_out_and_counted(folder):
+    folder.add("train_4_a_1")
+    folder.label("train_5_a_1")  # excluded and never fetched: that is no fault
+    folder.write_tables()
+    lists = folder.root / "dataset" / "somewhere" / "no_chest_train.txt"
+    lists.parent.mkdir()
+    lists.write_text("/mnt/ct/train/train_4/train_4_a/train_4_a_1.nii.gz\n\ntrain_5_a_1.nii.gz\n")
+    catalogue = read_catalogue(folder.root)
+    assert "train_4_a_1" not in set(catalogue.volumes["name"])
+    assert [str(name) for name in catalogue.excluded] == ["train_4_a_1"]
+    lists.write_text("train_4\n")
+    assert f"{lists}, line 1: 'train_4' is no CT-RATE volume name" in faults_of(folder)
+
+
+def test_metadata_are_joined_as_text_where_they_are_known(folder):
+    table = folder.root / "dataset/metadata/train_metadata.csv"
+    table.parent.mkdir()
+    table.write_text(
+        "VolumeName,Manufacturer,PatientAge,XYSpacing\n"
+        'train_2_a_1.nii.gz,Philips,036Y,"[0.7, 0.7]"\n'
+    )
+    volumes = read_catalogue(folder.root).volumes.set_index("name")
+    assert volumes.loc["train_2_a_1", ["Manufacturer", "PatientAge"]].tolist() == [
+        "Philips",
+        "036Y",
+    ]
+    assert volumes.loc["train_2_a_1", "PatientSex"] == ""
+    assert volumes.loc["train_10_a_1", "Manufacturer"] == ""
+    with table.open("a") as file:
+        file.write("train_2_a_1.nii.gz,Siemens,036Y,1\n")
+    assert "two rows for train_2_a_1 that differ" in faults_of(folder)
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_empty_or_missing_data_says_how_to_get_some(tmp_path, present):
+    root = tmp_path / "data"
+    if present:
+        (root / "dataset" / "train_fixed").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"(?s)holds no volumes.*make repro.*CT-RATE"):
+        read_catalogue(root)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("Emphysema", "Emphysemas", ("'Emphysema' is missing; rename 'Emphysemas'",)),
+        (",Emphysema", "", ("'Emphysema' is missing; add it", "line 2: has not 18 cells")),
+        ("Emphysema", "Pneumothorax", ("'Pneumothorax' is unknown", "'Emphysema' is missing")),
+        ("Emphysema,Atelectasis", "Atelectasis,Emphysema", ("another order", "'Emphysema'")),
+        ("Emphysema", "Lung nodule", ("'Lung nodule' comes more than once", "'Emphysema' is m")),
+        ("VolumeName", "Volume", ("'VolumeName' is missing",)),
+        ("_1.nii.gz,0", "_1.nii.gz,2", ("line 2, column 'Medical material': '2' is not 0 or 1",)),
+        ("_1.nii.gz,0", "_1.nii.gz,nan", ("'nan' is not 0 or 1",)),
+        ("_1.nii.gz,0", "_1.nii.gz,", ("'' is not 0 or 1",)),
+        ("train_10_a_1", "train_10_1", ("line 2: 'train_10_1.nii.gz' is no CT-RATE volume name",)),
+        ("train_10_a_1", "valid_10_a_1", ("valid_10_a_1 is not of the train split",)),
+        ("train_10_a_1", "train_2_a_1", ("line 3: train_2_a_1 has labels in line 2 already",)),
+        ("train_2_a_1.nii.gz,0", "train_2_a_1.nii.gz,1", ("scan train_2_a differ in Medical",)),
+    ],
+)
+def test_a_faulty_table_is_refused_with_file_place_and_way_out(folder, old, new, expected):
+    edit(folder.table(), old, new)
+    message = faults_of(folder)
+    assert str(folder.table()) in message
+    for part in expected:
+        assert part in message
+
+
+@pytest.mark.parametrize("content", ["", "header"])
+def test_an_empty_table_is_refused(folder, content):
+    text = folder.table().read_text().splitlines()[0] + "\n" if content else ""
+    folder.table().write_text(text)
+    assert f"{folder.table()}: holds no labels" in faults_of(folder)
+
+
+def test_a_missing_or_binary_table_is_refused(folder):
+    folder.table("valid").unlink()
+    folder.table().write_bytes(b"\x1f\x8b\xff\x00")
+    message = faults_of(folder)
+    assert f"{folder.table('valid')}: is missing, though there are 1 valid volumes" in message
+    assert f"{folder.table()}: cannot be read as a table" in message
+
+
+def test_all_faults_are_listed_at_once_and_long_lists_are_cut(folder):
+    for patient in range(20, 30):
+        folder.add_file(f"train_{patient}_a_1")
+    folder.add_file("train_2_a_1", version="", suffix=".nii")
+    (folder.root / "dataset/train_fixed/lung scan.nii.gz").touch()
+    (folder.root / "dataset/train_fixed/valid_9_a_1.nii.gz").touch()
+    edit(folder.table("valid"), ",1", ",yes")
+    message = faults_of(folder)
+    assert "train_20_a_1: is a volume without labels" in message
+    assert "... and 5 more" in message
+    assert "train_29_a_1" not in message
+    assert "are the same volume; remove one" in message
+    assert "'lung scan.nii.gz' is no CT-RATE volume name" in message
+    assert "valid_9_a_1.nii.gz: is not of the train split" in message
+    assert "'yes' is not 0 or 1" in message
+
+
+def test_the_same_volume_packed_and_unpacked_is_refused(folder):
+    folder.add_file("train_2_a_1", suffix=".nii")
+    assert "train_2_a_1.nii and" in faults_of(folder)
+
+
+def test_labels_without_volumes_are_refused_with_a_command_that_mends_it(folder, monkeypatch):
+    monkeypatch.chdir(folder.root.parent)
+    folder.root = Path("data")
+    for patient in range(30, 40):
+        folder.label(f"train_{patient}_a_1")
+    folder.write_tables()
+    message = faults_of(folder)
+    assert "10 rows have no volume (train_30_a_1" in message
+    command = next(line for line in message.splitlines() if "grep" in line)
+    subprocess.run(command, shell=True, check=True)
+    assert len(read_catalogue(folder.root).volumes) == 4
+
+
+def test_a_split_without_any_volume_says_to_delete_its_table(folder):
+    next(folder.root.glob("dataset/valid_fixed/*/*/*.nii.gz")).unlink()
+    assert "delete the table" in faults_of(folder)
+    folder.table("valid").unlink()
+    assert set(read_catalogue(folder.root).volumes["split"]) == {"train"}
+
+
+def made_up_labels(patients: int) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    frequent = np.linspace(0.05, 0.5, len(FINDINGS))
+    rows = []
+    for patient in range(1, patients + 1):
+        cells = (rng.random(len(FINDINGS)) < frequent).astype(int)
+        for reconstruction in range(1, rng.integers(2, 4)):
+            rows.append([f"train_{patient}_a_{reconstruction}", f"train_{patient}", *cells])
+    return pd.DataFrame(rows, columns=["name", "patient_id", *FINDINGS])
+
+
+def test_validation_has_whole_patients_and_every_finding_as_often():
+    labels = made_up_labels(400)
+    train, validation = split_validation(labels, 0.15, seed=0)
+    assert sorted(train + validation) == sorted(labels["name"])
+    parts = labels.set_index("name").loc[train], labels.set_index("name").loc[validation]
+    assert not set(parts[0]["patient_id"]) & set(parts[1]["patient_id"])
+    assert parts[1]["patient_id"].nunique() == 60
+    positive = [part.groupby("patient_id")[list(FINDINGS)].max().sum() for part in parts]
+    due = 0.15 * (positive[0] + positive[1])
+    assert (positive[1] - due).abs().max() < 1.5  # patients
+
+
+def test_the_split_depends_on_seed_and_patients_alone():
+    labels = made_up_labels(100)
+    split = split_validation(labels, 0.2, seed=0)
+    assert split_validation(labels.sample(frac=1, random_state=1), 0.2, seed=0) == split
+    assert split_validation(labels, 0.2, seed=1) != split
+    assert split[0] == sorted(split[0], key=VolumeName.parse)
+
+
+def test_the_smallest_splits_keep_a_patient_on_each_side():
+    labels = made_up_labels(2)
+    assert all(split_validation(labels, 0.01, seed=0))
+    with pytest.raises(InputError, match="at least 2"):
+        split_validation(labels[labels["patient_id"] == "train_1"], 0.5, seed=0)
+
+
+@needs_real_tables
+def test_the_real_tables_are_read_and_split_fast():
+    start = time.perf_counter()
+    labels, faults = read_label_table(REAL_TABLES / "train_predicted_labels.csv", "train")
+    labels["patient_id"] = [VolumeName.parse(name).patient_id for name in labels["name"]]
+    train, validation = split_validation(labels, 0.15, seed=0)
+    assert time.perf_counter() - start < 5  # it takes 0.6 s where nothing else runs
+    assert faults == []
+    assert len(labels) == 47_149
+    assert len(train) + len(validation) == 47_149
+    held_out = labels["name"].isin(validation)
+    findings = list(FINDINGS)
+    difference = labels.loc[held_out, findings].mean() - labels.loc[~held_out, findings].mean()
+    assert difference.abs().max() < 0.01

@@ -1,0 +1,237 @@
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from multi_abnormality.data.ct_rate import METADATA, Catalogue
+from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.shards import Member, Origin, decode, encode, pack, shard_path
+from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.data.store_writer import StoreWriter, write_part
+from multi_abnormality.data.volume import Volume
+from multi_abnormality.errors import InputError
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.params import Preprocess
+
+SHAPE = (5, 8, 8)
+NAMES = ("train_2_a_1", "train_2_a_2", "train_10_a_1", "train_11_a_1", "valid_2_a_1")
+
+
+@pytest.fixture
+def recipe() -> Preprocess:
+    codes = ((-1024, 0), (1024, 255))
+    return Preprocess(spacing=(2.0, 1.0, 1.0), shape=SHAPE, hu_codes=codes)
+
+
+def voxels(name: str) -> np.ndarray:
+    seed = int.from_bytes(name.encode(), "little")
+    return np.random.default_rng(seed).integers(0, 256, SHAPE, dtype=np.uint8)
+
+
+def catalogue_of(names, excluded=()) -> Catalogue:
+    parsed = sorted(VolumeName.parse(name) for name in names)
+    rows = [
+        [str(name), name.split, name.patient_id, name.scan_id, *np.arange(18) % 2, *"ABCDE"]
+        for name in parsed
+    ]
+    columns = ["name", "split", "patient_id", "scan_id", *FINDINGS, *METADATA]
+    excluded = tuple(VolumeName.parse(name) for name in excluded)
+    return Catalogue(pd.DataFrame(rows, columns=columns), excluded)
+
+
+def store(root: Path, recipe: Preprocess, names=NAMES, excluded=()) -> None:
+    writer = StoreWriter(root, recipe)
+    shards = {}
+    for name in names:
+        if name not in writer.origins:
+            volume = Volume(voxels(name), (2.5, 0.7, 0.7), (8, 8, 5), (0.7, 0.7, 2.5), "LPS")
+            writer.add(name, write_part(root, name, f"hash of {name}", volume, voxels(name)))
+        shards.setdefault(shard_path(VolumeName.parse(name)), []).append(name)
+    for members in shards.values():
+        writer.assemble(members)
+    writer.finish(catalogue_of(names, excluded))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def processed(tmp_path, recipe) -> Path:
+    store(tmp_path / "processed", recipe)
+    return tmp_path / "processed"
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8), (1, 3, 2), (112, 30, 20)])
+def test_compression_is_reversible(shape):
+    codes = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    restored = decode(encode(codes), shape)
+    np.testing.assert_array_equal(restored, codes)
+    restored[0, 0, 0] ^= 1  # an array of its own: torch warns about others
+
+
+def test_a_shard_holds_ten_patients_whatever_else_there_is():
+    shards = {name: shard_path(VolumeName.parse(name)) for name in NAMES}
+    assert shards["train_10_a_1"] == "train/train_00001-00010.zip"
+    assert shards["train_11_a_1"] == "train/train_00011-00020.zip"
+    assert shards["valid_2_a_1"] == "valid/valid_00001-00010.zip"
+
+
+def test_everything_comes_back(processed, recipe):
+    stored = ProcessedSet(processed)
+    assert stored.names == list(NAMES)
+    for name in NAMES:
+        np.testing.assert_array_equal(stored.read(name), voxels(name))
+    assert stored.recipe == recipe.model_dump(mode="json")
+    assert stored.labels_of(["valid_2_a_1", "train_2_a_1"]).tolist() == [[0, 1] * 9] * 2
+    row = stored.manifest.set_index("name").loc["train_10_a_1"]
+    assert row["source_shape"] == "8 8 5"
+    assert row["source_spacing"] == "0.7 0.7 2.5"
+    assert row["source_sha256"] == "hash of train_10_a_1"
+    assert row["voxels_sha256"] == hashlib.sha256(voxels("train_10_a_1").tobytes()).hexdigest()
+    assert row["ConvolutionKernel"] == "C"
+    volumes = stored.volumes("valid")
+    assert volumes["name"].tolist() == ["valid_2_a_1"]
+    assert {"patient_id", *FINDINGS} <= set(volumes.columns)
+
+
+def test_the_folder_holds_no_more_than_it_should(processed):
+    assert list(contents(processed)) == [
+        "labels.csv",
+        "manifest.csv",
+        "recipe.json",
+        "train/train_00001-00010.zip",
+        "train/train_00011-00020.zip",
+        "valid/valid_00001-00010.zip",
+    ]
+
+
+def test_the_bytes_depend_on_the_volumes_alone(tmp_path, recipe, processed):
+    store(tmp_path / "backwards", recipe, NAMES[::-1])
+    assert contents(tmp_path / "backwards") == contents(processed)
+    store(tmp_path / "grown", recipe, ["train_10_a_1", "train_55_a_1"])
+    store(tmp_path / "grown", recipe)
+    assert contents(tmp_path / "grown") == contents(processed)
+
+
+def test_a_shard_has_the_same_bytes_under_every_python():
+    origin = Origin("source", "8 8 5", "0.7 0.7 2.5", "LPS", "voxels")
+    shard = pack({name: Member(origin, name.encode()) for name in ("train_10_a_1", "train_2_a_1")})
+    assert hashlib.sha256(shard).hexdigest() == (
+        "196bcdf7e2867defb9eb3a3322dd28d13220c467a78328e88cdfbc4ed3ba03d8"
+    )
+
+
+def test_excluded_volumes_are_in_the_manifest_and_nowhere_else(tmp_path, recipe):
+    store(tmp_path, recipe, excluded=["train_3_a_1"])
+    assert (
+        "train_3_a_1,train,train_3,train_3_a,,excluded" in (tmp_path / "manifest.csv").read_text()
+    )
+    assert ProcessedSet(tmp_path).names == list(NAMES)
+
+
+def test_another_recipe_starts_anew(processed, recipe):
+    other = recipe.model_copy(update={"spacing": (3.0, 1.0, 1.0)})
+    assert StoreWriter(processed, recipe).origins.keys() == set(NAMES)
+    assert StoreWriter(processed, other).origins == {}
+    assert list(contents(processed)) == ["recipe.json"]
+
+
+def test_content_hash_follows_voxels_and_labels_but_not_the_source(tmp_path, processed, recipe):
+    before = ProcessedSet(processed).content_hash
+    manifest, labels = processed / "manifest.csv", processed / "labels.csv"
+    manifest.write_text(manifest.read_text().replace("hash of train_2_a_1", "another"))
+    assert ProcessedSet(processed).content_hash == before
+    labels.write_text(labels.read_text().replace("train_2_a_1,0", "train_2_a_1,1"))
+    changed = ProcessedSet(processed).content_hash
+    assert changed != before
+    store(tmp_path / "fewer", recipe, NAMES[1:])
+    assert ProcessedSet(tmp_path / "fewer").content_hash not in (before, changed)
+
+
+def test_it_travels_to_worker_processes(processed):
+    copy = pickle.loads(pickle.dumps(ProcessedSet(processed)))
+    np.testing.assert_array_equal(copy.read("train_2_a_2"), voxels("train_2_a_2"))
+
+
+@pytest.mark.parametrize(
+    "missing", ["manifest.csv", "labels.csv", "recipe.json", "train/train_00011-00020.zip", None]
+)
+def test_a_missing_or_unfinished_set_says_how_to_get_it(processed, missing):
+    root = processed / missing if missing else processed / "nowhere"
+    if missing:
+        root.unlink()
+    with pytest.raises(InputError, match=r"(?s)missing.*dvc pull.*dvc repro preprocess"):
+        ProcessedSet(processed if missing else root)
+
+
+def test_tables_that_do_not_fit_are_refused(processed):
+    labels = processed / "labels.csv"
+    labels.write_text("\n".join(labels.read_text().splitlines()[:-1]))
+    with pytest.raises(InputError, match=r"labels.csv: does not fit manifest.csv"):
+        ProcessedSet(processed)
+
+
+def damage(shard: Path, how: str) -> None:
+    content = bytearray(shard.read_bytes())
+    if how == "truncated":
+        del content[len(content) // 2 :]
+    elif how == "flipped":
+        content[content.index(b"train_2_a_2.zst") + 60] ^= 1
+    elif how == "replaced":
+        content = b"version https://git-lfs.github.com/spec/v1\n"
+    shard.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "replaced"])
+def test_a_damaged_shard_is_named_and_can_be_made_again(processed, recipe, how):
+    whole = contents(processed)
+    shard = processed / "train/train_00001-00010.zip"
+    damage(shard, how)
+    with pytest.raises(InputError) as caught:
+        ProcessedSet(processed).read("train_2_a_2")
+    for part in (str(shard), "train_2_a_2", "delete it", "dvc pull", "dvc repro"):
+        assert part in str(caught.value)
+    store(processed, recipe)
+    assert contents(processed) == whole
+
+
+def test_every_flipped_bit_is_an_input_error_or_harmless(processed):
+    """A shard's own checksums cover the voxels; the rest must not end in a traceback."""
+    shard = processed / "train/train_00011-00020.zip"
+    whole = shard.read_bytes()
+    stored = ProcessedSet(processed)
+    for place in range(len(whole)):
+        for bit in (1, 128):
+            shard.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            try:
+                np.testing.assert_array_equal(stored.read("train_11_a_1"), voxels("train_11_a_1"))
+            except InputError:
+                continue
+
+
+def test_a_removed_volume_goes_and_an_empty_shard_with_it(tmp_path, processed, recipe):
+    left = [name for name in NAMES if name not in ("train_2_a_1", "train_11_a_1", "valid_2_a_1")]
+    store(processed, recipe, left)
+    store(tmp_path / "fresh", recipe, left)
+    assert contents(processed) == contents(tmp_path / "fresh")
+    assert not (processed / "valid").exists()
+
+
+def test_a_part_that_was_cut_short_is_done_again(tmp_path, processed, recipe):
+    root = tmp_path / "killed"
+    writer = StoreWriter(root, recipe)
+    volume = Volume(voxels("train_2_a_1"), (2.5, 0.7, 0.7), (8, 8, 5), (0.7, 0.7, 2.5), "LPS")
+    for name in ("train_2_a_1", "train_2_a_2"):
+        write_part(root, name, f"hash of {name}", volume, voxels(name))
+    part = root / ".parts" / "train_2_a_1.zip"
+    part.write_bytes(part.read_bytes()[:-30])
+    (root / ".parts" / ".train_10_a_1.zip.tmp").write_bytes(b"half")
+    del writer
+    assert StoreWriter(root, recipe).origins.keys() == {"train_2_a_2"}
+    store(root, recipe)
+    assert contents(root) == contents(processed)

@@ -1,0 +1,114 @@
+"""Platt scaling: better probabilities, the same order, no wild lines from few positives."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from multi_abnormality.errors import InputError
+from multi_abnormality.evaluation.calibration import (
+    Calibration,
+    calibration_scores,
+    platt,
+    sigmoid,
+)
+from multi_abnormality.findings import FINDINGS
+
+COUNT = len(FINDINGS)
+
+
+def made_up(scans: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are too steep and shifted, with labels drawn from half of them less one."""
+    generator = np.random.default_rng(seed)
+    logits = 4 * generator.normal(size=(scans, COUNT))
+    return logits, (generator.random(logits.shape) < sigmoid(0.5 * logits - 1)).astype(int)
+
+
+def test_finds_the_line_that_the_labels_were_drawn_from():
+    calibration = Calibration.fit(*made_up(4000))
+    np.testing.assert_allclose(calibration.slope, 0.5, atol=0.06)
+    np.testing.assert_allclose(calibration.intercept, -1, atol=0.2)
+
+
+def test_agrees_with_logistic_regression_on_plenty_of_data():
+    logits, labels = made_up(5000)
+    slope, intercept = platt(logits[:, 0], labels[:, 0].astype(bool))
+    other = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, :1], labels[:, 0])
+    assert slope == pytest.approx(other.coef_[0, 0], abs=0.005)
+    assert intercept == pytest.approx(other.intercept_[0], abs=0.01)
+
+
+def test_lowers_both_errors_on_other_patients_and_keeps_auroc():
+    calibration = Calibration.fit(*made_up(400))
+    logits, labels = made_up(1000, seed=1)
+    before, after = sigmoid(logits), calibration.apply(logits)
+    errors = [calibration_scores(labels, p, FINDINGS)["macro"] for p in (before, after)]
+    assert errors[1]["ece"] < 0.5 * errors[0]["ece"]
+    assert errors[1]["brier"] < errors[0]["brier"]
+    for column in range(COUNT):
+        truth = labels[:, column]
+        assert roc_auc_score(truth, after[:, column]) == roc_auc_score(truth, logits[:, column])
+
+
+def test_an_inverted_finding_keeps_its_order():
+    generator = np.random.default_rng(0)
+    positive = generator.random(200) < 0.3
+    logits = generator.normal(size=200) - 2 * positive
+    slope, intercept = platt(logits, positive)
+    assert slope > 0
+    assert sigmoid(slope * logits + intercept).mean() == pytest.approx(positive.mean(), abs=0.02)
+
+
+def test_one_positive_and_clean_separation_stay_tame():
+    logits = np.linspace(-1, 1, 50)
+    one = platt(logits, np.arange(50) == 49)
+    clean = platt(logits, np.arange(50) >= 25)
+    assert 0 < one[0] < 10
+    assert 0 < clean[0] < 20
+
+
+def test_a_single_class_keeps_the_logit_and_says_so(tmp_path):
+    logits, labels = made_up(50)
+    labels[:, 2] = 0
+    calibration = Calibration.fit(logits, labels)
+    assert (calibration.slope[2], calibration.intercept[2]) == (1, 0)
+    calibration.to_json(tmp_path / "calibration.json")
+    written = json.loads((tmp_path / "calibration.json").read_text())
+    assert written["Cardiomegaly"]["fitted"] is False
+    assert written["Cardiomegaly"]["negatives"] == 50
+    assert written["Emphysema"]["fitted"] is True
+
+
+def test_written_and_read_back_it_gives_the_same_probabilities(tmp_path):
+    logits, labels = made_up(60)
+    calibration = Calibration.fit(logits, labels)
+    path = tmp_path / "metrics" / "calibration.json"
+    calibration.to_json(path)
+    np.testing.assert_array_equal(
+        Calibration.from_json(path).apply(logits), calibration.apply(logits)
+    )
+
+
+def test_extreme_logits_stay_inside_zero_and_one():
+    calibration = Calibration.fit(*made_up(60))
+    probabilities = calibration.apply(np.array([[1e6] * COUNT, [-1e6] * COUNT]))
+    assert (probabilities > 0).all()
+    assert (probabilities < 1).all()
+
+
+def test_bad_files_and_logits_are_named(tmp_path):
+    path = tmp_path / "calibration.json"
+    with pytest.raises(InputError, match=r"calibration\.json: cannot be read"):
+        Calibration.from_json(path)
+    path.write_text("no json")
+    with pytest.raises(InputError, match="is no calibration"):
+        Calibration.from_json(path)
+    path.write_text('{"Medical material": {"slope": 1}}')
+    with pytest.raises(InputError, match="lacks"):
+        Calibration.from_json(path)
+    logits, labels = made_up(10)
+    logits[3, 1] = np.nan
+    with pytest.raises(InputError, match="validation scan 3, Arterial wall calcification"):
+        Calibration.fit(logits, labels)

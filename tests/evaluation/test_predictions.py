@@ -1,0 +1,79 @@
+"""A row a scan, and a file from which alone the scores follow."""
+
+import json
+
+import numpy as np
+import pytest
+
+from multi_abnormality.errors import InputError
+from multi_abnormality.evaluation.predictions import by_scan, write_predictions
+from multi_abnormality.evaluation.scores import evaluate
+from multi_abnormality.findings import FINDINGS
+
+NAMES = ["valid_10_a_1", "valid_2_a_2", "valid_2_a_1", "valid_2_b_1"]
+SCANS = ["valid_10_a", "valid_2_a", "valid_2_a", "valid_2_b"]
+PATIENTS = ["valid_10", "valid_2", "valid_2", "valid_2"]
+
+
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    logits = np.random.default_rng(0).normal(size=(4, len(FINDINGS)))
+    labels = np.zeros((4, len(FINDINGS)), int)
+    labels[1:3, 0] = 1
+    return logits, labels
+
+
+def test_reconstructions_are_averaged_and_scans_stand_in_natural_order():
+    logits, labels = arrays()
+    scans = by_scan(NAMES, logits, labels, SCANS, PATIENTS)
+    assert scans.names == ["valid_2_a_1", "valid_2_b_1", "valid_10_a_1"]
+    assert scans.patients == ["valid_2", "valid_2", "valid_10"]
+    np.testing.assert_allclose(scans.logits[0], (logits[1] + logits[2]) / 2)
+    np.testing.assert_array_equal(scans.labels[:, 0], [1, 0, 0])
+
+
+def test_the_order_of_rows_changes_no_bit():
+    logits, labels = arrays()
+    first = by_scan(NAMES, logits, labels, SCANS, PATIENTS)
+    back = slice(None, None, -1)
+    second = by_scan(NAMES[back], logits[back], labels[back], SCANS[back], PATIENTS[back])
+    assert first.names == second.names
+    np.testing.assert_array_equal(first.logits, second.logits)
+
+
+def test_disagreeing_reconstructions_and_bad_logits_are_named():
+    logits, labels = arrays()
+    labels[1, 5] = 1
+    with pytest.raises(InputError, match="valid_2_a_1 and valid_2_a_2: other labels"):
+        by_scan(NAMES, logits, labels, SCANS, PATIENTS)
+    logits, labels = arrays()
+    logits[3, 7] = np.nan
+    with pytest.raises(InputError, match="valid_2_b_1, Emphysema: nan"):
+        by_scan(NAMES, logits, labels, SCANS, PATIENTS)
+
+
+def test_scores_follow_from_the_written_file_alone(tmp_path):
+    generator = np.random.default_rng(2)
+    labels = (generator.random((40, len(FINDINGS))) < 0.4).astype(int)
+    probabilities = generator.random(labels.shape)
+    names = [f"valid_{row}_a_1" for row in range(40)]
+    path = tmp_path / "metrics" / "predictions.json"
+    write_predictions(path, names, probabilities, FINDINGS)
+    written = json.loads(path.read_text())
+    assert written["name"]
+    assert [item["input_image_name"] for item in written["predictions"]] == names
+    read = np.array(
+        [[item["probabilities"][f] for f in FINDINGS] for item in written["predictions"]]
+    )
+    settings = {"resamples": 10, "confidence": 0.95, "seed": 0}
+    assert evaluate(labels, read, names, FINDINGS, **settings) == evaluate(
+        labels, probabilities, names, FINDINGS, **settings
+    )
+
+
+def test_a_name_twice_or_a_nan_is_refused_and_nothing_written(tmp_path):
+    path = tmp_path / "predictions.json"
+    with pytest.raises(InputError, match="valid_1_a_1 stands twice"):
+        write_predictions(path, ["valid_1_a_1"] * 2, np.full((2, 1), 0.5), ["one"])
+    with pytest.raises(InputError, match="not finite"):
+        write_predictions(path, ["valid_1_a_1"], np.full((1, 1), np.nan), ["one"])
+    assert not path.exists()

@@ -1,0 +1,208 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from multi_abnormality.data.resample import standardize
+from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.data.volume import read_volume
+from multi_abnormality.errors import InputError
+from multi_abnormality.params import load_params
+from multi_abnormality.stages import preprocess
+
+PROJECT = Path(__file__).parents[2]
+REAL_SCANS = PROJECT / "../shared/real-ct"
+
+
+@pytest.fixture
+def params():
+    params = load_params(PROJECT / "params.yaml")
+    machine = params.machine.model_copy(update={"workers": 1})
+    return params.model_copy(update={"machine": machine})
+
+
+@pytest.fixture
+def folder(ct_rate):
+    for seed, patient in enumerate((1, 2, 10, 11)):
+        ct_rate.add(f"train_{patient}_a_1", positive=("Emphysema",), seed=seed)
+    ct_rate.add("train_2_a_2", positive=("Emphysema",), seed=8)
+    ct_rate.add("valid_1_a_1", seed=9)
+    ct_rate.write_tables()
+    return ct_rate
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+class Stage:
+    """Runs the stage on a folder, into one output after another."""
+
+    def __init__(self, params, data: Path, tmp_path: Path) -> None:
+        self.params, self.data, self.tmp_path = params, data, tmp_path
+
+    def run(self, out: str) -> dict:
+        metrics = self.tmp_path / f"{out}.json"
+        return preprocess.run(self.params, self.data, self.tmp_path / out, metrics)
+
+    def contents(self, out: str) -> dict[str, bytes]:
+        metrics = (self.tmp_path / f"{out}.json").read_bytes()
+        return {**contents(self.tmp_path / out), "metrics": metrics}
+
+
+@pytest.fixture
+def stage(params, folder, tmp_path):
+    return Stage(params, folder.root, tmp_path)
+
+
+def test_every_scan_is_stored_as_predict_would_see_it(stage, folder, params):
+    summary = stage.run("out")
+    stored = ProcessedSet(stage.tmp_path / "out")
+    for name in stored.names:
+        path = next(folder.root.glob(f"dataset/*/*/*/{name}.nii.gz"))
+        expected = standardize(read_volume(path), params.preprocess)
+        np.testing.assert_array_equal(stored.read(name), expected)
+    assert summary["volumes"] == {"train": 5, "valid": 1}
+    assert summary["scans"] == {"train": 4, "valid": 1}
+    assert summary["patients"] == {"train": 4, "valid": 1}
+    assert summary["excluded"] == 0
+    shards = [c for name, c in contents(stage.tmp_path / "out").items() if name.endswith(".zip")]
+    assert summary["stored_bytes"] == sum(len(content) for content in shards)
+    assert json.loads((stage.tmp_path / "out.json").read_text()) == summary
+
+
+def test_a_second_run_and_more_workers_change_nothing(stage, monkeypatch):
+    stage.run("out")
+    fresh = stage.contents("out")
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, "read_volume", None)  # kept volumes are not read again
+        stage.run("out")
+    assert stage.contents("out") == fresh
+    machine = stage.params.machine.model_copy(update={"workers": 2})
+    stage.params = stage.params.model_copy(update={"machine": machine})
+    stage.run("parallel")
+    assert stage.contents("parallel") == fresh
+
+
+def test_added_changed_and_removed_scans_lead_to_what_a_fresh_run_makes(stage, folder):
+    stage.run("grown")
+    folder.add("train_3_b_1", seed=20)
+    folder.add("train_47_a_1", seed=21)
+    folder.add_file("train_10_a_1", seed=22)
+    next(folder.root.glob("dataset/*/*/*/train_11_a_1.nii.gz")).unlink()
+    folder.rows["train"] = [row for row in folder.rows["train"] if "train_11_" not in row]
+    folder.write_tables()
+    stage.run("grown")
+    stage.run("fresh")
+    assert stage.contents("grown") == stage.contents("fresh")
+    assert "train/train_00011-00020.zip" not in stage.contents("grown")
+
+
+def test_other_parameters_lead_to_what_a_fresh_run_makes(stage):
+    stage.run("changed")
+    recipe = stage.params.preprocess.model_copy(update={"shape": (8, 20, 20)})
+    stage.params = stage.params.model_copy(update={"preprocess": recipe})
+    stage.run("changed")
+    stage.run("fresh")
+    assert stage.contents("changed") == stage.contents("fresh")
+
+
+def test_bad_scans_are_all_listed_and_the_good_ones_kept(stage, folder, monkeypatch):
+    broken = {
+        name: next(folder.root.glob(f"dataset/*/*/*/{name}.nii.gz"))
+        for name in ("train_1_a_1", "train_10_a_1", "train_11_a_1")
+    }
+    whole = {name: path.read_bytes() for name, path in broken.items()}
+    broken["train_1_a_1"].write_bytes(whole["train_1_a_1"][:2000])
+    broken["train_10_a_1"].write_text("not found")
+    hu = np.full((20, 20, 12), np.nan, np.float32)
+    nibabel.save(nibabel.Nifti1Image(hu, np.diag([-4, -4, 5, 1])), broken["train_11_a_1"])
+    with pytest.raises(InputError, match="3 of 6 volumes cannot be used") as caught:
+        stage.run("mended")
+    assert all(str(path) in str(caught.value) for path in broken.values())
+    with pytest.raises(InputError, match=r"manifest.csv: is missing or not finished"):
+        ProcessedSet(stage.tmp_path / "mended")
+
+    for name, path in broken.items():
+        path.write_bytes(whole[name])
+    read = []
+    monkeypatch.setattr(preprocess, "read_volume", lambda p: read.append(p) or read_volume(p))
+    stage.run("mended")
+    assert sorted(read) == sorted(broken.values())
+    stage.run("fresh")
+    assert stage.contents("mended") == stage.contents("fresh")
+
+
+def test_a_bad_scan_can_be_left_out(stage, folder):
+    next(folder.root.glob("dataset/*/*/*/train_1_a_1.nii.gz")).write_text("not found")
+    (folder.root / "dataset/no_chest_train.txt").write_text("train_1_a_1.nii.gz\n")
+    assert stage.run("out")["excluded"] == 1
+    assert "train_1_a_1" not in ProcessedSet(stage.tmp_path / "out").names
+
+
+def start(work: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "multi_abnormality.stages.preprocess"]
+    return subprocess.Popen(command, cwd=work, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_again_and_again_it_ends_with_the_bytes_of_a_fresh_run(ct_rate, tmp_path):
+    for patient in range(1, 41):
+        ct_rate.add(f"train_{patient}_a_1", seed=patient)
+    ct_rate.write_tables()
+    text = (PROJECT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("workers: auto", "workers: 1"))
+
+    def shards_and_parts() -> int:
+        return len(list(tmp_path.glob("processed/*/*.zip")))
+
+    unfinished = 0
+    for _ in range(4):
+        before = shards_and_parts()
+        process = start(tmp_path)
+        while process.poll() is None and shards_and_parts() <= before + 1:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        unfinished += not (tmp_path / "processed/manifest.csv").exists()
+    assert unfinished >= 2
+    assert start(tmp_path).wait() == 0
+    resumed = contents(tmp_path / "processed")
+    shutil.rmtree(tmp_path / "processed")
+    assert start(tmp_path).wait() == 0
+    assert contents(tmp_path / "processed") == resumed
+    assert len(ProcessedSet(tmp_path / "processed").names) == 40
+
+
+def test_the_program_lists_bad_input_without_a_traceback(folder, tmp_path):
+    next(folder.root.glob("dataset/*/*/*/train_1_a_1.nii.gz")).write_text("not found")
+    shutil.copy(PROJECT / "params.yaml", tmp_path)
+    process = start(tmp_path)
+    _, messages = process.communicate()
+    assert process.returncode == 1
+    assert "train_1_a_1.nii.gz" in messages
+    assert "Traceback" not in messages
+
+
+@pytest.mark.skipif(not REAL_SCANS.exists(), reason="no real scans here")
+def test_real_chests_shrink_to_less_than_two_thirds(ct_rate, params, tmp_path):
+    scans = sorted(REAL_SCANS.glob("chest_CIP*.nii.gz")) + [
+        REAL_SCANS / "chest_LungDx-A0001_5mm_dcm2niix.nii.gz"
+    ]
+    for patient, scan in enumerate(scans, start=1):
+        os.replace(shutil.copy(scan, tmp_path), ct_rate.add(f"train_{patient}_a_1"))
+    ct_rate.write_tables()
+    summary = preprocess.run(params, ct_rate.root, tmp_path / "out", tmp_path / "metrics.json")
+    raw = np.prod(params.preprocess.shape) * len(scans)
+    assert summary["stored_bytes"] < raw / 1.5
+    stored = ProcessedSet(tmp_path / "out")
+    first, *others = stored.manifest["voxels_sha256"][:5]  # one scan, oriented in five ways
+    assert others == [first] * 4

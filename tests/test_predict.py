@@ -1,0 +1,230 @@
+"""The program that predicts, run as a user runs it, on a tiny model with the real interface."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from multi_abnormality import predict
+from multi_abnormality.errors import InputError
+from multi_abnormality.findings import FINDINGS
+
+REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
+needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
+SHAPE = (32, 96, 96)
+CARD = {
+    "version": "1.2.3",
+    "findings": list(FINDINGS),
+    "preprocess": {
+        "spacing": [9.0, 3.75, 3.75],
+        "shape": list(SHAPE),
+        "hu_codes": [[-1024, 0], [-200, 80], [240, 226], [1024, 255]],
+    },
+}
+
+
+def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path:
+    """A model of 18 probabilities that depend on every voxel: means, a fixed matrix, a sigmoid."""
+    matrix = np.random.default_rng(0).normal(0, 0.01, (SHAPE[2], outputs)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["volume"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["values", "axes"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "matrix"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("volume", TensorProto.UINT8, ["n", *SHAPE])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", outputs])],
+        [
+            numpy_helper.from_array(np.array([1, 2]), "axes"),
+            numpy_helper.from_array(matrix, "matrix"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if card is not None:
+        helper.set_model_props(model, {predict.METADATA_KEY: json.dumps(card)})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "model_tiny.onnx")
+
+
+def write_scan(path: Path, tissue: int = 40) -> Path:
+    hu = np.full((40, 40, 30), -1000, np.int16)
+    hu[8:-8, 8:-8, 3:-3] = tissue
+    nib.Nifti1Image(hu, np.diag([5.0, 5.0, 8.0, 1.0])).to_filename(path)
+    return path
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "multi_abnormality.predict", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_json_is_the_challenges_form(tmp_path: Path, model: Path) -> None:
+    scan = write_scan(tmp_path / "valid_1_a_1.nii.gz")
+
+    result = run(scan, "--model", model, "--json")
+
+    assert result.returncode == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert list(printed) == ["predictions"]
+    (row,) = printed["predictions"]
+    assert list(row) == ["input_image_name", "probabilities"]
+    assert row["input_image_name"] == "valid_1_a_1"
+    assert list(row["probabilities"]) == list(FINDINGS)
+    assert row["probabilities"] == predict.load(model)(scan)
+    assert all(0 < p < 1 for p in row["probabilities"].values())
+    assert len(set(row["probabilities"].values())) == 18
+
+
+def test_csv_has_the_label_tables_header(tmp_path: Path, model: Path) -> None:
+    scans = [write_scan(tmp_path / f"scan_{hu}.nii.gz", hu) for hu in (40, 200)]
+
+    result = run(*scans, "--model", model, "--csv")
+
+    assert result.returncode == 0, result.stderr
+    header, *rows = csv.reader(io.StringIO(result.stdout))
+    assert header == ["VolumeName", *FINDINGS]
+    assert [row[0] for row in rows] == ["scan_40", "scan_200"]
+    assert [float(value) for value in rows[0][1:]] == list(predict.load(model)(scans[0]).values())
+    assert "predict: 2 scans" in result.stderr
+
+
+def test_table_marks_the_positive_findings(tmp_path: Path) -> None:
+    """And finds the one model in model_weights/ of the folder that it runs in."""
+    (tmp_path / "model_weights").mkdir()
+    write_model(tmp_path / "model_weights/model_tiny.onnx")
+    scan = write_scan(tmp_path / "patient [1].nii.gz")
+
+    result = run(scan.name, cwd=tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    probabilities = predict.load(tmp_path / "model_weights/model_tiny.onnx")(scan)
+    assert "patient [1]" in result.stdout
+    for finding in FINDINGS:
+        (line,) = [line for line in result.stdout.splitlines() if f" {finding} " in line]
+        assert f"{probabilities[finding]:.3f}" in line
+        assert ("●" in line) == (probabilities[finding] >= 0.5)
+
+
+def test_a_bad_scan_spoils_no_other(tmp_path: Path, model: Path) -> None:
+    good = [write_scan(tmp_path / f"good_{index}.nii.gz") for index in range(2)]
+    cut = write_scan(tmp_path / "cut.nii.gz")
+    cut.write_bytes(cut.read_bytes()[:200])
+    missing = tmp_path / "missing.nii.gz"
+
+    result = run(good[0], cut, missing, good[1], "--model", model, "--json")
+
+    assert result.returncode == 1
+    names = [row["input_image_name"] for row in json.loads(result.stdout)["predictions"]]
+    assert names == ["good_0", "good_1"]
+    assert "2 of 4 scans could not be predicted" in result.stderr
+    assert f"{cut}: is truncated" in result.stderr
+    assert f"{missing}: cannot be read" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("text", "is not gzip-compressed"),
+        ("nan", "NaN or infinite voxels"),
+        ("4d", "not that of one 3D scan"),
+    ],
+)
+def test_bad_scans_end_without_a_traceback(
+    tmp_path: Path, model: Path, content: str, words: str
+) -> None:
+    scan = tmp_path / "scan.nii.gz"
+    if content == "text":
+        scan.write_text("hello")
+    else:
+        shape = (20, 20, 20, 2) if content == "4d" else (20, 20, 20)
+        data = np.full(shape, np.nan if content == "nan" else 0, np.float32)
+        nib.Nifti1Image(data, np.eye(4)).to_filename(scan)
+
+    result = run(scan, "--model", model)
+
+    assert result.returncode == 1
+    assert f"{scan}: " in result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_json_and_csv_exclude_each_other(model: Path) -> None:
+    result = run("scan.nii.gz", "--model", model, "--json", "--csv")
+    assert result.returncode == 2
+    assert "not allowed with" in result.stderr
+
+
+def test_help_is_quick_to_import() -> None:
+    code = "import sys, multi_abnormality.predict; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    heavy = {"torch", "lightning", "pandas", "sklearn", "onnxruntime", "SimpleITK", "scipy"}
+    assert not heavy & set(loaded.split())
+    assert run("--help").stdout.startswith("usage: python -m multi_abnormality.predict")
+
+
+def test_model_must_be_one_and_ours(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"dvc repro.*dvc pull"):
+        predict.find_model(tmp_path)
+    first = write_model(tmp_path / "model_a.onnx")
+    assert predict.find_model(tmp_path) == first
+    shutil.copy(first, tmp_path / "model_b.onnx")
+    with pytest.raises(InputError, match=r"model_a\.onnx, .*model_b\.onnx"):
+        predict.find_model(tmp_path)
+
+
+def test_wrong_models_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match="no such model"):
+        predict.load(path)
+    path.write_text("hello")
+    with pytest.raises(InputError, match="no valid ONNX model"):
+        predict.load(path)
+    with pytest.raises(InputError, match="not exported by this project"):
+        predict.load(write_model(path, card=None))
+    with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
+        predict.load(write_model(path, card={**CARD, "findings": None}))
+    with pytest.raises(InputError, match="has ports"):
+        predict.load(write_model(path, outputs=17))
+
+
+@needs_real_ct
+def test_real_orientations_have_equal_probabilities(model: Path) -> None:
+    predictor = predict.load(model)
+    answers = [predictor(scan) for scan in sorted(REAL_CT.glob("chest_CIP_ct64_*.nii.gz"))]
+
+    assert len(answers) == 5
+    assert all(answer == answers[0] for answer in answers)
+
+
+@needs_real_ct
+def test_every_real_scan_is_predicted(model: Path) -> None:
+    scans = [path for path in sorted(REAL_CT.iterdir()) if path.suffix != ".md"]
+
+    predictions, faults = predict.predict_all(predict.load(model), scans)
+
+    assert faults == []
+    assert len(predictions) == len(scans)
+    names = [name for name, _ in predictions]
+    assert "dicom_abdomen_TotalSegmentator_J2K" in names
+    assert "halfthorax_elastix_baseline_small_int16" in names
+    for _, probabilities in predictions:
+        assert np.isfinite(list(probabilities.values())).all()
