@@ -72,7 +72,7 @@ def write_scan(path: Path, tissue: int = 40) -> Path:
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "multi_abnormality.predict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=cwd, check=False)
 
 
 def test_json_is_the_challenges_form(tmp_path: Path, model: Path) -> None:

@@ -12,7 +12,7 @@ def write_durably(content: bytes, path: Path) -> None:
     Written beside its place and renamed, so that a kill leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()

@@ -1,19 +1,13 @@
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from multi_abnormality.data.ct_rate import read_catalogue, split_validation
-from multi_abnormality.data.label_table import read_label_table
+from multi_abnormality.data.ct_rate import read_catalogue
 from multi_abnormality.data.names import VolumeName
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
-
-REAL_TABLES = Path(__file__).parents[2] / "../shared/ct-rate"
-needs_real_tables = pytest.mark.skipif(not REAL_TABLES.exists(), reason="no real tables here")
 
 
 @pytest.fixture
@@ -198,57 +192,3 @@ def test_a_split_without_any_volume_says_to_delete_its_table(folder):
     assert "delete the table" in faults_of(folder)
     folder.table("valid").unlink()
     assert set(read_catalogue(folder.root).volumes["split"]) == {"train"}
-
-
-def made_up_labels(patients: int) -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    frequent = np.linspace(0.05, 0.5, len(FINDINGS))
-    rows = []
-    for patient in range(1, patients + 1):
-        cells = (rng.random(len(FINDINGS)) < frequent).astype(int)
-        for reconstruction in range(1, rng.integers(2, 4)):
-            rows.append([f"train_{patient}_a_{reconstruction}", f"train_{patient}", *cells])
-    return pd.DataFrame(rows, columns=["name", "patient_id", *FINDINGS])
-
-
-def test_validation_has_whole_patients_and_every_finding_as_often():
-    labels = made_up_labels(400)
-    train, validation = split_validation(labels, 0.15, seed=0)
-    assert sorted(train + validation) == sorted(labels["name"])
-    parts = labels.set_index("name").loc[train], labels.set_index("name").loc[validation]
-    assert not set(parts[0]["patient_id"]) & set(parts[1]["patient_id"])
-    assert parts[1]["patient_id"].nunique() == 60
-    positive = [part.groupby("patient_id")[list(FINDINGS)].max().sum() for part in parts]
-    due = 0.15 * (positive[0] + positive[1])
-    assert (positive[1] - due).abs().max() < 1.5  # patients
-
-
-def test_the_split_depends_on_seed_and_patients_alone():
-    labels = made_up_labels(100)
-    split = split_validation(labels, 0.2, seed=0)
-    assert split_validation(labels.sample(frac=1, random_state=1), 0.2, seed=0) == split
-    assert split_validation(labels, 0.2, seed=1) != split
-    assert split[0] == sorted(split[0], key=VolumeName.parse)
-
-
-def test_the_smallest_splits_keep_a_patient_on_each_side():
-    labels = made_up_labels(2)
-    assert all(split_validation(labels, 0.01, seed=0))
-    with pytest.raises(InputError, match="at least 2"):
-        split_validation(labels[labels["patient_id"] == "train_1"], 0.5, seed=0)
-
-
-@needs_real_tables
-def test_the_real_tables_are_read_and_split_fast():
-    start = time.perf_counter()
-    labels, faults = read_label_table(REAL_TABLES / "train_predicted_labels.csv", "train")
-    labels["patient_id"] = [VolumeName.parse(name).patient_id for name in labels["name"]]
-    train, validation = split_validation(labels, 0.15, seed=0)
-    assert time.perf_counter() - start < 5  # it takes 0.6 s where nothing else runs
-    assert faults == []
-    assert len(labels) == 47_149
-    assert len(train) + len(validation) == 47_149
-    held_out = labels["name"].isin(validation)
-    findings = list(FINDINGS)
-    difference = labels.loc[held_out, findings].mean() - labels.loc[~held_out, findings].mean()
-    assert difference.abs().max() < 0.01

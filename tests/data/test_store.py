@@ -141,6 +141,12 @@ def test_another_recipe_starts_anew(processed, recipe):
     assert list(contents(processed)) == ["recipe.json"]
 
 
+def test_other_preprocessing_code_starts_anew(processed, recipe):
+    about = processed / "recipe.json"
+    about.write_text(about.read_text().replace('"code": "', '"code": "0'))
+    assert StoreWriter(processed, recipe).origins == {}
+
+
 def test_content_hash_follows_voxels_and_labels_but_not_the_source(tmp_path, processed, recipe):
     before = ProcessedSet(processed).content_hash
     manifest, labels = processed / "manifest.csv", processed / "labels.csv"
@@ -231,6 +237,8 @@ def test_a_part_that_was_cut_short_is_done_again(tmp_path, processed, recipe):
     part = root / ".parts" / "train_2_a_1.zip"
     part.write_bytes(part.read_bytes()[:-30])
     (root / ".parts" / ".train_10_a_1.zip.tmp").write_bytes(b"half")
+    (root / "train").mkdir()
+    (root / "train" / ".train_00001-00010.zip.tmp").write_bytes(b"half")
     del writer
     assert StoreWriter(root, recipe).origins.keys() == {"train_2_a_2"}
     store(root, recipe)

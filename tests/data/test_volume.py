@@ -1,6 +1,7 @@
 """Files of every kind to HU volumes, and every bad file to a message that helps."""
 
 import gzip
+import locale
 import subprocess
 import sys
 from pathlib import Path
@@ -295,6 +296,7 @@ def test_bad_metaimages_are_refused(tmp_path: Path) -> None:
 def write_dicom(folder: Path, hu: np.ndarray, slices: range, series: str = "1.2.3") -> None:
     """Write (Z, Y, X) HU as slices 4 mm apart, named so that names sort the wrong way."""
     folder.mkdir(exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for index in slices:
@@ -314,6 +316,7 @@ def write_dicom(folder: Path, hu: np.ndarray, slices: range, series: str = "1.2.
             image.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"{series}-{99 - index}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # GDCM's writer leaves the process in the C locale
 
 
 def test_dicom_folder_is_sorted_by_position(tmp_path: Path) -> None:

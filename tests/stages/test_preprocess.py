@@ -1,7 +1,5 @@
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -155,31 +153,31 @@ def start(work: Path) -> subprocess.Popen:
 
 
 def test_killed_again_and_again_it_ends_with_the_bytes_of_a_fresh_run(ct_rate, tmp_path):
-    for patient in range(1, 41):
+    for patient in range(1, 61):
         ct_rate.add(f"train_{patient}_a_1", seed=patient)
     ct_rate.write_tables()
     text = (PROJECT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("workers: auto", "workers: 1"))
 
-    def shards_and_parts() -> int:
-        return len(list(tmp_path.glob("processed/*/*.zip")))
+    def written() -> set[Path]:
+        return set(tmp_path.glob("processed/*/*.zip"))
 
     unfinished = 0
     for _ in range(4):
-        before = shards_and_parts()
+        before = written()
         process = start(tmp_path)
-        while process.poll() is None and shards_and_parts() <= before + 1:
+        while process.poll() is None and len(written() - before) < 3:
             time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
         unfinished += not (tmp_path / "processed/manifest.csv").exists()
-    assert unfinished >= 2
+    assert unfinished
     assert start(tmp_path).wait() == 0
     resumed = contents(tmp_path / "processed")
     shutil.rmtree(tmp_path / "processed")
     assert start(tmp_path).wait() == 0
     assert contents(tmp_path / "processed") == resumed
-    assert len(ProcessedSet(tmp_path / "processed").names) == 40
+    assert len(ProcessedSet(tmp_path / "processed").names) == 60
 
 
 def test_the_program_lists_bad_input_without_a_traceback(folder, tmp_path):
@@ -194,11 +192,10 @@ def test_the_program_lists_bad_input_without_a_traceback(folder, tmp_path):
 
 @pytest.mark.skipif(not REAL_SCANS.exists(), reason="no real scans here")
 def test_real_chests_shrink_to_less_than_two_thirds(ct_rate, params, tmp_path):
-    scans = sorted(REAL_SCANS.glob("chest_CIP*.nii.gz")) + [
-        REAL_SCANS / "chest_LungDx-A0001_5mm_dcm2niix.nii.gz"
-    ]
+    scans = sorted(REAL_SCANS.glob("chest_CIP*.nii.gz"))
+    scans.append(REAL_SCANS / "chest_LungDx-A0001_5mm_dcm2niix.nii.gz")
     for patient, scan in enumerate(scans, start=1):
-        os.replace(shutil.copy(scan, tmp_path), ct_rate.add(f"train_{patient}_a_1"))
+        shutil.copyfile(scan, ct_rate.add(f"train_{patient}_a_1"))
     ct_rate.write_tables()
     summary = preprocess.run(params, ct_rate.root, tmp_path / "out", tmp_path / "metrics.json")
     raw = np.prod(params.preprocess.shape) * len(scans)

@@ -72,7 +72,7 @@ def test_raised_epochs_end_as_a_straight_run(
 
 
 def test_a_finished_training_is_not_repeated(
-    tmp_path: Path, straight: Path, small_params: Params, small_set: ProcessedSet
+    straight: Path, small_params: Params, small_set: ProcessedSet
 ):
     before = hashes(straight / "checkpoints")
     history = fit(small_params, small_set, places(straight))
@@ -131,8 +131,6 @@ def test_an_unfinished_checkpoint_is_refused_by_what_comes_after(straight: Path,
         load_complete(tmp_path / "best.ckpt")
 
 
-def test_too_few_volumes_for_a_batch(
-    tmp_path: Path, small_params: Params, small_set: ProcessedSet
-):
+def test_too_few_volumes_for_a_batch(tmp_path: Path, small_params: Params, small_set: ProcessedSet):
     with pytest.raises(InputError, match=r"train\.batch_size: 100 is more than the \d+ volumes"):
         fit(with_train(small_params, batch_size=100), small_set, places(tmp_path))

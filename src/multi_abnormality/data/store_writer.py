@@ -101,7 +101,8 @@ class StoreWriter:
                     path.unlink()
             if folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()
-        shutil.rmtree(self.root / PARTS, ignore_errors=True)
+        if (self.root / PARTS).exists():
+            shutil.rmtree(self.root / PARTS)
         _write_table(catalogue.volumes[["name", *FINDINGS]], self.root / LABELS)
         _write_table(self._manifest(catalogue), self.root / MANIFEST)
 

@@ -16,14 +16,15 @@ class Windows(nn.Module):
 
     def __init__(self, code_table: Sequence[float], windows: Sequence[tuple[float, float]]) -> None:
         super().__init__()
-        centre, width = torch.tensor(windows, dtype=torch.float32).T
+        low = [centre - width / 2 for centre, width in windows]
+        width = [width for _, width in windows]
         self.register_buffer("code_table", torch.tensor(code_table, dtype=torch.float32))
-        self.register_buffer("low", (centre - width / 2)[:, None, None])
-        self.register_buffer("width", width[:, None, None])
+        self.register_buffer("low", torch.tensor(low, dtype=torch.float32)[:, None, None])
+        self.register_buffer("width", torch.tensor(width, dtype=torch.float32)[:, None, None])
 
     def decode(self, volume: Tensor) -> Tensor:
         """(N, Z, Y, X) uint8 codes -> (N, Z, Y, X) float32 HU"""
-        return self.code_table[volume.int()]
+        return self.code_table[volume.long()]
 
     def forward(self, hu: Tensor) -> Tensor:
         """(…, Y, X) float32 HU -> (…, C, Y, X) in [-1, 1], a channel a window"""

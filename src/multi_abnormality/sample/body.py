@@ -68,7 +68,9 @@ class Wall:
         outside = rounded_box(canvas.x, y, 36.0, wide, deep)
         fat = ramp(outside - patient.fat, canvas.pixel)
         canvas.blend(everything, fat, FAT)
-        canvas.blend(everything, ramp(outside, canvas.pixel), patient.muscle)
+        texture = Field.draw(self.subject.stream("muscle"), (22.0, 22.0, 34.0))
+        muscle = patient.muscle - 22.0 + 34.0 * texture.at(canvas, everything)
+        canvas.blend(everything, ramp(outside, canvas.pixel), muscle)
         box = canvas.box((-150.0, -105.0, -400.0), (150.0, 105.0, 400.0))
         if box is not None:
             self._fill_chest(canvas, box)
@@ -94,8 +96,10 @@ class Wall:
 
     def _grain(self, canvas: Canvas, box: tuple[slice, slice, slice]) -> np.ndarray:
         """Uneven aeration of any lung, in HU around 0."""
-        grain = Field.draw(self.subject.scan_stream("grain"), (34.0, 34.0, 40.0))
-        return (grain.at(canvas, box) - 0.5) * 44.0
+        stream = self.subject.scan_stream("grain")
+        strength = stream.uniform(20, 110)
+        grain = Field.draw(stream, (40.0, 40.0, 48.0))
+        return (grain.at(canvas, box) - 0.5) * strength
 
 
 def _abdomen(subject: Subject) -> list[Stroke]:

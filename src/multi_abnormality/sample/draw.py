@@ -10,6 +10,7 @@ from multi_abnormality.sample.canvas import Canvas
 from multi_abnormality.sample.cohort import Scan
 from multi_abnormality.sample.heart import mediastinum_strokes
 from multi_abnormality.sample.lesions.registry import lesion_strokes
+from multi_abnormality.sample.outside import outside_strokes
 from multi_abnormality.sample.scanner import Protocol, add_noise, axis_places, draw_protocol
 from multi_abnormality.sample.skeleton import bone_strokes
 from multi_abnormality.sample.strokes import Stroke
@@ -59,6 +60,7 @@ def _all_strokes(subject: Subject) -> list[Stroke]:
         *lesions["mediastinum"],
         *bone_strokes(subject),
         *lesions["device"],
+        *outside_strokes(subject),
     ]
 
 

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, RichProgre
 import multi_abnormality
 from multi_abnormality.console import console, log
 from multi_abnormality.data.batches import DrawnVolumes, WholeVolumes, drawn_loader, whole_loader
-from multi_abnormality.data.ct_rate import split_validation
 from multi_abnormality.data.randomness import derived_seed
+from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.memory import keep_freed_memory
@@ -133,7 +133,8 @@ def _run(
 
 def _trainer(params: Params, callbacks: list[Callback]) -> lightning.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    for message in (".*does not have many workers.*", ".*treespec.*"):
+        warnings.filterwarnings("ignore", message)
     if console.is_terminal:
         callbacks = [*callbacks, RichProgressBar()]
     return lightning.Trainer(

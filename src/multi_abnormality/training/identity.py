@@ -10,8 +10,20 @@ from multi_abnormality.params import Params
 # May change between a save and the resume: they say how long to train, not how.
 RAISABLE = {"epochs", "early_stopping_patience", "save_every_n_epochs"}
 
-# What training runs, relative to the package; dvc.yaml names the same.
-SOURCES = ("findings.py", "data", "model", "training", "stages/train.py")
+# What decides the result, relative to the package. dvc.yaml's train stage depends on the same.
+SOURCES = (
+    "findings.py",
+    "data/augment.py",
+    "data/batches.py",
+    "data/randomness.py",
+    "data/resample.py",
+    "data/sampler.py",
+    "data/splits.py",
+    "data/store.py",
+    "model",
+    "training",
+    "stages/train.py",
+)
 
 
 def identify(params: Params, content_hash: str, package: Path) -> dict[str, Any]:

@@ -152,8 +152,8 @@ def nodules(subject: Subject) -> list[Stroke]:
     stream = subject.stream("nodules")
     growth = subject.scan_stream("nodule growth").uniform(0.9, 1.2)
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(1, 5)):
-        radius = (3.6 + 8.0 * stream.uniform() * stream.uniform()) * growth
+    for _ in range(stream.integer(2, 6)):
+        radius = (4.8 + 7.0 * stream.uniform() * stream.uniform()) * growth
         place = subject.lung_points(stream, stream.side(), 1, -170, 95, radius + 2.0)[0]
         hu = stream.uniform(200, 500) if stream.chance(0.15) else stream.uniform(0, 60)
         strokes.append(Ellipsoid(place, (radius, radius, radius), hu))

@@ -63,19 +63,19 @@ def scars(subject: Subject) -> list[Stroke]:
     """Fibrotic bands drawn in from the pleura, a pleural cap, small cysts pulled open."""
     stream = subject.stream("scars")
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(1, 2)):
-        side = stream.side()
-        low, high = (45, 102) if stream.chance(0.75) else (-150, 40)
+    first = stream.side()
+    for side in (first, -first)[: stream.integer(1, 2)]:
+        low, high = (25, 92) if stream.chance(0.85) else (-150, 40)
         anchor = subject.lung_points(stream, side, 1, low, high, 2.0)[0]
         x, y, z = anchor
-        cap = stream.uniform(9, 17), stream.uniform(9, 17), stream.uniform(6, 10)
+        cap = stream.uniform(12, 22), stream.uniform(12, 22), stream.uniform(11, 18)
         strokes.append(Ellipsoid(anchor, cap, stream.uniform(0, 60), clip="lung", share=0.85))
-        for _ in range(stream.integer(5, 9)):
+        for _ in range(stream.integer(7, 12)):
             dx, dy, dz = stream.direction()
-            reach = stream.uniform(22, 46)
-            end = x + reach * dx, y + reach * dy, z + 0.6 * reach * dz
-            width = stream.uniform(1.8, 3.2)
-            strokes.append(Tube(anchor, end, width, 1.1, stream.uniform(0, 60), clip="lung"))
+            reach = stream.uniform(26, 50)
+            end = x + reach * dx, y + reach * dy, z + 0.8 * reach * dz
+            width = stream.uniform(2.4, 3.8)
+            strokes.append(Tube(anchor, end, width, 1.5, stream.uniform(0, 60), clip="lung"))
         for _ in range(stream.integer(1, 4)):
             dx, dy, dz = stream.direction()
             size = stream.uniform(3, 5)

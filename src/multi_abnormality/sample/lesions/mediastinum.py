@@ -1,24 +1,29 @@
 """Hiatal hernia and enlarged lymph nodes."""
 
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.strokes import Ellipsoid, Stroke
+from multi_abnormality.sample.heart import aorta_course
+from multi_abnormality.sample.strokes import Ellipsoid, Stroke, tubes
 
 
 def hernia(subject: Subject) -> list[Stroke]:
-    """Stomach that has slid up behind the heart: a wall, food, often gas in front."""
-    stream = subject.stream("hernia")
-    size = stream.uniform(17, 32)
+    """Stomach that has slid up behind the heart: a wall, food, often gas in front.
+
+    The aorta is painted once more, as the stomach lies in front of it.
+    """
+    stream, state = subject.stream("hernia"), subject.state
+    size = stream.uniform(22, 36)
     tall = size * stream.uniform(0.9, 1.4)
-    dome = (subject.state.thorax.left_dome + subject.state.thorax.right_dome) / 2
-    centre = stream.uniform(0, 22), 40.0 + 0.15 * size, dome + 0.55 * tall
+    dome = (state.thorax.left_dome + state.thorax.right_dome) / 2
+    centre = stream.uniform(-8, 18), 44.0, dome + 0.4 * tall
     wall = Ellipsoid(centre, (size, size * 0.85, tall), 45.0)
     inside = tuple(r - 4.0 for r in wall.radii)
     strokes: list[Stroke] = [wall, Ellipsoid(centre, inside, stream.uniform(-30, 35))]
-    if stream.chance(0.75):
+    if stream.chance(0.8):
         gas = centre[0], centre[1] - 0.35 * inside[1], centre[2] + 0.1 * tall
         radii = 0.7 * inside[0], 0.5 * inside[1], 0.65 * inside[2]
         strokes.append(Ellipsoid(gas, radii, -850.0))
-    return strokes
+    aorta = tubes(aorta_course(subject.patient)[6:], subject.patient.aorta - 1.0, state.blood)
+    return [*strokes, *aorta]
 
 
 # Where nodes swell: (x, y, z), mm; beside the trachea, in front of the arch, under the carina,
@@ -46,10 +51,10 @@ def nodes(subject: Subject) -> list[Stroke]:
     growth = subject.scan_stream("node growth").uniform(0.9, 1.15)
     stations = list(STATIONS)
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(4, 8)):
+    for _ in range(stream.integer(5, 9)):
         x, y, z = stations.pop(stream.integer(0, len(stations) - 1))
         for _ in range(stream.integer(1, 2)):
             place = tuple(c + stream.uniform(-6, 6) for c in (x, y, z))
-            radii = tuple(stream.uniform(7, 12) * growth for _ in range(3))
+            radii = tuple(stream.uniform(8, 13) * growth for _ in range(3))
             strokes.append(Ellipsoid(place, radii, stream.uniform(35, 70)))
     return strokes

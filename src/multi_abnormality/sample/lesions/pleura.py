@@ -100,6 +100,6 @@ def _wedge(stream: Stream, side: float, dome: float) -> list[Stroke]:
     top = (side * 36.0, 42.0, dome + stream.uniform(40, 70))
     foot = (side * stream.uniform(48, 62), 66.0, dome - 30.0)
     return [
-        Tube(top, foot, 5.0, stream.uniform(17, 24), hu, clip="lung"),
-        Ellipsoid(foot, (26.0, 17.0, 26.0), hu, clip="lung"),
+        Tube(top, foot, 5.0, stream.uniform(15, 20), hu, clip="lung"),
+        Ellipsoid(foot, (30.0, 12.0, 34.0), hu, clip="lung", turn=(0.857493, side * 0.514496)),
     ]

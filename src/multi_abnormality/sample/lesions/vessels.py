@@ -15,10 +15,10 @@ def aortic_plaques(subject: Subject) -> list[Stroke]:
     stream = subject.stream("aortic plaques")
     course = aorta_course(subject.patient)
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(6, 14)):
+    for _ in range(stream.integer(10, 18)):
         piece = stream.integer(2, len(course) - 2)
         radius = subject.patient.aorta + (2.0 if piece < 3 else 0.0 if piece < 6 else -1.0)
-        hu, width = stream.uniform(500, 1000), stream.uniform(2.0, 3.0)
+        hu, width = stream.uniform(600, 1100), stream.uniform(2.2, 3.2)
         start = stream.uniform(0, 0.9 if piece < 8 else 0.6)
         length = min(stream.uniform(8, 20) / math.dist(course[piece], course[piece + 1]), 0.5)
         side = _across(stream, course[piece], course[piece + 1])

@@ -1,0 +1,28 @@
+"""What lies on a patient in the scanner and is no finding: electrodes, their wires, a zip."""
+
+from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.canvas import Point
+from multi_abnormality.sample.strokes import Ellipsoid, Stroke, tubes
+from multi_abnormality.sample.thorax import MUSCLE, profile
+
+
+def outside_strokes(subject: Subject) -> list[Stroke]:
+    """Metal on the skin, in about half of all scans, whatever their findings."""
+    stream = subject.scan_stream("outside")
+    if stream.chance(0.45):
+        return []
+    strokes: list[Stroke] = []
+    for _ in range(stream.integer(2, 5)):
+        x, z = stream.uniform(-95, 95), stream.uniform(-150, 70)
+        skin = x, _skin(subject, x, z), z
+        strokes.append(Ellipsoid(skin, (7.0, 3.0, 7.0), stream.uniform(1500, 3000)))
+        end: Point = (stream.uniform(-60, 60), skin[1] - stream.uniform(4, 20), z + 60.0)
+        strokes += tubes([skin, end], stream.uniform(1.2, 2.0), stream.uniform(800, 2500))
+    return strokes
+
+
+def _skin(subject: Subject, x: float, z: float) -> float:
+    """y of the front of the body, a little outside of the skin, at (x, z)."""
+    wide, deep = profile(MUSCLE, z)
+    across = max(abs(x) - 36.0, 0.0) / (wide - 36.0)
+    return 5.0 - deep * (1.0 - 0.5 * across * across) - subject.patient.fat - 4.0

@@ -1,0 +1,133 @@
+"""Each exported file, run without this package where it should be."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from multi_abnormality.evaluation.calibration import Calibration
+from multi_abnormality.export import formats
+from multi_abnormality.export.calibrated import CalibratedClassifier
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.model.build import build
+
+SHAPE = (8, 32, 32)
+INFO = {"findings": list(FINDINGS)}
+ABOUT = {
+    "findings": list(FINDINGS),
+    "preprocess": {
+        "shape": SHAPE,
+        "spacing": (7.0, 3.0, 3.0),
+        "hu_codes": ((-1024, 0), (240, 226), (1024, 255)),
+    },
+    "model": {
+        "backbone": "test_efficientnet",
+        "pretrained": False,
+        "windows": ((-600.0, 1500.0), (40.0, 400.0)),
+        "dropout": 0.2,
+    },
+}
+
+ALONE = """
+import sys
+import numpy as np
+sys.modules["multi_abnormality"] = None  # importing it is an error
+path, volumes = sys.argv[1], np.load(sys.argv[2])
+if path.endswith(".onnx"):
+    import onnxruntime
+    session = onnxruntime.InferenceSession(path)
+    result = session.run(["probabilities"], {"volume": volumes})[0]
+else:
+    import torch
+    result = torch.export.load(path).module()(torch.from_numpy(volumes)).detach().numpy()
+np.save(sys.argv[3], result)
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> CalibratedClassifier:
+    """Random weights, and statistics and lines that are not those of a new layer."""
+    torch.manual_seed(0)
+    classifier = build(ABOUT).train()
+    for _ in range(3):
+        classifier(torch.randint(0, 256, (4, *SHAPE), dtype=torch.uint8))
+    count = len(FINDINGS)
+    lines = np.linspace(0.5, 2, count), np.linspace(-1, 1, count)
+    counts = np.ones(count), np.ones(count)
+    return CalibratedClassifier(classifier, Calibration(FINDINGS, *lines, *counts)).eval()
+
+
+@pytest.fixture(scope="module")
+def volumes() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, *SHAPE), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(model: CalibratedClassifier, volumes: np.ndarray) -> np.ndarray:
+    return formats.run_module(model)(volumes)
+
+
+@pytest.fixture(scope="module")
+def folder(model: CalibratedClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_all(model, folder)
+    return folder
+
+
+def write_all(model: CalibratedClassifier, folder: Path) -> None:
+    formats.write_pth(model, INFO, folder / "m.pth")
+    formats.write_safetensors(model, INFO, folder / "m.safetensors")
+    program = formats.trace(model, SHAPE)
+    formats.write_pt2(program, INFO, folder / "m.pt2")
+    formats.write_onnx(program, INFO, folder / "m.onnx")
+
+
+def empty_model() -> CalibratedClassifier:
+    lines = [np.zeros(len(FINDINGS))] * 4
+    return CalibratedClassifier(build(ABOUT), Calibration(FINDINGS, *lines)).eval()
+
+
+def test_weights_files_give_the_same_probabilities(folder, volumes, expected):
+    for run, name in ((formats.run_pth, "m.pth"), (formats.run_safetensors, "m.safetensors")):
+        np.testing.assert_array_equal(run(folder / name, empty_model())(volumes), expected)
+
+
+@pytest.mark.parametrize("name", ["m.pt2", "m.onnx"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_graphs_run_without_this_package(name, batch, folder, volumes, expected, tmp_path):
+    np.save(tmp_path / "in.npy", volumes[:batch])
+    arguments = [folder / name, tmp_path / "in.npy", tmp_path / "out.npy"]
+    subprocess.run([sys.executable, "-c", ALONE, *arguments], check=True, cwd=tmp_path)
+    result = np.load(tmp_path / "out.npy")
+    assert result.shape == (batch, len(FINDINGS))
+    np.testing.assert_allclose(result, expected[:batch], atol=1e-5)
+
+
+def test_pth_holds_no_code(folder: Path):
+    content = torch.load(folder / "m.pth", weights_only=True)
+    assert json.loads(content["info"]) == INFO
+
+
+def test_same_bytes_from_elsewhere_and_no_path_of_this_machine(folder, model, tmp_path):
+    """Exported by a process in another folder, from the weights alone."""
+    elsewhere = tmp_path / "another folder"
+    elsewhere.mkdir()
+    torch.save(model.state_dict(), elsewhere / "weights.pt")
+    program = (
+        "import sys, torch; sys.path.insert(0, sys.argv[1])\n"
+        "import test_formats as t; from pathlib import Path\n"
+        "model = t.empty_model()\n"
+        "model.load_state_dict(torch.load('weights.pt'))\n"
+        "t.write_all(model, Path('.'))\n"
+    )
+    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    subprocess.run(command, check=True, cwd=elsewhere)
+    package = str(Path(formats.__file__).parents[3]).encode()
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert (elsewhere / path.name).read_bytes() == content, path.name
+        assert package not in content, path.name

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from multi_abnormality.model.classifier import VolumeClassifier
+
+WINDOWS = ((-600.0, 1500.0), (40.0, 400.0))
+CODES = torch.linspace(-1024, 1024, 256).tolist()
+
+
+@pytest.fixture(scope="module")
+def classifier() -> VolumeClassifier:
+    torch.manual_seed(0)
+    return VolumeClassifier("test_efficientnet", 5, WINDOWS, CODES, dropout=0.5).eval()
+
+
+@pytest.fixture
+def volume() -> torch.Tensor:
+    return torch.randint(0, 256, (2, 6, 32, 32), dtype=torch.uint8)
+
+
+def test_windows_show_what_they_name(classifier: VolumeClassifier):
+    hu = torch.tensor([-1350.0, -600.0, 150.0, 40.0, -160.0, 240.0, 3000.0])
+    lung, soft = classifier.windows(hu[:, None, None]).squeeze().T
+    torch.testing.assert_close(lung, torch.tensor([-1, 0, 1, 640 / 750, 440 / 750, 1, 1]))
+    torch.testing.assert_close(soft, torch.tensor([-1, -1, 0.55, 0, -1, 1, 1]))
+
+
+def test_attention_sums_to_one_for_each_finding(classifier, volume):
+    hu = classifier.windows.decode(volume)
+    prediction = classifier.classify(hu, classifier.heights(volume))
+    assert prediction.logits.shape == (2, 5)
+    assert prediction.attention.shape == (2, 5, 6)
+    torch.testing.assert_close(prediction.attention.sum(-1), torch.ones(2, 5))
+
+
+def test_volumes_do_not_see_each_other(classifier, volume):
+    alone = torch.cat([classifier(one[None]) for one in volume])
+    torch.testing.assert_close(classifier(volume), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_every_slice_can_reach_every_finding(classifier, volume):
+    hu = classifier.windows.decode(volume).requires_grad_()
+    logits = classifier.classify(hu, classifier.heights(volume)).logits
+    for finding in range(5):
+        (gradient,) = torch.autograd.grad(logits[:, finding].sum(), hu, retain_graph=True)
+        assert (gradient.abs().amax(dim=(2, 3)) > 0).all()
+
+
+def test_every_parameter_learns(classifier, volume):
+    classifier.train()
+    classifier(volume).square().sum().backward()
+    still = [name for name, p in classifier.named_parameters() if p.grad is None]
+    classifier.eval()
+    assert still == []

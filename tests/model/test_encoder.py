@@ -1,0 +1,71 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from multi_abnormality.errors import InputError
+from multi_abnormality.model.encoder import SliceEncoder
+
+BACKBONE = "test_efficientnet"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model(BACKBONE).state_dict(), path)
+    return path
+
+
+def test_an_unknown_backbone_is_told_with_the_nearest():
+    with pytest.raises(InputError, match=r"no 'efficientnet_b00'; near: .*efficientnet_b0"):
+        SliceEncoder("efficientnet_b00", 3)
+
+
+def test_a_weights_file_is_loaded(weights: Path):
+    wanted = torch.load(weights)["conv_stem.weight"]
+    found = SliceEncoder(BACKBONE, 3, str(weights)).backbone.conv_stem.weight
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_weights_file_serves_another_number_of_windows(weights: Path):
+    encoder = SliceEncoder(BACKBONE, 5, str(weights))
+    assert encoder.backbone.conv_stem.weight.shape[1] == 5
+    wanted = torch.load(weights)["blocks.0.0.conv.weight"]
+    torch.testing.assert_close(encoder.backbone.blocks[0][0].conv.weight, wanted)
+
+
+def test_weights_that_cannot_be_had_are_an_error(weights: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"there is no file .*absent\.pth"):
+        SliceEncoder(BACKBONE, 3, str(tmp_path / "absent.pth"))
+    with pytest.raises(InputError, match=r"does not hold weights of test_resnet"):
+        SliceEncoder("test_resnet", 3, str(weights))
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(InputError, match=r"text\.pth does not hold weights"):
+        SliceEncoder(BACKBONE, 3, str(tmp_path / "text.pth"))
+
+
+def test_a_file_with_part_of_the_weights_is_an_error(weights: Path):
+    part = torch.load(weights)
+    del part["conv_head.weight"]
+    torch.save(part, weights)
+    with pytest.raises(InputError, match=r"holds \d+ of the \d+ tensors .*conv_head\.weight"):
+        SliceEncoder(BACKBONE, 3, str(weights))
+
+
+def test_without_a_network_pretrained_weights_are_an_error():
+    program = (
+        "from multi_abnormality.errors import InputError\n"
+        "from multi_abnormality.model.encoder import SliceEncoder\n"
+        "try: SliceEncoder('test_efficientnet', 3, True)\n"
+        "except InputError as error: print(error)\n"
+    )
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, check=True)
+    assert "weights of test_efficientnet cannot be had here" in done.stdout
+    assert "give the file's path" in done.stdout

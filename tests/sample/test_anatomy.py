@@ -1,0 +1,22 @@
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.sample.anatomy import CARDIOMEGALY_RATIO, draw_subject
+from multi_abnormality.sample.cohort import plan_cohort
+
+CARDIOMEGALY = FINDINGS.index("Cardiomegaly")
+
+
+def test_the_label_of_an_enlarged_heart_is_its_measured_ratio():
+    subjects = [draw_subject(scan) for scan in plan_cohort(300, seed=0)]
+    ratios = [subject.state.heart_ratio for subject in subjects]
+    for subject, ratio in zip(subjects, ratios, strict=True):
+        assert subject.scan.labels[CARDIOMEGALY] == (ratio >= CARDIOMEGALY_RATIO)
+    borderline = [ratio - CARDIOMEGALY_RATIO for ratio in ratios if abs(ratio - 0.5) < 0.02]
+    assert min(borderline) < 0 < max(borderline)
+
+
+def test_two_scans_show_the_same_patient():
+    scans = plan_cohort(100, seed=0)
+    second = next(i for i, scan in enumerate(scans) if scan.visit == "b")
+    before, after = draw_subject(scans[second - 1]), draw_subject(scans[second])
+    assert before.patient == after.patient
+    assert before.state != after.state

@@ -1,0 +1,156 @@
+import csv
+import gzip
+import hashlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from multi_abnormality.errors import InputError
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.sample.cohort import plan_cohort
+from multi_abnormality.sample.draw import draw_scan
+from multi_abnormality.sample.tables import METADATA_COLUMNS
+from multi_abnormality.sample.write import Settings, make_sample
+
+SETTINGS = Settings(patients=9, seed=7, size=64, slices=24)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("sample") / "data"
+    make_sample(out, SETTINGS, workers=1)
+    return out
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_the_same_seed_gives_the_same_bytes_however_many_draw(sample, tmp_path):
+    make_sample(tmp_path / "again", SETTINGS, workers=2)
+    assert digests(tmp_path / "again") == digests(sample)
+    assert not (tmp_path / "again.part").exists()
+
+
+def test_another_seed_gives_other_scans(sample, tmp_path):
+    make_sample(tmp_path / "other", Settings(patients=2, seed=8, size=64, slices=24), workers=1)
+    assert not set(digests(tmp_path / "other").values()) & set(digests(sample).values())
+
+
+def test_an_interrupted_run_goes_on(sample, tmp_path):
+    out = tmp_path / "data"
+    make_sample(out, SETTINGS, workers=1)
+    part = out.rename(tmp_path / "data.part")
+    lost = sorted(part.rglob("*.nii.gz"))[3]
+    lost.unlink()
+    note = _settings_note(tmp_path)
+    (part / "settings.json").write_text(note)
+    kept = sorted(part.rglob("*.nii.gz"))[0]
+    before = kept.stat().st_mtime_ns
+    make_sample(out, SETTINGS, workers=1)
+    assert (out / kept.relative_to(part)).stat().st_mtime_ns == before
+    assert digests(out) == digests(sample)
+
+
+def _settings_note(folder: Path) -> str:
+    """What a run with SETTINGS leaves when it is stopped at its first volume."""
+    out = folder / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("multi_abnormality.sample.write._draw_volume", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_sample(out, SETTINGS, workers=1)
+    assert not out.exists()
+    return (folder / "stopped.part" / "settings.json").read_text()
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_headers_lead_back_to_the_drawn_voxels(sample):
+    codes = set()
+    for scan in plan_cohort(SETTINGS.patients, SETTINGS.seed):
+        image = nib.load(sample / scan.volume_path(1))
+        codes.add("".join(nib.aff2axcodes(image.affine)))
+        assert image.get_data_dtype() == np.int16
+        assert (image.dataobj.slope, image.dataobj.inter) == (1, 0)
+        assert image.header.get_xyzt_units()[0] == "mm"
+        volume, protocol = draw_scan(scan, 1, SETTINGS.size, SETTINGS.slices)
+        turn = nib.orientations.ornt_transform(
+            nib.io_orientation(image.affine), nib.orientations.axcodes2ornt("SPL")
+        )
+        turned = image.as_reoriented(turn)
+        assert np.array_equal(np.asarray(turned.dataobj), volume)
+        assert np.allclose(turned.header.get_zooms(), protocol.spacing, atol=1e-4)
+        middle = turned.affine @ [*((np.array(volume.shape) - 1) / 2), 1]
+        z, y, x = protocol.centre
+        assert np.allclose(middle[:3], [-x, -y, z], atol=1e-2)
+    assert len(codes) > 2
+
+
+def test_files_carry_no_clock_and_no_name(sample):
+    for path in sample.rglob("*.nii.gz"):
+        head = path.read_bytes()[:8]
+        assert head[3] == 0  # no name, no comment
+        assert head[4:8] == b"\0\0\0\0"
+        assert len(gzip.decompress(path.read_bytes())) > 352
+
+
+def test_the_tables_match_the_files(sample):
+    for split, metadata_name in (("train", "train"), ("valid", "validation")):
+        files = {path.name for path in (sample / f"dataset/{split}_fixed").rglob("*.nii.gz")}
+        folder = sample / "dataset"
+        labels = table(folder / f"multi_abnormality_labels/{split}_predicted_labels.csv")
+        assert tuple(labels[0]) == ("VolumeName", *FINDINGS)
+        assert [row["VolumeName"] for row in labels] == sorted(
+            files, key=lambda name: [int(part) if part.isdigit() else part for part in
+                                     name.removesuffix(".nii.gz").split("_")]
+        )  # fmt: skip
+        assert {row[finding] for row in labels for finding in FINDINGS} <= {"0", "1"}
+        metadata = table(folder / f"metadata/{metadata_name}_metadata.csv")
+        assert tuple(metadata[0]) == METADATA_COLUMNS
+        assert {row["VolumeName"] for row in metadata} == files
+        for row in metadata:
+            path = next(sample.rglob(row["VolumeName"]))
+            zooms = sorted(nib.load(path).header.get_zooms())
+            pixel = float(row["XYSpacing"].strip("[]").split(",")[0])
+            assert np.allclose(zooms, [pixel, pixel, float(row["ZSpacing"])], atol=1e-4)
+            assert row["PatientPosition"] == "HFS"
+
+
+def test_the_metadata_header_is_the_official_one():
+    official = Path(__file__).parents[2] / "../shared/ct-rate/validation_metadata.csv"
+    if not official.exists():
+        pytest.skip("the official tables are not here")
+    with official.open() as lines:
+        assert tuple(lines.readline().strip().split(",")) == METADATA_COLUMNS
+
+
+def test_bad_settings_are_told_all_at_once(tmp_path):
+    with pytest.raises(InputError, match=r"(?s)--patients .*--size .*--slices"):
+        make_sample(tmp_path / "data", Settings(patients=1, size=3, slices=5), workers=1)
+    with pytest.raises(InputError, match="--workers"):
+        make_sample(tmp_path / "data", SETTINGS, workers=0)
+
+
+def test_other_data_is_never_touched(tmp_path):
+    mine = tmp_path / "data" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=r"data: is there already"):
+        make_sample(tmp_path / "data", SETTINGS, workers=1)
+    assert mine.read_text() == "mine"
+    (tmp_path / "new.part").mkdir()
+    with pytest.raises(InputError, match=r"new\.part: holds an unfinished sample"):
+        make_sample(tmp_path / "new", SETTINGS, workers=1)
