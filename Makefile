@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test check bench
+.PHONY: repro test check bench pins
 
 repro: .venv/installed data
 	dvc repro
@@ -31,3 +31,13 @@ bench: .venv/installed data
 data: | .venv/installed
 	python -m multi_abnormality.sample --out data
 	dvc commit --force data.dvc
+
+# Renews every version in requirements.txt that pyproject.toml allows; torch by hand, with its twin.
+TORCH = torch==2.13.0 torchvision==0.28.0
+pins: .venv/installed
+	pip install --quiet pip-tools
+	printf '%s\n' $(TORCH) > .venv/torch.txt
+	pip-compile --quiet --upgrade --constraint .venv/torch.txt --extra dev --strip-extras \
+		--no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+		--output-file requirements.txt pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.txt

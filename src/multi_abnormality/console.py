@@ -77,13 +77,17 @@ def _track_lines(items: Iterable[T], description: str, total: int, unit: str) ->
     log.info("%s: %d %s in %.1f s", description, done, unit, seconds)
 
 
+def _handler() -> logging.Handler:
+    if console.is_terminal:
+        return RichHandler(console=console, show_path=False, log_time_format="[%H:%M:%S]")
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    return plain
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a program's main function: set up logging, turn an InputError into exit code 1."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=console, show_path=False, log_time_format="[%H:%M:%S]")],
-    )
+    logging.basicConfig(level=logging.INFO, handlers=[_handler()])
     try:
         main()
     except InputError as error:

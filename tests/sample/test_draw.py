@@ -7,7 +7,7 @@ from multi_abnormality.sample.cohort import Scan
 from multi_abnormality.sample.draw import draw_scan
 from multi_abnormality.sample.scanner import Protocol, axis_places
 
-CHANGED = 60  # HU, well above what rounding does
+CHANGED = 40  # HU, well above what rounding does
 
 
 def scan_with(*findings: str, patient: int = 1) -> Scan:

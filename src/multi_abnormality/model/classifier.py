@@ -43,7 +43,7 @@ class VolumeClassifier(nn.Module):
         self.encoder = SliceEncoder(backbone, len(windows), pretrained)
         self.pooling = QueryPooling(self.encoder.width, findings)
         self.dropout = nn.Dropout(dropout)
-        self.weight = nn.Parameter(torch.randn(findings, self.encoder.width) * 0.01)
+        self.weight = nn.Parameter(torch.randn(findings, self.encoder.width))
         self.bias = nn.Parameter(torch.zeros(findings))
 
     def forward(self, volume: Tensor) -> Tensor:

@@ -18,10 +18,11 @@ class QueryPooling(nn.Module):
 
     def __init__(self, width: int, findings: int, dim: int = 128) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.scale = width**-0.5
         self.key = nn.Linear(width, dim)
         self.height = nn.Sequential(nn.Linear(1, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.query = nn.Parameter(torch.randn(findings, dim) * dim**-0.5)
+        self.query = nn.Parameter(torch.randn(findings, dim))
 
     def forward(self, features: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
         """Pool.
@@ -33,7 +34,9 @@ class QueryPooling(nn.Module):
         Returns:
             (N, F, width) pooled features and (N, F, Z) weights, each finding's summing to 1.
         """
-        features = self.norm(features)
+        # Unit vectors: an optimizer's step on a weight of theirs then moves a logit by little,
+        # however wide the backbone is.
+        features = self.norm(features) * self.scale
         key = self.key(features) + self.height(height.unsqueeze(-1) * 2 - 1)
-        weights = (self.query @ key.transpose(1, 2)).softmax(dim=-1)
+        weights = (self.query @ key.transpose(1, 2) * key.shape[-1] ** -0.5).softmax(dim=-1)
         return weights @ features, weights

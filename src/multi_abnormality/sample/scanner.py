@@ -79,7 +79,8 @@ def add_noise(hu: np.ndarray, protocol: Protocol, stream: Stream) -> np.ndarray:
     Noise is the sum of random bytes under the kernel's weights, so of whole numbers alone.
     """
     depth, height, width = hu.shape
-    grain = stream.bytes((depth, height + 2, width + 2)).astype(np.int32) - 128
+    slices = [stream.bytes((height + 2, width + 2)) for _ in range(depth)]
+    grain = np.stack(slices).astype(np.int32) - 128
     if protocol.kernel == "sharp":
         grain = 4 * grain[:, 1:-1, 1:-1] - grain[:, :-2, 1:-1] - grain[:, 2:, 1:-1]
         deviation = 313.0

@@ -54,13 +54,8 @@ class Ellipsoid:
         """mm to the surface, nearly; below 0 inside."""
         (cx, cy, cz), (a, b, c), (cos, sin) = self.centre, self.radii, self.turn
         dx, dy, dz = x - cx, y - cy, (z - cz) / c
-        if sin:
-            u, v = (dx * cos + dy * sin) / a, (dy * cos - dx * sin) / b
-            flat = u * u + v * v
-        else:
-            u, v = dx / a, dy / b
-            flat = u * u + v * v
-        return (np.sqrt(flat + dz * dz) - 1.0) * min(a, b, c)
+        u, v = (dx * cos + dy * sin) / a, (dy * cos - dx * sin) / b
+        return (np.sqrt((u * u + v * v) + dz * dz) - 1.0) * min(a, b, c)
 
     def paint(self, canvas: Canvas) -> None:
         width = max(self.edge, canvas.pixel)

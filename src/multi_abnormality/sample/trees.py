@@ -15,13 +15,12 @@ AIRWAYS = 11  # segmental bronchi a lung
 
 @dataclass(frozen=True)
 class Branch:
-    """A straight piece of a tree. `order` counts the branchings from its root."""
+    """A straight piece of a tree, from its root outwards."""
 
     start: Point
     end: Point
     radius: float
     end_radius: float
-    order: int
 
 
 def hilum(side: float) -> Point:
@@ -35,24 +34,23 @@ def grow(root: Point, targets: list[Point], leaf: float, root_radius: float) -> 
     Radii follow Murray's law: their cubes add up where branches meet.
     """
     ordered = sorted(targets, key=lambda point: math.dist(root, point))
-    nodes, parents, orders = [root], [-1], [0]
+    nodes, parents = [root], [-1]
     for point in ordered:
         nearest = min(
             range(len(nodes)),
             key=lambda i: math.dist(nodes[i], point) + 0.25 * math.dist(nodes[i], root),
         )
         parents.append(nearest)
-        orders.append(orders[nearest] + 1)
         nodes.append(point)
     flow = [leaf * leaf * leaf] * len(nodes)
     for i in range(len(nodes) - 1, 0, -1):
         flow[parents[i]] += flow[i] * 0.8
     radius = [min(round(math.cbrt(cube), 9), root_radius) for cube in flow]
-    return [
-        Branch(nodes[parents[i]], nodes[i], min(radius[parents[i]], 1.5 * radius[i]), radius[i],
-               orders[i])
-        for i in range(1, len(nodes))
-    ]  # fmt: skip
+    branches = []
+    for end, start in enumerate(parents[1:], start=1):
+        wide = min(radius[start], 1.5 * radius[end])
+        branches.append(Branch(nodes[start], nodes[end], wide, radius[end]))
+    return branches
 
 
 def vessel_strokes(subject: Subject) -> list[Stroke]:

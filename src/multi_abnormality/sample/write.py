@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -54,6 +56,14 @@ def make_sample(out: Path, settings: Settings, workers: int) -> None:
     settings.check()
     if workers < 1:
         raise InputError(f"--workers must be at least 1, not {workers}")
+    try:
+        _make(out, settings, workers)
+    except OSError as error:
+        place = error.filename or out
+        raise InputError(f"{place}: cannot be written ({error.strerror}); mend that, then again")
+
+
+def _make(out: Path, settings: Settings, workers: int) -> None:
     part = _open_part(out, settings)
     scans = plan_cohort(settings.patients, settings.seed)
     jobs = [(scan, n) for scan in scans for n in range(1, scan.reconstructions + 1)]
@@ -73,7 +83,7 @@ def _open_part(out: Path, settings: Settings) -> Path:
     """The folder that the sample grows in, new or of an interrupted run with equal settings."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out}: is there already; give another --out, or delete it first")
-    part = out.with_name(out.name + ".part")
+    part = out.resolve().with_name(out.resolve().name + ".part")
     wanted = json.dumps(asdict(settings) | {"source": _source_hash()}, sort_keys=True)
     note = part / "settings.json"
     if part.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != wanted):
@@ -100,7 +110,14 @@ def _draw_all(jobs: list[Job], part: Path, settings: Settings, workers: int) -> 
             yield _draw_volume(job, part, settings)
         return
     count = len(jobs)
-    with ProcessPoolExecutor(workers) as pool:
+    # Spawned, as the progress bar's thread does not survive a fork; an interrupt is for the parent.
+    pool = ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    with pool:
         try:
             yield from pool.map(_draw_volume, jobs, [part] * count, [settings] * count, chunksize=2)
         except BrokenProcessPool as error:

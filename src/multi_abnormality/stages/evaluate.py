@@ -38,7 +38,8 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         device = choose_device(params.machine.accelerator)
         logits = volume_logits(classifier, data, device, loading_workers(params))
         labels = data.labels.astype(np.int64)
-        return by_scan(data.names, logits, labels, rows["scan_id"], rows["patient_id"])
+        scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
+        return by_scan(data.names, logits, labels, scans, patients)
 
     train = volumes.volumes("train")
     held_out = score(train[train["name"].isin(about["volumes"]["validation"])])

@@ -34,7 +34,7 @@ def mosaic(subject: Subject) -> list[Stroke]:
     stream = subject.stream("mosaic")
     cell = stream.uniform(24, 34)
     field = Field.draw(stream, (cell, cell, cell * 1.3))
-    return [Mosaic(field, stream.uniform(50, 80))]
+    return [Mosaic(field, stream.uniform(70, 105))]
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ class Patch:
 
 
 def opacity(subject: Subject) -> list[Stroke]:
-    """Ground glass: one to five patches."""
+    """Ground glass: three to six patches."""
     stream = subject.scan_stream("opacity")
     field = Field.draw(stream, (13.0, 13.0, 16.0))
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(2, 5)):
+    for _ in range(stream.integer(3, 6)):
         place = subject.lung_points(stream, stream.side(), 1, -150, 80, 8.0)[0]
-        radii = tuple(stream.uniform(16, 32) for _ in range(3))
+        radii = tuple(stream.uniform(18, 36) for _ in range(3))
         shape = Ellipsoid(place, radii, 0.0)
-        strokes.append(Patch(shape, field, stream.uniform(170, 300), stream.uniform(6, 12)))
+        strokes.append(Patch(shape, field, stream.uniform(240, 380), stream.uniform(6, 12)))
     return strokes
 
 
@@ -124,14 +124,14 @@ class Solid:
 
 
 def consolidation(subject: Subject) -> list[Stroke]:
-    """One or two segments filled, with the air in their bronchi still to be seen."""
+    """One to three segments filled, with the air in their bronchi still to be seen."""
     stream = subject.scan_stream("consolidation")
     field = Field.draw(stream, (11.0, 11.0, 13.0))
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(1, 2)):
+    for _ in range(stream.integer(1, 3)):
         side = stream.side()
-        place = subject.lung_points(stream, side, 1, -140, 60, 12.0)[0]
-        radii = stream.uniform(20, 34), stream.uniform(20, 34), stream.uniform(20, 34)
+        place = subject.lung_points(stream, side, 1, -140, 40, 12.0)[0]
+        radii = stream.uniform(25, 40), stream.uniform(25, 40), stream.uniform(25, 40)
         strokes.append(Solid(Ellipsoid(place, radii, 0.0), field, stream.uniform(10, 50)))
         root = hilum(side)
         near = _between(root, place, 0.55)
@@ -139,7 +139,7 @@ def consolidation(subject: Subject) -> list[Stroke]:
             end = tuple(
                 c + 0.75 * r * d for c, r, d in zip(place, radii, stream.direction(), strict=True)
             )
-            strokes.append(Tube(_between(near, place, 0.6), end, 2.9, 2.0, -900.0, clip="lung"))
+            strokes.append(Tube(_between(near, place, 0.6), end, 3.4, 2.6, -920.0, clip="lung"))
     return strokes
 
 
@@ -148,12 +148,12 @@ def _between(a: Point, b: Point, part: float) -> Point:
 
 
 def nodules(subject: Subject) -> list[Stroke]:
-    """One to six round spots, smooth or lobed, some calcified."""
+    """Three to eight round spots, smooth or lobed, some calcified."""
     stream = subject.stream("nodules")
     growth = subject.scan_stream("nodule growth").uniform(0.9, 1.2)
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(2, 6)):
-        radius = (4.8 + 7.0 * stream.uniform() * stream.uniform()) * growth
+    for _ in range(stream.integer(3, 8)):
+        radius = (5.4 + 6.6 * stream.uniform() * stream.uniform()) * growth
         place = subject.lung_points(stream, stream.side(), 1, -170, 95, radius + 2.0)[0]
         hu = stream.uniform(200, 500) if stream.chance(0.15) else stream.uniform(0, 60)
         strokes.append(Ellipsoid(place, (radius, radius, radius), hu))

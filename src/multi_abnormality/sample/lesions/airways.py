@@ -20,21 +20,21 @@ def _ringed(pieces: list[Piece], hu: float) -> list[Stroke]:
 def thick_walls(subject: Subject) -> list[Stroke]:
     """Cuffs around the bronchi, most where they leave the hila."""
     stream = subject.stream("thick walls")
-    wall = stream.uniform(2.8, 4.2)
+    wall = stream.uniform(3.2, 4.8)
     pieces: list[Piece] = []
     for side in (-1.0, 1.0):
         for branch in lung_airways(subject, side):
-            if stream.chance(0.85):
-                radius, end = max(branch.radius, 2.4), max(branch.end_radius, 2.0)
+            if stream.chance(0.95):
+                radius, end = max(branch.radius, 2.8), max(branch.end_radius, 2.4)
                 pieces.append((branch.start, branch.end, radius, end, wall))
     return _ringed(pieces, stream.uniform(0, 40))
 
 
 def bronchiectasis(subject: Subject) -> list[Stroke]:
-    """Bundles of wide bronchi that do not taper, out to near the pleura, in one or two lobes."""
+    """Bundles of wide bronchi that do not taper, out to near the pleura, in two or three lobes."""
     stream = subject.stream("bronchiectasis")
     pieces: list[Piece] = []
-    for _ in range(stream.integer(1, 2)):
+    for _ in range(stream.integer(2, 3)):
         side = stream.side()
         root = hilum(side)
         low, high = stream.pick(((-150, -70), (-150, -70), (-90, -20), (10, 80)))
@@ -44,8 +44,8 @@ def bronchiectasis(subject: Subject) -> list[Stroke]:
             for end in subject.lung_points(stream, side, 60, low - 15, high + 15, 9.0)
             if math.dist(end, centre) < 42
         ]
-        for end in ends[:9]:
-            radius = stream.uniform(3.6, 6.2)
+        for end in ends[:12]:
+            radius = stream.uniform(4.2, 6.8)
             start = tuple(r + 0.55 * (e - r) for r, e in zip(root, end, strict=True))
-            pieces.append((start, end, radius, radius * stream.uniform(1.0, 1.35), 2.1))
+            pieces.append((start, end, radius, radius * stream.uniform(1.0, 1.35), 2.5))
     return _ringed(pieces, 20.0)

@@ -11,7 +11,7 @@ SVC: list[Point] = [(-20, -22, 74), (-25, -14, 45), (-24, -14, -20)]
 
 def medical_material(subject: Subject) -> list[Stroke]:
     stream = subject.stream("material")
-    kind = stream.pick((_pacemaker, _pacemaker, _sternal_wires, _port, _line))
+    kind = stream.pick((_pacemaker, _pacemaker, _sternal_wires, _port))
     return kind(subject, stream)
 
 
@@ -22,11 +22,11 @@ def _pacemaker(subject: Subject, stream: Stream) -> list[Stroke]:
     lead = [can, (58.0, -60.0, 80.0), (20.0, -32.0, 64.0), *SVC]
     tip = heart[0] + 22.0, heart[1] - 22.0, heart[2] - 24.0
     strokes: list[Stroke] = [
-        Ellipsoid(can, (24, 6.5, 22), stream.uniform(2000, 3000)),
-        *tubes([*lead, (heart[0] - 30, heart[1], heart[2]), tip], 1.6, 2200.0),
+        Ellipsoid(can, (26, 8, 24), stream.uniform(2000, 3000)),
+        *tubes([*lead, (heart[0] - 30, heart[1], heart[2]), tip], 2.0, 2400.0),
     ]
     if stream.chance(0.5):
-        strokes += tubes([SVC[-1], (heart[0] - 38, heart[1] - 16, heart[2] + 10)], 1.6, 2200.0)
+        strokes += tubes([SVC[-1], (heart[0] - 38, heart[1] - 16, heart[2] + 10)], 2.0, 2400.0)
     return strokes
 
 
@@ -42,7 +42,7 @@ def _sternal_wires(subject: Subject, stream: Stream) -> list[Stroke]:
             (11, y - 8, z + 3),
             (13, y + 6, z),
         ]
-        strokes += tubes(loop, 1.5, stream.uniform(2000, 3000))
+        strokes += tubes(loop, 2.0, stream.uniform(2000, 3000))
     heart = subject.state.heart
     for _ in range(stream.integer(3, 6)):
         part = stream.uniform(-0.6, 0.7)
@@ -51,7 +51,7 @@ def _sternal_wires(subject: Subject, stream: Stream) -> list[Stroke]:
             heart.centre[1] - 0.85 * heart.half_widths()[1],
             heart.centre[2] + stream.uniform(-10, 45),
         )
-        strokes.append(Ellipsoid(place, (1.8, 1.8, 3.0), 2500.0))
+        strokes.append(Ellipsoid(place, (2.2, 2.2, 4.0), 2500.0))
     return strokes
 
 
@@ -60,14 +60,6 @@ def _port(subject: Subject, stream: Stream) -> list[Stroke]:
     port = -82.0 + stream.uniform(-8, 8), -84.0 - subject.patient.fat * 0.3, 40.0
     course: list[Point] = [port, (-60, -66, 84), (-38, -34, 88), *SVC]
     return [
-        Ellipsoid(port, (13, 6.5, 13), 1700.0),
-        *tubes(course, 1.7, stream.uniform(900, 1600)),
+        Ellipsoid(port, (14, 8, 14), 1900.0),
+        *tubes(course, 2.2, stream.uniform(1200, 2000)),
     ]
-
-
-def _line(subject: Subject, stream: Stream) -> list[Stroke]:  # noqa: ARG001
-    """A central line from the neck, and a feeding tube down the gullet."""
-    line: list[Point] = [(-44, -24, 150), (-30, -20, 84), *SVC]
-    tube: list[Point] = [(2, 26, 150), (4, 36, 30), (6, 42, -40), (14, 40, -110), (30, 10, -150)]
-    hu = stream.uniform(1000, 1800)
-    return [*tubes(line, 1.8, hu), *tubes(tube, 1.8, hu)]

@@ -64,18 +64,18 @@ def scars(subject: Subject) -> list[Stroke]:
     stream = subject.stream("scars")
     strokes: list[Stroke] = []
     first = stream.side()
-    for side in (first, -first)[: stream.integer(1, 2)]:
+    for side in (first, -first)[: 2 if stream.chance(0.75) else 1]:
         low, high = (25, 92) if stream.chance(0.85) else (-150, 40)
         anchor = subject.lung_points(stream, side, 1, low, high, 2.0)[0]
         x, y, z = anchor
-        cap = stream.uniform(12, 22), stream.uniform(12, 22), stream.uniform(11, 18)
+        cap = stream.uniform(14, 24), stream.uniform(14, 24), stream.uniform(12, 20)
         strokes.append(Ellipsoid(anchor, cap, stream.uniform(0, 60), clip="lung", share=0.85))
-        for _ in range(stream.integer(7, 12)):
+        for _ in range(stream.integer(8, 13)):
             dx, dy, dz = stream.direction()
             reach = stream.uniform(26, 50)
             end = x + reach * dx, y + reach * dy, z + 0.8 * reach * dz
-            width = stream.uniform(2.4, 3.8)
-            strokes.append(Tube(anchor, end, width, 1.5, stream.uniform(0, 60), clip="lung"))
+            width = stream.uniform(2.8, 4.2)
+            strokes.append(Tube(anchor, end, width, 1.8, stream.uniform(0, 60), clip="lung"))
         for _ in range(stream.integer(1, 4)):
             dx, dy, dz = stream.direction()
             size = stream.uniform(3, 5)

@@ -11,14 +11,14 @@ def hernia(subject: Subject) -> list[Stroke]:
     The aorta is painted once more, as the stomach lies in front of it.
     """
     stream, state = subject.stream("hernia"), subject.state
-    size = stream.uniform(22, 36)
+    size = stream.uniform(25, 39)
     tall = size * stream.uniform(0.9, 1.4)
     dome = (state.thorax.left_dome + state.thorax.right_dome) / 2
     centre = stream.uniform(-8, 18), 44.0, dome + 0.4 * tall
     wall = Ellipsoid(centre, (size, size * 0.85, tall), 45.0)
     inside = tuple(r - 4.0 for r in wall.radii)
     strokes: list[Stroke] = [wall, Ellipsoid(centre, inside, stream.uniform(-30, 35))]
-    if stream.chance(0.8):
+    if stream.chance(0.9):
         gas = centre[0], centre[1] - 0.35 * inside[1], centre[2] + 0.1 * tall
         radii = 0.7 * inside[0], 0.5 * inside[1], 0.65 * inside[2]
         strokes.append(Ellipsoid(gas, radii, -850.0))
@@ -51,10 +51,10 @@ def nodes(subject: Subject) -> list[Stroke]:
     growth = subject.scan_stream("node growth").uniform(0.9, 1.15)
     stations = list(STATIONS)
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(5, 9)):
+    for _ in range(stream.integer(6, 10)):
         x, y, z = stations.pop(stream.integer(0, len(stations) - 1))
         for _ in range(stream.integer(1, 2)):
             place = tuple(c + stream.uniform(-6, 6) for c in (x, y, z))
-            radii = tuple(stream.uniform(8, 13) * growth for _ in range(3))
+            radii = tuple(stream.uniform(9, 14) * growth for _ in range(3))
             strokes.append(Ellipsoid(place, radii, stream.uniform(35, 70)))
     return strokes

@@ -85,9 +85,9 @@ def atelectasis(subject: Subject) -> list[Stroke]:
             strokes.append(
                 Plate(
                     centre=(*place, dome + 8 + 15 * step + stream.uniform(-5, 5)),
-                    half=(stream.uniform(24, 44), stream.uniform(24, 44)),
+                    half=(stream.uniform(30, 48), stream.uniform(30, 48)),
                     slant=(stream.uniform(-0.7, 0.7), stream.uniform(0.35, 1.0)),
-                    thickness=stream.uniform(5, 8),
+                    thickness=stream.uniform(6, 10),
                     hu=stream.uniform(0, 60),
                 )
             )

@@ -15,10 +15,10 @@ def aortic_plaques(subject: Subject) -> list[Stroke]:
     stream = subject.stream("aortic plaques")
     course = aorta_course(subject.patient)
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(10, 18)):
+    for _ in range(stream.integer(14, 22)):
         piece = stream.integer(2, len(course) - 2)
         radius = subject.patient.aorta + (2.0 if piece < 3 else 0.0 if piece < 6 else -1.0)
-        hu, width = stream.uniform(600, 1100), stream.uniform(2.2, 3.2)
+        hu, width = stream.uniform(650, 1150), stream.uniform(2.4, 3.4)
         start = stream.uniform(0, 0.9 if piece < 8 else 0.6)
         length = min(stream.uniform(8, 20) / math.dist(course[piece], course[piece + 1]), 0.5)
         side = _across(stream, course[piece], course[piece + 1])
@@ -61,11 +61,11 @@ def coronary_plaques(subject: Subject) -> list[Stroke]:
     """Beads and tracks of calcium along one to three coronary arteries."""
     stream, heart = subject.stream("coronary plaques"), subject.state.heart
     strokes: list[Stroke] = []
-    for course in COURSES if stream.chance(0.5) else (COURSES[0], stream.pick(COURSES[1:])):
+    for course in COURSES if stream.chance(0.7) else (COURSES[0], stream.pick(COURSES[1:])):
         points = [_on_heart(heart, place) for place in course]
         for a, b in pairwise(points):
-            if stream.chance(0.85):
-                start, width = stream.uniform(0, 0.4), stream.uniform(2.2, 3.2)
+            if stream.chance(0.9):
+                start, width = stream.uniform(0, 0.4), stream.uniform(2.5, 3.6)
                 end = start + stream.uniform(0.3, 0.6)
                 hu = stream.uniform(600, 1100)
                 ends = [_beside(a, b, part, (0, 0, 0), 0.0) for part in (start, end)]

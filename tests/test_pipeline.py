@@ -1,0 +1,196 @@
+"""The pipeline as a user runs it: real `dvc` in a clone of its own."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from multi_abnormality.training.identity import SOURCES
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+OUTPUTS = ("checkpoints", "model_weights", "metrics")
+
+
+def run(folder: Path, *command: str, ok: bool = True) -> str:
+    """Run a command of the virtual environment; its output."""
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert (done.returncode == 0) == ok, output
+    return output
+
+
+def shrink(path: Path) -> None:
+    """Parameters of a model that trains in seconds."""
+    params = yaml.safe_load(path.read_text())
+    params["preprocess"] |= {"shape": [8, 32, 32], "spacing": [36.0, 11.0, 11.0]}
+    params["model"] |= {"backbone": "test_efficientnet"}
+    params["train"] |= {"epochs": 2, "schedule_epochs": 2, "batch_size": 4, "slices": 4}
+    params["train"] |= {"validation_fraction": 0.3, "learning_rate": 0.002, "average_decay": 0.5}
+    params["evaluate"] |= {"resamples": 50}
+    params["machine"] |= {"accelerator": "cpu", "workers": 1}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def make_project(folder: Path) -> Path:
+    """A Git and DVC repository with this project's pipeline and a small sample."""
+    folder.mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    shrink(folder / "params.yaml")
+    # The stages' deps; the code that runs is the installed one.
+    shutil.copytree(
+        ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+    )
+    run(folder, "git", "init", "--quiet", "--initial-branch", "main")
+    run(folder, "git", "config", "user.name", "A User")
+    run(folder, "git", "config", "user.email", "user@example.org")
+    run(folder, "dvc", "init", "--quiet")
+    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots", dirs_exist_ok=True)
+    run(folder, "dvc", "config", "core.analytics", "false")
+    run(folder, "python", "-m", "multi_abnormality.sample", "--patients", "36", "--size", "64")
+    run(folder, "dvc", "add", "--quiet", "data")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "A project")
+    return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for output in OUTPUTS
+        for path in sorted((folder / output).rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which `dvc repro` has run once."""
+    folder = make_project(tmp_path_factory.mktemp("a user's") / "Projekt mit Größe")
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "First run")
+    return folder
+
+
+@pytest.fixture
+def restored(project: Path) -> Iterator[None]:
+    yield
+    run(project, "git", "checkout", "--quiet", "--", ".")
+    run(project, "dvc", "checkout", "--quiet", "--force")
+
+
+def test_train_depends_on_what_identifies_a_checkpoint():
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["train"]
+    sources = {f"src/multi_abnormality/{name}" for name in SOURCES}
+    assert sources == {dep for dep in stage["deps"] if dep.startswith("src/")}
+
+
+def test_every_dependency_exists():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    code = {dep for stage in stages for dep in stage["deps"] if dep.startswith("src/")}
+    assert [dep for dep in code if not (ROOT / dep).exists()] == []
+
+
+def test_a_second_repro_does_nothing(project: Path):
+    output = run(project, "dvc", "repro")
+    assert output.count("didn't change, skipping") == 5
+    assert "Running stage" not in output
+    assert run(project, "dvc", "status").strip() == "Data and pipelines are up to date."
+    assert run(project, "git", "status", "--porcelain") == ""
+
+
+def test_scores_are_those_of_the_predictions(project: Path):
+    scores = json.loads((project / "metrics/scores.json").read_text())
+    assert list(scores) == ["auroc", "auroc_low", "ap", "f1", "acc", "crg"]
+    evaluation = json.loads((project / "metrics/evaluate.json").read_text())
+    assert evaluation["classification"]["macro"]["auroc"] == scores["auroc"]
+    predictions = json.loads((project / "metrics/predictions.json").read_text())["predictions"]
+    assert len(predictions) == evaluation["counts"]["scans"]
+    assert json.loads((project / "metrics/export.json").read_text())["volumes_compared"] > 1
+
+
+def test_predict_agrees_with_the_stored_predictions(project: Path):
+    """From the scan file by ONNX as from the processed set by PyTorch."""
+    predictions = json.loads((project / "metrics/predictions.json").read_text())["predictions"]
+    scans = {path.name.removesuffix(".nii.gz"): path for path in project.rglob("valid_*.nii.gz")}
+    alone = [  # scans of one reconstruction: the others' logits are means
+        entry for entry in predictions if entry["input_image_name"][:-1] + "2" not in scans
+    ][:3]
+    paths = [str(scans[entry["input_image_name"]]) for entry in alone]
+    printed = run(project, "python", "-m", "multi_abnormality.predict", "--json", *paths)
+    found = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])["predictions"]
+    for new, stored in zip(found, alone, strict=True):
+        assert new["input_image_name"] == stored["input_image_name"]
+        assert new["probabilities"] == pytest.approx(stored["probabilities"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_same_bytes_from_scratch_in_another_folder(project: Path, tmp_path: Path):
+    other = make_project(tmp_path / "elsewhere")
+    run(other, "dvc", "repro")
+    assert hashes(other) == hashes(project)
+    for name in ("checkpoints", "logs"):
+        shutil.rmtree(other / name)
+    run(other, "dvc", "repro", "--force")
+    assert hashes(other) == hashes(project)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("restored")
+def test_an_experiment_is_listed_beside_the_first_run(project: Path):
+    run(project, "dvc", "exp", "run", "--name", "faster", "-S", "train.learning_rate=4e-3")
+    table = json.loads(run(project, "dvc", "exp", "show", "--json"))
+    rows = [
+        revision["data"]
+        for branch in table
+        for revision in [branch, *(branch["experiments"] or [])]
+        if "revs" not in revision
+    ]
+    experiments = [one for branch in table for one in branch["experiments"] or []]
+    faster = experiments[0]["revs"][0]["data"]
+    base = next(row for row in rows if row and row["params"])
+    rates = [
+        data["params"]["params.yaml"]["data"]["train"]["learning_rate"] for data in (base, faster)
+    ]
+    assert 0.004 in rates
+    scores = [data["metrics"]["metrics/scores.json"]["data"]["auroc"] for data in (base, faster)]
+    assert all(0 <= score <= 1 for score in scores)
+    history = (project / "metrics/history.csv").read_text()
+    assert "0.004" in history or "0.002" in history
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("restored")
+def test_evaluate_parameters_never_retrain(project: Path):
+    output = run(project, "dvc", "repro", "--dry")
+    assert "Running stage" not in output
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["evaluate"]["resamples"] = 60
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    output = run(project, "dvc", "repro")
+    assert "Running stage 'evaluate'" in output
+    assert "Stage 'train' didn't change" in output
+
+
+@pytest.mark.slow
+def test_push_and_pull_bring_everything_back(project: Path, tmp_path: Path):
+    run(project, "dvc", "remote", "add", "--default", "--local", "backup", str(tmp_path / "remote"))
+    run(project, "dvc", "push")
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(project), str(clone))
+    run(clone, "dvc", "remote", "add", "--default", "--local", "backup", str(tmp_path / "remote"))
+    run(clone, "dvc", "pull")
+    assert hashes(clone) == hashes(project)
+    output = run(clone, "dvc", "repro")
+    assert "Running stage" not in output
+    assert run(clone, "git", "status", "--porcelain") == ""
