@@ -1,13 +1,14 @@
 """params.yaml as types: one frozen model a section, unknown keys refused, all faults at once."""
 
 import difflib
+import math
 import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from multi_abnormality.errors import InputError, raise_faults
 
@@ -30,13 +31,14 @@ class Preprocess(Section):
     shape: tuple[Count, Count, Count]  # voxels
     hu_codes: tuple[tuple[int, int], ...] = Field(min_length=2)  # (HU, 8-bit code) knots
 
-    @model_validator(mode="after")
-    def knots_rise(self) -> "Preprocess":
-        hu, codes = zip(*self.hu_codes, strict=True)
-        rising = all(a < b for knots in (hu, codes) for a, b in pairwise(knots))
+    @field_validator("hu_codes")
+    @classmethod
+    def rise(cls, knots: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        hu, codes = zip(*knots, strict=True)
+        rising = all(a < b for column in (hu, codes) for a, b in pairwise(column))
         if not rising or codes[0] != 0 or codes[-1] != 255:
-            raise ValueError("hu_codes must rise in both columns, its codes from 0 to 255")
-        return self
+            raise ValueError("must rise in both columns, its codes from 0 to 255")
+        return knots
 
 
 class Model(Section):
@@ -64,11 +66,12 @@ class Train(Section):
     save_every_n_epochs: Count
     deterministic: bool
 
-    @model_validator(mode="after")
-    def warmup_fits(self) -> "Train":
-        if self.warmup_epochs >= self.schedule_epochs:
-            raise ValueError("warmup_epochs must be below schedule_epochs")
-        return self
+    @field_validator("warmup_epochs")
+    @classmethod
+    def fits_schedule(cls, warmup: float, known: ValidationInfo) -> float:
+        if warmup >= known.data.get("schedule_epochs", math.inf):
+            raise ValueError("must be below train.schedule_epochs")
+        return warmup
 
 
 class Evaluate(Section):
@@ -141,7 +144,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(_tuples(content))
     except ValidationError as error:
-        raise_faults([_describe(fault) for fault in error.errors()], f"{path}: wrong parameters")
+        raise_faults(_describe(error), f"{path}: wrong parameters")
         raise
 
 
@@ -159,20 +162,38 @@ def _tuples(value: object) -> object:
     return value
 
 
-def _describe(fault: dict) -> str:
-    place = [part for part in fault["loc"] if not str(part).startswith(("literal[", "tuple"))]
-    key = ".".join(str(part) for part in place) or "params"
-    if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest(fault['loc'])}"
-    if fault["type"] == "missing":
-        return f"{key}: is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]}, not {fault['input']!r}"
+def _describe(error: ValidationError) -> list[str]:
+    """A line a wrong key, with what would be allowed."""
+    allowed: dict[str, list[str]] = {}
+    given: dict[str, object] = {}
+    faults = []
+    for fault in error.errors():
+        key, section = _locate(fault["loc"])
+        if fault["type"] == "missing":
+            faults.append(f"{key}: is missing")
+        elif fault["type"] == "extra_forbidden":
+            faults.append(f"{key}: unknown key; {_nearest(str(fault['loc'][-1]), section)}")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            allowed.setdefault(key, []).append(message.replace("Input should", "must"))
+            given[key] = fault["input"]
+    wrong = [f"{key}: {' or '.join(what)}, not {given[key]!r}" for key, what in allowed.items()]
+    return sorted(faults + wrong)
 
 
-def _nearest(location: tuple) -> str:
-    section = Params
-    for part in location[:-1]:
-        section = section.model_fields[part].annotation
-    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(section.model_fields)}"
+def _locate(location: tuple[int | str, ...]) -> tuple[str, type[Section]]:
+    """The key as the file has it, without pydantic's names of types, and the section it is in."""
+    section, parts = Params, [str(location[0])]
+    for part in location[1:]:
+        field = section.model_fields.get(parts[-1])
+        if field and isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            section = field.annotation
+            parts.append(str(part))
+        elif isinstance(part, int):
+            parts.append(str(part))
+    return ".".join(parts), section
+
+
+def _nearest(name: str, section: type[Section]) -> str:
+    close = difflib.get_close_matches(name, section.model_fields, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(section.model_fields)}"

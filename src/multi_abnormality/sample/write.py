@@ -60,7 +60,9 @@ def make_sample(out: Path, settings: Settings, workers: int) -> None:
         _make(out, settings, workers)
     except OSError as error:
         place = error.filename or out
-        raise InputError(f"{place}: cannot be written ({error.strerror}); mend that, then again")
+        raise InputError(
+            f"{place}: cannot be written ({error.strerror}); mend that, then again"
+        ) from error
 
 
 def _make(out: Path, settings: Settings, workers: int) -> None:

@@ -1,0 +1,81 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from multi_abnormality.errors import InputError
+from multi_abnormality.params import load_params
+
+DEFAULT = Path(__file__).parent.parent / "params.yaml"
+
+
+def edited(folder: Path, *changes: tuple[str, str]) -> Path:
+    text = DEFAULT.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = folder / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+def line(key: str) -> str:
+    """The default's line of a key, without its indentation and comment."""
+    lines = [text.partition("#")[0].strip() for text in DEFAULT.read_text().splitlines()]
+    return next(text for text in lines if text.startswith(f"{key}:"))
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path):
+    changes = (line("learning_rate"), "learning_rate: 1e-4"), (line("tolerance"), "tolerance: 2E-5")
+    params = load_params(edited(tmp_path, *changes))
+    assert params.train.learning_rate == 1e-4
+    assert params.export.tolerance == 2e-5
+
+
+def test_on_is_a_word_as_in_yaml_1_2(tmp_path: Path):
+    with pytest.raises(InputError, match=r"machine\.accelerator: .*'auto'.* not 'on'"):
+        load_params(edited(tmp_path, (line("accelerator"), "accelerator: on")))
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path):
+    path = edited(
+        tmp_path,
+        (line("dropout"), "dropuot: 0.2"),
+        (line("batch_size"), "batch_size: many"),
+        (line("tolerance"), "tolerance: -1"),
+        (line("pretrained"), "pretrained: 3"),
+        ("[-200, 80]", "[-2000, 80]"),
+        (line("workers"), "workers: -1"),
+    )
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    message = str(caught.value)
+    assert str(path) in message
+    for fault in (
+        "model.dropuot: unknown key; did you mean dropout?",
+        "model.dropout: is missing",
+        "train.batch_size: must be a valid integer, not 'many'",
+        "export.tolerance: must be greater than 0, not -1",
+        "model.pretrained: must be a valid boolean or must be a valid string, not 3",
+        "preprocess.hu_codes: must rise",
+        "machine.workers: must be greater than or equal to 0 or must be 'auto', not -1",
+    ):
+        assert fault in message, message
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "preprocess: [", "seed: 0"])
+def test_a_file_that_is_no_parameters(text: str, tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"params\.yaml"):
+        load_params(path)
+
+
+def test_a_stage_says_so_without_a_traceback(tmp_path: Path):
+    edited(tmp_path, (line("epochs"), "epochs: 0"))
+    command = [sys.executable, "-m", "multi_abnormality.stages.preprocess"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "train.epochs: must be greater than 0, not 0" in done.stderr
+    assert "Traceback" not in done.stderr
