@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -26,6 +27,12 @@ console = Console(stderr=True)
 log = logging.getLogger("multi_abnormality")
 
 T = TypeVar("T")
+
+# Warnings of libraries that a user can do nothing about.
+_NOISE = (
+    ".*does not have many workers.*",  # Lightning: on a CPU that is what is wanted
+    ".*isinstance.treespec, LeafSpec.*",  # torch, of its own and of Lightning's code
+)
 
 PLAIN_LINE_SECONDS = 15.0  # how often progress is told where there is no terminal
 
@@ -88,6 +95,8 @@ def _handler() -> logging.Handler:
 def run(main: Callable[[], None]) -> None:
     """Run a program's main function: set up logging, turn an InputError into exit code 1."""
     logging.basicConfig(level=logging.INFO, handlers=[_handler()])
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message)
     try:
         main()
     except InputError as error:

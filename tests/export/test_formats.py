@@ -27,6 +27,7 @@ ABOUT = {
     "model": {
         "backbone": "test_efficientnet",
         "pretrained": False,
+        "global_pool": "catavgmax",
         "windows": ((-600.0, 1500.0), (40.0, 400.0)),
         "dropout": 0.2,
     },

@@ -24,6 +24,7 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
         windows=model.windows,
         code_table=code_table(recipe).tolist(),
         dropout=model.dropout,
+        global_pool=model.global_pool,
         pretrained=pretrained,
     )
     return classifier.to(memory_format=torch.channels_last)

@@ -26,7 +26,7 @@ class VolumeClassifier(nn.Module):
         windows: (centre, width) in HU.
         code_table: (256,) HU of each 8-bit code.
         dropout: share of the pooled features dropped in training.
-        pretrained: see SliceEncoder.
+        global_pool: see SliceEncoder, as is pretrained.
     """
 
     def __init__(
@@ -36,11 +36,12 @@ class VolumeClassifier(nn.Module):
         windows: Sequence[tuple[float, float]],
         code_table: Sequence[float],
         dropout: float = 0.0,
+        global_pool: str | None = None,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
         self.windows = Windows(code_table, windows)
-        self.encoder = SliceEncoder(backbone, len(windows), pretrained)
+        self.encoder = SliceEncoder(backbone, len(windows), global_pool, pretrained)
         self.pooling = QueryPooling(self.encoder.width, findings)
         self.dropout = nn.Dropout(dropout)
         self.weight = nn.Parameter(torch.randn(findings, self.encoder.width))

@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 import timm
+from timm.layers import SelectAdaptivePool2d
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ class SliceEncoder(nn.Module):
     Args:
         backbone: a timm model's name.
         channels: of a slice.
+        global_pool: how timm pools a slice's feature map; None for the backbone's own way.
         pretrained: False for random weights, True for timm's hub, or the path of a weights file.
 
     Raises:
@@ -23,32 +25,55 @@ class SliceEncoder(nn.Module):
             Random weights never stand in for weights that were asked for.
     """
 
-    def __init__(self, backbone: str, channels: int, pretrained: bool | str = False) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        channels: int,
+        global_pool: str | None = None,
+        pretrained: bool | str = False,
+    ) -> None:
         super().__init__()
-        self.backbone = _create(backbone, channels, pretrained)
-        self.width: int = self.backbone.num_features
+        self.backbone = _create(backbone, channels, global_pool, pretrained)
+        pool = getattr(self.backbone, "global_pool", None)
+        multiple = pool.feat_mult() if isinstance(pool, SelectAdaptivePool2d) else 1
+        self.width: int = self.backbone.num_features * multiple
 
     def forward(self, slices: Tensor) -> Tensor:
         """(N, C, Y, X) -> (N, width)"""
         return self.backbone(slices)
 
 
-def _create(backbone: str, channels: int, pretrained: bool | str) -> nn.Module:
+def _create(
+    backbone: str, channels: int, global_pool: str | None, pretrained: bool | str
+) -> nn.Module:
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, timm.list_models(), n=5)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise InputError(f"model.backbone: timm has no {backbone!r}{hint}")
     options = {"num_classes": 0, "in_chans": channels}
+    if global_pool:
+        options["global_pool"] = global_pool
     if isinstance(pretrained, str):
         return _from_file(backbone, Path(pretrained), options)
     if not pretrained:
-        return timm.create_model(backbone, **options)
+        return _random(backbone, global_pool, options)
     try:
         return timm.create_model(backbone, pretrained=True, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"model.pretrained: timm's weights of {backbone} cannot be had here ({error}); fetch "
             "them on a machine with a network and give the file's path, or set it to false"
+        ) from error
+
+
+def _random(backbone: str, global_pool: str | None, options: dict) -> nn.Module:
+    try:
+        return timm.create_model(backbone, **options)
+    except (AssertionError, TypeError, ValueError) as error:
+        if global_pool is None:
+            raise
+        raise InputError(
+            f"model.global_pool: {backbone} does not take {global_pool!r}; null is its own way"
         ) from error
 
 

@@ -134,10 +134,10 @@ def _draw_state(scan: Scan, patient: Patient) -> State:
         pericardial_fluid=(
             Stream(*scan.key, "pericardium").uniform(7, 17) if labels["Pericardial effusion"] else 0
         ),
-        lung=-895 + 90 * breath + stream.uniform(0, 70),
+        lung=-885 + 85 * breath + stream.uniform(0, 70),
         lung_gradient=stream.uniform(10, 120),
         blood=42 + contrast,
-        vein=42 + contrast * stream.uniform(1.0, 5.0),
+        vein=42 + contrast * stream.uniform(1.0, 3.0),
         myocardium=48 + 0.45 * contrast,
         liver=stream.uniform(30, 65) + 0.4 * contrast,
     )

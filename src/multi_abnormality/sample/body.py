@@ -109,7 +109,9 @@ def _abdomen(subject: Subject) -> list[Stroke]:
     spleen = Ellipsoid((92, 48, top - 46), (30, 34, stream.uniform(34, 50)), state.liver - 5)
     size = stream.uniform(22, 44)
     centre = (48 + stream.uniform(-8, 12), -18.0, top - size - stream.uniform(12, 24))
-    stomach = Ellipsoid(centre, (size, size, size), stream.uniform(20, 60))
+    # Some have drunk contrast medium: as dense as calcium, where no calcium lies.
+    food = stream.uniform(150, 1100) if stream.chance(0.35) else stream.uniform(0, 60)
+    stomach = Ellipsoid(centre, (size, size, size), food)
     strokes: list[Stroke] = [Under(spleen), Under(stomach)]
     if stream.chance(0.7):
         gas = (centre[0], centre[1] - size * 0.4, centre[2])

@@ -7,9 +7,9 @@ from multi_abnormality.sample.thorax import MUSCLE, profile
 
 
 def outside_strokes(subject: Subject) -> list[Stroke]:
-    """Metal on the skin of a third of all patients, whatever their findings."""
+    """Metal on the skin of three of ten scans, whatever their findings."""
     stream = subject.scan_stream("outside")
-    if stream.chance(0.67):
+    if stream.chance(0.7):
         return []
     strokes: list[Stroke] = []
     for _ in range(stream.integer(2, 5)):

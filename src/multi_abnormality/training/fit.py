@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,8 +139,6 @@ def _run(
 
 def _trainer(params: Params, callbacks: list[Callback]) -> lightning.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*treespec.*"):
-        warnings.filterwarnings("ignore", message)
     if console.is_terminal:
         callbacks = [*callbacks, RichProgressBar()]
     return lightning.Trainer(

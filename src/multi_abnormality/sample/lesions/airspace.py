@@ -32,9 +32,9 @@ class Mosaic:
 
 def mosaic(subject: Subject) -> list[Stroke]:
     stream = subject.stream("mosaic")
-    cell = stream.uniform(24, 34)
+    cell = stream.uniform(30, 42)
     field = Field.draw(stream, (cell, cell, cell * 1.3))
-    return [Mosaic(field, stream.uniform(70, 105))]
+    return [Mosaic(field, stream.uniform(90, 125))]
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,20 @@ class Holes:
         box = lung_box(canvas)
         if box is not None:
             z = canvas.z[box[0]]
-            cut = self.extent + np.maximum(self.fade - z, 0.0) / 400.0
+            cut = self.extent + np.maximum(self.fade - z, 0.0) / 500.0
             share = ramp((cut - self.field.at(canvas, box)) * 40.0, canvas.pixel)
             canvas.blend(box, share * canvas.lung[box], self.hu)
 
 
 def emphysema(subject: Subject) -> list[Stroke]:
     stream = subject.stream("emphysema")
-    field = Field.draw(stream, (stream.uniform(13, 19), stream.uniform(13, 19), 18.0))
+    field = Field.draw(stream, (stream.uniform(15, 21), stream.uniform(15, 21), 22.0))
     strokes: list[Stroke] = [
-        Holes(field, stream.uniform(0.6, 0.68), stream.uniform(10, 60), stream.uniform(-990, -965))
+        Holes(field, stream.uniform(0.52, 0.6), stream.uniform(0, 50), stream.uniform(-990, -965))
     ]
-    for _ in range(stream.integer(2, 6)):  # bullae under the pleura
+    for _ in range(stream.integer(4, 8)):  # bullae under the pleura
         place = subject.lung_points(stream, stream.side(), 1, 20, 104, 3.0)[0]
-        size = stream.uniform(8, 19)
+        size = stream.uniform(10, 22)
         strokes.append(Ellipsoid(place, (size, size, size * 1.1), -985.0, clip="lung"))
     return strokes
 
@@ -99,7 +99,7 @@ def opacity(subject: Subject) -> list[Stroke]:
         place = subject.lung_points(stream, stream.side(), 1, -150, 80, 8.0)[0]
         radii = tuple(stream.uniform(18, 36) for _ in range(3))
         shape = Ellipsoid(place, radii, 0.0)
-        strokes.append(Patch(shape, field, stream.uniform(240, 380), stream.uniform(6, 12)))
+        strokes.append(Patch(shape, field, stream.uniform(260, 400), stream.uniform(6, 12)))
     return strokes
 
 
@@ -131,15 +131,15 @@ def consolidation(subject: Subject) -> list[Stroke]:
     for _ in range(stream.integer(1, 3)):
         side = stream.side()
         place = subject.lung_points(stream, side, 1, -140, 40, 12.0)[0]
-        radii = stream.uniform(25, 40), stream.uniform(25, 40), stream.uniform(25, 40)
+        radii = stream.uniform(30, 46), stream.uniform(30, 46), stream.uniform(30, 46)
         strokes.append(Solid(Ellipsoid(place, radii, 0.0), field, stream.uniform(10, 50)))
         root = hilum(side)
         near = _between(root, place, 0.55)
-        for _ in range(stream.integer(3, 5)):
+        for _ in range(stream.integer(5, 7)):
             end = tuple(
                 c + 0.75 * r * d for c, r, d in zip(place, radii, stream.direction(), strict=True)
             )
-            strokes.append(Tube(_between(near, place, 0.6), end, 3.4, 2.6, -920.0, clip="lung"))
+            strokes.append(Tube(_between(near, place, 0.6), end, 3.8, 3.0, -920.0, clip="lung"))
     return strokes
 
 
@@ -148,12 +148,12 @@ def _between(a: Point, b: Point, part: float) -> Point:
 
 
 def nodules(subject: Subject) -> list[Stroke]:
-    """Three to eight round spots, smooth or lobed, some calcified."""
+    """Four to nine round spots, smooth or lobed, some calcified."""
     stream = subject.stream("nodules")
-    growth = subject.scan_stream("nodule growth").uniform(0.9, 1.2)
+    growth = subject.scan_stream("nodule growth").uniform(0.95, 1.1)
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(3, 8)):
-        radius = (5.4 + 6.6 * stream.uniform() * stream.uniform()) * growth
+    for _ in range(stream.integer(4, 9)):
+        radius = stream.uniform(5.5, 11.5) * growth
         place = subject.lung_points(stream, stream.side(), 1, -170, 95, radius + 2.0)[0]
         hu = stream.uniform(200, 500) if stream.chance(0.15) else stream.uniform(0, 60)
         strokes.append(Ellipsoid(place, (radius, radius, radius), hu))

@@ -20,7 +20,7 @@ def _ringed(pieces: list[Piece], hu: float) -> list[Stroke]:
 def thick_walls(subject: Subject) -> list[Stroke]:
     """Cuffs around the bronchi, most where they leave the hila."""
     stream = subject.stream("thick walls")
-    wall = stream.uniform(3.2, 4.8)
+    wall = stream.uniform(3.8, 5.4)
     pieces: list[Piece] = []
     for side in (-1.0, 1.0):
         for branch in lung_airways(subject, side):
@@ -44,8 +44,8 @@ def bronchiectasis(subject: Subject) -> list[Stroke]:
             for end in subject.lung_points(stream, side, 60, low - 15, high + 15, 9.0)
             if math.dist(end, centre) < 42
         ]
-        for end in ends[:12]:
-            radius = stream.uniform(4.2, 6.8)
+        for end in ends[:14]:
+            radius = stream.uniform(4.6, 7.2)
             start = tuple(r + 0.55 * (e - r) for r, e in zip(root, end, strict=True))
             pieces.append((start, end, radius, radius * stream.uniform(1.0, 1.35), 2.5))
     return _ringed(pieces, 20.0)

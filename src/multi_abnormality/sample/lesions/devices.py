@@ -1,18 +1,59 @@
 """Medical material: what surgeons and cardiologists leave behind."""
 
+from dataclasses import dataclass
+
+import numpy as np
+
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.canvas import Point
+from multi_abnormality.sample.canvas import Canvas, Point, ramp
 from multi_abnormality.sample.streams import Stream
 from multi_abnormality.sample.strokes import Ellipsoid, Stroke, tubes
 from multi_abnormality.sample.thorax import CAVITY, profile
 
 SVC: list[Point] = [(-20, -22, 74), (-25, -14, 45), (-24, -14, -20)]
 
+REACH = 110.0  # mm that metal's streaks run
+RAYS = (  # their directions, (cosine, sine), dark and bright in turn
+    (1.0, 0.0),
+    (0.965926, 0.258819),
+    (0.866025, 0.5),
+    (0.707107, 0.707107),
+    (0.5, 0.866025),
+    (0.866025, -0.5),
+    (0.965926, -0.258819),
+    (0.707107, -0.707107),
+)
+
 
 def medical_material(subject: Subject) -> list[Stroke]:
     stream = subject.stream("material")
     kind = stream.pick((_pacemaker, _pacemaker, _sternal_wires, _port))
     return kind(subject, stream)
+
+
+@dataclass(frozen=True)
+class Streaks:
+    """Dark and bright rays that metal throws across its slices."""
+
+    centre: Point
+    height: float  # mm, half
+    strength: float  # HU beside the metal
+
+    def paint(self, canvas: Canvas) -> None:
+        cx, cy, cz = self.centre
+        low = cx - REACH, cy - REACH, cz - self.height
+        high = cx + REACH, cy + REACH, cz + self.height
+        box = canvas.box(low, high)
+        if box is None:
+            return
+        x, y, z = canvas.places(box)
+        dx, dy = x - cx, y - cy
+        fade = 1.0 - np.minimum(np.sqrt(dx * dx + dy * dy) / REACH, 1.0)
+        level = ramp(np.abs(z - cz) - self.height, canvas.thickness) * (self.strength * fade)
+        inside = canvas.hu[box] > -990.0
+        for number, (cos, sin) in enumerate(RAYS):
+            ray = ramp(np.abs(dx * sin - dy * cos) - 3.0, canvas.pixel + 2.0)
+            canvas.hu[box] += (ray * level) * (inside * (1.0 if number % 2 else -1.0))
 
 
 def _pacemaker(subject: Subject, stream: Stream) -> list[Stroke]:
@@ -22,6 +63,7 @@ def _pacemaker(subject: Subject, stream: Stream) -> list[Stroke]:
     lead = [can, (58.0, -60.0, 80.0), (20.0, -32.0, 64.0), *SVC]
     tip = heart[0] + 22.0, heart[1] - 22.0, heart[2] - 24.0
     strokes: list[Stroke] = [
+        Streaks(can, 24.0, stream.uniform(250, 500)),
         Ellipsoid(can, (26, 8, 24), stream.uniform(2000, 3000)),
         *tubes([*lead, (heart[0] - 30, heart[1], heart[2]), tip], 2.0, 2400.0),
     ]
@@ -42,6 +84,7 @@ def _sternal_wires(subject: Subject, stream: Stream) -> list[Stroke]:
             (11, y - 8, z + 3),
             (13, y + 6, z),
         ]
+        strokes.append(Streaks((0.0, y, z), 5.0, stream.uniform(80, 200)))
         strokes += tubes(loop, 2.0, stream.uniform(2000, 3000))
     heart = subject.state.heart
     for _ in range(stream.integer(3, 6)):
@@ -60,6 +103,7 @@ def _port(subject: Subject, stream: Stream) -> list[Stroke]:
     port = -82.0 + stream.uniform(-8, 8), -84.0 - subject.patient.fat * 0.3, 40.0
     course: list[Point] = [port, (-60, -66, 84), (-38, -34, 88), *SVC]
     return [
+        Streaks(port, 12.0, stream.uniform(120, 250)),
         Ellipsoid(port, (14, 8, 14), 1900.0),
         *tubes(course, 2.2, stream.uniform(1200, 2000)),
     ]

@@ -1,14 +1,17 @@
 """Findings of the lung's frame: septal lines and scars."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.canvas import Canvas, ramp
+from multi_abnormality.sample.canvas import Canvas, Point, ramp
 from multi_abnormality.sample.fields import Field
 from multi_abnormality.sample.lesions.airspace import lung_box
+from multi_abnormality.sample.streams import Stream
 from multi_abnormality.sample.strokes import Ellipsoid, Stroke, Tube
+from multi_abnormality.sample.trees import hilum
 
 # Three directions across the slice, 60 degrees apart, and a slant along z: their planes cut the
 # lung into polygons of about a secondary lobule's size.
@@ -59,26 +62,60 @@ def septal_lines(subject: Subject) -> list[Stroke]:
     ]
 
 
+@dataclass(frozen=True)
+class PleuralCap:
+    """A thick, ragged rind of scar under the pleura around one place."""
+
+    centre: Point
+    reach: float  # mm along the pleura
+    depth: float  # mm into the lung
+    field: Field
+    hu: float
+
+    def paint(self, canvas: Canvas) -> None:
+        shape = Ellipsoid(self.centre, (self.reach,) * 3, 0.0)
+        low, high = (tuple(c + sign * self.reach for c in self.centre) for sign in (-1, 1))
+        box = canvas.box(low, high)
+        if box is None:
+            return
+        ragged = self.depth * (0.4 + 1.2 * self.field.at(canvas, box))
+        rind = ramp(-canvas.cavity[box] - ragged, canvas.pixel + 1.0)
+        near = ramp(shape.distance(*canvas.places(box)) + 8.0, 16.0)
+        canvas.blend(box, rind * near * canvas.lung[box], self.hu)
+
+
 def scars(subject: Subject) -> list[Stroke]:
-    """Fibrotic bands drawn in from the pleura, a pleural cap, small cysts pulled open."""
+    """Fibrotic bands from the pleura towards the hilum, under a rind, cysts pulled open beside."""
     stream = subject.stream("scars")
+    field = Field.draw(stream, (11.0, 11.0, 14.0))
     strokes: list[Stroke] = []
     first = stream.side()
-    for side in (first, -first)[: 2 if stream.chance(0.75) else 1]:
-        low, high = (25, 92) if stream.chance(0.85) else (-150, 40)
-        anchor = subject.lung_points(stream, side, 1, low, high, 2.0)[0]
-        x, y, z = anchor
-        cap = stream.uniform(14, 24), stream.uniform(14, 24), stream.uniform(12, 20)
-        strokes.append(Ellipsoid(anchor, cap, stream.uniform(0, 60), clip="lung", share=0.85))
-        for _ in range(stream.integer(8, 13)):
-            dx, dy, dz = stream.direction()
-            reach = stream.uniform(26, 50)
-            end = x + reach * dx, y + reach * dy, z + 0.8 * reach * dz
-            width = stream.uniform(2.8, 4.2)
-            strokes.append(Tube(anchor, end, width, 1.8, stream.uniform(0, 60), clip="lung"))
-        for _ in range(stream.integer(1, 4)):
-            dx, dy, dz = stream.direction()
-            size = stream.uniform(3, 5)
-            place = x + 14 * dx, y + 14 * dy, z + 12 * dz
+    for side in (first, -first)[: 2 if stream.chance(0.85) else 1]:
+        low, high = (20, 85) if stream.chance(0.85) else (-150, 20)
+        anchor = _near_pleura(subject, stream, side, low, high)
+        reach, depth = stream.uniform(36, 54), stream.uniform(11, 18)
+        strokes.append(PleuralCap(anchor, reach, depth, field, stream.uniform(10, 60)))
+        for _ in range(stream.integer(7, 11)):
+            start = tuple(c + stream.uniform(-24, 24) for c in anchor)
+            width, hu = stream.uniform(2.8, 4.2), stream.uniform(0, 60)
+            strokes.append(Tube(start, _inwards(stream, side, start), width, 1.8, hu, clip="lung"))
+        for _ in range(stream.integer(2, 5)):
+            size = stream.uniform(3, 5.5)
+            place = tuple(c + stream.uniform(-16, 16) for c in anchor)
             strokes.append(Ellipsoid(place, (size, size, size), -960.0, clip="lung"))
     return strokes
+
+
+def _near_pleura(subject: Subject, stream: Stream, side: float, low: float, high: float) -> Point:
+    """A place at the outer surface of the lung, away from the mediastinum."""
+    places = subject.lung_points(stream, side, 24, low, high, 1.0)
+    return max(places, key=lambda place: abs(place[0]) + 0.5 * place[1])
+
+
+def _inwards(stream: Stream, side: float, start: Point) -> Point:
+    """The end of a band, 30 to 60 mm from its start, more or less towards the hilum."""
+    part = stream.uniform(30, 60) / math.dist(start, hilum(side))
+    return tuple(
+        a + part * (b - a) + stream.uniform(-14, 14)
+        for a, b in zip(start, hilum(side), strict=True)
+    )

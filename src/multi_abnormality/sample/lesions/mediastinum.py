@@ -11,8 +11,8 @@ def hernia(subject: Subject) -> list[Stroke]:
     The aorta is painted once more, as the stomach lies in front of it.
     """
     stream, state = subject.stream("hernia"), subject.state
-    size = stream.uniform(25, 39)
-    tall = size * stream.uniform(0.9, 1.4)
+    size = stream.uniform(28, 42)
+    tall = size * stream.uniform(1.0, 1.5)
     dome = (state.thorax.left_dome + state.thorax.right_dome) / 2
     centre = stream.uniform(-8, 18), 44.0, dome + 0.4 * tall
     wall = Ellipsoid(centre, (size, size * 0.85, tall), 45.0)
@@ -20,7 +20,7 @@ def hernia(subject: Subject) -> list[Stroke]:
     strokes: list[Stroke] = [wall, Ellipsoid(centre, inside, stream.uniform(-30, 35))]
     if stream.chance(0.9):
         gas = centre[0], centre[1] - 0.35 * inside[1], centre[2] + 0.1 * tall
-        radii = 0.7 * inside[0], 0.5 * inside[1], 0.65 * inside[2]
+        radii = 0.8 * inside[0], 0.55 * inside[1], 0.75 * inside[2]
         strokes.append(Ellipsoid(gas, radii, -850.0))
     aorta = tubes(aorta_course(subject.patient)[6:], subject.patient.aorta - 1.0, state.blood)
     return [*strokes, *aorta]
@@ -55,6 +55,6 @@ def nodes(subject: Subject) -> list[Stroke]:
         x, y, z = stations.pop(stream.integer(0, len(stations) - 1))
         for _ in range(stream.integer(1, 2)):
             place = tuple(c + stream.uniform(-6, 6) for c in (x, y, z))
-            radii = tuple(stream.uniform(9, 14) * growth for _ in range(3))
+            radii = tuple(stream.uniform(10, 15) * growth for _ in range(3))
             strokes.append(Ellipsoid(place, radii, stream.uniform(35, 70)))
     return strokes

@@ -1,0 +1,105 @@
+"""The two stages that follow training, on a small set."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.errors import InputError
+from multi_abnormality.params import Params
+from multi_abnormality.stages import evaluate, export
+from multi_abnormality.training.files import load_checkpoint, save_checkpoint
+from multi_abnormality.training.fit import Places, fit
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, small_params: Params, small_set: ProcessedSet
+) -> Path:
+    """A folder with checkpoints/ and metrics/ of a finished and evaluated training."""
+    root = tmp_path_factory.mktemp("trained")
+    metrics = root / "metrics"
+    places = Places(root / "checkpoints", root / "logs", metrics / "history.csv", root / "aside")
+    fit(small_params, small_set, places)
+    evaluate.run(small_params, places.checkpoints, small_set.root, metrics)
+    return root
+
+
+def test_evaluate_writes_what_the_design_names(trained: Path):
+    names = {path.name for path in (trained / "metrics").iterdir()}
+    promised = {"scores.json", "evaluate.json", "predictions.json", "calibration.json", "plots"}
+    assert promised | {"report.html", "history.csv"} == names
+    plots = {path.name for path in (trained / "metrics/plots").iterdir()}
+    assert plots == {"roc.csv", "precision_recall.csv", "reliability.csv"}
+
+
+def test_evaluate_gives_the_same_bytes_again(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    shutil.copy(trained / "metrics/history.csv", tmp_path)
+    evaluate.run(small_params, trained / "checkpoints", small_set.root, tmp_path)
+    for path in (trained / "metrics").rglob("*.*"):
+        again = tmp_path / path.relative_to(trained / "metrics")
+        assert again.read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_processed_set_of_another_recipe_is_refused(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    other = tmp_path / "processed"
+    shutil.copytree(small_set.root, other)
+    recipe = json.loads((other / "recipe.json").read_text())
+    recipe["preprocess"]["spacing"][0] += 1
+    (other / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(InputError, match="was made by another recipe"):
+        evaluate.run(small_params, trained / "checkpoints", other, tmp_path)
+
+
+def test_both_refuse_an_unfinished_training(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    unfinished = load_checkpoint(trained / "checkpoints/best.ckpt") | {"complete": False}
+    save_checkpoint(unfinished, tmp_path / "best.ckpt")
+    places = tmp_path, small_set.root, trained / "metrics"
+    with pytest.raises(InputError, match="has not ended"):
+        evaluate.run(small_params, *places)
+    with pytest.raises(InputError, match="has not ended"):
+        export.run(small_params, *places, tmp_path / "weights")
+
+
+def test_export_compares_each_format_and_describes_the_model(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    shutil.copytree(trained / "metrics", tmp_path / "metrics")
+    out = tmp_path / "model_weights"
+    places = trained / "checkpoints", small_set.root, tmp_path / "metrics"
+    report = export.run(small_params, *places, out)
+    assert set(report["formats"]) == {"pth", "safetensors", "pt2", "onnx"}
+    for result in report["formats"].values():
+        assert 0 <= result["largest_difference"] <= 1e-4
+    assert {path.name for path in out.iterdir()} == {
+        "model_weights_test_efficientnet.pth",
+        "model_test_efficientnet.safetensors",
+        "complete_model_test_efficientnet.pt2",
+        "model_test_efficientnet.onnx",
+        "model_info.json",
+    }
+    info = json.loads((out / "model_info.json").read_text())
+    assert info["input"]["shape"] == ["batch", 8, 32, 32]
+    assert info["training_args"]["train"]["learning_rate"] == small_params.train.learning_rate
+    weights = torch.load(out / "model_weights_test_efficientnet.pth", weights_only=True)
+    assert weights["state_dict"]["classifier.bias"].isfinite().all()
+
+
+def test_an_export_that_is_off_fails_and_names_the_file(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    shutil.copytree(trained / "metrics", tmp_path / "metrics")
+    strict = small_params.export.model_copy(update={"formats": ("onnx",), "tolerance": 1e-12})
+    params = small_params.model_copy(update={"export": strict})
+    places = trained / "checkpoints", small_set.root, tmp_path / "metrics", tmp_path / "out"
+    with pytest.raises(InputError, match=r"model_test_efficientnet\.onnx: differs .*tolerance"):
+        export.run(params, *places)
