@@ -17,7 +17,7 @@ test: .venv/installed
 check: .venv/installed
 	pytest -m slow
 
-bench: .venv/installed data
+bench: repro
 	python benchmarks/sample_difficulty.py
 
 # requirements.txt has every version; the package itself is installed in place.

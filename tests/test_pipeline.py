@@ -4,18 +4,22 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from multi_abnormality.training.files import load_checkpoint
 from multi_abnormality.training.identity import SOURCES
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+DROPPED = "checkpoints.*|metrics/.*json$|metrics/history.csv"  # files, beside the scores
 OUTPUTS = ("checkpoints", "model_weights", "metrics")
 
 
@@ -149,24 +153,18 @@ def test_same_bytes_from_scratch_in_another_folder(project: Path, tmp_path: Path
 @pytest.mark.usefixtures("restored")
 def test_an_experiment_is_listed_beside_the_first_run(project: Path):
     run(project, "dvc", "exp", "run", "--name", "faster", "-S", "train.learning_rate=4e-3")
-    table = json.loads(run(project, "dvc", "exp", "show", "--json"))
-    rows = [
-        revision["data"]
-        for branch in table
-        for revision in [branch, *(branch["experiments"] or [])]
-        if "revs" not in revision
-    ]
-    experiments = [one for branch in table for one in branch["experiments"] or []]
-    faster = experiments[0]["revs"][0]["data"]
-    base = next(row for row in rows if row and row["params"])
-    rates = [
-        data["params"]["params.yaml"]["data"]["train"]["learning_rate"] for data in (base, faster)
-    ]
-    assert 0.004 in rates
-    scores = [data["metrics"]["metrics/scores.json"]["data"]["auroc"] for data in (base, faster)]
-    assert all(0 <= score <= 1 for score in scores)
-    history = (project / "metrics/history.csv").read_text()
-    assert "0.004" in history or "0.002" in history
+    _, main = json.loads(run(project, "dvc", "exp", "show", "--json"))
+    (faster,) = [experiment["revs"][0] for experiment in main["experiments"]]
+    rates, scores = [], []
+    for data in (main["data"], faster["data"]):
+        rates.append(data["params"]["params.yaml"]["data"]["train"]["learning_rate"])
+        scores.append(data["metrics"]["metrics/scores.json"]["data"])
+    assert rates == [0.002, 0.004]
+    assert len(scores[0]) == len(scores[1]) == 6
+    assert scores[0] != scores[1]
+    shown = run(project, "dvc", "exp", "show", "--only-changed", "--drop", DROPPED)
+    assert "faster" in shown
+    assert max(map(len, shown.splitlines())) <= 100
 
 
 @pytest.mark.slow
@@ -194,3 +192,38 @@ def test_push_and_pull_bring_everything_back(project: Path, tmp_path: Path):
     output = run(clone, "dvc", "repro")
     assert "Running stage" not in output
     assert run(clone, "git", "status", "--porcelain") == ""
+
+
+def kill_once(folder: Path, awaited: Path, before: bytes) -> None:
+    """SIGKILL `dvc repro` and all that it started, as soon as a file is not what it was."""
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not awaited.exists() or awaited.read_bytes() == before:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_after_a_kill_training_goes_on_to_the_same_bytes(project: Path, tmp_path: Path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        shutil.copytree(project, folder, symlinks=True)
+        params = yaml.safe_load((folder / "params.yaml").read_text())
+        params["train"] |= {"epochs": 30, "early_stopping_patience": 30}
+        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    run(whole, "dvc", "repro")
+    last = killed / "checkpoints/last.ckpt"
+    kill_once(killed, last, last.read_bytes())
+    assert not load_checkpoint(last)["complete"]
+    output = run(killed, "dvc", "repro")
+    assert "resuming from checkpoints/" in output
+    assert hashes(killed) == hashes(whole)

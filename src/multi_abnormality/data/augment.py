@@ -10,11 +10,11 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-ROTATION = 8.0  # degrees, the largest, about the body's axis
-SCALE = 0.1  # share, the largest
-SHIFT = 0.08  # share of half the slice, the largest
-OFFSET = 20.0  # HU, the largest
-GAIN = 0.05  # share, the largest
+ROTATION = 5.0  # degrees, the largest, about the body's axis
+SCALE = 0.05  # share, the largest
+SHIFT = 0.05  # share of half the slice, the largest
+OFFSET = 10.0  # HU, the largest
+GAIN = 0.03  # share, the largest
 
 
 @dataclass(frozen=True)

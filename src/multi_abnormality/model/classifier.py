@@ -44,6 +44,7 @@ class VolumeClassifier(nn.Module):
         self.encoder = SliceEncoder(backbone, len(windows), global_pool, pretrained)
         self.pooling = QueryPooling(self.encoder.width, findings)
         self.dropout = nn.Dropout(dropout)
+        # Not from zero: an untrained backbone then hears nothing from the loss for epochs. Tried.
         self.weight = nn.Parameter(torch.randn(findings, self.encoder.width))
         self.bias = nn.Parameter(torch.zeros(findings))
 

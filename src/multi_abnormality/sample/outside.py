@@ -7,15 +7,15 @@ from multi_abnormality.sample.thorax import MUSCLE, profile
 
 
 def outside_strokes(subject: Subject) -> list[Stroke]:
-    """Metal on the skin of three of ten scans, whatever their findings."""
+    """Metal on the skin of a fifth of all scans, whatever their findings."""
     stream = subject.scan_stream("outside")
-    if stream.chance(0.7):
+    if stream.chance(0.8):
         return []
     strokes: list[Stroke] = []
     for _ in range(stream.integer(2, 5)):
         x, z = stream.uniform(-95, 95), stream.uniform(-150, 70)
         skin = x, _skin(subject, x, z), z
-        strokes.append(Ellipsoid(skin, (6.0, 2.5, 6.0), stream.uniform(1200, 2500)))
+        strokes.append(Ellipsoid(skin, (5.0, 2.5, 5.0), stream.uniform(900, 2000)))
         end: Point = (stream.uniform(-60, 60), skin[1] - stream.uniform(4, 20), z + 60.0)
         strokes += tubes([skin, end], stream.uniform(1.0, 1.6), stream.uniform(800, 2000))
     return strokes

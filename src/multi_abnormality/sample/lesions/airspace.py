@@ -50,7 +50,7 @@ class Holes:
         box = lung_box(canvas)
         if box is not None:
             z = canvas.z[box[0]]
-            cut = self.extent + np.maximum(self.fade - z, 0.0) / 500.0
+            cut = self.extent + np.maximum(self.fade - z, 0.0) / 330.0
             share = ramp((cut - self.field.at(canvas, box)) * 40.0, canvas.pixel)
             canvas.blend(box, share * canvas.lung[box], self.hu)
 
@@ -148,12 +148,12 @@ def _between(a: Point, b: Point, part: float) -> Point:
 
 
 def nodules(subject: Subject) -> list[Stroke]:
-    """Four to nine round spots, smooth or lobed, some calcified."""
+    """Five to eleven round spots, smooth or lobed, some calcified."""
     stream = subject.stream("nodules")
     growth = subject.scan_stream("nodule growth").uniform(0.95, 1.1)
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(4, 9)):
-        radius = stream.uniform(5.5, 11.5) * growth
+    for _ in range(stream.integer(5, 11)):
+        radius = stream.uniform(6.0, 12.0) * growth
         place = subject.lung_points(stream, stream.side(), 1, -170, 95, radius + 2.0)[0]
         hu = stream.uniform(200, 500) if stream.chance(0.15) else stream.uniform(0, 60)
         strokes.append(Ellipsoid(place, (radius, radius, radius), hu))

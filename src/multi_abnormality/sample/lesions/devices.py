@@ -64,11 +64,11 @@ def _pacemaker(subject: Subject, stream: Stream) -> list[Stroke]:
     tip = heart[0] + 22.0, heart[1] - 22.0, heart[2] - 24.0
     strokes: list[Stroke] = [
         Streaks(can, 24.0, stream.uniform(250, 500)),
-        Ellipsoid(can, (26, 8, 24), stream.uniform(2000, 3000)),
-        *tubes([*lead, (heart[0] - 30, heart[1], heart[2]), tip], 2.0, 2400.0),
+        Ellipsoid(can, (30, 9, 27), stream.uniform(2000, 3000)),
+        *tubes([*lead, (heart[0] - 30, heart[1], heart[2]), tip], 2.4, 2600.0),
     ]
     if stream.chance(0.5):
-        strokes += tubes([SVC[-1], (heart[0] - 38, heart[1] - 16, heart[2] + 10)], 2.0, 2400.0)
+        strokes += tubes([SVC[-1], (heart[0] - 38, heart[1] - 16, heart[2] + 10)], 2.4, 2600.0)
     return strokes
 
 
@@ -85,7 +85,7 @@ def _sternal_wires(subject: Subject, stream: Stream) -> list[Stroke]:
             (13, y + 6, z),
         ]
         strokes.append(Streaks((0.0, y, z), 5.0, stream.uniform(80, 200)))
-        strokes += tubes(loop, 2.0, stream.uniform(2000, 3000))
+        strokes += tubes(loop, 2.3, stream.uniform(2000, 3000))
     heart = subject.state.heart
     for _ in range(stream.integer(3, 6)):
         part = stream.uniform(-0.6, 0.7)

@@ -114,7 +114,7 @@ def _near_pleura(subject: Subject, stream: Stream, side: float, low: float, high
 
 def _inwards(stream: Stream, side: float, start: Point) -> Point:
     """The end of a band, 30 to 60 mm from its start, more or less towards the hilum."""
-    part = stream.uniform(30, 60) / math.dist(start, hilum(side))
+    part = stream.uniform(30, 60) / round(math.dist(start, hilum(side)), 9)
     return tuple(
         a + part * (b - a) + stream.uniform(-14, 14)
         for a, b in zip(start, hilum(side), strict=True)

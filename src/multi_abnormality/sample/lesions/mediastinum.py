@@ -14,7 +14,7 @@ def hernia(subject: Subject) -> list[Stroke]:
     size = stream.uniform(28, 42)
     tall = size * stream.uniform(1.0, 1.5)
     dome = (state.thorax.left_dome + state.thorax.right_dome) / 2
-    centre = stream.uniform(-8, 18), 44.0, dome + 0.4 * tall
+    centre = stream.uniform(2, 26), 46.0, dome + 0.6 * tall
     wall = Ellipsoid(centre, (size, size * 0.85, tall), 45.0)
     inside = tuple(r - 4.0 for r in wall.radii)
     strokes: list[Stroke] = [wall, Ellipsoid(centre, inside, stream.uniform(-30, 35))]

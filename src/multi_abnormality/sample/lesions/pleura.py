@@ -74,10 +74,10 @@ def atelectasis(subject: Subject) -> list[Stroke]:
     """Plates above the diaphragm, or a wedge of collapsed lung at the back of the base."""
     stream = subject.scan_stream("atelectasis")
     strokes: list[Stroke] = []
-    for _ in range(stream.integer(1, 2)):
-        side = stream.side()
+    first = stream.side()
+    for side in (first, -first)[: 2 if stream.chance(0.6) else 1]:
         dome = subject.state.thorax.right_dome if side < 0 else subject.state.thorax.left_dome
-        if stream.chance(0.4):
+        if stream.chance(0.35):
             strokes += _wedge(stream, side, dome)
             continue
         for step in range(stream.integer(2, 3)):

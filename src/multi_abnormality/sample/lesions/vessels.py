@@ -20,7 +20,8 @@ def aortic_plaques(subject: Subject) -> list[Stroke]:
         radius = subject.patient.aorta + (2.0 if piece < 3 else 0.0 if piece < 6 else -1.0)
         hu, width = stream.uniform(650, 1150), stream.uniform(2.6, 3.8)
         start = stream.uniform(0, 0.9 if piece < 8 else 0.6)
-        length = min(stream.uniform(8, 20) / math.dist(course[piece], course[piece + 1]), 0.5)
+        whole = round(math.dist(course[piece], course[piece + 1]), 9)
+        length = min(stream.uniform(8, 20) / whole, 0.5)
         side = _across(stream, course[piece], course[piece + 1])
         ends = [
             _beside(course[piece], course[piece + 1], part, side, radius)
