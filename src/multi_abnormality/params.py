@@ -45,6 +45,7 @@ class Model(Section):
     backbone: str
     pretrained: bool | str  # false: random, true: timm's hub, or the path of a weights file
     global_pool: str | None  # of a slice's feature map, by timm's names; null: the backbone's own
+    multiscale: bool  # use the maps of the two stages before the last as well
     windows: tuple[tuple[float, Positive], ...] = Field(min_length=1)  # (centre, width) in HU
     dropout: Share
 

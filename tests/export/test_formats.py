@@ -28,6 +28,7 @@ ABOUT = {
         "backbone": "test_efficientnet",
         "pretrained": False,
         "global_pool": "catavgmax",
+        "multiscale": True,
         "windows": ((-600.0, 1500.0), (40.0, 400.0)),
         "dropout": 0.2,
     },

@@ -32,20 +32,26 @@ def test_a_pooling_that_the_backbone_lacks_is_an_error(backbone: str, pool: str)
         SliceEncoder(backbone, 3, pool)
 
 
+@pytest.mark.parametrize("multiscale", [False, True])
 @pytest.mark.parametrize("pool", [None, "max", "catavgmax"])
-def test_width_is_that_of_the_features(pool: str | None):
-    encoder = SliceEncoder(BACKBONE, 3, pool)
+def test_width_is_that_of_the_features(pool: str | None, multiscale: bool):
+    encoder = SliceEncoder(BACKBONE, 3, pool, multiscale)
     assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, encoder.width)
+
+
+def test_multiscale_serves_transformers_too():
+    encoder = SliceEncoder("test_vit", 3, multiscale=True)
+    assert encoder(torch.zeros(2, 3, 160, 160)).shape == (2, encoder.width)
 
 
 def test_a_weights_file_is_loaded(weights: Path):
     wanted = torch.load(weights)["conv_stem.weight"]
-    found = SliceEncoder(BACKBONE, 3, None, str(weights)).backbone.conv_stem.weight
+    found = SliceEncoder(BACKBONE, 3, pretrained=str(weights)).backbone.conv_stem.weight
     torch.testing.assert_close(found, wanted)
 
 
 def test_a_weights_file_serves_another_number_of_windows(weights: Path):
-    encoder = SliceEncoder(BACKBONE, 5, None, str(weights))
+    encoder = SliceEncoder(BACKBONE, 5, pretrained=str(weights))
     assert encoder.backbone.conv_stem.weight.shape[1] == 5
     wanted = torch.load(weights)["blocks.0.0.conv.weight"]
     torch.testing.assert_close(encoder.backbone.blocks[0][0].conv.weight, wanted)
@@ -53,12 +59,12 @@ def test_a_weights_file_serves_another_number_of_windows(weights: Path):
 
 def test_weights_that_cannot_be_had_are_an_error(weights: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"there is no file .*absent\.pth"):
-        SliceEncoder(BACKBONE, 3, None, str(tmp_path / "absent.pth"))
+        SliceEncoder(BACKBONE, 3, pretrained=str(tmp_path / "absent.pth"))
     with pytest.raises(InputError, match=r"does not hold weights of test_resnet"):
-        SliceEncoder("test_resnet", 3, None, str(weights))
+        SliceEncoder("test_resnet", 3, pretrained=str(weights))
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(InputError, match=r"text\.pth does not hold weights"):
-        SliceEncoder(BACKBONE, 3, None, str(tmp_path / "text.pth"))
+        SliceEncoder(BACKBONE, 3, pretrained=str(tmp_path / "text.pth"))
 
 
 def test_a_file_with_part_of_the_weights_is_an_error(weights: Path):
@@ -66,14 +72,14 @@ def test_a_file_with_part_of_the_weights_is_an_error(weights: Path):
     del part["conv_head.weight"]
     torch.save(part, weights)
     with pytest.raises(InputError, match=r"holds \d+ of the \d+ tensors .*conv_head\.weight"):
-        SliceEncoder(BACKBONE, 3, None, str(weights))
+        SliceEncoder(BACKBONE, 3, pretrained=str(weights))
 
 
 def test_without_a_network_pretrained_weights_are_an_error():
     program = (
         "from multi_abnormality.errors import InputError\n"
         "from multi_abnormality.model.encoder import SliceEncoder\n"
-        "try: SliceEncoder('test_efficientnet', 3, None, True)\n"
+        "try: SliceEncoder('test_efficientnet', 3, pretrained=True)\n"
         "except InputError as error: print(error)\n"
     )
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}

@@ -25,6 +25,7 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
         code_table=code_table(recipe).tolist(),
         dropout=model.dropout,
         global_pool=model.global_pool,
+        multiscale=model.multiscale,
         pretrained=pretrained,
     )
     return classifier.to(memory_format=torch.channels_last)

@@ -25,8 +25,8 @@ class VolumeClassifier(nn.Module):
         findings: how many.
         windows: (centre, width) in HU.
         code_table: (256,) HU of each 8-bit code.
-        dropout: share of the pooled features dropped in training.
-        global_pool: see SliceEncoder, as is pretrained.
+        dropout: share of the slice features dropped in training.
+        global_pool: see SliceEncoder, as are multiscale and pretrained.
     """
 
     def __init__(
@@ -37,16 +37,13 @@ class VolumeClassifier(nn.Module):
         code_table: Sequence[float],
         dropout: float = 0.0,
         global_pool: str | None = None,
+        multiscale: bool = False,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
         self.windows = Windows(code_table, windows)
-        self.encoder = SliceEncoder(backbone, len(windows), global_pool, pretrained)
-        self.pooling = QueryPooling(self.encoder.width, findings)
-        self.dropout = nn.Dropout(dropout)
-        # Not from zero: an untrained backbone then hears nothing from the loss for epochs. Tried.
-        self.weight = nn.Parameter(torch.randn(findings, self.encoder.width))
-        self.bias = nn.Parameter(torch.zeros(findings))
+        self.encoder = SliceEncoder(backbone, len(windows), global_pool, multiscale, pretrained)
+        self.pooling = QueryPooling(self.encoder.width, findings, dropout)
 
     def forward(self, volume: Tensor) -> Tensor:
         """(N, Z, Y, X) uint8 codes, every slice of the volumes -> (N, F) logits"""
@@ -61,9 +58,7 @@ class VolumeClassifier(nn.Module):
         """
         slices = self.windows(hu).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features = self.encoder(slices).unflatten(0, hu.shape[:2])
-        pooled, attention = self.pooling(features, height)
-        logits = (self.dropout(pooled) * self.weight).sum(-1) + self.bias
-        return Prediction(logits, attention)
+        return Prediction(*self.pooling(features, height))
 
     @staticmethod
     def heights(volume: Tensor) -> Tensor:

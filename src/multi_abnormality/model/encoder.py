@@ -4,9 +4,11 @@ import difflib
 from pathlib import Path
 
 import timm
+import torch
 from timm.layers import SelectAdaptivePool2d
 from timm.models import load_state_dict
 from torch import Tensor, nn
+from torch.nn import functional
 
 from multi_abnormality.errors import InputError
 
@@ -18,6 +20,9 @@ class SliceEncoder(nn.Module):
         backbone: a timm model's name.
         channels: of a slice.
         global_pool: how timm pools a slice's feature map; None for the backbone's own way.
+        multiscale: whether the maps of the two stages before the last are used as well, each by its
+            mean and its maximum. They see small findings that are lost in the last, coarse one,
+            and bring the loss to the early layers, so that random weights learn sooner.
         pretrained: False for random weights, True for timm's hub, or the path of a weights file.
 
     Raises:
@@ -30,6 +35,7 @@ class SliceEncoder(nn.Module):
         backbone: str,
         channels: int,
         global_pool: str | None = None,
+        multiscale: bool = False,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
@@ -37,10 +43,19 @@ class SliceEncoder(nn.Module):
         pool = getattr(self.backbone, "global_pool", None)
         multiple = pool.feat_mult() if isinstance(pool, SelectAdaptivePool2d) else 1
         self.width: int = self.backbone.num_features * multiple
+        info = self.backbone.feature_info if multiscale else []
+        self.stages = range(max(len(info) - 3, 0), max(len(info) - 1, 0))
+        self.width += 2 * sum(info[stage]["num_chs"] for stage in self.stages)
 
     def forward(self, slices: Tensor) -> Tensor:
         """(N, C, Y, X) -> (N, width)"""
-        return self.backbone(slices)
+        if not self.stages:
+            return self.backbone(slices)
+        last, maps = self.backbone.forward_intermediates(slices, indices=list(self.stages))
+        parts = [self.backbone.forward_head(last, pre_logits=True)]
+        for stage in maps:
+            parts += [stage.mean(dim=(2, 3)), stage.amax(dim=(2, 3))]
+        return torch.cat([functional.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
 
 
 def _create(

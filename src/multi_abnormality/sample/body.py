@@ -110,10 +110,10 @@ def _abdomen(subject: Subject) -> list[Stroke]:
     size = stream.uniform(22, 44)
     centre = (48 + stream.uniform(-8, 12), -18.0, top - size - stream.uniform(12, 24))
     # Some have drunk contrast medium: as dense as calcium, where no calcium lies.
-    food = stream.uniform(150, 1100) if stream.chance(0.35) else stream.uniform(0, 60)
+    food = stream.uniform(150, 1000) if stream.chance(0.35) else stream.uniform(0, 60)
     stomach = Ellipsoid(centre, (size, size, size), food)
     strokes: list[Stroke] = [Under(spleen), Under(stomach)]
-    if stream.chance(0.7):
+    if stream.chance(0.6):
         gas = (centre[0], centre[1] - size * 0.4, centre[2])
         radii = (size * 0.65, size * 0.45, size * 0.7)
         strokes.append(Under(Ellipsoid(gas, radii, -950)))

@@ -15,9 +15,9 @@ def outside_strokes(subject: Subject) -> list[Stroke]:
     for _ in range(stream.integer(2, 5)):
         x, z = stream.uniform(-95, 95), stream.uniform(-150, 70)
         skin = x, _skin(subject, x, z), z
-        strokes.append(Ellipsoid(skin, (5.0, 2.5, 5.0), stream.uniform(900, 2000)))
+        strokes.append(Ellipsoid(skin, (5.0, 2.5, 5.0), stream.uniform(700, 1300)))
         end: Point = (stream.uniform(-60, 60), skin[1] - stream.uniform(4, 20), z + 60.0)
-        strokes += tubes([skin, end], stream.uniform(1.0, 1.6), stream.uniform(800, 2000))
+        strokes += tubes([skin, end], stream.uniform(1.0, 1.6), stream.uniform(500, 1200))
     return strokes
 
 

@@ -56,7 +56,7 @@ def grow(root: Point, targets: list[Point], leaf: float, root_radius: float) -> 
 def vessel_strokes(subject: Subject) -> list[Stroke]:
     """Arteries and veins from each hilum to the outer lung, tapering."""
     stream, state = subject.stream("vessels"), subject.state
-    leaf = stream.uniform(1.05, 1.5)
+    leaf = stream.uniform(0.9, 1.3)
     bottom = min(state.thorax.left_dome, state.thorax.right_dome) - 55
     strokes: list[Stroke] = []
     for side in (-1.0, 1.0):

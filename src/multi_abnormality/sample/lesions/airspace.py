@@ -99,7 +99,7 @@ def opacity(subject: Subject) -> list[Stroke]:
         place = subject.lung_points(stream, stream.side(), 1, -150, 80, 8.0)[0]
         radii = tuple(stream.uniform(18, 36) for _ in range(3))
         shape = Ellipsoid(place, radii, 0.0)
-        strokes.append(Patch(shape, field, stream.uniform(260, 400), stream.uniform(6, 12)))
+        strokes.append(Patch(shape, field, stream.uniform(190, 310), stream.uniform(6, 12)))
     return strokes
 
 
@@ -155,7 +155,7 @@ def nodules(subject: Subject) -> list[Stroke]:
     for _ in range(stream.integer(5, 11)):
         radius = stream.uniform(6.0, 12.0) * growth
         place = subject.lung_points(stream, stream.side(), 1, -170, 95, radius + 2.0)[0]
-        hu = stream.uniform(200, 500) if stream.chance(0.15) else stream.uniform(0, 60)
+        hu = stream.uniform(200, 500) if stream.chance(0.15) else stream.uniform(20, 90)
         strokes.append(Ellipsoid(place, (radius, radius, radius), hu))
         for _ in range(stream.integer(0, 3)):
             lobe = tuple(

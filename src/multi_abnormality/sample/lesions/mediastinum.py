@@ -22,6 +22,12 @@ def hernia(subject: Subject) -> list[Stroke]:
         gas = centre[0], centre[1] - 0.35 * inside[1], centre[2] + 0.1 * tall
         radii = 0.8 * inside[0], 0.55 * inside[1], 0.75 * inside[2]
         strokes.append(Ellipsoid(gas, radii, -850.0))
+    for _ in range(stream.integer(5, 9)):  # bubbles in the food
+        bubble = tuple(
+            c + 0.7 * r * d for c, r, d in zip(centre, inside, stream.direction(), strict=True)
+        )
+        size = stream.uniform(3.5, 6.5)
+        strokes.append(Ellipsoid(bubble, (size, size, size), -850.0))
     aorta = tubes(aorta_course(subject.patient)[6:], subject.patient.aorta - 1.0, state.blood)
     return [*strokes, *aorta]
 

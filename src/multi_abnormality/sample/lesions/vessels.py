@@ -18,7 +18,7 @@ def aortic_plaques(subject: Subject) -> list[Stroke]:
     for _ in range(stream.integer(14, 22)):
         piece = stream.integer(2, len(course) - 2)
         radius = subject.patient.aorta + (2.0 if piece < 3 else 0.0 if piece < 6 else -1.0)
-        hu, width = stream.uniform(650, 1150), stream.uniform(2.6, 3.8)
+        hu, width = stream.uniform(650, 950), stream.uniform(2.6, 3.8)
         start = stream.uniform(0, 0.9 if piece < 8 else 0.6)
         whole = round(math.dist(course[piece], course[piece + 1]), 9)
         length = min(stream.uniform(8, 20) / whole, 0.5)
@@ -68,7 +68,7 @@ def coronary_plaques(subject: Subject) -> list[Stroke]:
             if stream.chance(0.9):
                 start, width = stream.uniform(0, 0.4), stream.uniform(2.8, 4.0)
                 end = start + stream.uniform(0.3, 0.6)
-                hu = stream.uniform(700, 1200)
+                hu = stream.uniform(650, 950)
                 ends = [_beside(a, b, part, (0, 0, 0), 0.0) for part in (start, end)]
                 strokes.append(Tube(ends[0], ends[1], width, width, hu))
     return strokes
