@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-
 # Of a slice's feature vector. AdamW moves each weight by about the learning rate, so this decides
 # how far a step moves a logit, whatever the backbone's width. Tried on the sample, at 2e-3: with 36
 # the loss rose in the first epoch, with 1 the backbone heard too little of it.
