@@ -12,7 +12,7 @@ repro: .venv/installed data
 test: .venv/installed
 	ruff check .
 	ruff format --check .
-	pytest -n 2 -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow"
 
 check: .venv/installed
 	pytest -m slow
@@ -31,6 +31,8 @@ bench: repro
 data: | .venv/installed
 	python -m multi_abnormality.sample --out data
 	dvc commit --force data.dvc
+	@git diff --exit-code data.dvc || { echo 'data.dvc pinned other scans than the sample:' \
+		'`git checkout data.dvc`, delete data/, and `dvc pull data`'; exit 1; }
 
 # Renews every version in requirements.txt that pyproject.toml allows; torch by hand, with its twin.
 TORCH = torch==2.13.0 torchvision==0.28.0

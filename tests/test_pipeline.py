@@ -194,6 +194,14 @@ def test_push_and_pull_bring_everything_back(project: Path, tmp_path: Path):
     assert run(clone, "git", "status", "--porcelain") == ""
 
 
+def content_of(path: Path) -> bytes | None:
+    """None in the moment in which the file has made way for its successor."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def kill_once(folder: Path, awaited: Path, before: bytes) -> None:
     """SIGKILL `dvc repro` and all that it started, as soon as a file is not what it was."""
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -205,7 +213,7 @@ def kill_once(folder: Path, awaited: Path, before: bytes) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while not awaited.exists() or awaited.read_bytes() == before:
+    while content_of(awaited) in (None, before):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)

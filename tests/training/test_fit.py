@@ -63,12 +63,37 @@ def test_raised_epochs_end_as_a_straight_run(
 ):
     fit(with_train(small_params, epochs=1), small_set, places(tmp_path))
     fit(small_params, small_set, places(tmp_path))
-    old, new = (
-        load_checkpoint(folder / "checkpoints/last.ckpt")["state_dict"]
-        for folder in (straight, tmp_path)
-    )
-    assert all(torch.equal(old[name], new[name]) for name in old)
+    assert hashes(tmp_path / "checkpoints") == hashes(straight / "checkpoints")
     assert hashes(tmp_path)["history.csv"] == hashes(straight)["history.csv"]
+
+
+def test_fewer_epochs_than_are_done_start_anew(
+    tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    fit(with_train(small_params, epochs=2), small_set, places(tmp_path))
+    history = fit(with_train(small_params, epochs=1), small_set, places(tmp_path))
+    assert len(history.epochs) == 1
+    assert load_checkpoint(tmp_path / "checkpoints/best.ckpt")["epoch"] == 0
+
+
+def test_a_raised_run_that_is_killed_goes_on_from_its_last_epoch(
+    tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    """best.ckpt is still marked complete by the first run, yet is not the furthest."""
+    fit(with_train(small_params, epochs=1), small_set, places(tmp_path))
+    first = (tmp_path / "checkpoints/best.ckpt").read_bytes()
+    fit(with_train(small_params, epochs=2), small_set, places(tmp_path))
+    last = tmp_path / "checkpoints/last.ckpt"
+    save_checkpoint(load_checkpoint(last) | {"complete": False}, last)
+    (tmp_path / "checkpoints/best.ckpt").write_bytes(first)
+    assert newest(last.parent)[0] == last
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    with pytest.raises(InputError, match=r"the loss is nan at epoch 0.* train\.learning_rate"):
+        fit(with_train(small_params, learning_rate=1e30), small_set, places(tmp_path))
 
 
 def test_a_finished_training_is_not_repeated(

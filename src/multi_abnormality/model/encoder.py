@@ -5,7 +5,6 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.layers import SelectAdaptivePool2d
 from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,12 +39,18 @@ class SliceEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = _create(backbone, channels, global_pool, pretrained)
-        pool = getattr(self.backbone, "global_pool", None)
-        multiple = pool.feat_mult() if isinstance(pool, SelectAdaptivePool2d) else 1
-        self.width: int = self.backbone.num_features * multiple
         info = self.backbone.feature_info if multiscale else []
         self.stages = range(max(len(info) - 3, 0), max(len(info) - 1, 0))
-        self.width += 2 * sum(info[stage]["num_chs"] for stage in self.stages)
+        self.width = self._measure(channels)
+
+    def _measure(self, channels: int) -> int:
+        """Width of the features: timm says it in several ways, not all of them for each model."""
+        size = self.backbone.default_cfg["input_size"][1:]
+        self.eval()
+        with torch.no_grad():
+            width = self(torch.zeros(1, channels, *size)).shape[-1]
+        self.train()
+        return width
 
     def forward(self, slices: Tensor) -> Tensor:
         """(N, C, Y, X) -> (N, width)"""

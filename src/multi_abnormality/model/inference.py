@@ -5,6 +5,7 @@ import torch
 
 from multi_abnormality.console import track
 from multi_abnormality.data.batches import WholeVolumes, whole_loader
+from multi_abnormality.errors import InputError
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.classifier import VolumeClassifier
 
@@ -17,6 +18,7 @@ def volume_logits(
     """(V, F) float32 logits of V volumes, in their order."""
     keep_freed_memory()
     classifier = classifier.to(device).eval()
+    torch.backends.cudnn.allow_tf32 = False  # so that a GPU's scores are those of ONNX on a CPU
     batches = []
     loader = whole_loader(volumes, BATCH, workers)
     with torch.inference_mode():
@@ -26,6 +28,12 @@ def volume_logits(
 
 
 def choose_device(accelerator: str) -> torch.device:
-    """The device that `machine.accelerator` asks for: a GPU if there is one, for "auto"."""
-    wanted = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if wanted else "cpu")
+    """The device that `machine.accelerator` asks for: a GPU if there is one, for "auto".
+
+    Raises:
+        InputError: it asks for a GPU, and there is none.
+    """
+    there = torch.cuda.is_available()
+    if accelerator == "gpu" and not there:
+        raise InputError("machine.accelerator: gpu, but torch sees no CUDA GPU; use auto or cpu")
+    return torch.device("cuda" if there and accelerator != "cpu" else "cpu")

@@ -72,27 +72,34 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(last)
 
 
-def mark_complete(folder: Path) -> None:
-    """Say in best.ckpt and last.ckpt that training ended, and drop what only resuming needs."""
+def mark_complete(folder: Path, about: dict[str, Any]) -> None:
+    """Say in best.ckpt and last.ckpt that training ended, and drop what only resuming needs.
+
+    `about` is today's: one that was raised since a checkpoint was saved ends as a straight run.
+    """
     for name in (BEST, LAST):
-        save_checkpoint(load_checkpoint(folder / name) | {"complete": True}, folder / name)
+        checkpoint = load_checkpoint(folder / name) | {"complete": True, "about": about}
+        save_checkpoint(checkpoint, folder / name)
     (folder / PREVIOUS).unlink(missing_ok=True)
 
 
 def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The valid checkpoint that is furthest on, by what is inside; damaged ones are named."""
-    found = []
+    best = None
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            found.append((path, load_checkpoint(path)))
+            found = path, load_checkpoint(path)
         except InputError as error:
             log.warning("%s; skipped", error)
-    return max(found, key=_progress, default=None)
+            continue
+        if best is None or _progress(found) > _progress(best):
+            best = found
+    return best
 
 
 def _progress(found: tuple[Path, dict[str, Any]]) -> tuple:
     path, checkpoint = found
-    return checkpoint["complete"], checkpoint["global_step"], path.name == LAST
+    return checkpoint["global_step"], checkpoint["complete"], path.name == LAST
 
 
 def load_complete(path: Path) -> dict[str, Any]:

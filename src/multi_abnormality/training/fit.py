@@ -55,7 +55,7 @@ def fit(params: Params, processed: ProcessedSet, places: Places) -> History:
         "volumes": {"train": train, "validation": validation},
         "identity": identify(params, processed.content_hash, package),
     }
-    resumed = find_resumable(places.checkpoints, about["identity"], places.unfinished)
+    resumed = find_resumable(places.checkpoints, about["identity"], params.train, places.unfinished)
     history = History.from_state(resumed[1]["history"]) if resumed else History()
     if resumed and _is_over(history, params):
         log.info("%s is of a finished training; nothing is left to do", resumed[0])
@@ -63,7 +63,7 @@ def fit(params: Params, processed: ProcessedSet, places: Places) -> History:
         drawn = DrawnVolumes(processed, train, params.train.slices, params.seed)
         whole = WholeVolumes(processed, validation)
         history = _run(params, drawn, whole, about, places, resumed, history)
-    mark_complete(places.checkpoints)
+    mark_complete(places.checkpoints, about)
     history.write_csv(places.history)
     return history
 
@@ -128,12 +128,13 @@ def _run(
     trainer = _trainer(params, callbacks)
     sizes = params.train.batch_size, loading_workers(params)
     batches = drawn_loader(drawn, *sizes, first_epoch=len(history.epochs))
-    trainer.fit(
-        module, batches, whole_loader(whole, *sizes), ckpt_path=checkpoint, weights_only=True
-    )
+    try:
+        trainer.fit(
+            module, batches, whole_loader(whole, *sizes), ckpt_path=checkpoint, weights_only=True
+        )
+    except SystemExit as end:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from end
     tensorboard.close()
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     return module.history
 
 
@@ -142,7 +143,7 @@ def _trainer(params: Params, callbacks: list[Callback]) -> lightning.Trainer:
     if console.is_terminal:
         callbacks = [*callbacks, RichProgressBar()]
     return lightning.Trainer(
-        accelerator=params.machine.accelerator,
+        accelerator="gpu" if choose_device(params.machine.accelerator).type == "cuda" else "cpu",
         devices=1,
         max_epochs=params.train.epochs,
         gradient_clip_val=params.train.clip_norm,

@@ -18,6 +18,7 @@ SOURCES = (
     "data/randomness.py",
     "data/resample.py",
     "data/sampler.py",
+    "data/shards.py",
     "data/splits.py",
     "data/store.py",
     "model",

@@ -1,5 +1,6 @@
 """Training as Lightning runs it."""
 
+import math
 from typing import Any
 
 import lightning
@@ -64,12 +65,18 @@ class TrainingModule(lightning.LightningModule):
         for group in self.optimizers().param_groups:
             group["lr"] = settings.learning_rate * factor
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         hu = self.model.windows.decode(batch["volume"])
         hu = augment.apply(hu, batch["affine"], batch["intensity"])
         logits = self.model.classify(hu, batch["height"]).logits
         loss = self._loss(logits, batch["labels"])
-        self._train_losses.append(loss.item())
+        value = loss.item()
+        if not math.isfinite(value):
+            raise InputError(
+                f"the loss is {value} at epoch {self.current_epoch}, step {batch_idx}; the "
+                "checkpoint before it is kept. Lower train.learning_rate"
+            )
+        self._train_losses.append(value)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002

@@ -47,8 +47,9 @@ class Report(Callback):
         seconds = time.monotonic() - self._started
         mark = ", the best so far" if pl_module.history.best is epoch else ""
         log.info(
-            "epoch %d of %d: train loss %.4f, validation loss %.4f, macro AUROC %.4f%s, %.0f s",
-            epoch.epoch, trainer.max_epochs, epoch.train_loss, epoch.val_loss, epoch.val_auroc,
+            "epoch %d, the last being %d: train loss %.4f, validation loss %.4f, "
+            "macro AUROC %.4f%s, %.0f s",
+            epoch.epoch, trainer.max_epochs - 1, epoch.train_loss, epoch.val_loss, epoch.val_auroc,
             mark, seconds,
         )  # fmt: skip
         self.tensorboard.add(epoch)
