@@ -94,7 +94,8 @@ def _handler() -> logging.Handler:
 
 def run(main: Callable[[], None]) -> None:
     """Run a program's main function: set up logging, turn an InputError into exit code 1."""
-    logging.basicConfig(level=logging.INFO, handlers=[_handler()])
+    logging.basicConfig(level=logging.WARNING, handlers=[_handler()])
+    log.setLevel(logging.INFO)
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
     try:
