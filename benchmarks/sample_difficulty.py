@@ -54,16 +54,22 @@ def histogram_auroc(data: Path) -> float:
     return float(roc_auc_score(labels[~known], chances))
 
 
+def shuffle_scans(labels: pd.DataFrame) -> None:
+    """Deal the labels of the train split's scans out anew; reconstructions stay alike."""
+    scans = labels["name"].str.rpartition("_")[0].where(labels["name"].str.startswith("train_"))
+    first = labels[list(FINDINGS)].groupby(scans).first()
+    order = generator(0, "shuffled labels").permutation(len(first))
+    dealt = pd.DataFrame(first.to_numpy()[order], first.index, first.columns)
+    known = scans.notna()
+    labels.loc[known, list(FINDINGS)] = dealt.loc[scans[known]].to_numpy()
+
+
 def shuffled_auroc(processed: Path, folder: Path) -> float:
     """Macro AUROC on the valid split of the default model, its training labels shuffled."""
     copy = folder / "processed"
     shutil.copytree(processed, copy)
     labels = pd.read_csv(copy / "labels.csv")
-    known = np.flatnonzero(labels["name"].str.startswith("train_"))
-    rng = generator(0, "shuffled labels")
-    labels.loc[known, list(FINDINGS)] = labels.loc[
-        rng.permutation(known), list(FINDINGS)
-    ].to_numpy()
+    shuffle_scans(labels)
     labels.to_csv(copy / "labels.csv", index=False)
     params = load_params()
     places = Places(
