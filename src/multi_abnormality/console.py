@@ -31,6 +31,7 @@ T = TypeVar("T")
 # Warnings of libraries that a user can do nothing about.
 _NOISE = (
     ".*does not have many workers.*",  # Lightning: on a CPU that is what is wanted
+    ".*your dataloader is not resumable.*",  # Lightning: the sampler skips what is done
     ".*isinstance.treespec, LeafSpec.*",  # torch, of its own and of Lightning's code
 )
 

@@ -5,24 +5,46 @@ import os
 from pathlib import Path
 from typing import Any
 
+from multi_abnormality.errors import InputError
 
-def write_durably(content: bytes, path: Path) -> None:
+
+def write_durably(content: bytes, path: Path, keep: Path | None = None) -> None:
     """Replace a file's content; after this returns it survives a power cut.
 
     Written beside its place and renamed, so that a kill leaves the old file or the new one.
+
+    Args:
+        content: all of it.
+        path: the file.
+        keep: where in the same folder the old file goes; None: nowhere. A kill may leave no file
+            at `path` then, but always one of them.
+
+    Raises:
+        InputError: the disk is full or read-only. What was there before is whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if keep and path.exists():
+            path.replace(keep)
         temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); what was there before is whole"
+        ) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

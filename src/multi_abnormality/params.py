@@ -17,6 +17,25 @@ Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of a text such as "5h30m".
+
+    Raises:
+        ValueError: it is none, or not above zero.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    units = (86400, 3600, 60, 1)
+    seconds = found and sum(
+        unit * int(count or 0) for unit, count in zip(units, found.groups(), strict=True)
+    )
+    if not seconds:
+        raise ValueError('must be a duration such as "5h30m"')
+    return seconds
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -66,6 +85,8 @@ class Train(Section):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]  # of the train split's patients
     early_stopping_patience: Count  # epochs
     save_every_n_epochs: Count
+    save_every_n_minutes: Positive
+    resume: Literal["auto", "must", "never"]  # from the newest checkpoint: if there is one, ...
     deterministic: bool
 
     @field_validator("warmup_epochs")
@@ -91,6 +112,15 @@ class Machine(Section):
 
     accelerator: Literal["auto", "cpu", "gpu"]
     workers: Annotated[int, Field(ge=0)] | Literal["auto"]  # processes that preprocess or load
+    time_budget: str | None  # of the train stage, such as "5h30m"; null: no end
+    accept_changed_code: bool  # go on from a checkpoint that other source files made
+
+    @field_validator("time_budget")
+    @classmethod
+    def is_duration(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_duration(text)
+        return text
 
 
 class Params(Section):

@@ -1,5 +1,6 @@
 """The processed set as batches for training."""
 
+import signal
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -76,19 +77,38 @@ class DrawnVolumes(WholeVolumes):
 def whole_loader(dataset: WholeVolumes, batch_size: int, workers: int) -> DataLoader:
     """Every volume once, in order."""
     return DataLoader(
-        dataset, batch_size, num_workers=workers, pin_memory=torch.cuda.is_available()
+        dataset,
+        batch_size,
+        num_workers=workers,
+        worker_init_fn=_leave_signals_to_parent,
+        pin_memory=torch.cuda.is_available(),
     )
 
 
 def drawn_loader(
-    dataset: DrawnVolumes, batch_size: int, workers: int, first_epoch: int
+    dataset: DrawnVolumes, batch_size: int, workers: int, epoch: int, batch: int
 ) -> DataLoader:
-    """Epochs of batches to learn from. The number of workers changes no result."""
+    """Epochs of batches to learn from. The number of workers changes no result.
+
+    Args:
+        dataset: of volumes.
+        batch_size: volumes.
+        workers: processes that load; 0: this one.
+        epoch: the first.
+        batch: the first of that epoch.
+    """
     return DataLoader(
         dataset,
         batch_size,
-        sampler=EpochSampler(len(dataset), dataset.seed, batch_size, first_epoch),
+        sampler=EpochSampler(len(dataset), dataset.seed, batch_size, epoch, batch),
         num_workers=workers,
+        worker_init_fn=_leave_signals_to_parent,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
+    """Ctrl-C and a scheduler's SIGTERM reach workers too, and the step under way needs them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -20,22 +20,27 @@ class EpochSampler(Sampler[tuple[int, int]]):
             would be noise. Which they are changes with the epoch.
         epoch: the first. Lightning makes its first iterator before it calls `set_epoch`, so that a
             resumed run would begin with the order of epoch 0.
+        batch: of the first epoch, from which on it goes: those before it are done.
     """
 
-    def __init__(self, size: int, seed: int, batch_size: int, epoch: int = 0) -> None:
+    def __init__(
+        self, size: int, seed: int, batch_size: int, epoch: int = 0, batch: int = 0
+    ) -> None:
         self.size = size
         self.seed = seed
         self.used = size - size % batch_size if size > batch_size else size
         self.epoch = epoch
+        self._done = {epoch: batch * batch_size}
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
+        """Of a whole epoch, also where part of the first one is done."""
         return self.used
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = generator(self.seed, "order", self.epoch).permutation(self.size)
-        for index in order[: self.used]:
+        for index in order[self._done.get(self.epoch, 0) : self.used]:
             yield self.epoch, int(index)

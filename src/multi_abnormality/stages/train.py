@@ -1,31 +1,49 @@
 """The train stage: processed/ to checkpoints/."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from multi_abnormality import console
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.files import write_json
-from multi_abnormality.params import Params, load_params
-from multi_abnormality.training.fit import Places, fit
+from multi_abnormality.params import Params, load_params, parse_duration
+from multi_abnormality.training.checkpoints import NoBackup
+from multi_abnormality.training.fit import Places, Training
+from multi_abnormality.training.history import History
+from multi_abnormality.training.lock import sole_training
+from multi_abnormality.training.stopping import EXIT_CODE, Stopped, StopRequest
 
 
 def run(params: Params, processed: Path, places: Places, metrics: Path) -> dict[str, Any]:
-    """Train, and write metrics once training is complete."""
-    history = fit(params, ProcessedSet(processed), places)
+    """Train, and write metrics once training is complete.
+
+    Raises:
+        InputError: something does not serve; see Training.
+        Stopped: by a signal or the time budget, with all saved.
+    """
+    budget = params.machine.time_budget
+    with StopRequest(parse_duration(budget) if budget else None) as stop:
+        training = Training(params, ProcessedSet(processed), places)
+        history = training.run(stop, NoBackup())
+    summary = summarize(history)
+    write_json(summary, metrics)
+    console.log.info(
+        "trained %d epochs; the best was epoch %d with a validation macro AUROC of %.4f",
+        summary["epochs"], summary["best_epoch"], summary["val_auroc"],
+    )  # fmt: skip
+    return summary
+
+
+def summarize(history: History) -> dict[str, Any]:
+    """What metrics/train.json says."""
     best = history.best
-    summary = {
+    return {
         "epochs": len(history.epochs),
         "best_epoch": best.epoch,
         "val_auroc": best.val_auroc,
         "val_loss": best.val_loss,
     }
-    write_json(summary, metrics)
-    console.log.info(
-        "trained %d epochs; the best was epoch %d with a validation macro AUROC of %.4f",
-        len(history.epochs), best.epoch, best.val_auroc,
-    )  # fmt: skip
-    return summary
 
 
 def main() -> None:
@@ -35,7 +53,12 @@ def main() -> None:
         history=Path("metrics/history.csv"),
         unfinished=Path(".dvc/tmp/unfinished"),
     )
-    run(load_params(), Path("processed"), places, Path("metrics/train.json"))
+    try:
+        with sole_training(Path(".dvc/tmp/train.lock")):
+            run(load_params(), Path("processed"), places, Path("metrics/train.json"))
+    except Stopped as stopped:
+        console.log.warning("stopped, since %s; `dvc repro` goes on from here", stopped)
+        sys.exit(EXIT_CODE)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
-"""Which checkpoints are kept, which one is resumed, and what is read from them."""
+"""Which checkpoints are kept, and when they are saved."""
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.training.files import load_checkpoint, save_checkpoint
-from multi_abnormality.training.history import Epoch
+from multi_abnormality.training.history import Epoch, History
+from multi_abnormality.training.position import Position, loop_state
+from multi_abnormality.training.stopping import Stopped, StopRequest
 
 BEST = "best.ckpt"
 LAST = "last.ckpt"
@@ -29,7 +32,9 @@ class DurableIO(CheckpointIO):
     ) -> None:
         if storage_options is not None:
             raise TypeError("storage_options are not supported")
-        save_checkpoint(checkpoint, Path(path))
+        path = Path(path)
+        keep = path.with_name(PREVIOUS) if path.name == LAST else None
+        save_checkpoint(checkpoint, path, keep)
 
     def load_checkpoint(
         self,
@@ -43,33 +48,122 @@ class DurableIO(CheckpointIO):
         Path(path).unlink()
 
 
+class Backup(Protocol):
+    """Takes saves to where they outlive the machine, without making training wait."""
+
+    def saved(self, epochs_done: int) -> None:
+        """Called after each save of last.ckpt."""
+
+    def poll(self) -> None:
+        """Called after each step."""
+
+
+class NoBackup(Backup):
+    """Leaves the saves where they are."""
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When to save, whichever comes first."""
+
+    epochs: int
+    seconds: float
+
+
 class Checkpoints(Checkpoint):
-    """Saves after each epoch: last.ckpt, best.ckpt where it is the best, one to keep every N.
+    """Saves best.ckpt after each epoch that is the best so far, one to keep every N epochs, and
+    last.ckpt with the latter, by the clock, when training is to stop, and at its end.
 
     It holds no state: the module's history says all.
 
     Args:
         folder: where they go.
-        every: epochs between those that are kept.
+        batches: of an epoch.
+        cadence: of saves.
+        stop: looked at after every step.
+        averaging: whose average stands in for the weights during a validation.
+        backup: told of each save of last.ckpt.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
-        self.folder = folder
-        self.every = every
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    def __init__(
+        self,
+        folder: Path,
+        batches: int,
+        cadence: Cadence,
+        stop: StopRequest,
+        averaging: WeightAveraging,
+        backup: Backup,
     ) -> None:
+        self.folder = folder
+        self.batches = batches
+        self.cadence = cadence
+        self.stop = stop
+        self.averaging = averaging
+        self.backup = backup
+        self._position = Position(0, 0)
+        self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
+        self.stop.listen()  # Lightning's own handler would end training without a save
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int  # noqa: ARG002
+    ) -> None:  # fmt: skip
+        if self.stop.reason or self._is_time():
+            self._save_last(trainer, Position(trainer.current_epoch, batch_idx + 1))
+        self.backup.poll()
+
+    def on_validation_batch_end(self, trainer: lightning.Trainer, pl_module, *_: object) -> None:
+        if self.stop.reason:
+            self.averaging.on_validation_epoch_end(trainer, pl_module)  # the weights themselves
+            self._save_last(trainer, Position(trainer.current_epoch, self.batches))
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module) -> None:
         history = pl_module.history
-        epoch = history.epochs[-1]
-        if (epoch.epoch + 1) % self.every == 0:
-            trainer.save_checkpoint(self.folder / epoch_name(epoch))
-        if history.best is epoch:
-            trainer.save_checkpoint(self.folder / BEST)
-        last = self.folder / LAST
-        if last.exists():
-            last.replace(self.folder / PREVIOUS)
-        trainer.save_checkpoint(last)
+        done = len(history.epochs)
+        self._position = Position(done, 0)
+        for name in names_of_epoch(history, self.cadence.epochs):
+            trainer.save_checkpoint(self.folder / name)
+        over = trainer.should_stop or done == trainer.max_epochs
+        kept = done % self.cadence.epochs == 0
+        if over or kept or self.stop.reason or self._is_time():
+            self._save_last(trainer, self._position, over)
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module, checkpoint: dict[str, Any]  # noqa: ARG002
+    ) -> None:  # fmt: skip
+        checkpoint["position"] = self._position.state()
+        del checkpoint["loops"]
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module, checkpoint: dict[str, Any]  # noqa: ARG002
+    ) -> None:  # fmt: skip
+        position = Position(**checkpoint["position"])
+        loops = loop_state(position, self.batches, checkpoint["global_step"])
+        checkpoint["loops"] = {"fit_loop": loops}
+
+    def _is_time(self) -> bool:
+        return time.monotonic() - self._saved_at >= self.cadence.seconds
+
+    def _save_last(
+        self, trainer: lightning.Trainer, position: Position, over: bool = False
+    ) -> None:
+        self._position = position
+        trainer.save_checkpoint(self.folder / LAST)
+        self._saved_at = time.monotonic()
+        self.backup.saved(position.epoch)
+        if self.stop.reason and not over:
+            raise Stopped(self.stop.reason)
+
+
+def names_of_epoch(history: History, every: int) -> list[str]:
+    """The files, beside last.ckpt, that the end of the history's last epoch is saved as."""
+    epoch = history.epochs[-1]
+    names = [BEST] if history.best is epoch else []
+    if (epoch.epoch + 1) % every == 0:
+        names.append(epoch_name(epoch))
+    return names
 
 
 def mark_complete(folder: Path, about: dict[str, Any]) -> None:
@@ -81,25 +175,6 @@ def mark_complete(folder: Path, about: dict[str, Any]) -> None:
         checkpoint = load_checkpoint(folder / name) | {"complete": True, "about": about}
         save_checkpoint(checkpoint, folder / name)
     (folder / PREVIOUS).unlink(missing_ok=True)
-
-
-def newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The valid checkpoint that is furthest on, by what is inside; damaged ones are named."""
-    best = None
-    for path in sorted(folder.glob("*.ckpt")):
-        try:
-            found = path, load_checkpoint(path)
-        except InputError as error:
-            log.warning("%s; skipped", error)
-            continue
-        if best is None or _progress(found) > _progress(best):
-            best = found
-    return best
-
-
-def _progress(found: tuple[Path, dict[str, Any]]) -> tuple:
-    path, checkpoint = found
-    return checkpoint["global_step"], checkpoint["complete"], path.name == LAST
 
 
 def load_complete(path: Path) -> dict[str, Any]:

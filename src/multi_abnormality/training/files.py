@@ -7,6 +7,7 @@ file that was cut short or altered is told from a good one before it is unpickle
 
 import hashlib
 import io
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,21 @@ import torch
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
 
+FORMAT = 1  # of what a checkpoint holds; raised when an older version could not go on from it
+
 _COMMENT_PREFIX = b"sha256:"
 _COMMENT_SIZE = len(_COMMENT_PREFIX) + 64
 
 
-def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint durably."""
+class NewerFormatError(InputError):
+    """A checkpoint that must not be passed over, since starting anew would replace it."""
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> None:
+    """Write a checkpoint durably; the file that was there goes to `keep`, where one is named."""
     buffer = io.BytesIO()
-    torch.save(_canonical(checkpoint), buffer)
-    write_durably(_with_digest(buffer.getvalue()), path)
+    torch.save(_canonical(checkpoint | {"format": FORMAT}), buffer)
+    write_durably(_with_digest(buffer.getvalue()), path, keep)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -32,6 +39,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: it is not there, or not what was written.
+        NewerFormatError: a newer version of this project wrote it.
     """
     try:
         content = path.read_bytes()
@@ -40,7 +48,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     body, comment = content[:-_COMMENT_SIZE], content[-_COMMENT_SIZE:]
     if comment != _comment(body):
         raise InputError(f"{path}: was cut short or altered: its SHA-256 does not fit")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise InputError(f"{path}: is not a checkpoint; no code in it was run") from error
+    if not isinstance(checkpoint, dict) or "format" not in checkpoint:
+        raise InputError(f"{path}: is not a checkpoint of this project")
+    if checkpoint["format"] > FORMAT:
+        raise NewerFormatError(
+            f"{path}: was written by a newer version of this project (format "
+            f"{checkpoint['format']}, this version reads up to {FORMAT}); update the project, or "
+            "move the file away"
+        )
+    return checkpoint
 
 
 def _with_digest(archive: bytes) -> bytes:

@@ -4,10 +4,10 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, RichProgressBar
 
 import multi_abnormality
@@ -21,12 +21,20 @@ from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.build import build
 from multi_abnormality.model.inference import choose_device
 from multi_abnormality.params import Params
-from multi_abnormality.training.checkpoints import Checkpoints, DurableIO, mark_complete
+from multi_abnormality.training.checkpoints import (
+    Backup,
+    Cadence,
+    Checkpoints,
+    DurableIO,
+    mark_complete,
+)
 from multi_abnormality.training.history import History, TensorBoard
-from multi_abnormality.training.identity import identify
+from multi_abnormality.training.identity import RAISABLE, differences, environment, identify
 from multi_abnormality.training.lightning_module import TrainingModule
+from multi_abnormality.training.position import Position
 from multi_abnormality.training.report import Report
-from multi_abnormality.training.resume import find_resumable
+from multi_abnormality.training.resume import Folder
+from multi_abnormality.training.stopping import Stopped, StopRequest
 
 
 @dataclass(frozen=True)
@@ -36,36 +44,116 @@ class Places:
     checkpoints: Path
     logs: Path
     history: Path  # a CSV file
-    unfinished: Path  # takes in an unfinished training of another identity
+    unfinished: Path  # takes in checkpoints that training does not go on from
+    cache: Path = Path(".dvc/cache/files/md5")
 
 
-def fit(params: Params, processed: ProcessedSet, places: Places) -> History:
-    """Train to the end, and leave a complete best.ckpt and last.ckpt.
+class Training:
+    """A training that is set up, and knows what it would go on from.
+
+    Args:
+        params: all of them.
+        processed: what it learns from.
+        places: where it writes.
 
     Raises:
-        InputError: the data or a parameter does not serve.
+        InputError: the data, a parameter or a folder does not serve.
     """
-    train, validation = _split(params, processed)
-    package = Path(multi_abnormality.__file__).parent
-    about = {
-        "findings": list(processed.findings),
-        "preprocess": processed.recipe,
-        "model": params.model.model_dump(mode="json"),
-        "train": params.train.model_dump(mode="json"),
-        "volumes": {"train": train, "validation": validation},
-        "identity": identify(params, processed.content_hash, package),
-    }
-    resumed = find_resumable(places.checkpoints, about["identity"], params.train, places.unfinished)
-    history = History.from_state(resumed[1]["history"]) if resumed else History()
-    if resumed and _is_over(history, params):
-        log.info("%s is of a finished training; nothing is left to do", resumed[0])
-    else:
-        drawn = DrawnVolumes(processed, train, params.train.slices, params.seed)
-        whole = WholeVolumes(processed, validation)
-        history = _run(params, drawn, whole, about, places, resumed, history)
-    mark_complete(places.checkpoints, about)
-    history.write_csv(places.history)
-    return history
+
+    def __init__(self, params: Params, processed: ProcessedSet, places: Places) -> None:
+        self.params = params
+        self.places = places
+        train, validation = _split(params, processed)
+        self.drawn = DrawnVolumes(processed, train, params.train.slices, params.seed)
+        self.whole = WholeVolumes(processed, validation)
+        package = Path(multi_abnormality.__file__).parent
+        self.about = {
+            "findings": list(processed.findings),
+            "preprocess": processed.recipe,
+            "model": params.model.model_dump(mode="json"),
+            "train": params.train.model_dump(mode="json", exclude=RAISABLE),
+            "volumes": {"train": train, "validation": validation},
+            "identity": identify(params, processed.content_hash, package),
+            "environment": environment(choose_device(params.machine.accelerator)),
+        }
+        folder = Folder(places.checkpoints, places.unfinished, places.cache)
+        self.found = folder.find(self.about, params.train, params.machine.accept_changed_code)
+        self.history = self.found.history if self.found else History()
+
+    def run(self, stop: StopRequest, backup: Backup) -> History:
+        """Train to the end, and leave a complete best.ckpt and last.ckpt.
+
+        Args:
+            stop: looked at after every step.
+            backup: told of every save to go on from.
+
+        Raises:
+            InputError: the loss is not finite, or a file can't be written.
+            Stopped: `stop` asked for it; all is saved.
+        """
+        self._tell_start()
+        if not self._is_over:
+            if stop.reason:
+                raise Stopped(stop.reason)
+            self.history = self._fit(stop, backup)
+        full = {"train": self.params.train.model_dump(mode="json")}
+        mark_complete(self.places.checkpoints, self.about | full)
+        self.history.write_csv(self.places.history)
+        return self.history
+
+    @property
+    def _is_over(self) -> bool:
+        settings = self.params.train
+        enough = len(self.history.epochs) >= settings.epochs
+        return enough or self.history.stalled(settings.early_stopping_patience)
+
+    @property
+    def _position(self) -> Position:
+        return self.found.position if self.found else Position(0, 0)
+
+    def _tell_start(self) -> None:
+        if self.found is None:
+            log.info("no checkpoint to go on from: training starts at epoch 0")
+            return
+        if self._is_over:
+            log.info("%s is of a finished training; nothing is left to do", self.found.path)
+            return
+        batches = len(self.drawn) // self.params.train.batch_size
+        log.info(
+            "resuming from %s: epoch %d, step %d of %d; at most %d epochs are left",
+            self.found.path, self._position.epoch, self._position.batch, batches,
+            self.params.train.epochs - len(self.history.epochs),
+        )  # fmt: skip
+        changes = differences(self.found.content["about"]["environment"], self.about["environment"])
+        if changes:
+            log.warning("the last digits may differ from those of an undisturbed run: %s",
+                        "; ".join(changes))  # fmt: skip
+
+    def _fit(self, stop: StopRequest, backup: Backup) -> History:
+        params, places = self.params, self.places
+        keep_freed_memory()
+        torch.manual_seed(derived_seed(params.seed, "weights"))
+        model = build(self.about, params.model.pretrained if self.found is None else False)
+        module = TrainingModule(model, params.train, params.seed, self.about)
+        sizes = params.train.batch_size, loading_workers(params)
+        batches = drawn_loader(self.drawn, *sizes, self._position.epoch, self._position.batch)
+        tensorboard = TensorBoard(places.logs, self.history)
+        averaging = EMAWeightAveraging(decay=params.train.average_decay)
+        cadence = Cadence(params.train.save_every_n_epochs, 60 * params.train.save_every_n_minutes)
+        callbacks = [
+            Report(tensorboard, places.history, params.train.batch_size),
+            averaging,
+            Checkpoints(places.checkpoints, len(batches), cadence, stop, averaging, backup),
+        ]
+        _trainer(params, callbacks).fit(
+            module,
+            batches,
+            whole_loader(self.whole, *sizes),
+            ckpt_path=self.found.path if self.found else None,
+            weights_only=True,
+        )
+        tensorboard.close()
+        return module.history
 
 
 def loading_workers(params: Params) -> int:
@@ -92,52 +180,6 @@ def _split(params: Params, processed: ProcessedSet) -> tuple[list[str], list[str
     return train, validation
 
 
-def _is_over(history: History, params: Params) -> bool:
-    enough = len(history.epochs) >= params.train.epochs
-    return enough or history.stalled(params.train.early_stopping_patience)
-
-
-def _run(
-    params: Params,
-    drawn: DrawnVolumes,
-    whole: WholeVolumes,
-    about: dict[str, Any],
-    places: Places,
-    resumed: tuple[Path, dict[str, Any]] | None,
-    history: History,
-) -> History:
-    checkpoint = resumed[0] if resumed else None
-    if resumed:
-        log.info(
-            "resuming from %s: %d epochs and %d steps are done, at most %d epochs are left",
-            checkpoint, len(history.epochs), resumed[1]["global_step"],
-            params.train.epochs - len(history.epochs),
-        )  # fmt: skip
-    else:
-        log.info("no checkpoint to resume from: training starts at epoch 0")
-    keep_freed_memory()
-    torch.manual_seed(derived_seed(params.seed, "weights"))
-    model = build(about, params.model.pretrained if resumed is None else False)
-    module = TrainingModule(model, params.train, params.seed, about)
-    tensorboard = TensorBoard(places.logs, history)
-    callbacks = [
-        Report(tensorboard, places.history, params.train.batch_size),
-        EMAWeightAveraging(decay=params.train.average_decay),
-        Checkpoints(places.checkpoints, params.train.save_every_n_epochs),
-    ]
-    trainer = _trainer(params, callbacks)
-    sizes = params.train.batch_size, loading_workers(params)
-    batches = drawn_loader(drawn, *sizes, first_epoch=len(history.epochs))
-    try:
-        trainer.fit(
-            module, batches, whole_loader(whole, *sizes), ckpt_path=checkpoint, weights_only=True
-        )
-    except SystemExit as end:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from end
-    tensorboard.close()
-    return module.history
-
-
 def _trainer(params: Params, callbacks: list[Callback]) -> lightning.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if console.is_terminal:
@@ -148,7 +190,8 @@ def _trainer(params: Params, callbacks: list[Callback]) -> lightning.Trainer:
         max_epochs=params.train.epochs,
         gradient_clip_val=params.train.clip_norm,
         deterministic=params.train.deterministic,
-        plugins=[DurableIO()],
+        # The environment is named, or Lightning would find SLURM's and requeue and save by itself.
+        plugins=[DurableIO(), LightningEnvironment()],
         callbacks=callbacks,
         logger=False,
         enable_progress_bar=console.is_terminal,

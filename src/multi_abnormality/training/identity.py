@@ -1,14 +1,25 @@
 """What determines a training's result: a checkpoint of another is never gone on from."""
 
 import hashlib
+import json
+import platform
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from multi_abnormality.params import Params
 
 # May change between a save and the resume: they say how long to train, not how.
-RAISABLE = {"epochs", "early_stopping_patience", "save_every_n_epochs"}
+RAISABLE = {
+    "epochs",
+    "early_stopping_patience",
+    "save_every_n_epochs",
+    "save_every_n_minutes",
+    "resume",
+}
 
 # What decides the result, relative to the package. dvc.yaml's train stage depends on the same.
 SOURCES = (
@@ -45,6 +56,30 @@ def identify(params: Params, content_hash: str, package: Path) -> dict[str, Any]
             for path in sorted(_source_files(package))
         },
     }
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    """A short name of an identity."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What floats are rounded by. Another one is told, not refused."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "lightning", "timm", "numpy")},
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _source_files(package: Path) -> Iterable[Path]:

@@ -1,6 +1,7 @@
 """Training as Lightning runs it."""
 
 import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning
@@ -17,6 +18,22 @@ from multi_abnormality.model.losses import asymmetric_loss
 from multi_abnormality.params import Train
 from multi_abnormality.training.history import Epoch, History
 from multi_abnormality.training.schedule import learning_rate_factor
+
+
+@dataclass
+class RunningMean:
+    """Of an epoch so far: Lightning's own are not in its checkpoints."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        self.total += value
+        self.count += 1
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
 
 
 class TrainingModule(lightning.LightningModule):
@@ -42,7 +59,7 @@ class TrainingModule(lightning.LightningModule):
         self.about = about
         self.history = History()
         self.complete = False
-        self._train_losses: list[float] = []
+        self._loss = RunningMean()
         self._validation: list[tuple[Tensor, Tensor]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -69,14 +86,14 @@ class TrainingModule(lightning.LightningModule):
         hu = self.model.windows.decode(batch["volume"])
         hu = augment.apply(hu, batch["affine"], batch["intensity"])
         logits = self.model.classify(hu, batch["height"]).logits
-        loss = self._loss(logits, batch["labels"])
+        loss = self._loss_of(logits, batch["labels"])
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(
                 f"the loss is {value} at epoch {self.current_epoch}, step {batch_idx}; the "
                 "checkpoint before it is kept. Lower train.learning_rate"
             )
-        self._train_losses.append(value)
+        self._loss.add(value)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
@@ -90,25 +107,27 @@ class TrainingModule(lightning.LightningModule):
             epoch=self.current_epoch,
             step=self.global_step,
             learning_rate=self.optimizers().param_groups[0]["lr"],
-            train_loss=sum(self._train_losses) / len(self._train_losses),
-            val_loss=self._loss(logits, labels).item(),
+            train_loss=self._loss.mean,
+            val_loss=self._loss_of(logits, labels).item(),
             val_auroc=macro_auroc(logits, labels),
         )
         self.history.epochs.append(row)
-        self._train_losses.clear()
+        self._loss = RunningMean()
         self._validation.clear()
         if self.history.stalled(self.settings.early_stopping_patience):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self.history.state()
+        checkpoint["train_loss"] = asdict(self._loss)
         checkpoint["about"] = self.about
         checkpoint["complete"] = self.complete
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = History.from_state(checkpoint["history"])
+        self._loss = RunningMean(**checkpoint["train_loss"])
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         settings = self.settings
         return asymmetric_loss(
             logits, labels, settings.gamma_negative, settings.gamma_positive, settings.clip

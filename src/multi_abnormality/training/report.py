@@ -24,9 +24,17 @@ class Report(Callback):
         self.history = history
         self.batch_size = batch_size
         self._started = self._told = 0.0
+        self._first = 0  # batch of this epoch that this process did
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module, *_: object) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
+        self._begin(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
+        self._begin(0)
+
+    def _begin(self, batch: int) -> None:
         self._started = self._told = time.monotonic()
+        self._first = batch
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int  # noqa: ARG002
@@ -35,7 +43,7 @@ class Report(Callback):
         if console.is_terminal or now - self._told < PLAIN_LINE_SECONDS:
             return
         self._told, batches = now, trainer.num_training_batches
-        rate = (batch_idx + 1) / (now - self._started)
+        rate = (batch_idx + 1 - self._first) / (now - self._started)
         log.info(
             "epoch %d: %d/%d steps, %.1f volumes/s, %.0f s left of it",
             trainer.current_epoch, batch_idx + 1, batches, rate * self.batch_size,

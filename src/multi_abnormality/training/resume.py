@@ -1,66 +1,195 @@
 """Where training goes on from."""
 
+import hashlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multi_abnormality.console import log
+from multi_abnormality.errors import InputError
 from multi_abnormality.params import Train
-from multi_abnormality.training.checkpoints import newest
+from multi_abnormality.training.checkpoints import BEST, LAST, names_of_epoch
+from multi_abnormality.training.files import NewerFormatError, load_checkpoint, save_checkpoint
 from multi_abnormality.training.history import History
 from multi_abnormality.training.identity import differences
+from multi_abnormality.training.position import Position
+
+_TENSORS = {"state_dict", "current_model_state", "averaging_state", "optimizer_states"}
 
 
-def find_resumable(
-    folder: Path, identity: dict[str, Any], train: Train, aside: Path
-) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of this very training; those of another are put out of the way.
+@dataclass(frozen=True)
+class Found:
+    """A valid checkpoint, without its tensors."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def position(self) -> Position:
+        return Position(**self.content["position"])
+
+    @property
+    def history(self) -> History:
+        return History.from_state(self.content["history"])
+
+    @property
+    def progress(self) -> tuple:
+        """By what is inside: names and times of files say nothing that could be relied on."""
+        return self.position, self.content["complete"], self.path.name == LAST
+
+    def ends(self, epoch: int) -> bool:
+        """Whether it was saved at the end of this epoch, counted from 0."""
+        return self.position == Position(epoch + 1, 0)
+
+
+class Folder:
+    """The checkpoints that a training finds when it starts.
 
     Args:
-        folder: of checkpoints.
-        identity: of the training that is to go on.
-        train: how long it is to go on.
-        aside: folder that takes in what another, unfinished training left.
+        path: of the folder.
+        aside: takes in what training does not go on from.
+        cache: DVC's, of files by their MD5; what it holds need not be kept twice.
+
+    Raises:
+        InputError: the folder can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.tmp"):  # of a save that was killed
-        leftover.unlink()
-    found = newest(folder)
-    if found is None:
-        return None
-    path, checkpoint = found
-    history = History.from_state(checkpoint["history"])
-    changed = differences(checkpoint["about"]["identity"], identity) + _too_far(history, train)
-    if not changed:
-        return found
-    log.warning("%s is of another training, so this one starts anew. What differs:", path)
-    for line in changed:
-        log.warning("  - %s", line)
-    if checkpoint["complete"]:  # `dvc repro` has put it into DVC's cache
-        for file in folder.glob("*.ckpt"):
-            file.unlink()
-    else:
-        _put_aside(folder, aside)
-    return None
+
+    def __init__(self, path: Path, aside: Path, cache: Path) -> None:
+        self.path = path
+        self.aside = aside
+        self.cache = cache
+        self._check_writable()
+
+    def find(self, about: dict[str, Any], train: Train, accept_code: bool) -> Found | None:
+        """The newest checkpoint of this very training; all others are put out of the way.
+
+        Args:
+            about: the training that is to go on.
+            train: how it is to go on.
+            accept_code: go on from one that other source files made.
+
+        Raises:
+            InputError: train.resume is `must` and there is none, or one is of a newer version.
+        """
+        valid, damaged = self._read()
+        why_not = {
+            found.path: _why_not(found, about["identity"], train, accept_code) for found in valid
+        }
+        ours = [found for found in valid if not why_not[found.path]]
+        chosen = next((found for found in ours if _has_best(found, ours)), None)
+        if valid and valid[0] not in ours:
+            _tell_differences(valid[0].path, why_not[valid[0].path])
+        elif ours and chosen is None:
+            log.warning("the best epoch's checkpoint is damaged, and no earlier one is left")
+        if chosen is None and train.resume == "must":
+            raise InputError(
+                f"train.resume is `must`, and {self.path} holds no checkpoint to go on from; "
+                "`dvc pull --allow-missing checkpoints` may bring one, `auto` starts without one"
+            )
+        kept = ours if chosen else []
+        self._clear([found.path for found in valid if found not in kept] + damaged)
+        if chosen:
+            self._settle(chosen, ours, about, train.save_every_n_epochs)
+        return chosen
+
+    def _check_writable(self) -> None:
+        probe = self.path / ".probe.tmp"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}), so nothing could be saved"
+            ) from error
+
+    def _read(self) -> tuple[list[Found], list[Path]]:
+        """Valid ones, the furthest first, and damaged ones."""
+        for leftover in self.path.glob(".*.tmp"):  # of a save that was killed
+            leftover.unlink()
+        valid, damaged = [], []
+        for path in sorted(self.path.glob("*.ckpt")):
+            try:
+                content = load_checkpoint(path)
+            except NewerFormatError:
+                raise
+            except InputError as error:
+                log.warning("%s; skipped", error)
+                damaged.append(path)
+            else:
+                valid.append(Found(path, {k: v for k, v in content.items() if k not in _TENSORS}))
+        return sorted(valid, key=lambda found: found.progress, reverse=True), damaged
+
+    def _clear(self, paths: list[Path]) -> None:
+        """Put files out of the way, and keep those of which there is no other copy."""
+        only = [path for path in paths if not self._is_cached(path)]
+        for path in set(paths) - set(only):
+            path.unlink()
+        if only:
+            place = _new_place(self.aside)
+            for path in only:
+                shutil.move(path, place / path.name)
+            log.warning(
+                "moved %s to %s, for there is no other copy; `cp %s/* %s/` brings it back",
+                ", ".join(path.name for path in only), place, place, self.path,
+            )  # fmt: skip
+
+    def _is_cached(self, path: Path) -> bool:
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        return (self.cache / digest[:2] / digest[2:]).is_file()
+
+    def _settle(self, chosen: Found, ours: list[Found], about: dict[str, Any], every: int) -> None:
+        """Write those files that the chosen one's epochs leave, where a kill prevented it.
+
+        An epoch's end is saved as several files of equal content; any of them serves for all.
+        """
+        history = chosen.history
+        if not history.epochs:
+            return
+        sources = {BEST: next(found for found in ours if found.ends(history.best.epoch))}
+        if chosen.ends(history.epochs[-1].epoch):
+            sources |= dict.fromkeys(names_of_epoch(history, every), chosen)
+        there = {found.path.name: found.position for found in ours}
+        for name, source in sources.items():
+            if there.get(name) != source.position:
+                content = load_checkpoint(source.path) | {"complete": False, "about": about}
+                save_checkpoint(content, self.path / name)
 
 
-def _too_far(history: History, train: Train) -> list[str]:
-    """Why a training of today's length would have ended before this history does."""
-    done = len(history.epochs)
+def _has_best(found: Found, others: list[Found]) -> bool:
+    history = found.history
+    return not history.epochs or any(other.ends(history.best.epoch) for other in others)
+
+
+def _why_not(found: Found, identity: dict[str, Any], train: Train, accept_code: bool) -> list[str]:
+    """Why training can't go on from it: what differs, or how it is further than is wanted."""
+    if train.resume == "never":
+        return ["train.resume: is `never`"]
+    old = found.content["about"]["identity"]
+    if accept_code:
+        old = old | {"code": identity["code"]}
+    lines = differences(old, identity)
+    done = len(found.history.epochs)
     if done > train.epochs:
-        return [f"train.epochs: {done} epochs are done, now {train.epochs} are wanted"]
+        lines.append(f"train.epochs: {done} epochs are done, now {train.epochs} are wanted")
     if any(
-        History(history.epochs[:count]).stalled(train.early_stopping_patience)
+        History(found.history.epochs[:count]).stalled(train.early_stopping_patience)
         for count in range(1, done)
     ):
-        return ["train.early_stopping_patience: is now so low that training would have ended"]
-    return []
+        lines.append("train.early_stopping_patience: is now so low that training would have ended")
+    return lines
 
 
-def _put_aside(folder: Path, aside: Path) -> None:
-    aside.mkdir(parents=True, exist_ok=True)
-    numbers = [int(path.name) for path in aside.iterdir() if path.name.isdigit()]
-    place = aside / str(max(numbers, default=0) + 1)
-    shutil.move(folder, place)
-    folder.mkdir()
-    log.warning("that training had not ended; its checkpoints are kept in %s", place)
+def _tell_differences(path: Path, lines: list[str]) -> None:
+    log.warning("%s is of another training and not gone on from. What differs:", path)
+    for line in lines:
+        log.warning("  - %s", line)
+
+
+def _new_place(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    place = folder / str(max(numbers, default=0) + 1)
+    place.mkdir()
+    return place
