@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test check bench pins
+.PHONY: repro test check bench drill pins
 
 repro: .venv/installed data
 	dvc repro
@@ -19,6 +19,9 @@ check: .venv/installed
 
 bench: repro
 	python benchmarks/sample_difficulty.py
+
+drill: repro
+	PYTHONPATH=benchmarks python -m drill
 
 # requirements.txt has every version; the package itself is installed in place.
 .venv/installed: requirements.txt pyproject.toml

@@ -1,5 +1,6 @@
 """Going on from checkpoints: which are taken, which are not, and that the end is the same."""
 
+import multiprocessing
 import pickle
 import random
 import resource
@@ -67,6 +68,16 @@ def test_a_stop_at_any_moment_loses_nothing(trainings, straight: Path, tmp_path:
     everywhere = {(epoch, batch) for epoch in range(3) for batch in range(batches + 1)}
     assert set(places) == everywhere - {(0, 0)}
     assert places.count((1, batches)) > 1  # also in validation
+
+
+def test_a_stop_in_validation_leaves_no_worker(trainings, tmp_path: Path):
+    """Workers leave signals to their parent, which would wait for them for ever at its end."""
+    with pytest.raises(Stopped):
+        trainings.run(tmp_path, stop=StopAtLook(4), machine={"workers": 1})
+    position = trainings.prepare(tmp_path).found.position
+    assert position.epoch == 0
+    assert position.batch > 2
+    assert multiprocessing.active_children() == []
 
 
 def test_any_number_of_crashes_changes_nothing(trainings, straight: Path, tmp_path: Path):

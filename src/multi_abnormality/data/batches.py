@@ -1,7 +1,7 @@
 """The processed set as batches for training."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -74,13 +74,25 @@ class DrawnVolumes(WholeVolumes):
         )
 
 
-def whole_loader(dataset: WholeVolumes, batch_size: int, workers: int) -> DataLoader:
-    """Every volume once, in order."""
+def whole_loader(
+    dataset: WholeVolumes,
+    batch_size: int,
+    workers: int,
+    worker_init: Callable[[int], None] | None = None,
+) -> DataLoader:
+    """Every volume once, in order.
+
+    Args:
+        dataset: of volumes.
+        batch_size: volumes.
+        workers: processes that load; 0: this one.
+        worker_init: called by each of them first.
+    """
     return DataLoader(
         dataset,
         batch_size,
         num_workers=workers,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=worker_init,
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -102,13 +114,16 @@ def drawn_loader(
         batch_size,
         sampler=EpochSampler(len(dataset), dataset.seed, batch_size, epoch, batch),
         num_workers=workers,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
-    """Ctrl-C and a scheduler's SIGTERM reach workers too, and the step under way needs them."""
+def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
+    """For workers of a training: Ctrl-C and a scheduler's SIGTERM reach them as well, and the step
+    under way needs them. Who uses this must shut the loader down: multiprocessing ends workers by
+    SIGTERM, and would wait for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -9,6 +9,7 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.plugins.io import CheckpointIO
 
+from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.training.files import load_checkpoint, save_checkpoint
 from multi_abnormality.training.history import Epoch, History
@@ -101,11 +102,20 @@ class Checkpoints(Checkpoint):
         self.averaging = averaging
         self.backup = backup
         self._position = Position(0, 0)
-        self._saved_at = time.monotonic()
+        self._started = self._saved_at = time.monotonic()
+        self._saves = 0
+        self._seconds = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
         self.stop.listen()  # Lightning's own handler would end training without a save
-        self._saved_at = time.monotonic()
+        self._started = self._saved_at = time.monotonic()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
+        took = time.monotonic() - self._started
+        log.info(
+            "%d saves took %.1f s of %.0f s, %.2f %%",
+            self._saves, self._seconds, took, 100 * self._seconds / took,
+        )  # fmt: skip
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int  # noqa: ARG002
@@ -124,7 +134,7 @@ class Checkpoints(Checkpoint):
         done = len(history.epochs)
         self._position = Position(done, 0)
         for name in names_of_epoch(history, self.cadence.epochs):
-            trainer.save_checkpoint(self.folder / name)
+            self._save(trainer, name)
         over = trainer.should_stop or done == trainer.max_epochs
         kept = done % self.cadence.epochs == 0
         if over or kept or self.stop.reason or self._is_time():
@@ -146,11 +156,17 @@ class Checkpoints(Checkpoint):
     def _is_time(self) -> bool:
         return time.monotonic() - self._saved_at >= self.cadence.seconds
 
+    def _save(self, trainer: lightning.Trainer, name: str) -> None:
+        started = time.monotonic()
+        trainer.save_checkpoint(self.folder / name)
+        self._saves += 1
+        self._seconds += time.monotonic() - started
+
     def _save_last(
         self, trainer: lightning.Trainer, position: Position, over: bool = False
     ) -> None:
         self._position = position
-        trainer.save_checkpoint(self.folder / LAST)
+        self._save(trainer, LAST)
         self._saved_at = time.monotonic()
         self.backup.saved(position.epoch)
         if self.stop.reason and not over:

@@ -12,7 +12,13 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, RichProgre
 
 import multi_abnormality
 from multi_abnormality.console import console, log
-from multi_abnormality.data.batches import DrawnVolumes, WholeVolumes, drawn_loader, whole_loader
+from multi_abnormality.data.batches import (
+    DrawnVolumes,
+    WholeVolumes,
+    drawn_loader,
+    leave_signals_to_parent,
+    whole_loader,
+)
 from multi_abnormality.data.randomness import derived_seed
 from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
@@ -145,14 +151,19 @@ class Training:
             averaging,
             Checkpoints(places.checkpoints, len(batches), cadence, stop, averaging, backup),
         ]
-        _trainer(params, callbacks).fit(
-            module,
-            batches,
-            whole_loader(self.whole, *sizes),
-            ckpt_path=self.found.path if self.found else None,
-            weights_only=True,
-        )
-        tensorboard.close()
+        trainer = _trainer(params, callbacks)
+        try:
+            trainer.fit(
+                module,
+                batches,
+                whole_loader(self.whole, *sizes, leave_signals_to_parent),
+                ckpt_path=self.found.path if self.found else None,
+                weights_only=True,
+            )
+        finally:
+            # Lightning itself forgets the training's loader where a validation is cut short.
+            trainer.fit_loop.teardown()
+            tensorboard.close()
         return module.history
 
 

@@ -1,0 +1,1 @@
+"""Kill, restore and fault drills: `make drill`, or one of them by `python -m drill kills`."""
