@@ -68,7 +68,7 @@ def small_params() -> Params:
     default = load_params(ROOT / "params.yaml")
     sections = {
         "preprocess": {"shape": (8, 32, 32), "spacing": (7.0, 3.0, 3.0)},
-        "model": {"backbone": "test_efficientnet"},
+        "model": {"backbone": "test_efficientnet", "dropout": 0.2},
         "train": {
             "epochs": 3,
             "schedule_epochs": 4,

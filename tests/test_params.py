@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import load_params
+from multi_abnormality.params import load_params, parse_duration
 
 DEFAULT = Path(__file__).parent.parent / "params.yaml"
 
@@ -79,3 +79,11 @@ def test_a_stage_says_so_without_a_traceback(tmp_path: Path):
     assert done.returncode == 1
     assert "train.epochs: must be greater than 0, not 0" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_durations(tmp_path: Path):
+    assert parse_duration("5h30m") == 19800
+    assert parse_duration("1d2s") == 86402
+    path = edited(tmp_path, (line("time_budget"), "time_budget: soon"))
+    with pytest.raises(InputError, match=r"machine\.time_budget: must be a duration such as"):
+        load_params(path)

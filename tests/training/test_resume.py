@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from multi_abnormality.errors import InputError
 from multi_abnormality.training import files
@@ -85,6 +86,10 @@ def test_any_number_of_crashes_changes_nothing(trainings, straight: Path, tmp_pa
         crash(trainings, tmp_path, saves)
     trainings.run(tmp_path, machine={"workers": 2})
     assert trainings.hashes(tmp_path) == trainings.hashes(straight)
+    (log,) = (tmp_path / "logs").iterdir()
+    events = EventAccumulator(str(log)).Reload()
+    for name in ("train_loss", "val_auroc"):
+        assert [event.step for event in events.Scalars(name)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("missing", ["best.ckpt", "multi_abnormality-epoch=01*"])
