@@ -4,8 +4,17 @@
 started with their `environment()` reach it under Google's names, and nothing beyond it.
 """
 
-from drive_stand_in.faults import Faults
+from drive_stand_in.accounts import SERVICE, USER, remote_options
+from drive_stand_in.faults import DRIVE_CALLS, Faults
 from drive_stand_in.process import DriveProcess
 from drive_stand_in.server import DriveStandIn
 
-__all__ = ["DriveProcess", "DriveStandIn", "Faults"]
+__all__ = [
+    "DRIVE_CALLS",
+    "SERVICE",
+    "USER",
+    "DriveProcess",
+    "DriveStandIn",
+    "Faults",
+    "remote_options",
+]

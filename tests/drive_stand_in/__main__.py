@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from drive_stand_in.accounts import FOLDER_TITLE
 from drive_stand_in.contents import MY_DRIVE, SHARED_DRIVE
 from drive_stand_in.faults import Faults
 from drive_stand_in.server import DriveStandIn
@@ -19,7 +20,6 @@ from multi_abnormality.files import write_json
 def main() -> None:
     parser = argparse.ArgumentParser(prog="drive_stand_in", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--folders", nargs="*", default=["VLM3D_Task2_Backup"])
     parser.add_argument("--faults", type=Faults.from_json, default=Faults(), metavar="JSON")
     arguments = parser.parse_args()
     # Ctrl-C in a terminal reaches this process too, and it is for the parent to decide.
@@ -28,15 +28,12 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with DriveStandIn(folder) as stand_in:
         stand_in.set_faults(arguments.faults)
-        for title in arguments.folders:
-            for drive in (MY_DRIVE, SHARED_DRIVE):
-                stand_in.contents.add(title, drive)
+        for drive in (MY_DRIVE, SHARED_DRIVE):
+            stand_in.contents.add(FOLDER_TITLE, drive)
         about = {
             "pid": os.getpid(),
             "url": stand_in.url,
             "environment": stand_in.environment(),
-            "service_key": str(stand_in.service_key),
-            "user_credentials": str(stand_in.user_credentials),
         }
         write_json(about, folder / "stand-in.json")
         sys.stdin.read()

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from drive_stand_in.authority import private_pem
+from drive_stand_in.contents import SHARED_DRIVE
 from drive_stand_in.messages import Response, json_response
 
 TOKEN_URI = "https://oauth2.googleapis.com/token"
@@ -17,6 +18,30 @@ REFRESH_TOKEN = "1//stand-in-refresh-token"
 JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 USER, SERVICE = "user", "service"
+FOLDER_TITLE = "VLM3D_Task2_Backup"
+
+
+def remote_options(folder: Path, account: str, title: str = FOLDER_TITLE) -> dict[str, str]:
+    """What a DVC remote needs to log in afresh, with its credentials written to `folder`.
+
+    The user keeps things in My Drive, the service account in a shared drive: it has no storage.
+    """
+    if account == USER:
+        credentials = folder / "user-credentials.json"
+        _write_user_credentials(credentials)
+        return {
+            "url": f"gdrive://root/{title}",
+            "gdrive_client_id": CLIENT_ID,
+            "gdrive_client_secret": CLIENT_SECRET,
+            "gdrive_user_credentials_file": str(credentials),
+        }
+    key = folder / "service-account.json"
+    _write_service_key(key)
+    return {
+        "url": f"gdrive://{SHARED_DRIVE}/{title}",
+        "gdrive_use_service_account": "true",
+        "gdrive_service_account_json_file_path": str(key),
+    }
 
 
 class Accounts:
@@ -50,7 +75,7 @@ def refusal(error: str, description: str) -> Response:
     return json_response({"error": error, "error_description": description}, 400)
 
 
-def write_service_key(path: Path) -> None:
+def _write_service_key(path: Path) -> None:
     """The JSON key that Google's console gives for a service account."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     content = {
@@ -65,7 +90,7 @@ def write_service_key(path: Path) -> None:
     path.write_text(json.dumps(content))
 
 
-def write_user_credentials(path: Path) -> None:
+def _write_user_credentials(path: Path) -> None:
     """What dvc-gdrive keeps after a login in the browser; its access token has run out."""
     content = {
         "access_token": "ya29.run-out",

@@ -14,8 +14,8 @@ HOSTS = ("www.googleapis.com", "oauth2.googleapis.com")
 QUOTA = 15 * 10**9
 
 _FILES = "/drive/v2/files"
-# A name a call, its method and its path; downloads are told from `get` by `alt=media`.
-CALLS = (
+# A call's name, its method and its path; `alt=media` makes a `get` a `download`.
+ROUTES = (
     ("token", "POST", "/token"),
     ("about", "GET", "/drive/v2/about"),
     ("list", "GET", _FILES),
@@ -47,7 +47,7 @@ class DriveApi:
     @staticmethod
     def route(request: Request) -> tuple[str, str]:
         """The name of a call and the id of the item it is about; ("unknown", "") for others."""
-        for name, method, path in CALLS:
+        for name, method, path in ROUTES:
             match = re.fullmatch(path, request.path)
             if match and method == request.method:
                 item_id = match.group(1) if match.groups() else ""

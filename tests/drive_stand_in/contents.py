@@ -78,7 +78,7 @@ class Contents:
                 md5 = hashlib.file_digest(file, "md5").hexdigest()
         with self._lock:
             above = self._items[self.resolve(parent)]
-            item_id = f"1{next(self._numbers):05d}StandIn"
+            item_id = f"1StandIn{next(self._numbers):025d}"  # as long as Drive's own
             item = Item(item_id, title, mime_type, above.id, above.drive, size, md5)
             if content:
                 content.replace(self.path(item))

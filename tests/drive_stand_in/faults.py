@@ -32,6 +32,21 @@ OTHERS = (
     "slow",  # the answer comes `seconds` late
 )
 
+# Every call but the login's, which clients do not repeat by themselves.
+DRIVE_CALLS = (
+    "about",
+    "list",
+    "get",
+    "download",
+    "insert",
+    "upload_start",
+    "upload",
+    "patch",
+    "trash",
+    "delete",
+)
+CALLS = ("token", *DRIVE_CALLS)
+
 
 def befalls(kind: str, call: str) -> bool:
     """Whether a fault is one of this call's, where `Faults.only` does not say."""
@@ -48,7 +63,7 @@ def befalls(kind: str, call: str) -> bool:
 class Faults:
     """Which faults happen: one of `kinds`, drawn for a `share` of the calls.
 
-    `only` limits them to some calls (names as in `api.CALLS`); with `first` they end after that
+    `only` limits them to some of `CALLS`; with `first` they end after that
     many. The draws follow from `seed` and the order in which calls arrive.
     """
 
@@ -60,10 +75,10 @@ class Faults:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.kinds) - set(ERRORS) - set(OTHERS))
-        if unknown:
-            known = ", ".join([*ERRORS, *OTHERS])
-            raise ValueError(f"no such fault: {', '.join(unknown)}; there are {known}")
+        for names, known in ((self.kinds, (*ERRORS, *OTHERS)), (self.only, CALLS)):
+            unknown = [name for name in names if name not in known]
+            if unknown:
+                raise ValueError(f"{', '.join(unknown)} is none of {', '.join(known)}")
 
     def hits(self, kind: str, call: str) -> bool:
         return call in self.only if self.only else befalls(kind, call)

@@ -47,14 +47,6 @@ class DriveProcess:
     def environment(self) -> dict[str, str]:
         return self._about["environment"]
 
-    @property
-    def service_key(self) -> Path:
-        return Path(self._about["service_key"])
-
-    @property
-    def user_credentials(self) -> Path:
-        return Path(self._about["user_credentials"])
-
     def set_faults(self, faults: Faults) -> None:
         self._call(json.dumps(asdict(faults)).encode())
 

@@ -21,8 +21,8 @@ CONTROL = "/stand-in"
 class DriveStandIn:
     """Serves in threads of this process while its `with` block lasts.
 
-    `folder` holds the files' bytes, the certificates and the two accounts' credentials. With
-    `page_size` a list has fewer items a page than were asked for, which Drive is free to do.
+    `folder` holds the files' bytes and the certificates. `page_size` caps how many items a page of
+    a list holds, below what was asked for, as Drive is free to do.
     """
 
     def __init__(self, folder: Path, page_size: int = 1000) -> None:
@@ -31,10 +31,6 @@ class DriveStandIn:
         self.api = DriveApi(self.contents, page_size)
         self.source = FaultSource()
         self.stopping = threading.Event()
-        self.service_key = folder / "service-account.json"
-        self.user_credentials = folder / "user-credentials.json"
-        accounts.write_service_key(self.service_key)
-        accounts.write_user_credentials(self.user_credentials)
         self.tls, self._trusted = server_context(folder, HOSTS)
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.stand_in = self
@@ -78,6 +74,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 30  # seconds; a client that promises a body and sends none must not stay for ever
     server: _Server
     host = ""  # whom the client believes it is talking to, once there is a tunnel
 
