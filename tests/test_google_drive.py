@@ -21,6 +21,7 @@ from drive_stand_in import (
     Faults,
     remote_options,
 )
+from drive_stand_in.accounts import FOLDER_TITLE
 from drive_stand_in.contents import MY_DRIVE, SHARED_DRIVE
 from drive_stand_in.query import parse
 
@@ -36,6 +37,7 @@ class Project:
         self.folder = folder
         self.home = folder.parent / "home"
         self.home.mkdir(exist_ok=True)
+        self.extra_environment: dict[str, str] = {}
         self._drive = drive
 
     def environment(self) -> dict[str, str]:
@@ -45,6 +47,7 @@ class Project:
             "DVC_SITE_CACHE_DIR": str(self.home / "dvc"),
             "GDRIVE_NON_INTERACTIVE": "1",  # fail where a login in a browser would be waited for
             **self._drive.environment(),
+            **self.extra_environment,
         }
 
     def run(self, *command: str, ok: bool = True) -> str:
@@ -123,8 +126,8 @@ def project(tmp_path: Path, template: Path, drive: DriveStandIn) -> Iterator[Pro
 
 def arrived(project: Project, drive: DriveStandIn) -> bool:
     """Whether all of a project's data is in its folder on Drive, byte for byte."""
-    title = project.folder.parent.name
-    stored = {item.md5 for path, item in drive.contents.files().items() if path.startswith(title)}
+    top = f"{project.folder.parent.name}/"
+    stored = {item.md5 for path, item in drive.contents.files().items() if path.startswith(top)}
     return set(project.hashes().values()) <= stored
 
 
@@ -145,11 +148,26 @@ def test_push_and_pull_into_a_fresh_clone(project: Project, drive: DriveStandIn)
 
 @pytest.mark.slow
 def test_a_service_account_keeps_things_in_a_shared_drive(tmp_path: Path, drive: DriveStandIn):
-    drive.contents.add("Backup", SHARED_DRIVE)
+    backup = drive.contents.add("Backup", SHARED_DRIVE)
     project = make_project(tmp_path / "Projekt", drive, files=60)  # enough for a very long query
-    project.log_in(remote_options(tmp_path, SERVICE, "Backup"))
+    project.log_in(remote_options(tmp_path, SERVICE) | {"url": f"gdrive://{backup.id}"})
     project.run("dvc", "push")
     assert "in sync" in project.run("dvc", "status", "--cloud")
+    clone = project.clone()
+    clone.run("dvc", "pull")
+    assert clone.hashes() == project.hashes()
+
+
+@pytest.mark.slow
+def test_a_file_of_several_pieces(project: Project, drive: DriveStandIn):
+    """The client sends and fetches 100 MB at a time."""
+    large = project.folder / "data/empty"
+    with large.open("r+b") as file:
+        file.truncate(201 * 2**20)
+    project.run("dvc", "add", "--quiet", "data")
+    project.run("git", "commit", "--quiet", "--all", "--message", "Larger")
+    project.run("dvc", "push")
+    assert arrived(project, drive)
     clone = project.clone()
     clone.run("dvc", "pull")
     assert clone.hashes() == project.hashes()
@@ -201,6 +219,7 @@ def test_slow_answers_only_take_time(project: Project, drive: DriveStandIn):
     ("kind", "message"),
     [
         ("quota_full", "storage quota has been exceeded"),
+        ("unauthorized", "Invalid Credentials"),
         ("revoked", "Token has been expired or revoked"),
     ],
 )
@@ -229,6 +248,29 @@ def test_a_missing_folder_is_named(tmp_path: Path, project: Project):
     project.log_in(remote_options(tmp_path, USER, "Nobody made this"))
     output = project.run("dvc", "push", ok=False)
     assert "Confirm root/Nobody made this exists and you can access it" in output
+
+
+def test_a_login_in_an_environment_variable_is_enough(project: Project, drive: DriveStandIn):
+    """The project's own remote as it is in Git, on a machine that has no browser."""
+    options = remote_options(project.folder.parent, USER)
+    credentials = Path(options["gdrive_user_credentials_file"]).read_text()
+    (project.folder / ".dvc/config.local").unlink()
+    shutil.copy(ROOT / ".dvc/config", project.folder / ".dvc/config")
+    project.extra_environment = {"GDRIVE_CREDENTIALS_DATA": credentials}
+    drive.contents.add(FOLDER_TITLE, MY_DRIVE)
+    project.run("dvc", "push", "--remote", "gdrive")
+    assert f"{FOLDER_TITLE}/files/md5" in " ".join(drive.contents.files())
+
+
+def test_a_mounted_drive_holds_the_same_files(project: Project, drive: DriveStandIn):
+    project.run("dvc", "push")
+    top = f"{project.folder.parent.name}/"
+    mounted = project.folder.parent / "mounted"
+    project.run("dvc", "remote", "add", "mounted", "../mounted")
+    project.run("dvc", "push", "--remote", "mounted")
+    assert {f"{top}{path.relative_to(mounted)}" for path in mounted.rglob("*/*/*/*")} == {
+        path for path in drive.contents.files() if path.startswith(top)
+    }
 
 
 def test_the_remote_of_the_project_is_no_default_and_holds_no_secret():

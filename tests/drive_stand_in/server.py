@@ -16,6 +16,9 @@ from drive_stand_in.faults import ERRORS, Faults, FaultSource
 from drive_stand_in.messages import PIECE, Request, Response, error_response, json_response
 
 CONTROL = "/stand-in"
+IDLE_SECONDS = 240  # after which Google hangs up, too
+# A client that repeats an upload without rewinding its file announces a body and sends none.
+BODY_SECONDS = 30
 
 
 class DriveStandIn:
@@ -74,7 +77,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 30  # seconds; a client that promises a body and sends none must not stay for ever
+    timeout = IDLE_SECONDS
     server: _Server
     host = ""  # whom the client believes it is talking to, once there is a tunnel
 
@@ -96,7 +99,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def serve(self) -> None:
-        request = self._request()
+        self.connection.settimeout(BODY_SECONDS)
+        self._serve(self._request())
+        self.connection.settimeout(IDLE_SECONDS)
+
+    def _serve(self, request: Request) -> None:
         if not self.host:
             self._send(self._control(request))
             return
