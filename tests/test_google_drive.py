@@ -1,11 +1,7 @@
 """Google Drive as a DVC remote: real `dvc` and its real Drive client, against the stand-in."""
 
-import hashlib
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,64 +19,10 @@ from drive_stand_in import (
 )
 from drive_stand_in.accounts import FOLDER_TITLE
 from drive_stand_in.contents import MY_DRIVE, SHARED_DRIVE
+from drive_stand_in.project import FILES, Project, make_project
 from drive_stand_in.query import parse
 
 ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
-FILES = 9
-
-
-class Project:
-    """A Git and DVC repository, and the folder on Drive that is its remote."""
-
-    def __init__(self, folder: Path, drive: DriveStandIn | DriveProcess) -> None:
-        self.folder = folder
-        self.home = folder.parent / "home"
-        self.home.mkdir(exist_ok=True)
-        self.extra_environment: dict[str, str] = {}
-        self._drive = drive
-
-    def environment(self) -> dict[str, str]:
-        return {
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(self.home),
-            "DVC_SITE_CACHE_DIR": str(self.home / "dvc"),
-            "GDRIVE_NON_INTERACTIVE": "1",  # fail where a login in a browser would be waited for
-            **self._drive.environment(),
-            **self.extra_environment,
-        }
-
-    def run(self, *command: str, ok: bool = True) -> str:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode == 0) == ok, output
-        return output
-
-    def log_in(self, options: dict[str, str]) -> None:
-        """Write what the commands of docs/google-drive.md write, but without their seconds."""
-        lines = ["[core]", "remote = gdrive", "['remote \"gdrive\"']"]
-        lines += [f"{name} = {value}" for name, value in options.items()]
-        (self.folder / ".dvc/config.local").write_text("\n".join(lines) + "\n")
-
-    def clone(self) -> "Project":
-        """A clone with the same login, and nothing in its cache."""
-        copy = Project(self.folder.parent / "Klon", self._drive)
-        self.run("git", "clone", "--quiet", str(self.folder), str(copy.folder))
-        shutil.copy(self.folder / ".dvc/config.local", copy.folder / ".dvc/config.local")
-        return copy
-
-    def hashes(self) -> dict[str, str]:
-        return {
-            path.name: hashlib.md5(path.read_bytes()).hexdigest()
-            for path in (self.folder / "data").iterdir()
-        }
 
 
 @pytest.fixture(scope="module")
@@ -88,23 +30,6 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DriveStandIn]:
     """Pages of three, so that every list is a list of several pages."""
     with DriveStandIn(tmp_path_factory.mktemp("drive"), page_size=3) as stand_in:
         yield stand_in
-
-
-def make_project(folder: Path, drive: DriveStandIn | DriveProcess, files: int = FILES) -> Project:
-    (folder / "data").mkdir(parents=True)
-    project = Project(folder, drive)
-    for number in range(files):
-        (folder / "data" / f"Aufnahme {number} für später").write_text(f"{number}\n" * 10_000)
-    (folder / "data" / "empty").touch()
-    project.run("git", "init", "--quiet", "--initial-branch", "main")
-    project.run("git", "config", "user.name", "A User")
-    project.run("git", "config", "user.email", "user@example.org")
-    project.run("dvc", "init", "--quiet")
-    project.run("dvc", "config", "core.analytics", "false")
-    project.run("dvc", "add", "--quiet", "data")
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "Data")
-    return project
 
 
 @pytest.fixture(scope="module")
