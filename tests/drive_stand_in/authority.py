@@ -72,8 +72,14 @@ def _sign(
         .not_valid_before(now - LIFETIME)
         .not_valid_after(now + LIFETIME)
     )
-    for extension in extensions:
-        builder = builder.add_extension(extension, critical=False)
+    for extension in (
+        *extensions,
+        # Python 3.13 and later refuse certificates without these two.
+        x509.SubjectKeyIdentifier.from_public_key(subject_key),
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
+    ):
+        critical = isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
+        builder = builder.add_extension(extension, critical)
     return builder.sign(issuer_key, hashes.SHA256())
 
 
