@@ -159,7 +159,7 @@ def test_what_does_not_pass_is_said(project: Project, drive: DriveStandIn, kind:
 def test_what_one_push_does_not_survive_another_mends(
     project: Project, drive: DriveStandIn, kind: str
 ):
-    drive.set_faults(Faults((kind,), only=("upload_start", "upload"), first=3))
+    drive.set_faults(Faults((kind,), only=("upload",)))
     project.run("dvc", "push", ok=False)
     drive.set_faults(Faults())
     project.run("dvc", "push")
