@@ -1,0 +1,20 @@
+"""A stand-in for Google Drive: its v2 API over TLS on loopback, with faults on demand.
+
+`DriveStandIn` runs in threads of this process, `DriveProcess` in a process of its own. Programs
+started with their `environment()` reach it under Google's names, and nothing beyond it.
+"""
+
+from drive_stand_in.accounts import SERVICE, USER, remote_options
+from drive_stand_in.faults import DRIVE_CALLS, Faults
+from drive_stand_in.process import DriveProcess
+from drive_stand_in.server import DriveStandIn
+
+__all__ = [
+    "DRIVE_CALLS",
+    "SERVICE",
+    "USER",
+    "DriveProcess",
+    "DriveStandIn",
+    "Faults",
+    "remote_options",
+]

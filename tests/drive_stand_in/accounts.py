@@ -1,0 +1,113 @@
+"""The two kinds of account that log in, their credential files and tokens."""
+
+import json
+import threading
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from drive_stand_in.authority import private_pem
+from drive_stand_in.contents import SHARED_DRIVE
+from drive_stand_in.messages import Response, json_response
+
+TOKEN_URI = "https://oauth2.googleapis.com/token"
+CLIENT_ID = "stand-in.apps.googleusercontent.com"
+CLIENT_SECRET = "not-a-secret"
+REFRESH_TOKEN = "1//stand-in-refresh-token"
+JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+USER, SERVICE = "user", "service"
+FOLDER_TITLE = "VLM3D_Task2_Backup"
+
+
+def remote_options(folder: Path, account: str, title: str = FOLDER_TITLE) -> dict[str, str]:
+    """What a DVC remote needs to log in afresh, with its credentials written to `folder`.
+
+    The user keeps things in My Drive, the service account in a shared drive: it has no storage.
+    """
+    if account == USER:
+        credentials = folder / "user-credentials.json"
+        _write_user_credentials(credentials)
+        return {
+            "url": f"gdrive://root/{title}",
+            "gdrive_client_id": CLIENT_ID,
+            "gdrive_client_secret": CLIENT_SECRET,
+            "gdrive_user_credentials_file": str(credentials),
+        }
+    key = folder / "service-account.json"
+    _write_service_key(key)
+    return {
+        "url": f"gdrive://{SHARED_DRIVE}/{title}",
+        "gdrive_use_service_account": "true",
+        "gdrive_service_account_json_file_path": str(key),
+    }
+
+
+class Accounts:
+    """Hands out access tokens and knows whose they are. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owners: dict[str, str] = {}
+
+    def owner(self, authorization: str | None) -> str | None:
+        """Whose token an Authorization header holds; None if nobody's."""
+        with self._lock:
+            return self._owners.get((authorization or "").removeprefix("Bearer "))
+
+    def grant(self, form: bytes) -> Response:
+        """The token endpoint: a refresh token, or an assertion signed by the service account."""
+        fields = {key: values[0] for key, values in parse_qs(form.decode()).items()}
+        if fields.get("refresh_token") == REFRESH_TOKEN:
+            owner = USER
+        elif fields.get("grant_type") == JWT_GRANT and fields.get("assertion"):
+            owner = SERVICE
+        else:
+            return refusal("invalid_grant", "Bad Request")
+        with self._lock:
+            token = f"ya29.stand-in-{owner}-{len(self._owners)}"
+            self._owners[token] = owner
+        return json_response({"access_token": token, "expires_in": 3600, "token_type": "Bearer"})
+
+
+def refusal(error: str, description: str) -> Response:
+    return json_response({"error": error, "error_description": description}, 400)
+
+
+def _write_service_key(path: Path) -> None:
+    """The JSON key that Google's console gives for a service account."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    content = {
+        "type": "service_account",
+        "project_id": "stand-in",
+        "private_key_id": "stand-in",
+        "private_key": private_pem(key).decode(),
+        "client_email": "backup@stand-in.iam.gserviceaccount.com",
+        "client_id": "100000000000000000000",
+        "token_uri": TOKEN_URI,
+    }
+    path.write_text(json.dumps(content))
+
+
+def _write_user_credentials(path: Path) -> None:
+    """What dvc-gdrive keeps after a login in the browser; its access token has run out."""
+    content = {
+        "access_token": "ya29.run-out",
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+        "refresh_token": REFRESH_TOKEN,
+        "token_expiry": "2020-01-01T00:00:00Z",
+        "token_uri": TOKEN_URI,
+        "user_agent": None,
+        "revoke_uri": "https://oauth2.googleapis.com/revoke",
+        "id_token": None,
+        "id_token_jwt": None,
+        "token_response": None,
+        "scopes": [],
+        "token_info_uri": None,
+        "invalid": False,
+        "_class": "OAuth2Credentials",
+        "_module": "oauth2client.client",
+    }
+    path.write_text(json.dumps(content))

@@ -1,0 +1,73 @@
+"""Requests and responses, apart from how they travel."""
+
+import json
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import Any, BinaryIO
+
+PIECE = 1 << 20
+
+
+@dataclass
+class Request:
+    """One HTTP request. The body is read by whoever needs it, once."""
+
+    host: str
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: Message
+    body: BinaryIO
+    unread: int
+
+    def read(self) -> bytes:
+        data = self.body.read(self.unread)
+        if len(data) < self.unread:
+            raise ConnectionError("the client stopped in the middle of its request")
+        self.unread = 0
+        return data
+
+    def read_into(self, path: Path, mode: str) -> None:
+        """Write or append the body to a file without holding it in memory."""
+        with path.open(mode) as file:
+            while self.unread:
+                piece = self.body.read(min(PIECE, self.unread))
+                if not piece:
+                    raise ConnectionError("the client stopped in the middle of an upload")
+                file.write(piece)
+                self.unread -= len(piece)
+
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.read() or b"{}")
+
+
+@dataclass
+class Response:
+    """An answer whose body is `data`, or `length` bytes of a file from `start` on."""
+
+    status: int = 200
+    data: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    file: Path | None = None
+    start: int = 0
+    length: int = 0
+
+    def size(self) -> int:
+        return self.length if self.file else len(self.data)
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    return Response(
+        status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=UTF-8"}
+    )
+
+
+def error_response(status: int, reason: str | None, message: str) -> Response:
+    """An error as Drive writes it; as HTML where there is no reason."""
+    if reason is None:
+        return Response(status, message.encode(), {"Content-Type": "text/html; charset=UTF-8"})
+    detail = {"domain": "global", "reason": reason, "message": message}
+    return json_response(
+        {"error": {"errors": [detail], "code": status, "message": message}}, status
+    )
