@@ -27,6 +27,7 @@ from multi_abnormality.data.volume import read_volume
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import load_params
 from multi_abnormality.stages import evaluate, train
+from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.fit import Places
 
 BINS = np.linspace(-1024, 1024, 65)
@@ -76,7 +77,7 @@ def shuffled_auroc(processed: Path, folder: Path) -> float:
         checkpoints=folder / "checkpoints",
         logs=folder / "logs",
         history=folder / "metrics/history.csv",
-        unfinished=folder / "unfinished",
+        aside=Aside(folder / "aside", folder / "cache"),
     )
     train.run(params, copy, places, folder / "metrics/train.json")
     scores = evaluate.run(params, places.checkpoints, copy, folder / "metrics")

@@ -194,44 +194,77 @@ def test_push_and_pull_bring_everything_back(project: Path, tmp_path: Path):
     assert run(clone, "git", "status", "--porcelain") == ""
 
 
-def content_of(path: Path) -> bytes | None:
-    """None in the moment in which the file has made way for its successor."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def kill_once(folder: Path, awaited: Path, before: bytes) -> None:
-    """SIGKILL `dvc repro` and all that it started, as soon as a file is not what it was."""
+def kill_in_training(folder: Path, *command: str) -> None:
+    """SIGKILL a command and all that it started, once training has saved twice."""
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen(
-        ["dvc", "repro"],
+        command,
         cwd=folder,
         env=environment,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while content_of(awaited) in (None, before):
+    while not (folder / "checkpoints/previous.ckpt").exists():
         assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-@pytest.mark.slow
-def test_after_a_kill_training_goes_on_to_the_same_bytes(project: Path, tmp_path: Path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
+@pytest.fixture
+def longer(project: Path, tmp_path: Path):
+    """Makes copies of the project whose training is long enough to be killed."""
+
+    def make(name: str) -> Path:
+        folder = tmp_path / name
         shutil.copytree(project, folder, symlinks=True)
         params = yaml.safe_load((folder / "params.yaml").read_text())
-        params["train"] |= {"epochs": 30, "early_stopping_patience": 30}
+        params["train"] |= {"epochs": 30, "early_stopping_patience": 30, "learning_rate": 0.003}
+        params["train"] |= {"save_every_n_minutes": 1e-9}
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        return folder
+
+    return make
+
+
+@pytest.mark.slow
+def test_after_a_kill_training_goes_on_to_the_same_bytes(longer):
+    whole, killed = longer("whole"), longer("killed")
     run(whole, "dvc", "repro")
-    last = killed / "checkpoints/last.ckpt"
-    kill_once(killed, last, last.read_bytes())
-    assert not load_checkpoint(last)["complete"]
+    kill_in_training(killed, "dvc", "repro")
+    assert not load_checkpoint(killed / "checkpoints/last.ckpt")["complete"]
     output = run(killed, "dvc", "repro")
     assert "resuming from checkpoints/" in output
     assert hashes(killed) == hashes(whole)
+
+
+@pytest.mark.slow
+def test_a_killed_experiment_goes_on_and_is_one_row(longer):
+    whole, killed = longer("whole"), longer("killed")
+    command = ("dvc", "exp", "run", "--name", "longer", "-S", "train.weight_decay=0.1")
+    run(whole, *command)
+    kill_in_training(killed, *command)
+    assert "resuming from checkpoints/" in run(killed, *command)
+    assert hashes(killed) == hashes(whole)
+    (_, shown), (_, expected) = (
+        json.loads(run(folder, "dvc", "exp", "show", "--json")) for folder in (killed, whole)
+    )
+    (row,), (wanted,) = shown["experiments"], expected["experiments"]
+    scores = "metrics/scores.json"
+    assert row["revs"][0]["data"]["metrics"][scores] == wanted["revs"][0]["data"]["metrics"][scores]
+
+
+@pytest.mark.slow
+def test_a_queued_experiment_trains_in_a_folder_of_its_own(longer):
+    folder = longer("project")
+    before = hashes(folder)
+    params = run(folder, "dvc", "params", "diff")
+    run(folder, "dvc", "exp", "run", "--queue", "--name", "queued", "-S", "train.weight_decay=0.1")
+    run(folder, "dvc", "exp", "run", "--run-all")
+    assert hashes(folder) == before
+    assert run(folder, "dvc", "params", "diff") == params
+    _, main = json.loads(run(folder, "dvc", "exp", "show", "--json"))
+    (row,) = [experiment["revs"][0] for experiment in main["experiments"]]
+    assert row["name"] == "queued"
+    assert len(row["data"]["metrics"]["metrics/scores.json"]["data"]) == 6

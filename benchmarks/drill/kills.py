@@ -84,6 +84,7 @@ import os, signal, sys
 from pathlib import Path
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.params import load_params
+from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.checkpoints import NoBackup
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.stopping import StopRequest
@@ -96,7 +97,8 @@ class KillAt(StopRequest):
         if self.looks == int(sys.argv[1]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-places = Places(*map(Path, ("checkpoints", "logs", "metrics/history.csv", "aside", "cache")))
+aside = Aside(Path("aside"), Path("cache"))
+places = Places(Path("checkpoints"), Path("logs"), Path("metrics/history.csv"), aside)
 Training(load_params(), ProcessedSet(Path("processed")), places).run(KillAt(), NoBackup())
 """
 

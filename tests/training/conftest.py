@@ -7,6 +7,7 @@ import pytest
 
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.params import Params
+from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.checkpoints import Backup, NoBackup
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.history import History
@@ -32,8 +33,7 @@ class Trainings:
             folder / "checkpoints",
             folder / "logs",
             folder / "history.csv",
-            folder / "unfinished",
-            folder / "cache",
+            Aside(folder / "aside", folder / "cache"),
         )
         return Training(self.params.model_copy(update=changes), self.processed, places)
 

@@ -120,18 +120,20 @@ def test_another_learning_rate_starts_anew_and_keeps_the_only_copy(
     content = (tmp_path / "checkpoints/last.ckpt").read_bytes()
     assert trainings.prepare(tmp_path, learning_rate=1e-2).found is None
     assert "train.learning_rate: 0.001, now 0.01" in caplog.text
-    assert (tmp_path / "unfinished/1/last.ckpt").read_bytes() == content
     assert list((tmp_path / "checkpoints").iterdir()) == []
+    (place,) = (tmp_path / "aside").iterdir()
+    assert f"`cp {place}/* {tmp_path}/checkpoints/` brings it back" in caplog.text
+    assert (place / "last.ckpt").read_bytes() == content
 
 
 def test_what_the_cache_holds_is_not_kept_twice(trainings, tmp_path: Path):
     trainings.run(tmp_path, epochs=1)
-    for path in (tmp_path / "checkpoints").iterdir():
+    for path in (tmp_path / "checkpoints").iterdir():  # as `dvc repro` puts them there
         digest = files.hashlib.md5(path.read_bytes()).hexdigest()
         (tmp_path / "cache" / digest[:2]).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "cache" / digest[:2] / digest[2:])
     assert trainings.prepare(tmp_path, learning_rate=1e-2).found is None
-    assert not (tmp_path / "unfinished").exists()
+    assert list((tmp_path / "aside").iterdir()) == []
 
 
 def test_changed_code_starts_anew_unless_it_is_accepted(trainings, tmp_path: Path, caplog):
@@ -159,7 +161,25 @@ def test_resume_must_and_never(trainings, tmp_path: Path):
     crash(trainings, tmp_path, saves=2)
     assert trainings.prepare(tmp_path, resume="must").found
     assert trainings.prepare(tmp_path, resume="never").found is None
-    assert (tmp_path / "unfinished/1/last.ckpt").is_file()
+    assert len(list((tmp_path / "aside").glob("*/last.ckpt"))) == 1
+
+
+@pytest.mark.parametrize("saves", [2, 6])
+def test_an_experiment_goes_on_after_a_checkout_over_it(
+    saves: int, trainings, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`dvc exp run` begins with one: of an earlier commit's checkpoints, or of none."""
+    trainings.run(tmp_path, epochs=1, learning_rate=1e-2)
+    earlier = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
+    crash(trainings, tmp_path, saves)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").mkdir()
+    for name, content in earlier.items() if saves == 2 else ():
+        (tmp_path / "checkpoints" / name).write_bytes(content)
+    monkeypatch.setenv("DVC_EXP_NAME", "an experiment")
+    assert trainings.prepare(tmp_path).found.position.epoch == (saves > 2)
+    trainings.run(tmp_path)
+    assert trainings.hashes(tmp_path) == trainings.hashes(straight)
 
 
 def damaged(content: bytes) -> list[bytes]:

@@ -1,5 +1,6 @@
 """The train stage: processed/ to checkpoints/."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from multi_abnormality import console
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.files import write_json
 from multi_abnormality.params import Params, load_params, parse_duration
+from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.checkpoints import NoBackup
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.history import History
@@ -47,11 +49,13 @@ def summarize(history: History) -> dict[str, Any]:
 
 
 def main() -> None:
+    # An experiment from DVC's queue runs in a folder that goes when it ends; DVC_ROOT stays.
+    dvc = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc"
     places = Places(
         checkpoints=Path("checkpoints"),
         logs=Path("logs"),
         history=Path("metrics/history.csv"),
-        unfinished=Path(".dvc/tmp/unfinished"),
+        aside=Aside(dvc / "tmp/trainings", dvc / "cache/files/md5"),
     )
     try:
         with sole_training(Path(".dvc/tmp/train.lock")):

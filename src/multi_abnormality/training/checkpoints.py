@@ -1,6 +1,7 @@
 """Which checkpoints are kept, and when they are saved."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,6 +85,7 @@ class Checkpoints(Checkpoint):
         stop: looked at after every step.
         averaging: whose average stands in for the weights during a validation.
         backup: told of each save of last.ckpt.
+        mirror: called after each save of any.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Checkpoints(Checkpoint):
         stop: StopRequest,
         averaging: WeightAveraging,
         backup: Backup,
+        mirror: Callable[[], None],
     ) -> None:
         self.folder = folder
         self.batches = batches
@@ -101,6 +104,7 @@ class Checkpoints(Checkpoint):
         self.stop = stop
         self.averaging = averaging
         self.backup = backup
+        self.mirror = mirror
         self._position = Position(0, 0)
         self._started = self._saved_at = time.monotonic()
         self._saves = 0
@@ -159,6 +163,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: lightning.Trainer, name: str) -> None:
         started = time.monotonic()
         trainer.save_checkpoint(self.folder / name)
+        self.mirror()
         self._saves += 1
         self._seconds += time.monotonic() - started
 

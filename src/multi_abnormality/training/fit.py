@@ -27,6 +27,7 @@ from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.build import build
 from multi_abnormality.model.inference import choose_device
 from multi_abnormality.params import Params
+from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.checkpoints import (
     Backup,
     Cadence,
@@ -35,7 +36,13 @@ from multi_abnormality.training.checkpoints import (
     mark_complete,
 )
 from multi_abnormality.training.history import History, TensorBoard
-from multi_abnormality.training.identity import RAISABLE, differences, environment, identify
+from multi_abnormality.training.identity import (
+    RAISABLE,
+    differences,
+    environment,
+    fingerprint,
+    identify,
+)
 from multi_abnormality.training.lightning_module import TrainingModule
 from multi_abnormality.training.position import Position
 from multi_abnormality.training.report import Report
@@ -50,8 +57,7 @@ class Places:
     checkpoints: Path
     logs: Path
     history: Path  # a CSV file
-    unfinished: Path  # takes in checkpoints that training does not go on from
-    cache: Path = Path(".dvc/cache/files/md5")
+    aside: Aside  # for what no DVC command may touch
 
 
 class Training:
@@ -82,7 +88,11 @@ class Training:
             "identity": identify(params, processed.content_hash, package),
             "environment": environment(choose_device(params.machine.accelerator)),
         }
-        folder = Folder(places.checkpoints, places.unfinished, places.cache)
+        self.fingerprint = fingerprint(self.about["identity"])
+        folder = Folder(places.checkpoints, places.aside)
+        places.aside.tidy()
+        if "DVC_EXP_NAME" in os.environ:  # `dvc exp run` checked out over what a kill has left
+            places.aside.bring_back(places.checkpoints, self.fingerprint)
         self.found = folder.find(self.about, params.train, params.machine.accept_changed_code)
         self.history = self.found.history if self.found else History()
 
@@ -104,8 +114,12 @@ class Training:
             self.history = self._fit(stop, backup)
         full = {"train": self.params.train.model_dump(mode="json")}
         mark_complete(self.places.checkpoints, self.about | full)
+        self._mirror()
         self.history.write_csv(self.places.history)
         return self.history
+
+    def _mirror(self) -> None:
+        self.places.aside.mirror(self.places.checkpoints, self.fingerprint)
 
     @property
     def _is_over(self) -> bool:
@@ -149,7 +163,9 @@ class Training:
         callbacks = [
             Report(tensorboard, places.history, params.train.batch_size),
             averaging,
-            Checkpoints(places.checkpoints, len(batches), cadence, stop, averaging, backup),
+            Checkpoints(
+                places.checkpoints, len(batches), cadence, stop, averaging, backup, self._mirror
+            ),
         ]
         trainer = _trainer(params, callbacks)
         try:

@@ -1,7 +1,5 @@
 """Where training goes on from."""
 
-import hashlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +7,11 @@ from typing import Any
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import Train
+from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.checkpoints import BEST, LAST, names_of_epoch
 from multi_abnormality.training.files import NewerFormatError, load_checkpoint, save_checkpoint
 from multi_abnormality.training.history import History
-from multi_abnormality.training.identity import differences
+from multi_abnormality.training.identity import differences, fingerprint
 from multi_abnormality.training.position import Position
 
 _TENSORS = {"state_dict", "current_model_state", "averaging_state", "optimizer_states"}
@@ -49,16 +48,14 @@ class Folder:
     Args:
         path: of the folder.
         aside: takes in what training does not go on from.
-        cache: DVC's, of files by their MD5; what it holds need not be kept twice.
 
     Raises:
         InputError: the folder can't be written.
     """
 
-    def __init__(self, path: Path, aside: Path, cache: Path) -> None:
+    def __init__(self, path: Path, aside: Aside) -> None:
         self.path = path
         self.aside = aside
-        self.cache = cache
         self._check_writable()
 
     def find(self, about: dict[str, Any], train: Train, accept_code: bool) -> Found | None:
@@ -88,7 +85,7 @@ class Folder:
                 "`dvc pull --allow-missing checkpoints` may bring one, `auto` starts without one"
             )
         kept = ours if chosen else []
-        self._clear([found.path for found in valid if found not in kept] + damaged)
+        self._clear([found for found in valid if found not in kept], damaged)
         if chosen:
             self._settle(chosen, ours, about, train.save_every_n_epochs)
         return chosen
@@ -121,23 +118,14 @@ class Folder:
                 valid.append(Found(path, {k: v for k, v in content.items() if k not in _TENSORS}))
         return sorted(valid, key=lambda found: found.progress, reverse=True), damaged
 
-    def _clear(self, paths: list[Path]) -> None:
+    def _clear(self, others: list[Found], damaged: list[Path]) -> None:
         """Put files out of the way, and keep those of which there is no other copy."""
-        only = [path for path in paths if not self._is_cached(path)]
-        for path in set(paths) - set(only):
-            path.unlink()
-        if only:
-            place = _new_place(self.aside)
-            for path in only:
-                shutil.move(path, place / path.name)
-            log.warning(
-                "moved %s to %s, for there is no other copy; `cp %s/* %s/` brings it back",
-                ", ".join(path.name for path in only), place, place, self.path,
-            )  # fmt: skip
-
-    def _is_cached(self, path: Path) -> bool:
-        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-        return (self.cache / digest[:2] / digest[2:]).is_file()
+        names = {found.path: fingerprint(found.content["about"]["identity"]) for found in others}
+        names |= dict.fromkeys(damaged, "damaged")
+        kept = {self.aside.keep(path, name) for path, name in names.items()} - {None}
+        for place in sorted(kept):
+            log.warning("what was in its way is kept in %s; `cp %s/* %s/` brings it back",
+                        place, place, self.path)  # fmt: skip
 
     def _settle(self, chosen: Found, ours: list[Found], about: dict[str, Any], every: int) -> None:
         """Write those files that the chosen one's epochs leave, where a kill prevented it.
@@ -185,11 +173,3 @@ def _tell_differences(path: Path, lines: list[str]) -> None:
     log.warning("%s is of another training and not gone on from. What differs:", path)
     for line in lines:
         log.warning("  - %s", line)
-
-
-def _new_place(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
-    place = folder / str(max(numbers, default=0) + 1)
-    place.mkdir()
-    return place

@@ -1,0 +1,84 @@
+"""Trainings' checkpoints where no DVC command touches them.
+
+`dvc exp run` checks out what dvc.lock names before it starts, over whatever a killed training has
+left in checkpoints/. So each save is linked here as well, by the training's fingerprint; and what a
+training of another kind finds in its way is put here.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from multi_abnormality.errors import InputError
+from multi_abnormality.training.files import load_checkpoint
+
+
+class Aside:
+    """A folder with a folder a training.
+
+    Args:
+        root: of it.
+        cache: DVC's, of files by their MD5; what it holds need not be kept twice.
+    """
+
+    def __init__(self, root: Path, cache: Path) -> None:
+        self.root = root
+        self.cache = cache
+
+    def mirror(self, folder: Path, name: str) -> None:
+        """Hold what a folder holds."""
+        place = self.root / name
+        place.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in folder.glob("*.ckpt")}
+        for path in place.glob("*.ckpt"):
+            if path.name not in there:
+                path.unlink()
+        for path in folder.glob("*.ckpt"):
+            _link(path, place / path.name)
+
+    def bring_back(self, folder: Path, name: str) -> None:
+        """Put a training's files, if there are any, into a folder."""
+        for path in (self.root / name).glob("*.ckpt"):
+            _link(path, folder / path.name)
+
+    def keep(self, path: Path, name: str) -> Path | None:
+        """Move a file here, or just remove it where DVC has it; where it is now."""
+        if self._is_cached(path):
+            path.unlink()
+            return None
+        place = self.root / name
+        place.mkdir(parents=True, exist_ok=True)
+        _link(path, place / path.name)
+        path.unlink()
+        return place
+
+    def tidy(self) -> None:
+        """Remove trainings that ended and that DVC has."""
+        for place in self.root.glob("*/"):
+            if _has_ended(place / "last.ckpt") and all(map(self._is_cached, place.iterdir())):
+                shutil.rmtree(place)
+
+    def _is_cached(self, path: Path) -> bool:
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        return (self.cache / digest[:2] / digest[2:]).is_file()
+
+
+def _has_ended(path: Path) -> bool:
+    try:
+        return load_checkpoint(path)["complete"]
+    except InputError:
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` the same file; a copy where the two are on different disks."""
+    if target.exists() and target.samefile(source):
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
