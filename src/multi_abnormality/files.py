@@ -9,10 +9,12 @@ from typing import Any
 def write_durably(content: bytes, path: Path) -> None:
     """Replace a file's content; after this returns it survives a power cut.
 
-    Written beside its place and renamed, so that a kill leaves the old file or the new one.
+    Written beside its place and renamed, so that a kill leaves the old file or the new one. What
+    a kill leaves beside them has one name, so that the next try takes it away: a folder that was
+    gone on with holds no more than any other. Two writers of one file must take turns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from multi_abnormality import console
 from multi_abnormality.data.store import ProcessedSet
@@ -37,7 +36,6 @@ def run(
     evaluation = json.loads((metrics / "evaluate.json").read_text(encoding="utf-8"))
     classifier = restore(checkpoint)
     model = CalibratedClassifier(classifier, calibration).eval()
-    model.to(memory_format=torch.contiguous_format)  # as other programs have their weights
     volumes = _volumes(ProcessedSet(processed))
     reference = formats.run_module(model)(volumes)
 
