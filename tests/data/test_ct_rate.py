@@ -187,8 +187,21 @@ def test_labels_without_volumes_are_refused_with_a_command_that_mends_it(folder,
     assert len(read_catalogue(folder.root).volumes) == 4
 
 
-def test_a_split_without_any_volume_says_to_delete_its_table(folder):
-    next(folder.root.glob("dataset/valid_fixed/*/*/*.nii.gz")).unlink()
-    assert "delete the table" in faults_of(folder)
-    folder.table("valid").unlink()
-    assert set(read_catalogue(folder.root).volumes["split"]) == {"train"}
+@pytest.mark.parametrize(
+    ("split", "use"), [("train", "nothing to train on"), ("valid", "nothing to score the model on")]
+)
+def test_a_split_without_any_volume_is_told_before_hours_of_training(folder, split, use):
+    for path in folder.root.glob(f"dataset/{split}_fixed/*/*/*.nii.gz"):
+        path.unlink()
+    message = faults_of(folder)
+    assert "have no volume" in message or "has no volume" in message
+    assert use in message
+    folder.table(split).unlink()
+    message = faults_of(folder)
+    assert use in message
+    assert f"name them {split}_1_a_1.nii.gz" in message
+
+
+def test_a_split_that_is_left_out_whole_is_told(folder):
+    (folder.root / "dataset/no_chest_valid.txt").write_text("valid_2_b_1.nii.gz\n")
+    assert "nothing to score the model on" in faults_of(folder)

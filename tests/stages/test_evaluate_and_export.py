@@ -58,6 +58,32 @@ def test_a_processed_set_of_another_recipe_is_refused(
         evaluate.run(small_params, trained / "checkpoints", other, tmp_path)
 
 
+def drop_rows(folder: Path, start: str) -> None:
+    """Take the volumes whose name starts so out of a processed set's tables."""
+    for name in ("manifest.csv", "labels.csv"):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(line for line in lines if not line.startswith(start)))
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [("valid", "no volume of the valid split"), ("train", r"lacks \d+ of the \d+ validation")],
+)
+def test_evaluate_without_volumes_to_score_or_to_calibrate_on_says_so(
+    start: str,
+    message: str,
+    trained: Path,
+    tmp_path: Path,
+    small_params: Params,
+    small_set: ProcessedSet,
+):
+    other = tmp_path / "processed"
+    shutil.copytree(small_set.root, other)
+    drop_rows(other, start)
+    with pytest.raises(InputError, match=message):
+        evaluate.run(small_params, trained / "checkpoints", other, tmp_path)
+
+
 def test_both_refuse_an_unfinished_training(
     trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
 ):

@@ -57,9 +57,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a table ({error}); fetch it again") from None
     if len(numbered) < 2:
-        raise InputError(
-            f"{path}: holds no labels; fetch it again, or delete it if you use none of its volumes"
-        )
+        raise InputError(f"{path}: holds no labels; fetch it again")
     lines, rows = zip(*numbered, strict=True)
     return rows[0], list(rows[1:]), list(lines[1:])
 
