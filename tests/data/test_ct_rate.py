@@ -144,6 +144,14 @@ def test_an_empty_table_is_refused(folder, content):
     assert f"{folder.table()}: holds no labels" in faults_of(folder)
 
 
+def test_a_table_of_another_kind_is_refused(folder):
+    text = folder.table().read_text()
+    folder.table().write_text(text.replace(",", ";"))
+    assert "line 1: has one column; separate the cells by commas" in faults_of(folder)
+    folder.table().write_text("name,path\ntrain_2_a_1,x\n")
+    assert "'Emphysema' is missing; add it" in faults_of(folder)
+
+
 def test_a_missing_or_binary_table_is_refused(folder):
     folder.table("valid").unlink()
     folder.table().write_bytes(b"\x1f\x8b\xff\x00")
