@@ -80,8 +80,33 @@ def test_evaluate_without_volumes_to_score_or_to_calibrate_on_says_so(
     other = tmp_path / "processed"
     shutil.copytree(small_set.root, other)
     drop_rows(other, start)
+    shutil.copy(trained / "metrics/history.csv", tmp_path)
     with pytest.raises(InputError, match=message):
         evaluate.run(small_params, trained / "checkpoints", other, tmp_path)
+
+
+def test_missing_or_damaged_metrics_say_what_makes_them(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    places = trained / "checkpoints", small_set.root, tmp_path
+    with pytest.raises(InputError, match=r"history\.csv: cannot be read .*`dvc repro train`"):
+        evaluate.run(small_params, *places)
+    shutil.copy(trained / "metrics/calibration.json", tmp_path)
+    (tmp_path / "evaluate.json").write_text("{}")
+    with pytest.raises(InputError, match=r"evaluate\.json: cannot be read .*`dvc repro evaluate`"):
+        export.run(small_params, *places, tmp_path / "weights")
+
+
+def test_export_without_volumes_to_compare_on_says_so(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    other = tmp_path / "processed"
+    shutil.copytree(small_set.root, other)
+    drop_rows(other, "valid")
+    with pytest.raises(InputError, match="no volume of the valid split to compare"):
+        export.run(
+            small_params, trained / "checkpoints", other, trained / "metrics", tmp_path / "weights"
+        )
 
 
 def test_both_refuse_an_unfinished_training(

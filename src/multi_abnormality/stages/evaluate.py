@@ -45,6 +45,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
         return by_scan(data.names, logits, labels, scans, patients)
 
+    history = _read_history(metrics / "history.csv")
     held_out, valid = map(score, _rows_to_score(volumes, about["volumes"]["validation"]))
     calibration = Calibration.fit(held_out.logits, held_out.labels, findings)
     probabilities, uncalibrated = calibration.apply(valid.logits), sigmoid(valid.logits)
@@ -69,7 +70,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         probabilities=probabilities,
         uncalibrated=uncalibrated,
         findings=findings,
-        history=pd.read_csv(metrics / "history.csv").to_dict("records"),
+        history=history.to_dict("records"),
         images=example_slices(volumes, valid.names, valid.labels, probabilities),
     )
     write_json(scores, metrics / "evaluate.json")
@@ -94,6 +95,15 @@ def _rows_to_score(
             f"validation volumes of {BEST}; `dvc repro train` makes one of the volumes there are"
         )
     return held_out, valid
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); `dvc repro train` writes it anew"
+        ) from error
 
 
 def _facts(about: dict[str, Any], history: list[dict], valid: Scans) -> dict[str, object]:
