@@ -42,7 +42,7 @@ TORCH = torch==2.13.0 torchvision==0.28.0
 pins: .venv/installed
 	pip install --quiet pip-tools
 	printf '%s\n' $(TORCH) > .venv/torch.txt
-	pip-compile --quiet --upgrade --constraint .venv/torch.txt --extra dev --strip-extras \
-		--no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+	pip-compile --quiet --upgrade --allow-unsafe --constraint .venv/torch.txt --extra dev \
+		--strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 		--output-file requirements.txt pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.txt

@@ -85,7 +85,6 @@ from pathlib import Path
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.params import load_params
 from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import NoBackup
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.stopping import StopRequest
 
@@ -99,7 +98,7 @@ class KillAt(StopRequest):
 
 aside = Aside(Path("aside"), Path("cache"))
 places = Places(Path("checkpoints"), Path("logs"), Path("metrics/history.csv"), aside)
-Training(load_params(), ProcessedSet(Path("processed")), places).run(KillAt(), NoBackup())
+Training(load_params(), ProcessedSet(Path("processed")), places).run(KillAt())
 """
 
 

@@ -102,7 +102,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
-        console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        # One out of a loading process comes wrapped in that process's traceback.
+        message = str(error).rpartition(f"{InputError.__module__}.InputError: ")[2].rstrip()
+        console.print(Text(f"error: {message}", style="red"), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from multi_abnormality.errors import InputError
 def write_durably(content: bytes, path: Path, keep: Path | None = None) -> None:
     """Replace a file's content; after this returns it survives a power cut.
 
-    Written beside its place and renamed, so that a kill leaves the old file or the new one.
+    Written beside its place and renamed, so that a kill leaves the old file or the new one. What
+    a kill leaves beside them has one name, so that the next try takes it away: a folder that was
+    gone on with holds no more than any other. Two writers of one file must take turns.
 
     Args:
         content: all of it.
@@ -22,7 +25,7 @@ def write_durably(content: bytes, path: Path, keep: Path | None = None) -> None:
     Raises:
         InputError: the disk is full or read-only. What was there before is whole.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -33,13 +36,13 @@ def write_durably(content: bytes, path: Path, keep: Path | None = None) -> None:
             path.replace(keep)
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); what was there before is whole"
-        ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # where the disk is at fault this may fail as well
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); what was there before is whole"
+            ) from error
         raise
 
 

@@ -144,6 +144,14 @@ def test_an_empty_table_is_refused(folder, content):
     assert f"{folder.table()}: holds no labels" in faults_of(folder)
 
 
+def test_a_table_of_another_kind_is_refused(folder):
+    text = folder.table().read_text()
+    folder.table().write_text(text.replace(",", ";"))
+    assert "line 1: has one column; separate the cells by commas" in faults_of(folder)
+    folder.table().write_text("name,path\ntrain_2_a_1,x\n")
+    assert "'Emphysema' is missing; add it" in faults_of(folder)
+
+
 def test_a_missing_or_binary_table_is_refused(folder):
     folder.table("valid").unlink()
     folder.table().write_bytes(b"\x1f\x8b\xff\x00")
@@ -187,8 +195,21 @@ def test_labels_without_volumes_are_refused_with_a_command_that_mends_it(folder,
     assert len(read_catalogue(folder.root).volumes) == 4
 
 
-def test_a_split_without_any_volume_says_to_delete_its_table(folder):
-    next(folder.root.glob("dataset/valid_fixed/*/*/*.nii.gz")).unlink()
-    assert "delete the table" in faults_of(folder)
-    folder.table("valid").unlink()
-    assert set(read_catalogue(folder.root).volumes["split"]) == {"train"}
+@pytest.mark.parametrize(
+    ("split", "use"), [("train", "nothing to train on"), ("valid", "nothing to score the model on")]
+)
+def test_a_split_without_any_volume_is_told_before_hours_of_training(folder, split, use):
+    for path in folder.root.glob(f"dataset/{split}_fixed/*/*/*.nii.gz"):
+        path.unlink()
+    message = faults_of(folder)
+    assert "have no volume" in message or "has no volume" in message
+    assert use in message
+    folder.table(split).unlink()
+    message = faults_of(folder)
+    assert use in message
+    assert f"name them {split}_1_a_1.nii.gz" in message
+
+
+def test_a_split_that_is_left_out_whole_is_told(folder):
+    (folder.root / "dataset/no_chest_valid.txt").write_text("valid_2_b_1.nii.gz\n")
+    assert "nothing to score the model on" in faults_of(folder)

@@ -175,6 +175,14 @@ def test_a_missing_or_unfinished_set_says_how_to_get_it(processed, missing):
         ProcessedSet(processed if missing else root)
 
 
+@pytest.mark.parametrize("content", ["", "{", "{}", "x,y\n1,2\n"])
+@pytest.mark.parametrize("name", ["manifest.csv", "labels.csv", "recipe.json"])
+def test_damaged_tables_are_refused(processed, name, content):
+    (processed / name).write_text(content)
+    with pytest.raises(InputError, match=r"is damaged .*`dvc pull preprocess`"):
+        ProcessedSet(processed)
+
+
 def test_tables_that_do_not_fit_are_refused(processed):
     labels = processed / "labels.csv"
     labels.write_text("\n".join(labels.read_text().splitlines()[:-1]))

@@ -29,14 +29,37 @@ def test_an_unknown_backbone_is_told_with_the_nearest():
 @pytest.mark.parametrize(("backbone", "pool"), [("test_vit", "catavgmax"), (BACKBONE, "most")])
 def test_a_pooling_that_the_backbone_lacks_is_an_error(backbone: str, pool: str):
     with pytest.raises(InputError, match=rf"model\.global_pool: {backbone} does not take '{pool}'"):
-        SliceEncoder(backbone, 3, pool)
+        SliceEncoder(backbone, 3, global_pool=pool)
 
 
 @pytest.mark.parametrize("multiscale", [False, True])
 @pytest.mark.parametrize("pool", [None, "max", "catavgmax"])
 def test_width_is_that_of_the_features(pool: str | None, multiscale: bool):
-    encoder = SliceEncoder(BACKBONE, 3, pool, multiscale)
+    encoder = SliceEncoder(BACKBONE, 3, (32, 32), pool, multiscale)
     assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, encoder.width)
+
+
+@pytest.mark.parametrize("pool", ["max", "avgmax", "catavgmax"])
+def test_pooling_is_timms_without_the_operation_that_no_gpu_does_deterministically(pool: str):
+    torch.manual_seed(0)
+    encoder = SliceEncoder(BACKBONE, 3, global_pool=pool).eval()
+    torch.manual_seed(0)
+    plain = timm.create_model(BACKBONE, num_classes=0, global_pool=pool).eval()
+    slices = torch.randn(2, 3, 64, 64)
+    with torch.profiler.profile() as profile:
+        features = encoder(slices)
+    torch.testing.assert_close(features, plain(slices))
+    operations = {event.key for event in profile.key_averages()}
+    assert "aten::amax" in operations
+    assert not [name for name in operations if "adaptive_max_pool2d" in name]
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "halonet26t", "coatnet_nano_cc_224"])
+def test_a_size_that_the_backbone_does_not_take_is_told_with_the_one_that_it_does(backbone: str):
+    own = timm.get_pretrained_cfg(backbone).input_size[1]
+    with pytest.raises(InputError, match=rf"{backbone} takes no slices of 56 x 72 .*{own}, {own},"):
+        SliceEncoder(backbone, 3, (56, 72))
+    assert SliceEncoder(backbone, 3, (own, own)).width
 
 
 def test_multiscale_serves_transformers_too():

@@ -53,7 +53,7 @@ def test_an_interrupted_run_goes_on(sample, tmp_path):
     make_sample(out, SETTINGS, workers=1)
     part = out.rename(tmp_path / "data.part")
     lost = sorted(part.rglob("*.nii.gz"))[3]
-    lost.unlink()
+    lost.rename(lost.with_name(f".{lost.name}.tmp"))  # killed before it had its name
     note = _settings_note(tmp_path)
     (part / "settings.json").write_text(note)
     kept = sorted(part.rglob("*.nii.gz"))[0]

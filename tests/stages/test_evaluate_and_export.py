@@ -11,8 +11,9 @@ from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import Params
 from multi_abnormality.stages import evaluate, export
+from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.files import load_checkpoint, save_checkpoint
-from multi_abnormality.training.fit import Places, fit
+from multi_abnormality.training.fit import Places, Training
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +23,9 @@ def trained(
     """A folder with checkpoints/ and metrics/ of a finished and evaluated training."""
     root = tmp_path_factory.mktemp("trained")
     metrics = root / "metrics"
-    places = Places(root / "checkpoints", root / "logs", metrics / "history.csv", root / "aside")
-    fit(small_params, small_set, places)
+    aside = Aside(root / "aside", root / "cache")
+    places = Places(root / "checkpoints", root / "logs", metrics / "history.csv", aside)
+    Training(small_params, small_set, places).run()
     evaluate.run(small_params, places.checkpoints, small_set.root, metrics)
     return root
 
@@ -56,6 +58,57 @@ def test_a_processed_set_of_another_recipe_is_refused(
     (other / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(InputError, match="was made by another recipe"):
         evaluate.run(small_params, trained / "checkpoints", other, tmp_path)
+
+
+def drop_rows(folder: Path, start: str) -> None:
+    """Take the volumes whose name starts so out of a processed set's tables."""
+    for name in ("manifest.csv", "labels.csv"):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(line for line in lines if not line.startswith(start)))
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [("valid", "no volume of the valid split"), ("train", r"lacks \d+ of the \d+ validation")],
+)
+def test_evaluate_without_volumes_to_score_or_to_calibrate_on_says_so(
+    start: str,
+    message: str,
+    trained: Path,
+    tmp_path: Path,
+    small_params: Params,
+    small_set: ProcessedSet,
+):
+    other = tmp_path / "processed"
+    shutil.copytree(small_set.root, other)
+    drop_rows(other, start)
+    shutil.copy(trained / "metrics/history.csv", tmp_path)
+    with pytest.raises(InputError, match=message):
+        evaluate.run(small_params, trained / "checkpoints", other, tmp_path)
+
+
+def test_missing_or_damaged_metrics_say_what_makes_them(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    places = trained / "checkpoints", small_set.root, tmp_path
+    with pytest.raises(InputError, match=r"history\.csv: cannot be read .*`dvc repro train`"):
+        evaluate.run(small_params, *places)
+    shutil.copy(trained / "metrics/calibration.json", tmp_path)
+    (tmp_path / "evaluate.json").write_text("{}")
+    with pytest.raises(InputError, match=r"evaluate\.json: cannot be read .*`dvc repro evaluate`"):
+        export.run(small_params, *places, tmp_path / "weights")
+
+
+def test_export_without_volumes_to_compare_on_says_so(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    other = tmp_path / "processed"
+    shutil.copytree(small_set.root, other)
+    drop_rows(other, "valid")
+    with pytest.raises(InputError, match="no volume of the valid split to compare"):
+        export.run(
+            small_params, trained / "checkpoints", other, trained / "metrics", tmp_path / "weights"
+        )
 
 
 def test_both_refuse_an_unfinished_training(

@@ -155,6 +155,7 @@ def start(work: Path) -> subprocess.Popen:
 def test_killed_again_and_again_it_ends_with_the_bytes_of_a_fresh_run(ct_rate, tmp_path):
     for patient in range(1, 61):
         ct_rate.add(f"train_{patient}_a_1", seed=patient)
+    ct_rate.add("valid_1_a_1", seed=0)
     ct_rate.write_tables()
     text = (PROJECT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("workers: auto", "workers: 1"))
@@ -177,7 +178,7 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_a_fresh_run(ct_rate, t
     shutil.rmtree(tmp_path / "processed")
     assert start(tmp_path).wait() == 0
     assert contents(tmp_path / "processed") == resumed
-    assert len(ProcessedSet(tmp_path / "processed").names) == 60
+    assert len(ProcessedSet(tmp_path / "processed").names) == 61
 
 
 def test_the_program_lists_bad_input_without_a_traceback(folder, tmp_path):
@@ -194,8 +195,9 @@ def test_the_program_lists_bad_input_without_a_traceback(folder, tmp_path):
 def test_real_chests_shrink_to_less_than_two_thirds(ct_rate, params, tmp_path):
     scans = sorted(REAL_SCANS.glob("chest_CIP*.nii.gz"))
     scans.append(REAL_SCANS / "chest_LungDx-A0001_5mm_dcm2niix.nii.gz")
-    for patient, scan in enumerate(scans, start=1):
-        shutil.copyfile(scan, ct_rate.add(f"train_{patient}_a_1"))
+    names = [*(f"train_{patient}_a_1" for patient in range(1, len(scans))), "valid_1_a_1"]
+    for name, scan in zip(names, scans, strict=True):
+        shutil.copyfile(scan, ct_rate.add(name))
     ct_rate.write_tables()
     summary = preprocess.run(params, ct_rate.root, tmp_path / "out", tmp_path / "metrics.json")
     raw = np.prod(params.preprocess.shape) * len(scans)

@@ -8,7 +8,7 @@ import pytest
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.params import Params
 from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import Backup, NoBackup
+from multi_abnormality.training.checkpoints import Backup
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.history import History
 from multi_abnormality.training.stopping import StopRequest
@@ -46,7 +46,7 @@ class Trainings:
         **train: object,
     ) -> History:
         training = self.prepare(folder, machine, **train)
-        return training.run(stop or StopRequest(), backup or NoBackup())
+        return training.run(stop, backup)
 
     @staticmethod
     def hashes(folder: Path) -> dict[str, str]:

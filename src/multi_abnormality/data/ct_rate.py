@@ -64,12 +64,27 @@ def read_catalogue(root: Path) -> Catalogue:
     names = sorted(files.volumes.keys() - excluded)
     if files.volumes and not names:
         faults.append(f"{root}/: its no_chest_*.txt leave out every volume; shorten them")
+    elif files.volumes:
+        faults += _split_faults(names, root)
     raise_faults(faults, f"{root}/: mend these first")
     volumes = _describe(names, files.volumes)
     findings = pd.concat(labels).set_index("name")[list(FINDINGS)].astype("int64")
     volumes = volumes.join(findings, on="name").join(pd.concat(metadata), on="name")
     volumes = volumes.fillna(dict.fromkeys(METADATA, ""))
     return Catalogue(volumes, tuple(sorted(excluded & files.volumes.keys())))
+
+
+def _split_faults(names: list[VolumeName], root: Path) -> list[str]:
+    """Said before the first volume is read, and not by evaluate after a long training."""
+    there = {name.split for name in names}
+    return [
+        f"{root}/: has no volume of the {split} split, and so nothing to {use}. Fetch some of "
+        f"CT-RATE's with their labels, or move a part of your own patients there: name them "
+        f"{split}_1_a_1.nii.gz and so on, in dataset/{split}_fixed/{split}_1/{split}_1_a/ and in "
+        f"{split}_predicted_labels.csv"
+        for split, use in (("train", "train on"), ("valid", "score the model on"))
+        if split not in there
+    ]
 
 
 def _describe(names: list[VolumeName], paths: dict[VolumeName, Path]) -> pd.DataFrame:
@@ -115,14 +130,14 @@ def _lacking_fault(lacking: list[str], path: Path, root: Path, on_disk: set[str]
     if not lacking:
         return []
     shown = ", ".join(lacking[:MOST_FAULTS]) + (" ..." if len(lacking) > MOST_FAULTS else "")
-    mend = (
-        "cut the table down to the volumes that you have:\n"
-        f"    (echo {NAME_COLUMN}; find -L {root} -name '*.nii*' | sed 's|.*/||') "
-        f"| grep -Ff - {path} > part.csv && mv part.csv {path}"
-        if on_disk
-        else "delete the table if you use none of its volumes"
-    )
-    return [f"{path}: {len(lacking)} rows have no volume ({shown}). Fetch the volumes, or {mend}"]
+    fault = f"{path}: {len(lacking)} rows have no volume ({shown}). Fetch the volumes"
+    if on_disk:
+        fault += (
+            ", or cut the table down to the volumes that you have:\n"
+            f"    (echo {NAME_COLUMN}; find -L {root} -name '*.nii*' | sed 's|.*/||') "
+            f"| grep -Ff - {path} > part.csv && mv part.csv {path}"
+        )
+    return [fault]
 
 
 def _read_metadata(root: Path, split: str) -> tuple[pd.DataFrame, list[str]]:

@@ -56,10 +56,13 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
             numbered = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a table ({error}); fetch it again") from None
-    if len(numbered) < 2:
+    if numbered and len(numbered[0][1]) == 1:
         raise InputError(
-            f"{path}: holds no labels; fetch it again, or delete it if you use none of its volumes"
+            f"{path}, line 1: has one column; separate the cells by commas, as CT-RATE does, or "
+            "fetch the table again"
         )
+    if len(numbered) < 2:
+        raise InputError(f"{path}: holds no labels; fetch it again")
     lines, rows = zip(*numbered, strict=True)
     return rows[0], list(rows[1:]), list(lines[1:])
 
@@ -92,7 +95,7 @@ def _header_faults(header: list[str]) -> list[str]:
 
 def _cell_faults(table: pd.DataFrame, path: Path) -> list[str]:
     cells = table[[finding for finding in FINDINGS if finding in table]]
-    wrong = ~cells.isin(["0", "1", "0.0", "1.0"]).to_numpy()
+    wrong = ~cells.isin(["0", "1", "0.0", "1.0"]).to_numpy(dtype=bool)
     return capped(
         [
             f"{path}, line {table.index[row]}, column {cells.columns[column]!r}: "

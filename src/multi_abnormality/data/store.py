@@ -48,23 +48,32 @@ class ProcessedSet:
         for name in (MANIFEST, LABELS, RECIPE):
             if not (root / name).exists():
                 raise InputError(f"{root / name}: is missing or not finished yet; {_RESTORE}")
-        about = json.loads((root / RECIPE).read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise InputError(
-                f"{root / RECIPE}: has format {about['format']}, this version reads {FORMAT}; "
-                "run `dvc repro preprocess`"
-            )
-        self.recipe: dict[str, Any] = about["preprocess"]
-        manifest = pd.read_csv(root / MANIFEST, dtype=str, keep_default_na=False)
-        self.manifest = manifest[manifest["status"] == STORED].reset_index(drop=True)
-        self.labels = pd.read_csv(root / LABELS)
         self.findings = FINDINGS
-        self._row = {name: row for row, name in enumerate(self.labels["name"])}
-        if list(self.labels.columns) != ["name", *FINDINGS] or self.names != list(self._row):
-            raise InputError(f"{root / LABELS}: does not fit {MANIFEST}; {_RESTORE}")
+        try:
+            self._read_tables()
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{root}: {RECIPE}, {MANIFEST} or {LABELS} is damaged ({error!r}); delete the "
+                f"three, then {_RESTORE}"
+            ) from error
         for shard in self.manifest["shard"].unique():
             if not (root / shard).exists():
                 raise InputError(f"{root / shard}: is missing; {_RESTORE}")
+
+    def _read_tables(self) -> None:
+        about = json.loads((self.root / RECIPE).read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise InputError(
+                f"{self.root / RECIPE}: has format {about['format']}, this version reads {FORMAT}; "
+                "run `dvc repro preprocess`"
+            )
+        self.recipe: dict[str, Any] = about["preprocess"]
+        manifest = pd.read_csv(self.root / MANIFEST, dtype=str, keep_default_na=False)
+        self.manifest = manifest[manifest["status"] == STORED].reset_index(drop=True)
+        self.labels = pd.read_csv(self.root / LABELS)
+        self._row = {name: row for row, name in enumerate(self.labels["name"])}
+        if list(self.labels.columns) != ["name", *FINDINGS] or self.names != list(self._row):
+            raise InputError(f"{self.root / LABELS}: does not fit {MANIFEST}; {_RESTORE}")
 
     @property
     def names(self) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.checks import check_labels, check_scores
 from multi_abnormality.evaluation.curves import reliability_bins
+from multi_abnormality.files import write_json
 from multi_abnormality.findings import FINDINGS
 
 MIN_SLOPE = 0.05  # a finding that the model cannot see must not tie all its scans
@@ -73,8 +74,7 @@ class Calibration:
             }
             for column, finding in enumerate(self.findings)
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(content, path)
 
     @classmethod
     def from_json(cls, path: Path, findings: Sequence[str] = FINDINGS) -> "Calibration":

@@ -11,6 +11,7 @@ import numpy as np
 
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.evaluation.checks import check_labels, check_scores
+from multi_abnormality.files import write_durably
 from multi_abnormality.findings import FINDINGS
 
 SUBMISSION_NAME = "Multi-abnormality classification"
@@ -109,5 +110,4 @@ def write_predictions(
         text = json.dumps(content, indent=1, allow_nan=False)
     except ValueError as error:
         raise InputError(f"{path}: a probability is not finite") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_durably(f"{text}\n".encode(), path)

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from multi_abnormality.evaluation import charts
 from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
+from multi_abnormality.files import write_durably
 
 UNDEFINED = "\N{EN DASH}"
 HEADLINE = (  # what stands large at the top: title, key, what it says
@@ -69,8 +70,7 @@ def write_report(
         history=_history(history),
         images=[(caption, base64.b64encode(image).decode()) for caption, image in images],
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_durably(page.encode(), path)
 
 
 def number(value: float | None, digits: int = 3) -> str:

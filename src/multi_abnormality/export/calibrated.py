@@ -8,11 +8,14 @@ from multi_abnormality.model.classifier import VolumeClassifier
 
 
 class CalibratedClassifier(nn.Module):
-    """A classifier with its calibration: (N, Z, Y, X) uint8 codes -> (N, F) probabilities."""
+    """A classifier with its calibration: (N, Z, Y, X) uint8 codes -> (N, F) probabilities.
+
+    The classifier becomes contiguous, as other programs have their weights.
+    """
 
     def __init__(self, classifier: VolumeClassifier, calibration: Calibration) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.classifier = classifier.to(memory_format=torch.contiguous_format)
         self.register_buffer("slope", torch.tensor(calibration.slope, dtype=torch.float32))
         self.register_buffer("intercept", torch.tensor(calibration.intercept, dtype=torch.float32))
 

@@ -16,14 +16,14 @@ def running_info(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def model_info(
-    about: dict[str, Any], classifier: VolumeClassifier, evaluation: dict[str, Any]
+    about: dict[str, Any], classifier: VolumeClassifier, scores: dict[str, float | None]
 ) -> dict[str, Any]:
     """What model_info.json says. No clock and no commit: equal models have equal files.
 
     Args:
         about: from the checkpoint.
         classifier: the model.
-        evaluation: metrics/evaluate.json.
+        scores: on the valid split, by name.
     """
     identity = about["identity"]
     backbone = about["model"]["backbone"]
@@ -50,7 +50,7 @@ def model_info(
             "model": about["model"],
             "train": about["train"],
         },
-        "scores": evaluation["classification"]["macro"] | {"crg": evaluation["crg"]["CRG"]},
+        "scores": scores,
         "data_sha256": identity["processed"],
         "source_sha256": identity["code"],
     }

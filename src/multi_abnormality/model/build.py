@@ -15,6 +15,9 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
     Args:
         about: with the keys findings (names), preprocess and model (sections of params.yaml).
         pretrained: see SliceEncoder.
+
+    Raises:
+        InputError: see SliceEncoder.
     """
     model = parse_section(Model, about["model"])
     recipe = parse_section(Preprocess, about["preprocess"])
@@ -23,6 +26,7 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
         findings=len(about["findings"]),
         windows=model.windows,
         code_table=code_table(recipe).tolist(),
+        size=recipe.shape[1:],
         dropout=model.dropout,
         global_pool=model.global_pool,
         multiscale=model.multiscale,

@@ -25,8 +25,8 @@ class VolumeClassifier(nn.Module):
         findings: how many.
         windows: (centre, width) in HU.
         code_table: (256,) HU of each 8-bit code.
+        size: see SliceEncoder, as are global_pool, multiscale and pretrained.
         dropout: share of the slice features dropped in training.
-        global_pool: see SliceEncoder, as are multiscale and pretrained.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class VolumeClassifier(nn.Module):
         findings: int,
         windows: Sequence[tuple[float, float]],
         code_table: Sequence[float],
+        size: tuple[int, int] | None = None,
         dropout: float = 0.0,
         global_pool: str | None = None,
         multiscale: bool = False,
@@ -42,7 +43,9 @@ class VolumeClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.windows = Windows(code_table, windows)
-        self.encoder = SliceEncoder(backbone, len(windows), global_pool, multiscale, pretrained)
+        self.encoder = SliceEncoder(
+            backbone, len(windows), size, global_pool, multiscale, pretrained
+        )
         self.pooling = QueryPooling(self.encoder.width, findings, dropout)
 
     def forward(self, volume: Tensor) -> Tensor:

@@ -5,11 +5,26 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.layers import SelectAdaptivePool2d
+from timm.layers.adaptive_avgmax_pool import (
+    AdaptiveAvgMaxPool2d,
+    AdaptiveCatAvgMaxPool2d,
+    FastAdaptiveAvgMaxPool,
+    FastAdaptiveCatAvgMaxPool,
+    FastAdaptiveMaxPool,
+)
 from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn import functional
 
 from multi_abnormality.errors import InputError
+
+# A GPU's AdaptiveMaxPool2d has no deterministic way back; amax, in timm's fast twins, has.
+_DETERMINISTIC = {
+    nn.AdaptiveMaxPool2d: FastAdaptiveMaxPool,
+    AdaptiveAvgMaxPool2d: FastAdaptiveAvgMaxPool,
+    AdaptiveCatAvgMaxPool2d: FastAdaptiveCatAvgMaxPool,
+}
 
 
 class SliceEncoder(nn.Module):
@@ -18,6 +33,7 @@ class SliceEncoder(nn.Module):
     Args:
         backbone: a timm model's name.
         channels: of a slice.
+        size: of a slice, (Y, X); None for the size that the backbone was made for.
         global_pool: how timm pools a slice's feature map; None for the backbone's own way.
         multiscale: whether the maps of the two stages before the last are used as well, each by its
             mean and its maximum. They see small findings that are lost in the last, coarse one,
@@ -25,30 +41,42 @@ class SliceEncoder(nn.Module):
         pretrained: False for random weights, True for timm's hub, or the path of a weights file.
 
     Raises:
-        InputError: timm knows no such backbone, or its weights cannot be had, or do not fit.
-            Random weights never stand in for weights that were asked for.
+        InputError: timm knows no such backbone, or it takes no slices of this size, or its weights
+            cannot be had, or do not fit. Random weights never stand in for weights that were asked
+            for.
     """
 
     def __init__(
         self,
         backbone: str,
         channels: int,
+        size: tuple[int, int] | None = None,
         global_pool: str | None = None,
         multiscale: bool = False,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
         self.backbone = _create(backbone, channels, global_pool, pretrained)
+        _pool_deterministically(self.backbone)
         info = self.backbone.feature_info if multiscale else []
         self.stages = range(max(len(info) - 3, 0), max(len(info) - 1, 0))
-        self.width = self._measure(channels)
+        self.width = self._measure(backbone, channels, size)
 
-    def _measure(self, channels: int) -> int:
+    def _measure(self, backbone: str, channels: int, size: tuple[int, int] | None) -> int:
         """Width of the features: timm says it in several ways, not all of them for each model."""
-        size = self.backbone.default_cfg["input_size"][1:]
+        own = self.backbone.default_cfg["input_size"][1:]
+        size = size or own
         self.eval()
-        with torch.no_grad():
-            width = self(torch.zeros(1, channels, *size)).shape[-1]
+        try:
+            with torch.no_grad():
+                width = self(torch.zeros(1, channels, *size)).shape[-1]
+        except (AssertionError, RuntimeError) as error:  # timm's, for a size that does not fit
+            raise InputError(
+                f"model.backbone: {backbone} takes no slices of {size[0]} x {size[1]} voxels "
+                f"({str(error) or 'some of its layers have a fixed size'}); set the last two of "
+                f"preprocess.shape to {own[0]}, {own[1]}, which it was made for, or take a "
+                "convolutional backbone such as efficientnet_b0"
+            ) from error
         self.train()
         return width
 
@@ -84,6 +112,12 @@ def _create(
             f"model.pretrained: timm's weights of {backbone} cannot be had here ({error}); fetch "
             "them on a machine with a network and give the file's path, or set it to false"
         ) from error
+
+
+def _pool_deterministically(backbone: nn.Module) -> None:
+    for module in backbone.modules():
+        if isinstance(module, SelectAdaptivePool2d) and type(module.pool) in _DETERMINISTIC:
+            module.pool = _DETERMINISTIC[type(module.pool)]()
 
 
 def _random(backbone: str, global_pool: str | None, options: dict) -> nn.Module:

@@ -46,11 +46,6 @@ class State:
     myocardium: float
     liver: float
 
-    @property
-    def heart_ratio(self) -> float:
-        """Cardiothoracic ratio: widths of the heart and of the chest at its level."""
-        return self.heart.half_widths()[0] / profile(CAVITY, self.heart.centre[2])[0]
-
 
 @dataclass(frozen=True)
 class Subject:

@@ -1,7 +1,6 @@
 """NIfTI-1 files whose bytes depend on their content alone."""
 
 import struct
-from pathlib import Path
 
 import deflate
 import numpy as np
@@ -29,11 +28,3 @@ def encode_nifti(volume: np.ndarray, affine: np.ndarray) -> bytes:
     )
     voxels = np.asarray(volume, dtype="<i2").tobytes(order="F")
     return deflate.gzip_compress(header + voxels, COMPRESSION)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is either there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from multi_abnormality.console import log, track
 from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.files import write_durably
 from multi_abnormality.sample.anatomy import draw_subject
 from multi_abnormality.sample.cohort import DEFAULT_PATIENTS, Scan, plan_cohort
 from multi_abnormality.sample.draw import DEFAULT_SIZE, DEFAULT_SLICES, draw_scan
-from multi_abnormality.sample.nifti import encode_nifti, write_whole
+from multi_abnormality.sample.nifti import encode_nifti
 from multi_abnormality.sample.scanner import draw_protocol, store
 from multi_abnormality.sample.tables import METADATA_COLUMNS, csv_bytes, label_table, metadata_row
 
@@ -93,7 +94,7 @@ def _open_part(out: Path, settings: Settings) -> Path:
             f"{part}: holds an unfinished sample of other settings or of another version; "
             "delete it to start anew"
         )
-    write_whole(note, wanted.encode())
+    write_durably(wanted.encode(), note)
     return part
 
 
@@ -135,7 +136,7 @@ def _draw_volume(job: Job, part: Path, settings: Settings) -> None:
     scan, number = job
     volume, protocol = draw_scan(scan, number, settings.size, settings.slices)
     stored, affine = store(volume, protocol)
-    write_whole(part / scan.volume_path(number), encode_nifti(stored, affine))
+    write_durably(encode_nifti(stored, affine), part / scan.volume_path(number))
 
 
 def _write_tables(scans: list[Scan], part: Path, settings: Settings) -> None:
@@ -149,6 +150,6 @@ def _write_tables(scans: list[Scan], part: Path, settings: Settings) -> None:
                 rows.append(metadata_row(scan.volume_name(number), subject, protocol))
         folder = part / "dataset"
         labels = folder / "multi_abnormality_labels" / f"{split}_predicted_labels.csv"
-        write_whole(labels, label_table(chosen))
+        write_durably(label_table(chosen), labels)
         metadata = folder / "metadata" / f"{metadata_name}_metadata.csv"
-        write_whole(metadata, csv_bytes(METADATA_COLUMNS, rows))
+        write_durably(csv_bytes(METADATA_COLUMNS, rows), metadata)

@@ -25,7 +25,11 @@ from multi_abnormality.training.fit import loading_workers
 
 
 def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> dict[str, Any]:
-    """Score the valid split, calibrated on the validation patients of the train split."""
+    """Score the valid split, calibrated on the validation patients of the train split.
+
+    Raises:
+        InputError: the checkpoint is not of a finished training, or not of these volumes.
+    """
     checkpoint = load_complete(checkpoints / BEST)
     about, findings = checkpoint["about"], checkpoint["about"]["findings"]
     volumes = ProcessedSet(processed)
@@ -41,9 +45,8 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
         return by_scan(data.names, logits, labels, scans, patients)
 
-    train = volumes.volumes("train")
-    held_out = score(train[train["name"].isin(about["volumes"]["validation"])])
-    valid = score(volumes.volumes("valid"))
+    history = _read_history(metrics / "history.csv")
+    held_out, valid = map(score, _rows_to_score(volumes, about["volumes"]["validation"]))
     calibration = Calibration.fit(held_out.logits, held_out.labels, findings)
     probabilities, uncalibrated = calibration.apply(valid.logits), sigmoid(valid.logits)
     scores = evaluate(
@@ -67,12 +70,40 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         probabilities=probabilities,
         uncalibrated=uncalibrated,
         findings=findings,
-        history=pd.read_csv(metrics / "history.csv").to_dict("records"),
+        history=history.to_dict("records"),
         images=example_slices(volumes, valid.names, valid.labels, probabilities),
     )
     write_json(scores, metrics / "evaluate.json")
     write_json(headline(scores), metrics / "scores.json")
     return scores
+
+
+def _rows_to_score(
+    volumes: ProcessedSet, validation: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest's rows of the validation volumes and of the valid split."""
+    valid, train = volumes.volumes("valid"), volumes.volumes("train")
+    if valid.empty:
+        raise InputError(
+            f"{volumes.root}: holds no volume of the valid split, and so nothing to score; bring "
+            "some to data/, then `dvc repro`"
+        )
+    held_out = train[train["name"].isin(validation)]
+    if len(held_out) < len(validation):
+        raise InputError(
+            f"{volumes.root}: lacks {len(validation) - len(held_out)} of the {len(validation)} "
+            f"validation volumes of {BEST}; `dvc repro train` makes one of the volumes there are"
+        )
+    return held_out, valid
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error}); `dvc repro train` writes it anew"
+        ) from error
 
 
 def _facts(about: dict[str, Any], history: list[dict], valid: Scans) -> dict[str, object]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from multi_abnormality import console
 from multi_abnormality.data.store import ProcessedSet
@@ -29,15 +28,14 @@ def run(
     """Write each format, run it again, and record how far it is from the checkpoint.
 
     Raises:
-        InputError: a model is further off than export.tolerance.
+        InputError: a model is further off than export.tolerance, or what it is made of is missing.
     """
     checkpoint = load_complete(checkpoints / BEST)
     about = checkpoint["about"]
     calibration = Calibration.from_json(metrics / "calibration.json", about["findings"])
-    evaluation = json.loads((metrics / "evaluate.json").read_text(encoding="utf-8"))
+    scores = _read_scores(metrics / "evaluate.json")
     classifier = restore(checkpoint)
     model = CalibratedClassifier(classifier, calibration).eval()
-    model.to(memory_format=torch.contiguous_format)  # as other programs have their weights
     volumes = _volumes(ProcessedSet(processed))
     reference = formats.run_module(model)(volumes)
 
@@ -45,7 +43,7 @@ def run(
         return CalibratedClassifier(build(about), calibration)
 
     runners = _write_all(params.export.formats, model, about, out, empty_model)
-    write_json(model_info(about, classifier, evaluation), out / "model_info.json")
+    write_json(model_info(about, classifier, scores), out / "model_info.json")
     report = {}
     for path, runner in runners.items():
         difference = float(np.abs(runner(volumes) - reference).max())
@@ -94,9 +92,25 @@ def _write_all(
     return runners
 
 
+def _read_scores(path: Path) -> dict[str, float | None]:
+    """The scores that describe the model, out of all."""
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        return evaluation["classification"]["macro"] | {"crg": evaluation["crg"]["CRG"]}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({error!r}); run `dvc repro evaluate` to write it anew"
+        ) from error
+
+
 def _volumes(processed: ProcessedSet) -> np.ndarray:
     """Some volumes of the valid split, evenly spread over it."""
     names = processed.volumes("valid")["name"].tolist()
+    if not names:
+        raise InputError(
+            f"{processed.root}: holds no volume of the valid split to compare the models on; bring "
+            "some to data/, then `dvc repro`"
+        )
     chosen = names[:: max(len(names) // VOLUMES, 1)][:VOLUMES]
     return np.stack([processed.read(name) for name in chosen])
 

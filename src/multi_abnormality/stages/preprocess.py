@@ -92,10 +92,11 @@ def _outcomes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> Ite
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         try:
             yield from joblib.Parallel(n_jobs=count, return_as="generator_unordered")(tasks)
-        except TerminatedWorkerError:
+        except (MemoryError, TerminatedWorkerError):
             raise InputError(
-                "a worker process was killed, most likely for lack of memory; what is done is "
-                f"kept. Run again with machine.workers below {count} in params.yaml"
+                "a worker process was killed or stopped, most likely for lack of memory; what is "
+                f"done is kept. Lower machine.workers (now {count}) or preprocess.shape in "
+                "params.yaml, then run again"
             ) from None
 
 

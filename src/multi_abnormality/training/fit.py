@@ -33,6 +33,7 @@ from multi_abnormality.training.checkpoints import (
     Cadence,
     Checkpoints,
     DurableIO,
+    NoBackup,
     mark_complete,
 )
 from multi_abnormality.training.history import History, TensorBoard
@@ -96,19 +97,20 @@ class Training:
         self.found = folder.find(self.about, params.train, params.machine.accept_changed_code)
         self.history = self.found.history if self.found else History()
 
-    def run(self, stop: StopRequest, backup: Backup) -> History:
+    def run(self, stop: StopRequest | None = None, backup: Backup | None = None) -> History:
         """Train to the end, and leave a complete best.ckpt and last.ckpt.
 
         Args:
-            stop: looked at after every step.
-            backup: told of every save to go on from.
+            stop: looked at after every step; None: nothing stops it.
+            backup: told of every save to go on from; None: nobody is.
 
         Raises:
             InputError: the loss is not finite, or a file can't be written.
             Stopped: `stop` asked for it; all is saved.
         """
+        stop, backup = stop or StopRequest(), backup or NoBackup()
         self._tell_start()
-        if not self._is_over:
+        if not self.is_over:
             if stop.reason:
                 raise Stopped(stop.reason)
             self.history = self._fit(stop, backup)
@@ -122,7 +124,8 @@ class Training:
         self.places.aside.mirror(self.places.checkpoints, self.fingerprint)
 
     @property
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
+        """Whether nothing is left to do."""
         settings = self.params.train
         enough = len(self.history.epochs) >= settings.epochs
         return enough or self.history.stalled(settings.early_stopping_patience)
@@ -135,7 +138,7 @@ class Training:
         if self.found is None:
             log.info("no checkpoint to go on from: training starts at epoch 0")
             return
-        if self._is_over:
+        if self.is_over:
             log.info("%s is of a finished training; nothing is left to do", self.found.path)
             return
         batches = len(self.drawn) // self.params.train.batch_size
