@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from drill import damage, kills, speed
+from drill import away, damage, kills, speed
 
 DRILLS = {
     "kills": kills.random_kills,
@@ -15,6 +15,8 @@ DRILLS = {
     "damage": damage.damaged_files,
     "disk": damage.full_disk,
     "speed": speed.start_and_saves,
+    "lost": away.lost_machine,
+    "drive": away.failing_drive,
 }
 
 

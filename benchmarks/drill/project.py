@@ -26,10 +26,10 @@ class Project:
 
     root: Path
 
-    def run(self, *command: str, ok: bool = True) -> str:
+    def run(self, *command: str, ok: bool = True, **more: str) -> str:
         """A command's output."""
         done = subprocess.run(
-            command, cwd=self.root, env=environment(), capture_output=True, text=True
+            command, cwd=self.root, env=environment(**more), capture_output=True, text=True
         )
         output = done.stdout + done.stderr
         if (done.returncode == 0) != ok:

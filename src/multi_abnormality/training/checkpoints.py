@@ -117,7 +117,7 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
         took = time.monotonic() - self._started
         log.info(
-            "%d saves took %.1f s of %.0f s, %.2f %%",
+            "%d saves took %.1f s of %.1f s, %.2f %%",
             self._saves, self._seconds, took, 100 * self._seconds / took,
         )  # fmt: skip
 

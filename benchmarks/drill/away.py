@@ -1,0 +1,135 @@
+"""The machine is lost in mid-epoch; and a Drive that fails one request in five."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drill.project import ROOT, Project, make_project
+from multi_abnormality.training.files import load_checkpoint
+
+sys.path.insert(0, str(ROOT / "tests"))
+from drive_stand_in import DRIVE_CALLS, USER, DriveProcess, Faults, remote_options
+
+SAVE_SECONDS = 4
+TRAIN = {
+    "epochs": 5,
+    "schedule_epochs": 5,
+    "save_every_n_epochs": 2,
+    "save_every_n_minutes": SAVE_SECONDS / 60,
+}
+FAULTS = Faults(("rate_limit", "server_error", "unavailable"), share=0.2, only=DRIVE_CALLS)
+
+
+def publish(project: Project, origin: Path) -> None:
+    project.run("git", "init", "--quiet", "--bare", "--initial-branch", "main", str(origin))
+    project.run("git", "remote", "add", "origin", str(origin))
+    project.run("git", "push", "--quiet", "--set-upstream", "origin", "main")
+
+
+def set_remote(project: Project, options: dict[str, str]) -> None:
+    """By hand: DVC's own command can't write paths beyond ASCII."""
+    lines = ["[core]", "remote = backup", "['remote \"backup\"']"]
+    lines += [f"{name} = {value}" for name, value in options.items()]
+    (project.root / ".dvc/config.local").write_text("\n".join(lines) + "\n")
+
+
+def lost_machine(work: Path, row: Callable[..., None]) -> None:
+    """Train with a backup, kill and delete everything in mid-epoch, restore elsewhere."""
+    whole = make_project(work / "whole kept", patients=70, train=TRAIN)
+    origin, remote = work / "origin.git", {"url": str(work / "remote")}
+    publish(whole, origin)
+    lost = whole.copy(work / "lost")
+    whole.run("dvc", "repro")
+    set_remote(lost, remote)
+    process = lost.start("dvc", "repro", log=work / "lost.log")
+    wait_for_states(lost, process, work / "lost.log", states=2)
+    time.sleep(random.Random(1).uniform(1, SAVE_SECONDS))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = position(lost)
+    shutil.rmtree(lost.root)
+
+    found = clone(origin, work / "found", remote)
+    found.run("python", "-m", "multi_abnormality.resume")
+    found.run("dvc", "pull", "--allow-missing")
+    restored = position(found)
+    output = found.run("dvc", "repro", "--allow-missing")
+    row("machine lost at (epoch, step) / gone on with elsewhere", f"{before} / {restored}",
+        f"at most {SAVE_SECONDS} s of steps apart")  # fmt: skip
+    row("without data/, preprocess", "skipped" if "Stage 'preprocess' didn't" in output else output,
+        "skipped")  # fmt: skip
+    row("ends byte-identical", found.hashes() == whole.hashes(), True)
+
+
+def clone(origin: Path, root: Path, remote: dict[str, str]) -> Project:
+    found = Project(root)
+    root.mkdir()
+    found.run("git", "clone", "--quiet", str(origin), ".")
+    set_remote(found, remote)
+    return found
+
+
+def position(project: Project) -> tuple[int, int]:
+    """Of the furthest checkpoint."""
+    paths = (project.root / "checkpoints").glob("*.ckpt")
+    return max(tuple(load_checkpoint(path)["position"].values()) for path in paths)
+
+
+def wait_for_states(project: Project, process, log: Path, states: int) -> None:
+    """Until so many backups of the training, not only of its inputs, have arrived."""
+    ledger = project.root / ".dvc/tmp/backup.json"
+    while process.poll() is None:
+        backups = json.loads(ledger.read_text())["backups"] if ledger.exists() else []
+        if sum(backup["epochs"] is not None for backup in backups) >= states:
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"training ended first:\n{log.read_text()}")
+
+
+def failing_drive(work: Path, row: Callable[..., None]) -> None:
+    """A training that backs up to a Drive of which one request in five fails."""
+    train = {"epochs": 16, "schedule_epochs": 16, "save_every_n_minutes": 0.5}
+    base = make_project(work / "drive base", patients=100, train=train)
+    base.set(machine={"workers": "auto"})
+    origin = work / "drive origin.git"
+    publish(base, origin)
+    (work / "drive").mkdir()
+    with DriveProcess(work / "drive") as drive:
+        remote = remote_options(work / "drive", USER)
+        drive.set_faults(FAULTS)
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        for turn in range(4):
+            project = base.copy(work / f"drive {turn}")
+            if turn % 2:
+                set_remote(project, remote)
+            log = work / f"drive {turn}.log"
+            process = project.start("dvc", "repro", "train", log=log, **drive.environment())
+            if process.wait():
+                raise RuntimeError(log.read_text())
+            (took,) = re.findall(r"saves took .* of ([0-9.]+) s", log.read_text())
+            seconds[turn % 2 == 1].append(float(took))
+        text, ledger = log.read_text(), project.root / ".dvc/tmp/backup.json"
+        backups = json.loads(ledger.read_text())["backups"]
+        row("requests that the Drive failed", sum(drive.counts()["faults"].values()), "one in 5")
+        row("backups that arrived", len(backups), f"{text.count('backed up')} told")
+        row("the last state arrived", "all is backed up" in text, True)
+        with_backup, without = min(seconds[True]), min(seconds[False])
+        ratio = with_backup / without
+        row("seconds of training with a backup / without",
+            f"{with_backup:.1f} / {without:.1f} = {ratio:.3f}", "at most 1.02")  # fmt: skip
+
+        found = clone(origin, work / "drive found", remote)
+        for command in (
+            ("python", "-m", "multi_abnormality.resume"),
+            ("dvc", "pull", "--allow-missing"),
+        ):
+            found.run(*command, **drive.environment())
+    same = found.hashes(("checkpoints",)) == project.hashes(("checkpoints",))
+    row("what comes back from the Drive is what was there", same, True)
