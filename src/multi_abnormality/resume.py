@@ -13,7 +13,7 @@ from multi_abnormality.backup.find import State, find_states
 from multi_abnormality.backup.git import GitError, repository_of
 from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.place import WorkTree
-from multi_abnormality.backup.record import open_repository
+from multi_abnormality.backup.record import open_repository, uncached_outputs
 from multi_abnormality.backup.remote import Remote
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import load_params
@@ -41,7 +41,7 @@ def resume(root: Path, fingerprint: str | None = None) -> State | None:
     states = find_states(git, remote)
     if fingerprint is not None:
         states = [state for state in states if state.about.run.endswith(f"/{fingerprint}")]
-    tree = WorkTree(git, Path(repo.root_dir), _outputs(repo))
+    tree = WorkTree(git, Path(repo.root_dir), uncached_outputs(repo))
     if not states:
         if remote is None:
             raise InputError(
@@ -75,11 +75,6 @@ def _open_remote(repo: Any, wanted: str | None) -> Remote | None:
         return Remote(repo, name)
     except DvcException as error:
         raise InputError(f"the DVC remote {name!r} does not serve: {error}") from error
-
-
-def _outputs(repo: Any) -> list[Path]:
-    """What the pipeline writes and Git keeps."""
-    return [Path(out.fs_path) for out in repo.index.outs if not out.use_cache]
 
 
 def _newest_whole(states: list[State], remote: Remote | None) -> State:

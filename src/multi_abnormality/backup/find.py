@@ -78,9 +78,7 @@ def _published(git: Git, branch: str, failures: list[str]) -> Iterator[State]:
             failures.append(f"the Git remote {name!r} can't be asked: {error}")
 
 
-def _bundled(
-    git: Git, remote: Remote | None, branch: str, failures: list[str]
-) -> Iterator[State]:
+def _bundled(git: Git, remote: Remote | None, branch: str, failures: list[str]) -> Iterator[State]:
     if remote is None:
         return
     try:

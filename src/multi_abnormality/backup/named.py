@@ -1,7 +1,6 @@
 """Which objects a commit, an experiment or a file of the work tree names."""
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multi_abnormality.backup.git import Git
@@ -13,13 +12,12 @@ _HASH = re.compile(rb"\b[0-9a-f]{32}(?:\.dir)?(?![0-9a-z.])")
 _FILES = (":(glob)**/dvc.lock", ":(glob)**/*.dvc")
 
 
-def named_objects(git: Git, root: Path, remote: "Remote") -> set[str]:
+def named_objects(git: Git, remote: "Remote") -> set[str]:
     """Hashes in every dvc.lock and *.dvc of all commits that a ref reaches, stashes and the index
     of experiments included, and of the work tree; with the files of the folders among them.
 
     Args:
-        git: of the repository.
-        root: DVC's folder.
+        git: at the top of the work tree.
         remote: whose objects are asked about.
 
     Raises:
@@ -27,8 +25,9 @@ def named_objects(git: Git, root: Path, remote: "Remote") -> set[str]:
     """
     blobs = _blobs(git)
     text = git.bytes("cat-file", "--batch", given="\n".join(sorted(blobs)).encode())
-    files = [*root.glob("*.dvc"), *root.glob("dvc.lock")]
-    text += b"\n".join(file.read_bytes() for file in files)
+    listed = git.names("ls-files", "-z", "--cached", "--others", "--exclude-standard", *_FILES)
+    files = [git.folder / name for name in listed]
+    text += b"\n".join(file.read_bytes() for file in files if file.is_file())
     names = {found.decode() for found in _HASH.findall(text)}
     folders = {name for name in names if name.endswith(".dir")}
     return names.union(*(_files_of(folder, remote) for folder in folders))

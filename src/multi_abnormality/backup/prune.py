@@ -1,7 +1,5 @@
 """Superseded backups go, and nothing else does."""
 
-from pathlib import Path
-
 from multi_abnormality.backup.git import Git
 from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.named import named_objects
@@ -10,8 +8,7 @@ from multi_abnormality.backup.remote import Remote
 
 
 def prune(
-    remote: Remote, git: Git | None, root: Path, ledger: Ledger, run: str, keep: int,
-    git_remote: str | None,
+    remote: Remote, git: Git | None, ledger: Ledger, run: str, keep: int, git_remote: str | None
 ) -> int:  # fmt: skip
     """Take away the objects of all but a run's newest generations, here and on the remote.
 
@@ -20,7 +17,6 @@ def prune(
     Args:
         remote: of DVC.
         git: of the repository, where there is one.
-        root: DVC's folder.
         ledger: knows the run's generations.
         run: <branch>/<fingerprint>.
         keep: generations.
@@ -37,7 +33,7 @@ def prune(
     drop_bundles(remote, run, keep)
     if git_remote:
         fetch_refs(git, git_remote, "*")
-    needed = named_objects(git, root, remote).union(*(item.objects for item in kept))
+    needed = named_objects(git, remote).union(*(item.objects for item in kept))
     elsewhere = [item for item in old if item.uploaded and item.remote != remote.url]
     there = {hash_ for item in old if item not in elsewhere for hash_ in item.uploaded} - needed
     there -= remote.lacks(there)

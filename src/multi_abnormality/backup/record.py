@@ -46,6 +46,11 @@ def open_repository(root: Path) -> "Repo | None":
         return None
 
 
+def uncached_outputs(repo: "Repo") -> list[Path]:
+    """Small results of all stages, which Git keeps."""
+    return [Path(out.fs_path) for out in repo.index.outs if not out.use_cache]
+
+
 class Recorder:
     """Records the train stage while it runs.
 
@@ -70,6 +75,7 @@ class Recorder:
             with lock_repo(repo):
                 self.stage = repo.stage.load_one("dvc.yaml", STAGE)
                 self.stage.save_deps(allow_missing=True)
+                self.files = [dep for dep in self.stage.deps if dep not in self.stage.params]
         except LockError as error:
             raise RecordError(str(error)) from error
         except DvcException as error:
@@ -82,7 +88,7 @@ class Recorder:
             Hashes of the objects that are in the cache, and paths of those that are not.
         """
         hashes, missing = [], []
-        for dep in self.stage.deps:
+        for dep in self.files:
             if self._is_cached(dep):
                 hashes += _hashes_of(dep)
             elif dep.is_in_repo and self._is_ignored(dep):
@@ -99,11 +105,6 @@ class Recorder:
         if not value or not cache.exists(value):
             return False
         return all(cache.exists(hash_) for hash_ in _hashes_of(item))
-
-    def uncached_outputs(self) -> list[Path]:
-        """Small results of all stages that Git is to keep, where they are there."""
-        paths = (Path(out.fs_path) for out in self.repo.index.outs if not out.use_cache)
-        return [path for path in paths if path.is_file()]
 
     def record(self, epochs: int) -> Recorded:
         """Put the checkpoints as they are into the cache, and name them in dvc.lock.

@@ -22,7 +22,9 @@ class Reporter:
         keys = ("to", "bytes", "seconds", "resume", "pruned")
         told = {key: said[key] for key in keys if key in said}
         self._ledger.add_backup({"epochs": job.epochs, "commit": job.commit, **told})
-        what = "what training reads" if job.epochs is None else f"{job.epochs} epochs"
+        what = (
+            "what training reads" if job.epochs is None else f"training, epochs done {job.epochs}"
+        )
         resume = f", resume commit: {said['resume']}" if "resume" in said else ""
         log.info(
             "backed up %s: %.1f MB in %.1f s to %s%s",
@@ -45,7 +47,7 @@ class Reporter:
 
     def told_at_the_end(self, remote: str, behind: bool, grace: float) -> None:
         last = self._ledger.last_backup()
-        there = f"{last['epochs']} epochs, sent {last['at']}" if last else "no state"
+        there = f"epochs done {last['epochs']}, sent {last['at']}" if last else "no state"
         if behind:
             log.warning(
                 "the newest state did not reach %s within %.0f s; what is there: %s. This machine "

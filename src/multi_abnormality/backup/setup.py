@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from multi_abnormality.backup.git import Git, GitError, repository_of
 from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.process import Worker
-from multi_abnormality.backup.record import Recorder, RecordError, open_repository
+from multi_abnormality.backup.record import (
+    Recorder,
+    RecordError,
+    open_repository,
+    uncached_outputs,
+)
 from multi_abnormality.backup.snapshot import Snapshot
 from multi_abnormality.backup.states import branch_of
 from multi_abnormality.backup.worker import Job
@@ -100,7 +105,7 @@ def _look(repo: "Repo", git: Git | None, job: Job) -> Setup:
         raise InputError(f"{root}: the work tree can't be backed up: {error}") from error
     inputs, missing = recorder.inputs()
     _warn(missing, recorder, snapshot)
-    written = (root / "dvc.lock", *recorder.uncached_outputs())
+    written = (root / "dvc.lock", *uncached_outputs(repo))
     ledger = Ledger(folder / "backup.json")
     return Setup(job, recorder, snapshot, ledger, tuple(inputs), written)
 
@@ -115,7 +120,7 @@ def _warn(missing: list[str], recorder: Recorder, snapshot: Snapshot | None) -> 
             "not in DVC's cache, so not in the backup; a restore has to make it anew: %s",
             ", ".join(missing),
         )
-    sources = [dep.fs_path for dep in recorder.stage.deps if dep.is_in_repo and dep.exists]
+    sources = [dep.fs_path for dep in recorder.files if dep.is_in_repo and dep.exists]
     untracked = snapshot.untracked([*sources, ":(glob)**/*.dvc", ":(glob)**/dvc.yaml"])
     if untracked:
         log.warning(

@@ -99,9 +99,9 @@ def _publish(job: Job, remote: Remote) -> dict[str, Any]:
 def _prune(job: Job, remote: Remote, ledger: Ledger, said: dict[str, Any]) -> dict[str, Any]:
     """A backup that is out stays a good one, whatever becomes of the tidying."""
     published = None if "git" in said else job.git_remote
-    git, root = repository_of(Path(job.root)), Path(job.root)
+    git = repository_of(Path(job.root))
     try:
-        return {"pruned": prune(remote, git, root, ledger, job.run, job.keep, published)}
+        return {"pruned": prune(remote, git, ledger, job.run, job.keep, published)}
     except Exception as error:  # any file system's own
         return {"not_pruned": _reason(error)}
 
