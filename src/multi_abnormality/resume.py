@@ -57,7 +57,7 @@ def resume(root: Path, fingerprint: str | None = None) -> State | None:
     names = tree.put(state)
     _take_over(state, remote, Ledger(Path(repo.tmp_dir) / "backup.json"))
     log.info(
-        "resuming %s after %d epochs, from %s; brought back: %s",
+        "going on with %s, epochs done %d, from %s; brought back: %s",
         state.about.run, state.about.epochs, state.place, ", ".join(names) or "nothing new",
     )  # fmt: skip
     for other in {item.about.run for item in states} - {state.about.run}:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 STAGE = "train"
+LOCKED = "another DVC command holds DVC's lock"
 COMPLETE = "metrics/train.json"  # the stage's last word: no part of a state before the end
 
 
@@ -47,8 +48,17 @@ def open_repository(root: Path) -> "Repo | None":
 
 
 def uncached_outputs(repo: "Repo") -> list[Path]:
-    """Small results of all stages, which Git keeps."""
-    return [Path(out.fs_path) for out in repo.index.outs if not out.use_cache]
+    """Small results of all stages, which Git keeps.
+
+    Raises:
+        InputError: dvc.yaml or a .dvc file can't be read.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        return [Path(out.fs_path) for out in repo.index.outs if not out.use_cache]
+    except DvcException as error:
+        raise InputError(f"the pipeline can't be read: {error}; `git diff` may show why") from error
 
 
 class Recorder:
@@ -73,11 +83,11 @@ class Recorder:
         self.repo = repo
         try:
             with lock_repo(repo):
-                self.stage = repo.stage.load_one("dvc.yaml", STAGE)
+                self.stage = repo.stage.load_one(str(Path(repo.root_dir) / "dvc.yaml"), STAGE)
                 self.stage.save_deps(allow_missing=True)
                 self.files = [dep for dep in self.stage.deps if dep not in self.stage.params]
         except LockError as error:
-            raise RecordError(str(error)) from error
+            raise RecordError(LOCKED) from error
         except DvcException as error:
             raise InputError(f"dvc.yaml: the stage {STAGE} can't be backed up: {error}") from error
 
@@ -117,17 +127,23 @@ class Recorder:
             RecordError: the disk is full, or another DVC command holds the lock.
         """
         from dvc.exceptions import DvcException
+        from dvc.lock import LockError
         from dvc.repo import lock_repo
 
         try:
             with lock_repo(self.repo):
                 kept = [out for out in self.stage.outs if out.persist and out.use_cache]
                 self._save_outputs()
+                for out in kept:
+                    if not out.hash_info:
+                        raise RecordError(f"{out} is not there")
                 objects = [hash_ for out in kept for hash_ in _hashes_of(out)]
                 own = [hash_ for hash_ in objects if not self.repo.cache.local.exists(hash_)]
                 for out in kept:
                     out.commit(relink=False)
                 self._write_lock(epochs)
+        except LockError as error:
+            raise RecordError(LOCKED) from error
         except (DvcException, OSError) as error:
             raise RecordError(f"the state could not be recorded: {error}") from error
         return Recorded(epochs, tuple(objects), tuple(own))

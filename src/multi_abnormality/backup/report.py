@@ -1,10 +1,13 @@
 """What a backup tells, in the log and in its ledger."""
 
+import re
 from typing import Any
 
 from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.worker import Job
 from multi_abnormality.console import log
+
+_NAMES = re.compile(r"[0-9a-f]{2}(/[0-9a-f]{2})?[0-9a-f]{10,}")  # of objects: another each time
 
 
 class Reporter:
@@ -41,8 +44,9 @@ class Reporter:
 
     def told_failure(self, reason: str, pause: float) -> None:
         self._ledger.add_failure(reason)
-        if reason not in self._told:
-            self._told.add(reason)
+        kind = _NAMES.sub("", reason)
+        if kind not in self._told:
+            self._told.add(kind)
             log.warning("backup failed, next try in %.0f s: %s", pause, reason)
 
     def told_at_the_end(self, remote: str, behind: bool, grace: float) -> None:
