@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from multi_abnormality import console
-from multi_abnormality.backup.find import State, find_states
+from multi_abnormality.backup.find import HERE, State, find_states
 from multi_abnormality.backup.git import GitError, repository_of
 from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.place import WorkTree
-from multi_abnormality.backup.record import open_repository, uncached_outputs
+from multi_abnormality.backup.record import Recorder, RecordError, open_repository, uncached_outputs
 from multi_abnormality.backup.remote import Remote
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import load_params
@@ -55,6 +55,8 @@ def resume(root: Path, fingerprint: str | None = None) -> State | None:
         log.info("that training has ended, and dvc.lock has its end: nothing to resume")
         return None
     names = tree.put(state)
+    if state.place == HERE:
+        _record_what_is_ahead(state, repo)
     _take_over(state, remote, Ledger(Path(repo.tmp_dir) / "backup.json"))
     log.info(
         "going on with %s, epochs done %d, from %s; brought back: %s",
@@ -97,6 +99,17 @@ def _newest_whole(states: list[State], remote: Remote | None) -> State:
         f"{remote.url} has the objects of no resume state; `dvc remote list` tells whether it is "
         "the remote that was trained with, `dvc repro` starts from what is here"
     )
+
+
+def _record_what_is_ahead(state: State, repo: Any) -> None:
+    """Training went on here after its last backup: `dvc pull` must not put that over it."""
+    try:
+        recorder = Recorder(repo)
+        if recorder.is_ahead():
+            recorder.record(state.about.epochs)
+            log.info("this machine's checkpoints are newer than what it sent; they stay")
+    except RecordError as error:
+        raise InputError(str(error)) from error
 
 
 def _take_over(state: State, remote: Remote | None, ledger: Ledger) -> None:

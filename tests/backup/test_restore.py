@@ -209,6 +209,16 @@ def test_a_run_can_be_named(first: Machine, second: Machine, remote: Path):
     assert "epochs done 3" in second(*RESUME, "--run", FINGERPRINT)
 
 
+def test_what_is_newer_here_than_the_backup_stays(first: Machine, remote: Path):
+    """Killed after a save and before its push, and then `make resume` on the same machine."""
+    leave_state(first, remote)
+    first.save("newer")
+    assert "they stay" in first(*RESUME)
+    first("dvc", "pull", "--allow-missing")
+    assert checkpoint(first) == "newer"
+    assert "Running stage 'train'" in first("dvc", "repro", "--dry", "--allow-missing", "train")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("git_remote", [None, "origin"])
 def test_a_lost_machine_costs_at_most_a_save(

@@ -10,6 +10,8 @@ from multi_abnormality.backup.states import LOCAL, About, branch_of
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 
+HERE = "this machine"
+
 
 @dataclass(frozen=True)
 class State:
@@ -66,7 +68,7 @@ def find_states(git: Git, remote: Remote | None) -> list[State]:
 
 def _local(git: Git, branch: str) -> Iterator[State]:
     names = git("for-each-ref", "--format=%(objectname)", f"{LOCAL}/{branch}/*").split()
-    yield from (State.read(git, commit, "this machine") for commit in names)
+    yield from (State.read(git, commit, HERE) for commit in names)
 
 
 def _published(git: Git, branch: str, failures: list[str]) -> Iterator[State]:

@@ -60,7 +60,10 @@ class WorkTree:
                 + "\n".join(f"  - {name}" for name in blocked)
                 + "\n`git stash` or commit them, or `git checkout -- FILE` gives one up"
             )
-        names = [name for name in changes if not (name == self._config and name in local)]
+        names = [
+            name for name, blob in changes.items()
+            if not (name == self._config and name in local) and not self._is_there(name, blob)
+        ]  # fmt: skip
         for name in names:
             self._write(name, changes[name])
         self.git("update-ref", f"{LOCAL}/{state.about.run}", state.commit)
@@ -110,6 +113,12 @@ class WorkTree:
             self.git.find("rev-parse", "--verify", "--quiet", f"{commit}:{name}")
             for commit in known if self.git.find("rev-parse", "--verify", "--quiet", commit)
         ]  # fmt: skip
+
+    def _is_there(self, name: str, blob: str | None) -> bool:
+        file = self.top / name
+        if blob is None or not file.is_file():
+            return blob is None and not file.exists()
+        return blob.split()[1] == self.git("hash-object", "--", name)
 
     def _write(self, name: str, blob: str | None) -> None:
         path = self.top / name

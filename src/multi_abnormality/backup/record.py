@@ -1,6 +1,5 @@
 """The running train stage as a DVC state: in the cache and in dvc.lock, and true."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +115,26 @@ class Recorder:
             return False
         return all(cache.exists(hash_) for hash_ in _hashes_of(item))
 
+    def is_ahead(self) -> bool:
+        """Whether a checkpoint lies here that is not in the cache: training went on after a record.
+
+        Raises:
+            RecordError: another DVC command holds the lock.
+        """
+        from dvc.lock import LockError
+        from dvc.repo import lock_repo
+
+        try:
+            with lock_repo(self.repo):
+                self._save_outputs()
+        except LockError as error:
+            raise RecordError(LOCKED) from error
+        files = [hash_ for out in self._kept() if out.hash_info for hash_ in _hashes_of(out)[1:]]
+        return not all(self.repo.cache.local.exists(hash_) for hash_ in files)
+
+    def _kept(self) -> list["Output"]:
+        return [out for out in self.stage.outs if out.persist and out.use_cache]
+
     def record(self, epochs: int) -> Recorded:
         """Put the checkpoints as they are into the cache, and name them in dvc.lock.
 
@@ -132,8 +151,8 @@ class Recorder:
 
         try:
             with lock_repo(self.repo):
-                kept = [out for out in self.stage.outs if out.persist and out.use_cache]
                 self._save_outputs()
+                kept = self._kept()
                 for out in kept:
                     if not out.hash_info:
                         raise RecordError(f"{out} is not there")
@@ -176,7 +195,7 @@ class Recorder:
         draft.unlink()
 
 
-def _hashes_of(item: "Output") -> Iterable[str]:
+def _hashes_of(item: "Output") -> tuple[str, ...]:
     """An item's own object, and for a folder those of its files."""
     files = item.get_obj() if item.hash_info.isdir else None
     return (item.hash_info.value, *sorted({hash_.value for _, _, hash_ in files or ()}))
