@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from machines import FINGERPRINT, Machine, git
-from test_pipeline import hashes
+from test_pipeline import ROOT, hashes
 
 RESUME = ("python", "-m", "multi_abnormality.resume")
 
@@ -241,6 +241,24 @@ def test_a_lost_machine_costs_at_most_a_save(
     assert "Running stage" not in second("dvc", "repro", "--allow-missing", "--dry")
     second.set("backup", git_remote=None)
     second("dvc", "push", "--quiet", "train")
+
+
+@pytest.mark.slow
+def test_make_resume_goes_on_or_starts(first: Machine, second: Machine, remote: Path):
+    """Its environment being made already."""
+    for machine in (first, second):
+        for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+            shutil.copy(ROOT / name, machine.folder)
+        (machine.folder / ".venv").mkdir()
+        (machine.folder / ".venv/installed").touch()
+        machine.use(remote)
+    started = first("make", "resume")
+    assert "nothing to resume" in started
+    assert "The report is metrics/report.html" in started
+    shutil.rmtree(first.folder)
+    resumed = second("make", "resume")
+    assert "is of a finished training" in resumed
+    assert "The report is metrics/report.html" in resumed
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.worker import Job
 from multi_abnormality.console import log
 
-_NAMES = re.compile(r"[0-9a-f]{2}(/[0-9a-f]{2})?[0-9a-f]{10,}")  # of objects: another each time
+_NAMES = re.compile(
+    r"[0-9a-f]{2}(/[0-9a-f]{2})?[0-9a-f]{10,}(\.dir)?"
+)  # of objects: another each time
 
 
 class Reporter:
