@@ -13,7 +13,13 @@ from multi_abnormality.backup.find import HERE, State, find_states
 from multi_abnormality.backup.git import GitError, repository_of
 from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.place import WorkTree
-from multi_abnormality.backup.record import Recorder, RecordError, open_repository, uncached_outputs
+from multi_abnormality.backup.record import (
+    STAGE,
+    Recorder,
+    RecordError,
+    open_repository,
+    uncached_outputs,
+)
 from multi_abnormality.backup.remote import Remote
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import load_params
@@ -37,7 +43,8 @@ def resume(root: Path, fingerprint: str | None = None) -> State | None:
     repo, git = open_repository(root), repository_of(root)
     if repo is None or git is None:
         raise InputError(f"{root.resolve()} is not a clone of the project: no Git or no DVC here")
-    remote = _open_remote(repo, load_params(root / "params.yaml").backup.remote)
+    wanted = load_params(root / "params.yaml").backup.remote
+    remote = _open_remote(repo, wanted)
     states = find_states(git, remote)
     if fingerprint is not None:
         states = [state for state in states if state.about.run.endswith(f"/{fingerprint}")]
@@ -62,6 +69,8 @@ def resume(root: Path, fingerprint: str | None = None) -> State | None:
         "going on with %s, epochs done %d, from %s; brought back: %s",
         state.about.run, state.about.epochs, state.place, ", ".join(names) or "nothing new",
     )  # fmt: skip
+    if wanted not in (None, repo.config["core"].get("remote")):
+        _fetch(repo, wanted)
     for other in {item.about.run for item in states} - {state.about.run}:
         log.info("another run can be resumed: --run %s", other.rpartition("/")[2])
     return state
@@ -99,6 +108,16 @@ def _newest_whole(states: list[State], remote: Remote | None) -> State:
         f"{remote.url} has the objects of no resume state; `dvc remote list` tells whether it is "
         "the remote that was trained with, `dvc repro` starts from what is here"
     )
+
+
+def _fetch(repo: Any, remote: str) -> None:
+    """Fill the cache from a remote that is not DVC's default one: `dvc pull` asks that alone."""
+    from dvc.exceptions import DvcException
+
+    try:
+        repo.fetch([STAGE, "preprocess"], remote=remote)
+    except DvcException as error:
+        raise InputError(f"the DVC remote {remote!r} did not give all: {error}") from error
 
 
 def _record_what_is_ahead(state: State, repo: Any) -> None:

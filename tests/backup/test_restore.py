@@ -12,10 +12,10 @@ from test_pipeline import ROOT, hashes
 RESUME = ("python", "-m", "multi_abnormality.resume")
 
 
-def leave_state(machine: Machine, remote: Path, content: str = "one", **settings: object) -> None:
+def leave_state(machine: Machine, place: Path, content: str = "one", **settings: object) -> None:
     """Half a training, backed up."""
     if not (machine.folder / ".dvc/config.local").exists():
-        machine.use(remote)
+        machine.use(place)
     backup = machine.backup(**settings)
     backup.start()
     machine.save(content)
@@ -53,6 +53,21 @@ def test_a_clone_goes_on_where_the_lost_machine_was(
     assert "Stage 'preprocess' didn't change" in planned
     assert "Running stage 'train'" in planned
     assert "nothing new" in second(*RESUME)  # asking again changes nothing
+
+
+def test_another_remote_than_the_default_one_serves(
+    first: Machine, second: Machine, remote: Path, tmp_path: Path
+):
+    for machine in (first, second):
+        machine.use(tmp_path / "default")
+        machine("dvc", "remote", "add", "--quiet", "--local", "other", str(remote))
+    second.set("backup", remote="other")
+    commit_and_push(second, "Back up elsewhere")
+    git(first.folder, "pull", "--quiet")
+    leave_state(first, remote, remote="other")
+    second(*RESUME)
+    second("dvc", "pull", "--allow-missing")
+    assert checkpoint(second) == "one"
 
 
 def test_the_second_machine_tidies_up_after_the_first(
