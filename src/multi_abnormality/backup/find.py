@@ -93,3 +93,5 @@ def _bundled(git: Git, remote: Remote | None, branch: str, failures: list[str]) 
             yield State.read(git, fetch_bundle(git, remote, name), f"the DVC remote, {name}")
         except (GitError, ValueError) as error:
             log.warning("the bundle %s is skipped: %s", name, error)
+        except Exception as error:  # any file system's own
+            failures.append(f"the bundle {name} can't be fetched from {remote.url}: {error}")

@@ -2,11 +2,12 @@
 
 import logging
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fsspec.callbacks import Callback
 
@@ -15,10 +16,25 @@ if TYPE_CHECKING:
 
 FOLDER = "resume"  # beside DVC's own `files`
 SUFFIX = ".bundle"
+PAUSES = (0.5, 1.0, 2.0)  # s between the tries of one question
+
+T = TypeVar("T")
 
 
 class RemoteError(Exception):
     """The remote does not do what was asked; the message says what it said."""
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Ask again after a fault that may pass: a cut connection, or an answer cut short."""
+    for pause in PAUSES:
+        try:
+            return ask()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            raise
+        except Exception:  # any file system's own; the last one is raised
+            time.sleep(pause)
+    return ask()
 
 
 class _Beats(Callback):
@@ -74,8 +90,8 @@ class Remote:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "probe"
             file.write_bytes(b"probe")
-            self._put(file, place)
-        self.fs.remove(place)
+            _patiently(lambda: self._put(file, place))
+        _patiently(lambda: self.fs.remove(place))
 
     def push(
         self, hashes: Iterable[str], claim: Callable[[set[str]], None], beat: Callable[[], None]
@@ -121,7 +137,7 @@ class Remote:
     def lacks(self, hashes: Iterable[str]) -> set[str]:
         """Which objects are not there, asked anew of each."""
         wanted = set(hashes)
-        return wanted - set(self.odb.list_oids_exists(wanted))
+        return wanted - _patiently(lambda: set(self.odb.list_oids_exists(wanted)))
 
     def delete(self, hashes: Iterable[str]) -> None:
         """Take objects away, folders first, so that none is there without its files."""
@@ -138,9 +154,9 @@ class Remote:
     def bundles(self, branch: str | None = None) -> list[str]:
         """Bundles' names below the folder, of a branch or of all: <branch>/<run>/<name>.bundle."""
         folder = self._place(branch or "")
-        if not self.fs.exists(folder):
+        if not _patiently(lambda: self.fs.exists(folder)):
             return []
-        names = (self._name(path) for path in self.fs.find(folder))
+        names = (self._name(path) for path in _patiently(lambda: list(self.fs.find(folder))))
         bundles = [name for name in names if name.endswith(SUFFIX)]
         if branch is not None:
             bundles = [name for name in bundles if str(PurePosixPath(name).parents[1]) == branch]
@@ -148,10 +164,10 @@ class Remote:
 
     def put_bundle(self, file: Path, name: str) -> None:
         """Send a bundle under a name of its own: no other is ever written over."""
-        self._put(file, self._place(name))
+        _patiently(lambda: self._put(file, self._place(name)))
 
     def get_bundle(self, name: str, file: Path) -> None:
-        self.fs.get_file(self._place(name), str(file))
+        _patiently(lambda: self.fs.get_file(self._place(name), str(file)))
 
     def delete_bundle(self, name: str) -> None:
         self.fs.remove(self._place(name))
