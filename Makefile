@@ -2,12 +2,24 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test check bench drill pins
+.PHONY: repro resume test check bench drill pins
+
+# DVC turns every failure into 255; a training that was stopped and saved is told by 75.
+run = rm -f .dvc/tmp/stopped; dvc repro $(1) || { test ! -e .dvc/tmp/stopped || exit 75; exit 1; }
+show = dvc metrics show metrics/scores.json && echo 'The report is metrics/report.html'
 
 repro: .venv/installed data
-	dvc repro
-	@dvc metrics show metrics/scores.json
-	@echo 'The report is metrics/report.html'
+	$(call run)
+	@$(show)
+
+# On a new machine. Where nothing was backed up yet it starts as `make repro` does: with
+# --allow-missing DVC would take processed volumes that are nowhere for given.
+resume: .venv/installed
+	python -m multi_abnormality.resume
+	dvc pull --allow-missing
+	@test -e processed || $(MAKE) repro
+	$(call run,--allow-missing)
+	@$(show)
 
 test: .venv/installed
 	ruff check .

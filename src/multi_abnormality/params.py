@@ -123,6 +123,15 @@ class Machine(Section):
         return text
 
 
+class Backup(Section):
+    """Where a running training is saved to. No stage tracks it: nothing here changes a result."""
+
+    remote: str | None  # name of a DVC remote; null: DVC's default one; "off": no backup
+    git_remote: str | None  # name of a Git remote for resume commits; null: the DVC remote
+    keep: Count  # generations on the remote
+    grace: Annotated[float, Field(ge=0)]  # s that a stop waits for the last push
+
+
 class Params(Section):
     seed: Annotated[int, Field(ge=0)]
     preprocess: Preprocess
@@ -131,6 +140,7 @@ class Params(Section):
     evaluate: Evaluate
     export: Export
     machine: Machine
+    backup: Backup
 
 
 class _Yaml12Loader(yaml.SafeLoader):

@@ -6,28 +6,42 @@ from pathlib import Path
 from typing import Any
 
 from multi_abnormality import console
+from multi_abnormality.backup.service import Backup
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.files import write_json
 from multi_abnormality.params import Params, load_params, parse_duration
 from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import NoBackup
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.history import History
 from multi_abnormality.training.lock import sole_training
 from multi_abnormality.training.stopping import EXIT_CODE, Stopped, StopRequest
 
 
-def run(params: Params, processed: Path, places: Places, metrics: Path) -> dict[str, Any]:
+def run(
+    params: Params, processed: Path, places: Places, metrics: Path, project: Path | None = None
+) -> dict[str, Any]:
     """Train, and write metrics once training is complete.
 
+    Args:
+        params: all of them.
+        processed: what it learns from.
+        places: where it writes.
+        metrics: the file.
+        project: folder whose DVC remote each save is backed up to; None: no backup.
+
     Raises:
-        InputError: something does not serve; see Training.
+        InputError: something does not serve; see Training and Backup.
         Stopped: by a signal or the time budget, with all saved.
     """
     budget = params.machine.time_budget
     with StopRequest(parse_duration(budget) if budget else None) as stop:
         training = Training(params, ProcessedSet(processed), places)
-        history = training.run(stop, NoBackup())
+        if project is None or training.is_over:
+            history = training.run(stop)
+        else:
+            history = _run_backed_up(
+                training, stop, Backup(params.backup, project, training.fingerprint)
+            )
     summary = summarize(history)
     write_json(summary, metrics)
     console.log.info(
@@ -35,6 +49,16 @@ def run(params: Params, processed: Path, places: Places, metrics: Path) -> dict[
         summary["epochs"], summary["best_epoch"], summary["val_auroc"],
     )  # fmt: skip
     return summary
+
+
+def _run_backed_up(training: Training, stop: StopRequest, backup: Backup) -> History:
+    backup.start()
+    try:
+        history = training.run(stop, backup)
+        backup.saved(len(history.epochs))
+    finally:
+        backup.close(backup.settings.grace)
+    return history
 
 
 def summarize(history: History) -> dict[str, Any]:
@@ -57,10 +81,13 @@ def main() -> None:
         history=Path("metrics/history.csv"),
         aside=Aside(dvc / "tmp/trainings", dvc / "cache/files/md5"),
     )
+    stopped_mark = dvc / "tmp/stopped"  # for make, since DVC hides the exit code
+    stopped_mark.unlink(missing_ok=True)
     try:
         with sole_training(Path(".dvc/tmp/train.lock")):
-            run(load_params(), Path("processed"), places, Path("metrics/train.json"))
+            run(load_params(), Path("processed"), places, Path("metrics/train.json"), Path())
     except Stopped as stopped:
+        stopped_mark.touch()
         console.log.warning("stopped, since %s; `dvc repro` goes on from here", stopped)
         sys.exit(EXIT_CODE)
 

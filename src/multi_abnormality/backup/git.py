@@ -1,0 +1,96 @@
+"""Git by its plumbing, such that no hook, signature, prompt or missing name gets in the way."""
+
+import copy
+import os
+import subprocess
+from pathlib import Path
+
+# What a hook or an alias that started this process would make Git work on in place of `folder`.
+_LEAKED = {
+    "GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX", "GIT_WORK_TREE", "SSH_ASKPASS",
+}  # fmt: skip
+_QUIET = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "gc.auto=0")
+_AUTHOR = {"NAME": "multi-abnormality backup", "EMAIL": "backup@multi-abnormality.invalid"}
+
+
+class GitError(Exception):
+    """Git refused; the message is what it said."""
+
+
+class Git:
+    """Runs Git in a folder.
+
+    Args:
+        folder: inside a repository.
+        index: the index file to work on, where it is not the user's.
+    """
+
+    def __init__(self, folder: Path, index: Path | None = None) -> None:
+        self.folder = folder
+        self._environment = {k: v for k, v in os.environ.items() if k not in _LEAKED}
+        self._environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        for role in ("AUTHOR", "COMMITTER"):
+            self._environment |= {f"GIT_{role}_{key}": value for key, value in _AUTHOR.items()}
+        if index is not None:
+            self._environment["GIT_INDEX_FILE"] = str(index)
+
+    def bytes(self, *arguments: str, given: bytes = b"") -> bytes:
+        """Run a command.
+
+        Args:
+            arguments: of git.
+            given: its standard input.
+
+        Raises:
+            GitError: it failed, or there is no git.
+        """
+        settings = [part for setting in _QUIET for part in ("-c", setting)]
+        try:
+            done = subprocess.run(
+                ["git", *settings, *arguments],
+                cwd=self.folder, env=self._environment, input=given, capture_output=True,
+                check=True,
+            )  # fmt: skip
+        except subprocess.CalledProcessError as error:
+            lines = error.stderr.decode(errors="replace").strip().splitlines()
+            said = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[-1:]
+            reason = "; ".join(said) or f"exit status {error.returncode}"
+            raise GitError(f"git {arguments[0]}: {reason}") from error
+        except OSError as error:
+            raise GitError(f"git cannot be run: {error}") from error
+        return done.stdout
+
+    def __call__(self, *arguments: str, given: str = "") -> str:
+        """As `bytes`, with text in and stripped text out."""
+        return self.bytes(*arguments, given=given.encode()).decode(errors="replace").strip()
+
+    def find(self, *arguments: str) -> str | None:
+        """What a question answers; None where Git has no answer."""
+        try:
+            return self(*arguments) or None
+        except GitError:
+            return None
+
+    def names(self, *arguments: str) -> list[str]:
+        """File names that a command lists with `-z`."""
+        return [os.fsdecode(name) for name in self.bytes(*arguments).split(b"\0") if name]
+
+    def at(self, seconds: int) -> "Git":
+        """This, with another time for commits, in seconds of the epoch."""
+        git = copy.copy(self)
+        date = f"{seconds} +0000"
+        git._environment = self._environment | {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+        return git
+
+    def unattended(self) -> "Git":
+        """This, for commands that reach a remote: SSH asks nothing either."""
+        if not (self.find("config", "core.sshCommand") or "GIT_SSH" in self._environment):
+            self._environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
+        return self
+
+
+def repository_of(folder: Path) -> Git | None:
+    """Git at the top of the work tree that a folder is in; None where there is none."""
+    top = Git(folder).find("rev-parse", "--show-toplevel")
+    return Git(Path(top)) if top else None

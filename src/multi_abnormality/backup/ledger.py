@@ -1,0 +1,70 @@
+"""`.dvc/tmp/backup.json`: what was backed up when, and what this run may take away again."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from multi_abnormality.backup.states import Generation
+from multi_abnormality.files import write_json
+
+KEPT_LINES = 100  # backups that stay listed
+
+
+class Ledger:
+    """The file, read anew at each use: the training and its worker take turns.
+
+    Args:
+        path: of the JSON file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {"backups": [], "last_failure": None, "runs": {}}
+
+    def generations(self, run: str) -> list[Generation]:
+        """Of a run, the oldest first."""
+        return [Generation.from_json(item) for item in self._read()["runs"].get(run, ())]
+
+    def set_generations(self, run: str, generations: Iterable[Generation]) -> None:
+        content = self._read()
+        content["runs"][run] = [asdict(generation) for generation in generations]
+        write_json(content, self.path)
+
+    def add_generation(self, run: str, generation: Generation) -> None:
+        self.set_generations(run, [*self.generations(run), generation])
+
+    def claim(self, run: str, hashes: set[str], remote: str) -> None:
+        """Note before an upload what the remote does not have, so that a kill forgets nothing."""
+        *earlier, newest = self.generations(run)
+        uploaded = tuple(sorted({*newest.uploaded, *hashes.intersection(newest.own)}))
+        newest = replace(newest, uploaded=uploaded, remote=remote)
+        self.set_generations(run, [*earlier, newest])
+
+    def mark_sent(self, run: str) -> None:
+        *earlier, newest = self.generations(run)
+        self.set_generations(run, [*earlier, replace(newest, sent=True)])
+
+    def add_backup(self, backup: dict[str, Any]) -> None:
+        content = self._read()
+        content["backups"] = [*content["backups"], {"at": _now(), **backup}][-KEPT_LINES:]
+        write_json(content, self.path)
+
+    def add_failure(self, reason: str) -> None:
+        write_json(self._read() | {"last_failure": {"at": _now(), "reason": reason}}, self.path)
+
+    def last_backup(self) -> dict[str, Any] | None:
+        """The newest that holds checkpoints."""
+        states = [backup for backup in self._read()["backups"] if backup["epochs"] is not None]
+        return states[-1] if states else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

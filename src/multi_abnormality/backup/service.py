@@ -1,0 +1,162 @@
+"""Backup as the training calls it: a save is recorded, and sent while training goes on."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from multi_abnormality.backup.git import GitError
+from multi_abnormality.backup.process import Worker
+from multi_abnormality.backup.record import RecordError
+from multi_abnormality.backup.report import Reporter
+from multi_abnormality.backup.setup import Setup, set_up
+from multi_abnormality.backup.states import About, Generation
+from multi_abnormality.backup.worker import Job
+from multi_abnormality.params import Backup as Settings
+
+STALL = 300.0  # s without a byte moved after which a push is begun anew; doubled each time
+PAUSE = 10.0  # s before the first retry; doubled each time
+LONGEST = 900.0  # s between two tries
+
+
+class Backup:
+    """Backs a training up while it runs.
+
+    Nothing here waits for a network but `start`, and `close` for its grace. All methods are
+    called by the thread that saves checkpoints, so that none changes while it is read.
+
+    Args:
+        settings: the parameters' section.
+        root: folder of the project.
+        fingerprint: tells this training from others, in the name of its resume states.
+    """
+
+    def __init__(self, settings: Settings, root: Path, fingerprint: str) -> None:
+        self.settings = settings
+        self.root = root
+        self.fingerprint = fingerprint
+        self._setup: Setup | None = None  # None: nothing is backed up
+        self._worker: Worker | None = None
+        self._job: Job | None = None  # under way, or to be tried again
+        self._epochs: int | None = None  # whole epochs done at the newest save
+        self._waiting = False  # the newest save is not recorded yet
+        self._sent: tuple[str, ...] = ()  # objects of the newest state that arrived
+        self._failures = 0
+        self._not_before = 0.0
+
+    def start(self) -> None:
+        """Before the first epoch: see that the remotes can be written, and send the inputs.
+
+        Raises:
+            InputError: the remote does not exist, can't be reached or can't be written.
+        """
+        self._setup = set_up(self.settings, self.root, self.fingerprint)
+        if self._setup is not None:
+            self._reporter = Reporter(self._setup.ledger)
+            self._job = replace(self._setup.job, objects=self._setup.inputs)
+            self._worker = Worker(self._job)
+
+    def saved(self, epochs_done: int) -> None:
+        """Back up what checkpoints/ now holds; never raises for a remote's sake.
+
+        Args:
+            epochs_done: whole epochs.
+        """
+        if self._setup is not None:
+            self._epochs, self._waiting = epochs_done, True
+            self.poll()
+
+    def poll(self) -> None:
+        """See what became of a push; once it ended, record and send a newer state. Cheap."""
+        if self._worker is not None:
+            if not self._worker.is_running():
+                self._finish()
+            elif self._worker.still_for() > STALL * 2**self._failures:
+                self._drop_worker()
+                self._fail("nothing moved for minutes")
+        if self._worker is None and self._is_behind() and time.monotonic() >= self._not_before:
+            self._launch()
+
+    def close(self, grace: float) -> None:
+        """Send the last state, and give up when time is over. No process is left behind.
+
+        Args:
+            grace: seconds.
+        """
+        if self._setup is None:
+            return
+        deadline = time.monotonic() + grace
+        try:
+            self._send_last(deadline)
+        finally:
+            self._drop_worker()
+        self._reporter.told_at_the_end(self._setup.job.remote, self._is_behind(), grace)
+
+    def _is_behind(self) -> bool:
+        return self._waiting or self._job is not None
+
+    def _send_last(self, deadline: float) -> None:
+        if self._worker is not None:  # an older state's push may be as good as done
+            left = deadline - time.monotonic()
+            if self._worker.wait(left / 2 if self._waiting else left):
+                self._finish()
+            else:
+                self._drop_worker()
+        self._waiting = self._epochs is not None
+        self._launch()
+        while self._is_behind() and time.monotonic() < deadline:
+            if self._worker is None:
+                time.sleep(1.0)
+                self._launch()
+            elif self._worker.wait(deadline - time.monotonic()):
+                self._finish()
+
+    def _launch(self) -> None:
+        if self._waiting:
+            try:
+                self._record()
+            except (RecordError, GitError, OSError) as error:
+                self._fail(str(error))
+                return
+        if self._job is not None:
+            self._worker = Worker(self._job)
+
+    def _record(self) -> None:
+        setup, run = self._setup, self._setup.job.run
+        recorded = setup.recorder.record(self._epochs)
+        self._waiting = False
+        if recorded.objects == self._sent:
+            self._job = None
+            return
+        newest = Generation(recorded.epochs, recorded.objects, recorded.own)
+        commit = None
+        if setup.snapshot is not None:
+            sent = [item for item in setup.ledger.generations(run) if item.sent]
+            about = About(run, recorded.epochs, (*sent[-self.settings.keep :], newest))
+            commit = setup.snapshot.commit(setup.written, about)
+        setup.ledger.add_generation(run, newest)
+        self._job = replace(
+            setup.job, objects=(*setup.inputs, *recorded.objects),
+            epochs=recorded.epochs, commit=commit,
+        )  # fmt: skip
+
+    def _finish(self) -> None:
+        said, self._worker = self._worker.said(), None
+        if "error" in said:
+            self._fail(said["error"])
+            return
+        job, self._job = self._job, None
+        self._failures = 0
+        if job.epochs is not None:
+            self._sent = job.objects[len(self._setup.inputs) :]
+        self._reporter.told_backup(job, said)
+
+    def _fail(self, reason: str) -> None:
+        pause = min(PAUSE * 2**self._failures, LONGEST)
+        self._failures += 1
+        self._not_before = time.monotonic() + pause
+        self._reporter.told_failure(reason, pause)
+
+    def _drop_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None

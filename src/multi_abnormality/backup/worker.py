@@ -1,0 +1,163 @@
+"""What talks to the remotes: a process of its own that training never waits for.
+
+It reads a job, one line of JSON, from its standard input, and writes to its standard output a dot
+whenever something moved and at the end a line of JSON. It dies with the process that started it:
+the input ends then.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from multi_abnormality.backup.git import GitError, repository_of
+from multi_abnormality.backup.ledger import Ledger
+from multi_abnormality.backup.prune import prune
+from multi_abnormality.backup.publish import push_ref, put_bundle
+from multi_abnormality.backup.record import open_repository
+from multi_abnormality.backup.remote import Remote
+
+BEAT = 1.0  # s between two dots at least
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do.
+
+    Attributes:
+        root: DVC's folder.
+        remote: name of DVC's remote.
+        git_remote: name of the Git remote for resume commits.
+        run: <branch>/<fingerprint>.
+        keep: generations that stay.
+        objects: hashes to send; None to see only whether the remotes can be written.
+        epochs: whole epochs done, for a state; None for the inputs alone.
+        commit: hash of the state's resume commit.
+    """
+
+    root: str
+    remote: str
+    git_remote: str | None
+    run: str
+    keep: int
+    objects: tuple[str, ...] | None = None
+    epochs: int | None = None
+    commit: str | None = None
+
+    def line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def _probe(job: Job, remote: Remote) -> dict[str, Any]:
+    remote.probe()
+    said = {"to": remote.url}
+    git = repository_of(Path(job.root))
+    if job.git_remote and git and git.find("rev-parse", "--verify", "HEAD"):
+        try:
+            push_ref(git, job.git_remote, "HEAD", job.run, rehearse=True)
+        except GitError as error:
+            said["git"] = str(error)
+    return said
+
+
+def _push(job: Job, remote: Remote, ledger: Ledger) -> dict[str, Any]:
+    start = time.monotonic()
+
+    def claim(hashes: set[str]) -> None:
+        if job.epochs is not None:
+            ledger.claim(job.run, hashes, remote.url)
+
+    sent = remote.push(job.objects, claim, _Beat())
+    said: dict[str, Any] = {"bytes": sent, "to": remote.url}
+    if job.epochs is not None:
+        said |= _publish(job, remote)
+        ledger.mark_sent(job.run)
+    said["seconds"] = round(time.monotonic() - start, 1)
+    return said
+
+
+def _publish(job: Job, remote: Remote) -> dict[str, Any]:
+    git = repository_of(Path(job.root))
+    said: dict[str, Any] = {}
+    if git is None:
+        return said
+    if job.git_remote:
+        try:
+            push_ref(git, job.git_remote, job.commit, job.run)
+            return {"resume": f"{job.git_remote}, branch resume/{job.run}"}
+        except GitError as error:
+            said["git"] = str(error)
+    return said | {"resume": put_bundle(git, remote, job.commit, job.run)}
+
+
+def _prune(job: Job, remote: Remote, ledger: Ledger, said: dict[str, Any]) -> dict[str, Any]:
+    """A backup that is out stays a good one, whatever becomes of the tidying."""
+    published = None if "git" in said else job.git_remote
+    git = repository_of(Path(job.root))
+    try:
+        return {"pruned": prune(remote, git, ledger, job.run, job.keep, published)}
+    except Exception as error:  # any file system's own
+        return {"not_pruned": _reason(error)}
+
+
+class _Beat:
+    """Writes a dot, but not too many."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last > BEAT:
+            self._last = time.monotonic()
+            sys.stdout.write(".")
+            sys.stdout.flush()
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in a line: DVC often says it in the cause."""
+    texts: list[str] = []
+    while error is not None and len(texts) < 3:
+        text = " ".join(str(error).split()) or type(error).__name__
+        if text not in texts:
+            texts.append(text)
+        error = error.__cause__
+    return ": ".join(texts)[:500]
+
+
+def _die_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+
+
+def _do(job: Job) -> dict[str, Any]:
+    repo = open_repository(Path(job.root))
+    remote = Remote(repo, job.remote)
+    if job.objects is None:
+        return _probe(job, remote)
+    os.nice(19)
+    ledger = Ledger(Path(repo.tmp_dir) / "backup.json")
+    said = _push(job, remote, ledger)
+    return said | _prune(job, remote, ledger, said) if job.epochs is not None else said
+
+
+def main() -> None:
+    job = Job(**json.loads(sys.stdin.buffer.readline()))
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        said = _do(job)
+    except Exception as error:  # any remote's own; the other process tells it
+        said = {"error": _reason(error)}
+    sys.stdout.write(f"\n{json.dumps(said)}\n")
+    sys.stdout.flush()
+    os._exit(0)  # no thread of a file system that hangs keeps this process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""A machine vanishes; another goes on from what was sent alone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from machines import FINGERPRINT, Machine, git
+from test_pipeline import ROOT, hashes
+
+RESUME = ("python", "-m", "multi_abnormality.resume")
+
+
+def leave_state(machine: Machine, place: Path, content: str = "one", **settings: object) -> None:
+    """Half a training, backed up."""
+    if not (machine.folder / ".dvc/config.local").exists():
+        machine.use(place)
+    backup = machine.backup(**settings)
+    backup.start()
+    machine.save(content)
+    (machine.folder / "metrics/history.csv").write_text(f"epoch\n{content}\n")
+    backup.saved(3)
+    backup.close(30)
+
+
+def checkpoint(machine: Machine) -> str:
+    return (machine.folder / "checkpoints/last.ckpt").read_text()
+
+
+@pytest.mark.parametrize("git_remote", [None, "origin"])
+def test_a_clone_goes_on_where_the_lost_machine_was(
+    first: Machine, second: Machine, remote: Path, git_remote: str | None
+):
+    first.set("train", learning_rate=0.004)
+    leave_state(first, remote, git_remote=git_remote)
+    shutil.rmtree(first.folder)
+    second.use(remote)
+    head = git(second.folder, "rev-parse", "HEAD")
+    index = git(second.folder, "ls-files", "--stage")
+    output = second(*RESUME)
+    assert "epochs done 3" in output
+    assert ("the Git remote origin" in output) == (git_remote is not None)
+    params = yaml.safe_load((second.folder / "params.yaml").read_text())
+    assert params["train"]["learning_rate"] == 0.004
+    assert (second.folder / "metrics/history.csv").read_text() == "epoch\none\n"
+    assert git(second.folder, "rev-parse", "HEAD") == head
+    assert git(second.folder, "ls-files", "--stage") == index
+    assert "resume" not in git(second.folder, "branch", "--list")
+    second("dvc", "pull", "--allow-missing")
+    assert checkpoint(second) == "one"
+    planned = second("dvc", "repro", "--dry", "--allow-missing", "train")
+    assert "Stage 'preprocess' didn't change" in planned
+    assert "Running stage 'train'" in planned
+    assert "nothing new" in second(*RESUME)  # asking again changes nothing
+
+
+def test_another_remote_than_the_default_one_serves(
+    first: Machine, second: Machine, remote: Path, tmp_path: Path
+):
+    for machine in (first, second):
+        machine.use(tmp_path / "default")
+        machine("dvc", "remote", "add", "--quiet", "--local", "other", str(remote))
+    second.set("backup", remote="other")
+    commit_and_push(second, "Back up elsewhere")
+    git(first.folder, "pull", "--quiet")
+    leave_state(first, remote, remote="other")
+    second(*RESUME)
+    second("dvc", "pull", "--allow-missing")
+    assert checkpoint(second) == "one"
+
+
+def test_the_second_machine_tidies_up_after_the_first(
+    first: Machine, second: Machine, remote: Path
+):
+    leave_state(first, remote)
+    before = {path.name for path in (remote / "files").rglob("*") if path.is_file()}
+    shutil.rmtree(first.folder)
+    second.use(remote)
+    second(*RESUME)
+    second("dvc", "pull", "--allow-missing")
+    backup = second.backup(keep=1)
+    backup.start()
+    second.save("two")
+    backup.saved(4)
+    backup.close(30)
+    after = {path.name for path in (remote / "files").rglob("*") if path.is_file()}
+    assert len(before - after) == 2
+    assert len(list((remote / "resume").rglob("*.bundle"))) == 1
+
+
+def test_nothing_to_resume_is_no_error(second: Machine, remote: Path):
+    second.use(remote)
+    assert "nothing to resume" in second(*RESUME)
+    assert git(second.folder, "status", "--porcelain") == ""
+    second("dvc", "pull", "--allow-missing")
+
+
+def test_without_a_remote_it_says_so(second: Machine):
+    assert "no DVC remote" in second(*RESUME, ok=False)
+
+
+def test_a_remote_that_cannot_be_asked_is_an_error(second: Machine, origin: Path, remote: Path):
+    """Else training would start anew, hours into it."""
+    second.use(remote)
+    shutil.rmtree(origin)
+    assert "can't be asked" in second(*RESUME, ok=False)
+
+
+def test_local_changes_are_named_and_kept(first: Machine, second: Machine, remote: Path):
+    leave_state(first, remote)
+    second.use(remote)
+    second.set("train", learning_rate=0.5)
+    data = second.folder / "data.dvc"
+    data.write_text(data.read_text() + "# mine\n")
+    output = second(*RESUME, ok=False)
+    assert "  - data.dvc\n  - params.yaml" in output
+    assert data.read_text().endswith("# mine\n")
+    assert git(second.folder, "status", "--porcelain").split() == [
+        "M", "data.dvc", "M", "params.yaml",
+    ]  # fmt: skip
+
+
+def test_a_remote_in_the_tracked_config_is_no_local_change(
+    first: Machine, second: Machine, remote: Path
+):
+    first("dvc", "remote", "add", "--quiet", "--default", "old", str(remote))
+    first.use(remote)
+    leave_state(first, remote)
+    second("dvc", "remote", "add", "--quiet", "--default", "new", str(remote))
+    second(*RESUME)
+    assert "new" in (second.folder / ".dvc/config").read_text()
+    second("dvc", "pull", "--allow-missing")
+    assert checkpoint(second) == "one"
+
+
+def commit_and_push(machine: Machine, message: str) -> None:
+    git(machine.folder, "commit", "--quiet", "--all", "--message", message)
+    git(machine.folder, "push", "--quiet", "origin", "main")
+
+
+def test_a_branch_that_moved_on_keeps_its_commits(first: Machine, second: Machine, remote: Path):
+    leave_state(first, remote)
+    second.use(remote)
+    (second.folder / ".dvcignore").write_text("moved on\n")
+    commit_and_push(second, "Elsewhere")
+    second(*RESUME)
+    assert (second.folder / ".dvcignore").read_text() == "moved on\n"
+    assert "checkpoints" in (second.folder / "dvc.lock").read_text()
+
+
+def test_a_branch_that_moved_on_in_the_same_file_is_left_alone(
+    first: Machine, second: Machine, remote: Path
+):
+    first.set("train", learning_rate=0.004)
+    leave_state(first, remote)
+    second.use(remote)
+    second.set("train", learning_rate=0.1)
+    commit_and_push(second, "Another learning rate")
+    output = second(*RESUME, ok=False)
+    assert "moved on" in output
+    assert "  - params.yaml\n" in output
+    assert "git switch --create" in output
+    assert git(second.folder, "status", "--porcelain") == ""
+
+
+def test_a_finished_training_is_not_undone(first: Machine, second: Machine, remote: Path):
+    leave_state(first, remote)
+    lock = yaml.safe_load((first.folder / "dvc.lock").read_text())
+    entry = lock["stages"]["train"]
+    entry["params"]["params.yaml"]["train"]["epochs"] = 6
+    entry["outs"].append({"path": "metrics/train.json", "hash": "md5", "md5": "0" * 32, "size": 1})
+    (first.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    commit_and_push(first, "Finished")
+    git(second.folder, "pull", "--quiet")
+    second.use(remote)
+    assert "has ended" in second(*RESUME)
+    assert git(second.folder, "status", "--porcelain") == ""
+
+
+def test_a_state_whose_objects_did_not_arrive_makes_way_for_the_one_before(
+    first: Machine, second: Machine, remote: Path
+):
+    leave_state(first, remote, "one")
+    earlier = {path for path in (remote / "files").rglob("*") if path.is_file()}
+    leave_state(first, remote, "two")
+    for path in (remote / "files").rglob("*"):
+        if path.is_file() and path not in earlier:
+            path.unlink()
+    second.use(remote)
+    output = second(*RESUME)
+    assert "is skipped" in output
+    second("dvc", "pull", "--allow-missing")
+    assert checkpoint(second) == "one"
+
+
+def test_a_damaged_bundle_is_skipped(first: Machine, second: Machine, remote: Path):
+    leave_state(first, remote, "one")
+    leave_state(first, remote, "two")
+    newest = sorted((remote / "resume").rglob("*.bundle"))[-1]
+    newest.write_bytes(newest.read_bytes()[:200])
+    second.use(remote)
+    assert f"{newest.name} is skipped" in second(*RESUME)
+    second("dvc", "pull", "--allow-missing")
+    assert checkpoint(second) == "one"
+
+
+def test_commits_that_were_never_pushed_travel_in_the_bundle(
+    first: Machine, second: Machine, remote: Path
+):
+    (first.folder / "notes.txt").write_text("mine")
+    git(first.folder, "add", "notes.txt")
+    git(first.folder, "commit", "--quiet", "--message", "Unpublished")
+    leave_state(first, remote)
+    second.use(remote)
+    second(*RESUME)
+    assert git(second.folder, "show", f"refs/resume/main/{FINGERPRINT}:notes.txt") == "mine"
+
+
+def test_a_run_can_be_named(first: Machine, second: Machine, remote: Path):
+    leave_state(first, remote)
+    second.use(remote)
+    assert "nothing to resume" in second(*RESUME, "--run", "other")
+    assert "epochs done 3" in second(*RESUME, "--run", FINGERPRINT)
+
+
+def test_what_is_newer_here_than_the_backup_stays(first: Machine, remote: Path):
+    """Killed after a save and before its push, and then `make resume` on the same machine."""
+    leave_state(first, remote)
+    first.save("newer")
+    assert "they stay" in first(*RESUME)
+    first("dvc", "pull", "--allow-missing")
+    assert checkpoint(first) == "newer"
+    assert "Running stage 'train'" in first("dvc", "repro", "--dry", "--allow-missing", "train")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("git_remote", [None, "origin"])
+def test_a_lost_machine_costs_at_most_a_save(
+    first: Machine, second: Machine, remote: Path, tmp_path: Path, git_remote: str | None
+):
+    """Whole processes: killed in mid-training, deleted, cloned, resumed; the same bytes."""
+    whole = Machine(Path(shutil.copytree(first.folder, tmp_path / "whole", symlinks=True)))
+    whole("dvc", "repro")
+    first.use(remote)
+    first.set("backup", git_remote=git_remote)
+    first.kill_after(2)
+    shutil.rmtree(first.folder)
+    second.use(remote)
+    second(*RESUME)
+    second("dvc", "pull", "--allow-missing")
+    output = second("dvc", "repro", "--allow-missing")
+    assert "resuming from checkpoints/" in output
+    assert "no checkpoint to resume from" not in output
+    assert hashes(second.folder) == hashes(whole.folder)
+    assert "Running stage" not in second("dvc", "repro", "--allow-missing", "--dry")
+    second.set("backup", git_remote=None)
+    second("dvc", "push", "--quiet", "train")
+
+
+@pytest.mark.slow
+def test_make_resume_goes_on_or_starts(first: Machine, second: Machine, remote: Path):
+    """Its environment being made already."""
+    for machine in (first, second):
+        for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+            shutil.copy(ROOT / name, machine.folder)
+        (machine.folder / ".venv").mkdir()
+        (machine.folder / ".venv/installed").touch()
+        machine.use(remote)
+    started = first("make", "resume")
+    assert "nothing to resume" in started
+    assert "The report is metrics/report.html" in started
+    shutil.rmtree(first.folder)
+    resumed = second("make", "resume")
+    assert "is of a finished training" in resumed
+    assert "The report is metrics/report.html" in resumed
+
+
+@pytest.mark.slow
+def test_the_same_machine_goes_on_after_a_kill(first: Machine, remote: Path):
+    """`make resume` there neither loses what is newer than the backup nor stumbles over it."""
+    first.use(remote)
+    first.kill_after(2)
+    first(*RESUME)
+    first("dvc", "pull", "--allow-missing")
+    assert "resuming from checkpoints/" in first("dvc", "repro", "--allow-missing")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--temp",), ()])
+def test_experiments_are_backed_up(first: Machine, remote: Path, options: tuple[str, ...]):
+    first.use(remote)
+    first("dvc", "exp", "run", *options, "--name", "faster", "-S", "train.learning_rate=4e-3")
+    assert list((remote / "resume").rglob("*.bundle"))
+    assert "faster" in first("dvc", "exp", "list", "--name-only")
+    first("dvc", "exp", "apply", "faster")
+    assert "Running stage" not in first("dvc", "repro", "--dry")

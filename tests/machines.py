@@ -1,0 +1,82 @@
+"""Machines that train a project and vanish."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import yaml
+
+from multi_abnormality.backup.service import Backup
+from multi_abnormality.params import Backup as Settings
+from test_pipeline import BIN, run
+
+FINGERPRINT = "0123456789abcdef"
+
+
+def git(folder: Path, *command: str, ok: bool = True) -> str:
+    return run(folder, "git", *command, ok=ok).strip()
+
+
+class Machine:
+    """A working copy on some machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *command: str, ok: bool = True) -> str:
+        return run(self.folder, *command, ok=ok)
+
+    def set(self, section: str, **values: object) -> None:
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        params[section] |= values
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def use(self, remote: Path) -> None:
+        remote.parent.mkdir(parents=True, exist_ok=True)
+        self("dvc", "remote", "add", "--quiet", "--default", "--local", "backup", str(remote))
+
+    def save(self, content: str) -> None:
+        """Checkpoints, as far as a backup is concerned."""
+        folder = self.folder / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        (folder / "last.ckpt").write_text(content)
+
+    def backup(self, **settings: object) -> Backup:
+        given = {"remote": None, "git_remote": None, "keep": 2, "grace": 30.0} | settings
+        return Backup(Settings(**given), self.folder, FINGERPRINT)
+
+    def ledger(self) -> dict:
+        path = self.folder / ".dvc/tmp/backup.json"
+        return json.loads(path.read_text()) if path.exists() else {"backups": []}
+
+    def epochs_backed_up(self) -> int:
+        return max((item["epochs"] or 0 for item in self.ledger()["backups"]), default=0)
+
+    def train(self, *command: str) -> subprocess.Popen:
+        environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        return subprocess.Popen(
+            command or ("dvc", "repro"), cwd=self.folder, env=environment, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def kill_after(self, epochs: int) -> None:
+        """SIGKILL a training once so many epochs are backed up."""
+        process = self.train()
+        while self.epochs_backed_up() < epochs:
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def settle(backup: Backup, seconds: float = 20.0) -> None:
+    """Call `poll` as a training does, until nothing is left to do."""
+    end = time.monotonic() + seconds
+    while backup._is_behind() or backup._worker is not None:
+        assert time.monotonic() < end
+        backup.poll()
+        time.sleep(0.02)
