@@ -35,6 +35,10 @@ class Machine:
         params[section] |= values
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
+    def train_longer(self) -> None:
+        """Long enough to be killed amid, with many saves."""
+        self.set("train", epochs=60, early_stopping_patience=60, save_every_n_minutes=0.01)
+
     def use(self, remote: Path) -> None:
         remote.parent.mkdir(parents=True, exist_ok=True)
         self("dvc", "remote", "add", "--quiet", "--default", "--local", "backup", str(remote))

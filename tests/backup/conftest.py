@@ -14,7 +14,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bare repository, and a project in which preprocess has run."""
     folder = tmp_path_factory.mktemp("a user's") / "Größe"
     project = Machine(make_project(folder / "first"))
-    project.set("train", epochs=60, early_stopping_patience=60, save_every_n_minutes=0.01)
+    project.set("train", epochs=6, early_stopping_patience=30)
     project("dvc", "repro", "--quiet", "preprocess")
     git(project.folder, "add", "--all")
     git(project.folder, "commit", "--quiet", "--message", "Preprocessed")
