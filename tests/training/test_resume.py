@@ -126,6 +126,18 @@ def test_another_learning_rate_starts_anew_and_keeps_the_only_copy(
     assert (place / "last.ckpt").read_bytes() == content
 
 
+def test_going_back_to_a_learning_rate_goes_on_from_there(
+    trainings, straight: Path, tmp_path: Path
+):
+    crash(trainings, tmp_path, saves=6)
+    crash(trainings, tmp_path, saves=1, learning_rate=1e-2)
+    assert trainings.prepare(tmp_path).found.position.epoch == 1
+    trainings.run(tmp_path)
+    assert trainings.hashes(tmp_path) == trainings.hashes(straight)
+    other = trainings.prepare(tmp_path, learning_rate=1e-2)
+    assert (other.found.position.epoch, other.found.position.batch) == (0, 1)
+
+
 def test_what_the_cache_holds_is_not_kept_twice(trainings, tmp_path: Path):
     trainings.run(tmp_path, epochs=1)
     for path in (tmp_path / "checkpoints").iterdir():  # as `dvc repro` puts them there
@@ -142,6 +154,7 @@ def test_changed_code_starts_anew_unless_it_is_accepted(trainings, tmp_path: Pat
         checkpoint = load_checkpoint(path)
         checkpoint["about"]["identity"]["code"]["model/losses.py"] = "an earlier version"
         save_checkpoint(checkpoint, path)
+    shutil.rmtree(tmp_path / "aside")
     accepted = trainings.prepare(tmp_path, machine={"accept_changed_code": True})
     assert accepted.found.path.name == "last.ckpt"
     assert trainings.prepare(tmp_path).found is None
@@ -160,14 +173,16 @@ def test_resume_must_and_never(trainings, tmp_path: Path):
         trainings.prepare(tmp_path, resume="must")
     crash(trainings, tmp_path, saves=2)
     assert trainings.prepare(tmp_path, resume="must").found
-    assert trainings.prepare(tmp_path, resume="never").found is None
-    assert len(list((tmp_path / "aside").glob("*/last.ckpt"))) == 1
+    before = (tmp_path / "checkpoints/last.ckpt").read_bytes()
+    with pytest.raises(Crash):
+        trainings.run(tmp_path, backup=CrashAtSave(1), **ALWAYS, resume="never")
+    (kept,) = (tmp_path / "aside").glob("*-before/last.ckpt")
+    assert kept.read_bytes() == before
+    assert trainings.prepare(tmp_path).found.position.batch == 1
 
 
 @pytest.mark.parametrize("saves", [2, 6])
-def test_an_experiment_goes_on_after_a_checkout_over_it(
-    saves: int, trainings, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_it_goes_on_after_a_checkout_over_it(saves: int, trainings, straight: Path, tmp_path: Path):
     """`dvc exp run` begins with one: of an earlier commit's checkpoints, or of none."""
     trainings.run(tmp_path, epochs=1, learning_rate=1e-2)
     earlier = {path.name: path.read_bytes() for path in (tmp_path / "checkpoints").iterdir()}
@@ -176,7 +191,6 @@ def test_an_experiment_goes_on_after_a_checkout_over_it(
     (tmp_path / "checkpoints").mkdir()
     for name, content in earlier.items() if saves == 2 else ():
         (tmp_path / "checkpoints" / name).write_bytes(content)
-    monkeypatch.setenv("DVC_EXP_NAME", "an experiment")
     assert trainings.prepare(tmp_path).found.position.epoch == (saves > 2)
     trainings.run(tmp_path)
     assert trainings.hashes(tmp_path) == trainings.hashes(straight)

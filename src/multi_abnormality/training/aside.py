@@ -1,8 +1,8 @@
-"""Trainings' checkpoints where no DVC command touches them.
+"""Trainings' checkpoints where no DVC command and no other training touches them.
 
 `dvc exp run` checks out what dvc.lock names before it starts, over whatever a killed training has
 left in checkpoints/. So each save is linked here as well, by the training's fingerprint; and what a
-training of another kind finds in its way is put here.
+training of another kind finds in its way is put here. Whoever goes back to it goes on from there.
 """
 
 import hashlib
@@ -26,9 +26,17 @@ class Aside:
         self.root = root
         self.cache = cache
 
+    def place(self, name: str) -> Path:
+        return self.root / name
+
+    def is_mirror(self, folder: Path, name: str) -> bool:
+        """Whether all that is held is in a folder as well, the same files."""
+        held = self.place(name).glob("*.ckpt")
+        return all(_is_same(path, folder / path.name) for path in held)
+
     def mirror(self, folder: Path, name: str) -> None:
         """Hold what a folder holds."""
-        place = self.root / name
+        place = self.place(name)
         place.mkdir(parents=True, exist_ok=True)
         there = {path.name for path in folder.glob("*.ckpt")}
         for path in place.glob("*.ckpt"):
@@ -39,7 +47,7 @@ class Aside:
 
     def bring_back(self, folder: Path, name: str) -> None:
         """Put a training's files, if there are any, into a folder."""
-        for path in (self.root / name).glob("*.ckpt"):
+        for path in (self.place(name)).glob("*.ckpt"):
             _link(path, folder / path.name)
 
     def keep(self, path: Path, name: str) -> Path | None:
@@ -47,7 +55,7 @@ class Aside:
         if self._is_cached(path):
             path.unlink()
             return None
-        place = self.root / name
+        place = self.place(name)
         place.mkdir(parents=True, exist_ok=True)
         _link(path, place / path.name)
         path.unlink()
@@ -71,9 +79,13 @@ def _has_ended(path: Path) -> bool:
         return False
 
 
+def _is_same(path: Path, other: Path) -> bool:
+    return other.exists() and other.samefile(path)
+
+
 def _link(source: Path, target: Path) -> None:
     """Make `target` the same file; a copy where the two are on different disks."""
-    if target.exists() and target.samefile(source):
+    if _is_same(source, target):
         return
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)

@@ -92,8 +92,6 @@ class Training:
         self.fingerprint = fingerprint(self.about["identity"])
         folder = Folder(places.checkpoints, places.aside)
         places.aside.tidy()
-        if "DVC_EXP_NAME" in os.environ:  # `dvc exp run` checked out over what a kill has left
-            places.aside.bring_back(places.checkpoints, self.fingerprint)
         self.found = folder.find(self.about, params.train, params.machine.accept_changed_code)
         self.history = self.found.history if self.found else History()
 

@@ -69,26 +69,43 @@ class Folder:
         Raises:
             InputError: train.resume is `must` and there is none, or one is of a newer version.
         """
-        valid, damaged = self._read()
+        name = fingerprint(about["identity"])
+        valid, damaged = _read(self.path)
         why_not = {
             found.path: _why_not(found, about["identity"], train, accept_code) for found in valid
         }
         ours = [found for found in valid if not why_not[found.path]]
-        chosen = next((found for found in ours if _has_best(found, ours)), None)
         if valid and valid[0] not in ours:
             _tell_differences(valid[0].path, why_not[valid[0].path])
-        elif ours and chosen is None:
+        self._clear([found for found in valid if found not in ours], damaged, name)
+        if train.resume != "never" and self._is_further_aside(ours, name):
+            log.info("going back to what %s holds", self.aside.place(name))
+            self.aside.bring_back(self.path, name)
+            ours = [
+                found for found in _read(self.path)[0]
+                if not _why_not(found, about["identity"], train, accept_code)
+            ]  # fmt: skip
+        chosen = next((found for found in ours if _has_best(found, ours)), None)
+        if chosen:
+            self._settle(chosen, ours, about, train.save_every_n_epochs)
+            return chosen
+        if ours:
             log.warning("the best epoch's checkpoint is damaged, and no earlier one is left")
-        if chosen is None and train.resume == "must":
+            self._clear(ours, [], name)
+        if train.resume == "must":
             raise InputError(
                 f"train.resume is `must`, and {self.path} holds no checkpoint to go on from; "
                 "`dvc pull --allow-missing checkpoints` may bring one, `auto` starts without one"
             )
-        kept = ours if chosen else []
-        self._clear([found for found in valid if found not in kept], damaged)
-        if chosen:
-            self._settle(chosen, ours, about, train.save_every_n_epochs)
-        return chosen
+        return None
+
+    def _is_further_aside(self, ours: list[Found], name: str) -> bool:
+        """Whether this training was further before something else came to lie in the folder."""
+        if self.aside.is_mirror(self.path, name):
+            return False
+        before, _ = _read(self.aside.place(name))
+        furthest = max((found.progress for found in ours), default=())
+        return bool(before) and before[0].progress > furthest
 
     def _check_writable(self) -> None:
         probe = self.path / ".probe.tmp"
@@ -101,28 +118,17 @@ class Folder:
                 f"{self.path}: cannot be written ({error.strerror}), so nothing could be saved"
             ) from error
 
-    def _read(self) -> tuple[list[Found], list[Path]]:
-        """Valid ones, the furthest first, and damaged ones."""
-        for leftover in self.path.glob(".*.tmp"):  # of a save that was killed
-            leftover.unlink()
-        valid, damaged = [], []
-        for path in sorted(self.path.glob("*.ckpt")):
-            try:
-                content = load_checkpoint(path)
-            except NewerFormatError:
-                raise
-            except InputError as error:
-                log.warning("%s; skipped", error)
-                damaged.append(path)
-            else:
-                valid.append(Found(path, {k: v for k, v in content.items() if k not in _TENSORS}))
-        return sorted(valid, key=lambda found: found.progress, reverse=True), damaged
+    def _clear(self, others: list[Found], damaged: list[Path], name: str) -> None:
+        """Put files out of the way, and keep those of which there is no other copy.
 
-    def _clear(self, others: list[Found], damaged: list[Path]) -> None:
-        """Put files out of the way, and keep those of which there is no other copy."""
-        names = {found.path: fingerprint(found.content["about"]["identity"]) for found in others}
-        names |= dict.fromkeys(damaged, "damaged")
-        kept = {self.aside.keep(path, name) for path, name in names.items()} - {None}
+        Those of this very training, `name`, go to a place that it does not write to.
+        """
+        places = {found.path: fingerprint(found.content["about"]["identity"]) for found in others}
+        places |= dict.fromkeys(damaged, "damaged")
+        kept = {
+            self.aside.keep(path, f"{place}-before" if place == name else place)
+            for path, place in places.items()
+        } - {None}
         for place in sorted(kept):
             log.warning("what was in its way is kept in %s; `cp %s/* %s/` brings it back",
                         place, place, self.path)  # fmt: skip
@@ -143,6 +149,24 @@ class Folder:
             if there.get(name) != source.position:
                 content = load_checkpoint(source.path) | {"complete": False, "about": about}
                 save_checkpoint(content, self.path / name)
+
+
+def _read(folder: Path) -> tuple[list[Found], list[Path]]:
+    """Valid checkpoints, the furthest first, and damaged ones."""
+    for leftover in folder.glob(".*.tmp"):  # of a save that was killed
+        leftover.unlink()
+    valid, damaged = [], []
+    for path in sorted(folder.glob("*.ckpt")):
+        try:
+            content = load_checkpoint(path)
+        except NewerFormatError:
+            raise
+        except InputError as error:
+            log.warning("%s; skipped", error)
+            damaged.append(path)
+        else:
+            valid.append(Found(path, {k: v for k, v in content.items() if k not in _TENSORS}))
+    return sorted(valid, key=lambda found: found.progress, reverse=True), damaged
 
 
 def _has_best(found: Found, others: list[Found]) -> bool:
