@@ -39,10 +39,11 @@ def open_repository(root: Path) -> "Repo | None":
     """DVC's repository at or above a folder; None where there is none."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     try:
         return Repo(str(root))
-    except NotDvcRepoError:
+    except (NotDvcRepoError, SCMError):
         return None
 
 

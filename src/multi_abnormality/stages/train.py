@@ -73,18 +73,20 @@ def summarize(history: History) -> dict[str, Any]:
 
 
 def main() -> None:
+    here = Path(".dvc/tmp") if Path(".dvc").is_dir() else Path("logs")  # outside of a project
     # An experiment from DVC's queue runs in a folder that goes when it ends; DVC_ROOT stays.
     dvc = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc"
+    lasting = dvc / "tmp" if dvc.is_dir() else here
     places = Places(
         checkpoints=Path("checkpoints"),
         logs=Path("logs"),
         history=Path("metrics/history.csv"),
-        aside=Aside(dvc / "tmp/trainings", dvc / "cache/files/md5"),
+        aside=Aside(lasting / "trainings", dvc / "cache/files/md5"),
     )
-    stopped_mark = dvc / "tmp/stopped"  # for make, since DVC hides the exit code
+    stopped_mark = here / "stopped"  # for make, since DVC hides the exit code
     stopped_mark.unlink(missing_ok=True)
     try:
-        with sole_training(Path(".dvc/tmp/train.lock")):
+        with sole_training(here / "train.lock"):
             run(load_params(), Path("processed"), places, Path("metrics/train.json"), Path())
     except Stopped as stopped:
         stopped_mark.touch()
