@@ -9,7 +9,7 @@ from typing import Any
 from multi_abnormality.errors import InputError
 
 
-def write_durably(content: bytes, path: Path, keep: Path | None = None) -> None:
+def write_durably(content: bytes | memoryview, path: Path, keep: Path | None = None) -> None:
     """Replace a file's content; after this returns it survives a power cut.
 
     Written beside its place and renamed, so that a kill leaves the old file or the new one. What

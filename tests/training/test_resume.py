@@ -92,6 +92,25 @@ def test_any_number_of_crashes_changes_nothing(trainings, straight: Path, tmp_pa
         assert [event.step for event in events.Scalars(name)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("loss", ["missing", "damaged", "older"])
+def test_the_last_epochs_end_is_made_up_for(loss: str, trainings, tmp_path: Path):
+    """As if killed when the last epoch was saved as best.ckpt or by its number alone."""
+    settings = {"epochs": 2, "save_every_n_epochs": 2}
+    trainings.run(tmp_path / "straight", **settings)
+    crash(trainings, tmp_path / "killed", saves=5, **settings)
+    last = tmp_path / "killed/checkpoints/last.ckpt"
+    older = last.with_name("previous.ckpt").read_bytes()
+    crash(trainings, tmp_path / "killed", saves=3, **settings)
+    assert load_checkpoint(last)["position"] == {"epoch": 2, "batch": 0}
+    if loss == "missing":
+        last.unlink()
+    else:
+        last.write_bytes(older if loss == "older" else older[:-1])
+    shutil.rmtree(tmp_path / "killed/aside")
+    trainings.run(tmp_path / "killed", **settings)
+    assert trainings.hashes(tmp_path / "killed") == trainings.hashes(tmp_path / "straight")
+
+
 @pytest.mark.parametrize("missing", ["best.ckpt", "multi_abnormality-epoch=01*"])
 def test_what_an_epochs_end_leaves_is_made_up_for(
     missing: str, trainings, straight: Path, tmp_path: Path
@@ -163,6 +182,9 @@ def test_changed_code_starts_anew_unless_it_is_accepted(trainings, tmp_path: Pat
 
 def test_fewer_epochs_go_back_to_an_earlier_checkpoint_or_start_anew(trainings, tmp_path: Path):
     trainings.run(tmp_path, epochs=3)
+    trainings.run(tmp_path, epochs=2)  # one is kept of the second epoch
+    trainings.run(tmp_path / "two", epochs=2)
+    assert trainings.hashes(tmp_path) == trainings.hashes(tmp_path / "two")
     training = trainings.prepare(tmp_path, epochs=1)
     assert training.found is None
     assert len(trainings.run(tmp_path, epochs=1).epochs) == 1
@@ -176,9 +198,12 @@ def test_resume_must_and_never(trainings, tmp_path: Path):
     before = (tmp_path / "checkpoints/last.ckpt").read_bytes()
     with pytest.raises(Crash):
         trainings.run(tmp_path, backup=CrashAtSave(1), **ALWAYS, resume="never")
-    (kept,) = (tmp_path / "aside").glob("*-before/last.ckpt")
-    assert kept.read_bytes() == before
     assert trainings.prepare(tmp_path).found.position.batch == 1
+    with pytest.raises(Crash):
+        trainings.run(tmp_path, backup=CrashAtSave(1), **ALWAYS, resume="never")
+    kept = sorted((tmp_path / "aside").glob("*-before*/last.ckpt"))
+    assert len(kept) == 2
+    assert kept[0].read_bytes() == before
 
 
 @pytest.mark.parametrize("saves", [2, 6])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multi_abnormality.backup.states import Generation
+from multi_abnormality.console import log
 from multi_abnormality.files import write_json
 
 KEPT_LINES = 100  # backups that stay listed
@@ -27,7 +28,10 @@ class Ledger:
         try:
             return json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return {"backups": [], "last_failure": None, "runs": {}}
+            pass
+        except ValueError as error:
+            log.warning("%s: can't be read (%s); a new one is begun", self.path, error)
+        return {"backups": [], "last_failure": None, "runs": {}}
 
     def generations(self, run: str) -> list[Generation]:
         """Of a run, the oldest first."""

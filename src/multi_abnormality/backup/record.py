@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diskcache import Timeout
+
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
 
@@ -90,6 +92,10 @@ class Recorder:
             raise RecordError(LOCKED) from error
         except DvcException as error:
             raise InputError(f"dvc.yaml: the stage {STAGE} can't be backed up: {error}") from error
+        except (sqlite3.Error, Timeout) as error:
+            raise InputError(
+                f"{repo.site_cache_dir}: DVC's database can't be written ({error}); make room there"
+            ) from error
 
     def inputs(self) -> tuple[list[str], list[str]]:
         """What a restore needs of the stage's dependencies that Git does not hold.
@@ -164,7 +170,7 @@ class Recorder:
                 self._write_lock(epochs)
         except LockError as error:
             raise RecordError(LOCKED) from error
-        except (DvcException, OSError) as error:
+        except (DvcException, InputError, OSError, sqlite3.Error, Timeout) as error:
             raise RecordError(f"the state could not be recorded: {error}") from error
         return Recorded(epochs, tuple(objects), tuple(own))
 

@@ -1,11 +1,13 @@
 """What a backup tells, in the log and in its ledger."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.worker import Job
 from multi_abnormality.console import log
+from multi_abnormality.errors import InputError
 
 _NAMES = re.compile(
     r"[0-9a-f]{2}(/[0-9a-f]{2})?[0-9a-f]{10,}(\.dir)?"
@@ -26,7 +28,7 @@ class Reporter:
     def told_backup(self, job: Job, said: dict[str, Any]) -> None:
         keys = ("to", "bytes", "seconds", "resume", "pruned")
         told = {key: said[key] for key in keys if key in said}
-        self._ledger.add_backup({"epochs": job.epochs, "commit": job.commit, **told})
+        self._note(self._ledger.add_backup, {"epochs": job.epochs, "commit": job.commit, **told})
         what = (
             "what training reads" if job.epochs is None else f"training, epochs done {job.epochs}"
         )
@@ -45,7 +47,7 @@ class Reporter:
                 log.warning("%s: %s", text, said[key])
 
     def told_failure(self, reason: str, pause: float) -> None:
-        self._ledger.add_failure(reason)
+        self._note(self._ledger.add_failure, reason)
         kind = _NAMES.sub("", reason)
         if kind not in self._told:
             self._told.add(kind)
@@ -62,3 +64,9 @@ class Reporter:
             )  # fmt: skip
         elif last:
             log.info("all is backed up on %s: %s", remote, there)
+
+    def _note(self, write: Callable[[Any], None], what: Any) -> None:
+        try:
+            write(what)
+        except InputError as error:  # no reason to stop a training
+            log.warning("%s", error)

@@ -11,6 +11,7 @@ from multi_abnormality.backup.report import Reporter
 from multi_abnormality.backup.setup import Setup, set_up
 from multi_abnormality.backup.states import About, Generation
 from multi_abnormality.backup.worker import Job
+from multi_abnormality.errors import InputError
 from multi_abnormality.params import Backup as Settings
 
 STALL = 300.0  # s without a byte moved after which a push is begun anew; doubled each time
@@ -114,7 +115,7 @@ class Backup:
         if self._waiting:
             try:
                 self._record()
-            except (RecordError, GitError, OSError) as error:
+            except (RecordError, GitError, InputError, OSError) as error:
                 self._fail(str(error))
                 return
         if self._job is not None:

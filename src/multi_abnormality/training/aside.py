@@ -6,11 +6,12 @@ training of another kind finds in its way is put here. Whoever goes back to it g
 """
 
 import hashlib
-import os
+import itertools
 import shutil
 from pathlib import Path
 
 from multi_abnormality.errors import InputError
+from multi_abnormality.files import write_durably
 from multi_abnormality.training.files import load_checkpoint
 
 
@@ -43,21 +44,22 @@ class Aside:
             if path.name not in there:
                 path.unlink()
         for path in folder.glob("*.ckpt"):
-            _link(path, place / path.name)
+            link(path, place / path.name)
 
     def bring_back(self, folder: Path, name: str) -> None:
         """Put a training's files, if there are any, into a folder."""
         for path in (self.place(name)).glob("*.ckpt"):
-            _link(path, folder / path.name)
+            link(path, folder / path.name)
 
     def keep(self, path: Path, name: str) -> Path | None:
-        """Move a file here, or just remove it where DVC has it; where it is now."""
+        """Move a file here, over no other, or just remove it where DVC has it; where it is now."""
         if self._is_cached(path):
             path.unlink()
             return None
-        place = self.place(name)
+        places = (self.place(name if n == 0 else f"{name}-{n}") for n in itertools.count())
+        place = next(p for p in places if _is_free(p / path.name, path))
         place.mkdir(parents=True, exist_ok=True)
-        _link(path, place / path.name)
+        link(path, place / path.name)
         path.unlink()
         return place
 
@@ -79,18 +81,27 @@ def _has_ended(path: Path) -> bool:
         return False
 
 
+def _is_free(target: Path, source: Path) -> bool:
+    return not target.exists() or _is_same(source, target)
+
+
 def _is_same(path: Path, other: Path) -> bool:
     return other.exists() and other.samefile(path)
 
 
-def _link(source: Path, target: Path) -> None:
-    """Make `target` the same file; a copy where the two are on different disks."""
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file; a copy where the two are on different disks.
+
+    Raises:
+        InputError: the disk is full or read-only.
+    """
     if _is_same(source, target):
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp")
     temporary.unlink(missing_ok=True)
     try:
         temporary.hardlink_to(source)
     except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+        write_durably(source.read_bytes(), target)
+    else:
+        temporary.replace(target)

@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
+from multi_abnormality.training.aside import link
 from multi_abnormality.training.files import load_checkpoint, save_checkpoint
 from multi_abnormality.training.history import Epoch, History
 from multi_abnormality.training.position import Position, loop_state
@@ -125,24 +126,28 @@ class Checkpoints(Checkpoint):
         self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int  # noqa: ARG002
     ) -> None:  # fmt: skip
         if self.stop.reason or self._is_time():
-            self._save_last(trainer, Position(trainer.current_epoch, batch_idx + 1))
+            self._save(trainer, Position(trainer.current_epoch, batch_idx + 1), [LAST])
+            self._stop_if_asked()
         self.backup.poll()
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, pl_module, *_: object) -> None:
         if self.stop.reason:
             self.averaging.on_validation_epoch_end(trainer, pl_module)  # the weights themselves
-            self._save_last(trainer, Position(trainer.current_epoch, self.batches))
+            self._save(trainer, Position(trainer.current_epoch, self.batches), [LAST])
+            self._stop_if_asked()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module) -> None:
         history = pl_module.history
         done = len(history.epochs)
-        self._position = Position(done, 0)
-        for name in names_of_epoch(history, self.cadence.epochs):
-            self._save(trainer, name)
+        names = names_of_epoch(history, self.cadence.epochs)
         over = trainer.should_stop or done == trainer.max_epochs
-        kept = done % self.cadence.epochs == 0
-        if over or kept or self.stop.reason or self._is_time():
-            self._save_last(trainer, self._position, over)
+        is_due = done % self.cadence.epochs == 0 or self._is_time()
+        stop = self.stop.reason
+        if over or is_due or stop:
+            names.insert(0, LAST)
+        self._save(trainer, Position(done, 0), names)
+        if stop and not over:
+            self._stop_if_asked()
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module, checkpoint: dict[str, Any]  # noqa: ARG002
@@ -160,22 +165,25 @@ class Checkpoints(Checkpoint):
     def _is_time(self) -> bool:
         return time.monotonic() - self._saved_at >= self.cadence.seconds
 
-    def _save(self, trainer: lightning.Trainer, name: str) -> None:
+    def _save(self, trainer: lightning.Trainer, position: Position, names: list[str]) -> None:
+        if not names:
+            return
         started = time.monotonic()
-        trainer.save_checkpoint(self.folder / name)
+        self._position = position
+        first, *others = (self.folder / name for name in names)
+        trainer.save_checkpoint(first)
+        for path in others:
+            link(first, path)
         self.mirror()
         self._saves += 1
         self._seconds += time.monotonic() - started
+        if first.name == LAST:
+            self._saved_at = time.monotonic()
+            self.backup.saved(position.epoch)
 
-    def _save_last(
-        self, trainer: lightning.Trainer, position: Position, over: bool = False
-    ) -> None:
-        self._position = position
-        self._save(trainer, LAST)
-        self._saved_at = time.monotonic()
-        self.backup.saved(position.epoch)
-        if self.stop.reason and not over:
-            raise Stopped(self.stop.reason)
+    def _stop_if_asked(self) -> None:
+        if reason := self.stop.reason:
+            raise Stopped(reason)
 
 
 def names_of_epoch(history: History, every: int) -> list[str]:

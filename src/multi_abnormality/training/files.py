@@ -31,7 +31,8 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path, keep: Path | None = 
     """Write a checkpoint durably; the file that was there goes to `keep`, where one is named."""
     buffer = io.BytesIO()
     torch.save(_canonical(checkpoint | {"format": FORMAT}), buffer)
-    write_durably(_with_digest(buffer.getvalue()), path, keep)
+    _add_digest(buffer)
+    write_durably(buffer.getbuffer(), path, keep)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -45,8 +46,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    body, comment = content[:-_COMMENT_SIZE], content[-_COMMENT_SIZE:]
-    if comment != _comment(body):
+    view = memoryview(content)
+    if view[-_COMMENT_SIZE:] != _comment(view[:-_COMMENT_SIZE]):
         raise InputError(f"{path}: was cut short or altered: its SHA-256 does not fit")
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -63,15 +64,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _with_digest(archive: bytes) -> bytes:
+def _add_digest(archive: io.BytesIO) -> None:
     """Append the comment, and its length where a zip archive's last two bytes hold it."""
-    if archive[-2:] != b"\x00\x00":
+    if archive.getbuffer()[-2:] != b"\x00\x00":
         raise RuntimeError("torch.save wrote an archive that already has a comment")
-    body = archive[:-2] + _COMMENT_SIZE.to_bytes(2, "little")
-    return body + _comment(body)
+    archive.seek(-2, io.SEEK_END)
+    archive.write(_COMMENT_SIZE.to_bytes(2, "little"))
+    archive.write(_comment(archive.getbuffer()))
 
 
-def _comment(body: bytes) -> bytes:
+def _comment(body: memoryview) -> bytes:
     return _COMMENT_PREFIX + hashlib.sha256(body).hexdigest().encode()
 
 

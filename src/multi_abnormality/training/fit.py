@@ -119,14 +119,16 @@ class Training:
         return self.history
 
     def _mirror(self) -> None:
-        self.places.aside.mirror(self.places.checkpoints, self.fingerprint)
+        try:
+            self.places.aside.mirror(self.places.checkpoints, self.fingerprint)
+        except InputError as error:  # checkpoints/ has it all
+            log.warning("%s; training goes on", error)
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
         settings = self.params.train
-        enough = len(self.history.epochs) >= settings.epochs
-        return enough or self.history.stalled(settings.early_stopping_patience)
+        return self.history.is_over(settings.epochs, settings.early_stopping_patience)
 
     @property
     def _position(self) -> Position:

@@ -2,11 +2,14 @@
 
 import csv
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
 
 
@@ -35,6 +38,10 @@ class History:
         """Whether the last `patience` epochs brought nothing better than those before them."""
         return bool(self.epochs) and self.epochs[-1].epoch - self.best.epoch >= patience
 
+    def is_over(self, epochs: int, patience: int) -> bool:
+        """Whether a training of so many epochs and such patience ends here."""
+        return len(self.epochs) >= epochs or self.stalled(patience)
+
     def state(self) -> list[dict[str, float]]:
         return [asdict(epoch) for epoch in self.epochs]
 
@@ -58,18 +65,29 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, history: History) -> None:
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        self.writer = SummaryWriter(folder)
+        self.folder = folder
+        with self._told():
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self.writer = SummaryWriter(folder)
         for epoch in history.epochs:
             self.add(epoch)
 
     def add(self, epoch: Epoch) -> None:
         row = asdict(epoch)
         number = row.pop("epoch")
-        for name, value in row.items():
-            self.writer.add_scalar(name, value, number)
-        self.writer.flush()
+        with self._told():
+            for name, value in row.items():
+                self.writer.add_scalar(name, value, number)
+            self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()
+        with self._told():
+            self.writer.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be written ({error.strerror})") from error

@@ -1,5 +1,6 @@
 """Where training goes on from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,24 +71,18 @@ class Folder:
             InputError: train.resume is `must` and there is none, or one is of a newer version.
         """
         name = fingerprint(about["identity"])
-        valid, damaged = _read(self.path)
-        why_not = {
-            found.path: _why_not(found, about["identity"], train, accept_code) for found in valid
-        }
-        ours = [found for found in valid if not why_not[found.path]]
-        if valid and valid[0] not in ours:
-            _tell_differences(valid[0].path, why_not[valid[0].path])
-        self._clear([found for found in valid if found not in ours], damaged, name)
-        if train.resume != "never" and self._is_further_aside(ours, name):
+
+        def why_not(found: Found) -> list[str]:
+            return _why_not(found, about["identity"], train, accept_code)
+
+        ours = self._sort_out(why_not, name)
+        if train.resume != "never" and self._is_further_aside(ours, why_not, name):
             log.info("going back to what %s holds", self.aside.place(name))
             self.aside.bring_back(self.path, name)
-            ours = [
-                found for found in _read(self.path)[0]
-                if not _why_not(found, about["identity"], train, accept_code)
-            ]  # fmt: skip
+            ours = self._sort_out(why_not, name)
         chosen = next((found for found in ours if _has_best(found, ours)), None)
         if chosen:
-            self._settle(chosen, ours, about, train.save_every_n_epochs)
+            self._settle(chosen, ours, about, train)
             return chosen
         if ours:
             log.warning("the best epoch's checkpoint is damaged, and no earlier one is left")
@@ -99,11 +94,23 @@ class Folder:
             )
         return None
 
-    def _is_further_aside(self, ours: list[Found], name: str) -> bool:
+    def _sort_out(self, why_not: Callable[[Found], list[str]], name: str) -> list[Found]:
+        """Those to go on from, the furthest first; the others are put out of the way."""
+        valid, damaged = _read(self.path)
+        reasons = {found.path: why_not(found) for found in valid}
+        ours = [found for found in valid if not reasons[found.path]]
+        if valid and valid[0] not in ours:
+            _tell_differences(valid[0].path, reasons[valid[0].path])
+        self._clear([found for found in valid if found not in ours], damaged, name)
+        return ours
+
+    def _is_further_aside(
+        self, ours: list[Found], why_not: Callable[[Found], list[str]], name: str
+    ) -> bool:
         """Whether this training was further before something else came to lie in the folder."""
         if self.aside.is_mirror(self.path, name):
             return False
-        before, _ = _read(self.aside.place(name))
+        before = [found for found in _read(self.aside.place(name))[0] if not why_not(found)]
         furthest = max((found.progress for found in ours), default=())
         return bool(before) and before[0].progress > furthest
 
@@ -133,7 +140,9 @@ class Folder:
             log.warning("what was in its way is kept in %s; `cp %s/* %s/` brings it back",
                         place, place, self.path)  # fmt: skip
 
-    def _settle(self, chosen: Found, ours: list[Found], about: dict[str, Any], every: int) -> None:
+    def _settle(
+        self, chosen: Found, ours: list[Found], about: dict[str, Any], train: Train
+    ) -> None:
         """Write those files that the chosen one's epochs leave, where a kill prevented it.
 
         An epoch's end is saved as several files of equal content; any of them serves for all.
@@ -143,7 +152,10 @@ class Folder:
             return
         sources = {BEST: next(found for found in ours if found.ends(history.best.epoch))}
         if chosen.ends(history.epochs[-1].epoch):
-            sources |= dict.fromkeys(names_of_epoch(history, every), chosen)
+            names = names_of_epoch(history, train.save_every_n_epochs)
+            if history.is_over(train.epochs, train.early_stopping_patience):
+                names.append(LAST)
+            sources |= dict.fromkeys(names, chosen)
         there = {found.path.name: found.position for found in ours}
         for name, source in sources.items():
             if there.get(name) != source.position:

@@ -17,8 +17,9 @@ class Stopped(Exception):
 class StopRequest:
     """Whether training is to stop: because of a signal, or because its time is over.
 
-    As a context it takes the signals over. The second one of a kind acts as it did before, for
-    someone who can't wait for the step to end.
+    As a context it takes the signals over. The second one of a kind ends the process at once, for
+    someone who can't wait for the step to end. (Python's own way, an exception anywhere, can leave
+    Lightning with loader workers that it waits for.)
 
     Args:
         time_budget: seconds from now; None: no end.
@@ -60,5 +61,5 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._signal = f"it received {signal.Signals(number).name}"
-        signal.signal(number, self._handlers[number])
+        signal.signal(number, signal.SIG_DFL)
         log.info("%s: stopping after this step; once more ends it at once", self._signal)
