@@ -1,5 +1,6 @@
 """The running train stage as a DVC state: in the cache and in dvc.lock, and true."""
 
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
