@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from drill import away, damage, kills, speed
+from drill import away, damage, kills, speed, steps
 
 DRILLS = {
     "kills": kills.random_kills,
-    "steps": kills.every_step,
+    "steps": steps.every_step,
     "damage": damage.damaged_files,
     "disk": damage.full_disk,
     "speed": speed.start_and_saves,
@@ -26,7 +26,8 @@ def main() -> None:
 
     def row(what: str, found: object, wanted: object) -> None:
         table.add_row(what, str(found), str(wanted))
-        out.print(f"{what}: {found} (wanted: {wanted})", highlight=False)
+        out.print(f"{what}: {found} (wanted: {wanted})", highlight=False, soft_wrap=True)
+        out.file.flush()
 
     with tempfile.TemporaryDirectory(prefix="drill ", ignore_cleanup_errors=True) as folder:
         for name in sys.argv[1:] or DRILLS:

@@ -1,0 +1,69 @@
+"""A training backed up to Google Drive, and brought back from there alone."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from drive_stand_in import DRIVE_CALLS, USER, DriveProcess, Faults, remote_options
+from machines import Machine
+from multi_abnormality.errors import InputError
+
+RESUME = ("python", "-m", "multi_abnormality.resume")
+
+
+@pytest.fixture
+def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DriveProcess]:
+    (tmp_path / "drive").mkdir()
+    with DriveProcess(tmp_path / "drive") as drive:
+        for name, value in drive.environment().items():
+            monkeypatch.setenv(name, value)
+        yield drive
+
+
+def test_drive_alone_is_enough_though_requests_fail(
+    first: Machine, second: Machine, drive: DriveProcess, tmp_path: Path
+):
+    options = remote_options(tmp_path / "drive", USER)
+    first.log_in(options)
+    drive.set_faults(Faults(("rate_limit", "server_error"), share=0.2, only=DRIVE_CALLS))
+    backup = first.backup()
+    backup.start()
+    for epoch, content in enumerate(("one", "two", "three"), start=1):
+        first.save(content)
+        backup.saved(epoch)
+    backup.close(60)
+    assert first.epochs_backed_up() == 3
+    shutil.rmtree(first.folder)
+    second.log_in(options)
+    assert "epochs done 3" in second(*RESUME)
+    second("dvc", "pull", "--allow-missing")
+    assert (second.folder / "checkpoints/last.ckpt").read_text() == "three"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("quota_full", "quota has been exceeded"), ("revoked", "expired or revoked")],
+)
+def test_a_drive_that_takes_nothing_is_an_error_at_the_start(
+    fault: str, message: str, first: Machine, drive: DriveProcess, tmp_path: Path
+):
+    first.log_in(remote_options(tmp_path / "drive", USER))
+    drive.set_faults(Faults((fault,)))
+    with pytest.raises(InputError, match=message):
+        first.backup().start()
+
+
+def test_a_drive_that_fails_later_is_told_and_training_goes_on(
+    first: Machine, drive: DriveProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    first.log_in(remote_options(tmp_path / "drive", USER))
+    backup = first.backup()
+    backup.start()
+    drive.set_faults(Faults(("quota_full",)))
+    first.save("one")
+    backup.saved(1)
+    backup.close(10)
+    assert "quota has been exceeded" in caplog.text
+    assert "This machine has it all" in caplog.text
