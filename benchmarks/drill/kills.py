@@ -1,4 +1,4 @@
-"""`dvc repro` of the shipped model, SIGKILLed at random moments: the end is the same to the byte."""
+"""`dvc repro` of the shipped model, SIGKILLed at random moments: it ends with the same bytes."""
 
 import os
 import random
