@@ -95,7 +95,7 @@ def wait_for_states(project: Project, process, log: Path, states: int) -> None:
 
 def failing_drive(work: Path, row: Callable[..., None]) -> None:
     """A training that backs up to a Drive of which one request in five fails."""
-    train = {"epochs": 16, "schedule_epochs": 16, "save_every_n_minutes": 0.5}
+    train = {"epochs": 12, "schedule_epochs": 12, "save_every_n_minutes": 0.5}
     base = make_project(work / "drive base", patients=100, train=train)
     base.set(machine={"workers": "auto"})
     origin = work / "drive origin.git"

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -41,8 +42,8 @@ def damaged_files(work: Path, row: Callable[..., None]) -> None:
     row("last.ckpt cut short or with one bit flipped: refused", refused, CUTS + FLIPS)
     last.write_bytes(good[: len(good) // 2])
     output = project.run("dvc", "repro", "train")
-    served = "last.ckpt: was cut short" in output and "resuming from checkpoints/prev" in output
-    row("the generation before it serves", "yes" if served else "no", "yes")
+    (served,) = re.findall(r"last\.ckpt: was cut short(?s:.*)resuming from (\S+):", output)
+    row("what serves in its place", served, "the one before it")
 
 
 def is_refused(path: Path) -> bool:
