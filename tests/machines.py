@@ -17,7 +17,8 @@ FINGERPRINT = "0123456789abcdef"
 
 
 def git(folder: Path, *command: str, ok: bool = True) -> str:
-    return run(folder, "git", *command, ok=ok).strip()
+    user = ("-c", "user.name=A User", "-c", "user.email=user@example.org")
+    return run(folder, "git", *user, *command, ok=ok).strip()
 
 
 class Machine:
