@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import os
 from pathlib import Path
 
 import nibabel
@@ -11,6 +12,10 @@ from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import Params, load_params
 from multi_abnormality.stages import preprocess
+
+# For this process and all that it starts, before torch is imported: nets of the tests' size gain
+# nothing by threads, and two on a busy machine hold each other up to a tenth of their speed.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 
