@@ -253,12 +253,16 @@ def test_a_killed_experiment_goes_on_and_is_one_row(longer):
     kill_in_training(killed, *command)
     assert "resuming from checkpoints/" in run(killed, *command)
     assert hashes(killed) == hashes(whole)
-    (_, shown), (_, expected) = (
-        json.loads(run(folder, "dvc", "exp", "show", "--json")) for folder in (killed, whole)
-    )
-    (row,), (wanted,) = shown["experiments"], expected["experiments"]
+    (row,), (wanted,) = (experiments(folder, "longer") for folder in (killed, whole))
     scores = "metrics/scores.json"
-    assert row["revs"][0]["data"]["metrics"][scores] == wanted["revs"][0]["data"]["metrics"][scores]
+    assert row["data"]["metrics"][scores] == wanted["data"]["metrics"][scores]
+
+
+def experiments(folder: Path, name: str) -> list[dict]:
+    """What `dvc exp show` says of those of that name."""
+    _, main = json.loads(run(folder, "dvc", "exp", "show", "--json"))
+    rows = [experiment["revs"][0] for experiment in main["experiments"]]
+    return [row for row in rows if row["name"] == name]
 
 
 @pytest.mark.slow
@@ -270,7 +274,5 @@ def test_a_queued_experiment_trains_in_a_folder_of_its_own(longer):
     run(folder, "dvc", "exp", "run", "--run-all")
     assert hashes(folder) == before
     assert run(folder, "dvc", "params", "diff") == params
-    _, main = json.loads(run(folder, "dvc", "exp", "show", "--json"))
-    (row,) = [experiment["revs"][0] for experiment in main["experiments"]]
-    assert row["name"] == "queued"
+    (row,) = experiments(folder, "queued")
     assert len(row["data"]["metrics"]["metrics/scores.json"]["data"]) == 6
