@@ -118,7 +118,8 @@ def failing_drive(work: Path, row: Callable[..., None]) -> None:
         text, ledger = log.read_text(), project.root / ".dvc/tmp/backup.json"
         backups = json.loads(ledger.read_text())["backups"]
         row("requests that the Drive failed", sum(drive.counts()["faults"].values()), "one in 5")
-        row("backups that arrived", len(backups), f"{len(re.findall(': [0-9.]+ MB in', text))} told")
+        told = len(re.findall(r": [0-9.]+ MB in", text))
+        row("backups that arrived", len(backups), f"{told}, as told")
         row("the last state arrived", "all is backed up" in text, True)
         with_backup, without = min(seconds[True]), min(seconds[False])
         ratio = with_backup / without
