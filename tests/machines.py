@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from drive_stand_in import write_remote
 from multi_abnormality.backup.service import Backup
 from multi_abnormality.params import Backup as Settings
 from test_pipeline import BIN, run
@@ -46,9 +47,7 @@ class Machine:
 
     def log_in(self, options: dict[str, str]) -> None:
         """Use a remote that takes more than an address."""
-        lines = ["[core]", "remote = backup", "['remote \"backup\"']"]
-        lines += [f"{name} = {value}" for name, value in options.items()]
-        (self.folder / ".dvc/config.local").write_text("\n".join(lines) + "\n")
+        write_remote(self.folder, "backup", options)
 
     def save(self, content: str) -> None:
         """Checkpoints, as far as a backup is concerned."""

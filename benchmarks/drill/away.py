@@ -1,21 +1,19 @@
 """The machine is lost in mid-epoch; and a Drive that fails one request in five."""
 
 import json
-import os
 import random
 import re
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from drill.project import ROOT, Project, make_project
+from drill.project import ROOT, Project, kill, make_project
 from multi_abnormality.training.files import load_checkpoint
 
 sys.path.insert(0, str(ROOT / "tests"))
-from drive_stand_in import DRIVE_CALLS, USER, DriveProcess, Faults, remote_options
+from drive_stand_in import DRIVE_CALLS, USER, DriveProcess, Faults, remote_options, write_remote
 
 SAVE_SECONDS = 4
 TRAIN = {
@@ -33,13 +31,6 @@ def publish(project: Project, origin: Path) -> None:
     project.run("git", "push", "--quiet", "--set-upstream", "origin", "main")
 
 
-def set_remote(project: Project, options: dict[str, str]) -> None:
-    """By hand: DVC's own command can't write paths beyond ASCII."""
-    lines = ["[core]", "remote = backup", "['remote \"backup\"']"]
-    lines += [f"{name} = {value}" for name, value in options.items()]
-    (project.root / ".dvc/config.local").write_text("\n".join(lines) + "\n")
-
-
 def lost_machine(work: Path, row: Callable[..., None]) -> None:
     """Train with a backup, kill and delete everything in mid-epoch, restore elsewhere."""
     whole = make_project(work / "whole kept", patients=70, train=TRAIN)
@@ -47,12 +38,11 @@ def lost_machine(work: Path, row: Callable[..., None]) -> None:
     publish(whole, origin)
     lost = whole.copy(work / "lost")
     whole.run("dvc", "repro")
-    set_remote(lost, remote)
+    write_remote(lost.root, "backup", remote)
     process = lost.start("dvc", "repro", log=work / "lost.log")
     wait_for_states(lost, process, work / "lost.log", states=2)
     time.sleep(random.Random(1).uniform(1, SAVE_SECONDS))
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     before = position(lost)
     shutil.rmtree(lost.root)
 
@@ -72,7 +62,7 @@ def clone(origin: Path, root: Path, remote: dict[str, str]) -> Project:
     found = Project(root)
     root.mkdir()
     found.run("git", "clone", "--quiet", str(origin), ".")
-    set_remote(found, remote)
+    write_remote(found.root, "backup", remote)
     return found
 
 
@@ -108,7 +98,7 @@ def failing_drive(work: Path, row: Callable[..., None]) -> None:
         for turn in range(4):
             project = base.copy(work / f"drive {turn}")
             if turn % 2:
-                set_remote(project, remote)
+                write_remote(project.root, "backup", remote)
             log = work / f"drive {turn}.log"
             process = project.start("dvc", "repro", "train", log=log, **drive.environment())
             if process.wait():

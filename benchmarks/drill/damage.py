@@ -1,6 +1,5 @@
 """Damaged checkpoints are never loaded, and a full disk costs nothing that was saved."""
 
-import os
 import random
 import re
 import shutil
@@ -8,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from drill.project import Project, make_project
+from drill.project import Project, kill, make_project
 from multi_abnormality.errors import InputError
 from multi_abnormality.training.files import load_checkpoint
 
@@ -24,7 +23,7 @@ TRAIN = {
 def damaged_files(work: Path, row: Callable[..., None]) -> None:
     """last.ckpt of the shipped model cut short, and with one bit flipped."""
     project = make_project(work / "damage", patients=30, train=TRAIN)
-    stop_in_training(project)
+    kill_in_training(project)
     last = project.root / "checkpoints/last.ckpt"
     good = last.read_bytes()
     rng = random.Random(0)
@@ -54,15 +53,14 @@ def is_refused(path: Path) -> bool:
     return False
 
 
-def stop_in_training(project: Project) -> None:
-    """Train until there are two generations, then stop by the time budget."""
+def kill_in_training(project: Project) -> None:
+    """Train until there are two generations, then kill it."""
     log = project.root / "repro.log"
     process = project.start("dvc", "repro", "train", log=log)
     while not (project.root / "checkpoints/previous.ckpt").exists():
         if process.poll() is not None:
             raise RuntimeError(log.read_text())
-    os.killpg(process.pid, 9)
-    process.wait()
+    kill(process)
 
 
 def full_disk(work: Path, row: Callable[..., None]) -> None:

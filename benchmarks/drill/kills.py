@@ -1,15 +1,13 @@
 """`dvc repro` of the shipped model, SIGKILLed at random moments: it ends with the same bytes."""
 
-import os
 import random
 import shutil
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from drill.project import Project, make_project
+from drill.project import Project, kill, make_project
 
 RUNS = 10
 KILLS = 5  # a run
@@ -63,8 +61,7 @@ def kill_once(project: Project, log: Path, rng: random.Random) -> str | None:
         saving = any(checkpoints.glob(".*.tmp"))
         if (saving and in_save) or (time.monotonic() >= deadline and not in_save):
             alive = process.poll() is None
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill(process)
             return ("in a save" if saving else "in training") if alive else None
         time.sleep(0.001)
     return None

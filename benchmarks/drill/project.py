@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -63,6 +64,12 @@ class Project:
     def copy(self, root: Path) -> "Project":
         shutil.copytree(self.root, root, symlinks=True)
         return Project(root)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL a process of `Project.start`, and all that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def make_project(root: Path, patients: int, train: dict[str, object]) -> Project:

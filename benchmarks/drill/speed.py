@@ -1,14 +1,12 @@
 """What resuming costs: the time to the first new step, and what saves take from training."""
 
-import os
 import re
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from drill.project import ROOT, Project
+from drill.project import ROOT, Project, kill
 
 
 def start_and_saves(work: Path, row: Callable[..., None]) -> None:
@@ -52,8 +50,3 @@ def wait_for_save(project: Project, process, after: float) -> float:
             seen.add(last.stat().st_mtime)
         time.sleep(0.005)
     return time.time()
-
-
-def kill(process) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

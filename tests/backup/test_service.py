@@ -10,7 +10,17 @@ import yaml
 
 from machines import FINGERPRINT, Machine, git, settle
 from multi_abnormality.backup import service
+from multi_abnormality.backup.service import Backup
 from multi_abnormality.errors import InputError
+
+
+def started(machine: Machine, remote: Path) -> Backup:
+    """A backup to a remote, with nothing under way."""
+    machine.use(remote)
+    backup = machine.backup()
+    backup.start()
+    settle(backup)
+    return backup
 
 
 def files(remote: Path) -> set[str]:
@@ -126,10 +136,7 @@ def test_what_is_edited_while_training_runs_has_no_part_in_the_state(first: Mach
 
 
 def test_saving_does_not_wait_for_a_push(first: Machine, remote: Path):
-    first.use(remote)
-    backup = first.backup()
-    backup.start()
-    settle(backup)
+    backup = started(first, remote)
     first.save("one")
     backup.saved(1)
     first.save("two")
@@ -145,10 +152,7 @@ def test_a_remote_that_breaks_later_is_told_once_and_tried_again(
     first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(service, "PAUSE", 0.05)
-    first.use(remote)
-    backup = first.backup()
-    backup.start()
-    settle(backup)
+    backup = started(first, remote)
     shutil.move(remote, remote.with_name("away"))
     remote.write_text("no folder")
     first.save("one")
@@ -317,10 +321,7 @@ def test_a_failing_record_is_told_and_tried_again(
 ):
     """Another DVC command holds the lock for a while."""
     monkeypatch.setattr(service, "PAUSE", 0.05)
-    first.use(remote)
-    backup = first.backup()
-    backup.start()
-    settle(backup)
+    backup = started(first, remote)
     holder = first.train(
         "python", "-c",
         "import time\nfrom dvc.repo import Repo\n"

@@ -4,7 +4,7 @@
 started with their `environment()` reach it under Google's names, and nothing beyond it.
 """
 
-from drive_stand_in.accounts import SERVICE, USER, remote_options
+from drive_stand_in.accounts import SERVICE, USER, remote_options, write_remote
 from drive_stand_in.faults import DRIVE_CALLS, Faults
 from drive_stand_in.process import DriveProcess
 from drive_stand_in.server import DriveStandIn
@@ -17,4 +17,5 @@ __all__ = [
     "DriveStandIn",
     "Faults",
     "remote_options",
+    "write_remote",
 ]

@@ -44,6 +44,16 @@ def remote_options(folder: Path, account: str, title: str = FOLDER_TITLE) -> dic
     }
 
 
+def write_remote(root: Path, name: str, options: dict[str, str]) -> None:
+    """Make it DVC's default remote there, on this machine alone.
+
+    By hand: `dvc remote` takes seconds, and can't write paths beyond ASCII.
+    """
+    lines = ["[core]", f"remote = {name}", f"['remote \"{name}\"']"]
+    lines += [f"{option} = {value}" for option, value in options.items()]
+    (root / ".dvc/config.local").write_text("\n".join(lines) + "\n")
+
+
 class Accounts:
     """Hands out access tokens and knows whose they are. Safe for threads."""
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from drive_stand_in.accounts import write_remote
 from drive_stand_in.process import DriveProcess
 from drive_stand_in.server import DriveStandIn
 
@@ -49,9 +50,7 @@ class Project:
 
     def log_in(self, options: dict[str, str]) -> None:
         """Write what the commands of docs/google-drive.md write, but without their seconds."""
-        lines = ["[core]", "remote = gdrive", "['remote \"gdrive\"']"]
-        lines += [f"{name} = {value}" for name, value in options.items()]
-        (self.folder / ".dvc/config.local").write_text("\n".join(lines) + "\n")
+        write_remote(self.folder, "gdrive", options)
 
     def clone(self) -> "Project":
         """A clone with the same login, and nothing in its cache."""
