@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from multi_abnormality.stages import preprocess
 # For this process and all that it starts, before torch is imported: nets of the tests' size gain
 # nothing by threads, and two on a busy machine hold each other up to a tenth of their speed.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Test workers send warnings to the process that started them, and its receiving threads import the
+# warnings' classes. Where that import fails in a thread, the whole run ends: so it comes first.
+importlib.import_module("multi_abnormality.training.lightning_module")
 
 ROOT = Path(__file__).parent.parent
 
