@@ -11,6 +11,22 @@ class InputError(Exception):
     """
 
 
+class UnusableScan(InputError):
+    """A scan that is no input for the model.
+
+    Args:
+        message: as of every InputError.
+        reason: the kind of fault, to count by, such as "not HU".
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 def raise_faults(faults: Sequence[str], title: str) -> None:
     """Raise one InputError that lists every fault, or return when there is none."""
     if faults:

@@ -43,7 +43,7 @@ class Section(BaseModel):
 S = TypeVar("S", bound=Section)
 
 
-class Preprocess(Section):
+class Recipe(Section):
     """What a stored volume is. Axes are (Z, Y, X): to the head, to the back, to the left."""
 
     spacing: tuple[Positive, Positive, Positive]  # mm
@@ -58,6 +58,15 @@ class Preprocess(Section):
         if not rising or codes[0] != 0 or codes[-1] != 255:
             raise ValueError("must rise in both columns, its codes from 0 to 255")
         return knots
+
+
+class Preprocess(Recipe):
+    on_error: Literal["stop", "skip"]  # over volumes that cannot be used
+
+    @property
+    def recipe(self) -> Recipe:
+        """The part of it that stored volumes depend on."""
+        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
 
 class Model(Section):

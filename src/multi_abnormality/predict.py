@@ -17,7 +17,7 @@ from multi_abnormality import console
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.volume import read_volume, scan_name
 from multi_abnormality.errors import InputError, raise_faults
-from multi_abnormality.params import Preprocess
+from multi_abnormality.params import Recipe
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -35,7 +35,7 @@ class ModelCard(BaseModel):
 
     version: str
     findings: tuple[str, ...]
-    preprocess: Preprocess
+    preprocess: Recipe
 
 
 class Predictor:

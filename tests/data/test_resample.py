@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from multi_abnormality.data.resample import code_table, decode, standardize
 from multi_abnormality.data.volume import Volume, read_volume
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import Preprocess
+from multi_abnormality.params import Recipe
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
@@ -19,8 +19,8 @@ KNOTS = ((-1024, 0), (-200, 80), (240, 226), (1024, 255))
 def recipe(
     spacing: tuple[float, float, float] = (4.0, 3.0, 3.0),
     shape: tuple[int, int, int] = (16, 24, 24),
-) -> Preprocess:
-    return Preprocess(spacing=spacing, shape=shape, hu_codes=KNOTS)
+) -> Recipe:
+    return Recipe(spacing=spacing, shape=shape, hu_codes=KNOTS)
 
 
 def scan(hu: np.ndarray, spacing: tuple[float, float, float]) -> Volume:

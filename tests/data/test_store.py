@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from multi_abnormality.data.ct_rate import METADATA, Catalogue
+from multi_abnormality.data.ct_rate import Catalogue
+from multi_abnormality.data.metadata_table import GROUPS
 from multi_abnormality.data.names import VolumeName
 from multi_abnormality.data.shards import Member, Origin, decode, encode, pack, shard_path
 from multi_abnormality.data.store import ProcessedSet
@@ -14,16 +15,16 @@ from multi_abnormality.data.store_writer import StoreWriter, write_part
 from multi_abnormality.data.volume import Volume
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.params import Preprocess
+from multi_abnormality.params import Recipe
 
 SHAPE = (5, 8, 8)
 NAMES = ("train_2_a_1", "train_2_a_2", "train_10_a_1", "train_11_a_1", "valid_2_a_1")
 
 
 @pytest.fixture
-def recipe() -> Preprocess:
+def recipe() -> Recipe:
     codes = ((-1024, 0), (1024, 255))
-    return Preprocess(spacing=(2.0, 1.0, 1.0), shape=SHAPE, hu_codes=codes)
+    return Recipe(spacing=(2.0, 1.0, 1.0), shape=SHAPE, hu_codes=codes)
 
 
 def voxels(name: str) -> np.ndarray:
@@ -37,22 +38,27 @@ def catalogue_of(names, excluded=()) -> Catalogue:
         [str(name), name.split, name.patient_id, name.scan_id, *np.arange(18) % 2, *"ABCDE"]
         for name in parsed
     ]
-    columns = ["name", "split", "patient_id", "scan_id", *FINDINGS, *METADATA]
+    columns = ["name", "split", "patient_id", "scan_id", *FINDINGS, *GROUPS]
     excluded = tuple(VolumeName.parse(name) for name in excluded)
     return Catalogue(pd.DataFrame(rows, columns=columns), excluded)
 
 
-def store(root: Path, recipe: Preprocess, names=NAMES, excluded=()) -> None:
+def store(root: Path, recipe: Recipe, names=NAMES, excluded=()) -> None:
     writer = StoreWriter(root, recipe)
     shards = {}
     for name in names:
         if name not in writer.origins:
-            volume = Volume(voxels(name), (2.5, 0.7, 0.7), (8, 8, 5), (0.7, 0.7, 2.5), "LPS")
+            volume = volume_of(name)
             writer.add(name, write_part(root, name, f"hash of {name}", volume, voxels(name)))
         shards.setdefault(shard_path(VolumeName.parse(name)), []).append(name)
     for members in shards.values():
         writer.assemble(members)
-    writer.finish(catalogue_of(names, excluded))
+    writer.finish(catalogue_of(names, excluded), {"train_3_a_1": "not HU"})
+
+
+def volume_of(name: str) -> Volume:
+    sizes = (2.5, 0.7, 0.7), (8, 8, 5), (0.7, 0.7, 2.5)
+    return Volume(voxels(name), *sizes, "LPS", "v2", ("padding",))
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -119,18 +125,18 @@ def test_the_bytes_depend_on_the_volumes_alone(tmp_path, recipe, processed):
 
 
 def test_a_shard_has_the_same_bytes_under_every_python():
-    origin = Origin("source", "8 8 5", "0.7 0.7 2.5", "LPS", "voxels")
+    origin = Origin("source", "8 8 5", "0.7 0.7 2.5", "LPS", "v2", "", "padding", "voxels")
     shard = pack({name: Member(origin, name.encode()) for name in ("train_10_a_1", "train_2_a_1")})
     assert hashlib.sha256(shard).hexdigest() == (
-        "196bcdf7e2867defb9eb3a3322dd28d13220c467a78328e88cdfbc4ed3ba03d8"
+        "98c6bf315f861165268e75dc96c1c7db9049f9dc30520f64f80d1567a02578ce"
     )
 
 
-def test_excluded_volumes_are_in_the_manifest_and_nowhere_else(tmp_path, recipe):
-    store(tmp_path, recipe, excluded=["train_3_a_1"])
-    assert (
-        "train_3_a_1,train,train_3,train_3_a,,excluded" in (tmp_path / "manifest.csv").read_text()
-    )
+def test_volumes_left_out_are_in_the_manifest_and_nowhere_else(tmp_path, recipe):
+    store(tmp_path, recipe, excluded=["train_4_a_1"])
+    manifest = (tmp_path / "manifest.csv").read_text()
+    assert "train_3_a_1,train,train_3,train_3_a,,rejected,not HU" in manifest
+    assert "train_4_a_1,train,train_4,train_4_a,,excluded,no chest" in manifest
     assert ProcessedSet(tmp_path).names == list(NAMES)
 
 
@@ -239,7 +245,7 @@ def test_a_removed_volume_goes_and_an_empty_shard_with_it(tmp_path, processed, r
 def test_a_part_that_was_cut_short_is_done_again(tmp_path, processed, recipe):
     root = tmp_path / "killed"
     writer = StoreWriter(root, recipe)
-    volume = Volume(voxels("train_2_a_1"), (2.5, 0.7, 0.7), (8, 8, 5), (0.7, 0.7, 2.5), "LPS")
+    volume = volume_of("train_2_a_1")
     for name in ("train_2_a_1", "train_2_a_2"):
         write_part(root, name, f"hash of {name}", volume, voxels(name))
     part = root / ".parts" / "train_2_a_1.zip"

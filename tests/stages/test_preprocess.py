@@ -133,11 +133,67 @@ def test_bad_scans_are_all_listed_and_the_good_ones_kept(stage, folder, monkeypa
     for name, path in broken.items():
         path.write_bytes(whole[name])
     read = []
-    monkeypatch.setattr(preprocess, "read_volume", lambda p: read.append(p) or read_volume(p))
+    monkeypatch.setattr(preprocess, "read_volume", lambda p, s: read.append(p) or read_volume(p, s))
     stage.run("mended")
     assert sorted(read) == sorted(broken.values())
     stage.run("fresh")
     assert stage.contents("mended") == stage.contents("fresh")
+
+
+def test_bad_scans_are_skipped_where_that_is_asked_for_and_counted_by_reason(stage, folder):
+    paths = {path.name.split(".")[0]: path for path in folder.root.glob("dataset/*/*/*/*.nii.gz")}
+    kept = paths["train_1_a_1"].read_bytes()
+    paths["train_1_a_1"].write_bytes(kept[:2000])
+    hu = np.full((20, 20, 12), 700, np.int16)
+    nibabel.save(nibabel.Nifti1Image(hu, np.diag([-4, -4, 5, 1])), paths["train_10_a_1"])
+    recipe = stage.params.preprocess.model_copy(update={"on_error": "skip"})
+    stage.params = stage.params.model_copy(update={"preprocess": recipe})
+    summary = stage.run("out")
+    assert summary["rejected"] == {"damaged": 1, "not HU": 1}
+    assert summary["volumes"] == {"train": 3, "valid": 1}
+    stored = ProcessedSet(stage.tmp_path / "out")
+    assert not {"train_1_a_1", "train_10_a_1"} & set(stored.names)
+
+    paths["train_1_a_1"].write_bytes(kept)  # mended: it comes in
+    assert stage.run("out")["rejected"] == {"not HU": 1}
+    stage.run("fresh")
+    assert stage.contents("out") == stage.contents("fresh")
+
+    for path in paths.values():
+        if path.name.startswith("valid"):
+            path.write_bytes(b"")
+    with pytest.raises(InputError, match="no volume of the valid split"):
+        stage.run("out")
+
+
+def test_no_scan_is_skipped_for_a_fault_of_the_disk(stage, folder):
+    recipe = stage.params.preprocess.model_copy(update={"on_error": "skip"})
+    stage.params = stage.params.model_copy(update={"preprocess": recipe})
+    lost = next(folder.root.glob("dataset/*/*/*/train_1_a_1.nii.gz"))
+    lost.unlink()
+    lost.symlink_to(lost)  # in a circle: it is there, and cannot be read
+    with pytest.raises(InputError, match="1 of 6 volumes cannot be used") as caught:
+        stage.run("out")
+    assert str(lost) in str(caught.value)
+
+
+def test_both_releases_are_counted_and_a_changed_table_is_read_again(stage, folder):
+    metadata = folder.root / "dataset/metadata/train_metadata.csv"
+    metadata.parent.mkdir()
+    header = "VolumeName,RescaleSlope,RescaleIntercept,XYSpacing,ZSpacing,ImageOrientationPatient\n"
+    row = 'train_1_a_1.nii.gz,1,-1024,"[4, 4]",{},"[1, 0, 0, 0, 1, 0]"\n'
+    metadata.write_text(header + row.format(5))
+    path = next(folder.root.glob("dataset/*/*/*/train_1_a_1.nii.gz"))
+    stage.run("out")
+    fixed = ProcessedSet(stage.tmp_path / "out").read("train_1_a_1")
+    raw = np.asarray(nibabel.load(path).dataobj) + np.int16(1024)
+    nibabel.save(nibabel.Nifti1Image(raw, np.eye(4)), path)
+    summary = stage.run("out")
+    assert summary["releases"] == {"v1": 1, "v2": 5}
+    np.testing.assert_array_equal(ProcessedSet(stage.tmp_path / "out").read("train_1_a_1"), fixed)
+    metadata.write_text(header + row.format(10))
+    stage.run("out")
+    assert (ProcessedSet(stage.tmp_path / "out").read("train_1_a_1") != fixed).any()
 
 
 def test_a_bad_scan_can_be_left_out(stage, folder):

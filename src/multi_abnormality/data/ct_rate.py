@@ -1,7 +1,6 @@
 """A CT-RATE folder as one table of volumes with their labels, and its split for validation."""
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,17 +8,10 @@ import pandas as pd
 
 from multi_abnormality.data.ct_rate_files import find_files, read_exclusions
 from multi_abnormality.data.label_table import MOST_FAULTS, NAME_COLUMN, capped, read_label_table
+from multi_abnormality.data.metadata_table import GROUPS, SERIES, read_metadata_table
 from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.findings import FINDINGS
-
-log = logging.getLogger(__name__)
-
-# What scores can be grouped by. Empty where the metadata table or the cell is missing.
-METADATA = (
-    "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "PatientSex", "PatientAge",
-)  # fmt: skip
-_METADATA_FILES = {"train": "train_metadata.csv", "valid": "validation_metadata.csv"}
 
 
 @dataclass(frozen=True)
@@ -27,13 +19,28 @@ class Catalogue:
     """What a CT-RATE folder holds.
 
     Attributes:
-        volumes: a row a volume, sorted by name: name, split, patient_id, scan_id, path, the 18
-            findings as 0 or 1, and the METADATA as text.
+        volumes: a row a volume, sorted by name: name, split, patient_id, scan_id, reconstruction
+            (int), path, the 18 findings (int, 0 or 1), GROUPS as text, and SERIES.
         excluded: volumes on disk that a no_chest_*.txt leaves out.
     """
 
     volumes: pd.DataFrame
     excluded: tuple[VolumeName, ...]
+
+    def without(self, rejected: Collection[str], root: Path) -> "Catalogue":
+        """The same but for some volumes, by name.
+
+        Raises:
+            InputError: nothing of a split would be left.
+        """
+        if not rejected:
+            return self
+        left = self.volumes[~self.volumes["name"].isin(rejected)].reset_index(drop=True)
+        raise_faults(
+            _split_faults(left["split"], root),
+            f"{len(rejected)} volumes cannot be used (see above), and what is left is not enough",
+        )
+        return Catalogue(left, self.excluded)
 
 
 def read_catalogue(root: Path) -> Catalogue:
@@ -58,25 +65,26 @@ def read_catalogue(root: Path) -> Catalogue:
     for split in SPLITS:
         table, table_faults = _read_labels(root, split, files.volumes, excluded)
         labels.append(table)
-        known, metadata_faults = _read_metadata(root, split)
+        known, metadata_faults = read_metadata_table(root, split)
         metadata.append(known)
         faults += table_faults + metadata_faults
     names = sorted(files.volumes.keys() - excluded)
     if files.volumes and not names:
         faults.append(f"{root}/: its no_chest_*.txt leave out every volume; shorten them")
     elif files.volumes:
-        faults += _split_faults(names, root)
+        faults += _split_faults([name.split for name in names], root)
     raise_faults(faults, f"{root}/: mend these first")
     volumes = _describe(names, files.volumes)
     findings = pd.concat(labels).set_index("name")[list(FINDINGS)].astype("int64")
     volumes = volumes.join(findings, on="name").join(pd.concat(metadata), on="name")
-    volumes = volumes.fillna(dict.fromkeys(METADATA, ""))
+    volumes = volumes.fillna(dict.fromkeys(GROUPS, ""))
+    volumes[SERIES] = volumes[SERIES].where(volumes[SERIES].notna(), None)
     return Catalogue(volumes, tuple(sorted(excluded & files.volumes.keys())))
 
 
-def _split_faults(names: list[VolumeName], root: Path) -> list[str]:
+def _split_faults(splits: Iterable[str], root: Path) -> list[str]:
     """Said before the first volume is read, and not by evaluate after a long training."""
-    there = {name.split for name in names}
+    there = set(splits)
     return [
         f"{root}/: has no volume of the {split} split, and so nothing to {use}. Fetch some of "
         f"CT-RATE's with their labels, or move a part of your own patients there: name them "
@@ -94,6 +102,7 @@ def _describe(names: list[VolumeName], paths: dict[VolumeName, Path]) -> pd.Data
             "split": [name.split for name in names],
             "patient_id": [name.patient_id for name in names],
             "scan_id": [name.scan_id for name in names],
+            "reconstruction": [name.reconstruction for name in names],
             "path": [str(paths[name]) for name in names],
         }
     )
@@ -138,23 +147,3 @@ def _lacking_fault(lacking: list[str], path: Path, root: Path, on_disk: set[str]
             f"| grep -Ff - {path} > part.csv && mv part.csv {path}"
         )
     return [fault]
-
-
-def _read_metadata(root: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
-    """The METADATA as text by name, empty where there is no table; and the table's fault."""
-    path = root / "dataset" / "metadata" / _METADATA_FILES[split]
-    empty = pd.DataFrame(columns=METADATA, index=pd.Index([], name="name"), dtype=str)
-    if not path.exists():
-        log.info("%s is not there: scores cannot be grouped by scanner, sex or age", path)
-        return empty, []
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except (OSError, ValueError) as error:
-        return empty, [f"{path}: cannot be read as a table ({error}); fetch it again"]
-    if NAME_COLUMN not in table:
-        return empty, [f"{path}: has no column {NAME_COLUMN!r}; fetch it again"]
-    table["name"] = table[NAME_COLUMN].str.replace(r"\.nii(\.gz)?$", "", regex=True)
-    table = table.reindex(columns=["name", *METADATA], fill_value="").drop_duplicates()
-    twice = table.loc[table["name"].duplicated(), "name"]
-    faults = [f"{path}: has two rows for {name} that differ; keep one" for name in twice]
-    return table.drop_duplicates("name").set_index("name"), capped(faults)

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from multi_abnormality.console import log
-from multi_abnormality.data.hounsfield import to_hounsfield
+from multi_abnormality.data.hounsfield import Scan, to_hounsfield
 from multi_abnormality.errors import InputError
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -20,8 +20,8 @@ SERIES, MODALITY, POSITION = "0020|000e", "0008|0060", "0020|0032"
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 
-def read_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """HU in the file's own axis order and the RAS+ affine (4, 4) in mm.
+def read_metaimage(path: Path) -> Scan:
+    """Read a .mha file, or a .mhd with the file that it names.
 
     Raises:
         InputError: damaged, not a 3D scan, or not HU.
@@ -44,9 +44,9 @@ def read_metaimage(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     whole = _whole_numbers(image, image.GetNumberOfComponentsPerPixel(), path)
     planes = sitk.GetArrayViewFromImage(image)
-    hu = to_hounsfield(planes, planes.shape, whole, path)
+    hu, padded = to_hounsfield(planes, planes.shape, whole, path)
     direction = np.array(image.GetDirection()).reshape(3, 3)
-    return hu.T, _affine(direction * image.GetSpacing(), image.GetOrigin())
+    return Scan(hu.T, _affine(direction * image.GetSpacing(), image.GetOrigin()), padded)
 
 
 def _affine(lps_columns: np.ndarray, lps_origin: tuple[float, ...]) -> np.ndarray:
@@ -74,8 +74,8 @@ class _Slice:
     whole_numbers: bool
 
 
-def read_dicom(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """HU in axis order (column, row, slice) and the RAS+ affine (4, 4) in mm.
+def read_dicom(folder: Path) -> Scan:
+    """Read the series in a folder, its axes (column, row, slice).
 
     Slices are put in order by their position along the normal of the slice plane; file names
     and instance numbers count for nothing. Each slice has its own rescale. The shear of a
@@ -94,13 +94,14 @@ def read_dicom(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     normal = direction[:, 2]
     slices.sort(key=lambda one: float(normal @ one.origin))
     distance = _slice_distance(slices, normal, folder)
-    hu = to_hounsfield(
+    hu, padded = to_hounsfield(
         _pixels(slices),
         (len(slices), *slices[0].size[::-1]),
         all(one.whole_numbers for one in slices),
         folder,
     )
-    return hu.T, _affine(direction * (*slices[0].spacing, distance), slices[0].origin)
+    affine = _affine(direction * (*slices[0].spacing, distance), slices[0].origin)
+    return Scan(hu.T, affine, padded)
 
 
 def _describe(path: Path) -> _Slice | None:

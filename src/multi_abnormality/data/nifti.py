@@ -12,8 +12,9 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from multi_abnormality.data.hounsfield import to_hounsfield
-from multi_abnormality.errors import InputError
+from multi_abnormality.data.hounsfield import Scan, to_hounsfield
+from multi_abnormality.data.series import Series
+from multi_abnormality.errors import UnusableScan
 
 HEADERS = {348: Nifti1Header, 540: Nifti2Header}  # by the header's size, its own first field
 DEFLATE_LIMIT = 1032  # no deflate stream shrinks further: zlib's technical notes
@@ -21,53 +22,69 @@ LARGEST_OFFSET = 1 << 28  # bytes before the voxels: room for any header extensi
 READ_BYTES = 1 << 20
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """HU in the file's own axis order and the RAS+ affine (4, 4) in mm.
+def read_nifti(path: Path, series: Series | None = None) -> Scan:
+    """Read a scan by its header; or by its series, where that is known and the header is blank.
 
     Raises:
-        InputError: not a NIfTI file, damaged, not a 3D scan, or not HU.
+        UnusableScan: not a NIfTI file, damaged, not a 3D scan, or not HU.
     """
     zipped = path.name.lower().endswith(".gz")
     with path.open("rb") as file:
         if (file.read(2) == b"\x1f\x8b") != zipped:
-            raise InputError(
+            raise UnusableScan(
                 f"{path}: {'is not' if zipped else 'is'} gzip-compressed, which its name denies "
-                "(a text file, a Git LFS pointer, or renamed?); fetch it again or rename it"
+                "(a text file, a Git LFS pointer, or renamed?); fetch it again or rename it",
+                "damaged",
             )
         file.seek(0)
         # isal unpacks six times as fast as zlib, which would be half of the time of a scan.
         with closing(igzip.IGzipFile(fileobj=file, mode="rb") if zipped else file) as stream:
             try:
-                return _read(stream, path, path.stat().st_size * (DEFLATE_LIMIT if zipped else 1))
+                most_bytes = path.stat().st_size * (DEFLATE_LIMIT if zipped else 1)
+                return _read(stream, path, series, most_bytes)
             except (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
-                raise InputError(
-                    f"{path}: is truncated or damaged ({error}); fetch it again"
+                raise UnusableScan(
+                    f"{path}: is truncated or damaged ({error}); fetch it again", "damaged"
                 ) from None
 
 
-def _read(stream: BinaryIO, path: Path, most_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(stream: BinaryIO, path: Path, series: Series | None, most_bytes: int) -> Scan:
     header = _header(stream, path)
     shape, dtype = _shape(header, path), _dtype(header, path)
     if np.prod(shape, dtype=float) * dtype.itemsize > most_bytes:
-        raise InputError(
-            f"{path}: is truncated: its header promises {shape} voxels; fetch it again"
+        raise UnusableScan(
+            f"{path}: is truncated: its header promises {shape} voxels; fetch it again", "damaged"
         )
-    affine = _affine(header, path)
-    try:
-        slope, intercept = header.get_slope_inter()
-    except HeaderDataError as error:
-        raise InputError(
-            f"{path}: has no valid rescale ({error}); convert the scan again"
-        ) from None
-    hu = to_hounsfield(
+    is_v1 = series is not None and _is_blank(header, series, path)
+    affine = series.affine(path) if is_v1 else _affine(header, path)
+    hu, padded = to_hounsfield(
         _planes(stream, shape, dtype, path),
         shape[::-1],  # NIfTI's first axis is the fastest
         dtype.kind in "iu",
         path,
-        1.0 if slope is None else slope,
-        0.0 if intercept is None else intercept,
+        *(series.rescale(path) if is_v1 else _rescale(header, path)),
     )
-    return hu.T, affine
+    return Scan(hu.T, affine, padded, "v1" if is_v1 else "v2")
+
+
+def _is_blank(header: Nifti1Header, series: Series, path: Path) -> bool:
+    """Whether it says nothing: no coordinates, or voxels of 1 mm along the axes, which is what
+    programs write that know of none, where the scanner's were others.
+    """
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
+        return True
+    axes = _affine(header, path)[:3, :3]
+    return np.array_equal(np.abs(axes), np.eye(3)) and series.spacing != (1.0, 1.0, 1.0)
+
+
+def _rescale(header: Nifti1Header, path: Path) -> tuple[float, float]:
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise UnusableScan(
+            f"{path}: has no valid rescale ({error}); convert the scan again", "not HU"
+        ) from None
+    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
 
 
 def _header(stream: BinaryIO, path: Path) -> Nifti1Header:
@@ -78,17 +95,21 @@ def _header(stream: BinaryIO, path: Path) -> Nifti1Header:
     block = stream.read(348)
     sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")} & set(HEADERS)
     if len(block) < 348 or not sizes:
-        raise InputError(f"{path}: is not a NIfTI file; fetch it again")
+        raise UnusableScan(f"{path}: is not a NIfTI file; fetch it again", "damaged")
     size = sizes.pop()
     block += stream.read(size - 348)
     if len(block) < size:
-        raise InputError(f"{path}: is truncated in its header; fetch it again")
+        raise UnusableScan(f"{path}: is truncated in its header; fetch it again", "damaged")
     header = HEADERS[size](block, check=False)
     if not header["magic"].item().startswith(b"n+"):
-        raise InputError(f"{path}: has its voxels in another file; convert both to .nii.gz")
+        raise UnusableScan(
+            f"{path}: has its voxels in another file; convert both to .nii.gz", "damaged"
+        )
     offset = header["vox_offset"].item()
     if not size <= offset <= LARGEST_OFFSET:
-        raise InputError(f"{path}: has no valid start of the voxels ({offset:g}); fetch it again")
+        raise UnusableScan(
+            f"{path}: has no valid start of the voxels ({offset:g}); fetch it again", "damaged"
+        )
     stream.read(int(offset) - size)
     return header
 
@@ -97,9 +118,10 @@ def _shape(header: Nifti1Header, path: Path) -> tuple[int, int, int]:
     count = min(max(int(header["dim"][0]), 0), 7)
     shape = tuple(int(length) for length in header["dim"][1 : 1 + count])
     if len(shape) < 3 or min(shape[:3]) < 2 or any(length != 1 for length in shape[3:]):
-        raise InputError(
+        raise UnusableScan(
             f"{path}: has shape {shape}, not that of one 3D scan; "
-            "give a single volume with every slice in it"
+            "give a single volume with every slice in it",
+            "not one 3D scan",
         )
     return shape[:3]
 
@@ -108,11 +130,14 @@ def _dtype(header: Nifti1Header, path: Path) -> np.dtype:
     try:
         dtype = header.get_data_dtype()
     except (HeaderDataError, KeyError):
-        raise InputError(f"{path}: has an unknown data type; convert it to int16") from None
+        raise UnusableScan(
+            f"{path}: has an unknown data type; convert it to int16", "not HU"
+        ) from None
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise InputError(
+        raise UnusableScan(
             f"{path}: holds {header.get_value_label('datatype')} voxels, not plain numbers; "
-            "convert it to int16 HU"
+            "convert it to int16 HU",
+            "not HU",
         )
     return dtype
 
@@ -120,14 +145,17 @@ def _dtype(header: Nifti1Header, path: Path) -> np.dtype:
 def _affine(header: Nifti1Header, path: Path) -> np.ndarray:
     spacing = header["pixdim"][1:4]
     if not (np.isfinite(spacing).all() and spacing.all()):
-        raise InputError(
+        raise UnusableScan(
             f"{path}: its header gives the spacing {spacing.tolist()} mm; "
-            "set the true one (pixdim) or convert the scan again"
+            "set the true one (pixdim) or convert the scan again",
+            "geometry",
         )
     if header["sform_code"] <= 0 and header["qform_code"] <= 0:
-        raise InputError(
+        raise UnusableScan(
             f"{path}: its header does not say how the scan lies (sform_code and qform_code are "
-            "0), so left and right are unknown; convert the scan again from its source"
+            "0), so left and right are unknown; convert the scan again from its source, or, for "
+            "CT-RATE's first release (v1), bring its row of the metadata table to data/",
+            "geometry",
         )
     if header["pixdim"][0] == 0:  # the NIfTI standard: a qfac of 0 means 1
         header["pixdim"][0] = 1
@@ -135,7 +163,9 @@ def _affine(header: Nifti1Header, path: Path) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # a NaN in it is refused with the spacing
             return header.get_best_affine()
     except (HeaderDataError, ValueError) as error:
-        raise InputError(f"{path}: has no valid affine ({error}); convert the scan again") from None
+        raise UnusableScan(
+            f"{path}: has no valid affine ({error}); convert the scan again", "geometry"
+        ) from None
 
 
 def _planes(
@@ -146,8 +176,9 @@ def _planes(
     for index in range(shape[2]):
         data = stream.read(plane_bytes)
         if len(data) < plane_bytes:
-            raise InputError(
-                f"{path}: is truncated: it ends in plane {index} of {shape[2]}; fetch it again"
+            raise UnusableScan(
+                f"{path}: is truncated: it ends in plane {index} of {shape[2]}; fetch it again",
+                "damaged",
             )
         plane = np.frombuffer(data, dtype).reshape(shape[1], shape[0])
         yield plane.astype(dtype.newbyteorder("="), copy=False)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from multi_abnormality.data.volume import Volume
-from multi_abnormality.errors import InputError
-from multi_abnormality.params import Preprocess
+from multi_abnormality.errors import UnusableScan
+from multi_abnormality.params import Recipe
 
 SPACING_STEP = 2**-16  # mm
 STEPS_PER_HU = 8  # of the table from HU to codes
@@ -19,7 +19,7 @@ SLICES_AT_ONCE = 16  # copied together, so that a volume stored along z is not r
 NEGLIGIBLE = 1e-6  # share of a voxel below which an overlap is rounding
 
 
-def standardize(volume: Volume, recipe: Preprocess) -> np.ndarray:
+def standardize(volume: Volume, recipe: Recipe) -> np.ndarray:
     """Resample onto the recipe's grid about the volume's centre, and pack into 8 bits.
 
     HU are clipped to the recipe's range before any averaging: metal of 20000 HU or padding would
@@ -31,7 +31,7 @@ def standardize(volume: Volume, recipe: Preprocess) -> np.ndarray:
         recipe.shape uint8, (Z, Y, X).
 
     Raises:
-        InputError: the volume is smaller than a voxel of the recipe.
+        UnusableScan: the volume is smaller than a voxel of the recipe.
     """
     grid = zip(volume.hu.shape, volume.spacing, recipe.shape, recipe.spacing, strict=True)
     z, y, x = axes = [_axis(*one) for one in grid]
@@ -44,18 +44,18 @@ def standardize(volume: Volume, recipe: Preprocess) -> np.ndarray:
     return codes
 
 
-def code_table(recipe: Preprocess) -> np.ndarray:
+def code_table(recipe: Recipe) -> np.ndarray:
     """(256,) float32: the HU of each code, linear between the knots."""
     hu, codes = zip(*recipe.hu_codes, strict=True)
     return np.interp(np.arange(256), codes, hu).astype(np.float32)
 
 
-def decode(codes: np.ndarray, recipe: Preprocess) -> np.ndarray:
+def decode(codes: np.ndarray, recipe: Recipe) -> np.ndarray:
     """HU, float32, of stored codes of any shape."""
     return code_table(recipe)[codes]
 
 
-def _encoding_table(recipe: Preprocess) -> np.ndarray:
+def _encoding_table(recipe: Recipe) -> np.ndarray:
     """The code at each eighth of a HU.
 
     Looking up is several times as fast as interpolating, and rounding to the eighth takes away
@@ -83,9 +83,10 @@ def _axis(source_count: int, source_mm: float, target_count: int, target_mm: flo
     half_extent = source_count * source_mm / 2
     inside = np.flatnonzero(np.abs(centres) <= half_extent + NEGLIGIBLE * source_mm)
     if not inside.size:
-        raise InputError(
+        raise UnusableScan(
             f"preprocess.spacing: voxels of {target_mm:g} mm are too large for a scan that covers "
-            f"only {2 * half_extent:g} mm; give the whole scan or choose a finer spacing"
+            f"only {2 * half_extent:g} mm; give the whole scan or choose a finer spacing",
+            "geometry",
         )
     edges = np.arange(source_count + 1) * source_mm - half_extent
     box = max(source_mm, target_mm) / 2

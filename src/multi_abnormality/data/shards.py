@@ -34,6 +34,9 @@ class Origin:
     source_shape: str  # such as "512 512 133"
     source_spacing: str  # mm
     source_axes: str  # such as "LPS"
+    source_release: str  # of CT-RATE, that it is as in: v1 | v2
+    source_series: str  # what the metadata table said of it
+    source_notes: str  # what was out of the ordinary, and handled, such as "padding; feet first"
     voxels_sha256: str
 
 

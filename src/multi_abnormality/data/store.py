@@ -21,9 +21,9 @@ from multi_abnormality.data.shards import UNREADABLE, decode, read_member, shard
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 
-FORMAT = 1  # raised when files of an earlier version can no longer be read
+FORMAT = 2  # raised when files of an earlier version can no longer be read
 MANIFEST, LABELS, RECIPE = "manifest.csv", "labels.csv", "recipe.json"
-STORED, EXCLUDED = "stored", "excluded"  # a volume's status in the manifest
+STORED, EXCLUDED, REJECTED = "stored", "excluded", "rejected"  # a volume's status in the manifest
 
 _RESTORE = "run `dvc pull preprocess` or `dvc repro preprocess`"
 
@@ -33,7 +33,7 @@ class ProcessedSet:
 
     Attributes:
         root: its folder.
-        recipe: the preprocess section of params.yaml that it was made by.
+        recipe: what of params.yaml's preprocess section it was made by.
         findings: the labels' names in their order.
         manifest: a row a stored volume in natural order: name, split, patient_id, scan_id, shard,
             status, the source's hash, shape, spacing and axes, the voxels' hash, and metadata.

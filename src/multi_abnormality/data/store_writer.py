@@ -10,30 +10,46 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.ct_rate import METADATA, Catalogue
+from multi_abnormality.data.ct_rate import Catalogue
+from multi_abnormality.data.metadata_table import GROUPS
 from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.series import Series
 from multi_abnormality.data.shards import Member, Origin, encode, pack, read_shard, shard_path
-from multi_abnormality.data.store import EXCLUDED, FORMAT, LABELS, MANIFEST, RECIPE, STORED
+from multi_abnormality.data.store import (
+    EXCLUDED,
+    FORMAT,
+    LABELS,
+    MANIFEST,
+    RECIPE,
+    REJECTED,
+    STORED,
+)
 from multi_abnormality.data.volume import Volume
 from multi_abnormality.files import write_durably
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.params import Preprocess
+from multi_abnormality.params import Recipe
 
 log = logging.getLogger(__name__)
 
 PARTS = ".parts"
-_CODE = ("hounsfield.py", "nifti.py", "resample.py", "volume.py")  # what decides the voxels
+# What decides the voxels.
+_CODE = ("hounsfield.py", "nifti.py", "resample.py", "series.py", "volume.py")
 
 
 def write_part(
-    root: Path, name: str, source_sha256: str, source: Volume, codes: np.ndarray
+    root: Path,
+    name: str,
+    source_sha256: str,
+    source: Volume,
+    codes: np.ndarray,
+    series: Series | None = None,
 ) -> Origin:
     """Keep a finished volume, codes (Z, Y, X) uint8. Several processes may do so at a time."""
     origin = Origin(
@@ -41,6 +57,9 @@ def write_part(
         source_shape=" ".join(str(count) for count in source.original_shape),
         source_spacing=" ".join(f"{mm:.6g}" for mm in source.original_spacing),
         source_axes=source.original_axes,
+        source_release=source.release,
+        source_series=series.text if series else "",
+        source_notes="; ".join(source.notes),
         voxels_sha256=hashlib.sha256(codes.tobytes()).hexdigest(),
     )
     content = pack({name: Member(origin, encode(codes))})
@@ -55,7 +74,7 @@ class StoreWriter:
         origins: what each volume that the folder already holds was made of, by name.
     """
 
-    def __init__(self, root: Path, recipe: Preprocess) -> None:
+    def __init__(self, root: Path, recipe: Recipe) -> None:
         self.root = root
         self.origins: dict[str, Origin] = {}
         self._parts: set[str] = set()
@@ -91,8 +110,13 @@ class StoreWriter:
             self._parts.discard(name)
             self._part(name).unlink()
 
-    def finish(self, catalogue: Catalogue) -> None:
-        """Remove what the catalogue does not name, then write the tables."""
+    def finish(self, catalogue: Catalogue, rejected: Mapping[str, str]) -> None:
+        """Remove what the catalogue does not name, then write the tables.
+
+        Args:
+            catalogue: of the volumes that are stored.
+            rejected: the reason why others are not, by name.
+        """
         wanted = {shard_path(VolumeName.parse(name)) for name in catalogue.volumes["name"]}
         for split in SPLITS:
             folder = self.root / split
@@ -104,7 +128,7 @@ class StoreWriter:
         if (self.root / PARTS).exists():
             shutil.rmtree(self.root / PARTS)
         _write_table(catalogue.volumes[["name", *FINDINGS]], self.root / LABELS)
-        _write_table(self._manifest(catalogue), self.root / MANIFEST)
+        _write_table(self._manifest(catalogue, rejected), self.root / MANIFEST)
 
     def _empty(self) -> None:
         for name in (*SPLITS, PARTS):
@@ -131,22 +155,31 @@ class StoreWriter:
     def _part(self, name: str) -> Path:
         return self.root / PARTS / f"{name}.zip"
 
-    def _manifest(self, catalogue: Catalogue) -> pd.DataFrame:
+    def _manifest(self, catalogue: Catalogue, rejected: Mapping[str, str]) -> pd.DataFrame:
         volumes = catalogue.volumes
         stored = volumes[["name", "split", "patient_id", "scan_id"]].copy()
         stored["shard"] = [shard_path(VolumeName.parse(name)) for name in volumes["name"]]
         stored["status"] = STORED
+        stored["reason"] = ""
         for column in (field.name for field in fields(Origin)):
             stored[column] = [getattr(self.origins[name], column) for name in volumes["name"]]
-        stored = stored.join(volumes[list(METADATA)])
-        excluded = [
-            {
-                "name": str(name), "split": name.split, "patient_id": name.patient_id,
-                "scan_id": name.scan_id, "status": EXCLUDED,
-            }
-            for name in catalogue.excluded
-        ]  # fmt: skip
-        return pd.concat([stored, pd.DataFrame(excluded, columns=stored.columns)])
+        stored = stored.join(volumes[list(GROUPS)])
+        left_out = [_left_out(name, EXCLUDED, "no chest") for name in catalogue.excluded]
+        left_out += [
+            _left_out(VolumeName.parse(name), REJECTED, reason) for name, reason in rejected.items()
+        ]
+        return pd.concat([stored, pd.DataFrame(left_out, columns=stored.columns)])
+
+
+def _left_out(name: VolumeName, status: str, reason: str) -> dict[str, str]:
+    return {
+        "name": str(name),
+        "split": name.split,
+        "patient_id": name.patient_id,
+        "scan_id": name.scan_id,
+        "status": status,
+        "reason": reason,
+    }
 
 
 def _code_hash() -> str:

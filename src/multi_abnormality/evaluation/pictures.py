@@ -9,7 +9,7 @@ from PIL import Image
 from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.evaluation import THRESHOLD
-from multi_abnormality.params import Preprocess, parse_section
+from multi_abnormality.params import Recipe, parse_section
 
 SCANS = 4
 HEIGHTS = (0.3, 0.5, 0.7)  # shares of the volume, from its lowest slice
@@ -30,7 +30,7 @@ def example_slices(
     Returns:
         (caption, PNG file), the scans evenly spread over `names`.
     """
-    hu_of_code = code_table(parse_section(Preprocess, volumes.recipe))
+    hu_of_code = code_table(parse_section(Recipe, volumes.recipe))
     sheets = []
     for row in range(0, len(names), max(len(names) // SCANS, 1))[:SCANS]:
         present, seen = labels[row] == 1, probabilities[row] >= THRESHOLD

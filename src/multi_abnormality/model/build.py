@@ -6,7 +6,7 @@ import torch
 
 from multi_abnormality.data.resample import code_table
 from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.params import Model, Preprocess, parse_section
+from multi_abnormality.params import Model, Recipe, parse_section
 
 
 def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassifier:
@@ -20,7 +20,7 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
         InputError: see SliceEncoder.
     """
     model = parse_section(Model, about["model"])
-    recipe = parse_section(Preprocess, about["preprocess"])
+    recipe = parse_section(Recipe, about["preprocess"])
     classifier = VolumeClassifier(
         backbone=model.backbone,
         findings=len(about["findings"]),

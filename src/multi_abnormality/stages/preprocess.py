@@ -1,8 +1,8 @@
 """The preprocess stage: the scans in data/ to processed/, going on from where a run stopped."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from multi_abnormality import console
 from multi_abnormality.data.ct_rate import Catalogue, read_catalogue
+from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.resample import standardize
+from multi_abnormality.data.series import Series
 from multi_abnormality.data.shards import Origin, shard_path
 from multi_abnormality.data.store_writer import StoreWriter, write_part
 from multi_abnormality.data.volume import read_volume
-from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.errors import InputError, UnusableScan, raise_faults
 from multi_abnormality.files import write_json
-from multi_abnormality.params import Params, Preprocess, load_params
+from multi_abnormality.params import Params, Recipe, load_params
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Outcome:
     name: str
     origin: Origin | None = None
     fault: str | None = None
+    reason: str | None = None  # the fault's kind where it is the scan's, and not the disk's
 
 
 def run(params: Params, data: Path, out: Path, metrics: Path) -> dict[str, Any]:
@@ -37,43 +40,49 @@ def run(params: Params, data: Path, out: Path, metrics: Path) -> dict[str, Any]:
 
     Raises:
         InputError: lists everything wrong with the tables, or else every volume that cannot be
-            used. All others are kept, and the next run goes on from there.
+            used, where preprocess.on_error does not leave those out. All others are kept, and the
+            next run goes on from there.
     """
     catalogue = read_catalogue(data)
-    writer = StoreWriter(out, params.preprocess)
+    writer = StoreWriter(out, params.preprocess.recipe)
     faults = _store_volumes(catalogue.volumes, writer, params)
+    skip = params.preprocess.on_error == "skip"
     raise_faults(
-        faults,
+        [outcome.fault for outcome in faults if not (skip and outcome.reason)],
         f"{len(faults)} of {len(catalogue.volumes)} volumes cannot be used; the others are done "
-        f"and kept. Mend these or leave them out by a line in {data}/dataset/no_chest_train.txt "
-        "or no_chest_valid.txt each, then run again",
+        f"and kept. Mend these, or leave them out by a line in {data}/dataset/no_chest_train.txt "
+        "or no_chest_valid.txt each, or all scans that are at fault themselves by "
+        "preprocess.on_error: skip; then run again",
     )
-    writer.finish(catalogue)
-    summary = _summarize(catalogue, out)
+    for outcome in faults:
+        console.log.warning("left out: %s", outcome.fault)
+    rejected = {outcome.name: outcome.reason for outcome in faults}
+    catalogue = catalogue.without(rejected, data)
+    writer.finish(catalogue, rejected)
+    summary = _summarize(catalogue, writer, rejected)
     write_json(summary, metrics)
     return summary
 
 
-def _store_volumes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> list[str]:
-    """Store all good volumes; the faults of the others, in order."""
+def _store_volumes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> list[Outcome]:
+    """Store all good volumes; what became of the others, in order."""
     shards = {name: shard_path(VolumeName.parse(name)) for name in volumes["name"]}
     waiting: dict[str, set[str]] = defaultdict(set)
     for name, shard in shards.items():
         waiting[shard].add(name)
     content = {shard: set(names) for shard, names in waiting.items()}
-    outcomes = _outcomes(volumes, writer, params)
     faults = {}
     made = 0
-    for outcome in console.track(outcomes, "preprocess", len(volumes)):
-        if outcome.fault:
-            faults[outcome.name] = outcome.fault
-            continue
+    for outcome in console.track(_outcomes(volumes, writer, params), "preprocess", len(volumes)):
+        shard = shards[outcome.name]
         if outcome.origin:
             writer.add(outcome.name, outcome.origin)
             made += 1
-        shard = shards[outcome.name]
+        if outcome.fault:
+            faults[outcome.name] = outcome
+            content[shard].remove(outcome.name)
         waiting[shard].remove(outcome.name)
-        if not waiting[shard]:
+        if content[shard] and not waiting[shard]:
             writer.assemble(content[shard])
     console.log.info("%d volumes made, %d kept", made, len(volumes) - made - len(faults))
     return [faults[name] for name in volumes["name"] if name in faults]
@@ -83,11 +92,12 @@ def _outcomes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> Ite
     """In the order in which they are done."""
     workers = params.machine.workers
     count = joblib.cpu_count() if workers == "auto" else max(1, workers)
+    recipe = params.preprocess.recipe
     tasks = (
         joblib.delayed(_process)(
-            name, Path(path), writer.origins.get(name), params.preprocess, writer.root
+            row.name, Path(row.path), row.series, writer.origins.get(row.name), recipe, writer.root
         )
-        for name, path in zip(volumes["name"], volumes["path"], strict=True)
+        for row in volumes[["name", "path", SERIES]].itertuples(index=False)
     )
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         try:
@@ -101,18 +111,20 @@ def _outcomes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> Ite
 
 
 def _process(
-    name: str, path: Path, stored: Origin | None, recipe: Preprocess, out: Path
+    name: str, path: Path, series: Series | None, stored: Origin | None, recipe: Recipe, out: Path
 ) -> Outcome:
     try:
         source_sha256 = _hash(path)
-        if stored and stored.source_sha256 == source_sha256:
+        made_of = source_sha256, series.text if series else ""
+        if stored and (stored.source_sha256, stored.source_series) == made_of:
             return Outcome(name)
-        volume = read_volume(path)
-        origin = write_part(out, name, source_sha256, volume, standardize(volume, recipe))
+        volume = read_volume(path, series)
+        codes = standardize(volume, recipe)
     except InputError as error:
         fault = str(error)
-        return Outcome(name, fault=fault if str(path) in fault else f"{path}: {fault}")
-    return Outcome(name, origin=origin)
+        reason = error.reason if isinstance(error, UnusableScan) else None
+        return Outcome(name, None, fault if str(path) in fault else f"{path}: {fault}", reason)
+    return Outcome(name, write_part(out, name, source_sha256, volume, codes, series))
 
 
 def _hash(path: Path) -> str:
@@ -123,17 +135,28 @@ def _hash(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}); fetch it again") from None
 
 
-def _summarize(catalogue: Catalogue, out: Path) -> dict[str, Any]:
+def _summarize(
+    catalogue: Catalogue, writer: StoreWriter, rejected: dict[str, str]
+) -> dict[str, Any]:
     parts = catalogue.volumes.groupby("split")
+    origins = [writer.origins[name] for name in catalogue.volumes["name"]]
+    notes = [note for origin in origins for note in origin.source_notes.split("; ") if note]
     return {
         "excluded": len(catalogue.excluded),
+        "handled": _counts(notes),
         "patients": parts["patient_id"].nunique().to_dict(),
+        "rejected": _counts(rejected.values()),
+        "releases": _counts(origin.source_release for origin in origins),
         "scans": parts["scan_id"].nunique().to_dict(),
         "stored_bytes": sum(
-            path.stat().st_size for split in SPLITS for path in (out / split).glob("*.zip")
+            path.stat().st_size for split in SPLITS for path in (writer.root / split).glob("*.zip")
         ),
         "volumes": parts.size().to_dict(),
     }
+
+
+def _counts(kinds: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(kinds).items()))
 
 
 def main() -> None:

@@ -1,0 +1,49 @@
+"""CT-RATE's metadata tables: what is known of the series behind each volume."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from multi_abnormality.data.label_table import NAME_COLUMN, capped
+from multi_abnormality.data.series import COLUMNS, Series
+
+log = logging.getLogger(__name__)
+
+# What scores can be grouped by, as text: empty where the table or the cell is missing.
+GROUPS = (
+    "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "PatientSex", "PatientAge",
+)  # fmt: skip
+SERIES = "series"  # the column with each volume's Series, or None where the table lacks it
+_FILES = {"train": "train_metadata.csv", "valid": "validation_metadata.csv"}
+
+
+def read_metadata_table(root: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
+    """Read a split's table below a CT-RATE root, if it has one.
+
+    Returns:
+        GROUPS and SERIES by the volume's name; and the table's faults.
+    """
+    path = root / "dataset" / "metadata" / _FILES[split]
+    if not path.exists():
+        log.info("%s is not there: scores cannot be grouped by scanner, sex or age", path)
+        return _empty(), []
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except (OSError, ValueError) as error:
+        return _empty(), [f"{path}: cannot be read as a table ({error}); fetch it again"]
+    if NAME_COLUMN not in table:
+        return _empty(), [f"{path}: has no column {NAME_COLUMN!r}; fetch it again"]
+    table["name"] = table[NAME_COLUMN].str.replace(r"\.nii(\.gz)?$", "", regex=True)
+    used = ["name", *GROUPS, *COLUMNS.values()]
+    table = table.reindex(columns=used, fill_value="").drop_duplicates()
+    twice = table.loc[table["name"].duplicated(), "name"]
+    faults = [f"{path}: has two rows for {name} that differ; keep one" for name in twice]
+    table = table.drop_duplicates("name").set_index("name")
+    rows = table[list(COLUMNS.values())].itertuples(index=False, name=None)
+    table[SERIES] = [Series(*row) for row in rows]
+    return table[[*GROUPS, SERIES]], capped(faults)
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame(columns=[*GROUPS, SERIES], index=pd.Index([], name="name"), dtype=object)

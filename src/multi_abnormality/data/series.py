@@ -1,0 +1,93 @@
+"""What CT-RATE's metadata tables know of the DICOM series behind a volume.
+
+The first release of CT-RATE (v1) stored raw values under a blank header, so these are all there is
+to read a volume by. The fixed one (v2) has HU and a right header; there they only confirm it.
+"""
+
+import math
+import re
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from multi_abnormality.errors import UnusableScan
+
+COLUMNS = {
+    "slope": "RescaleSlope",
+    "intercept": "RescaleIntercept",
+    "xy_spacing": "XYSpacing",
+    "z_spacing": "ZSpacing",
+    "orientation": "ImageOrientationPatient",
+    "position": "PatientPosition",
+}
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Series:
+    """A row of the table, as text: an empty cell is unknown, and some of CT-RATE's say "nan"."""
+
+    slope: str = ""
+    intercept: str = ""
+    xy_spacing: str = ""  # mm, such as "[0.68, 0.68]"
+    z_spacing: str = ""  # mm
+    orientation: str = ""  # directions of a slice's rows and columns, LPS: "[1, 0, 0, 0, 1, 0]"
+    position: str = ""  # of the patient, such as "HFS", head first and supine
+
+    @property
+    def text(self) -> str:
+        """All of it, to compare by."""
+        return " | ".join(astuple(self))
+
+    @property
+    def feet_first(self) -> bool:
+        return self.position.upper().startswith("FF")
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """mm, along a slice's rows, its columns, and from slice to slice; None: not known."""
+        known = (*_numbers(self.xy_spacing, 2), *_numbers(self.z_spacing, 1))
+        return known if len(known) == 3 else None
+
+    def rescale(self, path: Path) -> tuple[float, float]:
+        """Slope and intercept from raw values to HU."""
+        return (
+            self._need("slope", 1, path)[0],
+            self._need("intercept", 1, path)[0],
+        )
+
+    def affine(self, path: Path) -> np.ndarray:
+        """(4, 4), mm, from (column, row, slice) to RAS+, but for the origin.
+
+        The directions are the patient's own, whichever end entered the scanner first (DICOM PS3.3
+        C.7.6.2.1.1), and slices are stacked along the normal, as in v2's headers.
+
+        Raises:
+            UnusableScan: a cell that this needs is empty or no number.
+        """
+        spacing = (*self._need("xy_spacing", 2, path), *self._need("z_spacing", 1, path))
+        directions = self._need("orientation", 6, path)
+        rows, columns = np.array(directions[:3]), np.array(directions[3:])
+        lps = np.column_stack([rows, columns, np.cross(rows, columns)]) * spacing
+        affine = np.eye(4)
+        affine[:3, :3] = np.diag([-1, -1, 1]) @ lps
+        return affine
+
+    def _need(self, field: str, count: int, path: Path) -> tuple[float, ...]:
+        text = getattr(self, field)
+        numbers = _numbers(text, count)
+        if not numbers:
+            raise UnusableScan(
+                f"{path}: has a blank header, as in CT-RATE's first release (v1), and the metadata "
+                f"table's {COLUMNS[field]} for it is {text!r}; take the scan from the fixed "
+                "release (v2), or leave it out",
+                "geometry",
+            )
+        return numbers
+
+
+def _numbers(text: str, count: int) -> tuple[float, ...]:
+    """The numbers in a cell, or nothing where there are not just so many."""
+    numbers = tuple(float(number) for number in _NUMBER.findall(text))
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else ()
