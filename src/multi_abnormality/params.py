@@ -83,6 +83,7 @@ class Train(Section):
     schedule_epochs: Count  # the learning rate falls over these, and stays as it is after them
     batch_size: Count  # volumes
     slices: Count  # drawn from each volume at a training step; evaluation sees them all
+    reconstructions: Literal["random", "first", "all"]  # of each scan, that an epoch sees
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_epochs: Annotated[float, Field(ge=0)]

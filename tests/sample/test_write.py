@@ -9,7 +9,8 @@ import pytest
 
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.sample.cohort import plan_cohort
+from multi_abnormality.sample.cohort import DEFAULT_PATIENTS, plan_cohort
+from multi_abnormality.sample.delivery import archive, plan_delivery, volume_path
 from multi_abnormality.sample.draw import draw_scan
 from multi_abnormality.sample.tables import METADATA_COLUMNS
 from multi_abnormality.sample.write import Settings, make_sample
@@ -45,7 +46,11 @@ def test_the_same_seed_gives_the_same_bytes_however_many_draw(sample, tmp_path):
 
 def test_another_seed_gives_other_scans(sample, tmp_path):
     make_sample(tmp_path / "other", Settings(patients=2, seed=8, size=64, slices=24), workers=1)
-    assert not set(digests(tmp_path / "other").values()) & set(digests(sample).values())
+    scans = [
+        {digest for name, digest in digests(folder).items() if name.endswith(".nii.gz")}
+        for folder in (tmp_path / "other", sample)
+    ]
+    assert not scans[0] & scans[1]
 
 
 def test_an_interrupted_run_goes_on(sample, tmp_path):
@@ -81,7 +86,10 @@ def _stop(*_: object) -> None:
 def test_headers_lead_back_to_the_drawn_voxels(sample):
     codes = set()
     for scan in plan_cohort(SETTINGS.patients, SETTINGS.seed):
-        image = nib.load(sample / scan.volume_path(1))
+        delivery = plan_delivery(scan, 1)
+        if delivery.release == "v1":
+            continue
+        image = nib.load(sample / volume_path(scan, 1))
         codes.add("".join(nib.aff2axcodes(image.affine)))
         assert image.get_data_dtype() == np.int16
         assert (image.dataobj.slope, image.dataobj.inter) == (1, 0)
@@ -91,12 +99,47 @@ def test_headers_lead_back_to_the_drawn_voxels(sample):
             nib.io_orientation(image.affine), nib.orientations.axcodes2ornt("SPL")
         )
         turned = image.as_reoriented(turn)
-        assert np.array_equal(np.asarray(turned.dataobj), volume)
+        assert np.array_equal(np.asarray(turned.dataobj), archive(volume, delivery))
         assert np.allclose(turned.header.get_zooms(), protocol.spacing, atol=1e-4)
         middle = turned.affine @ [*((np.array(volume.shape) - 1) / 2), 1]
         z, y, x = protocol.centre
         assert np.allclose(middle[:3], [-x, -y, z], atol=1e-2)
     assert len(codes) > 2
+
+
+def test_volumes_of_the_first_release_are_raw_under_a_blank_header(sample):
+    scans = [
+        scan
+        for scan in plan_cohort(SETTINGS.patients, SETTINGS.seed)
+        if plan_delivery(scan, 1).release == "v1"
+    ]
+    rows = {row["VolumeName"]: row for row in table(sample / "dataset/metadata/train_metadata.csv")}
+    assert scans
+    for scan in scans:
+        image = nib.load(sample / volume_path(scan, 1))
+        assert (image.header["sform_code"], image.header["qform_code"]) == (0, 0)
+        assert image.header.get_zooms() == (1, 1, 1)
+        raw = np.asarray(image.dataobj).astype(int)
+        hu = raw + int(rows[scan.volume_name(1)]["RescaleIntercept"])
+        drawn, _ = draw_scan(scan, 1, SETTINGS.size, SETTINGS.slices)
+        inside = hu > -8192
+        assert np.array_equal(hu[inside], drawn.transpose(2, 1, 0)[inside])
+
+
+def test_the_default_sample_has_every_trap_of_the_real_set():
+    volumes = [
+        (scan.split, plan_delivery(scan, number))
+        for scan in plan_cohort(DEFAULT_PATIENTS, 0)
+        for number in range(1, scan.reconstructions + 1)
+    ]
+    for split in ("train", "valid"):
+        deliveries = [delivery for where, delivery in volumes if where == split]
+        assert {delivery.release for delivery in deliveries} == {"v1", "v2"}
+        assert len({delivery.scanner.manufacturer for delivery in deliveries}) == 3
+        assert any(delivery.feet_first for delivery in deliveries)
+        assert any(delivery.spacing_lost for delivery in deliveries)
+        assert any(not delivery.chest for delivery in deliveries)
+        assert any(delivery.scanner.pads and delivery.release == "v2" for delivery in deliveries)
 
 
 def test_files_carry_no_clock_and_no_name(sample):
@@ -109,7 +152,7 @@ def test_files_carry_no_clock_and_no_name(sample):
 
 def test_the_tables_match_the_files(sample):
     for split, metadata_name in (("train", "train"), ("valid", "validation")):
-        files = {path.name for path in (sample / f"dataset/{split}_fixed").rglob("*.nii.gz")}
+        files = {path.name for path in sample.glob(f"dataset/{split}*/*/*/*.nii.gz")}
         folder = sample / "dataset"
         labels = table(folder / f"multi_abnormality_labels/{split}_predicted_labels.csv")
         assert tuple(labels[0]) == ("VolumeName", *FINDINGS)
@@ -123,10 +166,12 @@ def test_the_tables_match_the_files(sample):
         assert {row["VolumeName"] for row in metadata} == files
         for row in metadata:
             path = next(sample.rglob(row["VolumeName"]))
+            assert row["PatientPosition"] == ("FFS" if "_7_" in row["VolumeName"] else "HFS")
+            if "_fixed" not in str(path):
+                continue
             zooms = sorted(nib.load(path).header.get_zooms())
             pixel = float(row["XYSpacing"].strip("[]").split(",")[0])
             assert np.allclose(zooms, [pixel, pixel, float(row["ZSpacing"])], atol=1e-4)
-            assert row["PatientPosition"] == "HFS"
 
 
 def test_the_metadata_header_is_the_official_one():

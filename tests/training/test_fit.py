@@ -50,5 +50,5 @@ def test_a_finished_training_is_not_repeated(trainings, tmp_path: Path, caplog):
 
 
 def test_too_few_volumes_for_a_batch(trainings, tmp_path: Path):
-    with pytest.raises(InputError, match=r"train\.batch_size: 100 is more than the \d+ volumes"):
+    with pytest.raises(InputError, match=r"train\.batch_size: 100 is more than the \d+ scans"):
         trainings.run(tmp_path, batch_size=100)

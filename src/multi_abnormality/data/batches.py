@@ -1,6 +1,7 @@
 """The processed set as batches for training."""
 
 import signal
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
@@ -13,12 +14,14 @@ from multi_abnormality.data.augment import draw
 from multi_abnormality.data.randomness import generator
 from multi_abnormality.data.sampler import EpochSampler
 from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.params import Train
 
 
 class Batch(TypedDict, total=False):
     volume: Tensor  # (N, S, Y, X) uint8 codes
     labels: Tensor  # (N, F) float32
     height: Tensor  # (N, S) of each slice, 0 the volume's lowest to 1 its highest
+    scan: Tensor  # (N,) int64: equal for the reconstructions of a scan, validation only
     affine: Tensor  # (N, 2, 3), training only
     intensity: Tensor  # (N, 2), training only
 
@@ -35,43 +38,68 @@ class WholeVolumes(Dataset):
         self.processed = processed
         self.names = list(names)
         self.labels = processed.labels_of(names).astype(np.float32)
+        self.scans = np.unique(processed.scans_of(names), return_inverse=True)[1]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Batch:
         volume = self.processed.read(self.names[index])
-        height = np.linspace(0, 1, len(volume), dtype=np.float32)
-        return Batch(volume=volume, labels=self.labels[index], height=height)
+        return Batch(
+            volume=volume,
+            labels=self.labels[index],
+            height=heights(len(volume)),
+            scan=self.scans[index],
+        )
 
 
-class DrawnVolumes(WholeVolumes):
-    """Some slices of each volume, with its augmentation: a function of (seed, epoch, name).
+class DrawnVolumes(Dataset):
+    """Some slices of a volume of each scan, augmented: a function of (seed, epoch, scan).
 
     Args:
-        slices: how many of each volume.
+        processed: where the volumes are.
+        names: which.
+        settings: how many slices, and of which reconstructions.
         seed: of the run.
     """
 
     def __init__(
-        self, processed: ProcessedSet, names: Sequence[str], slices: int, seed: int
+        self, processed: ProcessedSet, names: Sequence[str], settings: Train, seed: int
     ) -> None:
-        super().__init__(processed, names)
-        self.slices = slices
+        self.processed = processed
+        self.slices = settings.slices
         self.seed = seed
+        scans: dict[str, list[str]] = defaultdict(list)
+        for name, scan in zip(names, processed.scans_of(names), strict=True):
+            scans[name if settings.reconstructions == "all" else scan].append(name)
+        last = 1 if settings.reconstructions == "first" else None
+        self.samples = [volumes[:last] for volumes in scans.values()]  # one volume of each a turn
+        firsts = [volumes[0] for volumes in self.samples]
+        self.labels = processed.labels_of(firsts).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.samples)
 
     def __getitem__(self, place: tuple[int, int]) -> Batch:
         epoch, index = place
-        whole = super().__getitem__(index)
-        rng = generator(self.seed, "augment", epoch, self.names[index])
-        drawn = draw(rng, len(whole["volume"]), self.slices)
+        volumes = self.samples[index]
+        turn = generator(self.seed, "reconstruction", epoch, volumes[0]).integers(len(volumes))
+        volume = self.processed.read(volumes[turn])
+        drawn = draw(
+            generator(self.seed, "augment", epoch, volumes[turn]), len(volume), self.slices
+        )
         return Batch(
-            volume=whole["volume"][drawn.slices],
-            labels=whole["labels"],
-            height=whole["height"][drawn.slices],
+            volume=volume[drawn.slices],
+            labels=self.labels[index],
+            height=heights(len(volume))[drawn.slices],
             affine=drawn.affine,
             intensity=drawn.intensity,
         )
+
+
+def heights(depth: int) -> np.ndarray:
+    """(Z,) float32: of each slice, 0 the lowest to 1 the highest."""
+    return np.linspace(0, 1, depth, dtype=np.float32)
 
 
 def whole_loader(

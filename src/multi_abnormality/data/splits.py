@@ -42,8 +42,19 @@ def split_validation(
 
     in_validation = labels["patient_id"].isin(validation)
     parts = labels[~in_validation], labels[in_validation]
-    assert not set(parts[0]["patient_id"]) & set(parts[1]["patient_id"])
+    check_apart(*parts)
     return tuple(sorted(part["name"], key=VolumeName.parse) for part in parts)
+
+
+def check_apart(train: pd.DataFrame, validation: pd.DataFrame) -> None:
+    """Make sure that no patient is in both, whatever chose them.
+
+    Raises:
+        RuntimeError: one is, which would make every score on the second a lie.
+    """
+    both = set(train["patient_id"]) & set(validation["patient_id"])
+    if both:
+        raise RuntimeError(f"patients in training and in validation: {sorted(both)}")
 
 
 def _deal(positive: np.ndarray, fraction: float) -> np.ndarray:

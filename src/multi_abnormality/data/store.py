@@ -89,6 +89,11 @@ class ProcessedSet:
         rows = [self._row[name] for name in names]
         return self.labels[list(FINDINGS)].to_numpy()[rows]
 
+    def scans_of(self, names: Sequence[str]) -> list[str]:
+        """The scan that each volume is a reconstruction of."""
+        scans = self.manifest["scan_id"].tolist()
+        return [scans[self._row[name]] for name in names]
+
     def read(self, name: str) -> np.ndarray:
         """One volume: (Z, Y, X) uint8 codes, an array of its own.
 

@@ -34,12 +34,6 @@ class Scan:
     def volume_name(self, reconstruction: int) -> str:
         return f"{self.split}_{self.patient}_{self.visit}_{reconstruction}.nii.gz"
 
-    def volume_path(self, reconstruction: int) -> str:
-        """Relative to the sample's folder, as in CT-RATE's fixed (v2) release."""
-        patient = f"{self.split}_{self.patient}"
-        folder = f"dataset/{self.split}_fixed/{patient}/{patient}_{self.visit}"
-        return f"{folder}/{self.volume_name(reconstruction)}"
-
 
 def plan_cohort(patients: int, seed: int) -> list[Scan]:
     """Every scan of the sample, train and valid patients numbered from 1 each."""

@@ -9,8 +9,13 @@ COMPRESSION = 2  # of 12: noise gains little from more
 MILLIMETRES = 2
 
 
-def encode_nifti(volume: np.ndarray, affine: np.ndarray) -> bytes:
-    """Bytes of a .nii.gz with `volume` (first axis first, int16) and its affine to RAS+ mm."""
+def encode_nifti(volume: np.ndarray, affine: np.ndarray | None) -> bytes:
+    """Bytes of a .nii.gz with `volume` (first axis first, int16) and its affine to RAS+ mm.
+
+    Without an affine its header is blank: it knows of no spacing and no direction.
+    """
+    known = affine is not None
+    affine = affine if known else np.eye(4)
     steps = [max(abs(float(value)) for value in affine[:3, column]) for column in range(3)]
     header = struct.pack(
         "<i10s18sihcb8h3f4h8f3fhcb4f2i80s24s2h6f12f16s4s4s",
@@ -22,7 +27,7 @@ def encode_nifti(volume: np.ndarray, affine: np.ndarray) -> bytes:
         *(352, 1, 0),  # offset of the voxels, slope, intercept
         *(0, b"\0", MILLIMETRES, 0, 0, 0, 0, 0, 0),
         *(b"chest CT phantom", b""),
-        *(0, 1, 0, 0, 0, 0, 0, 0),  # no quaternion; the affine leads to scanner coordinates
+        *(0, int(known), 0, 0, 0, 0, 0, 0),  # no quaternion; an affine to scanner coordinates
         *(float(value) for value in affine[:3].ravel()),
         *(b"", b"n+1\0", b"\0\0\0\0"),
     )

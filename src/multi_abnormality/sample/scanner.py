@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.delivery import BELLY, plan_delivery
 from multi_abnormality.sample.streams import Stream
 from multi_abnormality.sample.thorax import MUSCLE
 
@@ -56,15 +57,17 @@ def draw_protocol(subject: Subject, reconstruction: int, size: int, slices: int)
         kernel = {"smooth": "sharp", "medium": "smooth", "sharp": "smooth"}[kernel]
         noise = again.integer(8, 22)
         count = max(24, round(count * again.pick((0.75, 0.8, 1.25, 1.3))))
+    delivery = plan_delivery(subject.scan, reconstruction)
+    middle = (top + bottom) / 2 + (0 if delivery.chest else BELLY)
     return Protocol(
         size=size,
         slices=count,
         pixel=pixel,
         thickness=round((top - bottom) / count, 4),
-        centre=(round((top + bottom) / 2, 3), round(shift[1] + 6, 3), round(shift[0], 3)),
+        centre=(round(middle, 3), round(shift[1] + 6, 3), round(shift[0], 3)),
         kernel=kernel,
         noise=noise if kernel != "sharp" else noise * 2,
-        orientation=orientation,
+        orientation="LPS" if delivery.release == "v1" else orientation,  # as DICOM has it
     )
 
 

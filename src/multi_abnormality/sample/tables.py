@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.sample.anatomy import Subject
 from multi_abnormality.sample.cohort import Scan
+from multi_abnormality.sample.delivery import Delivery
 from multi_abnormality.sample.scanner import Protocol
 
 METADATA_COLUMNS: tuple[str, ...] = (
@@ -33,7 +34,9 @@ def label_rows(scans: Iterable[Scan]) -> list[list[object]]:
     ]
 
 
-def metadata_row(name: str, subject: Subject, protocol: Protocol) -> list[object]:
+def metadata_row(
+    name: str, subject: Subject, protocol: Protocol, delivery: Delivery
+) -> list[object]:
     """What is known of a phantom; the columns of which a phantom has nothing stay empty.
 
     RescaleIntercept is that of the DICOM series behind a volume, as in CT-RATE: the voxels of a
@@ -42,13 +45,13 @@ def metadata_row(name: str, subject: Subject, protocol: Protocol) -> list[object
     depth, height, width = protocol.corner
     known = {
         "VolumeName": name,
-        "Manufacturer": "phantom",
-        "ManufacturerModelName": "multi_abnormality.sample",
+        "Manufacturer": delivery.scanner.manufacturer,
+        "ManufacturerModelName": delivery.scanner.model,
         "PatientSex": subject.patient.sex,
         "PatientAge": f"{subject.patient.age:03d}Y",
         "ReconstructionDiameter": round(protocol.pixel * protocol.size, 1),
-        "ConvolutionKernel": protocol.kernel,
-        "PatientPosition": "HFS",
+        "ConvolutionKernel": delivery.scanner.kernels[protocol.kernel],
+        "PatientPosition": "FFS" if delivery.feet_first else "HFS",
         "ImagePositionPatient": f"[{width:.3f}, {height:.3f}, {depth:.3f}]",
         "ImageOrientationPatient": "[1, 0, 0, 0, 1, 0]",
         "SliceLocation": f"{depth:.3f}",
@@ -57,10 +60,10 @@ def metadata_row(name: str, subject: Subject, protocol: Protocol) -> list[object
         "Rows": protocol.size,
         "Columns": protocol.size,
         "XYSpacing": f"[{protocol.pixel}, {protocol.pixel}]",
-        "RescaleIntercept": -1024,
+        "RescaleIntercept": delivery.scanner.intercept,
         "RescaleSlope": 1,
         "NumberofSlices": protocol.slices,
-        "ZSpacing": protocol.thickness,
+        "ZSpacing": "nan" if delivery.spacing_lost else protocol.thickness,
     }
     return [known.get(column, "") for column in METADATA_COLUMNS]
 

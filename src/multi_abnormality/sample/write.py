@@ -15,6 +15,7 @@ from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.files import write_durably
 from multi_abnormality.sample.anatomy import draw_subject
 from multi_abnormality.sample.cohort import DEFAULT_PATIENTS, Scan, plan_cohort
+from multi_abnormality.sample.delivery import archive, plan_delivery, volume_path
 from multi_abnormality.sample.draw import DEFAULT_SIZE, DEFAULT_SLICES, draw_scan
 from multi_abnormality.sample.nifti import encode_nifti
 from multi_abnormality.sample.scanner import draw_protocol, store
@@ -70,7 +71,7 @@ def _make(out: Path, settings: Settings, workers: int) -> None:
     part = _open_part(out, settings)
     scans = plan_cohort(settings.patients, settings.seed)
     jobs = [(scan, n) for scan in scans for n in range(1, scan.reconstructions + 1)]
-    left = [job for job in jobs if not (part / job[0].volume_path(job[1])).exists()]
+    left = [job for job in jobs if not (part / volume_path(*job)).exists()]
     if len(left) < len(jobs):
         log.info("%s: going on, %d volumes are there already", part, len(jobs) - len(left))
     for _ in track(_draw_all(left, part, settings, workers), f"drawing {out}", len(left)):
@@ -135,21 +136,28 @@ def _draw_all(jobs: list[Job], part: Path, settings: Settings, workers: int) -> 
 def _draw_volume(job: Job, part: Path, settings: Settings) -> None:
     scan, number = job
     volume, protocol = draw_scan(scan, number, settings.size, settings.slices)
-    stored, affine = store(volume, protocol)
-    write_durably(encode_nifti(stored, affine), part / scan.volume_path(number))
+    delivery = plan_delivery(scan, number)
+    stored, affine = store(archive(volume, delivery), protocol)
+    content = encode_nifti(stored, None if delivery.release == "v1" else affine)
+    write_durably(content, part / volume_path(scan, number))
 
 
 def _write_tables(scans: list[Scan], part: Path, settings: Settings) -> None:
     for split, metadata_name in METADATA_NAMES.items():
         chosen = [scan for scan in scans if scan.split == split]
-        rows = []
+        rows, no_chest = [], []
         for scan in chosen:
             subject = draw_subject(scan)
             for number in range(1, scan.reconstructions + 1):
+                name, delivery = scan.volume_name(number), plan_delivery(scan, number)
                 protocol = draw_protocol(subject, number, settings.size, settings.slices)
-                rows.append(metadata_row(scan.volume_name(number), subject, protocol))
+                rows.append(metadata_row(name, subject, protocol, delivery))
+                if not delivery.chest:
+                    no_chest.append(name)
         folder = part / "dataset"
         labels = folder / "multi_abnormality_labels" / f"{split}_predicted_labels.csv"
         write_durably(label_table(chosen), labels)
         metadata = folder / "metadata" / f"{metadata_name}_metadata.csv"
         write_durably(csv_bytes(METADATA_COLUMNS, rows), metadata)
+        lines = "".join(f"{name}\n" for name in no_chest)
+        write_durably(lines.encode(), folder / f"no_chest_{split}.txt")

@@ -76,8 +76,15 @@ class Training:
     def __init__(self, params: Params, processed: ProcessedSet, places: Places) -> None:
         self.params = params
         self.places = places
-        train, validation = _split(params, processed)
-        self.drawn = DrawnVolumes(processed, train, params.train.slices, params.seed)
+        train, validation = split_validation(
+            processed.volumes("train"), params.train.validation_fraction, params.seed
+        )
+        self.drawn = DrawnVolumes(processed, train, params.train, params.seed)
+        if len(self.drawn) < params.train.batch_size:
+            raise InputError(
+                f"train.batch_size: {params.train.batch_size} is more than the {len(self.drawn)} "
+                "scans there are to train on"
+            )
         self.whole = WholeVolumes(processed, validation)
         package = Path(multi_abnormality.__file__).parent
         self.about = {
@@ -197,17 +204,6 @@ def loading_workers(params: Params) -> int:
     if choose_device(params.machine.accelerator).type == "cpu":
         return 0
     return min(os.cpu_count() or 1, 4)
-
-
-def _split(params: Params, processed: ProcessedSet) -> tuple[list[str], list[str]]:
-    volumes = processed.volumes("train")
-    train, validation = split_validation(volumes, params.train.validation_fraction, params.seed)
-    if len(train) < params.train.batch_size:
-        raise InputError(
-            f"train.batch_size: {params.train.batch_size} is more than the {len(train)} volumes "
-            "there are to train on"
-        )
-    return train, validation
 
 
 def _trainer(params: Params, callbacks: list[Callback]) -> lightning.Trainer:

@@ -60,7 +60,7 @@ class TrainingModule(lightning.LightningModule):
         self.history = History()
         self.complete = False
         self._loss = RunningMean()
-        self._validation: list[tuple[Tensor, Tensor]] = []
+        self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; biases, norms and the attention's queries do not decay."""
@@ -99,10 +99,10 @@ class TrainingModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         hu = self.model.windows.decode(batch["volume"])
         logits = self.model.classify(hu, batch["height"]).logits
-        self._validation.append((logits.float().cpu(), batch["labels"].cpu()))
+        self._validation.append((logits.float().cpu(), batch["labels"].cpu(), batch["scan"].cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        logits, labels = (torch.cat(part) for part in zip(*self._validation, strict=True))
+        logits, labels = mean_by_scan(*map(torch.cat, zip(*self._validation, strict=True)))
         row = Epoch(
             epoch=self.current_epoch,
             step=self.global_step,
@@ -132,6 +132,23 @@ class TrainingModule(lightning.LightningModule):
         return asymmetric_loss(
             logits, labels, settings.gamma_negative, settings.gamma_positive, settings.clip
         )
+
+
+def mean_by_scan(logits: Tensor, labels: Tensor, scan: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean logits over the reconstructions of each scan, and the labels that they share.
+
+    Args:
+        logits: (V, F).
+        labels: (V, F).
+        scan: (V,) int64, from 0 to S - 1.
+
+    Returns:
+        (S, F) and (S, F).
+    """
+    count = torch.bincount(scan)[:, None]
+    empty = logits.new_zeros(len(count), logits.shape[1])
+    mean_logits, mean_labels = (empty.index_add(0, scan, part) / count for part in (logits, labels))
+    return mean_logits, mean_labels
 
 
 def macro_auroc(logits: Tensor, labels: Tensor) -> float:
