@@ -101,14 +101,17 @@ def small_params() -> Params:
 
 @pytest.fixture(scope="session")
 def small_set(tmp_path_factory: pytest.TempPathFactory, small_params: Params) -> ProcessedSet:
-    """A processed set of noise: 20 train and 8 valid patients, each with half of the findings."""
+    """A processed set of noise: 20 train and 8 valid patients, each with half of the findings, and
+    every fourth of them with two reconstructions.
+    """
     folder = tmp_path_factory.mktemp("small")
     scans = CtRateFolder(folder / "data")
     rng = np.random.default_rng(0)
     for split, patients in (("train", 20), ("valid", 8)):
         for patient in range(1, patients + 1):
             positive = tuple(np.array(FINDINGS)[rng.random(len(FINDINGS)) < 0.5])
-            scans.add(f"{split}_{patient}_a_1", positive, seed=patient)
+            for number in range(1, 3 if patient % 4 == 0 else 2):
+                scans.add(f"{split}_{patient}_a_{number}", positive, seed=patient + 100 * number)
     scans.write_tables()
     preprocess.run(small_params, scans.root, folder / "processed", folder / "preprocess.json")
     return ProcessedSet(folder / "processed")

@@ -6,7 +6,7 @@ import pytest
 
 from multi_abnormality.data.label_table import read_label_table
 from multi_abnormality.data.names import VolumeName
-from multi_abnormality.data.splits import split_validation
+from multi_abnormality.data.splits import check_apart, split_validation
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 
@@ -50,6 +50,13 @@ def test_the_smallest_splits_keep_a_patient_on_each_side():
     assert all(split_validation(labels, 0.01, seed=0))
     with pytest.raises(InputError, match="at least 2"):
         split_validation(labels[labels["patient_id"] == "train_1"], 0.5, seed=0)
+
+
+def test_a_patient_in_both_parts_is_noticed():
+    labels = made_up_labels(4)
+    check_apart(labels[:2], labels[-2:])
+    with pytest.raises(RuntimeError, match="train_1"):
+        check_apart(labels, labels[:1])
 
 
 @needs_real_tables

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from multi_abnormality.data.batches import DrawnVolumes, WholeVolumes
+from multi_abnormality.training.lightning_module import mean_by_scan
+
+EPOCHS = range(30)
+
+
+@pytest.fixture
+def drawn(small_set, small_params):
+    names = small_set.volumes("train")["name"].tolist()
+
+    def make(reconstructions: str, seed: int = 0) -> DrawnVolumes:
+        update = {"reconstructions": reconstructions, "slices": 8}
+        settings = small_params.train.model_copy(update=update)
+        return DrawnVolumes(small_set, names, settings, seed)
+
+    return make
+
+
+def seen(volumes: DrawnVolumes, epoch: int) -> list[str]:
+    """Which volume each sample is in an epoch, told by its voxels (all slices are drawn)."""
+    names = volumes.processed.volumes("train")["name"]
+    stored = {volumes.processed.read(name).tobytes(): name for name in names}
+    return [stored[volumes[epoch, i]["volume"].tobytes()] for i in range(len(volumes))]
+
+
+def test_one_reconstruction_of_each_scan_at_random_an_epoch(drawn, small_set):
+    volumes = drawn("random")
+    epochs = [seen(volumes, epoch) for epoch in EPOCHS]
+    scans = small_set.volumes("train")["scan_id"].unique().tolist()
+    assert all(small_set.scans_of(names) == scans for names in epochs)
+    assert set().union(*epochs) == set(small_set.volumes("train")["name"])
+    assert [seen(drawn("random"), epoch) for epoch in EPOCHS] == epochs
+    assert [seen(drawn("random", seed=1), epoch) for epoch in EPOCHS] != epochs
+
+
+def test_the_first_reconstruction_or_all(drawn, small_set):
+    names = small_set.volumes("train")["name"].tolist()
+    assert seen(drawn("first"), 0) == [name for name in names if name.endswith("_1")]
+    assert seen(drawn("first"), 1) == seen(drawn("first"), 0)
+    assert seen(drawn("all"), 0) == names
+    labels = np.stack([drawn("all")[0, i]["labels"] for i in range(len(names))])
+    np.testing.assert_array_equal(labels, small_set.labels_of(names))
+
+
+def test_scores_are_by_scan(small_set):
+    names = small_set.volumes("valid")["name"].tolist()
+    whole = WholeVolumes(small_set, names)
+    assert len(whole) == 10
+    assert max(item["scan"] for item in whole) == 7
+    logits = torch.arange(20.0).reshape(10, 2)
+    scan = torch.tensor([item["scan"] for item in whole])
+    labels = torch.tensor(np.stack([item["labels"] for item in whole]))
+    mean_logits, mean_labels = mean_by_scan(logits, labels[:, :2], scan)
+    assert mean_logits[scan[names.index("valid_8_a_1")]].tolist() == [17.0, 18.0]
+    torch.testing.assert_close(mean_labels[scan], labels[:, :2], rtol=0, atol=0)
