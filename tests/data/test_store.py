@@ -154,15 +154,15 @@ def test_other_preprocessing_code_starts_anew(processed, recipe):
 
 
 def test_content_hash_follows_voxels_and_labels_but_not_the_source(tmp_path, processed, recipe):
-    before = ProcessedSet(processed).content_hash
+    before = ProcessedSet(processed).content_hash("train")
     manifest, labels = processed / "manifest.csv", processed / "labels.csv"
     manifest.write_text(manifest.read_text().replace("hash of train_2_a_1", "another"))
-    assert ProcessedSet(processed).content_hash == before
+    assert ProcessedSet(processed).content_hash("train") == before
     labels.write_text(labels.read_text().replace("train_2_a_1,0", "train_2_a_1,1"))
-    changed = ProcessedSet(processed).content_hash
+    changed = ProcessedSet(processed).content_hash("train")
     assert changed != before
     store(tmp_path / "fewer", recipe, NAMES[1:])
-    assert ProcessedSet(tmp_path / "fewer").content_hash not in (before, changed)
+    assert ProcessedSet(tmp_path / "fewer").content_hash("train") not in (before, changed)
 
 
 def test_it_travels_to_worker_processes(processed):

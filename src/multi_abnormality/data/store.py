@@ -9,7 +9,6 @@ processed/recipe.json                   the preprocess parameters, and the code'
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +108,11 @@ class ProcessedSet:
                 f"{_RESTORE}"
             ) from None
 
-    @cached_property
-    def content_hash(self) -> str:
-        """Of all voxels, names and labels: what a training on this set depends on."""
+    def content_hash(self, split: str) -> str:
+        """Of a split's voxels, names and labels: what a training on it depends on."""
         content = hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode())
-        labels = self.labels[list(FINDINGS)].astype(str).agg("".join, axis=1)
-        rows = zip(self.names, self.manifest["voxels_sha256"], labels, strict=True)
-        for row in sorted(rows):
+        volumes = self.volumes(split)
+        labels = volumes[list(FINDINGS)].astype(str).agg("".join, axis=1)
+        for row in sorted(zip(volumes["name"], volumes["voxels_sha256"], labels, strict=True)):
             content.update(" ".join(row).encode() + b"\n")
         return content.hexdigest()

@@ -93,7 +93,7 @@ class Training:
             "model": params.model.model_dump(mode="json"),
             "train": params.train.model_dump(mode="json", exclude=RAISABLE),
             "volumes": {"train": train, "validation": validation},
-            "identity": identify(params, processed.content_hash, package),
+            "identity": identify(params, processed.content_hash("train"), package),
             "environment": environment(choose_device(params.machine.accelerator)),
         }
         self.fingerprint = fingerprint(self.about["identity"])

@@ -43,7 +43,7 @@ def identify(params: Params, content_hash: str, package: Path) -> dict[str, Any]
 
     Args:
         params: of the run.
-        content_hash: of the processed volumes and their labels.
+        content_hash: of the train split's processed volumes and their labels.
         package: folder of this package's source.
     """
     return {
@@ -99,5 +99,5 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
     if key.startswith("code."):
         return [f"{key.removeprefix('code.')}: changed"]
     if key == "processed":
-        return ["the processed volumes or their labels"]
+        return ["the train split's processed volumes or their labels"]
     return [f"{key}: {old}, now {new}"]
