@@ -73,8 +73,11 @@ class Model(Section):
     backbone: str
     pretrained: bool | str  # false: random, true: timm's hub, or the path of a weights file
     global_pool: str | None  # of a slice's feature map, by timm's names; null: the backbone's own
-    multiscale: bool  # use the maps of the two stages before the last as well
+    multiscale: bool  # use the maps of two stages before the last as well
+    attention: Literal["none", "se", "cbam"]  # on a slice's feature maps
+    slice_chunk: Count | None  # slices encoded at a time in training, to save memory; null: all
     windows: tuple[tuple[float, Positive], ...] = Field(min_length=1)  # (centre, width) in HU
+    pooling: Literal["query", "mean", "max", "transformer"]  # from slices to the scan
     dropout: Share
 
 
@@ -89,9 +92,13 @@ class Train(Section):
     warmup_epochs: Annotated[float, Field(ge=0)]
     clip_norm: Positive
     average_decay: Share  # of the exponential average of weights, per step; 0 is none
-    gamma_negative: Annotated[float, Field(ge=0)]  # asymmetric loss: focus on hard negatives
-    gamma_positive: Annotated[float, Field(ge=0)]
-    clip: Share  # asymmetric loss: negatives below this probability count nothing
+    loss: Literal["asl", "bce", "focal"]
+    gamma_negative: Annotated[float, Field(ge=0)]  # asl: focus on hard negatives
+    gamma_positive: Annotated[float, Field(ge=0)]  # asl
+    clip: Share  # asl: negatives below this probability count nothing
+    focal_gamma: Annotated[float, Field(ge=0)]  # focal: focus on hard cells
+    label_smoothing: Share  # labels of s / 2 and 1 - s / 2
+    positive_weight_limit: Annotated[float, Field(ge=1)]  # of a finding's positives; 1: no weights
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]  # of the train split's patients
     early_stopping_patience: Count  # epochs
     save_every_n_epochs: Count

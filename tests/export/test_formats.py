@@ -29,7 +29,10 @@ ABOUT = {
         "pretrained": False,
         "global_pool": "catavgmax",
         "multiscale": True,
+        "attention": "cbam",
+        "slice_chunk": None,
         "windows": ((-600.0, 1500.0), (40.0, 400.0)),
+        "pooling": "transformer",
         "dropout": 0.2,
     },
 }

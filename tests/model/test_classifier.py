@@ -2,15 +2,19 @@ import pytest
 import torch
 
 from multi_abnormality.model.classifier import VolumeClassifier
+from multi_abnormality.model.pooling import POOLINGS, MaxPooling
 
 WINDOWS = ((-600.0, 1500.0), (40.0, 400.0))
 CODES = torch.linspace(-1024, 1024, 256).tolist()
 
 
-@pytest.fixture(scope="module")
-def classifier() -> VolumeClassifier:
+@pytest.fixture(scope="module", params=POOLINGS)
+def classifier(request) -> VolumeClassifier:
     torch.manual_seed(0)
-    return VolumeClassifier("test_efficientnet", 5, WINDOWS, CODES, dropout=0.5).eval()
+    model = VolumeClassifier(
+        "test_efficientnet", 5, WINDOWS, CODES, pooling=request.param, dropout=0.5
+    )
+    return model.eval()
 
 
 @pytest.fixture
@@ -39,6 +43,8 @@ def test_volumes_do_not_see_each_other(classifier, volume):
 
 
 def test_every_slice_can_reach_every_finding(classifier, volume):
+    if isinstance(classifier.pooling, MaxPooling):
+        pytest.skip("one slice alone counts")
     hu = classifier.windows.decode(volume).requires_grad_()
     logits = classifier.classify(hu, classifier.heights(volume)).logits
     for finding in range(5):

@@ -54,7 +54,7 @@ def test_pooling_is_timms_without_the_operation_that_no_gpu_does_deterministical
     assert not [name for name in operations if "adaptive_max_pool2d" in name]
 
 
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "halonet26t", "coatnet_nano_cc_224"])
+@pytest.mark.parametrize("backbone", ["halonet26t", "coatnet_nano_cc_224"])
 def test_a_size_that_the_backbone_does_not_take_is_told_with_the_one_that_it_does(backbone: str):
     own = timm.get_pretrained_cfg(backbone).input_size[1]
     with pytest.raises(InputError, match=rf"{backbone} takes no slices of 56 x 72 .*{own}, {own},"):
@@ -62,9 +62,62 @@ def test_a_size_that_the_backbone_does_not_take_is_told_with_the_one_that_it_doe
     assert SliceEncoder(backbone, 3, (own, own)).width
 
 
-def test_multiscale_serves_transformers_too():
-    encoder = SliceEncoder("test_vit", 3, multiscale=True)
-    assert encoder(torch.zeros(2, 3, 160, 160)).shape == (2, encoder.width)
+@pytest.mark.parametrize("backbone", ["test_vit", "vit_tiny_patch16_224", "convnext_atto"])
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_transformers_take_slices_of_any_size(backbone: str, multiscale: bool):
+    encoder = SliceEncoder(backbone, 3, (56, 73), multiscale=multiscale)
+    assert encoder(torch.zeros(2, 3, 56, 73)).shape == (2, encoder.width)
+
+
+@pytest.mark.parametrize("kind", ["se", "cbam"])
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_attention_on_maps_weighs_them(kind: str, multiscale: bool):
+    torch.manual_seed(0)
+    encoder = SliceEncoder(BACKBONE, 3, (64, 64), multiscale=multiscale, attention=kind)
+    slices = torch.randn(2, 3, 64, 64)
+    encoder(slices).sum().backward()
+    assert len(encoder.attentions) == (3 if multiscale else 1)
+    assert all(p.grad is not None for p in encoder.attentions.parameters())
+    with pytest.raises(InputError, match=r"model\.attention: se works on feature maps"):
+        SliceEncoder("test_vit", 3, attention="se")
+
+
+def gradients(encoder: SliceEncoder, slices: torch.Tensor, chunk: int | None):
+    encoder.chunk = chunk
+    encoder.zero_grad()
+    encoder(slices).square().sum().backward()
+    return [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "convnext_atto"])
+def test_gradients_are_the_same_whatever_the_chunk(backbone: str):
+    torch.manual_seed(0)
+    encoder = SliceEncoder(backbone, 3, (64, 64), multiscale=True, slice_chunk=2)
+    slices = torch.randn(7, 3, 64, 64)
+    whole = gradients(encoder, slices, None)
+    for chunk in (1, 2, 3, 7, 50):
+        torch.testing.assert_close(gradients(encoder, slices, chunk), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_chunks_keep_the_activations_of_one():
+    encoder = SliceEncoder("test_vit", 3, (160, 160), slice_chunk=1)
+
+    def kept(slices: int) -> int:
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor
+        ):
+            encoder(torch.zeros(slices, 3, 160, 160))
+        return sum(sizes)
+
+    chunked = kept(16)
+    encoder.chunk = None
+    assert chunked < kept(16) / 8
+
+
+def test_batch_statistics_exclude_chunks():
+    with pytest.raises(InputError, match=r"model\.slice_chunk: test_efficientnet normalizes"):
+        SliceEncoder(BACKBONE, 3, slice_chunk=4)
 
 
 def test_a_weights_file_is_loaded(weights: Path):

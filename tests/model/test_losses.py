@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from multi_abnormality.model.losses import asymmetric_loss
+from multi_abnormality.model.losses import asymmetric_loss, multilabel_loss, positive_weights
 
 
 @pytest.fixture
@@ -38,3 +38,47 @@ def test_gradients_stay_finite_where_probabilities_round(clip: float, dtype: tor
         (gradient,) = torch.autograd.grad(loss, logits)
         assert loss.isfinite()
         assert gradient.isfinite().all()
+
+
+def settings(small_params, **changes):
+    defaults = {"label_smoothing": 0.0, "gamma_negative": 4.0, "gamma_positive": 1.0, "clip": 0.05}
+    return small_params.train.model_copy(update=defaults | changes)
+
+
+def test_focal_follows_its_paper(cells, small_params):
+    """FL = -(1 - pt)^g log pt, pt the probability of what is true; here in float64."""
+    logits, labels = (part.double() for part in cells)
+    p = logits.sigmoid()
+    pt = torch.where(labels > 0, p, 1 - p)
+    expected = (-((1 - pt) ** 2.5) * pt.log()).mean()
+    loss = multilabel_loss(*cells, settings(small_params, loss="focal", focal_gamma=2.5))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_losses_agree_where_they_must(cells, small_params):
+    bce = multilabel_loss(*cells, settings(small_params, loss="bce"))
+    plain = settings(small_params, loss="asl", gamma_negative=0, gamma_positive=0, clip=0)
+    assert multilabel_loss(*cells, plain) == bce
+    unfocused = settings(small_params, loss="focal", focal_gamma=0)
+    assert multilabel_loss(*cells, unfocused) == bce
+    asl = settings(small_params, loss="asl")
+    assert multilabel_loss(*cells, asl) == asymmetric_loss(*cells, 4, 1, 0.05)
+
+
+def test_smoothing_and_weights_are_torchs(cells, small_params):
+    logits, labels = cells
+    weights = positive_weights(labels, limit=1.1)
+    expected = functional.binary_cross_entropy_with_logits(
+        logits, labels * 0.8 + 0.1, pos_weight=weights
+    )
+    smooth = settings(small_params, loss="bce", label_smoothing=0.2)
+    loss = multilabel_loss(logits, labels, smooth, weights)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_weights_are_the_ratio_within_the_limit():
+    labels = torch.zeros(100, 4)
+    for finding, positives in enumerate((0, 10, 50, 99)):
+        labels[:positives, finding] = 1
+    assert positive_weights(labels, 20).tolist() == pytest.approx([20, 9, 1, 0.05])
+    assert positive_weights(labels, 1).tolist() == [1, 1, 1, 1]

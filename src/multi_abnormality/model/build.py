@@ -27,9 +27,12 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
         windows=model.windows,
         code_table=code_table(recipe).tolist(),
         size=recipe.shape[1:],
+        pooling=model.pooling,
         dropout=model.dropout,
         global_pool=model.global_pool,
         multiscale=model.multiscale,
+        attention=model.attention,
+        slice_chunk=model.slice_chunk,
         pretrained=pretrained,
     )
     return classifier.to(memory_format=torch.channels_last)

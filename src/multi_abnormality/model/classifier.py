@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from multi_abnormality.model.encoder import SliceEncoder
-from multi_abnormality.model.pooling import QueryPooling
+from multi_abnormality.model.pooling import POOLINGS
 from multi_abnormality.model.windows import Windows
 
 
@@ -25,7 +25,9 @@ class VolumeClassifier(nn.Module):
         findings: how many.
         windows: (centre, width) in HU.
         code_table: (256,) HU of each 8-bit code.
-        size: see SliceEncoder, as are global_pool, multiscale and pretrained.
+        size: see SliceEncoder, as are global_pool, multiscale, attention, slice_chunk and
+            pretrained.
+        pooling: one of POOLINGS.
         dropout: share of the slice features dropped in training.
     """
 
@@ -36,17 +38,27 @@ class VolumeClassifier(nn.Module):
         windows: Sequence[tuple[float, float]],
         code_table: Sequence[float],
         size: tuple[int, int] | None = None,
+        pooling: str = "query",
         dropout: float = 0.0,
         global_pool: str | None = None,
         multiscale: bool = False,
+        attention: str = "none",
+        slice_chunk: int | None = None,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
         self.windows = Windows(code_table, windows)
         self.encoder = SliceEncoder(
-            backbone, len(windows), size, global_pool, multiscale, pretrained
+            backbone,
+            len(windows),
+            size,
+            global_pool,
+            multiscale,
+            attention,
+            slice_chunk,
+            pretrained,
         )
-        self.pooling = QueryPooling(self.encoder.width, findings, dropout)
+        self.pooling = POOLINGS[pooling](self.encoder.width, findings, dropout)
 
     def forward(self, volume: Tensor) -> Tensor:
         """(N, Z, Y, X) uint8 codes, every slice of the volumes -> (N, F) logits"""

@@ -1,11 +1,10 @@
 """A timm backbone that turns slices into feature vectors."""
 
-import difflib
-from pathlib import Path
+from collections.abc import Callable
+from typing import TypeVar
 
-import timm
 import torch
-from timm.layers import SelectAdaptivePool2d
+from timm.layers import SelectAdaptivePool2d, create_attn
 from timm.layers.adaptive_avgmax_pool import (
     AdaptiveAvgMaxPool2d,
     AdaptiveCatAvgMaxPool2d,
@@ -13,11 +12,16 @@ from timm.layers.adaptive_avgmax_pool import (
     FastAdaptiveCatAvgMaxPool,
     FastAdaptiveMaxPool,
 )
-from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from multi_abnormality.errors import InputError
+from multi_abnormality.model.backbones import create_backbone, fit_size
+
+AIR = -1.0  # the lowest of every window
+
+T = TypeVar("T")
 
 # A GPU's AdaptiveMaxPool2d has no deterministic way back; amax, in timm's fast twins, has.
 _DETERMINISTIC = {
@@ -35,15 +39,19 @@ class SliceEncoder(nn.Module):
         channels: of a slice.
         size: of a slice, (Y, X); None for the size that the backbone was made for.
         global_pool: how timm pools a slice's feature map; None for the backbone's own way.
-        multiscale: whether the maps of the two stages before the last are used as well, each by its
+        multiscale: whether the maps of two stages before the last are used as well, each by its
             mean and its maximum. They see small findings that are lost in the last, coarse one,
             and bring the loss to the early layers, so that random weights learn sooner.
+        attention: on each feature map, before it is pooled: none, se (Hu et al. 2018,
+            arXiv:1709.01507) or cbam (Woo et al. 2018, arXiv:1807.06521).
+        slice_chunk: how many slices are encoded at a time in training. Only one chunk's activations
+            are kept: the others are computed again for their gradients, which stay the same.
         pretrained: False for random weights, True for timm's hub, or the path of a weights file.
 
     Raises:
-        InputError: timm knows no such backbone, or it takes no slices of this size, or its weights
-            cannot be had, or do not fit. Random weights never stand in for weights that were asked
-            for.
+        InputError: timm knows no such backbone, or it takes no slices of this size, or not this
+            attention or chunks, or its weights cannot be had, or do not fit. Random weights never
+            stand in for weights that were asked for.
     """
 
     def __init__(
@@ -53,23 +61,33 @@ class SliceEncoder(nn.Module):
         size: tuple[int, int] | None = None,
         global_pool: str | None = None,
         multiscale: bool = False,
+        attention: str = "none",
+        slice_chunk: int | None = None,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
-        self.backbone = _create(backbone, channels, global_pool, pretrained)
+        self.margins, options = fit_size(backbone, size)
+        self.backbone = create_backbone(backbone, channels, global_pool, pretrained, options)
         _pool_deterministically(self.backbone)
-        info = self.backbone.feature_info if multiscale else []
-        self.stages = range(max(len(info) - 3, 0), max(len(info) - 1, 0))
-        self.width = self._measure(backbone, channels, size)
+        self.stages = _middle_stages(self.backbone.feature_info) if multiscale else []
+        self.chunk = slice_chunk
+        if slice_chunk:
+            _refuse_batch_statistics(self.backbone, backbone)
+        example = torch.zeros(1, channels, *(size or self.backbone.default_cfg["input_size"][1:]))
+        self.attentions = nn.ModuleList()
+        if attention != "none":
+            maps = self._try(lambda: self._maps(example), backbone, example)
+            self.attentions += _attentions(attention, maps, self.backbone.num_features, backbone)
+        self.width = self._try(lambda: self(example), backbone, example).shape[-1]
 
-    def _measure(self, backbone: str, channels: int, size: tuple[int, int] | None) -> int:
-        """Width of the features: timm says it in several ways, not all of them for each model."""
+    @torch.no_grad()
+    def _try(self, encode: Callable[[], T], backbone: str, example: Tensor) -> T:
+        """Run once: what size fits and how wide the features are, timm says in several ways."""
         own = self.backbone.default_cfg["input_size"][1:]
-        size = size or own
+        size = example.shape[2:]
         self.eval()
         try:
-            with torch.no_grad():
-                width = self(torch.zeros(1, channels, *size)).shape[-1]
+            return encode()
         except (AssertionError, RuntimeError) as error:  # timm's, for a size that does not fit
             raise InputError(
                 f"model.backbone: {backbone} takes no slices of {size[0]} x {size[1]} voxels "
@@ -77,76 +95,67 @@ class SliceEncoder(nn.Module):
                 f"preprocess.shape to {own[0]}, {own[1]}, which it was made for, or take a "
                 "convolutional backbone such as efficientnet_b0"
             ) from error
-        self.train()
-        return width
+        finally:
+            self.train()
 
     def forward(self, slices: Tensor) -> Tensor:
-        """(N, C, Y, X) -> (N, width)"""
-        if not self.stages:
-            return self.backbone(slices)
-        last, maps = self.backbone.forward_intermediates(slices, indices=list(self.stages))
+        """(N, C, Y, X) in [-1, 1] -> (N, width)"""
+        if not (self.chunk and self.training and torch.is_grad_enabled()):
+            return self._encode(slices)
+        chunks = slices.split(self.chunk)
+        return torch.cat([checkpoint(self._encode, part, use_reentrant=False) for part in chunks])
+
+    def _encode(self, slices: Tensor) -> Tensor:
+        if not self.stages and not self.attentions:
+            return self.backbone(functional.pad(slices, self.margins, value=AIR))
+        maps = self._maps(slices)
+        if self.attentions:
+            maps = [attend(one) for attend, one in zip(self.attentions, maps, strict=True)]
+        *middle, last = maps
         parts = [self.backbone.forward_head(last, pre_logits=True)]
-        for stage in maps:
+        for stage in middle:
             parts += [stage.mean(dim=(2, 3)), stage.amax(dim=(2, 3))]
+        if not middle:
+            return parts[0]
         return torch.cat([functional.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
 
+    def _maps(self, slices: Tensor) -> list[Tensor]:
+        """The chosen stages' maps (N, C, Y, X), and the last features, in the backbone's form."""
+        slices = functional.pad(slices, self.margins, value=AIR)
+        if not self.stages:
+            return [self.backbone.forward_features(slices)]
+        last, maps = self.backbone.forward_intermediates(slices, indices=self.stages)
+        return [*maps, last]
 
-def _create(
-    backbone: str, channels: int, global_pool: str | None, pretrained: bool | str
-) -> nn.Module:
-    if not timm.is_model(backbone):
-        near = difflib.get_close_matches(backbone, timm.list_models(), n=5)
-        hint = f"; near: {', '.join(near)}" if near else ""
-        raise InputError(f"model.backbone: timm has no {backbone!r}{hint}")
-    options = {"num_classes": 0, "in_chans": channels}
-    if global_pool:
-        options["global_pool"] = global_pool
-    if isinstance(pretrained, str):
-        return _from_file(backbone, Path(pretrained), options)
-    if not pretrained:
-        return _random(backbone, global_pool, options)
-    try:
-        return timm.create_model(backbone, pretrained=True, **options)
-    except (OSError, RuntimeError, ValueError) as error:
+
+def _middle_stages(stages: list[dict]) -> list[int]:
+    """Two before the last: of a pyramid the nearest, of a plain transformer a third apart."""
+    count = len(stages)
+    if count > 2 and len({stage["reduction"] for stage in stages}) == 1:
+        return [count // 3, 2 * count // 3]
+    return list(range(max(count - 3, 0), max(count - 1, 0)))
+
+
+def _refuse_batch_statistics(network: nn.Module, backbone: str) -> None:
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
         raise InputError(
-            f"model.pretrained: timm's weights of {backbone} cannot be had here ({error}); fetch "
-            "them on a machine with a network and give the file's path, or set it to false"
-        ) from error
+            f"model.slice_chunk: {backbone} normalizes over all slices of a step (batch "
+            "normalization), so chunks would change what it learns; set it to null, or take a "
+            "backbone with layer normalization, such as convnext_tiny or vit_small_patch16_224"
+        )
+
+
+def _attentions(kind: str, maps: list[Tensor], width: int, backbone: str) -> list[nn.Module]:
+    """One for each map."""
+    if maps[-1].ndim != 4 or maps[-1].shape[1] != width:
+        raise InputError(
+            f"model.attention: {kind} works on feature maps, and {backbone} is a transformer, "
+            "which has attention of its own; set it to none"
+        )
+    return [create_attn(kind, one.shape[1]) for one in maps]
 
 
 def _pool_deterministically(backbone: nn.Module) -> None:
     for module in backbone.modules():
         if isinstance(module, SelectAdaptivePool2d) and type(module.pool) in _DETERMINISTIC:
             module.pool = _DETERMINISTIC[type(module.pool)]()
-
-
-def _random(backbone: str, global_pool: str | None, options: dict) -> nn.Module:
-    try:
-        return timm.create_model(backbone, **options)
-    except (AssertionError, TypeError, ValueError) as error:
-        if global_pool is None:
-            raise
-        raise InputError(
-            f"model.global_pool: {backbone} does not take {global_pool!r}; null is its own way"
-        ) from error
-
-
-def _from_file(backbone: str, path: Path, options: dict) -> nn.Module:
-    if not path.is_file():
-        raise InputError(f"model.pretrained: there is no file {path}")
-    try:
-        offered = set(load_state_dict(str(path), weights_only=True))
-        model = timm.create_model(
-            backbone, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
-        )
-    except Exception as error:  # whatever a file that is no weights file makes its readers raise
-        raise InputError(
-            f"model.pretrained: {path} does not hold weights of {backbone}: {error}"
-        ) from error
-    wanted = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
-    if missing := sorted(wanted - offered):
-        raise InputError(
-            f"model.pretrained: {path} holds {len(wanted) - len(missing)} of the {len(wanted)} "
-            f"tensors of {backbone}; missing: {', '.join(missing[:5])}"
-        )
-    return model

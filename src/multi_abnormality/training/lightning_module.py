@@ -14,7 +14,7 @@ from multi_abnormality.data.batches import Batch
 from multi_abnormality.data.randomness import derived_seed
 from multi_abnormality.errors import InputError
 from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.model.losses import asymmetric_loss
+from multi_abnormality.model.losses import multilabel_loss, positive_weights
 from multi_abnormality.params import Train
 from multi_abnormality.training.history import Epoch, History
 from multi_abnormality.training.schedule import learning_rate_factor
@@ -45,16 +45,24 @@ class TrainingModule(lightning.LightningModule):
     Args:
         model: what is trained.
         settings: how.
+        labels: (N, F) of what is trained on, to weigh the findings by.
         seed: of the run.
         about: what a checkpoint must say besides, such as what the model is made of.
     """
 
     def __init__(
-        self, model: VolumeClassifier, settings: Train, seed: int, about: dict[str, Any]
+        self,
+        model: VolumeClassifier,
+        settings: Train,
+        labels: Tensor,
+        seed: int,
+        about: dict[str, Any],
     ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
+        weights = positive_weights(labels, settings.positive_weight_limit)
+        self.register_buffer("positive_weight", weights, persistent=False)
         self.seed = seed
         self.about = about
         self.history = History()
@@ -64,7 +72,8 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; biases, norms and the attention's queries do not decay."""
-        decayed = [p for p in self.parameters() if p.ndim > 1 and p is not self.model.pooling.query]
+        undecayed = {id(p) for p in self.model.pooling.undecayed}
+        decayed = [p for p in self.parameters() if p.ndim > 1 and id(p) not in undecayed]
         kept = {id(p) for p in decayed}
         others = [p for p in self.parameters() if id(p) not in kept]
         groups = [
@@ -128,9 +137,8 @@ class TrainingModule(lightning.LightningModule):
         self._loss = RunningMean(**checkpoint["train_loss"])
 
     def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        settings = self.settings
-        return asymmetric_loss(
-            logits, labels, settings.gamma_negative, settings.gamma_positive, settings.clip
+        return multilabel_loss(
+            logits, labels, self.settings, self.positive_weight.to(logits.device)
         )
 
 

@@ -1,0 +1,94 @@
+"""Backbones of timm, made for the slices at hand, with the weights that were asked for."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import to_2tuple
+from timm.models import load_state_dict
+from torch import nn
+
+from multi_abnormality.errors import InputError
+
+Margins = tuple[int, int, int, int]  # left, right, above, below
+
+
+def fit_size(backbone: str, size: tuple[int, int] | None) -> tuple[Margins, dict[str, Any]]:
+    """What slices of (Y, X) voxels need so that a backbone takes them.
+
+    A convolutional backbone takes any size. A transformer is made for one, which is a multiple of
+    its patch, so it is made for the slice's, with margins where they are needed.
+
+    Returns:
+        The margins, and options for timm.create_model.
+    """
+    if not timm.is_model(backbone):
+        near = difflib.get_close_matches(backbone, timm.list_models(), n=5)
+        hint = f"; near: {', '.join(near)}" if near else ""
+        raise InputError(f"model.backbone: timm has no {backbone!r}{hint}")
+    with torch.device("meta"):
+        embedding = getattr(timm.create_model(backbone), "patch_embed", None)
+    if size is None or not hasattr(embedding, "img_size"):
+        return (0, 0, 0, 0), {}
+    patch = to_2tuple(embedding.patch_size)
+    rows, columns = (-count % step for count, step in zip(size, patch, strict=True))
+    margins = columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
+    return margins, {"img_size": (size[0] + rows, size[1] + columns)}
+
+
+def create_backbone(
+    backbone: str,
+    channels: int,
+    global_pool: str | None,
+    pretrained: bool | str,
+    options: dict[str, Any],
+) -> nn.Module:
+    """Create one without its classifier; see SliceEncoder for the arguments and errors."""
+    options = {"num_classes": 0, "in_chans": channels, **options}
+    if global_pool:
+        options["global_pool"] = global_pool
+    if isinstance(pretrained, str):
+        return _from_file(backbone, Path(pretrained), options)
+    if not pretrained:
+        return _random(backbone, global_pool, options)
+    try:
+        return timm.create_model(backbone, pretrained=True, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"model.pretrained: timm's weights of {backbone} cannot be had here ({error}); fetch "
+            "them on a machine with a network and give the file's path, or set it to false"
+        ) from error
+
+
+def _random(backbone: str, global_pool: str | None, options: dict) -> nn.Module:
+    try:
+        return timm.create_model(backbone, **options)
+    except (AssertionError, TypeError, ValueError) as error:
+        if global_pool is None:
+            raise
+        raise InputError(
+            f"model.global_pool: {backbone} does not take {global_pool!r}; null is its own way"
+        ) from error
+
+
+def _from_file(backbone: str, path: Path, options: dict) -> nn.Module:
+    if not path.is_file():
+        raise InputError(f"model.pretrained: there is no file {path}")
+    try:
+        offered = set(load_state_dict(str(path), weights_only=True))
+        model = timm.create_model(
+            backbone, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
+        )
+    except Exception as error:  # whatever a file that is no weights file makes its readers raise
+        raise InputError(
+            f"model.pretrained: {path} does not hold weights of {backbone}: {error}"
+        ) from error
+    wanted = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
+    if missing := sorted(wanted - offered):
+        raise InputError(
+            f"model.pretrained: {path} holds {len(wanted) - len(missing)} of the {len(wanted)} "
+            f"tensors of {backbone}; missing: {', '.join(missing[:5])}"
+        )
+    return model
