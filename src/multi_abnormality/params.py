@@ -69,6 +69,14 @@ class Preprocess(Recipe):
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
 
+class Lora(Section):
+    """Low-rank adaptation, where model.finetune asks for it."""
+
+    rank: Count
+    alpha: Positive  # the adaptation's scale is alpha / rank
+    targets: tuple[str, ...] = Field(min_length=1)  # ends of the names of linear layers
+
+
 class Model(Section):
     backbone: str
     pretrained: bool | str  # false: random, true: timm's hub, or the path of a weights file
@@ -79,6 +87,9 @@ class Model(Section):
     windows: tuple[tuple[float, Positive], ...] = Field(min_length=1)  # (centre, width) in HU
     pooling: Literal["query", "mean", "max", "transformer"]  # from slices to the scan
     dropout: Share
+    finetune: Literal["full", "frozen", "progressive", "lora"]  # what of the backbone learns
+    unfreeze_epoch: Annotated[int, Field(ge=0)]  # progressive: the first with a part of it
+    lora: Lora
 
 
 class Train(Section):
@@ -89,6 +100,7 @@ class Train(Section):
     reconstructions: Literal["random", "first", "all"]  # of each scan, that an epoch sees
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
+    layer_decay: Annotated[float, Field(gt=0, le=1)]  # of the learning rate, a layer down
     warmup_epochs: Annotated[float, Field(ge=0)]
     clip_norm: Positive
     average_decay: Share  # of the exponential average of weights, per step; 0 is none

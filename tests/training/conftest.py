@@ -22,11 +22,16 @@ class Trainings:
         self.processed = processed
 
     def prepare(
-        self, folder: Path, machine: dict[str, object] | None = None, **train: object
+        self,
+        folder: Path,
+        machine: dict[str, object] | None = None,
+        model: dict[str, object] | None = None,
+        **train: object,
     ) -> Training:
-        """Set one up, with other parameters of `machine` and `train`."""
+        """Set one up, with other parameters of `machine`, `model` and `train`."""
         changes = {
             "machine": self.params.machine.model_copy(update=machine or {}),
+            "model": self.params.model.model_copy(update=model or {}),
             "train": self.params.train.model_copy(update=train),
         }
         places = Places(
@@ -43,9 +48,10 @@ class Trainings:
         stop: StopRequest | None = None,
         backup: Backup | None = None,
         machine: dict[str, object] | None = None,
+        model: dict[str, object] | None = None,
         **train: object,
     ) -> History:
-        training = self.prepare(folder, machine, **train)
+        training = self.prepare(folder, machine, model, **train)
         return training.run(stop, backup)
 
     @staticmethod

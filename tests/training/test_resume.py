@@ -14,22 +14,10 @@ from multi_abnormality.errors import InputError
 from multi_abnormality.training import files
 from multi_abnormality.training.checkpoints import NoBackup, load_complete
 from multi_abnormality.training.files import load_checkpoint, save_checkpoint
-from multi_abnormality.training.stopping import Stopped, StopRequest
+from multi_abnormality.training.stopping import Stopped
+from stops import StopAtLook
 
 ALWAYS = {"save_every_n_minutes": 1e-9}  # a save after every step
-
-
-class StopAtLook(StopRequest):
-    """Asks for a stop at the n-th look: one a step, one a batch of a validation, one an epoch."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.left = number
-
-    @property
-    def reason(self) -> str | None:
-        self.left -= 1
-        return "the test says so" if self.left < 0 else None
 
 
 class Crash(Exception):

@@ -6,6 +6,7 @@ import torch
 
 from multi_abnormality.data.resample import code_table
 from multi_abnormality.model.classifier import VolumeClassifier
+from multi_abnormality.model.lora import add_lora, merge_lora
 from multi_abnormality.params import Model, Recipe, parse_section
 
 
@@ -35,11 +36,14 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
         slice_chunk=model.slice_chunk,
         pretrained=pretrained,
     )
+    if model.finetune == "lora":
+        adapted = model.lora
+        add_lora(classifier.encoder.backbone, adapted.rank, adapted.alpha, adapted.targets)
     return classifier.to(memory_format=torch.channels_last)
 
 
 def restore(checkpoint: dict[str, Any]) -> VolumeClassifier:
-    """The classifier that a checkpoint holds, ready to predict."""
+    """The classifier that a checkpoint holds, ready to predict; adapted layers are plain again."""
     classifier = build(checkpoint["about"])
     prefix = "model."
     weights = {
@@ -48,4 +52,5 @@ def restore(checkpoint: dict[str, Any]) -> VolumeClassifier:
         if name.startswith(prefix)
     }
     classifier.load_state_dict(weights)
+    merge_lora(classifier.encoder.backbone)
     return classifier.eval()

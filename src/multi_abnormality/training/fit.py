@@ -86,6 +86,8 @@ class Training:
                 "scans there are to train on"
             )
         self.whole = WholeVolumes(processed, validation)
+        if params.model.finetune == "progressive":
+            _check_unfreeze_epoch(params)
         package = Path(multi_abnormality.__file__).parent
         self.about = {
             "findings": list(processed.findings),
@@ -165,7 +167,7 @@ class Training:
         torch.manual_seed(derived_seed(params.seed, "weights"))
         model = build(self.about, params.model.pretrained if self.found is None else False)
         labels = torch.from_numpy(self.drawn.labels)
-        module = TrainingModule(model, params.train, labels, params.seed, self.about)
+        module = TrainingModule(model, params, labels, self.about)
         sizes = params.train.batch_size, loading_workers(params)
         batches = drawn_loader(self.drawn, *sizes, self._position.epoch, self._position.batch)
         tensorboard = TensorBoard(places.logs, self.history)
@@ -205,6 +207,15 @@ def loading_workers(params: Params) -> int:
     if choose_device(params.machine.accelerator).type == "cpu":
         return 0
     return min(os.cpu_count() or 1, 4)
+
+
+def _check_unfreeze_epoch(params: Params) -> None:
+    if params.model.unfreeze_epoch >= params.train.epochs:
+        raise InputError(
+            f"model.unfreeze_epoch: {params.model.unfreeze_epoch} is not before train.epochs "
+            f"({params.train.epochs}), so the backbone would never learn; lower it, or choose "
+            "model.finetune: frozen"
+        )
 
 
 def _trainer(params: Params, callbacks: list[Callback]) -> lightning.Trainer:

@@ -15,7 +15,8 @@ from multi_abnormality.data.randomness import derived_seed
 from multi_abnormality.errors import InputError
 from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.losses import multilabel_loss, positive_weights
-from multi_abnormality.params import Train
+from multi_abnormality.params import Params
+from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 from multi_abnormality.training.history import Epoch, History
 from multi_abnormality.training.schedule import learning_rate_factor
 
@@ -44,26 +45,25 @@ class TrainingModule(lightning.LightningModule):
 
     Args:
         model: what is trained.
-        settings: how.
+        settings: seed, model and train.
         labels: (N, F) of what is trained on, to weigh the findings by.
-        seed: of the run.
         about: what a checkpoint must say besides, such as what the model is made of.
     """
 
     def __init__(
         self,
         model: VolumeClassifier,
-        settings: Train,
+        settings: Params,
         labels: Tensor,
-        seed: int,
         about: dict[str, Any],
     ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
-        weights = positive_weights(labels, settings.positive_weight_limit)
+        self.finetuning = FineTuning(model, settings.model)
+        weights = positive_weights(labels, settings.train.positive_weight_limit)
         self.register_buffer("positive_weight", weights, persistent=False)
-        self.seed = seed
+        self.seed = settings.seed
         self.about = about
         self.history = History()
         self.complete = False
@@ -71,25 +71,21 @@ class TrainingModule(lightning.LightningModule):
         self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; biases, norms and the attention's queries do not decay."""
-        undecayed = {id(p) for p in self.model.pooling.undecayed}
-        decayed = [p for p in self.parameters() if p.ndim > 1 and id(p) not in undecayed]
-        kept = {id(p) for p in decayed}
-        others = [p for p in self.parameters() if id(p) not in kept]
-        groups = [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
+        settings = self.settings
+        groups = parameter_groups(
+            self.model, settings.model, settings.train.weight_decay, settings.train.layer_decay
+        )
+        return torch.optim.AdamW(groups, lr=settings.train.learning_rate, fused=True)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        settings = self.settings
+        self.finetuning.apply(self.current_epoch)
+        settings = self.settings.train
         place = (self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(derived_seed(self.seed, "batch", *place))
         position = self.current_epoch + batch_idx / self.trainer.num_training_batches
         factor = learning_rate_factor(position, settings.warmup_epochs, settings.schedule_epochs)
         for group in self.optimizers().param_groups:
-            group["lr"] = settings.learning_rate * factor
+            group["lr"] = settings.learning_rate * factor * group["share"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         hu = self.model.windows.decode(batch["volume"])
@@ -115,7 +111,7 @@ class TrainingModule(lightning.LightningModule):
         row = Epoch(
             epoch=self.current_epoch,
             step=self.global_step,
-            learning_rate=self.optimizers().param_groups[0]["lr"],
+            learning_rate=self.optimizers().param_groups[0]["lr"],  # above the backbone: all of it
             train_loss=self._loss.mean,
             val_loss=self._loss_of(logits, labels).item(),
             val_auroc=macro_auroc(logits, labels),
@@ -123,7 +119,7 @@ class TrainingModule(lightning.LightningModule):
         self.history.epochs.append(row)
         self._loss = RunningMean()
         self._validation.clear()
-        if self.history.stalled(self.settings.early_stopping_patience):
+        if self.history.stalled(self.settings.train.early_stopping_patience):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -137,9 +133,8 @@ class TrainingModule(lightning.LightningModule):
         self._loss = RunningMean(**checkpoint["train_loss"])
 
     def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return multilabel_loss(
-            logits, labels, self.settings, self.positive_weight.to(logits.device)
-        )
+        weight = self.positive_weight.to(logits.device)
+        return multilabel_loss(logits, labels, self.settings.train, weight)
 
 
 def mean_by_scan(logits: Tensor, labels: Tensor, scan: Tensor) -> tuple[Tensor, Tensor]:

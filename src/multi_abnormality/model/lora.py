@@ -1,0 +1,67 @@
+"""Low-rank adaptation of a frozen backbone (Hu et al. 2021, arXiv:2106.09685)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from multi_abnormality.errors import InputError
+
+
+class LoraLinear(nn.Module):
+    """A linear layer plus a product of two thin ones, which starts at zero.
+
+    Args:
+        base: the layer.
+        rank: of the product.
+        alpha: the product is scaled by alpha / rank.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.base = base
+        self.down = nn.Parameter(torch.randn(rank, base.in_features) * base.in_features**-0.5)
+        self.up = nn.Parameter(torch.zeros(base.out_features, rank))
+        self.scale = alpha / rank
+
+    def forward(self, features: Tensor) -> Tensor:
+        low = functional.linear(functional.linear(features, self.down), self.up)
+        return self.base(features) + self.scale * low
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """One plain layer that does the same."""
+        self.base.weight += self.scale * (self.up @ self.down)
+        return self.base
+
+
+def add_lora(network: nn.Module, rank: int, alpha: float, targets: Sequence[str]) -> None:
+    """Adapt the linear layers whose names end in one of the targets, such as "qkv".
+
+    Raises:
+        InputError: a target matches none.
+    """
+    linear = {name: part for name, part in network.named_modules() if isinstance(part, nn.Linear)}
+    for target in targets:
+        names = [name for name in linear if f".{name}".endswith(f".{target}")]
+        if not names:
+            known = sorted({name.rpartition(".")[2] for name in linear}) or ["none: it has none"]
+            raise InputError(
+                f"model.lora.targets: {target!r} matches no linear layer of the backbone; "
+                f"there are: {', '.join(known)}"
+            )
+        for name in names:
+            _replace(network, name, LoraLinear(linear.pop(name), rank, alpha))
+
+
+def merge_lora(network: nn.Module) -> None:
+    """Put each product into the layer that it adapts."""
+    for name, part in list(network.named_modules()):
+        if isinstance(part, LoraLinear):
+            _replace(network, name, part.merged())
+
+
+def _replace(network: nn.Module, name: str, part: nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(network.get_submodule(parent), own, part)
