@@ -96,6 +96,8 @@ class Train(Section):
     epochs: Count
     schedule_epochs: Count  # the learning rate falls over these, and stays as it is after them
     batch_size: Count  # volumes
+    accumulate: Count  # batches whose gradients make one step of the optimizer
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
     slices: Count  # drawn from each volume at a training step; evaluation sees them all
     reconstructions: Literal["random", "first", "all"]  # of each scan, that an epoch sees
     learning_rate: Positive

@@ -311,3 +311,22 @@ def test_an_unfinished_checkpoint_is_refused_by_what_comes_after(straight: Path,
     save_checkpoint(unfinished, tmp_path / "best.ckpt")
     with pytest.raises(InputError, match="has not ended; `dvc repro`"):
         load_complete(tmp_path / "best.ckpt")
+
+
+@pytest.mark.parametrize(
+    "train", [{"accumulate": 2}, {"precision": "bfloat16"}], ids=["accumulate", "bfloat16"]
+)
+def test_accumulated_gradients_and_precision_go_on_exactly(train, trainings, tmp_path: Path):
+    trainings.run(tmp_path / "straight", **train)
+    expected = trainings.hashes(tmp_path / "straight")
+    for look in (1, 2, 6, 9, 11):
+        folder = tmp_path / str(look)
+        with pytest.raises(Stopped):
+            trainings.run(folder, stop=StopAtLook(look), **train)
+        trainings.run(folder, **train)
+        assert trainings.hashes(folder) == expected, look
+
+
+def test_float16_is_refused_without_a_gpu(trainings, tmp_path: Path):
+    with pytest.raises(InputError, match=r"train\.precision: float16 takes a GPU"):
+        trainings.prepare(tmp_path, precision="float16")

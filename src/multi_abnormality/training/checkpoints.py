@@ -82,6 +82,8 @@ class Checkpoints(Checkpoint):
     Args:
         folder: where they go.
         batches: of an epoch.
+        accumulate: batches that make a step of the optimizer. Saves wait for a step: the gradients
+            gathered for the next one are in no checkpoint.
         cadence: of saves.
         stop: looked at after every step.
         averaging: whose average stands in for the weights during a validation.
@@ -93,6 +95,7 @@ class Checkpoints(Checkpoint):
         self,
         folder: Path,
         batches: int,
+        accumulate: int,
         cadence: Cadence,
         stop: StopRequest,
         averaging: WeightAveraging,
@@ -101,6 +104,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         self.folder = folder
         self.batches = batches
+        self.accumulate = accumulate
         self.cadence = cadence
         self.stop = stop
         self.averaging = averaging
@@ -125,8 +129,10 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int  # noqa: ARG002
     ) -> None:  # fmt: skip
-        if self.stop.reason or self._is_time():
-            self._save(trainer, Position(trainer.current_epoch, batch_idx + 1), [LAST])
+        done = batch_idx + 1
+        stepped = done % self.accumulate == 0 or done == self.batches
+        if stepped and (self.stop.reason or self._is_time()):
+            self._save(trainer, Position(trainer.current_epoch, done), [LAST])
             self._stop_if_asked()
         self.backup.poll()
 

@@ -46,6 +46,7 @@ from multi_abnormality.training.identity import (
 )
 from multi_abnormality.training.lightning_module import TrainingModule
 from multi_abnormality.training.position import Position
+from multi_abnormality.training.precision import LIGHTNING_PRECISION, resolve_precision
 from multi_abnormality.training.report import Report
 from multi_abnormality.training.resume import Folder
 from multi_abnormality.training.stopping import Stopped, StopRequest
@@ -88,6 +89,8 @@ class Training:
         self.whole = WholeVolumes(processed, validation)
         if params.model.finetune == "progressive":
             _check_unfreeze_epoch(params)
+        self._device = choose_device(params.machine.accelerator)
+        self._precision = resolve_precision(params.train.precision, self._device)
         package = Path(multi_abnormality.__file__).parent
         self.about = {
             "findings": list(processed.findings),
@@ -96,7 +99,7 @@ class Training:
             "train": params.train.model_dump(mode="json", exclude=RAISABLE),
             "volumes": {"train": train, "validation": validation},
             "identity": identify(params, processed.content_hash("train"), package),
-            "environment": environment(choose_device(params.machine.accelerator)),
+            "environment": environment(self._device, self._precision),
         }
         self.fingerprint = fingerprint(self.about["identity"])
         folder = Folder(places.checkpoints, places.aside)
@@ -177,10 +180,17 @@ class Training:
             Report(tensorboard, places.history, params.train.batch_size),
             averaging,
             Checkpoints(
-                places.checkpoints, len(batches), cadence, stop, averaging, backup, self._mirror
+                places.checkpoints,
+                len(batches),
+                params.train.accumulate,
+                cadence,
+                stop,
+                averaging,
+                backup,
+                self._mirror,
             ),
         ]
-        trainer = _trainer(params, callbacks)
+        trainer = _trainer(params, self._device, self._precision, callbacks)
         try:
             trainer.fit(
                 module,
@@ -218,15 +228,18 @@ def _check_unfreeze_epoch(params: Params) -> None:
         )
 
 
-def _trainer(params: Params, callbacks: list[Callback]) -> lightning.Trainer:
+def _trainer(
+    params: Params, device: torch.device, precision: str, callbacks: list[Callback]
+) -> lightning.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if console.is_terminal:
         callbacks = [*callbacks, RichProgressBar()]
     return lightning.Trainer(
-        accelerator="gpu" if choose_device(params.machine.accelerator).type == "cuda" else "cpu",
+        accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
+        precision=LIGHTNING_PRECISION[precision],
+        accumulate_grad_batches=params.train.accumulate,
         max_epochs=params.train.epochs,
-        gradient_clip_val=params.train.clip_norm,
         deterministic=params.train.deterministic,
         # The environment is named, or Lightning would find SLURM's and requeue and save by itself.
         plugins=[DurableIO(), LightningEnvironment()],

@@ -64,13 +64,14 @@ def fingerprint(identity: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
     """What floats are rounded by. Another one is told, not refused."""
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "lightning", "timm", "numpy")},
         "processor": _processor(),
         "threads": torch.get_num_threads(),
+        "precision": precision,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
 

@@ -75,7 +75,12 @@ class TrainingModule(lightning.LightningModule):
         groups = parameter_groups(
             self.model, settings.model, settings.train.weight_decay, settings.train.layer_decay
         )
-        return torch.optim.AdamW(groups, lr=settings.train.learning_rate, fused=True)
+        fused = self.trainer.precision != "16-mixed"  # scaled gradients are clipped after unscaling
+        return torch.optim.AdamW(groups, lr=settings.train.learning_rate, fused=fused)
+
+    def configure_gradient_clipping(self, *_: object, **__: object) -> None:
+        """Clip. Lightning's own refuses fused optimizers in bfloat16, where nothing is scaled."""
+        torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.train.clip_norm)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         self.finetuning.apply(self.current_epoch)

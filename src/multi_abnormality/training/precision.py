@@ -1,0 +1,28 @@
+"""Which numbers a training calculates in."""
+
+import torch
+
+from multi_abnormality.errors import InputError
+
+# Mixed: weights, statistics and losses stay float32.
+LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """What train.precision comes to on a device: one of LIGHTNING_PRECISION.
+
+    "auto" is bfloat16 on a GPU that has it (Ampere and later), float16 with a scaled loss on an
+    older one, such as Colab's T4, and float32 on a CPU.
+
+    Raises:
+        InputError: the device does not have it.
+    """
+    on_gpu = device.type == "cuda"
+    has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if wanted == "auto":
+        return ("bfloat16" if has_bfloat16 else "float16") if on_gpu else "float32"
+    if wanted == "float16" and not on_gpu:
+        raise InputError("train.precision: float16 takes a GPU; choose auto, float32 or bfloat16")
+    if wanted == "bfloat16" and on_gpu and not has_bfloat16:
+        raise InputError("train.precision: this GPU has no bfloat16; choose auto or float16")
+    return wanted
