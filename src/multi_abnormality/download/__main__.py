@@ -1,0 +1,58 @@
+"""`python -m multi_abnormality.download`: fetch a part of CT-RATE."""
+
+import argparse
+from pathlib import Path
+
+from multi_abnormality import console
+from multi_abnormality.data.names import SPLITS
+from multi_abnormality.download.choose import Choice, parse_patients
+from multi_abnormality.download.hub import Hub
+from multi_abnormality.download.run import download
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m multi_abnormality.download",
+        description="Fetch a part of CT-RATE from the Hugging Face hub. The same command goes on "
+        "after an interruption; another one adds to what is there.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--split",
+        choices=(*SPLITS, "both"),
+        action="append",
+        help="may be given twice (default: both)",
+        default=argparse.SUPPRESS,
+    )
+    add("--patients", metavar="1-50,60", help="their numbers, in each split; None: all")
+    add("--max-gb", type=float, help="choose whole patients up to this much; None: no end")
+    add(
+        "--reconstructions",
+        choices=("first", "all"),
+        default="all",
+        help="of each scan: the one with the lowest number, or all",
+    )
+    add("--version", choices=("v1", "v2"), default="v2", help="v2: in HU, with right headers")
+    add("--out", type=Path, default=Path("data"), help="folder that `dataset` is put into")
+    add("--revision", default="main", help="branch, tag or commit of the set")
+    add("--workers", type=int, default=4, help="files that are fetched at a time")
+    add("--retries", type=int, default=4, help="how often in a row a file may fail and go on")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = _arguments()
+    splits = getattr(given, "split", ["both"])
+    choice = Choice(
+        splits=SPLITS if "both" in splits else tuple(s for s in SPLITS if s in splits),
+        patients=parse_patients(given.patients) if given.patients else None,
+        max_bytes=None if given.max_gb is None else round(given.max_gb * 1e9),
+        reconstructions=given.reconstructions,
+        version=given.version,
+    )
+    download(Hub(given.revision, max(0, given.retries)), choice, given.out, max(1, given.workers))
+
+
+if __name__ == "__main__":
+    console.run(main)
