@@ -1,6 +1,7 @@
 """One file off the hub: gone on with where it broke off, and proved by its hash."""
 
 import os
+from io import FileIO
 from pathlib import Path
 
 import httpx2
@@ -62,6 +63,13 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _write(out: FileIO, piece: bytes) -> None:
+    """All of it: an unbuffered write may take a part, as on a disk that is about to be full."""
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[out.write(rest) :]
+
+
 def _receive(hub: Hub, file: RemoteFile, part: Path) -> str:
     """Append what is missing; the hash of all of it."""
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +86,10 @@ def _receive(hub: Hub, file: RemoteFile, part: Path) -> str:
                 if start and response.status_code != httpx2.codes.PARTIAL_CONTENT:
                     out.truncate(0)
                     start, hasher = 0, file.hasher()
-                for piece in response.iter_raw(PIECE):
+                for piece in response.iter_raw():
                     if hub.stopping.is_set():
                         raise StoppedError
-                    out.write(piece)
+                    _write(out, piece)
                     hasher.update(piece)
                     start += len(piece)
             if start < file.size:
