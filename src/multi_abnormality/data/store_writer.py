@@ -19,9 +19,11 @@ import pandas as pd
 
 from multi_abnormality.data.ct_rate import METADATA, Catalogue
 from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.receipts import is_receipt
 from multi_abnormality.data.shards import Member, Origin, encode, pack, read_shard, shard_path
 from multi_abnormality.data.store import EXCLUDED, FORMAT, LABELS, MANIFEST, RECIPE, STORED
 from multi_abnormality.data.volume import Volume
+from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import Preprocess
@@ -62,9 +64,7 @@ class StoreWriter:
         self._whole: dict[Path, set[str]] = {}  # names in each undamaged shard
         for table in (MANIFEST, LABELS):
             (root / table).unlink(missing_ok=True)
-        preprocess = recipe.model_dump(mode="json")
-        about = {"format": FORMAT, "code": _code_hash(), "preprocess": preprocess}
-        content = (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
+        content = _recipe_content(recipe)
         recipe_file = root / RECIPE
         if not recipe_file.exists() or recipe_file.read_bytes() != content:
             self._empty()
@@ -147,6 +147,31 @@ class StoreWriter:
             for name in catalogue.excluded
         ]  # fmt: skip
         return pd.concat([stored, pd.DataFrame(excluded, columns=stored.columns)])
+
+
+def check_replaceable(sources: Iterable[Path], root: Path, recipe: Preprocess) -> None:
+    """Refuse to empty a folder that alone holds what was made of volumes that are gone.
+
+    Raises:
+        InputError: the recipe is another, and of some volumes there are only receipts.
+    """
+    recipe_file = root / RECIPE
+    if not recipe_file.exists() or recipe_file.read_bytes() == _recipe_content(recipe):
+        return
+    gone = sum(is_receipt(source) for source in sources)
+    if gone:
+        raise InputError(
+            f"{root}/: was made by other preprocess parameters or by another version of the code, "
+            f"and {gone} of its volumes were deleted after they were processed. Put params.yaml "
+            f"and the code back as they were; or move {root}/ away, and fetch the volumes again by "
+            "`python -m multi_abnormality.download ... --then-preprocess`"
+        )
+
+
+def _recipe_content(recipe: Preprocess) -> bytes:
+    preprocess = recipe.model_dump(mode="json")
+    about = {"format": FORMAT, "code": _code_hash(), "preprocess": preprocess}
+    return (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _code_hash() -> str:

@@ -7,7 +7,13 @@ from multi_abnormality import console
 from multi_abnormality.data.names import SPLITS
 from multi_abnormality.download.choose import Choice, parse_patients
 from multi_abnormality.download.hub import Hub
+from multi_abnormality.download.keep import Keeper, KeepFiles, KeepProcessed
+from multi_abnormality.download.place import Place
 from multi_abnormality.download.run import download
+from multi_abnormality.errors import InputError
+from multi_abnormality.params import load_params
+
+DATA, PROCESSED = Path("data"), Path("processed")  # as the preprocess stage has them
 
 
 def _arguments() -> argparse.Namespace:
@@ -34,10 +40,15 @@ def _arguments() -> argparse.Namespace:
         help="of each scan: the one with the lowest number, or all",
     )
     add("--version", choices=("v1", "v2"), default="v2", help="v2: in HU, with right headers")
-    add("--out", type=Path, default=Path("data"), help="folder that `dataset` is put into")
+    add("--out", type=Path, default=DATA, help="folder that `dataset` is put into")
     add("--revision", default="main", help="branch, tag or commit of the set")
     add("--workers", type=int, default=4, help="files that are fetched at a time")
     add("--retries", type=int, default=4, help="how often in a row a file may fail and go on")
+    add(
+        "--then-preprocess",
+        action="store_true",
+        help="preprocess each volume when it is there, and delete it: a small disk will do",
+    )
     return parser.parse_args()
 
 
@@ -51,7 +62,17 @@ def main() -> None:
         reconstructions=given.reconstructions,
         version=given.version,
     )
-    download(Hub(given.revision, max(0, given.retries)), choice, given.out, max(1, given.workers))
+    if given.then_preprocess and given.out.resolve() != DATA.resolve():
+        raise InputError(f"--then-preprocess: the pipeline reads {DATA}/; leave --out away")
+    place = Place(given.out)
+
+    def make_keeper() -> Keeper:
+        if given.then_preprocess:
+            return KeepProcessed(place, load_params(), PROCESSED)
+        return KeepFiles(place)
+
+    hub = Hub(given.revision, max(0, given.retries))
+    download(hub, choice, place, max(1, given.workers), make_keeper)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from multi_abnormality.data.ct_rate_files import Files, find_files
 from multi_abnormality.data.label_table import MOST_FAULTS
 from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.receipts import is_receipt, receipt_path
 from multi_abnormality.download.hub import Hub, RemoteFile
 from multi_abnormality.errors import InputError, raise_faults
 
@@ -71,12 +72,17 @@ class Place:
     def files(self) -> Files:
         return find_files(self.root)
 
+    def target(self, file: RemoteFile) -> Path:
+        """Where the file belongs."""
+        return self.root / file.path
+
     def put(self, file: RemoteFile) -> None:
-        """Move a whole and proved part to its place."""
-        target = self.root / file.path
+        """Move a whole and proved part to its place, where a receipt may have been."""
+        target = self.target(file)
         target.parent.mkdir(parents=True, exist_ok=True)
         _move(self.part(file), target)
         self.note_proved(file)
+        receipt_path(target).unlink(missing_ok=True)
 
     def note_proved(self, file: RemoteFile) -> None:
         with self._proved_file.open("a", encoding="utf-8") as notes:
@@ -89,7 +95,7 @@ class Place:
         Raises:
             InputError: something else is there, and no download put it there.
         """
-        path = self.root / file.path
+        path = self.target(file)
         if not path.exists():
             return False
         proved = self._proved.get(file.path)
@@ -110,7 +116,9 @@ class Place:
         Volumes that the hub has no names for are a user's own patients, and welcome.
         """
         relative = [path.relative_to(self.root).as_posix() for path in volumes]
-        unknown = [path for path in relative if path not in self._proved]
+        unknown = [
+            path for path in relative if path not in self._proved and not is_receipt(Path(path))
+        ]
         found = hub.describe(unknown)
         strange = [path for path in found if (self.root / path).stat().st_size != found[path].size]
         if strange:

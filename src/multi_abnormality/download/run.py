@@ -1,14 +1,17 @@
 """The download as a whole: plan, say what will be fetched, fetch, keep the folder usable."""
 
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from multi_abnormality import console
 from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.receipts import receipt_path
 from multi_abnormality.download.choose import Choice, candidates, choose
 from multi_abnormality.download.hub import Hub, RemoteFile
+from multi_abnormality.download.keep import Keeper
 from multi_abnormality.download.place import Place
 from multi_abnormality.download.tables import Labels, Tables, label_path
 from multi_abnormality.download.transfer import UnfetchedError, fetch
@@ -17,14 +20,21 @@ from multi_abnormality.errors import InputError, raise_faults
 Files = dict[VolumeName, RemoteFile]
 
 
-def download(hub: Hub, choice: Choice, out: Path, workers: int) -> None:
+def download(
+    hub: Hub, choice: Choice, place: Place, workers: int, make_keeper: Callable[[], Keeper]
+) -> None:
     """Fetch what is chosen and not there yet; after each volume the folder is whole and usable.
+
+    Args:
+        workers: how many files are fetched at a time.
+        make_keeper: called when no other download can be at the folder.
 
     Raises:
         InputError: says what is in the way, or lists at the end what could not be fetched.
     """
-    place = Place(out)
+    out = place.root
     with place.alone():
+        keeper = make_keeper()
         hub.pin(label_path(SPLITS[0]))
         tables = _fetch_tables(hub, place)
         labels = {
@@ -32,16 +42,19 @@ def download(hub: Hub, choice: Choice, out: Path, workers: int) -> None:
         }
         chosen = _choose(hub, choice, place, tables, labels)
         there = place.volumes()
-        missing = _missing(chosen, there, place)
+        missing = _missing(chosen, there, place, keeper)
         place.check_strangers(hub, there.values())
         _say(hub, choice, chosen, missing, place)
+        _check_room(missing, place, keeper, workers)
         tables.put_beside(out)
         shelf = Shelf(labels, set(there) - set(missing))
-        faults = _fetch_volumes(hub, missing, place, shelf, workers)
+        if missing:
+            keeper.prepare(there.values())
+        faults = _fetch_volumes(hub, missing, place, keeper, shelf, workers)
         raise_faults(
             faults,
-            f"{len(faults)} of {len(missing)} volumes could not be fetched; the others are in "
-            f"{out}/ and can be used. Run the same command again for these",
+            f"{len(faults)} of {len(missing)} volumes could not be fetched or used; the others "
+            f"are in {out}/ and can be used. Run the same command again for these",
         )
         _say_what_next(out, shelf)
 
@@ -84,21 +97,20 @@ def _choose(
     return choose(candidates(labelled, excluded, choice), choice, hub.describe)
 
 
-def _missing(chosen: Files, there: dict[VolumeName, Path], place: Place) -> Files:
+def _missing(chosen: Files, there: dict[VolumeName, Path], place: Place, keeper: Keeper) -> Files:
     """What of the chosen is not there. Hashing what others put there may take a while."""
     elsewhere = [
         f"{there[name]}: remove it, or take it for given by the other --version"
         for name, file in chosen.items()
-        if name in there and there[name] != place.root / file.path
+        if name in there
+        and there[name] not in (place.target(file), receipt_path(place.target(file)))
     ]
     raise_faults(elsewhere, f"{place.root}/ has {len(elsewhere)} of these volumes in another form:")
-    return {name: file for name, file in chosen.items() if not place.has(file)}
+    return {name: file for name, file in chosen.items() if not keeper.has(name, file)}
 
 
 def _say(hub: Hub, choice: Choice, chosen: Files, missing: Files, place: Place) -> None:
-    """One line of what will be fetched; an InputError where it does not fit on the disk."""
-    need = sum(file.size - _part_size(place, file) for file in missing.values())
-    free = shutil.disk_usage(place.work).free
+    """One line of what will be fetched."""
     console.log.info(
         "CT-RATE %s at %.7s: %d patients, %d volumes, %.2f GB; %d of them to fetch, %.2f GB; "
         "%.1f GB free in %s",
@@ -108,14 +120,22 @@ def _say(hub: Hub, choice: Choice, chosen: Files, missing: Files, place: Place) 
         len(chosen),
         sum(file.size for file in chosen.values()) / 1e9,
         len(missing),
-        need / 1e9,
-        free / 1e9,
+        sum(file.size - _part_size(place, file) for file in missing.values()) / 1e9,
+        shutil.disk_usage(place.work).free / 1e9,
         place.root,
     )
+
+
+def _check_room(missing: Files, place: Place, keeper: Keeper, workers: int) -> None:
+    """Raise an InputError where it does not fit on the disk."""
+    sizes = sorted((file.size - _part_size(place, file) for file in missing.values()), reverse=True)
+    need = sum(sizes[: workers + keeper.count]) if keeper.frees else sum(sizes)
+    free = shutil.disk_usage(place.work).free
     if need > free:
+        way_out = "fewer --workers" if keeper.frees else "--max-gb, --then-preprocess"
         raise InputError(
             f"{place.root}: has {free / 1e9:.1f} GB free, and {need / 1e9:.1f} GB are to come. "
-            "Ask for less by --max-gb, --patients or --reconstructions first, or make room"
+            f"Ask for less by {way_out}, --patients or --reconstructions first, or make room"
         )
 
 
@@ -124,26 +144,32 @@ def _part_size(place: Place, file: RemoteFile) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _fetch_volumes(hub: Hub, missing: Files, place: Place, shelf: Shelf, workers: int) -> list[str]:
-    """Fetch and put in place; the faults of what could not be fetched, in order."""
+def _fetch_volumes(
+    hub: Hub, missing: Files, place: Place, keeper: Keeper, shelf: Shelf, workers: int
+) -> list[str]:
+    """Fetch and keep; the faults of what could not be, in order."""
     faults: dict[VolumeName, str] = {}
+    turns = threading.Semaphore(workers)
+
+    def fetch_and_keep(name: VolumeName) -> str | None:
+        with turns:
+            fetch(hub, missing[name], place.part(missing[name]))
+        return keeper.keep(name, missing[name])
 
     def arrivals(pool: ThreadPoolExecutor) -> Iterator[None]:
-        futures = {
-            pool.submit(fetch, hub, file, place.part(file)): name for name, file in missing.items()
-        }
+        futures = {pool.submit(fetch_and_keep, name): name for name in missing}
         for future in as_completed(futures):
             name = futures.pop(future)
             try:
-                future.result()
-            except UnfetchedError as error:
-                faults[name] = str(error)
-            else:
-                place.put(missing[name])
+                fault = future.result()
                 shelf.add(name)
+            except UnfetchedError as error:
+                fault = str(error)
+            if fault:
+                faults[name] = fault
             yield
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers + keeper.count) as pool:
         try:
             for _ in console.track(arrivals(pool), "download", len(missing)):
                 pass

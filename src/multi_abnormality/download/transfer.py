@@ -30,7 +30,7 @@ def fetch(hub: Hub, file: RemoteFile, part: Path) -> None:
         InputError: no file can be had, or none can be written.
     """
     failures = refused = 0
-    while True:
+    while not hub.stopping.is_set():
         before = _size(part)
         try:
             digest = _receive(hub, file, part)
@@ -57,6 +57,7 @@ def fetch(hub: Hub, file: RemoteFile, part: Path) -> None:
             raise UnfetchedError(
                 f"{file.path}: arrived twice with other bytes than the hub's hash says"
             )
+    raise StoppedError
 
 
 def _size(path: Path) -> int:

@@ -14,9 +14,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from multi_abnormality import console
 from multi_abnormality.data.ct_rate import Catalogue, read_catalogue
 from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.receipts import is_receipt, read_receipt, voxels_are_gone
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.shards import Origin, shard_path
-from multi_abnormality.data.store_writer import StoreWriter, write_part
+from multi_abnormality.data.store_writer import StoreWriter, check_replaceable, write_part
 from multi_abnormality.data.volume import read_volume
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.files import write_json
@@ -40,6 +41,7 @@ def run(params: Params, data: Path, out: Path, metrics: Path) -> dict[str, Any]:
             used. All others are kept, and the next run goes on from there.
     """
     catalogue = read_catalogue(data)
+    check_replaceable(map(Path, catalogue.volumes["path"]), out, params.preprocess)
     writer = StoreWriter(out, params.preprocess)
     faults = _store_volumes(catalogue.volumes, writer, params)
     raise_faults(
@@ -84,7 +86,7 @@ def _outcomes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> Ite
     workers = params.machine.workers
     count = joblib.cpu_count() if workers == "auto" else max(1, workers)
     tasks = (
-        joblib.delayed(_process)(
+        joblib.delayed(process_volume)(
             name, Path(path), writer.origins.get(name), params.preprocess, writer.root
         )
         for name, path in zip(volumes["name"], volumes["path"], strict=True)
@@ -100,13 +102,16 @@ def _outcomes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> Ite
             ) from None
 
 
-def _process(
+def process_volume(
     name: str, path: Path, stored: Origin | None, recipe: Preprocess, out: Path
 ) -> Outcome:
+    """Keep what is stored of a volume, or make it anew from its file and keep that as a part."""
     try:
-        source_sha256 = _hash(path)
+        source_sha256 = read_receipt(path).sha256 if is_receipt(path) else _hash(path)
         if stored and stored.source_sha256 == source_sha256:
             return Outcome(name)
+        if is_receipt(path):
+            raise voxels_are_gone(path)
         volume = read_volume(path)
         origin = write_part(out, name, source_sha256, volume, standardize(volume, recipe))
     except InputError as error:
