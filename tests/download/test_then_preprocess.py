@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from hub_stand_in import Fault
+from multi_abnormality.params import load_params
+from multi_abnormality.stages import preprocess as stage
 
 PROJECT = Path(__file__).parents[2]
 
 
-def contents(machine) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes]:
     """Of processed/ and its counts."""
-    files = [path for path in machine.folder.glob("processed/**/*") if path.is_file()]
-    files.append(machine.folder / "metrics/preprocess.json")
-    return {path.relative_to(machine.folder).as_posix(): path.read_bytes() for path in files}
+    files = [path for path in folder.glob("processed/**/*") if path.is_file()]
+    files.append(folder / "metrics/preprocess.json")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def preprocess(machine, code: int = 0) -> str:
@@ -38,16 +40,17 @@ def set_params(machine, old: str = "", new: str = "") -> None:
 
 
 @pytest.fixture
-def usual(machine) -> dict[str, bytes]:
-    """What a plain download and the stage make of all; nothing of it is left on the machine."""
+def usual(machine, repository, tmp_path) -> dict[str, bytes]:
+    """What the stage makes of all chest scans where their files are there."""
     set_params(machine)
-    machine.run()
-    preprocess(machine)
-    made = contents(machine)
-    for folder in ("data", "data.download", "processed", "metrics"):
-        shutil.rmtree(machine.folder / folder)
-    machine.hub.calls.clear()
-    return made
+    folder = tmp_path / "usual"
+    shutil.copytree(repository.root, folder / "data")
+    next(folder.rglob("train_3_a_1.nii.gz")).unlink()
+    metrics = folder / "metrics/preprocess.json"
+    stage.run(
+        load_params(machine.folder / "params.yaml"), folder / "data", folder / "processed", metrics
+    )
+    return contents(folder)
 
 
 def test_it_ends_with_the_same_processed_set_and_no_scans(machine, usual):
@@ -56,13 +59,13 @@ def test_it_ends_with_the_same_processed_set_and_no_scans(machine, usual):
     assert len(list(machine.data.rglob("*.nii.gz.receipt"))) == 6
     assert not list(machine.folder.glob("data.download/parts/*"))
     assert "0 volumes made, 6 kept" in preprocess(machine)
-    assert contents(machine) == usual
+    assert contents(machine.folder) == usual
     assert "0 volumes made, 6 kept" in preprocess(machine)
 
     machine.hub.calls.clear()
     machine.run("--then-preprocess")
     assert not machine.hub.sent("/store/.*nii")
-    assert contents(machine) == usual  # nothing to do, so the finished set stays finished
+    assert contents(machine.folder) == usual  # nothing to do, so the finished set stays finished
 
 
 def test_grown_from_receipts_and_files_it_is_the_same(machine, usual):
@@ -72,7 +75,7 @@ def test_grown_from_receipts_and_files_it_is_the_same(machine, usual):
     machine.run("--then-preprocess")
     assert machine.volumes() == {"train_2_a_1", "train_2_b_1"}
     preprocess(machine)
-    assert contents(machine) == usual
+    assert contents(machine.folder) == usual
 
 
 def test_killed_again_and_again_it_loses_and_fetches_nothing_twice(machine, usual):
@@ -93,7 +96,7 @@ def test_killed_again_and_again_it_loses_and_fetches_nothing_twice(machine, usua
     anew = [call.path for call in machine.hub.calls if "/store/" in call.path and not call.range]
     assert not begun & {path.rpartition("/")[2].partition(".")[0] for path in anew}
     assert "0 volumes made, 6 kept" in preprocess(machine)
-    assert contents(machine) == usual
+    assert contents(machine.folder) == usual
 
 
 def test_a_kill_between_part_receipt_and_deletion_is_made_good(machine, usual, repository):
@@ -105,7 +108,7 @@ def test_a_kill_between_part_receipt_and_deletion_is_made_good(machine, usual, r
     raw = receipts[1].with_suffix("")  # a file beside its receipt is the file
     shutil.copyfile(repository.root / raw.relative_to(machine.data), raw)
     preprocess(machine)
-    assert contents(machine) == usual
+    assert contents(machine.folder) == usual
 
 
 def test_a_volume_that_cannot_be_used_is_named_and_stays(machine, repository):
@@ -123,12 +126,12 @@ def test_what_is_nowhere_else_is_not_thrown_away_for_other_parameters(machine):
     set_params(machine)
     machine.run("--then-preprocess", "--patients", "1")
     preprocess(machine)
-    made = contents(machine)
+    made = contents(machine.folder)
     set_params(machine, "spacing: [9.0,", "spacing: [8.0,")
     assert "3 of its volumes were deleted" in preprocess(machine, code=1)
     said = machine.run("--then-preprocess", "--patients", "2", "--split", "train", code=1)
     assert "3 of its volumes were deleted" in said
-    assert contents(machine) == made
+    assert contents(machine.folder) == made
 
     (machine.folder / "processed").rename(machine.folder / "aside")
     said = preprocess(machine, code=1)
@@ -145,7 +148,7 @@ def test_a_plain_download_brings_the_files_back(machine, usual):
     assert len(machine.volumes()) == 6
     assert not list(machine.data.rglob("*.receipt"))
     preprocess(machine)
-    assert contents(machine) == usual
+    assert contents(machine.folder) == usual
 
 
 def test_another_folder_than_the_pipelines_is_refused(machine):

@@ -21,7 +21,6 @@ def _arguments() -> argparse.Namespace:
         prog="python -m multi_abnormality.download",
         description="Fetch a part of CT-RATE from the Hugging Face hub. The same command goes on "
         "after an interruption; another one adds to what is there.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add(
@@ -29,21 +28,30 @@ def _arguments() -> argparse.Namespace:
         choices=(*SPLITS, "both"),
         action="append",
         help="may be given twice (default: both)",
-        default=argparse.SUPPRESS,
     )
-    add("--patients", metavar="1-50,60", help="their numbers, in each split; None: all")
-    add("--max-gb", type=float, help="choose whole patients up to this much; None: no end")
+    add("--patients", metavar="1-50,60", help="their numbers in each split (default: all)")
+    add("--max-gb", type=float, help="choose whole patients up to this much (default: no end)")
     add(
         "--reconstructions",
         choices=("first", "all"),
         default="all",
-        help="of each scan: the one with the lowest number, or all",
+        help="of each scan: the one with the lowest number, or all (default: %(default)s)",
     )
-    add("--version", choices=("v1", "v2"), default="v2", help="v2: in HU, with right headers")
-    add("--out", type=Path, default=DATA, help="folder that `dataset` is put into")
-    add("--revision", default="main", help="branch, tag or commit of the set")
-    add("--workers", type=int, default=4, help="files that are fetched at a time")
-    add("--retries", type=int, default=4, help="how often in a row a file may fail and go on")
+    add(
+        "--version",
+        choices=("v1", "v2"),
+        default="v2",
+        help="v2 is in HU, with mended headers (default: %(default)s)",
+    )
+    add("--out", type=Path, default=DATA, help="folder for `dataset` (default: %(default)s)")
+    add("--revision", default="main", help="branch, tag or commit (default: %(default)s)")
+    add("--workers", type=int, default=4, help="files fetched at a time (default: %(default)s)")
+    add(
+        "--retries",
+        type=int,
+        default=4,
+        help="tries after a failed one that brought nothing (default: %(default)s)",
+    )
     add(
         "--then-preprocess",
         action="store_true",
@@ -54,7 +62,7 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = _arguments()
-    splits = getattr(given, "split", ["both"])
+    splits = given.split or ["both"]
     choice = Choice(
         splits=SPLITS if "both" in splits else tuple(s for s in SPLITS if s in splits),
         patients=parse_patients(given.patients) if given.patients else None,

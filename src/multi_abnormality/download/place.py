@@ -31,9 +31,10 @@ class Place:
         self.root = root
         if root.is_mount():
             raise InputError(f"--out {root}: is a whole disk; give a folder on it, {root}/data")
+        if root.exists() and not root.is_dir():
+            raise InputError(f"--out {root}: is no folder; give another")
         self.work = root.resolve().with_name(f"{root.resolve().name}.download")
         try:
-            root.mkdir(parents=True, exist_ok=True)
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(

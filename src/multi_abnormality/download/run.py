@@ -60,17 +60,23 @@ def download(
 
 
 class Shelf:
-    """The volumes that are there, and the label tables that name them and no others."""
+    """The volumes that are there, and the label tables that name them and no others.
+
+    Safe for threads: a volume is added by the one that put it there, so that whatever ends the
+    download leaves none without its labels.
+    """
 
     def __init__(self, labels: dict[str, Labels], names: set[VolumeName]) -> None:
         self._labels = labels
+        self._lock = threading.Lock()
         self.names = names
         for split in labels:
             self._cut(split)
 
     def add(self, name: VolumeName) -> None:
-        self.names.add(name)
-        self._cut(name.split)
+        with self._lock:
+            self.names.add(name)
+            self._cut(name.split)
 
     def _cut(self, split: str) -> None:
         self._labels[split].cut_to(name for name in self.names if name.split == split)
@@ -154,7 +160,9 @@ def _fetch_volumes(
     def fetch_and_keep(name: VolumeName) -> str | None:
         with turns:
             fetch(hub, missing[name], place.part(missing[name]))
-        return keeper.keep(name, missing[name])
+        fault = keeper.keep(name, missing[name])
+        shelf.add(name)
+        return fault
 
     def arrivals(pool: ThreadPoolExecutor) -> Iterator[None]:
         futures = {pool.submit(fetch_and_keep, name): name for name in missing}
@@ -162,7 +170,6 @@ def _fetch_volumes(
             name = futures.pop(future)
             try:
                 fault = future.result()
-                shelf.add(name)
             except UnfetchedError as error:
                 fault = str(error)
             if fault:
