@@ -236,6 +236,13 @@ def test_a_faulty_argument_is_named(machine, arguments, expected):
     assert not machine.volumes()
 
 
+def test_a_revision_without_labels_is_named(machine, repository):
+    repository.table("valid").unlink()
+    assert "valid_predicted_labels.csv: is not on the hub" in machine.run(code=1)
+    repository.table("train").unlink()
+    assert "--revision main: has no dataset/multi_abnormality_labels" in machine.run(code=1)
+
+
 def test_without_network_it_says_so(machine):
     machine.environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
     assert "http://127.0.0.1:9 cannot be reached" in machine.run("--retries", "0", code=1)

@@ -63,8 +63,13 @@ class Hub:
     def pin(self, path: str) -> None:
         """Ask which commit the revision means, by a file that every revision has."""
         url = hf_hub_url(REPO, path, repo_type="dataset", revision=self.revision)
-        # Not a listing of the set: that holds 50,000 files.
-        self.commit = self.ask(lambda: get_hf_file_metadata(url)).commit_hash or self.revision
+        try:
+            # Not a listing of the set: that holds 50,000 files.
+            self.commit = self.ask(lambda: get_hf_file_metadata(url)).commit_hash or self.revision
+        except EntryNotFoundError as error:
+            raise InputError(
+                f"--revision {self.revision}: has no {path}; ask for another"
+            ) from error
 
     def describe(self, paths: Iterable[str]) -> dict[str, RemoteFile]:
         """Size and hash by path; what is not on the hub is missing."""
@@ -124,7 +129,7 @@ class Hub:
                 return call()
             except EntryNotFoundError:
                 raise
-            except FAILURES as error:
+            except (*FAILURES, ValueError) as error:  # ValueError: what answers is no hub
                 self.raise_if_final(error)
                 if failures == self.retries:
                     raise InputError(
