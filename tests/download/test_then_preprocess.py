@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hub_stand_in import Fault
+from multi_abnormality.data.ct_rate import read_catalogue
 from multi_abnormality.params import load_params
 from multi_abnormality.stages import preprocess as stage
 
@@ -79,7 +80,7 @@ def test_grown_from_receipts_and_files_it_is_the_same(machine, usual):
 
 
 def test_killed_again_and_again_it_loses_and_fetches_nothing_twice(machine, usual):
-    for count in (1, 3, 5):
+    for count in (1, 4):
         machine.hub.set_faults(Fault("slow", "nii", after=1000))
         process = machine.start("--then-preprocess", "--workers", "1")
         while len(list(machine.folder.glob("processed/.parts/*.zip"))) < count:
@@ -133,7 +134,11 @@ def test_what_is_nowhere_else_is_not_thrown_away_for_other_parameters(machine):
     assert "3 of its volumes were deleted" in said
     assert contents(machine.folder) == made
 
-    (machine.folder / "processed").rename(machine.folder / "aside")
+
+def test_a_processed_set_that_is_lost_is_made_again(machine):
+    set_params(machine)
+    machine.run("--then-preprocess", "--patients", "1")
+    shutil.rmtree(machine.folder / "processed")
     said = preprocess(machine, code=1)
     assert "3 of 3 volumes cannot be used" in said
     command = "--split train --patients 1 --version v2 --then-preprocess"
@@ -144,6 +149,10 @@ def test_what_is_nowhere_else_is_not_thrown_away_for_other_parameters(machine):
 
 def test_a_plain_download_brings_the_files_back(machine, usual):
     machine.run("--then-preprocess")
+    machine.hub.set_faults(Fault("unavailable", "train_2"))
+    machine.run("--retries", "0", code=1)
+    assert len(read_catalogue(machine.data).volumes) == 6
+    machine.hub.set_faults()
     machine.run()
     assert len(machine.volumes()) == 6
     assert not list(machine.data.rglob("*.receipt"))

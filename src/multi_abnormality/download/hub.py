@@ -124,7 +124,8 @@ class Hub:
             InputError: it failed for good, and says what to do.
             EntryNotFoundError: there is no such path.
         """
-        for failures in range(self.retries + 1):
+        failures = 0
+        while True:
             try:
                 return call()
             except EntryNotFoundError:
@@ -137,7 +138,7 @@ class Hub:
                         "network, then run the same command again: it goes on"
                     ) from error
                 self.pause(failures, told(error))
-        raise AssertionError("unreachable")
+            failures += 1
 
     def raise_if_final(self, error: Exception) -> None:
         """Raise an InputError where trying again is no use."""

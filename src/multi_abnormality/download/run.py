@@ -47,7 +47,7 @@ def download(
         _say(hub, choice, chosen, missing, place)
         _check_room(missing, place, keeper, workers)
         tables.put_beside(out)
-        shelf = Shelf(labels, set(there) - set(missing))
+        shelf = Shelf(labels, set(there))
         if missing:
             keeper.prepare(there.values())
         faults = _fetch_volumes(hub, missing, place, keeper, shelf, workers)
