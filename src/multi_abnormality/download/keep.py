@@ -18,11 +18,11 @@ from multi_abnormality.stages.preprocess import process_volume
 
 
 class Keeper(Protocol):
-    """Decides about volumes. `keep` is called by several threads at a time.
+    """Decides about volumes. `process` is called by several threads at a time.
 
     Attributes:
-        count: how many volumes it keeps at a time, beside those that are being fetched.
-        frees: whether a volume that is kept leaves the disk.
+        count: how many volumes it processes at a time, beside those that are being fetched.
+        frees: whether the volumes leave the disk.
     """
 
     count: int
@@ -32,10 +32,13 @@ class Keeper(Protocol):
         """Whether this volume needs no fetching."""
 
     def prepare(self, volumes: Iterable[Path]) -> None:
-        """Called once before the first volume is kept, with all sources that are there."""
+        """Called once before the first volume, with all sources that are there."""
 
-    def keep(self, name: VolumeName, file: RemoteFile) -> str | None:
-        """Deal with a volume whose part is whole and proved; its fault if it has one."""
+    def process(self, name: VolumeName, file: RemoteFile) -> str | None:
+        """Make of a whole and proved part what is wanted; its fault if it has one."""
+
+    def put(self, file: RemoteFile, fault: str | None) -> None:
+        """Put the volume, or what stands for it, to its place: in one rename."""
 
 
 class KeepFiles:
@@ -53,7 +56,10 @@ class KeepFiles:
     def prepare(self, volumes: Iterable[Path]) -> None:
         """Nothing to prepare."""
 
-    def keep(self, _name: VolumeName, file: RemoteFile) -> None:
+    def process(self, _name: VolumeName, _file: RemoteFile) -> None:
+        """Nothing to process."""
+
+    def put(self, file: RemoteFile, _fault: str | None) -> None:
         self._place.put(file)
 
 
@@ -87,15 +93,16 @@ class KeepProcessed:
         check_replaceable(volumes, self._out, self._params.preprocess)
         self._writer = StoreWriter(self._out, self._params.preprocess)
 
-    def keep(self, name: VolumeName, file: RemoteFile) -> str | None:
+    def process(self, name: VolumeName, file: RemoteFile) -> str | None:
         part = self._place.part(file)
         stored = self._writer.origins.get(str(name))
         with self._turns:
-            outcome = process_volume(str(name), part, stored, self._params.preprocess, self._out)
-        if outcome.fault:
+            return process_volume(str(name), part, stored, self._params.preprocess, self._out).fault
+
+    def put(self, file: RemoteFile, fault: str | None) -> None:
+        if fault:
             self._place.put(file)
-            return outcome.fault
+            return
         receipt = Receipt(file.oid, file.size, f"{REPO}/{file.path}")
         write_receipt(receipt, receipt_path(self._place.target(file)))
-        part.unlink()
-        return None
+        self._place.part(file).unlink()

@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from multi_abnormality import console
@@ -62,8 +63,8 @@ def download(
 class Shelf:
     """The volumes that are there, and the label tables that name them and no others.
 
-    Safe for threads: a volume is added by the one that put it there, so that whatever ends the
-    download leaves none without its labels.
+    Safe for threads. Row and volume come together, so that whatever ends the download leaves none
+    without the other, but for a kill between two renames: the next download makes that good.
     """
 
     def __init__(self, labels: dict[str, Labels], names: set[VolumeName]) -> None:
@@ -73,10 +74,19 @@ class Shelf:
         for split in labels:
             self._cut(split)
 
-    def add(self, name: VolumeName) -> None:
+    def add(self, name: VolumeName, put: Callable[[], None]) -> None:
+        """Write its row, then `put` the volume there."""
         with self._lock:
+            known = name in self.names
             self.names.add(name)
             self._cut(name.split)
+            try:
+                put()
+            except BaseException:
+                if not known:
+                    self.names.remove(name)
+                    self._cut(name.split)
+                raise
 
     def _cut(self, split: str) -> None:
         self._labels[split].cut_to(name for name in self.names if name.split == split)
@@ -160,8 +170,8 @@ def _fetch_volumes(
     def fetch_and_keep(name: VolumeName) -> str | None:
         with turns:
             fetch(hub, missing[name], place.part(missing[name]))
-        fault = keeper.keep(name, missing[name])
-        shelf.add(name)
+        fault = keeper.process(name, missing[name])
+        shelf.add(name, partial(keeper.put, missing[name], fault))
         return fault
 
     def arrivals(pool: ThreadPoolExecutor) -> Iterator[None]:
