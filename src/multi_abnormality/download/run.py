@@ -14,7 +14,7 @@ from multi_abnormality.download.choose import Choice, candidates, choose
 from multi_abnormality.download.hub import Hub, RemoteFile
 from multi_abnormality.download.keep import Keeper
 from multi_abnormality.download.place import Place
-from multi_abnormality.download.tables import Labels, Tables, label_path
+from multi_abnormality.download.tables import Labels, Shelf, Tables, label_path
 from multi_abnormality.download.transfer import UnfetchedError, fetch
 from multi_abnormality.errors import InputError, raise_faults
 
@@ -58,38 +58,6 @@ def download(
             f"are in {out}/ and can be used. Run the same command again for these",
         )
         _say_what_next(out, shelf)
-
-
-class Shelf:
-    """The volumes that are there, and the label tables that name them and no others.
-
-    Safe for threads. Row and volume come together, so that whatever ends the download leaves none
-    without the other, but for a kill between two renames: the next download makes that good.
-    """
-
-    def __init__(self, labels: dict[str, Labels], names: set[VolumeName]) -> None:
-        self._labels = labels
-        self._lock = threading.Lock()
-        self.names = names
-        for split in labels:
-            self._cut(split)
-
-    def add(self, name: VolumeName, put: Callable[[], None]) -> None:
-        """Write its row, then `put` the volume there."""
-        with self._lock:
-            known = name in self.names
-            self.names.add(name)
-            self._cut(name.split)
-            try:
-                put()
-            except BaseException:
-                if not known:
-                    self.names.remove(name)
-                    self._cut(name.split)
-                raise
-
-    def _cut(self, split: str) -> None:
-        self._labels[split].cut_to(name for name in self.names if name.split == split)
 
 
 def _fetch_tables(hub: Hub, place: Place) -> Tables:

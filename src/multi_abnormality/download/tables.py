@@ -2,6 +2,7 @@
 
 import csv
 import io
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -101,6 +102,38 @@ class Labels:
         rows = [self._rows[str(name)] for name in sorted(names) if str(name) in self._rows]
         if rows:
             _write(self._header, rows, self._table)
+
+
+class Shelf:
+    """The volumes that are there, and the label tables that name them and no others.
+
+    Safe for threads. Row and volume come together, so that whatever ends the download leaves none
+    without the other, but for a kill between two renames: the next download makes that good.
+    """
+
+    def __init__(self, labels: dict[str, Labels], names: set[VolumeName]) -> None:
+        self._labels = labels
+        self._lock = threading.Lock()
+        self.names = names
+        for split in labels:
+            self._cut(split)
+
+    def add(self, name: VolumeName, put: Callable[[], None]) -> None:
+        """Write its row, then `put` the volume there."""
+        with self._lock:
+            known = name in self.names
+            self.names.add(name)
+            self._cut(name.split)
+            try:
+                put()
+            except BaseException:
+                if not known:
+                    self.names.remove(name)
+                    self._cut(name.split)
+                raise
+
+    def _cut(self, split: str) -> None:
+        self._labels[split].cut_to(name for name in self.names if name.split == split)
 
 
 def _read(path: Path) -> tuple[list[str], dict[str, list[str]]]:
