@@ -7,18 +7,24 @@ from pathlib import Path
 
 from multi_abnormality.data.label_table import capped
 from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.receipts import SUFFIX as RECEIPT
+from multi_abnormality.data.receipts import is_receipt
 from multi_abnormality.errors import InputError
 
 # Elsewhere lie CT-RATE's segmentations, under the volumes' own names.
 _SPLIT_OF_FOLDER = {
     ("dataset", f"{split}{version}"): split for split in SPLITS for version in ("_fixed", "")
 }
+_VOLUME_SUFFIXES = (".nii", ".nii.gz", f".nii.gz{RECEIPT}")
 _EXCLUSION_NAMES = {f"no_chest_{split}.txt" for split in SPLITS}
 
 
 @dataclass
 class Files:
-    """The volumes and exclusion lists below a root, and the faults of the volumes' names."""
+    """The volumes and exclusion lists below a root, and the faults of the volumes' names.
+
+    A volume's path is that of its receipt where the volume itself is gone.
+    """
 
     volumes: dict[VolumeName, Path] = field(default_factory=dict)
     exclusions: list[Path] = field(default_factory=list)
@@ -39,7 +45,9 @@ def find_files(root: Path) -> Files:
             path = Path(folder, file_name)
             if file_name in _EXCLUSION_NAMES:
                 files.exclusions.append(path)
-            elif split and file_name.endswith((".nii", ".nii.gz")) and file_name[0] != ".":
+            elif is_receipt(path) and path.stem in file_names:
+                continue
+            elif split and file_name.endswith(_VOLUME_SUFFIXES) and file_name[0] != ".":
                 _note_volume(files, path, split)
     files.exclusions.sort()
     return files
@@ -47,7 +55,7 @@ def find_files(root: Path) -> Files:
 
 def _note_volume(files: Files, path: Path, split: str) -> None:
     try:
-        name = VolumeName.parse(path.name)
+        name = VolumeName.parse(path.name.removesuffix(RECEIPT))
     except InputError as error:
         files.misnamed.append(f"{path}: {error}; rename or remove it")
         return

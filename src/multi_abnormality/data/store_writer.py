@@ -20,6 +20,7 @@ import pandas as pd
 from multi_abnormality.data.ct_rate import Catalogue
 from multi_abnormality.data.metadata_table import GROUPS
 from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.receipts import is_receipt
 from multi_abnormality.data.series import Series
 from multi_abnormality.data.shards import Member, Origin, encode, pack, read_shard, shard_path
 from multi_abnormality.data.store import (
@@ -32,6 +33,7 @@ from multi_abnormality.data.store import (
     STORED,
 )
 from multi_abnormality.data.volume import Volume
+from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import Recipe
@@ -81,9 +83,7 @@ class StoreWriter:
         self._whole: dict[Path, set[str]] = {}  # names in each undamaged shard
         for table in (MANIFEST, LABELS):
             (root / table).unlink(missing_ok=True)
-        preprocess = recipe.model_dump(mode="json")
-        about = {"format": FORMAT, "code": _code_hash(), "preprocess": preprocess}
-        content = (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
+        content = _recipe_content(recipe)
         recipe_file = root / RECIPE
         if not recipe_file.exists() or recipe_file.read_bytes() != content:
             self._empty()
@@ -180,6 +180,31 @@ def _left_out(name: VolumeName, status: str, reason: str) -> dict[str, str]:
         "status": status,
         "reason": reason,
     }
+
+
+def check_replaceable(sources: Iterable[Path], root: Path, recipe: Recipe) -> None:
+    """Refuse to empty a folder that alone holds what was made of volumes that are gone.
+
+    Raises:
+        InputError: the recipe is another, and of some volumes there are only receipts.
+    """
+    recipe_file = root / RECIPE
+    if not recipe_file.exists() or recipe_file.read_bytes() == _recipe_content(recipe):
+        return
+    gone = sum(is_receipt(source) for source in sources)
+    if gone:
+        raise InputError(
+            f"{root}/: was made by other preprocess parameters or by another version of the code, "
+            f"and {gone} of its volumes were deleted after they were processed. Put params.yaml "
+            f"and the code back as they were; or move {root}/ away, and fetch the volumes again by "
+            "`python -m multi_abnormality.download ... --then-preprocess`"
+        )
+
+
+def _recipe_content(recipe: Recipe) -> bytes:
+    preprocess = recipe.model_dump(mode="json")
+    about = {"format": FORMAT, "code": _code_hash(), "preprocess": preprocess}
+    return (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _code_hash() -> str:

@@ -15,10 +15,11 @@ from multi_abnormality import console
 from multi_abnormality.data.ct_rate import Catalogue, read_catalogue
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.receipts import is_receipt, read_receipt, voxels_are_gone
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.series import Series
 from multi_abnormality.data.shards import Origin, shard_path
-from multi_abnormality.data.store_writer import StoreWriter, write_part
+from multi_abnormality.data.store_writer import StoreWriter, check_replaceable, write_part
 from multi_abnormality.data.volume import read_volume
 from multi_abnormality.errors import InputError, UnusableScan, raise_faults
 from multi_abnormality.files import write_json
@@ -44,6 +45,7 @@ def run(params: Params, data: Path, out: Path, metrics: Path) -> dict[str, Any]:
             next run goes on from there.
     """
     catalogue = read_catalogue(data)
+    check_replaceable(map(Path, catalogue.volumes["path"]), out, params.preprocess.recipe)
     writer = StoreWriter(out, params.preprocess.recipe)
     faults = _store_volumes(catalogue.volumes, writer, params)
     skip = params.preprocess.on_error == "skip"
@@ -94,7 +96,7 @@ def _outcomes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> Ite
     count = joblib.cpu_count() if workers == "auto" else max(1, workers)
     recipe = params.preprocess.recipe
     tasks = (
-        joblib.delayed(_process)(
+        joblib.delayed(process_volume)(
             row.name, Path(row.path), row.series, writer.origins.get(row.name), recipe, writer.root
         )
         for row in volumes[["name", "path", SERIES]].itertuples(index=False)
@@ -110,14 +112,17 @@ def _outcomes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> Ite
             ) from None
 
 
-def _process(
+def process_volume(
     name: str, path: Path, series: Series | None, stored: Origin | None, recipe: Recipe, out: Path
 ) -> Outcome:
+    """Keep what is stored of a volume, or make it anew from its file and keep that as a part."""
     try:
-        source_sha256 = _hash(path)
+        source_sha256 = read_receipt(path).sha256 if is_receipt(path) else _hash(path)
         made_of = source_sha256, series.text if series else ""
         if stored and (stored.source_sha256, stored.source_series) == made_of:
             return Outcome(name)
+        if is_receipt(path):
+            raise voxels_are_gone(path)
         volume = read_volume(path, series)
         codes = standardize(volume, recipe)
     except InputError as error:

@@ -1,0 +1,222 @@
+"""The stand-in's server: the calls of the hub that a download makes, and the store behind it."""
+
+import hashlib
+import json
+import re
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from hub_stand_in.faults import Fault, FaultSource
+
+REPO = "ibrahimhamamci/CT-RATE"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_standin"
+LARGE = (".nii.gz", ".csv")  # what the repository keeps in LFS
+PIECE = 1 << 16
+SLOW_SECONDS = 0.05
+
+
+@dataclass
+class Call:
+    """One request as it came, and how many bytes of the answer's body were sent so far."""
+
+    method: str
+    path: str
+    range: str
+    status: int
+    sent: int = 0
+
+
+class HubStandIn:
+    """Serves while its `with` block lasts. Files may be added, changed and removed meanwhile.
+
+    Attributes:
+        folder: the repository's files.
+        access: "open", "unaccepted" (the account has not accepted the terms: status 403).
+        claimed_sizes: by path, where it is to tell others than the true ones.
+        calls: the log.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.access = "open"
+        self.claimed_sizes: dict[str, int] = {}
+        self.calls: list[Call] = []
+        self.faults = FaultSource()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.stand_in = self
+        self.port = self._server.server_port
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def set_faults(self, *faults: Fault) -> None:
+        self.faults.set(*faults)
+
+    def sent(self, match: str) -> int:
+        """Bytes of all bodies of files whose path matches."""
+        return sum(call.sent for call in self.calls if re.search(match, call.path))
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Variables that send huggingface_hub here, logged in, with its files in `home`."""
+        return {
+            "HF_ENDPOINT": f"http://127.0.0.1:{self.port}",
+            "HF_HOME": str(home),
+            "HF_TOKEN": TOKEN,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+        }
+
+    def describe(self, path: str) -> dict[str, Any] | None:
+        """A file or folder as the hub's API tells of it."""
+        place = self.folder / path
+        if place.is_dir():
+            return {"type": "directory", "path": path, "oid": hashlib.sha1(b"").hexdigest()}
+        if not place.is_file():
+            return None
+        content = place.read_bytes()
+        size = self.claimed_sizes.get(path, len(content))
+        about = {"type": "file", "path": path, "size": size}
+        blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+        if path.endswith(LARGE):
+            sha256 = hashlib.sha256(content).hexdigest()
+            about["lfs"] = {"oid": sha256, "size": size, "pointerSize": 134}
+        return about | {"oid": blob}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    stand_in: HubStandIn
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the game; anything else is a fault of the stand-in."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def serve(self) -> None:
+        self.hub = self.server.stand_in
+        path = unquote(urlsplit(self.path).path)
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if path.startswith("/store/"):
+            self._store(path.removeprefix("/store/"))
+            return
+        match = re.fullmatch(
+            rf"(/api)?/datasets/{REPO}/(resolve|paths-info|tree)/([^/]+)/?(.*)", path
+        )
+        if not match:
+            self._answer(404, {"X-Error-Code": "RepoNotFound"})
+            return
+        _, call, revision, rest = match.groups()
+        if revision not in ("main", COMMIT):
+            self._answer(404, {"X-Error-Code": "RevisionNotFound"})
+        elif call == "paths-info":
+            paths = parse_qs(body.decode())["paths"]
+            self._json([about for path in paths if (about := self.hub.describe(path))])
+        elif call == "tree":
+            self._tree(rest)
+        else:
+            self._resolve(rest)
+
+    do_GET = do_HEAD = do_POST = serve
+
+    def _tree(self, folder: str) -> None:
+        place = self.hub.folder / folder
+        if place.is_dir():
+            names = sorted(path.name for path in place.iterdir())
+            self._json([self.hub.describe(f"{folder}/{name}") for name in names])
+        else:
+            self._answer(404, {"X-Error-Code": "EntryNotFound"})
+
+    def _resolve(self, path: str) -> None:
+        about = self.hub.describe(path)
+        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            self._answer(401, {"X-Error-Code": "GatedRepo"})
+        elif self.hub.access == "unaccepted":
+            self._answer(403, {"X-Error-Code": "GatedRepo"})
+        elif about is None:
+            self._answer(404, {"X-Error-Code": "EntryNotFound"})
+        elif "lfs" in about:
+            # Another host, as the hub's store is: what is for the hub must not go there.
+            location = f"http://localhost:{self.hub.port}/store/{path}"
+            large = {
+                "X-Repo-Commit": COMMIT,
+                "X-Linked-Size": str(about["size"]),
+                "X-Linked-ETag": f'"{about["lfs"]["oid"]}"',
+                "ETag": f'"{about["oid"]}"',
+                "Location": location,
+            }
+            self._answer(302, large)
+        else:
+            self._send_file(path, {"X-Repo-Commit": COMMIT, "ETag": f'"{about["oid"]}"'})
+
+    def _store(self, path: str) -> None:
+        if self.headers["Authorization"]:  # as S3 does beside a signed address
+            self._answer(400, {})
+        else:
+            self._send_file(path, {"Accept-Ranges": "bytes"})
+
+    def _send_file(self, path: str, headers: dict[str, str]) -> None:
+        fault = self.hub.faults.draw(path) if self.command == "GET" else None
+        if fault and fault.kind == "unavailable":
+            self._answer(503, {})
+            return
+        content = (self.hub.folder / path).read_bytes()
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        start = int(match[1]) if match else 0
+        if start and start >= len(content):
+            self._answer(416, {"Content-Range": f"bytes */{len(content)}"})
+            return
+        if match:
+            place = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            headers = headers | {"Content-Range": place}
+        content = content[start:]
+        if fault and fault.kind == "wrong":
+            content = bytes([content[0] ^ 1]) + content[1:]
+        self._answer(206 if match else 200, headers, content, fault)
+
+    def _json(self, content: Any) -> None:
+        self._answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
+    def _answer(
+        self, status: int, headers: dict[str, str], body: bytes = b"", fault: Fault | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            body = b""
+        call = Call(self.command, unquote(self.path), self.headers["Range"] or "", status)
+        self.hub.calls.append(call)
+        self._send(body, fault, call)
+
+    def _send(self, body: bytes, fault: Fault | None, call: Call) -> None:
+        if fault and fault.kind == "cut":
+            body = body[: fault.after]
+            self.close_connection = True
+        slow = fault and fault.kind == "slow"
+        piece = fault.after if slow else PIECE
+        for start in range(0, len(body), piece):
+            call.sent += self.wfile.write(body[start : start + piece])
+            if slow:
+                time.sleep(SLOW_SECONDS)
+
+    def log_message(self, *_: object) -> None:
+        """Silent: `calls` tells what happened."""
