@@ -100,6 +100,9 @@ class Train(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     slices: Count  # drawn from each volume at a training step; evaluation sees them all
     reconstructions: Literal["random", "first", "all"]  # of each scan, that an epoch sees
+    augmentation: Literal["none", "basic", "advanced"]
+    mixup: Share  # probability that a batch's volumes are mixed
+    cutmix: Share  # probability that they exchange a box
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     layer_decay: Annotated[float, Field(gt=0, le=1)]  # of the learning rate, a layer down
@@ -119,6 +122,13 @@ class Train(Section):
     save_every_n_minutes: Positive
     resume: Literal["auto", "must", "never"]  # from the newest checkpoint: if there is one, ...
     deterministic: bool
+
+    @field_validator("cutmix")
+    @classmethod
+    def fits_beside_mixup(cls, cutmix: float, known: ValidationInfo) -> float:
+        if cutmix + known.data.get("mixup", 0) > 1:
+            raise ValueError("must be at most 1 together with train.mixup")
+        return cutmix
 
     @field_validator("warmup_epochs")
     @classmethod

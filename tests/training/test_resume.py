@@ -314,9 +314,15 @@ def test_an_unfinished_checkpoint_is_refused_by_what_comes_after(straight: Path,
 
 
 @pytest.mark.parametrize(
-    "train", [{"accumulate": 2}, {"precision": "bfloat16"}], ids=["accumulate", "bfloat16"]
+    "train",
+    [
+        {"accumulate": 2},
+        {"precision": "bfloat16"},
+        {"augmentation": "advanced", "mixup": 0.4, "cutmix": 0.4},
+    ],
+    ids=["accumulate", "bfloat16", "augmentation"],
 )
-def test_accumulated_gradients_and_precision_go_on_exactly(train, trainings, tmp_path: Path):
+def test_every_way_to_train_goes_on_exactly(train, trainings, tmp_path: Path):
     trainings.run(tmp_path / "straight", **train)
     expected = trainings.hashes(tmp_path / "straight")
     for look in (1, 2, 6, 9, 11):

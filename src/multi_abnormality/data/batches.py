@@ -24,6 +24,9 @@ class Batch(TypedDict, total=False):
     scan: Tensor  # (N,) int64: equal for the reconstructions of a scan, validation only
     affine: Tensor  # (N, 2, 3), training only
     intensity: Tensor  # (N, 2), training only
+    texture: Tensor  # (N, 2), training only
+    cutout: Tensor  # (N, 3, 2), training only
+    noise_seed: Tensor  # (N,) int64, training only
 
 
 class WholeVolumes(Dataset):
@@ -59,7 +62,7 @@ class DrawnVolumes(Dataset):
     Args:
         processed: where the volumes are.
         names: which.
-        settings: how many slices, and of which reconstructions.
+        settings: how many slices, of which reconstructions, and the level of augmentation.
         seed: of the run.
     """
 
@@ -68,6 +71,7 @@ class DrawnVolumes(Dataset):
     ) -> None:
         self.processed = processed
         self.slices = settings.slices
+        self.augmentation = settings.augmentation
         self.seed = seed
         scans: dict[str, list[str]] = defaultdict(list)
         for name, scan in zip(names, processed.scans_of(names), strict=True):
@@ -85,15 +89,17 @@ class DrawnVolumes(Dataset):
         volumes = self.samples[index]
         turn = generator(self.seed, "reconstruction", epoch, volumes[0]).integers(len(volumes))
         volume = self.processed.read(volumes[turn])
-        drawn = draw(
-            generator(self.seed, "augment", epoch, volumes[turn]), len(volume), self.slices
-        )
+        rng = generator(self.seed, "augment", epoch, volumes[turn])
+        drawn = draw(rng, len(volume), self.slices, self.augmentation)
         return Batch(
             volume=volume[drawn.slices],
             labels=self.labels[index],
             height=heights(len(volume))[drawn.slices],
             affine=drawn.affine,
             intensity=drawn.intensity,
+            texture=drawn.texture,
+            cutout=drawn.cutout,
+            noise_seed=drawn.noise_seed,
         )
 
 

@@ -26,6 +26,7 @@ SOURCES = (
     "findings.py",
     "data/augment.py",
     "data/batches.py",
+    "data/mixing.py",
     "data/randomness.py",
     "data/resample.py",
     "data/sampler.py",

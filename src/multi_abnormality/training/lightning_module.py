@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multilabel_auroc
 
-from multi_abnormality.data import augment
 from multi_abnormality.data.batches import Batch
-from multi_abnormality.data.randomness import derived_seed
+from multi_abnormality.data.mixing import augmented
+from multi_abnormality.data.randomness import derived_seed, generator
 from multi_abnormality.errors import InputError
 from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.losses import multilabel_loss, positive_weights
@@ -93,10 +93,11 @@ class TrainingModule(lightning.LightningModule):
             group["lr"] = settings.learning_rate * factor * group["share"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        rng = generator(self.seed, "mix", self.current_epoch, batch_idx, self.global_rank)
         hu = self.model.windows.decode(batch["volume"])
-        hu = augment.apply(hu, batch["affine"], batch["intensity"])
+        hu, labels = augmented(hu, batch, self.settings.train, rng)
         logits = self.model.classify(hu, batch["height"]).logits
-        loss = self._loss_of(logits, batch["labels"])
+        loss = self._loss_of(logits, labels)
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(

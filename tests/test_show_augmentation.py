@@ -1,0 +1,16 @@
+import numpy as np
+
+from multi_abnormality.show_augmentation import draw_sheet
+
+
+def test_the_sheet_shows_each_scan_in_each_epoch(small_set, small_params):
+    train = small_params.train.model_copy(update={"augmentation": "advanced", "mixup": 1.0})
+    params = small_params.model_copy(update={"train": train})
+    sheet = draw_sheet(params, small_set, scans=3, epochs=2)
+    assert sheet.dtype == np.uint8
+    rows, columns = (np.array(sheet.shape) / (160 * 1, 160)).round(2)
+    assert (rows, columns) == (3.0, 3.0)
+    plain, first, second = np.split(sheet, 3, axis=1)
+    assert (plain != first).mean() > 0.1
+    assert (first != second).mean() > 0.1
+    np.testing.assert_array_equal(sheet, draw_sheet(params, small_set, scans=3, epochs=2))
