@@ -18,6 +18,7 @@ from multi_abnormality.params import Train
 
 
 class Batch(TypedDict, total=False):
+    name: list[str]  # of the volumes, training only
     volume: Tensor  # (N, S, Y, X) uint8 codes
     labels: Tensor  # (N, F) float32
     height: Tensor  # (N, S) of each slice, 0 the volume's lowest to 1 its highest
@@ -92,6 +93,7 @@ class DrawnVolumes(Dataset):
         rng = generator(self.seed, "augment", epoch, volumes[turn])
         drawn = draw(rng, len(volume), self.slices, self.augmentation)
         return Batch(
+            name=volumes[turn],
             volume=volume[drawn.slices],
             labels=self.labels[index],
             height=heights(len(volume))[drawn.slices],

@@ -1,17 +1,14 @@
 """Train a classifier, from the newest checkpoint if there is one."""
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, RichProgressBar
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 import multi_abnormality
-from multi_abnormality.console import console, log
+from multi_abnormality.console import log
 from multi_abnormality.data.batches import (
     DrawnVolumes,
     WholeVolumes,
@@ -32,7 +29,6 @@ from multi_abnormality.training.checkpoints import (
     Backup,
     Cadence,
     Checkpoints,
-    DurableIO,
     NoBackup,
     mark_complete,
 )
@@ -46,10 +42,11 @@ from multi_abnormality.training.identity import (
 )
 from multi_abnormality.training.lightning_module import TrainingModule
 from multi_abnormality.training.position import Position
-from multi_abnormality.training.precision import LIGHTNING_PRECISION, resolve_precision
+from multi_abnormality.training.precision import resolve_precision
 from multi_abnormality.training.report import Report
 from multi_abnormality.training.resume import Folder
 from multi_abnormality.training.stopping import Stopped, StopRequest
+from multi_abnormality.training.trainer import advise_less_memory, make_trainer
 
 
 @dataclass(frozen=True)
@@ -190,7 +187,7 @@ class Training:
                 self._mirror,
             ),
         ]
-        trainer = _trainer(params, self._device, self._precision, callbacks)
+        trainer = make_trainer(params, self._device, self._precision, callbacks)
         try:
             trainer.fit(
                 module,
@@ -199,6 +196,8 @@ class Training:
                 ckpt_path=self.found.path if self.found else None,
                 weights_only=True,
             )
+        except torch.OutOfMemoryError as error:
+            raise InputError(advise_less_memory(params)) from error
         finally:
             # Lightning itself forgets the training's loader where a validation is cut short.
             trainer.fit_loop.teardown()
@@ -226,27 +225,3 @@ def _check_unfreeze_epoch(params: Params) -> None:
             f"({params.train.epochs}), so the backbone would never learn; lower it, or choose "
             "model.finetune: frozen"
         )
-
-
-def _trainer(
-    params: Params, device: torch.device, precision: str, callbacks: list[Callback]
-) -> lightning.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if console.is_terminal:
-        callbacks = [*callbacks, RichProgressBar()]
-    return lightning.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        precision=LIGHTNING_PRECISION[precision],
-        accumulate_grad_batches=params.train.accumulate,
-        max_epochs=params.train.epochs,
-        deterministic=params.train.deterministic,
-        # The environment is named, or Lightning would find SLURM's and requeue and save by itself.
-        plugins=[DurableIO(), LightningEnvironment()],
-        callbacks=callbacks,
-        logger=False,
-        enable_progress_bar=console.is_terminal,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )

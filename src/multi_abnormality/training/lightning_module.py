@@ -101,8 +101,9 @@ class TrainingModule(lightning.LightningModule):
         value = loss.item()
         if not math.isfinite(value):
             raise InputError(
-                f"the loss is {value} at epoch {self.current_epoch}, step {batch_idx}; the "
-                "checkpoint before it is kept. Lower train.learning_rate"
+                f"the loss is {value} at epoch {self.current_epoch}, step {batch_idx}, on "
+                f"{', '.join(batch['name'])}; what was saved before is kept. Lower "
+                "train.learning_rate, or look at these volumes"
             )
         self._loss.add(value)
         return loss

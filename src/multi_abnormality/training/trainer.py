@@ -1,0 +1,58 @@
+"""Lightning's trainer, as this project uses it."""
+
+import logging
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+
+from multi_abnormality.console import console
+from multi_abnormality.params import Params
+from multi_abnormality.training.checkpoints import DurableIO
+from multi_abnormality.training.precision import LIGHTNING_PRECISION
+
+
+def make_trainer(
+    params: Params, device: torch.device, precision: str, callbacks: list[Callback]
+) -> lightning.Trainer:
+    """One that saves, requeues and logs nothing by itself: the callbacks do.
+
+    Args:
+        params: of the run.
+        device: to train on.
+        precision: resolved.
+        callbacks: what goes on beside the training.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if console.is_terminal:
+        callbacks = [*callbacks, RichProgressBar()]
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        precision=LIGHTNING_PRECISION[precision],
+        accumulate_grad_batches=params.train.accumulate,
+        max_epochs=params.train.epochs,
+        deterministic=params.train.deterministic,
+        # The environment is named, or Lightning would find SLURM's and requeue and save by itself.
+        plugins=[DurableIO(), LightningEnvironment()],
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=console.is_terminal,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def advise_less_memory(params: Params) -> str:
+    """What to say where the device has not enough."""
+    half = max(params.train.batch_size // 2, 1)
+    steps = params.train.accumulate * params.train.batch_size // half
+    chunk = params.model.slice_chunk or params.train.slices * params.train.batch_size
+    return (
+        "the device's memory is too small; what was saved before is kept. Set train.batch_size to "
+        f"{half} and train.accumulate to {steps} (the same step of the optimizer), or "
+        f"model.slice_chunk to {max(chunk // 4, 1)}, or lower train.slices "
+        f"(now {params.train.slices}) or preprocess.shape"
+    )
