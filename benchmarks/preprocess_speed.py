@@ -18,11 +18,11 @@ from multi_abnormality.params import Preprocess, load_params
 from speed.contenders import CONTENDERS
 from speed.phantom import draw_phantom
 from speed.processes import measure
+from speed.recipes import full_size
 from speed.two_workers import two_worker_gain
 
 ROUNDS = 3
 SIZE, SLICES = 512, 300
-FULL_SIZE = {"spacing": (3.0, 1.5, 1.5), "shape": (112, 224, 224)}
 GIB = 1 << 30
 NAMES = {
     "ours": "this project, every step",
@@ -37,7 +37,7 @@ def main() -> None:
     default = load_params()
     recipes = {
         "params.yaml": default.preprocess,
-        "full size": default.preprocess.model_copy(update=FULL_SIZE),
+        "full size": full_size(default.preprocess),
     }
     scan = draw_phantom(SIZE, SLICES)
     with tempfile.TemporaryDirectory() as folder:

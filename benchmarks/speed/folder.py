@@ -7,6 +7,17 @@ from multi_abnormality.data.names import VolumeName
 from multi_abnormality.findings import FINDINGS
 
 
+def ct_rate_names(volumes: int) -> list[str]:
+    """Names as many patients as CT-RATE has to so many volumes: 2.36 a patient, most in train."""
+    names, patients = [], {"train": 0, "valid": 0}
+    while len(names) < volumes:
+        split = "valid" if sum(patients.values()) % 16 == 15 else "train"
+        patients[split] += 1
+        for number in range(1, 4 if patients[split] % 25 < 9 else 3):
+            names.append(f"{split}_{patients[split]}_a_{number}")
+    return names[:volumes]
+
+
 def write_ct_rate(root: Path, scans: Mapping[str, Path]) -> Path:
     """Lay out the volumes `scans` by name, with label tables; what is there already stays.
 

@@ -11,17 +11,16 @@ import time
 from pathlib import Path
 
 from multi_abnormality.params import Params
-from speed.folder import write_ct_rate
+from speed.folder import ct_rate_names, write_ct_rate
 from speed.processes import measure
 
-VOLUMES = 32
+VOLUMES = 40
 ROUNDS = 3
 
 
 def two_worker_gain(params: Params, scan: Path, folder: Path) -> tuple[float, dict[int, float]]:
     """One worker's time over two workers', and the medians of both in seconds."""
-    names = [f"{split}_{n}_a_1" for split in ("train", "valid") for n in range(1, VOLUMES // 2 + 1)]
-    data = write_ct_rate(folder / "data", dict.fromkeys(names, scan))
+    data = write_ct_rate(folder / "data", dict.fromkeys(ct_rate_names(VOLUMES), scan))
     seconds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(ROUNDS):
         for workers, times in seconds.items():
