@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from multi_abnormality.params import Preprocess, load_params
+from multi_abnormality.params import Recipe, load_params
 from speed.contenders import CONTENDERS
 from speed.phantom import draw_phantom
 from speed.processes import measure
@@ -36,8 +36,8 @@ def main() -> None:
     out = Console(file=sys.stdout)
     default = load_params()
     recipes = {
-        "params.yaml": default.preprocess,
-        "full size": full_size(default.preprocess),
+        "params.yaml": default.preprocess.recipe,
+        "full size": full_size(default.preprocess).recipe,
     }
     scan = draw_phantom(SIZE, SLICES)
     with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +50,7 @@ def main() -> None:
     out.print(table)
 
 
-def compare(title: str, scan: Path, recipe: Preprocess, folder: Path) -> Table:
+def compare(title: str, scan: Path, recipe: Recipe, folder: Path) -> Table:
     """Every contender on one scan, in turns."""
     seconds = {name: [] for name in CONTENDERS}
     peak = dict.fromkeys(CONTENDERS, 0)

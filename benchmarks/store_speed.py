@@ -20,7 +20,7 @@ from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.shards import encode
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.data.volume import read_volume, scan_name
-from multi_abnormality.params import Params, Preprocess, load_params
+from multi_abnormality.params import Params, Recipe, load_params
 from multi_abnormality.stages import preprocess
 from speed.folder import ct_rate_names, write_ct_rate
 from speed.phantom import draw_phantom
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out.print(compare_reading(params, Path(folder)))
     scans = [draw_phantom(512, 300), *(sorted(given.scans.glob("*.nii.gz")) if given.scans else [])]
-    out.print(compare_sizes(scans, params.preprocess))
+    out.print(compare_sizes(scans, params.preprocess.recipe))
 
 
 def compare_reading(params: Params, folder: Path) -> Table:
@@ -64,7 +64,7 @@ def compare_reading(params: Params, folder: Path) -> Table:
     return table
 
 
-def compare_sizes(scans: list[Path], recipe: Preprocess) -> Table:
+def compare_sizes(scans: list[Path], recipe: Recipe) -> Table:
     table = Table("raw uint8 bytes over stored ones", "times smaller", "wanted")
     for scan in scans:
         codes = standardize(read_volume(scan), recipe)

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from multi_abnormality.params import Preprocess
+from multi_abnormality.params import Recipe
 
-Way = Callable[[Path, Preprocess], object]
+Way = Callable[[Path, Recipe], object]
 
 
 def ours() -> Way:
@@ -28,7 +28,7 @@ def ours() -> Way:
 
     out = Path(tempfile.mkdtemp(dir=Path.cwd()))
 
-    def run(scan: Path, recipe: Preprocess) -> object:
+    def run(scan: Path, recipe: Recipe) -> object:
         with scan.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         volume = read_volume(scan)
@@ -41,7 +41,7 @@ def monai() -> Way:
     """MONAI's transforms in their usual order. Nothing is hashed or written."""
     from monai import transforms
 
-    def run(scan: Path, recipe: Preprocess) -> object:
+    def run(scan: Path, recipe: Recipe) -> object:
         low, high = recipe.hu_codes[0][0], recipe.hu_codes[-1][0]
         steps = transforms.Compose(
             [
@@ -66,7 +66,7 @@ def ct_clip() -> Way:
     import torch
     from torch.nn import functional
 
-    def run(scan: Path, recipe: Preprocess) -> object:
+    def run(scan: Path, recipe: Recipe) -> object:
         image = nibabel.load(scan)
         hu = image.get_fdata() * 1.0 + 0.0  # slope and intercept out of the metadata
         hu = np.clip(hu, -1000, 1000)
@@ -93,7 +93,7 @@ def bare_decompression() -> Way:
     """Only unpacks, by the fastest library there is, into nothing."""
     from isal import igzip
 
-    def run(scan: Path, recipe: Preprocess) -> object:  # noqa: ARG001
+    def run(scan: Path, recipe: Recipe) -> object:  # noqa: ARG001
         with igzip.open(scan) as stream:
             while stream.read(1 << 20):
                 pass
@@ -112,7 +112,7 @@ CONTENDERS: dict[str, Callable[[], Way]] = {
 def main() -> None:
     name, scan, recipe = sys.argv[1:]
     run = CONTENDERS[name]()
-    settings = Preprocess.model_validate_json(recipe)
+    settings = Recipe.model_validate_json(recipe)
     for _ in range(2):
         start = time.perf_counter()
         run(Path(scan), settings)

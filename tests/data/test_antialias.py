@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from multi_abnormality.data.resample import decode, standardize
 from multi_abnormality.data.volume import Volume, read_volume
-from multi_abnormality.params import Preprocess, load_params
+from multi_abnormality.params import Recipe, load_params
 from multi_abnormality.sample.cohort import plan_cohort
 from multi_abnormality.sample.draw import draw_scan
 
@@ -23,15 +23,15 @@ INNER = (slice(2, -2),) * 3
 
 
 @pytest.fixture(scope="module")
-def recipe() -> Preprocess:
-    return load_params(PROJECT / "params.yaml").preprocess
+def recipe() -> Recipe:
+    return load_params(PROJECT / "params.yaml").preprocess.recipe
 
 
 def scan(hu: np.ndarray, spacing: tuple[float, float, float]) -> Volume:
     return Volume(hu, spacing, hu.shape[::-1], spacing[::-1], "LPS")
 
 
-def smoothed_by_simpleitk(volume: Volume, recipe: Preprocess, sigmas: float = 1.0) -> np.ndarray:
+def smoothed_by_simpleitk(volume: Volume, recipe: Recipe, sigmas: float = 1.0) -> np.ndarray:
     """Clip, smooth by a Gaussian as wide as a stored voxel's box, and take the voxels' centres.
 
     Args:
@@ -58,7 +58,7 @@ def first_centre(shape: tuple[int, int, int], spacing: tuple[float, float, float
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("share", [0.7, 0.55, 0.34, 0.21])
-def test_waves_finer_than_two_voxels_fade(recipe: Preprocess, axis: int, share: float) -> None:
+def test_waves_finer_than_two_voxels_fade(recipe: Recipe, axis: int, share: float) -> None:
     """Nothing of a wave shorter than a stored voxel may come back as a longer one.
 
     Picking voxels keeps its height whole; a box keeps at most |sinc| of it.
@@ -80,7 +80,7 @@ def test_waves_finer_than_two_voxels_fade(recipe: Preprocess, axis: int, share: 
     assert np.abs(picked[INNER]).max() > 80
 
 
-def test_finer_noise_averages_out(recipe: Preprocess) -> None:
+def test_finer_noise_averages_out(recipe: Recipe) -> None:
     """As the root of the number of voxels: 1000 under one leave a thirtieth."""
     target = recipe.model_copy(update={"spacing": (10.0, 10.0, 10.0), "shape": (10, 10, 10)})
     noise = np.random.default_rng(0).normal(0, 100, (100, 100, 100)).astype(np.float32)
@@ -90,7 +90,7 @@ def test_finer_noise_averages_out(recipe: Preprocess) -> None:
     assert ours.std() == pytest.approx(100 / np.sqrt(1000), rel=0.15)
 
 
-def difference(volume: Volume, recipe: Preprocess, sigmas: float = 1.0) -> np.ndarray:
+def difference(volume: Volume, recipe: Recipe, sigmas: float = 1.0) -> np.ndarray:
     """|HU| between ours and SimpleITK's where both have the whole box inside of the scan."""
     ours = decode(standardize(volume, recipe), recipe)
     theirs = smoothed_by_simpleitk(volume, recipe, sigmas)
@@ -98,7 +98,7 @@ def difference(volume: Volume, recipe: Preprocess, sigmas: float = 1.0) -> np.nd
     return np.abs(ours - theirs)[INNER][inside[INNER]]
 
 
-def assert_agrees(volume: Volume, recipe: Preprocess) -> None:
+def assert_agrees(volume: Volume, recipe: Recipe) -> None:
     """Mean within 8 HU, nine of ten voxels within 20, 99 of 100 within 60.
 
     Most of that is the noise that a Gaussian's and a box's weights leave differently. Without
@@ -111,7 +111,7 @@ def assert_agrees(volume: Volume, recipe: Preprocess) -> None:
     assert difference(volume, recipe, sigmas=0).mean() > 3 * smoothed.mean()
 
 
-def test_agrees_with_simpleitk_on_a_phantom(recipe: Preprocess) -> None:
+def test_agrees_with_simpleitk_on_a_phantom(recipe: Recipe) -> None:
     hu, protocol = draw_scan(plan_cohort(patients=6, seed=0)[0], size=256, slices=120)
 
     assert_agrees(scan(hu, protocol.spacing), recipe)
@@ -122,5 +122,5 @@ def test_agrees_with_simpleitk_on_a_phantom(recipe: Preprocess) -> None:
     "name",
     ["LIDC-IDRI-0001_2.5mm_int16", "LungDx-A0001_5mm_dcm2niix", "pyradiomics_lung1_5mm_int16"],
 )
-def test_agrees_with_simpleitk_on_a_real_chest(recipe: Preprocess, name: str) -> None:
+def test_agrees_with_simpleitk_on_a_real_chest(recipe: Recipe, name: str) -> None:
     assert_agrees(read_volume(REAL_CT / f"chest_{name}.nii.gz"), recipe)
