@@ -21,7 +21,7 @@ from speed.processes import measure
 from speed.recipes import full_size
 from speed.two_workers import two_worker_gain
 
-ROUNDS = 3
+ROUNDS = 5
 SIZE, SLICES = 512, 300
 GIB = 1 << 30
 NAMES = {

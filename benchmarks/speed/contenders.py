@@ -25,7 +25,9 @@ def ours() -> Way:
     from multi_abnormality.data.resample import standardize
     from multi_abnormality.data.store_writer import write_part
     from multi_abnormality.data.volume import read_volume
+    from multi_abnormality.memory import keep_freed_memory
 
+    keep_freed_memory()  # as the stage's workers do
     out = Path(tempfile.mkdtemp(dir=Path.cwd()))
 
     def run(scan: Path, recipe: Recipe) -> object:
