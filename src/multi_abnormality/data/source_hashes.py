@@ -65,11 +65,14 @@ class SourceHashes:
     """The memory, a JSON file outside of every DVC output. For one process at a time.
 
     Used in a `with`, it is saved at the end of it, and every minute meanwhile.
+
+    Args:
+        file: of the memory; None: it ends with the process.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._entries = _read(file)
+        self._entries = _read(file) if file else {}
         self._changed = False
         self._saved_at = time.monotonic()
 
@@ -94,7 +97,7 @@ class SourceHashes:
 
     def save(self) -> None:
         """Raises InputError where the disk is full; the old memory is whole then."""
-        if self._changed:
+        if self._file and self._changed:
             content = {path: [*entry.stamp, entry.sha256] for path, entry in self._entries.items()}
             write_durably(json.dumps(content, separators=(",", ":")).encode(), self._file)
         self._changed = False
