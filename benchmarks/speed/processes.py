@@ -1,4 +1,7 @@
-"""Programs measured in processes of their own, on cores of their own, one after the other."""
+"""Programs measured in processes of their own, on cores of their own, one after the other.
+
+Only Linux can tie a process to cores.
+"""
 
 import json
 import os
