@@ -1,0 +1,126 @@
+"""Remembered hashes: used where nothing changed, and never where anything did."""
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from multi_abnormality.data.source_hashes import SourceHashes, hash_source
+from multi_abnormality.errors import InputError
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    return write_old(tmp_path / "Säule 1" / "train_1_a_1.nii.gz", b"first")
+
+
+def write_old(path: Path, content: bytes, age: int = 3600) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return turn_back(path, age)
+
+
+def turn_back(path: Path, age: int = 3600) -> Path:
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def hash_all(paths: list[Path], memory: Path) -> None:
+    with SourceHashes(memory) as hashes:
+        for path in paths:
+            hashes.note(path, hash_source(path))
+
+
+@pytest.fixture
+def memory(tmp_path: Path, scan: Path) -> Path:
+    """A memory of the scan."""
+    path = tmp_path / "tmp/source_hashes.json"
+    assert SourceHashes(path).known(scan) is None
+    hash_all([scan], path)
+    return path
+
+
+def test_an_unchanged_file_is_known_in_the_next_run(memory: Path, scan: Path) -> None:
+    assert SourceHashes(memory).known(scan) == hashlib.sha256(b"first").hexdigest()
+
+
+def test_another_file_of_the_same_size_and_time_is_not_known(memory: Path, scan: Path) -> None:
+    """As a copying program that keeps times leaves it: in place, and by a new file."""
+    times = scan.stat().st_atime_ns, scan.stat().st_mtime_ns
+    scan.write_bytes(b"other")
+    os.utime(scan, ns=times)
+    assert scan.stat().st_mtime_ns == times[1]
+    assert SourceHashes(memory).known(scan) is None
+
+    copy = scan.with_name("copy")
+    shutil.copy2(scan, copy)
+    copy.replace(scan)
+    assert SourceHashes(memory).known(scan) is None
+
+
+@pytest.mark.parametrize("content", [b"first and more", b"", b"FIRST"])
+def test_a_file_written_again_is_not_known(memory: Path, scan: Path, content: bytes) -> None:
+    scan.write_bytes(content)
+
+    assert SourceHashes(memory).known(scan) is None
+
+
+def test_a_touched_a_missing_and_a_new_file_are_not_known(memory: Path, scan: Path) -> None:
+    hashes = SourceHashes(memory)
+    assert hashes.known(write_old(scan.with_name("new"), b"first")) is None
+    turn_back(scan, age=7200)
+    assert hashes.known(scan) is None
+    scan.unlink()
+    assert hashes.known(scan) is None
+    with pytest.raises(InputError, match="train_1_a_1"):
+        hash_source(scan)
+
+
+def test_a_file_written_this_moment_is_not_remembered(tmp_path: Path) -> None:
+    """Its next change could come within the same step of the file system's clock."""
+    fresh = tmp_path / "train_2_a_1.nii.gz"
+    fresh.write_bytes(b"half")
+    hash_all([fresh], tmp_path / "memory.json")
+
+    assert SourceHashes(tmp_path / "memory.json").known(fresh) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x00\xff", b"[]", b'{"a": 1}', b'{"a": [1, 2]}', b'{"a": [1, 2, 3, "b", "c"]}'],
+)
+def test_a_damaged_memory_is_dropped_with_a_word(
+    memory: Path, scan: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory.write_bytes(content)
+
+    hashes = SourceHashes(memory)
+
+    assert hashes.known(scan) is None
+    assert "is damaged" in caplog.text
+    hash_all([scan], memory)
+    assert SourceHashes(memory).known(scan)
+
+
+def test_what_was_hashed_before_an_error_is_remembered(memory: Path, scan: Path) -> None:
+    second = write_old(scan.with_name("train_2_a_1.nii.gz"), b"second")
+    with pytest.raises(InputError, match="missing"):
+        hash_all([second, scan.with_name("missing")], memory)
+
+    assert SourceHashes(memory).known(scan)
+    assert SourceHashes(memory).known(second)
+
+
+def test_the_memory_of_all_of_ct_rate_is_read_and_written_in_a_blink(
+    memory: Path, scan: Path
+) -> None:
+    hashed = hash_source(scan)
+    start = time.monotonic()
+    with SourceHashes(memory) as hashes:
+        for number in range(50_000):
+            hashes.note(Path(f"/data/dataset/train_fixed/train_{number}_a_1.nii.gz"), hashed)
+    assert SourceHashes(memory).known(scan)
+    assert time.monotonic() - start < 10
