@@ -4,23 +4,26 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from multi_abnormality import console
 from multi_abnormality.data.ct_rate import Catalogue, read_catalogue
 from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.shards import Origin, shard_path
-from multi_abnormality.data.store_writer import StoreWriter, write_part
+from multi_abnormality.data.store_writer import PARTS, StoreWriter, write_part
 from multi_abnormality.data.volume import read_volume
+from multi_abnormality.data.work.outcomes import Lost, outcomes
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.files import write_json
 from multi_abnormality.params import Params, Preprocess, load_params
+
+MEMORY = 10**9  # bytes that a worker may take
 
 
 @dataclass(frozen=True)
@@ -81,23 +84,17 @@ def _store_volumes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -
 
 def _outcomes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> Iterator[Outcome]:
     """In the order in which they are done."""
-    workers = params.machine.workers
-    count = joblib.cpu_count() if workers == "auto" else max(1, workers)
-    tasks = (
-        joblib.delayed(_process)(
-            name, Path(path), writer.origins.get(name), params.preprocess, writer.root
-        )
+    items = {
+        name: (name, Path(path).absolute(), writer.origins.get(name))
         for name, path in zip(volumes["name"], volumes["path"], strict=True)
-    )
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        try:
-            yield from joblib.Parallel(n_jobs=count, return_as="generator_unordered")(tasks)
-        except (MemoryError, TerminatedWorkerError):
-            raise InputError(
-                "a worker process was killed or stopped, most likely for lack of memory; what is "
-                f"done is kept. Lower machine.workers (now {count}) or preprocess.shape in "
-                "params.yaml, then run again"
-            ) from None
+    }
+    process = partial(_process, recipe=params.preprocess, out=writer.root.absolute())
+    share = [writer.root / PARTS, *(path for _, path, _ in islice(items.values(), 1))]
+    for name, outcome in outcomes(process, items, params.machine, share, MEMORY):
+        if isinstance(outcome, Lost):
+            yield Outcome(name, fault=f"{items[name][1]}: {outcome.reason}")
+        else:
+            yield outcome
 
 
 def _process(
