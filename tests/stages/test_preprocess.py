@@ -23,7 +23,7 @@ REAL_SCANS = PROJECT / "../shared/real-ct"
 @pytest.fixture
 def params():
     params = load_params(PROJECT / "params.yaml")
-    machine = params.machine.model_copy(update={"workers": 1})
+    machine = params.machine.model_copy(update={"workers": 0})
     return params.model_copy(update={"machine": machine})
 
 
