@@ -1,5 +1,6 @@
 """The workers of a Dask cluster, which come and go."""
 
+import logging
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError
@@ -11,9 +12,10 @@ import cloudpickle
 from distributed import Client, Future, KilledWorker
 
 from multi_abnormality import console
-from multi_abnormality.data.work.pool import WorkerKilled
-from multi_abnormality.data.work.remote import Expected, attempt, code_hash, versions
+from multi_abnormality.data.work.pool import PATIENCE, WorkerKilled
+from multi_abnormality.data.work.remote import Answer, Expected, attempt, code_hash, versions
 from multi_abnormality.errors import InputError
+from multi_abnormality.files import write_durably
 
 CONNECT_SECONDS = 10
 # One under way and one to follow. More would be suspected with it when the worker is killed.
@@ -34,21 +36,16 @@ class Cluster:
     )
 
     def __init__(self, address: str, share: Collection[Path]) -> None:
+        # It logs every lost connection with a traceback. What ends the work is raised all the same.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._address = address
-        try:
-            self._client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TypeError, ImportError) as error:
-            raise InputError(
-                f"machine.dask: no Dask scheduler answers at {address} ({error}); start one with "
-                "`dask scheduler`, or set it to null to work on this machine alone"
-            ) from None
         self._alone = False
         self._told: set[str] = set()
         self._counted = (0, -_COUNT_SECONDS)  # threads, at
+        self._client = self._connect()
         folder, *_ = share
-        folder.mkdir(parents=True, exist_ok=True)
         self._sign = folder / f"shared-{uuid4().hex}"  # a copy of the folder does not have it
-        self._sign.touch()
+        write_durably(b"", self._sign)
         paths = tuple(str(path.absolute()) for path in (self._sign, *share))
         self._expected = Expected(paths, code_hash(), versions())
 
@@ -62,7 +59,7 @@ class Cluster:
 
     def result(self, future: Future) -> Any:
         try:
-            answer = future.result()
+            answer = self._wait(future)
         except KilledWorker as error:
             raise WorkerKilled(
                 f"{2 * error.allowed_failures + 2} Dask workers were killed while they worked on "
@@ -76,10 +73,6 @@ class Cluster:
                 f"machine.dask: a worker at {self._address} cannot load what it is to do "
                 f"({error}); install this project there, in the same version"
             ) from None
-        except OSError:
-            if future.status == "error":  # the function's own
-                raise
-            raise self._disconnected() from None
         for remark in set(answer.remarks) - self._told:
             console.log.warning("%s", remark)
             self._told.add(remark)
@@ -99,10 +92,33 @@ class Cluster:
         self._sign.unlink(missing_ok=True)
         self._client.close(timeout=CONNECT_SECONDS)
 
+    def _connect(self) -> Client:
+        try:
+            return Client(self._address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError, TypeError, ImportError) as error:
+            raise InputError(
+                f"machine.dask: no Dask scheduler answers at {self._address} ({error}); start one "
+                "with `dask scheduler`, or set it to null to work on this machine alone"
+            ) from None
+
+    def _wait(self, future: Future) -> Answer:
+        """For a result that was there a moment ago. It is made anew if its worker has gone."""
+        while True:
+            try:
+                return future.result(timeout=PATIENCE)
+            except OSError as error:  # a TimeoutError is one
+                if future.status == "error":  # the function's own
+                    raise
+                if not isinstance(error, TimeoutError):
+                    raise self._disconnected() from None
+                self.look_after([future.key.rpartition("-")[0]])
+
     def _threads(self) -> int:
         """Of all workers that are there now: some come late."""
         threads, at = self._counted
         if time.monotonic() - at > _COUNT_SECONDS:
+            if self._client.status != "running":  # a call would wait for a scheduler to come back
+                raise self._disconnected()
             try:
                 threads = sum(self._client.nthreads().values())
             except (OSError, CancelledError, RuntimeError, ValueError):
