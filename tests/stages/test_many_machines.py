@@ -1,6 +1,7 @@
 """A Dask cluster of real processes, some of which are killed."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -110,6 +111,21 @@ def test_a_lost_scheduler_ends_the_work_and_what_came_is_kept(cluster, tmp_path)
 
 
 @pytest.mark.slow
+def test_without_any_worker_it_waits_and_says_so(cluster, tmp_path, caplog):
+    doomed = cluster.add_worker()
+    found = begin(cluster.address, partial(tasks.square, tmp_path), 300, tmp_path / "shared")
+    done = [next(found) for _ in range(5)]
+    cluster.kill(doomed)
+    arriving = threading.Timer(8, cluster.add_worker)
+    arriving.start()
+    done += found
+    arriving.join()
+    assert len(done) == 300
+    assert dict(done) == squares(300)
+    assert caplog.text.count(f"no worker is at {cluster.address}; waiting for one, with item") == 1
+
+
+@pytest.mark.slow
 def test_what_eats_a_workers_memory_is_named_and_the_others_done(cluster, tmp_path):
     for _ in range(2):
         cluster.add_worker("--nanny", "--memory-limit", "400MB")
@@ -166,6 +182,23 @@ def test_a_killed_worker_changes_no_byte_of_the_processed_set(cluster, project):
     assert "Traceback" not in messages
     assert contents(project / "processed") == expected
     assert len(ProcessedSet(project / "processed").names) == 61
+
+
+def test_ctrl_c_ends_it_and_what_is_done_is_gone_on_with(cluster, project):
+    cluster.add_worker()
+    stage = start(project, workers=0, dask=cluster.address)
+    while len(list(project.glob("processed/*/*.zip"))) < 5:
+        assert stage.poll() is None, stage.stderr.read()
+        time.sleep(0.001)
+    stage.send_signal(signal.SIGINT)
+    _, messages = stage.communicate(timeout=5)
+    assert stage.returncode == 130
+    assert "Traceback" not in messages
+    stage = start(project, workers=0, dask=cluster.address)
+    _, messages = stage.communicate(timeout=60)
+    assert stage.returncode == 0, messages
+    assert ", 0 kept" not in messages
+    assert not list(project.glob("processed/**/shared-*"))
 
 
 def test_a_bad_scan_is_named_as_on_one_machine(cluster, project):

@@ -12,7 +12,7 @@ import cloudpickle
 from distributed import Client, Future, KilledWorker
 
 from multi_abnormality import console
-from multi_abnormality.data.work.pool import PATIENCE, WorkerKilled
+from multi_abnormality.data.work.pool import WorkerKilled
 from multi_abnormality.data.work.remote import Answer, Expected, attempt, code_hash, versions
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
@@ -40,6 +40,7 @@ class Cluster:
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         self._address = address
         self._alone = False
+        self._deserted = False
         self._told: set[str] = set()
         self._counted = (0, -_COUNT_SECONDS)  # threads, at
         self._client = self._connect()
@@ -82,7 +83,8 @@ class Cluster:
         self._alone = True
 
     def look_after(self, names: Collection[str]) -> None:
-        if not self._threads():
+        before, self._deserted = self._deserted, not self._threads()
+        if self._deserted and not before:
             console.log.warning(
                 "no worker is at %s; waiting for one, with %s given out",
                 self._address, " and ".join(sorted(names)),
@@ -105,7 +107,7 @@ class Cluster:
         """For a result that was there a moment ago. It is made anew if its worker has gone."""
         while True:
             try:
-                return future.result(timeout=PATIENCE)
+                return future.result(timeout=_COUNT_SECONDS)
             except OSError as error:  # a TimeoutError is one
                 if future.status == "error":  # the function's own
                     raise

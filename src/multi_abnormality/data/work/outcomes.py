@@ -10,18 +10,13 @@ from typing import Any, TypeVar
 import joblib
 
 from multi_abnormality import memory
-from multi_abnormality.data.work.pool import (
-    PATIENCE,
-    Future,
-    NotBegun,
-    Pool,
-    ThisProcess,
-    WorkerKilled,
-)
+from multi_abnormality.data.work.pool import Future, NotBegun, Pool, ThisProcess, WorkerKilled
 from multi_abnormality.data.work.processes import Processes
 from multi_abnormality.params import Machine
 
 R = TypeVar("R")
+
+PATIENCE = 3.0  # s without any outcome before the pool looks whether somebody works at all
 
 
 @dataclass(frozen=True)

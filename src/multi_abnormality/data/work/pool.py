@@ -4,8 +4,6 @@ from collections.abc import Callable, Collection
 from concurrent import futures
 from typing import Any, Protocol
 
-PATIENCE = 15.0  # s without any outcome before the pool looks whether somebody works at all
-
 
 class Future(Protocol):
     """What standard futures and Dask's have in common, and is used here."""
