@@ -96,7 +96,8 @@ def run_stage() -> None:
     """In the folder of the data, from the start of a process on as `dvc repro` runs it."""
     start = time.perf_counter()
     params = Params.model_validate_json(Path("params.json").read_text())
-    preprocess.run(params, Path("data"), Path("processed"), Path("metrics.json"))
+    memory = Path(".dvc/tmp/source_hashes.json")
+    preprocess.run(params, Path("data"), Path("processed"), Path("metrics.json"), memory)
     sys.stdout.write(json.dumps(time.perf_counter() - start))
 
 

@@ -22,7 +22,9 @@ from sklearn.preprocessing import StandardScaler
 
 from multi_abnormality import console
 from multi_abnormality.data.ct_rate import read_catalogue
+from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.randomness import generator
+from multi_abnormality.data.series import Series
 from multi_abnormality.data.volume import read_volume
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import load_params
@@ -33,16 +35,16 @@ from multi_abnormality.training.fit import Places
 BINS = np.linspace(-1024, 1024, 65)
 
 
-def histogram(path: str) -> np.ndarray:
+def histogram(path: str, series: Series | None) -> np.ndarray:
     """(64,) shares of a volume's voxels by HU."""
-    hu = np.clip(read_volume(Path(path)).hu, BINS[0], BINS[-1])
+    hu = np.clip(read_volume(Path(path), series).hu, BINS[0], BINS[-1])
     return np.histogram(hu, BINS)[0] / hu.size
 
 
 def histogram_auroc(data: Path) -> float:
     """Macro AUROC on the valid split of a logistic regression on each volume's histogram."""
     volumes = read_catalogue(data).volumes
-    tasks = (joblib.delayed(histogram)(path) for path in volumes["path"])
+    tasks = (joblib.delayed(histogram)(*row) for row in volumes[["path", SERIES]].to_numpy())
     done = joblib.Parallel(n_jobs=-1, return_as="generator")(tasks)
     shares = np.array(list(console.track(done, "histograms", len(volumes))))
     labels = volumes[list(FINDINGS)].to_numpy()

@@ -87,3 +87,20 @@ def test_durations(tmp_path: Path):
     path = edited(tmp_path, (line("time_budget"), "time_budget: soon"))
     with pytest.raises(InputError, match=r"machine\.time_budget: must be a duration such as"):
         load_params(path)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://10.0.0.7:8786", "tls://head-1.site:1", "ucx://[::1]:80"]
+)
+def test_the_address_of_a_dask_scheduler(address: str, tmp_path: Path):
+    params = load_params(edited(tmp_path, (line("dask"), f'dask: "{address}"')))
+    assert params.machine.dask == address
+
+
+@pytest.mark.parametrize("address", ["head:8786", "tcp://head", "http://head:8786", "8786", "''"])
+def test_what_is_no_address_of_a_dask_scheduler(address: str, tmp_path: Path):
+    path = edited(tmp_path, (line("dask"), f"dask: {address}"))
+    with pytest.raises(
+        InputError, match=r'machine\.dask: must be .*"tcp://host:8786"|valid string'
+    ):
+        load_params(path)

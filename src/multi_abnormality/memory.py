@@ -1,7 +1,10 @@
-"""How the process takes memory from the system."""
+"""How the process takes memory from the system, and how much there is."""
 
 import ctypes
 import sys
+from pathlib import Path
+
+import psutil
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
@@ -20,3 +23,26 @@ def keep_freed_memory() -> None:
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_M_TOP_PAD, 1 << 28)
+
+
+def free() -> int:
+    """Bytes that new processes can have: what the machine has left, or the job's share of it."""
+    return min([psutil.virtual_memory().available, *_limits()])
+
+
+def _limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list:
+    """Bytes that containers and batch systems allow, by control groups of version 1 and 2."""
+    limits = []
+    for line in groups.read_text().splitlines() if groups.exists() else ():
+        _, kinds, path = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        top = root / kinds
+        folder = top / path.strip("/")
+        for group in (folder, *folder.parents):
+            if group.is_relative_to(top):
+                for name in ("memory.max", "memory.limit_in_bytes"):
+                    file = group / name
+                    text = file.read_text().strip() if file.exists() else "max"
+                    limits += [int(text)] if text != "max" else []
+    return limits

@@ -19,6 +19,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
+_ADDRESS = re.compile(r"(?:tcp|tls|ucx|ws|wss)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
+
 
 def parse_duration(text: str) -> int:
     """Seconds of a text such as "5h30m".
@@ -153,8 +155,16 @@ class Machine(Section):
 
     accelerator: Literal["auto", "cpu", "gpu"]
     workers: Annotated[int, Field(ge=0)] | Literal["auto"]  # processes that preprocess or load
+    dask: str | None  # address of a Dask scheduler whose workers preprocess; null: this machine's
     time_budget: str | None  # of the train stage, such as "5h30m"; null: no end
     accept_changed_code: bool  # go on from a checkpoint that other source files made
+
+    @field_validator("dask")
+    @classmethod
+    def is_address(cls, text: str | None) -> str | None:
+        if text is not None and not _ADDRESS.fullmatch(text):
+            raise ValueError('must be null or an address such as "tcp://host:8786"')
+        return text
 
     @field_validator("time_budget")
     @classmethod

@@ -1,5 +1,7 @@
 import hashlib
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -257,3 +259,28 @@ def test_a_part_that_was_cut_short_is_done_again(tmp_path, processed, recipe):
     assert StoreWriter(root, recipe).origins.keys() == {"train_2_a_2"}
     store(root, recipe)
     assert contents(root) == contents(processed)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from multi_abnormality.data.shards import read_shard
+from multi_abnormality.data.store_writer import write_part
+from multi_abnormality.data.volume import Volume
+
+volume = Volume(np.zeros((4, 8, 8), np.int16), (2, 1, 1), (8, 8, 4), (1, 1, 2), "LPS")
+codes = np.random.default_rng(0).integers(0, 256, (400, 64, 64), dtype=np.uint8)
+for _ in range(30):
+    write_part(Path(sys.argv[1]), "train_1_a_1", "hash", volume, codes)
+    assert read_shard(Path(sys.argv[1]) / ".parts/train_1_a_1.zip")[1]
+"""
+
+
+def test_two_that_write_one_volume_do_not_spoil_it(tmp_path):
+    """A worker that was given up, with its machine out of reach, may work on beside the next."""
+    command = [sys.executable, "-c", WRITER, tmp_path]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    messages = [writer.communicate()[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0], messages
+    assert [path.name for path in (tmp_path / ".parts").iterdir()] == ["train_1_a_1.zip"]

@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from multi_abnormality.data import process
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.data.volume import read_volume
@@ -23,7 +24,7 @@ REAL_SCANS = PROJECT / "../shared/real-ct"
 @pytest.fixture
 def params():
     params = load_params(PROJECT / "params.yaml")
-    machine = params.machine.model_copy(update={"workers": 1})
+    machine = params.machine.model_copy(update={"workers": 0})
     return params.model_copy(update={"machine": machine})
 
 
@@ -82,7 +83,7 @@ def test_a_second_run_and_more_workers_change_nothing(stage, monkeypatch):
     stage.run("out")
     fresh = stage.contents("out")
     with monkeypatch.context() as patch:
-        patch.setattr(preprocess, "read_volume", None)  # kept volumes are not read again
+        patch.setattr(process, "read_volume", None)  # kept volumes are not read again
         stage.run("out")
     assert stage.contents("out") == fresh
     machine = stage.params.machine.model_copy(update={"workers": 2})
@@ -133,7 +134,7 @@ def test_bad_scans_are_all_listed_and_the_good_ones_kept(stage, folder, monkeypa
     for name, path in broken.items():
         path.write_bytes(whole[name])
     read = []
-    monkeypatch.setattr(preprocess, "read_volume", lambda p, s: read.append(p) or read_volume(p, s))
+    monkeypatch.setattr(process, "read_volume", lambda p, s: read.append(p) or read_volume(p, s))
     stage.run("mended")
     assert sorted(read) == sorted(broken.values())
     stage.run("fresh")

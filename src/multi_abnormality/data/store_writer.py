@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,11 @@ def write_part(
     codes: np.ndarray,
     series: Series | None = None,
 ) -> Origin:
-    """Keep a finished volume, codes (Z, Y, X) uint8. Several processes may do so at a time."""
+    """Keep a finished volume, codes (Z, Y, X) uint8.
+
+    Several processes may do so at a time, with the same volume too: on a cluster a worker that
+    was given up may go on beside the one that does its work again.
+    """
     origin = Origin(
         source_sha256=source_sha256,
         source_shape=" ".join(str(count) for count in source.original_shape),
@@ -65,7 +70,9 @@ def write_part(
         voxels_sha256=hashlib.sha256(codes.tobytes()).hexdigest(),
     )
     content = pack({name: Member(origin, encode(codes))})
-    write_durably(content, root / PARTS / f"{name}.zip")
+    fresh = root / PARTS / f"{name}.{uuid4().hex}"
+    write_durably(content, fresh)
+    fresh.replace(root / PARTS / f"{name}.zip")
     return origin
 
 

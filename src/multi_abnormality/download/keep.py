@@ -10,6 +10,7 @@ import pandas as pd
 
 from multi_abnormality.data.metadata_table import SERIES, read_metadata_table
 from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.process import process_volume
 from multi_abnormality.data.receipts import Receipt, read_receipt, receipt_path, write_receipt
 from multi_abnormality.data.shards import read_shard
 from multi_abnormality.data.store_writer import PARTS, StoreWriter, check_replaceable
@@ -17,7 +18,6 @@ from multi_abnormality.download.hub import REPO, RemoteFile
 from multi_abnormality.download.place import Place
 from multi_abnormality.errors import raise_faults
 from multi_abnormality.params import Params
-from multi_abnormality.stages.preprocess import process_volume
 
 
 class Keeper(Protocol):

@@ -1,43 +1,40 @@
 """The preprocess stage: the scans in data/ to processed/, going on from where a run stopped."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from multi_abnormality import console
 from multi_abnormality.data.ct_rate import Catalogue, read_catalogue
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.names import SPLITS, VolumeName
-from multi_abnormality.data.receipts import is_receipt, read_receipt, voxels_are_gone
-from multi_abnormality.data.resample import standardize
-from multi_abnormality.data.series import Series
-from multi_abnormality.data.shards import Origin, shard_path
-from multi_abnormality.data.store_writer import StoreWriter, check_replaceable, write_part
-from multi_abnormality.data.volume import read_volume
-from multi_abnormality.errors import InputError, UnusableScan, raise_faults
+from multi_abnormality.data.process import Outcome, is_made_of, process_volume
+from multi_abnormality.data.shards import shard_path
+from multi_abnormality.data.source_hashes import SourceHashes
+from multi_abnormality.data.store_writer import PARTS, StoreWriter, check_replaceable
+from multi_abnormality.data.work.outcomes import Lost, outcomes
+from multi_abnormality.errors import raise_faults
 from multi_abnormality.files import write_json
-from multi_abnormality.params import Params, Recipe, load_params
+from multi_abnormality.params import Params, load_params
+
+MEMORY = 10**9  # bytes that a worker may take
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one volume: made anew (origin), bad (fault), or kept as it was (neither)."""
-
-    name: str
-    origin: Origin | None = None
-    fault: str | None = None
-    reason: str | None = None  # the fault's kind where it is the scan's, and not the disk's
-
-
-def run(params: Params, data: Path, out: Path, metrics: Path) -> dict[str, Any]:
+def run(
+    params: Params, data: Path, out: Path, metrics: Path, memory: Path | None = None
+) -> dict[str, Any]:
     """Bring the processed set `out` in line with the scans in `data`, and write its counts.
+
+    Args:
+        params: of the project.
+        data: a CT-RATE folder.
+        out: folder of the processed set.
+        metrics: JSON file for the counts.
+        memory: file with the scans' hashes as earlier runs found them; None: all are hashed.
 
     Raises:
         InputError: lists everything wrong with the tables, or else every volume that cannot be
@@ -47,7 +44,8 @@ def run(params: Params, data: Path, out: Path, metrics: Path) -> dict[str, Any]:
     catalogue = read_catalogue(data)
     check_replaceable(map(Path, catalogue.volumes["path"]), out, params.preprocess.recipe)
     writer = StoreWriter(out, params.preprocess.recipe)
-    faults = _store_volumes(catalogue.volumes, writer, params)
+    with SourceHashes(memory) as hashes:
+        faults = _store_volumes(catalogue.volumes, writer, params, hashes)
     skip = params.preprocess.on_error == "skip"
     raise_faults(
         [outcome.fault for outcome in faults if not (skip and outcome.reason)],
@@ -66,7 +64,9 @@ def run(params: Params, data: Path, out: Path, metrics: Path) -> dict[str, Any]:
     return summary
 
 
-def _store_volumes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> list[Outcome]:
+def _store_volumes(
+    volumes: pd.DataFrame, writer: StoreWriter, params: Params, hashes: SourceHashes
+) -> list[Outcome]:
     """Store all good volumes; what became of the others, in order."""
     shards = {name: shard_path(VolumeName.parse(name)) for name in volumes["name"]}
     waiting: dict[str, set[str]] = defaultdict(set)
@@ -75,7 +75,8 @@ def _store_volumes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -
     content = {shard: set(names) for shard, names in waiting.items()}
     faults = {}
     made = 0
-    for outcome in console.track(_outcomes(volumes, writer, params), "preprocess", len(volumes)):
+    done = _outcomes(volumes, writer, params, hashes)
+    for outcome in console.track(done, "preprocess", len(volumes)):
         shard = shards[outcome.name]
         if outcome.origin:
             writer.add(outcome.name, outcome.origin)
@@ -90,54 +91,29 @@ def _store_volumes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -
     return [faults[name] for name in volumes["name"] if name in faults]
 
 
-def _outcomes(volumes: pd.DataFrame, writer: StoreWriter, params: Params) -> Iterator[Outcome]:
+def _outcomes(
+    volumes: pd.DataFrame, writer: StoreWriter, params: Params, hashes: SourceHashes
+) -> Iterator[Outcome]:
     """In the order in which they are done."""
-    workers = params.machine.workers
-    count = joblib.cpu_count() if workers == "auto" else max(1, workers)
-    recipe = params.preprocess.recipe
-    tasks = (
-        joblib.delayed(process_volume)(
-            row.name, Path(row.path), row.series, writer.origins.get(row.name), recipe, writer.root
-        )
-        for row in volumes[["name", "path", SERIES]].itertuples(index=False)
-    )
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-        try:
-            yield from joblib.Parallel(n_jobs=count, return_as="generator_unordered")(tasks)
-        except (MemoryError, TerminatedWorkerError):
-            raise InputError(
-                "a worker process was killed or stopped, most likely for lack of memory; what is "
-                f"done is kept. Lower machine.workers (now {count}) or preprocess.shape in "
-                "params.yaml, then run again"
-            ) from None
-
-
-def process_volume(
-    name: str, path: Path, series: Series | None, stored: Origin | None, recipe: Recipe, out: Path
-) -> Outcome:
-    """Keep what is stored of a volume, or make it anew from its file and keep that as a part."""
-    try:
-        source_sha256 = read_receipt(path).sha256 if is_receipt(path) else _hash(path)
-        made_of = source_sha256, series.text if series else ""
-        if stored and (stored.source_sha256, stored.source_series) == made_of:
-            return Outcome(name)
-        if is_receipt(path):
-            raise voxels_are_gone(path)
-        volume = read_volume(path, series)
-        codes = standardize(volume, recipe)
-    except InputError as error:
-        fault = str(error)
-        reason = error.reason if isinstance(error, UnusableScan) else None
-        return Outcome(name, None, fault if str(path) in fault else f"{path}: {fault}", reason)
-    return Outcome(name, write_part(out, name, source_sha256, volume, codes, series))
-
-
-def _hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); fetch it again") from None
+    items = {}
+    for row in volumes[["name", "path", SERIES]].itertuples(index=False):
+        path, stored = Path(row.path), writer.origins.get(row.name)
+        if is_made_of(stored, hashes.known(path), row.series):
+            yield Outcome(row.name)
+        else:
+            items[row.name] = row.name, path.absolute(), row.series, stored
+    if not items:
+        return
+    process = partial(process_volume, recipe=params.preprocess.recipe, out=writer.root.absolute())
+    share = [writer.root / PARTS, next(iter(items.values()))[1]]
+    for name, outcome in outcomes(process, items, params.machine, share, MEMORY):
+        path = items[name][1]
+        if isinstance(outcome, Lost):
+            yield Outcome(name, fault=f"{path}: {outcome.reason}")
+            continue
+        if outcome.hashed:
+            hashes.note(path, outcome.hashed)
+        yield outcome
 
 
 def _summarize(
@@ -165,7 +141,13 @@ def _counts(kinds: Iterable[str]) -> dict[str, int]:
 
 
 def main() -> None:
-    run(load_params(), Path("data"), Path("processed"), Path("metrics/preprocess.json"))
+    run(
+        load_params(),
+        Path("data"),
+        Path("processed"),
+        Path("metrics/preprocess.json"),
+        Path(".dvc/tmp/source_hashes.json"),
+    )
 
 
 if __name__ == "__main__":

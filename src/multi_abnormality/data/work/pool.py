@@ -1,0 +1,73 @@
+"""What hands out items need of those who work on them."""
+
+from collections.abc import Callable, Collection
+from concurrent import futures
+from typing import Any, Protocol
+
+
+class Future(Protocol):
+    """What standard futures and Dask's have in common, and is used here."""
+
+    def add_done_callback(self, callback: Callable[[Any], Any]) -> None: ...
+
+
+class WorkerKilled(Exception):
+    """A worker ended amid an item, or amid one beside it. Says what a user should know then."""
+
+
+class NotBegun(Exception):
+    """A worker ended before it had begun with an item: nothing can be held against that one."""
+
+
+class Pool(Protocol):
+    way_out: str  # what a user can do where memory lacks
+
+    def room(self) -> int:
+        """How many items may be handed out, so that nobody waits for work."""
+
+    def submit(self, name: str, function: Callable, arguments: tuple) -> Future: ...
+
+    def result(self, future: Future) -> Any:
+        """What the function returned or raised.
+
+        Raises:
+            WorkerKilled, NotBegun: it did neither.
+            InputError: nobody works any more.
+        """
+
+    def isolate(self) -> None:
+        """From now on hand out one item at a time, with nothing beside it."""
+
+    def look_after(self, names: Collection[str]) -> None:
+        """Tell the user if nobody is there to work on these."""
+
+    def close(self) -> None: ...
+
+
+class ThisProcess:
+    """No worker at all: an item at a time, in the process that asks."""
+
+    way_out = "give the machine more memory"
+
+    def room(self) -> int:
+        return 1
+
+    def submit(self, _name: str, function: Callable, arguments: tuple) -> Future:
+        future: futures.Future = futures.Future()
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def result(self, future: futures.Future) -> Any:
+        return future.result()
+
+    def isolate(self) -> None:
+        """It always is."""
+
+    def look_after(self, _names: Collection[str]) -> None:
+        """Nothing is under way when it could be asked."""
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,213 @@
+"""A Dask cluster of real processes, some of which are killed."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tasks
+from dask_cluster import TESTS, DaskCluster
+from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.data.work import cluster as cluster_module
+from multi_abnormality.data.work import remote
+from multi_abnormality.data.work.outcomes import Lost, outcomes
+from multi_abnormality.errors import InputError
+from multi_abnormality.params import Machine
+from multi_abnormality.stages import preprocess
+
+SOURCES = Path(preprocess.__file__).parents[2]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    with DaskCluster(tmp_path / "dask") as started:
+        yield started
+
+
+def begin(address: str, function, count: int, share: Path, *more: Path):
+    machine = Machine(
+        accelerator="cpu", workers=1, dask=address, time_budget=None, accept_changed_code=False
+    )
+    items = {f"item {number}": (number,) for number in range(count)}
+    return outcomes(function, items, machine, [share, *more], 1)
+
+
+def squares(count: int, but: tuple[int, ...] = ()) -> dict[str, int]:
+    return {f"item {number}": number**2 for number in range(count) if number not in but}
+
+
+def test_workers_that_come_late_are_used_and_every_item_comes_once(cluster, tmp_path):
+    arriving = threading.Timer(1, cluster.add_worker)
+    arriving.start()
+    shared = tmp_path / "shared"
+    function = partial(tasks.want_too_much, tmp_path, greedy=7)
+    done = list(begin(cluster.address, function, 50, shared))
+    arriving.join()
+    assert len(done) == 50
+    found = dict(done)
+    lost = found.pop("item 7")
+    assert "more memory than there is; give the Dask workers more memory" in lost.reason
+    assert found == squares(50, but=(7,))
+    assert list(shared.iterdir()) == []
+
+
+def test_nobody_at_the_address_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(InputError, match=rf"machine.dask: no Dask scheduler answers at {address}"):
+        list(begin(address, str, 3, tmp_path))
+
+
+def test_a_worker_with_other_files_is_refused(cluster, tmp_path):
+    cluster.add_worker()
+    missing = tmp_path / "elsewhere.nii.gz"
+    with pytest.raises(InputError, match=rf"cannot see {missing}; .* file system that they share"):
+        list(begin(cluster.address, str, 3, tmp_path, missing))
+
+
+def test_a_worker_with_other_code_is_refused(cluster, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(SOURCES, other, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    with (other / "multi_abnormality/data/resample.py").open("a") as file:
+        file.write("# an edit\n")
+    cluster.add_worker("--no-nanny", paths=(other, TESTS))
+    with pytest.raises(InputError, match=rf"runs other code of this project \({other}"):
+        list(begin(cluster.address, str, 3, tmp_path))
+
+
+def test_a_worker_without_the_code_is_told(cluster, tmp_path):
+    cluster.add_worker("--no-nanny", paths=())
+    with pytest.raises(InputError, match=r"cannot load what it is to do .*'tasks'.*; install"):
+        list(begin(cluster.address, partial(tasks.square, tmp_path), 3, tmp_path))
+
+
+def test_other_versions_are_told():
+    here = remote.versions()
+    older = tuple((name, "0.1" if name == "numpy" else version) for name, version in here)
+    expected = remote.Expected((), remote.code_hash(), older)
+    (remark,) = remote._compare(expected)
+    assert f"has numpy {dict(here)['numpy']}, this machine 0.1" in remark
+
+
+def test_a_lost_scheduler_ends_the_work_and_what_came_is_kept(cluster, tmp_path):
+    cluster.add_worker()
+    found = begin(cluster.address, partial(tasks.square, tmp_path), 500, tmp_path / "shared")
+    done = dict(next(found) for _ in range(5))
+    cluster.kill(cluster.processes[0])
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"connection .* is lost; what is done is kept"):
+        done.update(found)
+    assert time.monotonic() - start < 20
+    assert done.items() <= squares(500).items()
+
+
+@pytest.mark.slow
+def test_without_any_worker_it_waits_and_says_so(cluster, tmp_path, caplog):
+    doomed = cluster.add_worker()
+    found = begin(cluster.address, partial(tasks.square, tmp_path), 300, tmp_path / "shared")
+    done = [next(found) for _ in range(5)]
+    cluster.kill(doomed)
+    arriving = threading.Timer(8, cluster.add_worker)
+    arriving.start()
+    done += found
+    arriving.join()
+    assert len(done) == 300
+    assert dict(done) == squares(300)
+    assert caplog.text.count(f"no worker is at {cluster.address}; waiting for one, with item") == 1
+
+
+@pytest.mark.slow
+def test_what_eats_a_workers_memory_is_named_and_the_others_done(cluster, tmp_path):
+    for _ in range(2):
+        cluster.add_worker("--nanny", "--memory-limit", "400MB")
+    function = partial(tasks.swell, tmp_path, greedy=3)
+    done = list(begin(cluster.address, function, 20, tmp_path / "shared"))
+    assert len(done) == 20
+    found = dict(done)
+    lost = found.pop("item 3")
+    assert isinstance(lost, Lost)
+    assert "8 Dask workers were killed" in lost.reason
+    assert "want of memory: give the Dask workers more memory" in lost.reason
+    assert found == squares(20, but=(3,))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def project(ct_rate, tmp_path):
+    """A folder to run the stage in, with 61 scans."""
+    for patient in range(1, 61):
+        ct_rate.add(f"train_{patient}_a_1", seed=patient)
+    ct_rate.add("valid_1_a_1", seed=0)
+    ct_rate.write_tables()
+    return tmp_path
+
+
+def start(project: Path, **machine: object) -> subprocess.Popen:
+    params = yaml.safe_load((TESTS.parent / "params.yaml").read_text())
+    params["machine"] |= machine
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    command = [sys.executable, "-m", "multi_abnormality.stages.preprocess"]
+    return subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_worker_changes_no_byte_of_the_processed_set(cluster, project):
+    here = start(project, workers=2)
+    assert here.wait() == 0, here.stderr.read()
+    expected = contents(project / "processed")
+    shutil.rmtree(project / "processed")
+
+    doomed = cluster.add_worker()
+    cluster.add_worker()
+    stage = start(project, workers=0, dask=cluster.address)
+    while len(list(project.glob("processed/*/*.zip"))) < 5:
+        assert stage.poll() is None, stage.stderr.read()
+        time.sleep(0.001)
+    assert not (project / "processed/train/train_00051-00060.zip").exists()
+    cluster.kill(doomed)
+    _, messages = stage.communicate(timeout=60)
+    assert stage.returncode == 0, messages
+    assert "Traceback" not in messages
+    assert contents(project / "processed") == expected
+    assert len(ProcessedSet(project / "processed").names) == 61
+
+
+def test_ctrl_c_ends_it_and_what_is_done_is_gone_on_with(cluster, project):
+    cluster.add_worker()
+    stage = start(project, workers=0, dask=cluster.address)
+    while len(list(project.glob("processed/*/*.zip"))) < 5:
+        assert stage.poll() is None, stage.stderr.read()
+        time.sleep(0.001)
+    stage.send_signal(signal.SIGINT)
+    _, messages = stage.communicate(timeout=5)
+    assert stage.returncode == 130
+    assert "Traceback" not in messages
+    stage = start(project, workers=0, dask=cluster.address)
+    _, messages = stage.communicate(timeout=60)
+    assert stage.returncode == 0, messages
+    assert ", 0 kept" not in messages
+    assert not list(project.glob("processed/**/shared-*"))
+
+
+def test_a_bad_scan_is_named_as_on_one_machine(cluster, project):
+    bad = next(project.glob("data/dataset/*/*/*/train_7_a_1.nii.gz"))
+    bad.write_text("not found")
+    cluster.add_worker()
+    stage = start(project, workers=0, dask=cluster.address)
+    _, messages = stage.communicate(timeout=60)
+    assert stage.returncode == 1
+    assert "1 of 61 volumes cannot be used; the others are done and kept" in messages
+    assert str(bad) in messages
+    assert "Traceback" not in messages

@@ -1,0 +1,50 @@
+"""Work for worker processes, some of which it ends."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def square(folder: Path, number: int) -> int:
+    """Leaves a line in the folder each time that it runs."""
+    note_run(folder, number)
+    return number**2
+
+
+def note_run(folder: Path, number: int) -> None:
+    with (folder / f"{number}.txt").open("a") as file:
+        file.write("run\n")
+
+
+def die_once(folder: Path, number: int, deadly: int) -> int:
+    if number == deadly and not (folder / f"{number}.txt").exists():
+        note_run(folder, number)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return square(folder, number)
+
+
+def die_always(folder: Path, number: int, deadly: tuple[int, ...], by: int = signal.SIGKILL) -> int:
+    if number in deadly:
+        os.kill(os.getpid(), by)
+    return square(folder, number)
+
+
+def want_too_much(folder: Path, number: int, greedy: int) -> int:
+    if number == greedy:
+        return len(bytearray(1 << 60))
+    return square(folder, number)
+
+
+def swell(folder: Path, number: int, greedy: int) -> int:
+    """Take memory until somebody kills this process."""
+    taken = []
+    while number == greedy:
+        taken.append(bytearray(os.urandom(1 << 20)) * 20)
+        time.sleep(0.02)
+    return square(folder, number)
+
+
+def wait(folder: Path, number: int) -> None:
+    (folder / f"{os.getpid()}.pid").touch()
+    time.sleep(600 + number)
