@@ -29,7 +29,13 @@ test: .venv/installed
 check: .venv/installed
 	pytest -m slow
 
+# An hour. TABLES=<folder with CT-RATE's tables> also measures the catalogue of all of it.
 bench: repro
+	pip install --quiet --no-deps --requirement benchmarks/requirements.txt
+	python benchmarks/preprocess_speed.py
+	python benchmarks/store_speed.py
+	python benchmarks/growth.py
+	$(if $(TABLES),python benchmarks/catalogue.py --tables $(TABLES))
 	python benchmarks/sample_difficulty.py
 
 drill: repro

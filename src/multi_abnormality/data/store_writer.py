@@ -168,7 +168,8 @@ class StoreWriter:
         stored["shard"] = [shard_path(VolumeName.parse(name)) for name in volumes["name"]]
         stored["status"] = STORED
         stored["reason"] = ""
-        for column in (field.name for field in fields(Origin)):
+        # What the metadata tables say is in the shards: here it would go up anew with each volume.
+        for column in (field.name for field in fields(Origin) if field.name != "source_series"):
             stored[column] = [getattr(self.origins[name], column) for name in volumes["name"]]
         stored = stored.join(volumes[list(GROUPS)])
         left_out = [_left_out(name, EXCLUDED, "no chest") for name in catalogue.excluded]

@@ -1,0 +1,37 @@
+"""Every recipe is a whole params.yaml, and trains. Here with random weights and small volumes."""
+
+from pathlib import Path
+
+import pytest
+
+from multi_abnormality.params import load_params
+from multi_abnormality.training.aside import Aside
+from multi_abnormality.training.checkpoints import load_complete
+from multi_abnormality.training.fit import Places, Training
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+
+
+def test_there_are_recipes():
+    assert [path.stem for path in RECIPES] == ["challenge", "seed", "t4-colab"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_it_trains(path: Path, small_set, small_params, tmp_path: Path):
+    recipe = load_params(path)
+    small = {"epochs": 2, "schedule_epochs": 4, "batch_size": 4, "slices": 4, "warmup_epochs": 0.5}
+    params = recipe.model_copy(
+        update={
+            "preprocess": small_params.preprocess,
+            "model": recipe.model.model_copy(update={"pretrained": False, "unfreeze_epoch": 1}),
+            "train": recipe.train.model_copy(update=small | {"validation_fraction": 0.3}),
+            "machine": small_params.machine,
+        }
+    )
+    places = Places(
+        tmp_path / "checkpoints", tmp_path / "logs", tmp_path / "history.csv", Aside(tmp_path / "a", tmp_path / "b")
+    )
+    history = Training(params, small_set, places).run()
+    assert len(history.epochs) == 2
+    assert load_complete(tmp_path / "checkpoints/best.ckpt")["complete"]
