@@ -104,3 +104,9 @@ def test_what_is_no_address_of_a_dask_scheduler(address: str, tmp_path: Path):
         InputError, match=r'machine\.dask: must be .*"tcp://host:8786"|valid string'
     ):
         load_params(path)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = edited(tmp_path, ("  epochs: ", "  epochs: 3\n  epochs: "))
+    with pytest.raises(InputError, match=r"(?s)'epochs' stands twice; keep one.*line \d+"):
+        load_params(path)

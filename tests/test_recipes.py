@@ -30,7 +30,10 @@ def test_it_trains(path: Path, small_set, small_params, tmp_path: Path):
         }
     )
     places = Places(
-        tmp_path / "checkpoints", tmp_path / "logs", tmp_path / "history.csv", Aside(tmp_path / "a", tmp_path / "b")
+        tmp_path / "checkpoints",
+        tmp_path / "logs",
+        tmp_path / "history.csv",
+        Aside(tmp_path / "a", tmp_path / "b"),
     )
     history = Training(params, small_set, places).run()
     assert len(history.epochs) == 2

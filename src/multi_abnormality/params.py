@@ -197,8 +197,19 @@ class Params(Section):
 class _Yaml12Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's floats and booleans, as DVC reads them.
 
-    PyYAML is a YAML 1.1 reader: it takes `1e-4` for a string and `on` for True.
+    PyYAML is a YAML 1.1 reader: it takes `1e-4` for a string and `on` for True. It also takes the
+    last of two equal keys, where YAML allows none.
     """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice; keep one", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Yaml12Loader.yaml_implicit_resolvers = {
