@@ -1,0 +1,135 @@
+"""`python -m multi_abnormality.find_learning_rate`: the loss while the learning rate rises.
+
+The learning-rate range test (Smith 2017, arXiv:1506.01186): a fresh model is trained for a few
+hundred steps at ever higher rates. The rate to train with is where the loss falls fastest, well
+below the one where it begins to rise.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from multi_abnormality import console
+from multi_abnormality.data.batches import DrawnVolumes, drawn_loader
+from multi_abnormality.data.mixing import augmented
+from multi_abnormality.data.randomness import derived_seed, generator
+from multi_abnormality.data.splits import split_validation
+from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.files import write_durably
+from multi_abnormality.model.build import build
+from multi_abnormality.model.inference import choose_device
+from multi_abnormality.model.losses import multilabel_loss
+from multi_abnormality.params import Params, load_params
+from multi_abnormality.training.finetuning import FineTuning, parameter_groups
+
+SMOOTHING = 0.95  # of the loss, per step
+DIVERGED = 1.5  # times the lowest loss
+
+
+def range_test(
+    params: Params, processed: ProcessedSet, lowest: float, highest: float, steps: int
+) -> list[tuple[float, float]]:
+    """(learning rate, smoothed loss) of each step, up to the rate at which the loss runs away.
+
+    Args:
+        params: of the project. The schedule is left out; what learns is as in the last epoch.
+        processed: what it learns from.
+        lowest: learning rate of the first step.
+        highest: of the last one.
+        steps: of the optimizer.
+    """
+    names, _ = split_validation(
+        processed.volumes("train"), params.train.validation_fraction, params.seed
+    )
+    volumes = DrawnVolumes(processed, names, params.train, params.seed)
+    about = {
+        "findings": list(processed.findings),
+        "preprocess": processed.recipe,
+        "model": params.model.model_dump(mode="json"),
+    }
+    torch.manual_seed(derived_seed(params.seed, "weights"))
+    device = choose_device(params.machine.accelerator)
+    model = build(about, params.model.pretrained).to(device).train()
+    settings = params.train
+    groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
+    optimizer = torch.optim.AdamW(groups, lr=lowest, fused=True)
+    tuning = FineTuning(model, params.model)
+    found: list[tuple[float, float]] = []
+    mean = 0.0
+    batches = _endless(drawn_loader(volumes, settings.batch_size, 0, 0, 0))
+    for step in console.track(range(steps), "learning rates", steps, "steps"):
+        rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+        tuning.apply(settings.epochs)
+        batch = {k: v.to(device) if hasattr(v, "to") else v for k, v in next(batches).items()}
+        hu = model.windows.decode(batch["volume"])
+        hu, labels = augmented(hu, batch, settings, generator(params.seed, "mix", 0, step, 0))
+        loss = multilabel_loss(model.classify(hu, batch["height"]).logits, labels, settings)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimizer.step()
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss.item()
+        found.append((rate, mean / (1 - SMOOTHING ** (step + 1))))
+        if _has_diverged(found):
+            break
+    return found
+
+
+def suggest(found: list[tuple[float, float]]) -> float:
+    """The learning rate at which the loss fell fastest, over the logarithm of the rate."""
+    rates, losses = np.array(found).T
+    skipped = min(len(rates) // 10, 10)  # the first smoothed losses are few losses' mean
+    slopes = np.gradient(losses[skipped:], np.log(rates[skipped:]))
+    return float(rates[skipped:][slopes.argmin()])
+
+
+def _has_diverged(found: list[tuple[float, float]]) -> bool:
+    last = found[-1][1]
+    return not math.isfinite(last) or last > DIVERGED * min(loss for _, loss in found)
+
+
+def _endless(loader: DataLoader) -> Iterator[dict]:
+    epoch = 0
+    while True:
+        loader.sampler.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m multi_abnormality.find_learning_rate",
+        description="Train a fresh model at rising learning rates, and suggest one.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--from", type=float, default=1e-6, dest="lowest", help="first rate")
+    parser.add_argument("--to", type=float, default=1.0, dest="highest", help="last rate")
+    parser.add_argument("--steps", type=int, default=200, help="of the optimizer")
+    parser.add_argument("--out", type=Path, default=Path("learning_rates.csv"), help="CSV file")
+    given = parser.parse_args()
+    params, processed = load_params(), ProcessedSet(Path("processed"))
+    found = range_test(params, processed, given.lowest, given.highest, given.steps)
+    lines = [f"{rate:.6g},{loss:.6g}" for rate, loss in found]
+    write_durably("\n".join(["learning_rate,loss", *lines, ""]).encode(), given.out)
+    table = Table("learning rate", "loss")
+    for rate, loss in found[:: max(len(found) // 20, 1)]:
+        table.add_row(f"{rate:.1e}", f"{loss:.4f}")
+    Console(file=sys.stdout).print(table)
+    console.log.info(
+        "%s has every step; the loss fell fastest at %.1e (train.learning_rate is %.1e)",
+        given.out, suggest(found), params.train.learning_rate,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,21 @@
+import math
+
+import pytest
+
+from multi_abnormality.find_learning_rate import range_test, suggest
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest():
+    rates = [10 ** (-6 + step / 20) for step in range(100)]
+    found = [(rate, 1 / (1 + math.exp(3 * (math.log10(rate) + 3)))) for rate in rates]
+    assert suggest(found) == pytest.approx(1e-3, rel=0.2)
+
+
+def test_the_loss_is_followed_until_it_runs_away(small_set, small_params):
+    found = range_test(small_params, small_set, 1e-6, 100.0, steps=40)
+    rates, losses = zip(*found, strict=True)
+    assert list(rates) == sorted(rates)
+    assert rates[0] == pytest.approx(1e-6)
+    assert len(found) < 40
+    assert losses[-1] > 1.5 * min(losses)
+    assert range_test(small_params, small_set, 1e-6, 100.0, steps=40) == found
