@@ -63,6 +63,7 @@ def write_report(
         rows=_rows(scores, findings),
         columns=COLUMNS,
         curves=_curves(scores, labels, probabilities, findings),
+        groups=_groups(scores.get("groups", {})),
         calibration=scores["calibration"],
         reliability=charts.reliability_chart(
             reliability_bins(labels, probabilities), reliability_bins(labels, uncalibrated)
@@ -106,6 +107,24 @@ def _rows(scores: dict, findings: Sequence[str]) -> list[dict]:
             }
         )
     return rows
+
+
+def _groups(groups: dict[str, dict[str, dict]]) -> list[dict]:
+    return [
+        {
+            "trait": trait if first else "",
+            "kind": kind,
+            **{"auroc": None, "crg": None, "auroc_interval": None, "crg_interval": None},
+            **group,
+            "bar": charts.interval_bar(group["auroc"], group["auroc_interval"])
+            if group.get("auroc") is not None
+            else "",
+        }
+        for trait, kinds in groups.items()
+        for first, (kind, group) in zip(
+            [True] + [False] * (len(kinds) - 1), kinds.items(), strict=True
+        )
+    ]
 
 
 def _curves(

@@ -11,6 +11,7 @@ from multi_abnormality.data.batches import WholeVolumes
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
+from multi_abnormality.evaluation.groups import score_groups, traits
 from multi_abnormality.evaluation.pictures import example_slices
 from multi_abnormality.evaluation.plots import write_plots
 from multi_abnormality.evaluation.predictions import Scans, by_scan, write_predictions
@@ -58,6 +59,15 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         confidence=params.evaluate.confidence,
         seed=params.seed,
         uncalibrated=uncalibrated,
+    )
+    scores["groups"] = score_groups(
+        traits(volumes.manifest.set_index("name").loc[valid.names]),
+        valid.labels,
+        probabilities,
+        valid.patients,
+        resamples=params.evaluate.resamples,
+        confidence=params.evaluate.confidence,
+        seed=params.seed,
     )
     calibration.to_json(metrics / "calibration.json")
     write_predictions(metrics / "predictions.json", valid.names, probabilities, findings)

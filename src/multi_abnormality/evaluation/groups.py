@@ -1,0 +1,140 @@
+"""Scores by manufacturer, kernel, slice thickness, sex and age.
+
+A model may know a scanner rather than a disease: in CT-RATE the vendor goes with the findings.
+Where a group scores far below the others, or the shares of positives differ much, look closer.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from multi_abnormality.evaluation.intervals import bootstrap, mean_over_findings, percentiles
+
+MOST_KINDS = 6  # of one trait; rarer ones are taken together
+SMALLEST = 20  # scans; below, a score says nothing
+OTHERS = "others"
+THICKNESS_EDGES = (1.0, 2.0, 4.0)  # mm
+AGE_EDGES = (40, 60, 80)  # years
+
+
+def traits(manifest: pd.DataFrame) -> pd.DataFrame:
+    """What scans can be grouped by: a column a trait, empty where it is not known.
+
+    Args:
+        manifest: the processed set's rows of the scans.
+    """
+    thickness = [
+        _slice_distance(*row) for row in manifest[["source_spacing", "source_axes"]].to_numpy()
+    ]
+    ages = [int(match[1]) if (match := re.match(r"0*(\d+)Y", age)) else None
+            for age in manifest["PatientAge"]]  # fmt: skip
+    return pd.DataFrame(
+        {
+            "Manufacturer": manifest["Manufacturer"].tolist(),
+            "Kernel": manifest["ConvolutionKernel"].tolist(),
+            "Slice thickness": [_range(mm, THICKNESS_EDGES, "mm") for mm in thickness],
+            "Sex": manifest["PatientSex"].tolist(),
+            "Age": [_range(age, AGE_EDGES, "years") for age in ages],
+        }
+    )
+
+
+def score_groups(
+    groups: pd.DataFrame,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    patients: Sequence[str],
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, dict[str, dict]]:
+    """Macro AUROC and CRG of each group of each trait, with counts and intervals.
+
+    Args:
+        groups: N rows, from `traits`.
+        labels: (N, F), 0 or 1.
+        probabilities: (N, F).
+        patients: N ids.
+        resamples: of the bootstrap over the group's patients.
+        confidence: of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        By trait and group; groups below SMALLEST scans have counts alone, traits that nothing is
+        known of are left out.
+    """
+    patients = np.asarray(patients)
+    result: dict[str, dict[str, dict]] = {}
+    for trait in groups:
+        kinds = _merge_rare(groups[trait].astype(str).to_numpy())
+        for kind in _ordered(kinds):
+            rows = kinds == kind
+            counts = {
+                "scans": int(rows.sum()),
+                "patients": len(set(patients[rows])),
+                "positive_share": float(labels[rows].mean()),
+            }
+            scores = {}
+            if counts["scans"] >= SMALLEST:
+                drawn = (labels[rows], probabilities[rows], patients[rows])
+                scores = _scores(*drawn, resamples, confidence, seed)
+            result.setdefault(trait, {})[kind] = counts | scores
+    return {trait: kinds for trait, kinds in result.items() if len(kinds) > 1}
+
+
+def _scores(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    patients: np.ndarray,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> dict:
+    once = bootstrap(labels, probabilities, patients, resamples=1, seed=seed, whole=True)
+    drawn = bootstrap(labels, probabilities, patients, resamples=resamples, seed=seed)
+    auroc, crg = mean_over_findings(once["auroc"])[0], once["crg"][0]
+    return {
+        "auroc": None if np.isnan(auroc) else float(auroc),
+        "auroc_interval": percentiles(mean_over_findings(drawn["auroc"]), confidence),
+        "crg": None if np.isnan(crg) else float(crg),
+        "crg_interval": percentiles(drawn["crg"], confidence),
+    }
+
+
+def _merge_rare(kinds: np.ndarray) -> np.ndarray:
+    counts = pd.Series(kinds[kinds != ""]).value_counts()
+    kept = set(sorted(counts.index, key=lambda kind: (-counts[kind], kind))[:MOST_KINDS])
+    rare = np.array([kind != "" and kind not in kept for kind in kinds], dtype=bool)
+    return np.where(rare, OTHERS, kinds)
+
+
+def _ordered(kinds: np.ndarray) -> list[str]:
+    """Known kinds by their first number, then by name; the rest last."""
+    known = set(kinds) - {""}
+    return sorted(known, key=lambda kind: (kind == OTHERS, *_first_number(kind), kind))
+
+
+def _first_number(text: str) -> tuple[float, int]:
+    numbers = re.findall(r"\d+(?:\.\d+)?", text)
+    return (float(numbers[0]) if numbers else 0.0), int(not text.startswith("below"))
+
+
+def _range(value: float | None, edges: Sequence[float], unit: str) -> str:
+    if value is None:
+        return ""
+    if value < edges[0]:
+        return f"below {edges[0]:g} {unit}"
+    if value >= edges[-1]:
+        return f"{edges[-1]:g} {unit} and more"
+    low = max(edge for edge in edges if edge <= value)
+    high = min(edge for edge in edges if edge > value)
+    return f"{low:g} to {high:g} {unit}"
+
+
+def _slice_distance(spacing: str, axes: str) -> float | None:
+    """mm along the body, of a spacing such as "0.7 0.7 2.5" whose axes are such as "LPS"."""
+    along = [float(mm) for mm, axis in zip(spacing.split(), axes, strict=True) if axis in "SI"]
+    return along[0] if along else None
