@@ -56,11 +56,12 @@ data: | .venv/installed
 		'`git checkout data.dvc`, delete data/, and `dvc pull data`'; exit 1; }
 
 # Renews every version in requirements.txt that pyproject.toml allows; torch by hand, with its twin.
-TORCH = torch==2.13.0 torchvision==0.28.0
+# importlib-metadata, which Dask needs, has had a dependency on a weeks-old package since 10.
+HELD = torch==2.13.0 torchvision==0.28.0 importlib-metadata<9
 pins: .venv/installed
 	pip install --quiet pip-tools
-	printf '%s\n' $(TORCH) > .venv/torch.txt
-	pip-compile --quiet --upgrade --allow-unsafe --constraint .venv/torch.txt --extra dev \
+	printf '%s\n' $(foreach pin,$(HELD),'$(pin)') > .venv/held.txt
+	pip-compile --quiet --upgrade --allow-unsafe --constraint .venv/held.txt --extra dev \
 		--strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 		--output-file requirements.txt pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.txt

@@ -141,6 +141,7 @@ class Train(Section):
 
 
 class Evaluate(Section):
+    objective: Literal["crg", "f1", "accuracy", "none"]  # that a cut at 0.5 shall be best for
     resamples: Count  # of the bootstrap over patients behind every interval
     confidence: Annotated[float, Field(gt=0, lt=1)]
 

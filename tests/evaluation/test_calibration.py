@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.calibration import (
@@ -14,6 +14,7 @@ from multi_abnormality.evaluation.calibration import (
     platt,
     sigmoid,
 )
+from multi_abnormality.evaluation.scores import crg
 from multi_abnormality.findings import FINDINGS
 
 COUNT = len(FINDINGS)
@@ -96,6 +97,44 @@ def test_extreme_logits_stay_inside_zero_and_one():
     probabilities = calibration.apply(np.array([[1e6] * COUNT, [-1e6] * COUNT]))
     assert (probabilities > 0).all()
     assert (probabilities < 1).all()
+
+
+def test_the_best_cut_for_crg_comes_to_lie_at_a_half():
+    """At the challenge's best AUROC and CT-RATE's share of positives."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-2.3, 1.9, (4000, COUNT))
+    labels = (rng.random(logits.shape) < sigmoid(logits)).astype(int)
+    assert labels.mean() == pytest.approx(0.19, abs=0.01)
+    aurocs = [roc_auc_score(labels[:, f], logits[:, f]) for f in range(COUNT)]
+    assert np.mean(aurocs) == pytest.approx(0.864, abs=0.01)
+    plain = Calibration.fit(logits, labels)
+    moved = Calibration.fit(logits, labels, objective="crg")
+    before, after = (crg(labels, c.apply(logits) >= 0.5)["CRG"] for c in (plain, moved))
+    assert before < 0.46
+    assert after >= 0.53
+    grid = [crg(labels, plain.apply(logits) >= cut)["CRG"] for cut in np.linspace(0.02, 0.98, 97)]
+    assert after == pytest.approx(max(grid), abs=0.003)
+    np.testing.assert_array_equal(moved.calibrate(logits), plain.apply(logits))
+    for finding in range(COUNT):
+        truth = labels[:, finding]
+        assert roc_auc_score(truth, moved.apply(logits)[:, finding]) == aurocs[finding]
+
+
+def test_the_best_cut_for_f1_is_each_findings_own():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(np.linspace(-3, 1, COUNT), 1.5, (6000, COUNT))
+    labels = (rng.random(logits.shape) < sigmoid(logits)).astype(int)
+    moved = Calibration.fit(logits, labels, objective="f1").apply(logits)
+    for finding in range(COUNT):
+        truth, chances = labels[:, finding], sigmoid(logits[:, finding])
+        best = max(f1_score(truth, chances >= cut) for cut in np.linspace(0.05, 0.6, 56))
+        assert f1_score(truth, moved[:, finding] >= 0.5) == pytest.approx(best, abs=0.01)
+
+
+def test_accuracy_needs_no_other_cut():
+    logits, labels = made_up(100)
+    plain, accurate = (Calibration.fit(logits, labels, objective=o) for o in ("none", "accuracy"))
+    np.testing.assert_array_equal(plain.apply(logits), accurate.apply(logits))
 
 
 def test_bad_files_and_logits_are_named(tmp_path):

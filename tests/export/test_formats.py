@@ -33,6 +33,9 @@ ABOUT = {
         "slice_chunk": None,
         "windows": ((-600.0, 1500.0), (40.0, 400.0)),
         "pooling": "transformer",
+        "finetune": "full",
+        "unfreeze_epoch": 0,
+        "lora": {"rank": 1, "alpha": 1.0, "targets": ("qkv",)},
         "dropout": 0.2,
     },
 }
@@ -62,8 +65,8 @@ def model() -> CalibratedClassifier:
         classifier(torch.randint(0, 256, (4, *SHAPE), dtype=torch.uint8))
     count = len(FINDINGS)
     lines = np.linspace(0.5, 2, count), np.linspace(-1, 1, count)
-    counts = np.ones(count), np.ones(count)
-    return CalibratedClassifier(classifier, Calibration(FINDINGS, *lines, *counts)).eval()
+    counts, cuts = (np.ones(count), np.ones(count)), np.linspace(0.2, 0.7, count)
+    return CalibratedClassifier(classifier, Calibration(FINDINGS, *lines, *counts, cuts)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,8 @@ def write_all(model: CalibratedClassifier, folder: Path) -> None:
 
 def empty_model() -> CalibratedClassifier:
     lines = [np.zeros(len(FINDINGS))] * 4
-    return CalibratedClassifier(build(ABOUT), Calibration(FINDINGS, *lines)).eval()
+    halves = np.full(len(FINDINGS), 0.5)
+    return CalibratedClassifier(build(ABOUT), Calibration(FINDINGS, *lines, halves)).eval()
 
 
 def test_weights_files_give_the_same_probabilities(folder, volumes, expected):

@@ -2,8 +2,9 @@
 
     p = 1 / (1 + exp(-(slope * logit + intercept)))
 
-The slope stays positive, so that the order of scans and with it AUROC stays. Fitted on validation
-patients alone (J. Platt, "Probabilistic outputs for support vector machines", 1999).
+They are then moved so that the best cut for an objective comes to lie at 0.5 (cuts.py). The slope
+stays positive, so that the order of scans and with it AUROC stays. Fitted on validation patients
+alone (J. Platt, "Probabilistic outputs for support vector machines", 1999).
 """
 
 import json
@@ -16,6 +17,7 @@ import numpy as np
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.checks import check_labels, check_scores
 from multi_abnormality.evaluation.curves import reliability_bins
+from multi_abnormality.evaluation.cuts import best_cuts
 from multi_abnormality.files import write_json
 from multi_abnormality.findings import FINDINGS
 
@@ -30,7 +32,8 @@ DIGITS = 12  # significant; the last digits of exp differ between processors
 class Calibration:
     """A line a finding: slope, intercept, and the scans of each class that it was fitted on.
 
-    A finding that has only one class keeps slope 1 and intercept 0.
+    A finding that has only one class keeps slope 1 and intercept 0. Where no objective asks for
+    another cut, it is 0.5.
     """
 
     findings: tuple[str, ...]
@@ -38,12 +41,23 @@ class Calibration:
     intercept: np.ndarray  # (F,)
     positives: np.ndarray  # (F,)
     negatives: np.ndarray  # (F,)
+    cut: np.ndarray  # (F,) calibrated probability that becomes 0.5
 
     @classmethod
     def fit(
-        cls, logits: np.ndarray, labels: np.ndarray, findings: Sequence[str] = FINDINGS
+        cls,
+        logits: np.ndarray,
+        labels: np.ndarray,
+        findings: Sequence[str] = FINDINGS,
+        objective: str = "none",
     ) -> "Calibration":
-        """Fit on validation scans: logits (N, F), labels (N, F) of 0 and 1.
+        """Fit on validation scans.
+
+        Args:
+            logits: (N, F).
+            labels: (N, F), 0 or 1.
+            findings: F names.
+            objective: what 0.5 shall be the best cut for, one of cuts.OBJECTIVES.
 
         Raises:
             InputError: a logit is not finite, a label is not 0 or 1, or there is no scan.
@@ -57,17 +71,30 @@ class Calibration:
         ]
         slope, intercept = np.array(lines).T
         positives = labels.sum(axis=0).astype(int)
-        return cls(tuple(findings), slope, intercept, positives, len(labels) - positives)
+        cuts = best_cuts(sigmoid(logits * slope + intercept), objective)
+        cuts = np.array([float(f"{cut:.{DIGITS}g}") for cut in cuts])
+        counts = positives, len(labels) - positives
+        return cls(tuple(findings), slope, intercept, *counts, cuts)
 
-    def apply(self, logits: np.ndarray) -> np.ndarray:
+    @property
+    def moved_intercept(self) -> np.ndarray:
+        """(F,) of the line whose probabilities are cut at 0.5."""
+        return self.intercept - np.log(self.cut / (1 - self.cut))
+
+    def calibrate(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of logits (N, F): float64, above 0 and below 1."""
         return sigmoid(np.asarray(logits, dtype=np.float64) * self.slope + self.intercept)
+
+    def apply(self, logits: np.ndarray) -> np.ndarray:
+        """The same, moved so that 0.5 is the cut: what is predicted and scored."""
+        return sigmoid(np.asarray(logits, dtype=np.float64) * self.slope + self.moved_intercept)
 
     def to_json(self, path: Path) -> None:
         content = {
             finding: {
                 "slope": float(self.slope[column]),
                 "intercept": float(self.intercept[column]),
+                "cut": float(self.cut[column]),
                 "positives": int(self.positives[column]),
                 "negatives": int(self.negatives[column]),
                 "fitted": bool(self.positives[column] and self.negatives[column]),
@@ -88,7 +115,7 @@ class Calibration:
             content = json.loads(path.read_text(encoding="utf-8"))
             columns = [
                 [float(content[finding][key]) for finding in findings]
-                for key in ("slope", "intercept", "positives", "negatives")
+                for key in ("slope", "intercept", "positives", "negatives", "cut")
             ]
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); {hint}") from error

@@ -41,7 +41,7 @@ def write_report(
         facts: what was trained on what, shown as a list in this order.
         scores: from `scores.evaluate` with `uncalibrated`.
         labels: (N, F), 0 or 1.
-        probabilities: (N, F).
+        probabilities: (N, F), calibrated.
         uncalibrated: (N, F) probabilities before calibration.
         history: a row an epoch with epoch, train_loss, val_loss, val_auroc.
         images: example slices as (caption, PNG file).

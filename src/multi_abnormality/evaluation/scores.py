@@ -37,6 +37,7 @@ def evaluate(
     confidence: float,
     seed: int,
     uncalibrated: np.ndarray | None = None,
+    calibrated: np.ndarray | None = None,
 ) -> dict:
     """Score predictions; the result holds plain numbers, and None where one is undefined.
 
@@ -46,6 +47,7 @@ def evaluate(
         patients: N ids; a patient's scans are resampled together.
         findings: F names.
         uncalibrated: (N, F) probabilities before calibration, to report what it mended.
+        calibrated: (N, F) after it, where `probabilities` were moved for another cut since.
 
     Raises:
         InputError: names the first row and finding with a label or probability that is none.
@@ -62,7 +64,8 @@ def evaluate(
     precision = {
         finding: scores.pop("average_precision") for finding, scores in per_finding.items()
     }
-    calibration = {"after": calibration_scores(labels, probabilities, findings)}
+    after = probabilities if calibrated is None else calibrated
+    calibration = {"after": calibration_scores(labels, after, findings)}
     if uncalibrated is not None:
         calibration["before"] = calibration_scores(labels, uncalibrated, findings)
     return {

@@ -1,4 +1,4 @@
-"""The model that ships: volumes in, calibrated probabilities out."""
+"""The model that ships: volumes in, calibrated probabilities out, cut at 0.5."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ class CalibratedClassifier(nn.Module):
         super().__init__()
         self.classifier = classifier.to(memory_format=torch.contiguous_format)
         self.register_buffer("slope", torch.tensor(calibration.slope, dtype=torch.float32))
-        self.register_buffer("intercept", torch.tensor(calibration.intercept, dtype=torch.float32))
+        moved = torch.tensor(calibration.moved_intercept, dtype=torch.float32)
+        self.register_buffer("intercept", moved)
 
     def forward(self, volume: Tensor) -> Tensor:
         return torch.sigmoid(self.slope * self.classifier(volume) + self.intercept)

@@ -48,8 +48,11 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
 
     history = _read_history(metrics / "history.csv")
     held_out, valid = map(score, _rows_to_score(volumes, about["volumes"]["validation"]))
-    calibration = Calibration.fit(held_out.logits, held_out.labels, findings)
+    calibration = Calibration.fit(
+        held_out.logits, held_out.labels, findings, params.evaluate.objective
+    )
     probabilities, uncalibrated = calibration.apply(valid.logits), sigmoid(valid.logits)
+    calibrated = calibration.calibrate(valid.logits)
     scores = evaluate(
         valid.labels,
         probabilities,
@@ -59,6 +62,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         confidence=params.evaluate.confidence,
         seed=params.seed,
         uncalibrated=uncalibrated,
+        calibrated=calibrated,
     )
     scores["groups"] = score_groups(
         traits(volumes.manifest.set_index("name").loc[valid.names]),
@@ -71,13 +75,13 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     )
     calibration.to_json(metrics / "calibration.json")
     write_predictions(metrics / "predictions.json", valid.names, probabilities, findings)
-    write_plots(metrics / "plots", valid.labels, probabilities, findings)
+    write_plots(metrics / "plots", valid.labels, calibrated, findings)
     write_report(
         metrics / "report.html",
         facts=_facts(about, checkpoint["history"], valid),
         scores=scores,
         labels=valid.labels,
-        probabilities=probabilities,
+        probabilities=calibrated,
         uncalibrated=uncalibrated,
         findings=findings,
         history=history.to_dict("records"),
