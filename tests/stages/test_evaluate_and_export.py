@@ -156,3 +156,23 @@ def test_an_export_that_is_off_fails_and_names_the_file(
     places = trained / "checkpoints", small_set.root, tmp_path / "metrics", tmp_path / "out"
     with pytest.raises(InputError, match=r"model_test_efficientnet\.onnx: differs .*tolerance"):
         export.run(params, *places)
+
+
+def test_an_adapted_transformer_is_exported_in_every_format(
+    tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    changes = {"backbone": "test_vit", "multiscale": False, "finetune": "lora"}
+    params = small_params.model_copy(
+        update={
+            "model": small_params.model.model_copy(update=changes),
+            "train": small_params.train.model_copy(update={"epochs": 1}),
+        }
+    )
+    metrics, out = tmp_path / "metrics", tmp_path / "model_weights"
+    aside = Aside(tmp_path / "aside", tmp_path / "cache")
+    places = Places(tmp_path / "checkpoints", tmp_path / "logs", metrics / "history.csv", aside)
+    Training(params, small_set, places).run()
+    evaluate.run(params, places.checkpoints, small_set.root, metrics)
+    report = export.run(params, places.checkpoints, small_set.root, metrics, out)
+    assert report["formats"].keys() == {"pth", "safetensors", "pt2", "onnx"}
+    assert not [name for name in torch.load(next(out.glob("*.pth")))["state_dict"] if "up" in name]

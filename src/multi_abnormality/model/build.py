@@ -42,6 +42,13 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
     return classifier.to(memory_format=torch.channels_last)
 
 
+def build_plain(about: dict[str, Any]) -> VolumeClassifier:
+    """One as `restore` gives it, with random weights: for weights that were exported."""
+    classifier = build(about)
+    merge_lora(classifier.encoder.backbone)
+    return classifier.eval()
+
+
 def restore(checkpoint: dict[str, Any]) -> VolumeClassifier:
     """The classifier that a checkpoint holds, ready to predict; adapted layers are plain again."""
     classifier = build(checkpoint["about"])

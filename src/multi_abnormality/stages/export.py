@@ -15,7 +15,7 @@ from multi_abnormality.export import formats
 from multi_abnormality.export.calibrated import CalibratedClassifier
 from multi_abnormality.export.model_info import model_info, running_info
 from multi_abnormality.files import write_json
-from multi_abnormality.model.build import build, restore
+from multi_abnormality.model.build import build_plain, restore
 from multi_abnormality.params import Params, load_params
 from multi_abnormality.training.checkpoints import BEST, load_complete
 
@@ -40,7 +40,7 @@ def run(
     reference = formats.run_module(model)(volumes)
 
     def empty_model() -> CalibratedClassifier:
-        return CalibratedClassifier(build(about), calibration)
+        return CalibratedClassifier(build_plain(about), calibration)
 
     runners = _write_all(params.export.formats, model, about, out, empty_model)
     write_json(model_info(about, classifier, scores), out / "model_info.json")
