@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from multi_abnormality.data.augment import AIR, apply, apply_advanced, draw, inside
-from multi_abnormality.data.mixing import Mix, draw_mix, mix
+from multi_abnormality.data.mixing import Mix, augmented, draw_mix, mix
 from multi_abnormality.data.randomness import generator
 
 SHAPE = (8, 24, 32)
@@ -96,3 +96,14 @@ def test_how_often_batches_are_mixed():
     assert 90 < ups < 150
     assert 55 < cuts < 105
     assert draw_mix(generator(0), 4, 0, 0) is None
+
+
+def test_mixed_precision_leaves_augmentation_alone(small_params):
+    hu, fields = batch("advanced", 4)
+    fields["labels"] = torch.eye(4)
+    changes = {"augmentation": "advanced", "mixup": 0.5, "cutmix": 0.4}
+    settings = small_params.train.model_copy(update=changes)
+    expected, _ = augmented(hu, fields, settings, generator(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = augmented(hu, fields, settings, generator(0))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

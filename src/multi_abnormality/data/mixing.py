@@ -37,12 +37,14 @@ def augmented(
         HU (N, S, Y, X) and labels (N, F) from 0 to 1.
     """
     labels = batch["labels"]
-    if settings.augmentation != "none":
-        hu = apply(hu, batch["affine"], batch["intensity"])
-    if settings.augmentation == "advanced":
-        hu = apply_advanced(hu, batch["texture"], batch["cutout"], batch["noise_seed"])
-    drawn = draw_mix(rng, len(hu), settings.mixup, settings.cutmix)
-    return mix(hu, labels, drawn) if drawn else (hu, labels)
+    # Coordinates in half precision would move voxels by up to half of one.
+    with torch.autocast(hu.device.type, enabled=False):
+        if settings.augmentation != "none":
+            hu = apply(hu, batch["affine"], batch["intensity"])
+        if settings.augmentation == "advanced":
+            hu = apply_advanced(hu, batch["texture"], batch["cutout"], batch["noise_seed"])
+        drawn = draw_mix(rng, len(hu), settings.mixup, settings.cutmix)
+        return mix(hu, labels, drawn) if drawn else (hu, labels)
 
 
 def draw_mix(rng: np.random.Generator, size: int, mixup: float, cutmix: float) -> Mix | None:
