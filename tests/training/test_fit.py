@@ -40,6 +40,12 @@ def test_a_loss_that_is_no_number_stops_the_run(trainings, tmp_path: Path):
         trainings.run(tmp_path, learning_rate=1e30)
 
 
+def test_a_model_that_ends_an_epoch_in_no_numbers_is_never_saved(trainings, tmp_path: Path):
+    with pytest.raises(InputError, match=r"no finite logits in the validation of epoch 0.*rate"):
+        trainings.run(tmp_path, learning_rate=1e30, batch_size=8, epochs=1)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_a_finished_training_is_not_repeated(trainings, tmp_path: Path, caplog):
     trainings.run(tmp_path, epochs=1)
     before = trainings.hashes(tmp_path)
