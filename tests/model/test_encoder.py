@@ -39,6 +39,11 @@ def test_width_is_that_of_the_features(pool: str | None, multiscale: bool):
     assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, encoder.width)
 
 
+def test_an_unknown_tag_is_told_with_those_there_are():
+    with pytest.raises(InputError, match=r"Invalid pretrained tag .*efficientnet_b0\.ra_in1k"):
+        SliceEncoder("efficientnet_b0.nonsense", 3)
+
+
 @pytest.mark.parametrize("pool", ["max", "avgmax", "catavgmax"])
 def test_pooling_is_timms_without_the_operation_that_no_gpu_does_deterministically(pool: str):
     torch.manual_seed(0)
@@ -131,6 +136,22 @@ def test_a_weights_file_serves_another_number_of_windows(weights: Path):
     assert encoder.backbone.conv_stem.weight.shape[1] == 5
     wanted = torch.load(weights)["blocks.0.0.conv.weight"]
     torch.testing.assert_close(encoder.backbone.blocks[0][0].conv.weight, wanted)
+
+
+def test_weights_under_their_authors_names_are_loaded(tmp_path: Path):
+    """DINOv2's own files, which timm translates."""
+    backbone, path = "vit_small_patch14_reg4_dinov2", tmp_path / "dinov2.pth"
+    state = timm.create_model(backbone, img_size=56).state_dict()
+    wanted = state["register_tokens"] = state.pop("reg_token") + 1
+    state["mask_token"] = torch.zeros(1, 384)
+    state["pos_embed"] = torch.cat([torch.zeros(1, 1, 384), state["pos_embed"]], dim=1)
+    torch.save(state, path)
+    found = SliceEncoder(backbone, 3, (56, 56), pretrained=str(path)).backbone.reg_token
+    torch.testing.assert_close(found, wanted)
+    del state["register_tokens"]
+    torch.save(state, path)
+    with pytest.raises(InputError, match="reg_token"):
+        SliceEncoder(backbone, 3, (56, 56), pretrained=str(path))
 
 
 def test_weights_that_cannot_be_had_are_an_error(weights: Path, tmp_path: Path):

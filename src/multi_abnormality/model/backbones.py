@@ -1,6 +1,7 @@
 """Backbones of timm, made for the slices at hand, with the weights that were asked for."""
 
 import difflib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ def fit_size(backbone: str, size: tuple[int, int] | None) -> tuple[Margins, dict
         near = difflib.get_close_matches(backbone, timm.list_models(), n=5)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise InputError(f"model.backbone: timm has no {backbone!r}{hint}")
-    with torch.device("meta"):
-        embedding = getattr(timm.create_model(backbone), "patch_embed", None)
+    try:
+        with torch.device("meta"):
+            embedding = getattr(timm.create_model(backbone), "patch_embed", None)
+    except RuntimeError as error:  # timm's, for a name whose tag, after the dot, is unknown
+        known = ", ".join(timm.list_pretrained(f"{backbone.partition('.')[0]}.*"))
+        raise InputError(f"model.backbone: {error} There are: {known or 'none'}") from error
     if size is None or not hasattr(embedding, "img_size"):
         return (0, 0, 0, 0), {}
     patch = to_2tuple(embedding.patch_size)
@@ -77,10 +82,10 @@ def _from_file(backbone: str, path: Path, options: dict) -> nn.Module:
     if not path.is_file():
         raise InputError(f"model.pretrained: there is no file {path}")
     try:
-        offered = set(load_state_dict(str(path), weights_only=True))
         model = timm.create_model(
             backbone, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
         )
+        offered = _as_loaded(load_state_dict(str(path), weights_only=True), model)
     except Exception as error:  # whatever a file that is no weights file makes its readers raise
         raise InputError(
             f"model.pretrained: {path} does not hold weights of {backbone}: {error}"
@@ -92,3 +97,9 @@ def _from_file(backbone: str, path: Path, options: dict) -> nn.Module:
             f"tensors of {backbone}; missing: {', '.join(missing[:5])}"
         )
     return model
+
+
+def _as_loaded(state: dict[str, Any], model: nn.Module) -> set[str]:
+    """The names of a file's tensors as timm loads them: many authors' own it knows to translate."""
+    translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    return set(translate(state, model) if translate else state)
