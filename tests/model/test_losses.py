@@ -30,10 +30,13 @@ def test_follows_the_paper(cells):
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_gradients_stay_finite_where_probabilities_round(clip: float, dtype: torch.dtype):
+@pytest.mark.parametrize("gammas", [(4, 1), (0.5, 0.5), (0, 0)])
+def test_gradients_stay_finite_where_probabilities_round(
+    clip: float, dtype: torch.dtype, gammas: tuple[float, float]
+):
     logits = torch.tensor([[-200.0, -20.0, 20.0, 200.0]], dtype=dtype, requires_grad=True)
     for label in (0, 1):
-        loss = asymmetric_loss(logits, torch.full((1, 4), label), 4, 1, clip)
+        loss = asymmetric_loss(logits, torch.full((1, 4), label), *gammas, clip)
         assert loss.dtype == torch.float32
         (gradient,) = torch.autograd.grad(loss, logits)
         assert loss.isfinite()

@@ -6,6 +6,8 @@ from torch.nn import functional
 
 from multi_abnormality.params import Train
 
+TINY = 1e-30  # a power below 1 has no finite slope at 0
+
 
 def multilabel_loss(
     logits: Tensor, labels: Tensor, settings: Train, positive_weight: Tensor | None = None
@@ -49,11 +51,11 @@ def asymmetric_loss(
     equal gammas and clip 0 the focal loss (Lin et al. 2017, arXiv:1708.02002) without its alpha.
     """
     logits, labels = logits.float(), labels.float()
-    probability = torch.sigmoid(logits)
-    shifted = (probability - clip).clamp(min=0)
+    shifted = (torch.sigmoid(logits) - clip).clamp(min=TINY)
+    missing = torch.sigmoid(-logits).clamp(min=TINY)
     # logsigmoid keeps its gradient where a probability rounds to 0 or 1.
     log_negative = torch.log1p(-shifted) if clip else functional.logsigmoid(-logits)
-    positive = functional.logsigmoid(logits) * (1 - probability) ** gamma_positive
+    positive = functional.logsigmoid(logits) * missing**gamma_positive
     negative = log_negative * shifted**gamma_negative
     if positive_weight is not None:
         positive = positive * positive_weight
