@@ -26,10 +26,10 @@ def at_start(about: dict) -> dict[str, torch.Tensor]:
     return {f"model.{name}": value for name, value in build(about).state_dict().items()}
 
 
-def changed(folder: Path) -> set[str]:
+def changed(folder: Path, name: str = LAST, state: str = "current_model_state") -> set[str]:
     """What of the backbone, statistics included, is not as it was at the start."""
-    checkpoint = load_checkpoint(folder / "checkpoints" / LAST)
-    before, after = at_start(checkpoint["about"]), checkpoint["current_model_state"]
+    checkpoint = load_checkpoint(folder / "checkpoints" / name)
+    before, after = at_start(checkpoint["about"]), checkpoint[state]
     assert before.keys() == after.keys()
     return {
         name.removeprefix(BACKBONE)
@@ -41,6 +41,7 @@ def changed(folder: Path) -> set[str]:
 def test_a_frozen_backbone_stays_as_it_is_to_the_last_bit(trainings, tmp_path: Path):
     history = trainings.run(tmp_path, model={"finetune": "frozen"}, epochs=2)
     assert changed(tmp_path) == set()
+    assert changed(tmp_path, BEST, "state_dict") == set()  # the average, which is exported
     assert history.epochs[1].val_loss < history.epochs[0].val_loss
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import multi_abnormality
 from multi_abnormality.console import log
@@ -171,7 +172,9 @@ class Training:
         sizes = params.train.batch_size, loading_workers(params)
         batches = drawn_loader(self.drawn, *sizes, self._position.epoch, self._position.batch)
         tensorboard = TensorBoard(places.logs, self.history)
-        averaging = EMAWeightAveraging(decay=params.train.average_decay)
+        # Not EMAWeightAveraging: its decay * w + (1 - decay) * w is not w, and moves frozen weights.
+        average = get_ema_multi_avg_fn(params.train.average_decay)
+        averaging = WeightAveraging(multi_avg_fn=average)
         cadence = Cadence(params.train.save_every_n_epochs, 60 * params.train.save_every_n_minutes)
         callbacks = [
             Report(tensorboard, places.history, params.train.batch_size),
