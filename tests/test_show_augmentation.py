@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 
 from multi_abnormality.show_augmentation import draw_sheet
@@ -14,3 +17,10 @@ def test_the_sheet_shows_each_scan_in_each_epoch(small_set, small_params):
     assert (plain != first).mean() > 0.1
     assert (first != second).mean() > 0.1
     np.testing.assert_array_equal(sheet, draw_sheet(params, small_set, scans=3, epochs=2))
+
+
+def test_a_sheet_has_rows_and_columns():
+    program = [sys.executable, "-m", "multi_abnormality.show_augmentation", "--scans", "0"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--scans: must be at least 1" in done.stderr

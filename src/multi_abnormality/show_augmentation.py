@@ -47,6 +47,12 @@ def _picture(hu: np.ndarray, recipe: dict) -> np.ndarray:
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
 
 
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return count
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m multi_abnormality.show_augmentation",
@@ -54,8 +60,8 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("augmentation.png"), help="PNG file")
-    parser.add_argument("--scans", type=int, default=5, help="rows")
-    parser.add_argument("--epochs", type=int, default=6, help="columns beside the plain one")
+    parser.add_argument("--scans", type=_count, default=5, help="rows")
+    parser.add_argument("--epochs", type=_count, default=6, help="columns beside the plain one")
     given = parser.parse_args()
     sheet = draw_sheet(load_params(), ProcessedSet(Path("processed")), given.scans, given.epochs)
     Image.fromarray(sheet).save(given.out, "PNG", optimize=True)
