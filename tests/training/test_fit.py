@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from multi_abnormality.errors import InputError
+from multi_abnormality.training.files import load_checkpoint
 
 
 def test_leaves_the_promised_files(straight: Path):
@@ -53,6 +55,18 @@ def test_a_finished_training_is_not_repeated(trainings, tmp_path: Path, caplog):
     trainings.run(tmp_path, epochs=1)
     assert "nothing is left to do" in caplog.text
     assert trainings.hashes(tmp_path) == before
+
+
+def test_an_epochs_last_step_of_fewer_batches_is_their_mean(trainings, tmp_path: Path):
+    """14 scans, 7 batches of 2: all in one step, whether 7 or 20 may be."""
+    trainings.run(tmp_path / "7", batch_size=2, accumulate=7, epochs=1)
+    trainings.run(tmp_path / "20", batch_size=2, accumulate=20, epochs=1)
+    few, many = (
+        load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["optimizer_states"][0]["state"]
+        for name in ("7", "20")
+    )
+    for number, state in few.items():
+        torch.testing.assert_close(many[number]["exp_avg"], state["exp_avg"])
 
 
 def test_too_few_volumes_for_a_batch(trainings, tmp_path: Path):

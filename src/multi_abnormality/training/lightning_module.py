@@ -106,7 +106,13 @@ class TrainingModule(lightning.LightningModule):
                 "train.learning_rate, or look at these volumes"
             )
         self._loss.add(value)
-        return loss
+        return loss * self._share(batch_idx)
+
+    def _share(self, batch_idx: int) -> float:
+        """Lightning divides each loss by train.accumulate; an epoch's last step may have fewer."""
+        accumulate, batches = self.settings.train.accumulate, self.trainer.num_training_batches
+        first = batch_idx - batch_idx % accumulate
+        return accumulate / min(accumulate, batches - first)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         hu = self.model.windows.decode(batch["volume"])
