@@ -172,7 +172,7 @@ class Training:
         sizes = params.train.batch_size, loading_workers(params)
         batches = drawn_loader(self.drawn, *sizes, self._position.epoch, self._position.batch)
         tensorboard = TensorBoard(places.logs, self.history)
-        # Not EMAWeightAveraging: its decay * w + (1 - decay) * w is not w, and moves frozen weights.
+        # EMAWeightAveraging moves frozen weights: its decay * w + (1 - decay) * w is not w.
         average = get_ema_multi_avg_fn(params.train.average_decay)
         averaging = WeightAveraging(multi_avg_fn=average)
         cadence = Cadence(params.train.save_every_n_epochs, 60 * params.train.save_every_n_minutes)

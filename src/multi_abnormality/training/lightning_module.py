@@ -123,7 +123,7 @@ class TrainingModule(lightning.LightningModule):
         logits, labels = mean_by_scan(*map(torch.cat, zip(*self._validation, strict=True)))
         if not logits.isfinite().all():  # its AUROC would be a number, and it could be the best
             raise InputError(
-                f"the model gives no finite logits in the validation of epoch {self.current_epoch}; "
+                f"no finite logits in the validation of epoch {self.current_epoch}; "
                 "what was saved before is kept. Lower train.learning_rate"
             )
         row = Epoch(
