@@ -85,7 +85,7 @@ class Model(Section):
     global_pool: str | None  # of a slice's feature map, by timm's names; null: the backbone's own
     multiscale: bool  # use the maps of two stages before the last as well
     attention: Literal["none", "se", "cbam"]  # on a slice's feature maps
-    slice_chunk: Count | None  # slices encoded at a time in training, to save memory; null: all
+    slice_chunk: Count | None  # slices encoded at a time, to save memory; null: all of a step
     windows: tuple[tuple[float, Positive], ...] = Field(min_length=1)  # (centre, width) in HU
     pooling: Literal["query", "mean", "max", "transformer"]  # from slices to the scan
     dropout: Share

@@ -120,6 +120,19 @@ def test_chunks_keep_the_activations_of_one():
     assert chunked < kept(16) / 8
 
 
+def test_chunks_bound_what_is_encoded_at_once_outside_of_training_too():
+    torch.manual_seed(0)
+    encoder = SliceEncoder("test_vit", 3, (64, 64), slice_chunk=3).eval()
+    sizes = []
+    encoder.backbone.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    slices = torch.randn(7, 3, 64, 64)
+    with torch.inference_mode():
+        features = encoder(slices)
+        encoder.chunk = None
+        torch.testing.assert_close(features, encoder(slices))
+    assert sizes == [3, 3, 1, 7]
+
+
 def test_batch_statistics_exclude_chunks():
     with pytest.raises(InputError, match=r"model\.slice_chunk: test_efficientnet normalizes"):
         SliceEncoder(BACKBONE, 3, slice_chunk=4)

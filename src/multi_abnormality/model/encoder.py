@@ -1,6 +1,7 @@
 """A timm backbone that turns slices into feature vectors."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -44,8 +45,8 @@ class SliceEncoder(nn.Module):
             and bring the loss to the early layers, so that random weights learn sooner.
         attention: on each feature map, before it is pooled: none, se (Hu et al. 2018,
             arXiv:1709.01507) or cbam (Woo et al. 2018, arXiv:1807.06521).
-        slice_chunk: how many slices are encoded at a time in training. Only one chunk's activations
-            are kept: the others are computed again for their gradients, which stay the same.
+        slice_chunk: how many slices are encoded at a time. Only one chunk's activations are kept:
+            in training the others are computed again for their gradients, which stay the same.
         pretrained: False for random weights, True for timm's hub, or the path of a weights file.
 
     Raises:
@@ -100,10 +101,12 @@ class SliceEncoder(nn.Module):
 
     def forward(self, slices: Tensor) -> Tensor:
         """(N, C, Y, X) in [-1, 1] -> (N, width)"""
-        if not (self.chunk and self.training and torch.is_grad_enabled()):
+        if not self.chunk or torch.compiler.is_exporting():  # a graph of any number of volumes
             return self._encode(slices)
-        chunks = slices.split(self.chunk)
-        return torch.cat([checkpoint(self._encode, part, use_reentrant=False) for part in chunks])
+        encode = self._encode
+        if self.training and torch.is_grad_enabled():
+            encode = partial(checkpoint, self._encode, use_reentrant=False)
+        return torch.cat([encode(part) for part in slices.split(self.chunk)])
 
     def _encode(self, slices: Tensor) -> Tensor:
         if not self.stages and not self.attentions:
