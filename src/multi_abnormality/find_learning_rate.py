@@ -26,7 +26,7 @@ from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.files import write_durably
 from multi_abnormality.model.build import build
 from multi_abnormality.model.inference import choose_device
-from multi_abnormality.model.losses import multilabel_loss
+from multi_abnormality.model.losses import multilabel_loss, positive_weights
 from multi_abnormality.params import Params, load_params
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 
@@ -40,7 +40,7 @@ def range_test(
     """(learning rate, smoothed loss) of each step, up to the rate at which the loss runs away.
 
     Args:
-        params: of the project. The schedule is left out; what learns is as in the last epoch.
+        params: of the project. In float32, a batch a step; what learns is as in the last epoch.
         processed: what it learns from.
         lowest: learning rate of the first step.
         highest: of the last one.
@@ -60,6 +60,7 @@ def range_test(
     model = build(about, params.model.pretrained).to(device).train()
     settings = params.train
     groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
+    weights = positive_weights(torch.from_numpy(volumes.labels), settings.positive_weight_limit)
     optimizer = torch.optim.AdamW(groups, lr=lowest, fused=True)
     tuning = FineTuning(model, params.model)
     found: list[tuple[float, float]] = []
@@ -73,7 +74,8 @@ def range_test(
         batch = {k: v.to(device) if hasattr(v, "to") else v for k, v in next(batches).items()}
         hu = model.windows.decode(batch["volume"])
         hu, labels = augmented(hu, batch, settings, generator(params.seed, "mix", 0, step, 0))
-        loss = multilabel_loss(model.classify(hu, batch["height"]).logits, labels, settings)
+        logits = model.classify(hu, batch["height"]).logits
+        loss = multilabel_loss(logits, labels, settings, weights.to(device))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
@@ -114,9 +116,11 @@ def main() -> None:
     )
     parser.add_argument("--from", type=float, default=1e-6, dest="lowest", help="first rate")
     parser.add_argument("--to", type=float, default=1.0, dest="highest", help="last rate")
-    parser.add_argument("--steps", type=int, default=200, help="of the optimizer")
+    parser.add_argument("--steps", type=int, default=200, help="of the optimizer, 20 or more")
     parser.add_argument("--out", type=Path, default=Path("learning_rates.csv"), help="CSV file")
     given = parser.parse_args()
+    if given.steps < 20 or not 0 < given.lowest < given.highest:
+        parser.error("--steps must be at least 20, and 0 < --from < --to")
     params, processed = load_params(), ProcessedSet(Path("processed"))
     found = range_test(params, processed, given.lowest, given.highest, given.steps)
     lines = [f"{rate:.6g},{loss:.6g}" for rate, loss in found]

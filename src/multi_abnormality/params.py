@@ -15,6 +15,7 @@ from multi_abnormality.errors import InputError, raise_faults
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -103,8 +104,8 @@ class Train(Section):
     slices: Count  # drawn from each volume at a training step; evaluation sees them all
     reconstructions: Literal["random", "first", "all"]  # of each scan, that an epoch sees
     augmentation: Literal["none", "basic", "advanced"]
-    mixup: Share  # probability that a batch's volumes are mixed
-    cutmix: Share  # probability that they exchange a box
+    mixup: Probability  # that a batch's volumes are mixed
+    cutmix: Probability  # that they exchange a box
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     layer_decay: Annotated[float, Field(gt=0, le=1)]  # of the learning rate, a layer down

@@ -94,6 +94,9 @@ def apply(hu: Tensor, affine: Tensor, intensity: Tensor) -> Tensor:
     Returns:
         (N, S, Y, X), with air where the input had nothing.
     """
+    rows, columns = hu.shape[2:]  # affine_grid measures each axis by its own length
+    aspect = torch.tensor([[1, rows / columns, 1], [columns / rows, 1, 1]], device=affine.device)
+    affine = affine * aspect
     grid = functional.affine_grid(affine, list(hu.shape), align_corners=False)
     density = functional.grid_sample(hu - AIR, grid, align_corners=False)  # air is 0: the padding
     gain, offset = intensity[:, :, None, None, None].unbind(1)

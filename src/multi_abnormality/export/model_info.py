@@ -15,6 +15,18 @@ def running_info(about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def architecture(model: dict[str, Any]) -> str:
+    """In words, from the model section of params.yaml."""
+    pooling = {
+        "query": "attention over slices, a query a finding",
+        "mean": "the slices' mean",
+        "max": "the slices' maximum",
+        "transformer": "a transformer over slices, then attention with a query a finding",
+    }[model["pooling"]]
+    maps = "" if model["attention"] == "none" else f" with {model['attention']} on its maps"
+    return f"{model['backbone']}{maps} on every slice, then {pooling}"
+
+
 def model_info(
     about: dict[str, Any], classifier: VolumeClassifier, scores: dict[str, float | None]
 ) -> dict[str, Any]:
@@ -30,7 +42,7 @@ def model_info(
     return {
         **running_info(about),
         "model_name": backbone,
-        "architecture": f"{backbone} on every slice, then attention over slices, a query a finding",
+        "architecture": architecture(about["model"]),
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
         "input": {
             "name": "volume",

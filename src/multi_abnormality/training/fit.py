@@ -85,8 +85,7 @@ class Training:
                 "scans there are to train on"
             )
         self.whole = WholeVolumes(processed, validation)
-        if params.model.finetune == "progressive":
-            _check_unfreeze_epoch(params)
+        _check_finetuning(params)
         self._device = choose_device(params.machine.accelerator)
         self._precision = resolve_precision(params.train.precision, self._device)
         package = Path(multi_abnormality.__file__).parent
@@ -221,10 +220,25 @@ def loading_workers(params: Params) -> int:
     return min(os.cpu_count() or 1, 4)
 
 
-def _check_unfreeze_epoch(params: Params) -> None:
-    if params.model.unfreeze_epoch >= params.train.epochs:
+def _check_finetuning(params: Params) -> None:
+    model, train = params.model, params.train
+    if model.finetune != "full" and model.pretrained is False:
+        log.warning(
+            "model.finetune: %s holds random weights still: model.pretrained is false",
+            model.finetune,
+        )
+    if model.finetune != "progressive":
+        return
+    if model.unfreeze_epoch >= train.epochs:
         raise InputError(
-            f"model.unfreeze_epoch: {params.model.unfreeze_epoch} is not before train.epochs "
-            f"({params.train.epochs}), so the backbone would never learn; lower it, or choose "
+            f"model.unfreeze_epoch: {model.unfreeze_epoch} is not before train.epochs "
+            f"({train.epochs}), so the backbone would never learn; lower it, or choose "
             "model.finetune: frozen"
+        )
+    if train.early_stopping_patience <= model.unfreeze_epoch:
+        log.warning(
+            "train.early_stopping_patience (%d epochs) can end training before "
+            "model.unfreeze_epoch (%d), and the backbone would not have learned",
+            train.early_stopping_patience,
+            model.unfreeze_epoch,
         )

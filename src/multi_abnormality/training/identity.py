@@ -49,7 +49,7 @@ def identify(params: Params, content_hash: str, package: Path) -> dict[str, Any]
     """
     return {
         "seed": params.seed,
-        "model": params.model.model_dump(mode="json"),
+        "model": params.model.model_dump(mode="json") | _weights(params.model.pretrained),
         "train": params.train.model_dump(mode="json", exclude=RAISABLE),
         "processed": content_hash,
         "code": {
@@ -57,6 +57,14 @@ def identify(params: Params, content_hash: str, package: Path) -> dict[str, Any]
             for path in sorted(_source_files(package))
         },
     }
+
+
+def _weights(pretrained: bool | str) -> dict[str, str]:
+    """A weights file by its content: its name decides nothing."""
+    if isinstance(pretrained, bool) or not Path(pretrained).is_file():
+        return {}
+    with Path(pretrained).open("rb") as file:
+        return {"pretrained": f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"}
 
 
 def fingerprint(identity: dict[str, Any]) -> str:

@@ -80,7 +80,13 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_gradient_clipping(self, *_: object, **__: object) -> None:
         """Clip. Lightning's own refuses fused optimizers in bfloat16, where nothing is scaled."""
-        torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.train.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.settings.train.clip_norm)
+        # Scaled gradients may overflow: that step is left out, and the scale lowered.
+        if self.trainer.precision != "16-mixed" and not norm.isfinite():
+            raise InputError(
+                f"the gradients of epoch {self.current_epoch}, step {self.global_step}, are not "
+                "finite; what was saved before is kept. Lower train.learning_rate"
+            )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         self.finetuning.apply(self.current_epoch)

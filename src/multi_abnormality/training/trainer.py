@@ -47,12 +47,15 @@ def make_trainer(
 
 def advise_less_memory(params: Params) -> str:
     """What to say where the device has not enough."""
-    half = max(params.train.batch_size // 2, 1)
-    steps = params.train.accumulate * params.train.batch_size // half
-    chunk = params.model.slice_chunk or params.train.slices * params.train.batch_size
-    return (
-        "the device's memory is too small; what was saved before is kept. Set train.batch_size to "
-        f"{half} and train.accumulate to {steps} (the same step of the optimizer), or "
-        f"model.slice_chunk to {max(chunk // 4, 1)}, or lower train.slices "
-        f"(now {params.train.slices}) or preprocess.shape"
+    size, steps = params.train.batch_size, params.train.accumulate
+    chunk = params.model.slice_chunk or params.train.slices * size
+    ways = [
+        f"model.slice_chunk to {max(chunk // 4, 1)}, where the backbone normalizes by layer",
+        f"train.slices below {params.train.slices}",
+        "preprocess.shape smaller",
+    ]
+    if size > 1:
+        ways.insert(0, f"train.batch_size to {size // 2} and train.accumulate to {2 * steps}")
+    return "the device's memory is too small; what was saved before is kept. Set " + "; or ".join(
+        ways
     )
