@@ -156,7 +156,7 @@ def test_bad_scans_end_without_a_traceback(
     else:
         shape = (20, 20, 20, 2) if content == "4d" else (20, 20, 20)
         data = np.full(shape, np.nan if content == "nan" else 0, np.float32)
-        nib.Nifti1Image(data, np.eye(4)).to_filename(scan)
+        nib.Nifti1Image(data, np.diag([2, 2, 2, 1])).to_filename(scan)
 
     result = run(scan, "--model", model)
 

@@ -6,6 +6,7 @@ import pytest
 
 from multi_abnormality.data.ct_rate import read_catalogue
 from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.receipts import receipt_path
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 
@@ -188,6 +189,8 @@ def test_labels_without_volumes_are_refused_with_a_command_that_mends_it(folder,
     for patient in range(30, 40):
         folder.label(f"train_{patient}_a_1")
     folder.write_tables()
+    volume = next(folder.root.rglob("train_2_a_1.nii.gz"))
+    volume.rename(receipt_path(volume))
     message = faults_of(folder)
     assert "10 rows have no volume (train_30_a_1" in message
     command = next(line for line in message.splitlines() if "grep" in line)

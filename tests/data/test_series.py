@@ -88,7 +88,13 @@ def test_directions_lead_a_blank_header(tmp_path, hu):
         (Series("1", "-1024", "[0.8, 0.8]", "2.5", ""), "ImageOrientationPatient"),
         (Series("", "-1024", "[0.8, 0.8]", "2.5", AXIAL), "RescaleSlope"),
         (Series("1", "-1024", "[0.8, 0.8]", "2500", AXIAL), "its spacing is"),
-        (Series("1", "-1024", "[0.8, 0.8]", "2.5", "[1, 0, 0, 1, 0, 0]"), "its spacing is"),
+        (
+            Series("1", "-1024", "[0.8, 0.8]", "2.5", "[1, 0, 0, 1, 0, 0]"),
+            "ImageOrientationPatient",
+        ),
+        (Series("1", "-1024", "[0.8, 0.8]", "2.5", "[2, 0, 0, 0, 2, 0]"), "OrientationPatient"),
+        (Series("1", "-1024", "[0.8, 0.8]", "-2.5", AXIAL), "ZSpacing for it is '-2.5'"),
+        (Series("1", "-1024", "[-0.8, 0.8]", "2.5", AXIAL), "XYSpacing"),
         (Series("1", "-2048", "[0.8, 0.8]", "2.5", AXIAL), "does not look like HU"),
         (Series("0", "-1024", "[0.8, 0.8]", "2.5", AXIAL), "cannot lead to HU"),
         (None, "metadata table"),
@@ -110,6 +116,21 @@ def test_raw_values_under_a_right_header_and_hu_under_a_blank_one_are_refused(tm
     blank = save(tmp_path / "hu.nii.gz", hu, *BLANK["no coordinates"])
     with pytest.raises(UnusableScan, match="Rescaled twice"):
         read_volume(blank, SERIES)
+
+
+def test_dense_bone_of_hu_rescaled_twice_is_not_taken_for_soft_tissue(tmp_path, hu):
+    hu[:2, :10, 0] = 1024  # 0.3 %: would come to 0 HU
+    path = save(tmp_path / "hu.nii.gz", hu, *BLANK["nibabel's default"])
+    with pytest.raises(UnusableScan, match="Rescaled twice"):
+        read_volume(path, SERIES)
+
+
+@pytest.mark.parametrize("blank", BLANK.values(), ids=BLANK)
+def test_a_blank_header_is_not_believed_where_the_table_lacks_the_row(tmp_path, hu, blank):
+    path = save(tmp_path / "hu.nii.gz", hu, *blank)
+    with pytest.raises(UnusableScan, match="metadata table") as caught:
+        read_volume(path)
+    assert caught.value.reason == "geometry"
 
 
 def test_a_scan_of_true_1_mm_voxels_keeps_its_header(tmp_path, hu):

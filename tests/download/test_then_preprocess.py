@@ -147,6 +147,35 @@ def test_a_processed_set_that_is_lost_is_made_again(machine):
     assert "0 volumes made, 3 kept" in preprocess(machine)
 
 
+def test_a_new_row_of_the_metadata_does_not_cost_what_is_nowhere_else(machine, usual):
+    machine.run("--then-preprocess")
+    preprocess(machine)
+    table = machine.data / "dataset/metadata/train_metadata.csv"
+    was = table.read_text()
+    table.write_text(was.replace("[0.7, 0.7]", "[0.9, 0.9]", 1))
+    assert "0 volumes made, 6 kept" in preprocess(machine)
+    table.unlink()
+    preprocess(machine)
+    table.write_text(was)
+    preprocess(machine)
+    assert contents(machine.folder) == usual
+
+
+def test_a_damaged_receipt_costs_nothing_and_the_command_told_mends_it(machine, usual):
+    machine.run("--then-preprocess")
+    preprocess(machine)
+    receipt = next(machine.data.rglob("train_1_a_1*.receipt"))
+    was = receipt.read_text()
+    receipt.write_text("{}")
+    assert "brings it back" in preprocess(machine, code=1)
+    receipt.write_text(was)
+    assert "0 volumes made, 6 kept" in preprocess(machine)
+    receipt.write_text("{}")
+    machine.run("--split", "train", "--patients", "1", "--version", "v2", "--then-preprocess")
+    preprocess(machine)
+    assert contents(machine.folder) == usual
+
+
 def test_a_plain_download_brings_the_files_back(machine, usual):
     machine.run("--then-preprocess")
     machine.hub.set_faults(Fault("unavailable", "train_2"))

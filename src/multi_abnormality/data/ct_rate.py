@@ -143,7 +143,8 @@ def _lacking_fault(lacking: list[str], path: Path, root: Path, on_disk: set[str]
     if on_disk:
         fault += (
             ", or cut the table down to the volumes that you have:\n"
-            f"    (echo {NAME_COLUMN}; find -L {root} -name '*.nii*' | sed 's|.*/||') "
+            f"    (echo {NAME_COLUMN}; find -L {root} -name '*.nii*' "
+            "| sed 's|.*/||; s|[.]receipt$||') "
             f"| grep -Ff - {path} > part.csv && mv part.csv {path}"
         )
     return [fault]

@@ -55,7 +55,10 @@ def _read(stream: BinaryIO, path: Path, series: Series | None, most_bytes: int) 
         raise UnusableScan(
             f"{path}: is truncated: its header promises {shape} voxels; fetch it again", "damaged"
         )
-    is_v1 = series is not None and _is_blank(header, series, path)
+    is_blank = _is_blank(header, series, path)
+    if is_blank and series is None:
+        raise _unknown_geometry(path)
+    is_v1 = is_blank
     affine = series.affine(path) if is_v1 else _affine(header, path)
     hu, padded = to_hounsfield(
         _planes(stream, shape, dtype, path),
@@ -67,14 +70,26 @@ def _read(stream: BinaryIO, path: Path, series: Series | None, most_bytes: int) 
     return Scan(hu.T, affine, padded, "v1" if is_v1 else "v2")
 
 
-def _is_blank(header: Nifti1Header, series: Series, path: Path) -> bool:
+def _is_blank(header: Nifti1Header, series: Series | None, path: Path) -> bool:
     """Whether it says nothing: no coordinates, or voxels of 1 mm along the axes, which is what
-    programs write that know of none, where the scanner's were others.
+    programs write that know of none, where the scanner's were others or the first lies at zero.
     """
     if header["sform_code"] <= 0 and header["qform_code"] <= 0:
         return True
-    axes = _affine(header, path)[:3, :3]
-    return np.array_equal(np.abs(axes), np.eye(3)) and series.spacing != (1.0, 1.0, 1.0)
+    affine = _affine(header, path)
+    if not np.array_equal(np.abs(affine[:3, :3]), np.eye(3)):
+        return False
+    return not affine[:3, 3].any() if series is None else series.spacing != (1.0, 1.0, 1.0)
+
+
+def _unknown_geometry(path: Path) -> UnusableScan:
+    return UnusableScan(
+        f"{path}: its header does not say how the scan lies (sform_code and qform_code are 0, or "
+        "it has just 1 mm along each axis, from zero), so left and right are unknown; convert the "
+        "scan again from its source, or, for CT-RATE's first release (v1), bring its row of the "
+        "metadata table to data/",
+        "geometry",
+    )
 
 
 def _rescale(header: Nifti1Header, path: Path) -> tuple[float, float]:
@@ -148,13 +163,6 @@ def _affine(header: Nifti1Header, path: Path) -> np.ndarray:
         raise UnusableScan(
             f"{path}: its header gives the spacing {spacing.tolist()} mm; "
             "set the true one (pixdim) or convert the scan again",
-            "geometry",
-        )
-    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
-        raise UnusableScan(
-            f"{path}: its header does not say how the scan lies (sform_code and qform_code are "
-            "0), so left and right are unknown; convert the scan again from its source, or, for "
-            "CT-RATE's first release (v1), bring its row of the metadata table to data/",
             "geometry",
         )
     if header["pixdim"][0] == 0:  # the NIfTI standard: a qfac of 0 means 1

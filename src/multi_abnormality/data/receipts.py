@@ -52,6 +52,15 @@ def voxels_are_gone(path: Path) -> InputError:
     )
 
 
+def row_has_changed(path: Path) -> InputError:
+    """The error of a v1 volume that was processed by another row of the metadata table."""
+    return InputError(
+        f"{path}: the volume was deleted after it was processed, and its row of the metadata table "
+        f"says something else since then. Put the row back; or delete this file, and "
+        f"{_fetch_again(path)}"
+    )
+
+
 def _fetch_again(path: Path) -> str:
     name = VolumeName.parse(path.name.removesuffix(SUFFIX))
     version = "v2" if f"{name.split}_fixed" in path.parts else "v1"

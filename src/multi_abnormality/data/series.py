@@ -21,6 +21,7 @@ COLUMNS = {
     "orientation": "ImageOrientationPatient",
     "position": "PatientPosition",
 }
+DIRECTION_TOLERANCE = 0.01  # of the unit vectors' products
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
@@ -64,27 +65,34 @@ class Series:
         C.7.6.2.1.1), and slices are stacked along the normal, as in v2's headers.
 
         Raises:
-            UnusableScan: a cell that this needs is empty or no number.
+            UnusableScan: a cell that this needs is empty, no number, or not possible.
         """
         spacing = (*self._need("xy_spacing", 2, path), *self._need("z_spacing", 1, path))
+        if min(spacing) <= 0:  # a minus would turn the patient over
+            raise self._unusable("xy_spacing" if spacing[2] > 0 else "z_spacing", path)
         directions = self._need("orientation", 6, path)
         rows, columns = np.array(directions[:3]), np.array(directions[3:])
+        products = [rows @ rows, columns @ columns, rows @ columns]
+        if not np.allclose(products, [1, 1, 0], atol=DIRECTION_TOLERANCE):
+            raise self._unusable("orientation", path)
         lps = np.column_stack([rows, columns, np.cross(rows, columns)]) * spacing
         affine = np.eye(4)
         affine[:3, :3] = np.diag([-1, -1, 1]) @ lps
         return affine
 
     def _need(self, field: str, count: int, path: Path) -> tuple[float, ...]:
-        text = getattr(self, field)
-        numbers = _numbers(text, count)
+        numbers = _numbers(getattr(self, field), count)
         if not numbers:
-            raise UnusableScan(
-                f"{path}: has a blank header, as in CT-RATE's first release (v1), and the metadata "
-                f"table's {COLUMNS[field]} for it is {text!r}; take the scan from the fixed "
-                "release (v2), or leave it out",
-                "geometry",
-            )
+            raise self._unusable(field, path)
         return numbers
+
+    def _unusable(self, field: str, path: Path) -> UnusableScan:
+        return UnusableScan(
+            f"{path}: has a blank header, as in CT-RATE's first release (v1), and the metadata "
+            f"table's {COLUMNS[field]} for it is {getattr(self, field)!r}; take the scan from the "
+            "fixed release (v2), or leave it out",
+            "geometry",
+        )
 
 
 def _numbers(text: str, count: int) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ from typing import Protocol
 import joblib
 import pandas as pd
 
+from multi_abnormality import console
 from multi_abnormality.data.metadata_table import SERIES, read_metadata_table
 from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.process import process_volume
@@ -16,7 +17,7 @@ from multi_abnormality.data.shards import read_shard
 from multi_abnormality.data.store_writer import PARTS, StoreWriter, check_replaceable
 from multi_abnormality.download.hub import REPO, RemoteFile
 from multi_abnormality.download.place import Place
-from multi_abnormality.errors import raise_faults
+from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.params import Params
 
 
@@ -89,8 +90,12 @@ class KeepProcessed:
 
     def has(self, name: VolumeName, file: RemoteFile) -> bool:
         receipt = receipt_path(self._place.target(file))
-        if receipt.exists() and read_receipt(receipt).sha256 == file.oid:
-            return self._stored.get(str(name)) == file.oid
+        if receipt.exists():
+            try:
+                if read_receipt(receipt).sha256 == file.oid:
+                    return self._stored.get(str(name)) == file.oid
+            except InputError as error:
+                console.log.warning("%s", error)  # what it stands for is fetched now
         return self._place.has(file)
 
     def prepare(self, volumes: Iterable[Path]) -> None:

@@ -83,7 +83,8 @@ def _store_volumes(
             made += 1
         if outcome.fault:
             faults[outcome.name] = outcome
-            content[shard].remove(outcome.name)
+            if outcome.reason or outcome.name not in writer.origins:
+                content[shard].remove(outcome.name)  # else it stays: there may be no other copy
         waiting[shard].remove(outcome.name)
         if content[shard] and not waiting[shard]:
             writer.assemble(content[shard])
