@@ -103,6 +103,17 @@ def test_metadata_are_joined_as_text_where_they_are_known(folder):
     assert "two rows for train_2_a_1 that differ" in faults_of(folder)
 
 
+def test_what_the_metadata_lack_is_told(folder, caplog):
+    table = folder.root / "dataset/metadata/train_metadata.csv"
+    table.parent.mkdir()
+    table.write_text("VolumeName,Manufacturer,Z_Spacing\n ct/train_2_a_1.nii.gz ,Philips,1\n")
+    volumes = read_catalogue(folder.root).volumes.set_index("name")
+    assert volumes.loc["train_2_a_1", "Manufacturer"] == "Philips"
+    assert "has no column ManufacturerModelName" in caplog.text
+    assert "ZSpacing" in caplog.text
+    assert "3 of 4 volumes have no row in the metadata tables: train_2_a_2" in caplog.text
+
+
 @pytest.mark.parametrize("present", [False, True])
 def test_empty_or_missing_data_says_how_to_get_some(tmp_path, present):
     root = tmp_path / "data"

@@ -197,6 +197,13 @@ def test_both_releases_are_counted_and_a_changed_table_is_read_again(stage, fold
     assert (ProcessedSet(stage.tmp_path / "out").read("train_1_a_1") != fixed).any()
 
 
+def test_one_scan_under_two_patients_is_told(stage, folder, caplog):
+    paths = {path.name.split(".")[0]: path for path in folder.root.glob("dataset/*/*/*/*.nii.gz")}
+    shutil.copyfile(paths["train_1_a_1"], paths["train_11_a_1"])
+    stage.run("out")
+    assert "train_1_a_1 and train_11_a_1 are the same file, of two patients" in caplog.text
+
+
 def test_a_bad_scan_can_be_left_out(stage, folder):
     next(folder.root.glob("dataset/*/*/*/train_1_a_1.nii.gz")).write_text("not found")
     (folder.root / "dataset/no_chest_train.txt").write_text("train_1_a_1.nii.gz\n")

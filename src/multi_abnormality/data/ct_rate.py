@@ -1,5 +1,6 @@
 """A CT-RATE folder as one table of volumes with their labels, and its split for validation."""
 
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from multi_abnormality.data.metadata_table import GROUPS, SERIES, read_metadata_
 from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.findings import FINDINGS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def read_catalogue(root: Path) -> Catalogue:
     volumes = volumes.join(findings, on="name").join(pd.concat(metadata), on="name")
     volumes = volumes.fillna(dict.fromkeys(GROUPS, ""))
     volumes[SERIES] = volumes[SERIES].where(volumes[SERIES].notna(), None)
+    _tell_unknown(volumes, any(len(table) for table in metadata))
     return Catalogue(volumes, tuple(sorted(excluded & files.volumes.keys())))
 
 
@@ -93,6 +97,15 @@ def _split_faults(splits: Iterable[str], root: Path) -> list[str]:
         for split, use in (("train", "train on"), ("valid", "score the model on"))
         if split not in there
     ]
+
+
+def _tell_unknown(volumes: pd.DataFrame, is_table_there: bool) -> None:
+    unknown = volumes.loc[volumes[SERIES].isna(), "name"].tolist()
+    if unknown and is_table_there:
+        log.warning(
+            "%d of %d volumes have no row in the metadata tables: %s",
+            len(unknown), len(volumes), ", ".join(capped(unknown)),
+        )  # fmt: skip
 
 
 def _describe(names: list[VolumeName], paths: dict[VolumeName, Path]) -> pd.DataFrame:

@@ -33,8 +33,16 @@ def read_metadata_table(root: Path, split: str) -> tuple[pd.DataFrame, list[str]
     except (OSError, ValueError) as error:
         return _empty(), [f"{path}: cannot be read as a table ({error}); fetch it again"]
     if NAME_COLUMN not in table:
-        return _empty(), [f"{path}: has no column {NAME_COLUMN!r}; fetch it again"]
-    table["name"] = table[NAME_COLUMN].str.replace(r"\.nii(\.gz)?$", "", regex=True)
+        way_out = "separate the cells by commas, as CT-RATE does, or fetch it again"
+        return _empty(), [f"{path}: has no column {NAME_COLUMN!r}; {way_out}"]
+    missing = [column for column in (*GROUPS, *COLUMNS.values()) if column not in table]
+    if missing:
+        log.warning(
+            "%s: has no column %s: scores cannot be grouped by what it lacks, and volumes of "
+            "CT-RATE's first release not be read without theirs", path, ", ".join(missing),
+        )  # fmt: skip
+    base_names = table[NAME_COLUMN].str.strip().str.rpartition("/")[2]
+    table["name"] = base_names.str.replace(r"\.nii(\.gz)?$", "", regex=True)
     used = ["name", *GROUPS, *COLUMNS.values()]
     table = table.reindex(columns=used, fill_value="").drop_duplicates()
     twice = table.loc[table["name"].duplicated(), "name"]

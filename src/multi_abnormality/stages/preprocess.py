@@ -59,6 +59,7 @@ def run(
     rejected = {outcome.name: outcome.reason for outcome in faults}
     catalogue = catalogue.without(rejected, data)
     writer.finish(catalogue, rejected)
+    _tell_twins(catalogue, writer)
     summary = _summarize(catalogue, writer, rejected)
     write_json(summary, metrics)
     return summary
@@ -115,6 +116,16 @@ def _outcomes(
         if outcome.hashed:
             hashes.note(path, outcome.hashed)
         yield outcome
+
+
+def _tell_twins(catalogue: Catalogue, writer: StoreWriter) -> None:
+    """One scan under two patients could be learned from and scored."""
+    patients = catalogue.volumes.set_index("name")["patient_id"]
+    first: dict[str, str] = {}
+    for name in patients.index:
+        twin = first.setdefault(writer.origins[name].source_sha256, name)
+        if patients[twin] != patients[name]:
+            console.log.warning("%s and %s are the same file, of two patients", twin, name)
 
 
 def _summarize(
