@@ -10,6 +10,7 @@ import pandas as pd
 
 from multi_abnormality import console
 from multi_abnormality.data.ct_rate import Catalogue, read_catalogue
+from multi_abnormality.data.label_table import capped
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.process import Outcome, is_made_of, process_volume
@@ -122,10 +123,13 @@ def _tell_twins(catalogue: Catalogue, writer: StoreWriter) -> None:
     """One scan under two patients could be learned from and scored."""
     patients = catalogue.volumes.set_index("name")["patient_id"]
     first: dict[str, str] = {}
+    twins = []
     for name in patients.index:
         twin = first.setdefault(writer.origins[name].source_sha256, name)
         if patients[twin] != patients[name]:
-            console.log.warning("%s and %s are the same file, of two patients", twin, name)
+            twins.append(f"{twin} and {name} are the same file, of two patients")
+    for line in capped(twins):
+        console.log.warning("%s", line)
 
 
 def _summarize(
