@@ -47,7 +47,7 @@ def scans():
 def test_each_group_has_the_scores_of_its_own_scans(scans):
     vendor, labels, probabilities, patients = scans
     groups = pd.DataFrame({"Vendor": vendor, "Sex": "F"})
-    found = score_groups(groups, labels, probabilities, patients, **OPTIONS)
+    found = score_groups(groups, labels, probabilities, patients, list("abcd"), **OPTIONS)
     assert list(found) == ["Vendor"]  # one group is no trait
     assert list(found["Vendor"]) == ["A", "B"]
     for name, group in found["Vendor"].items():
@@ -66,9 +66,9 @@ def test_small_groups_have_counts_alone_and_rare_kinds_go_together(scans):
     _, labels, probabilities, patients = scans
     kernels = [f"K{row % 6}" for row in range(280)] + [f"rare {row}" for row in range(20)]
     groups = pd.DataFrame({"Kernel": kernels})
-    found = score_groups(groups, labels, probabilities, patients, **OPTIONS)["Kernel"]
+    found = score_groups(groups, labels, probabilities, patients, list("abcd"), **OPTIONS)["Kernel"]
     assert list(found) == [*(f"K{number}" for number in range(6)), "others"]
     assert found["others"]["scans"] == 20
     few = pd.DataFrame({"Sex": ["F"] * 290 + ["M"] * 10})
-    men = score_groups(few, labels, probabilities, patients, **OPTIONS)["Sex"]["M"]
+    men = score_groups(few, labels, probabilities, patients, list("abcd"), **OPTIONS)["Sex"]["M"]
     assert set(men) == {"scans", "patients", "positive_share"}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.evaluation.intervals import bootstrap, mean_over_findings, percentiles
+from multi_abnormality.evaluation.scores import evaluate
 
 MOST_KINDS = 6  # of one trait; rarer ones are taken together
 SMALLEST = 20  # scans; below, a score says nothing
@@ -46,6 +46,7 @@ def score_groups(
     labels: np.ndarray,
     probabilities: np.ndarray,
     patients: Sequence[str],
+    findings: Sequence[str],
     *,
     resamples: int,
     confidence: float,
@@ -58,6 +59,7 @@ def score_groups(
         labels: (N, F), 0 or 1.
         probabilities: (N, F).
         patients: N ids.
+        findings: F names.
         resamples: of the bootstrap over the group's patients.
         confidence: of the intervals.
         seed: of the bootstrap.
@@ -79,29 +81,23 @@ def score_groups(
             }
             scores = {}
             if counts["scans"] >= SMALLEST:
-                drawn = (labels[rows], probabilities[rows], patients[rows])
-                scores = _scores(*drawn, resamples, confidence, seed)
+                own = evaluate(
+                    labels[rows],
+                    probabilities[rows],
+                    patients[rows],
+                    findings,
+                    resamples=resamples,
+                    confidence=confidence,
+                    seed=seed,
+                )
+                scores = {
+                    "auroc": own["classification"]["macro"]["auroc"],
+                    "auroc_interval": own["intervals"]["macro"]["auroc"],
+                    "crg": own["crg"]["CRG"],
+                    "crg_interval": own["intervals"]["crg"]["CRG"],
+                }
             result.setdefault(trait, {})[kind] = counts | scores
     return {trait: kinds for trait, kinds in result.items() if len(kinds) > 1}
-
-
-def _scores(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    patients: np.ndarray,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> dict:
-    once = bootstrap(labels, probabilities, patients, resamples=1, seed=seed, whole=True)
-    drawn = bootstrap(labels, probabilities, patients, resamples=resamples, seed=seed)
-    auroc, crg = mean_over_findings(once["auroc"])[0], once["crg"][0]
-    return {
-        "auroc": None if np.isnan(auroc) else float(auroc),
-        "auroc_interval": percentiles(mean_over_findings(drawn["auroc"]), confidence),
-        "crg": None if np.isnan(crg) else float(crg),
-        "crg_interval": percentiles(drawn["crg"], confidence),
-    }
 
 
 def _merge_rare(kinds: np.ndarray) -> np.ndarray:

@@ -35,19 +35,19 @@ def intervals(
     drawn = bootstrap(labels, probabilities, patients, resamples=resamples, seed=seed)
     per_finding = {
         finding: {
-            measure: percentiles(drawn[measure][:, column], confidence) for measure in MEASURES
+            measure: _percentiles(drawn[measure][:, column], confidence) for measure in MEASURES
         }
         for column, finding in enumerate(findings)
     }
     macro = {
-        measure: percentiles(mean_over_findings(drawn[measure]), confidence) for measure in MEASURES
+        measure: _percentiles(_defined_mean(drawn[measure]), confidence) for measure in MEASURES
     }
     return {
         "confidence": confidence,
         "resamples": resamples,
         "macro": macro,
         "per_pathology": per_finding,
-        "crg": {"CRG": percentiles(drawn["crg"], confidence)},
+        "crg": {"CRG": _percentiles(drawn["crg"], confidence)},
     }
 
 
@@ -58,12 +58,8 @@ def bootstrap(
     *,
     resamples: int,
     seed: int,
-    whole: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Scores of every resample: (R, F) for each of MEASURES, (R,) for crg, NaN if undefined.
-
-    With `whole` there is one resample, of every patient once.
-    """
+    """Scores of every resample: (R, F) for each of MEASURES, (R,) for crg, NaN if undefined."""
     names, patient_of_row = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     if len(patient_of_row) != len(labels):
         raise InputError(f"patients: {len(patient_of_row)} of them for {len(labels)} scans")
@@ -72,9 +68,7 @@ def bootstrap(
     ]
     chunks = [
         _chunk_scores(labels, probabilities >= THRESHOLD, rankings, drawn[patient_of_row])
-        for drawn in (
-            [np.ones((len(names), 1), np.int32)] if whole else _draw(len(names), resamples, seed)
-        )
+        for drawn in _draw(len(names), resamples, seed)
     ]
     return {measure: np.concatenate([chunk[measure] for chunk in chunks]) for measure in chunks[0]}
 
@@ -150,14 +144,13 @@ def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray
     return np.divide(above, below, out=np.full(above.shape, otherwise), where=below != 0)
 
 
-def mean_over_findings(values: np.ndarray) -> np.ndarray:
+def _defined_mean(values: np.ndarray) -> np.ndarray:
     """Mean over findings (R, F) -> (R,), leaving out NaN; NaN where none is defined."""
     defined = ~np.isnan(values)
     return _ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1), np.nan)
 
 
-def percentiles(values: np.ndarray, confidence: float) -> dict[str, float] | None:
-    """The interval that holds a share `confidence` of values (R,), or None."""
+def _percentiles(values: np.ndarray, confidence: float) -> dict[str, float] | None:
     defined = values[~np.isnan(values)]
     if len(defined) < DEFINED_SHARE * len(values):
         return None

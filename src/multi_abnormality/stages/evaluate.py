@@ -69,6 +69,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         valid.labels,
         probabilities,
         valid.patients,
+        findings,
         resamples=params.evaluate.resamples,
         confidence=params.evaluate.confidence,
         seed=params.seed,
