@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drill.project import ROOT, Project, kill, make_project
+from multi_abnormality.sample.write import Settings
 from multi_abnormality.training.files import load_checkpoint
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -84,10 +85,9 @@ def wait_for_states(project: Project, process, log: Path, states: int) -> None:
 
 
 def failing_drive(work: Path, row: Callable[..., None]) -> None:
-    """A training that backs up to a Drive of which one request in five fails."""
-    train = {"epochs": 12, "schedule_epochs": 12, "save_every_n_minutes": 0.5}
-    base = make_project(work / "drive base", patients=100, train=train)
-    base.set(machine={"workers": "auto"})
+    """The default training, backed up as often as is the default, to a Drive that often fails."""
+    base = make_project(work / "drive base", patients=Settings().patients, train={})
+    shutil.copy(ROOT / "params.yaml", base.root)
     origin = work / "drive origin.git"
     publish(base, origin)
     (work / "drive").mkdir()

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -140,14 +141,22 @@ def _do(job: Job) -> dict[str, Any]:
     remote = Remote(repo, job.remote)
     if job.objects is None:
         return _probe(job, remote)
-    os.nice(19)
     ledger = Ledger(Path(repo.tmp_dir) / "backup.json")
     said = _push(job, remote, ledger)
     return said | _prune(job, remote, ledger, said) if job.epochs is not None else said
 
 
+def _step_back() -> None:
+    """Leave the processors to the training; Linux shares them out among sessions first."""
+    os.nice(19)
+    with suppress(OSError):  # a system without that sharing, or one that forbids to change it
+        Path("/proc/self/autogroup").write_text("19")
+
+
 def main() -> None:
     job = Job(**json.loads(sys.stdin.buffer.readline()))
+    if job.objects is not None:
+        _step_back()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     logging.getLogger().addHandler(logging.NullHandler())
     try:
