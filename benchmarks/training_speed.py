@@ -18,13 +18,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from loops import charts
+from loops.turns import Blocks, Loop, take_turns
 from multi_abnormality import console
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import Params, load_params
-from speed import charts
 from speed.processes import measure
-from speed.turns import Blocks, Loop, take_turns
 
 NAMES = {
     "ours": "this project",
@@ -115,7 +115,7 @@ def measure_memory(folder: Path) -> dict[str, list[tuple[float, float]]]:
     }
     return {
         name: [
-            (slices, measure("speed.step_memory", [slices, params.model_dump_json()], folder) / MIB)
+            (slices, measure("loops.memory", [slices, params.model_dump_json()], folder) / MIB)
             for slices in SLICES
         ]
         for name, params in settings.items()

@@ -13,7 +13,7 @@ from speed.processes import BENCHMARKS
 
 
 class Loop:
-    """One of `speed.loops`, started and held after its first step.
+    """One of `loops.contenders`, started and held after its first step.
 
     Args:
         name: which.
@@ -41,10 +41,17 @@ class Loop:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
-        command = [sys.executable, "-m", "speed.loops", name, str(steps), str(processed.resolve())]
+        command = [
+            sys.executable,
+            "-m",
+            "loops.contenders",
+            name,
+            str(steps),
+            str(processed.resolve()),
+        ]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, params.model_dump_json()],
+                [*program, *given],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                 env=environment,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The most memory that one training step takes: `python -m speed.step_memory SLICES PARAMS`.
+"""The most memory that one training step takes: `python -m loops.memory SLICES PARAMS`.
 
 One volume of so many slices, made of noise. Prints bytes as JSON: of the process, or of the GPU.
 """

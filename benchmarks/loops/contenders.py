@@ -1,6 +1,6 @@
 """Training loops over the same model, each run in turns by a gate.
 
-    python -m speed.loops NAME STEPS PROCESSED PARAMS       # NAME: ours | bare | plain
+    python -m loops.contenders NAME STEPS PROCESSED PARAMS       # NAME: ours | bare | plain
 
 It ends when it is killed.
 """
@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from loops.gate import Gate
 from multi_abnormality.data.batches import Batch, drawn_loader
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import generator
@@ -31,7 +32,6 @@ from multi_abnormality.training import fit
 from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.finetuning import parameter_groups
 from multi_abnormality.training.precision import resolve_precision
-from speed.gate import Gate
 
 IN_MEMORY = 8  # batches
 
