@@ -41,14 +41,8 @@ class Loop:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
-        command = [
-            sys.executable,
-            "-m",
-            "loops.contenders",
-            name,
-            str(steps),
-            str(processed.resolve()),
-        ]
+        program = [sys.executable, "-m", "loops.contenders"]
+        given = [name, str(steps), str(processed.resolve()), params.model_dump_json()]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*program, *given],
