@@ -25,6 +25,8 @@ def make_trainer(
         callbacks: what goes on beside the training.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Deterministic algorithms do not need it, and it would write over all new memory first.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     if console.is_terminal:
         callbacks = [*callbacks, RichProgressBar()]
     return lightning.Trainer(
