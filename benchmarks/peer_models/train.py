@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,32 +34,11 @@ from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.windows import Windows
 from multi_abnormality.params import Params
 from multi_abnormality.training.schedule import learning_rate_factor
-from peer_models.ct_net import CtNet
+from peer_models.designs import PEERS, Peer
 from peer_models.scores import macro_auroc
-from peer_models.single_slices import SingleSlices
 
 WARMUP = 0.05  # share of the training
 VALIDATIONS = (0.6, 0.8)  # shares of the training after which to look, beside its end
-
-
-@dataclass(frozen=True)
-class Peer:
-    build: Callable[[int, tuple[int, int, int], int], nn.Module]  # channels, shape, findings
-    slices: int | None  # drawn from a volume at a step; None: all of them
-    batch_size: int  # volumes
-
-
-def dense_net(channels: int, shape: tuple[int, int, int], findings: int) -> nn.Module:
-    from peer_models.dense_net import DenseNet3d  # MONAI takes seconds to import
-
-    return DenseNet3d(channels, shape, findings)
-
-
-PEERS = {
-    "slices": Peer(SingleSlices, slices=1, batch_size=36),
-    "ct_net": Peer(CtNet, slices=None, batch_size=4),
-    "dense_net": Peer(dense_net, slices=None, batch_size=4),
-}
 
 
 @dataclass(frozen=True)
@@ -71,6 +50,19 @@ class Trained:
     minutes: float  # of processor time
     validation: float  # macro AUROC by scan, of the validation patients
     test: float  # of the valid split
+
+
+class KeptVolumes(ProcessedSet):
+    """Keeps what it has read: who learns from one slice of a volume would mostly read, else."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._kept: dict[str, np.ndarray] = {}
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self._kept:
+            self._kept[name] = super().read(name)
+        return self._kept[name]
 
 
 class PeerTraining:
@@ -187,7 +179,7 @@ def main() -> None:
         PEERS[task["name"]],
         task["rate"],
         task["seed"],
-        ProcessedSet(Path(task["processed"])),
+        KeptVolumes(Path(task["processed"])),
         params,
     )
     sys.stdout.write(json.dumps(asdict(training.run(60 * task["minutes"], started))))
