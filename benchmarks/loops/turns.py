@@ -24,7 +24,8 @@ class Loop:
         threads: that it calculates with; None: as many as torch likes.
 
     Attributes:
-        start: how far it was how many seconds after its start, and its processor time so far.
+        start: how far it was how many seconds after its start, its processor time so far, and
+            what a save takes.
     """
 
     def __init__(
@@ -78,6 +79,11 @@ class Blocks:
     def add(self, block: dict[str, float]) -> None:
         for name, value in block.items():
             getattr(self, name).append(value)
+
+    def with_more(self, seconds: float) -> "Blocks":
+        """These, had each taken so much longer."""
+        later = [[each + seconds for each in kind] for kind in (self.seconds, self.cpu_seconds)]
+        return Blocks(*later, self.waited)
 
 
 def take_turns(loops: dict[str, Loop], rounds: int) -> dict[str, Blocks]:
