@@ -80,10 +80,16 @@ def steps_of_epoch(params: Params, processed: Path) -> int:
 
 
 def tell_loops(found: dict[str, Blocks]) -> Table:
-    table = Table(
-        "", "steps/s", "time over ours", "CPU s a step", "CPU over ours", "waits for data",
-        "wanted", title=f"blocks of {STEPS} steps in turns, median of {ROUNDS}; ours with a save an epoch",
-    )  # fmt: skip
+    columns = (
+        "steps/s",
+        "time over ours",
+        "CPU s a step",
+        "CPU over ours",
+        "waits for data",
+        "wanted",
+    )
+    title = f"blocks of {STEPS} steps in turns, median of {ROUNDS}; ours with a save an epoch"
+    table = Table("", *columns, title=title)
     wanted = {
         "ours": "waits at most 2 %",
         "bare": "at least 0.97",
