@@ -35,7 +35,7 @@ TITLES = {
     "dense_net": "MONAI's 3D DenseNet-121",
 }
 RATES = (3e-4, 1e-3, 3e-3)
-SEARCH = 0.25  # of a training's minutes, for each rate that is tried
+SEARCH = 0.4  # of a training's minutes, for each rate that is tried
 WANTED = 0.03
 
 
@@ -87,13 +87,14 @@ class Contest:
         ours = {seed: self.pool.submit(self._ours, epochs, seed) for seed in seeds}
         entries = [Entry("ours", self.params.train.learning_rate, {}, [])]
         entries += [self._choose(name, searches[name]) for name in peers]
-        runs = {
-            entry.name: [self.pool.submit(self._after, ours[s], entry, s) for s in seeds]
+        later = [
+            (entry, self.pool.submit(self._after, ours[seed], entry, seed))
+            for seed in seeds  # outermost: an interrupted contest has compared whole seeds
             for entry in entries[1:]
-        }
-        for entry in entries:
-            waited = runs.get(entry.name, ours.values())
-            entry.runs = [future.result() for future in waited]
+        ]
+        entries[0].runs = [future.result() for future in ours.values()]
+        for entry, future in later:
+            entry.runs.append(future.result())
         return entries
 
     def _affordable(self, first: dict[str, Any]) -> int:

@@ -131,7 +131,8 @@ class PlainModule(lightning.LightningModule):
 def plain(training: fit.Training, gate: Gate) -> None:
     """Lightning's trainer with nothing set but the clipping."""
     params = training.params
-    loader = drawn_loader(training.drawn, params.train.batch_size, 0, 0, 0)
+    workers = fit.loading_workers(params)
+    loader = drawn_loader(training.drawn, params.train.batch_size, workers, 0, 0)
     trainer = lightning.Trainer(
         accelerator="gpu" if choose_device(params.machine.accelerator).type == "cuda" else "cpu",
         devices=1, max_epochs=1, gradient_clip_val=params.train.clip_norm, callbacks=[Watch(gate)],
