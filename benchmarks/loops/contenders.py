@@ -72,7 +72,9 @@ def seconds_of(save: Callable[[Path], None], path: Path) -> float:
 
 
 def bare(training: fit.Training, gate: Gate) -> None:
-    """Forward, loss, backward, clip, optimizer; batches are augmented and on the device before."""
+    """The same forward, loss, backward, clip, optimizer and average of weights, and nothing else:
+    batches are augmented and on the device before.
+    """
     keep_freed_memory()
     params = training.params
     device = choose_device(params.machine.accelerator)
@@ -81,6 +83,8 @@ def bare(training: fit.Training, gate: Gate) -> None:
     settings = params.train
     groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    average = get_ema_multi_avg_fn(settings.average_decay)
+    averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     loader = drawn_loader(training.drawn, settings.batch_size, 0, 0, 0)
     batches = [
         prepared(model, batch, params, device) for batch in itertools.islice(loader, IN_MEMORY)
@@ -94,6 +98,7 @@ def bare(training: fit.Training, gate: Gate) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
+        averaged.update_parameters(model)
         gate.step_done()
 
 
