@@ -16,6 +16,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from loops.gate import Gate
 from multi_abnormality.data.batches import Batch, drawn_loader
