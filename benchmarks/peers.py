@@ -105,7 +105,7 @@ class Contest:
         return max(fitting, 1)
 
     def _search(self, name: str, rate: float, seed: int) -> Future:
-        return self.pool.submit(self._peer, name, rate, seed, SEARCH * self.minutes)
+        return self.pool.submit(self._peer, name, rate, seed, SEARCH * self.minutes, False)
 
     def _choose(self, name: str, tried: dict[float, Future]) -> Entry:
         found = {rate: future.result()["validation"] for rate, future in tried.items()}
@@ -113,22 +113,25 @@ class Contest:
 
     def _after(self, ours: Future, entry: Entry, seed: int) -> dict[str, Any]:
         """A peer's training, with the time that ours took. No deadlock: ours has started."""
-        return self._peer(entry.name, entry.rate, seed, ours.result()["minutes"])
+        return self._peer(entry.name, entry.rate, seed, ours.result()["minutes"], True)
 
     def _ours(self, epochs: int, seed: int) -> dict[str, Any]:
         return self._train("ours", "peer_models.ours", {"epochs": epochs, "seed": seed})
 
-    def _peer(self, name: str, rate: float, seed: int, minutes: float) -> dict[str, Any]:
-        task = {"name": name, "rate": rate, "seed": seed, "minutes": minutes}
+    def _peer(
+        self, name: str, rate: float, seed: int, minutes: float, final: bool
+    ) -> dict[str, Any]:
+        task = {"name": name, "rate": rate, "seed": seed, "minutes": minutes, "final": final}
         return self._train(name, "peer_models.train", task)
 
     def _train(self, name: str, module: str, task: dict[str, Any]) -> dict[str, Any]:
         cores = os.cpu_count() or 1
         found = measure(module, [json.dumps(self.given | task)], self.folder, cores)
         console.log.info(
-            "%s, seed %d%s: %.1f minutes, %.1f epochs, validation %.3f, test %.3f",
+            "%s, seed %d%s: %.2f minutes, %.1f epochs, validation %.3f%s",
             TITLES[name], task["seed"], f", rate {task['rate']:g}" if "rate" in task else "",
-            found["minutes"], found["epochs"], found["validation"], found["test"],
+            found["minutes"], found["epochs"], found["validation"],
+            f", test {found['test']:.3f}" if found["test"] is not None else "",
         )  # fmt: skip
         return found
 

@@ -1,6 +1,7 @@
 """Trains a peer for so much processor time: `python -m peer_models.train TASK`, its end as JSON.
 
-TASK is JSON: name, rate, seed, minutes, processed (a folder), and params (of the project).
+TASK is JSON: name, rate, seed, minutes, final (whether the valid split is looked at), processed (a
+folder), and params (of the project).
 """
 
 import copy
@@ -49,7 +50,7 @@ class Trained:
     epochs: float  # passes over the scans
     minutes: float  # of processor time
     validation: float  # macro AUROC by scan, of the validation patients
-    test: float  # of the valid split
+    test: float | None  # of the valid split; None: not looked at
 
 
 class KeptVolumes(ProcessedSet):
@@ -102,7 +103,7 @@ class PeerTraining:
             {"params": others, "weight_decay": 0.0},
         ]
 
-    def run(self, seconds: float, started: float) -> Trained:
+    def run(self, seconds: float, started: float, final: bool) -> Trained:
         """Train until `seconds` of processor time have gone by since `started`.
 
         The schedule ends then; validations in between count, the one at the end does not.
@@ -125,7 +126,7 @@ class PeerTraining:
             epochs=steps * self.settings.batch_size / len(self.drawn),
             minutes=used / 60,
             validation=validation,
-            test=self._score(self.processed.volumes("valid")["name"].tolist()),
+            test=self._score(self.processed.volumes("valid")["name"].tolist()) if final else None,
         )
 
     def _step(self, batch: Batch, step: int, share: float) -> None:
@@ -182,7 +183,8 @@ def main() -> None:
         KeptVolumes(Path(task["processed"])),
         params,
     )
-    sys.stdout.write(json.dumps(asdict(training.run(60 * task["minutes"], started))))
+    trained = training.run(60 * task["minutes"], started, task["final"])
+    sys.stdout.write(json.dumps(asdict(trained)))
 
 
 if __name__ == "__main__":
