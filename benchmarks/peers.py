@@ -84,14 +84,17 @@ class Contest:
             name: {rate: self._search(name, rate, seeds[0]) for rate in RATES} for name in peers
         }
         epochs = self._affordable(first.result())
-        ours = {seed: self.pool.submit(self._ours, epochs, seed) for seed in seeds}
+        ours = {seeds[0]: self.pool.submit(self._ours, epochs, seeds[0])}
         entries = [Entry("ours", self.params.train.learning_rate, {}, [])]
         entries += [self._choose(name, searches[name]) for name in peers]
-        later = [
-            (entry, self.pool.submit(self._after, ours[seed], entry, seed))
-            for seed in seeds  # outermost: an interrupted contest has compared whole seeds
-            for entry in entries[1:]
-        ]
+        later = []
+        for seed, following in zip(seeds, [*seeds[1:], None], strict=True):
+            if following is not None:  # before those that wait for this seed's
+                ours[following] = self.pool.submit(self._ours, epochs, following)
+            later += [
+                (entry, self.pool.submit(self._after, ours[seed], entry, seed))
+                for entry in entries[1:]
+            ]
         entries[0].runs = [future.result() for future in ours.values()]
         for entry, future in later:
             entry.runs.append(future.result())
