@@ -34,7 +34,11 @@ TITLES = {
     "ct_net": "CT-Net: triplets through ResNet-18, 3D convolutions",
     "dense_net": "MONAI's 3D DenseNet-121",
 }
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = {
+    "slices": (1e-3, 3e-3, 1e-2),
+    "ct_net": (3e-4, 1e-3, 3e-3),
+    "dense_net": (3e-4, 1e-3, 3e-3),
+}
 SEARCH = 0.4  # of a training's minutes, for each rate that is tried
 WANTED = 0.03
 
@@ -78,15 +82,15 @@ class Contest:
 
     def compare(self, seeds: list[int]) -> list[Entry]:
         """Ours first."""
-        peers = [name for name in TITLES if name != "ours"]
         first = self.pool.submit(self._ours, 1, seeds[0])
         searches = {
-            name: {rate: self._search(name, rate, seeds[0]) for rate in RATES} for name in peers
+            name: {rate: self._search(name, rate, seeds[0]) for rate in rates}
+            for name, rates in RATES.items()
         }
         epochs = self._affordable(first.result())
         ours = {seeds[0]: self.pool.submit(self._ours, epochs, seeds[0])}
         entries = [Entry("ours", self.params.train.learning_rate, {}, [])]
-        entries += [self._choose(name, searches[name]) for name in peers]
+        entries += [self._choose(name, tried) for name, tried in searches.items()]
         later = []
         for seed, following in zip(seeds, [*seeds[1:], None], strict=True):
             if following is not None:  # before those that wait for this seed's
