@@ -1,7 +1,7 @@
 """The default model beside its peers: same scans, same processor time, several seeds.
 
     pip install --no-deps --requirement benchmarks/requirements.txt
-    python benchmarks/peers.py              # after `dvc repro`; two cores, 40 minutes
+    python benchmarks/peers.py              # after `dvc repro`; two cores, 55 minutes
 
 Each training is a process with one thread. This project's runs its own train stage, for as many
 epochs as fit into the budget; a peer then gets as much processor time as that took with the same
@@ -39,7 +39,7 @@ RATES = {
     "ct_net": (3e-4, 1e-3, 3e-3),
     "dense_net": (3e-4, 1e-3, 3e-3),
 }
-SEARCH = 0.4  # of a training's minutes, for each rate that is tried
+SEARCH = 0.15  # of a training's minutes, for each rate that is tried
 WANTED = 0.03
 
 
@@ -171,7 +171,7 @@ def main() -> None:
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--minutes", type=float, default=5, help="processor time of a training")
+    parser.add_argument("--minutes", type=float, default=7.5, help="processor time of a training")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--processed", type=Path, default=Path("processed"), help="processed set")
