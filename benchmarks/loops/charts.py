@@ -1,5 +1,6 @@
 """Charts for docs/ as SVG files: no library, light and dark, equal data give equal bytes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -22,6 +23,7 @@ def lines(
     """A line a series, both axes from 0."""
     points = [point for each in series.values() for point in each]
     right, top = (max(values) * 1.05 for values in zip(*points, strict=True))
+    step = round_step(top / 4)
 
     def x(value: float) -> float:
         return LEFT + value / right * (WIDTH - LEFT - RIGHT)
@@ -37,12 +39,11 @@ def lines(
         text(x(place), HEIGHT - BOTTOM + 18, f"{place:g}", "middle")
         for place in sorted({point[0] for point in points})
     ]
-    for tick in range(6):
-        value = top * tick / 5
+    for value in range(0, int(top) + 1, step):
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
         )
-        parts.append(text(LEFT - 6, y(value) + 4, f"{value:.1f}", "end"))
+        parts.append(text(LEFT - 6, y(value) + 4, f"{value}", "end"))
     for number, (name, each) in enumerate(series.items()):
         colour = COLOURS[number]
         way = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in each)
@@ -52,6 +53,12 @@ def lines(
         ]
         parts.append(key(LEFT + 12, TOP + 14 + 19 * number, colour, name))
     save(parts, HEIGHT, path)
+
+
+def round_step(about: float) -> int:
+    """The largest of 1, 2, 5, 10, 20, … that is not above it."""
+    power = 10 ** int(math.log10(about))
+    return max(power * factor for factor in (1, 2, 5) if power * factor <= about)
 
 
 def stack(parts_of: Mapping[str, float], unit: str, path: Path) -> None:
