@@ -153,9 +153,12 @@ class Export(Section):
 
 
 class Machine(Section):
-    """What this machine has. No stage tracks it: nothing here changes a result."""
+    """What this machine has. No stage tracks it: nothing here makes another result worth having."""
 
     accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Count | Literal["auto"]  # of each node, that train together; auto: all its GPUs
+    nodes: Count
+    strategy: Literal["auto", "ddp"]  # of several devices; auto: ddp where there are several
     workers: Annotated[int, Field(ge=0)] | Literal["auto"]  # processes that preprocess or load
     dask: str | None  # address of a Dask scheduler whose workers preprocess; null: this machine's
     time_budget: str | None  # of the train stage, such as "5h30m"; null: no end

@@ -111,7 +111,7 @@ def heights(depth: int) -> np.ndarray:
 
 
 def whole_loader(
-    dataset: WholeVolumes,
+    dataset: Dataset,
     batch_size: int,
     workers: int,
     worker_init: Callable[[int], None] | None = None,
@@ -119,7 +119,7 @@ def whole_loader(
     """Every volume once, in order.
 
     Args:
-        dataset: of volumes.
+        dataset: WholeVolumes, or a part of them.
         batch_size: volumes.
         workers: processes that load; 0: this one.
         worker_init: called by each of them first.
@@ -134,7 +134,13 @@ def whole_loader(
 
 
 def drawn_loader(
-    dataset: DrawnVolumes, batch_size: int, workers: int, epoch: int, batch: int
+    dataset: DrawnVolumes,
+    batch_size: int,
+    workers: int,
+    epoch: int,
+    batch: int,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> DataLoader:
     """Epochs of batches to learn from. The number of workers changes no result.
 
@@ -144,11 +150,13 @@ def drawn_loader(
         workers: processes that load; 0: this one.
         epoch: the first.
         batch: the first of that epoch.
+        rank: which share of each batch is loaded.
+        ranks: how many equal shares a batch has.
     """
     return DataLoader(
         dataset,
-        batch_size,
-        sampler=EpochSampler(len(dataset), dataset.seed, batch_size, epoch, batch),
+        batch_size // ranks,
+        sampler=EpochSampler(len(dataset), dataset.seed, batch_size, epoch, batch, rank, ranks),
         num_workers=workers,
         worker_init_fn=leave_signals_to_parent,
         persistent_workers=workers > 0,

@@ -73,7 +73,7 @@ def fingerprint(identity: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def environment(device: torch.device, precision: str) -> dict[str, Any]:
+def environment(device: torch.device, precision: str, devices: int) -> dict[str, Any]:
     """What floats are rounded by. Another one is told, not refused."""
     return {
         "python": platform.python_version(),
@@ -81,6 +81,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "devices": devices,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
 

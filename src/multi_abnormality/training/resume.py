@@ -38,6 +38,11 @@ class Found:
         """By what is inside: names and times of files say nothing that could be relied on."""
         return self.position, self.content["complete"], self.path.name == LAST
 
+    @classmethod
+    def read(cls, path: Path) -> "Found":
+        """Raises InputError as load_checkpoint does."""
+        return cls(path, {k: v for k, v in load_checkpoint(path).items() if k not in _TENSORS})
+
     def ends(self, epoch: int) -> bool:
         """Whether it was saved at the end of this epoch, counted from 0."""
         return self.position == Position(epoch + 1, 0)
@@ -170,14 +175,14 @@ def _read(folder: Path) -> tuple[list[Found], list[Path]]:
     valid, damaged = [], []
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            content = load_checkpoint(path)
+            found = Found.read(path)
         except NewerFormatError:
             raise
         except InputError as error:
             log.warning("%s; skipped", error)
             damaged.append(path)
         else:
-            valid.append(Found(path, {k: v for k, v in content.items() if k not in _TENSORS}))
+            valid.append(found)
     return sorted(valid, key=lambda found: found.progress, reverse=True), damaged
 
 

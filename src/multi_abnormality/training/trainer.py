@@ -14,22 +14,26 @@ from multi_abnormality.training.precision import LIGHTNING_PRECISION
 
 
 def make_trainer(
-    params: Params, device: torch.device, precision: str, callbacks: list[Callback]
+    params: Params, device: torch.device, precision: str, callbacks: list[Callback], leads: bool
 ) -> lightning.Trainer:
     """One that saves, requeues and logs nothing by itself: the callbacks do.
+
+    It is for one device, also where several train: what they do together is in `ranks`.
 
     Args:
         params: of the run.
         device: to train on.
         precision: resolved.
         callbacks: what goes on beside the training.
+        leads: whether this process shows progress.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if console.is_terminal:
+    shows_progress = console.is_terminal and leads
+    if shows_progress:
         callbacks = [*callbacks, RichProgressBar()]
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=1 if device.index is None else [device.index],
         precision=LIGHTNING_PRECISION[precision],
         accumulate_grad_batches=params.train.accumulate,
         max_epochs=params.train.epochs,
@@ -38,7 +42,7 @@ def make_trainer(
         plugins=[DurableIO(), LightningEnvironment()],
         callbacks=callbacks,
         logger=False,
-        enable_progress_bar=console.is_terminal,
+        enable_progress_bar=shows_progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
