@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 import multi_abnormality
 from multi_abnormality.console import log
@@ -198,9 +198,10 @@ class Training:
 
     def _agree(self) -> None:
         """Have all processes train the same, from the same checkpoint."""
-        ranks, identity = self.ranks, self.about["identity"]
-        first, path = ranks.share((identity, self.found.path if self.found else None))
-        if faults := differences(first, identity):
+        ranks = self.ranks
+        mine = self.about["identity"] | {"train": self.params.train.model_dump(mode="json")}
+        first, path = ranks.share((mine, self.found.path if self.found else None))
+        if faults := differences(first, mine):
             raise InputError(
                 f"process {ranks.rank} would train something else than process 0: "
                 f"{'; '.join(faults)}; let all nodes work in the same folder"
@@ -216,6 +217,18 @@ class Training:
             model.load_state_dict(self.ranks.share(model.state_dict()))
         return model
 
+    def _loaders(self) -> tuple[DataLoader, DataLoader]:
+        """This process's share of each batch to learn from, and of the volumes to validate on."""
+        ranks, batch_size = self.ranks, self.params.train.batch_size
+        workers = loading_workers(self.params, ranks.place.local_size)
+        batches = drawn_loader(
+            self.drawn, batch_size, workers,
+            self._position.epoch, self._position.batch, ranks.rank, ranks.size,
+        )  # fmt: skip
+        volumes = Subset(self.whole, ranks.volumes(len(self.whole)))
+        share = batch_size // ranks.size
+        return batches, whole_loader(volumes, share, workers, leave_signals_to_parent)
+
     def _fit(self, stop: StopRequest, backup: Backup) -> History:
         params, places, ranks = self.params, self.places, self.ranks
         ranks.assemble()
@@ -223,13 +236,7 @@ class Training:
         keep_freed_memory()
         labels = torch.from_numpy(self.drawn.labels)
         module = TrainingModule(self._build(), params, labels, self.about, ranks)
-        workers = loading_workers(params, ranks.place.local_size)
-        batches = drawn_loader(
-            self.drawn, params.train.batch_size, workers,
-            self._position.epoch, self._position.batch, ranks.rank, ranks.size,
-        )  # fmt: skip
-        share = params.train.batch_size // ranks.size
-        validation = Subset(self.whole, range(ranks.rank, len(self.whole), ranks.size))
+        batches, validation = self._loaders()
         # EMAWeightAveraging moves frozen weights: its decay * w + (1 - decay) * w is not w.
         average = get_ema_multi_avg_fn(params.train.average_decay)
         averaging = WeightAveraging(multi_avg_fn=average)
@@ -249,7 +256,7 @@ class Training:
                 backup,
                 self._mirror,
                 ranks,
-                looks=math.ceil(len(self.whole) // ranks.size / share),
+                looks=math.ceil(len(self.whole) // ranks.size / validation.batch_size),
             ),
         ]
         trainer = make_trainer(params, self._device, self._precision, callbacks, ranks.leads)
@@ -257,7 +264,7 @@ class Training:
             trainer.fit(
                 module,
                 batches,
-                whole_loader(validation, share, workers, leave_signals_to_parent),
+                validation,
                 ckpt_path=self.found.path if self.found else None,
                 weights_only=True,
             )

@@ -12,7 +12,7 @@ from multi_abnormality.params import Machine
 # What torchrun tells each process that it starts, and process 0 those that it starts.
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
-_GUIDE = "docs/several-devices.md has the commands"
+GUIDE = "docs/several-devices.md has the commands"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _started(machine: Machine) -> Place | None:
     if wanted * machine.nodes != size:
         raise InputError(
             f"machine.devices x machine.nodes: {machine.devices} x {machine.nodes}, but {size} "
-            f"processes were started; make both say the same, devices may be auto; {_GUIDE}"
+            f"processes were started; make both say the same, devices may be auto; {GUIDE}"
         )
     return Place(rank, size, local_rank, wanted, told["MASTER_ADDR"], port, is_started=True)
 
@@ -93,11 +93,6 @@ def _tell_of_slurm() -> dict[str, str]:
 
 def _starting(machine: Machine, device: torch.device) -> Place:
     """As the process that starts the others, or that is alone."""
-    if machine.nodes > 1:
-        raise InputError(
-            f"machine.nodes: training on {machine.nodes} nodes is started on each of them, by "
-            f"torchrun or srun; {_GUIDE}"
-        )
     on_gpu = device.type == "cuda"
     there = torch.cuda.device_count() if on_gpu else 1
     wanted = there if machine.devices == "auto" else machine.devices
@@ -106,4 +101,4 @@ def _starting(machine: Machine, device: torch.device) -> Place:
             f"machine.devices: {wanted} GPUs are wanted, and torch sees {there}; "
             f"set it to {there} or auto"
         )
-    return Place(size=wanted, local_size=wanted)
+    return Place(size=wanted * machine.nodes, local_size=wanted)

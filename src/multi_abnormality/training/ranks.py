@@ -21,7 +21,7 @@ from torch.distributed import PrefixStore, TCPStore
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.training.link import PATIENCE, Ending, Link, call_first, call_in
-from multi_abnormality.training.place import Place
+from multi_abnormality.training.place import GUIDE, Place
 from multi_abnormality.training.stopping import EXIT_CODE, Stopped
 
 MEETING = 600.0  # s in which all processes must have come: nodes start at different times
@@ -77,10 +77,15 @@ class Ranks:
         """Have all processes there: start them, where nobody else does.
 
         Raises:
-            InputError: some do not come.
+            InputError: some do not come, or are on other nodes.
         """
         if self.size == 1 or self._link is not None:
             return
+        if self.place.local_size < self.size:
+            raise InputError(
+                "machine.nodes: on several nodes training is started on each of them, by torchrun "
+                f"or srun; {GUIDE}"
+            )
         store = self._open_store()
         values = self.size, "127.0.0.1", store.port
         told = dict(
@@ -159,8 +164,12 @@ class Ranks:
             return None
         return next(other for other in self.gather(reason) if other is not None)
 
+    def volumes(self, count: int) -> range:
+        """This process's of so many volumes: each is one's alone."""
+        return range(self.rank, count, self.size)
+
     def gather_volumes(self, tensor: Tensor) -> Tensor:
-        """A row a volume, of all volumes; process r gives that of every `size`-th, from r on."""
+        """A row a volume, of all of them in order, from a row for each of `volumes`."""
         parts = self.gather(tensor)
         whole = tensor.new_empty(sum(map(len, parts)), *tensor.shape[1:])
         for rank, part in enumerate(parts):
