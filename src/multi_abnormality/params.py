@@ -153,7 +153,7 @@ class Export(Section):
 
 
 class Machine(Section):
-    """What this machine has. No stage tracks it: nothing here makes another result worth having."""
+    """What this machine has. No stage tracks it: it says where and how fast, not what."""
 
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: Count | Literal["auto"]  # of each node, that train together; auto: all its GPUs

@@ -4,6 +4,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
@@ -185,13 +186,16 @@ class Training:
             self.found.path, self._position.epoch, self._position.batch, batches,
             self.params.train.epochs - len(self.history.epochs),
         )  # fmt: skip
-        before, now = self.found.content["about"]["environment"], self.about["environment"]
-        if before["devices"] != now["devices"]:
+        self._tell_changes(self.found.content["about"]["environment"])
+
+    def _tell_changes(self, before: dict[str, Any]) -> None:
+        now, devices = self.about["environment"], before.get("devices", 1)
+        if devices != now["devices"]:
             log.warning(
                 "it was trained on %d devices, and goes on with %d: each gets another share of a "
-                "batch, so the result may differ slightly", before["devices"], now["devices"],
+                "batch, so the result may differ slightly", devices, now["devices"],
             )  # fmt: skip
-        changes = differences(before, now | {"devices": before["devices"]})
+        changes = differences(before | {"devices": now["devices"]}, now)
         if changes:
             log.warning("the last digits may differ from those of an undisturbed run: %s",
                         "; ".join(changes))  # fmt: skip

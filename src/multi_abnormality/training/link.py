@@ -113,7 +113,8 @@ def call_in(
     deadline = time.monotonic() + seconds
     with socket.create_server(("127.0.0.1" if is_one_node else "", 0)) as server:
         server.settimeout(_POLL)
-        store.set(_KEY, json.dumps([server.getsockname()[1], secret]))
+        address = "127.0.0.1" if is_one_node else place.address
+        store.set(_KEY, json.dumps([address, server.getsockname()[1], secret]))
         while len(peers) < place.size - 1:
             check()
             if time.monotonic() > deadline:
@@ -121,12 +122,12 @@ def call_in(
                     f"{len(peers) + 1} of {place.size} processes came together in {seconds:.0f} s; "
                     "see what became of the others"
                 )
-            with suppress(TimeoutError):
+            with suppress(OSError):  # nobody came, or somebody who soon left
                 connection, _ = server.accept()
-                connection.settimeout(seconds)
-                sent_secret, rank = json.loads(_read_line(connection) or '["", 0]')
-                if secrets.compare_digest(sent_secret, secret):
-                    peers[rank] = _lasting(connection)
+                connection.settimeout(PATIENCE)
+                said, _, rank = _read_line(connection).partition(" ")
+                if secrets.compare_digest(said, secret):
+                    peers[int(rank)] = _lasting(connection)
     return peers
 
 
@@ -141,23 +142,21 @@ def call_first(place: Place, store: Store, seconds: float) -> dict[int, socket.s
         if time.monotonic() > deadline:
             raise InputError(f"process 0 did not call the others within {seconds:.0f} s")
         time.sleep(_POLL)
-    port, secret = json.loads(store.get(_KEY))
+    address, port, secret = json.loads(store.get(_KEY))
     try:
-        connection = socket.create_connection((place.address, port), timeout=seconds)
+        connection = socket.create_connection((address, port), timeout=seconds)
+        connection.sendall(f"{secret} {place.rank}\n".encode())
     except OSError as error:
         raise InputError(
-            f"process 0 does not answer at {place.address}:{port} ({error}); nodes must reach each "
-            "other on any port"
+            f"process 0 does not answer at {address}:{port} ({error}); nodes must reach each other "
+            "on any port"
         ) from error
-    connection.sendall(json.dumps([secret, place.rank]).encode() + b"\n")
     return {0: _lasting(connection)}
 
 
 def _read_line(connection: socket.socket) -> str:
-    line = b""
-    while not line.endswith(b"\n") and (byte := connection.recv(1)):
-        line += byte
-    return line.decode()
+    with connection.makefile("rb", buffering=0) as unread:  # what comes after it is not taken
+        return unread.readline(100).decode("ascii", "ignore")
 
 
 def _lasting(connection: socket.socket) -> socket.socket:

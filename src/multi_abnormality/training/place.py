@@ -70,10 +70,12 @@ def _started(machine: Machine) -> Place | None:
         return None
     rank, size, local_rank, port = (int(told[name]) for name in NAMES if name != "MASTER_ADDR")
     wanted = size // machine.nodes if machine.devices == "auto" else machine.devices
-    if wanted * machine.nodes != size:
+    there = int(told.get("LOCAL_WORLD_SIZE", wanted))  # on this node
+    if wanted * machine.nodes != size or wanted != there:
         raise InputError(
             f"machine.devices x machine.nodes: {machine.devices} x {machine.nodes}, but {size} "
-            f"processes were started; make both say the same, devices may be auto; {GUIDE}"
+            f"processes were started, {there} on this node; set both to what is started (devices "
+            f"may be auto); {GUIDE}"
         )
     return Place(rank, size, local_rank, wanted, told["MASTER_ADDR"], port, is_started=True)
 

@@ -55,6 +55,9 @@ class Ranks:
         self._children: list[subprocess.Popen] = []
         self._gradients: distributed.ProcessGroup | None = None  # None: the one on the CPU
 
+    def __deepcopy__(self, memo: dict) -> "Ranks":  # with the module, for the average of weights
+        return self
+
     @property
     def leads(self) -> bool:
         """Whether this one writes files: one alone does."""
