@@ -37,6 +37,10 @@ class Place:
     port: int = 0
     is_started: bool = False
 
+    @property
+    def is_one_node(self) -> bool:
+        return self.local_size == self.size
+
 
 def find_place(machine: Machine, device: torch.device, batch_size: int) -> Place:
     """From what torchrun or SLURM says, or from `machine.devices` where neither is there.

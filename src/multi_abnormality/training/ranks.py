@@ -10,21 +10,20 @@ what learns, which fine-tuning changes with the epoch.
 import os
 import subprocess
 from collections.abc import Sequence
-from datetime import timedelta
 from types import TracebackType
 from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import PrefixStore, TCPStore
+from torch.distributed import PrefixStore
 
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
-from multi_abnormality.training.link import PATIENCE, Ending, Link, call_first, call_in
-from multi_abnormality.training.place import GUIDE, Place
+from multi_abnormality.training.link import PATIENCE, Ending, Link
+from multi_abnormality.training.meeting import meet
+from multi_abnormality.training.place import Place
 from multi_abnormality.training.stopping import EXIT_CODE, Stopped
 
-MEETING = 600.0  # s in which all processes must have come: nodes start at different times
 _TOLD = 5.0  # s in which the reason of a broken collective operation is heard
 
 T = TypeVar("T")
@@ -73,54 +72,20 @@ class Ranks:
         if self.size > 1 and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(torch.get_num_threads() // self.place.local_size, 1))
         if self.place.is_started and self.size > 1:
-            self._join(self._open_store())
+            self._meet()
         return self
 
     def assemble(self) -> None:
         """Have all processes there: start them, where nobody else does.
 
         Raises:
-            InputError: some do not come, or are on other nodes.
+            InputError: see `meet`.
         """
-        if self.size == 1 or self._link is not None:
-            return
-        if self.place.local_size < self.size:
-            raise InputError(
-                "machine.nodes: on several nodes training is started on each of them, by torchrun "
-                f"or srun; {GUIDE}"
-            )
-        store = self._open_store()
-        values = self.size, "127.0.0.1", store.port
-        told = dict(
-            zip(("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"), map(str, values), strict=True)
-        )
-        for rank in range(1, self.size):
-            environment = os.environ | told | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            self._children.append(
-                subprocess.Popen(self._command, env=environment, stdin=subprocess.DEVNULL)
-            )
-        self._join(store)
+        if self.size > 1 and self._link is None:
+            self._meet()
 
-    def _open_store(self) -> TCPStore:
-        place = self.place
-        # torchrun's agent serves the store at this address.
-        serves = self.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        try:
-            return TCPStore(
-                place.address, place.port, self.size, serves,
-                timeout=timedelta(seconds=MEETING), wait_for_workers=False,
-            )  # fmt: skip
-        except distributed.DistError as error:
-            raise InputError(
-                f"process {self.rank} cannot meet the others at {place.address}:{place.port}: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
-
-    def _join(self, store: TCPStore) -> None:
-        if self.leads:
-            peers = call_in(self.place, store, MEETING, self._check_children)
-        else:
-            peers = call_first(self.place, store, MEETING)
+    def _meet(self) -> None:
+        store, peers = meet(self.place, self._command, self._children)
         self._link = Link(self.rank, peers, self._give_up)
         # What is decided goes over the CPU's group, so that no step waits for the GPU's queue.
         distributed.init_process_group(
@@ -225,14 +190,6 @@ class Ranks:
             log.error("error: %s", _tell(ending))
         self._end_children(0)
         os._exit(1 if ending.code is None else ending.code)
-
-    def _check_children(self) -> None:
-        for rank, child in enumerate(self._children, start=1):
-            if child.poll() is not None:
-                raise InputError(
-                    f"process {rank}, which was started for training, ended at once with code "
-                    f"{child.returncode}; what it said is above"
-                )
 
     def _end_children(self, patience: float) -> None:
         for child in self._children:
