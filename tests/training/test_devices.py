@@ -1,14 +1,12 @@
 """One training by several processes, each with a device; here CPUs, over gloo on loopback."""
 
 import csv
-import multiprocessing
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -23,15 +21,13 @@ from multi_abnormality.training.files import load_checkpoint
 from multi_abnormality.training.link import Ending, Link
 from multi_abnormality.training.place import NAMES, Place, find_place
 from multi_abnormality.training.ranks import Ranks
+from rank_tasks import KillAtLook, free_port, lose, together, train, use_all
+from stops import StopAtLook
 from train_stage import TRAIN, Project
 
+ALWAYS = {"save_every_n_minutes": 1e-9}  # a save after every step
 CPU = torch.device("cpu")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *TRAIN[1:]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture
@@ -87,6 +83,9 @@ def test_a_place_that_torchrun_gives(small_params, monkeypatch: pytest.MonkeyPat
     assert of({"devices": 4, "nodes": 2}, small_params, 8) == expected
     with pytest.raises(InputError, match=r"machine\.nodes: 4 x 1, but 8 processes were started"):
         of({"devices": 4}, small_params, 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"8 processes were started, 2 on this node; set both"):
+        of({"devices": 4, "nodes": 2}, small_params, 8)
 
 
 def test_a_place_that_srun_gives(small_params, monkeypatch: pytest.MonkeyPatch):
@@ -131,55 +130,18 @@ def test_too_few_volumes_to_validate_on(trainings, tmp_path: Path):
 # What they do together
 
 
-def together(size: int, work: Callable[[Ranks], object]) -> list[object]:
-    """What `work` returns in each of so many processes; its exit code where it does not return."""
-    context, port = multiprocessing.get_context("fork"), free_port()
-    results = context.SimpleQueue()
-
-    def run(rank: int) -> None:
-        place = Place(rank, size, rank, size, "127.0.0.1", port, is_started=True)
-        with Ranks(place) as ranks:
-            results.put((rank, work(ranks)))
-
-    processes = [context.Process(target=run, args=(rank,)) for rank in range(size)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    returned = {}
-    while not results.empty():
-        returned |= dict([results.get()])
-    return [returned.get(rank, process.exitcode) for rank, process in enumerate(processes)]
-
-
 def test_three_processes_come_to_the_same():
-    def work(ranks: Ranks) -> list[object]:
-        weight, statistic = torch.full((2, 3), float(ranks.rank)), torch.tensor([3.0 * ranks.rank])
-        ranks.average([weight.T, statistic])
-        volumes = torch.arange(ranks.rank, 7, ranks.size)
-        return [
-            ranks.share(f"from {ranks.rank}"),
-            ranks.gather_number(ranks.rank / 3),
-            ranks.any_of("it was asked to" if ranks.rank == 1 else None),
-            ranks.any_of(None),
-            [weight.unique().tolist(), statistic.tolist()],
-            ranks.gather_volumes(volumes).tolist(),
-        ]
-
     expected = ["from 0", [0, 1 / 3, 2 / 3], "it was asked to", None, [[1], [3]], [*range(7)]]
-    assert together(3, work) == [expected] * 3
+    assert together(3, use_all) == [expected] * 3
 
 
-@pytest.mark.parametrize("fallen", [0, 2])
-def test_who_waits_for_a_process_that_is_gone_ends(fallen: int):
-    def work(ranks: Ranks) -> None:
-        if ranks.rank == fallen:
-            os.kill(os.getpid(), signal.SIGKILL)
-        ranks.gather_number(0.0)
-
+@pytest.mark.parametrize("lost", [0, 2])
+def test_who_waits_for_a_process_that_is_gone_ends(lost: int):
     started = time.monotonic()
-    assert together(3, work) == [-9 if rank == fallen else 1 for rank in range(3)]
+    outcomes = together(3, lose, lost)
     assert time.monotonic() - started < link.PATIENCE
+    assert outcomes.pop(lost) == -signal.SIGKILL
+    assert f"process {lost} of this training ended without a word" in outcomes[0]
 
 
 def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch):
@@ -193,7 +155,54 @@ def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch):
     assert endings == [Ending(0, None)]
 
 
-# The train stage
+# Training
+
+
+@pytest.fixture(scope="session")
+def pair(small_params, small_set):
+    """Trains in two processes, with other parameters of `train` and perhaps a stop of one's."""
+
+    def run(folder: Path, rank: int = 0, stop=None, **changes: object) -> list[object]:
+        settings = small_params.train.model_copy(update=changes)
+        params = small_params.model_copy(update={"train": settings})
+        return together(2, train, params, small_set.root, folder, rank, stop)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def straight_pair(pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pair")
+    assert pair(folder) == ["done", "done"]
+    return folder
+
+
+def test_two_processes_end_as_two_processes_did(pair, trainings, straight_pair, tmp_path: Path):
+    for rank, stop in ((1, StopAtLook(2)), (0, StopAtLook(5))):
+        assert pair(tmp_path, rank, stop) == [75, 75]
+    assert pair(tmp_path, 1, KillAtLook(1), **ALWAYS)[1] == -signal.SIGKILL
+    assert pair(tmp_path, 0, KillAtLook(3), **ALWAYS)[0] == -signal.SIGKILL
+    assert pair(tmp_path) == ["done", "done"]
+    assert trainings.hashes(tmp_path) == trainings.hashes(straight_pair)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [StopAtLook, KillAtLook])
+def test_a_stop_or_kill_of_either_at_any_moment(
+    kind: type, pair, trainings, straight_pair: Path, tmp_path: Path
+):
+    for look in range(1, 100):
+        folder = tmp_path / str(look)
+        outcomes = pair(folder, look % 2, kind(look), **ALWAYS)
+        if outcomes == ["done", "done"]:
+            break
+        assert outcomes[look % 2] == (75 if kind is StopAtLook else -signal.SIGKILL)
+        assert pair(folder) == ["done", "done"]
+        assert trainings.hashes(folder) == trainings.hashes(straight_pair), look
+    assert look > 3 * 4  # each step and validation
+
+
+# The train stage, as processes of its own
 
 
 def test_two_processes_train_as_one(projects):

@@ -54,6 +54,11 @@ def find_place(machine: Machine, device: torch.device, batch_size: int) -> Place
         InputError: what is asked for is not there, or does not go together.
     """
     place = _started(machine) or _starting(machine, device)
+    if device.type == "cuda" and place.local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"machine.devices: process {place.local_rank} of this node sees "
+            f"{torch.cuda.device_count()} GPUs; let each process see all that are used on its node"
+        )
     if place.size == 1 and machine.strategy != "auto":
         raise InputError(
             f"machine.strategy: {machine.strategy} takes two devices or more, and there is one; "
