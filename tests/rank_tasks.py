@@ -93,15 +93,23 @@ class KillAtLook(StopAtLook):
         return None
 
 
+class NoteSeed(StopRequest):
+    """Notes at each look what draws of this step began with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    @property
+    def reason(self) -> str | None:
+        self.seen.append(torch.initial_seed())
+        return None
+
+
 def train(
-    ranks: Ranks,
-    params: Params,
-    processed: Path,
-    folder: Path,
-    rank: int = 0,
-    stop: StopRequest | None = None,
-) -> str:
-    """Train; one of the processes has the stop."""
+    ranks: Ranks, params: Params, processed: Path, folder: Path, stops: dict[int, StopRequest]
+) -> str | list[int]:
+    """Train, with the stops of some of the processes; what a NoteSeed has noted."""
     places = Places(
         folder / "checkpoints",
         folder / "logs",
@@ -109,9 +117,9 @@ def train(
         Aside(folder / "aside", folder / "cache"),
     )
     training = Training(params, ProcessedSet(processed), places, ranks)
-    mine = stop if stop and ranks.rank == rank else StopRequest()
+    stop = stops.get(ranks.rank, StopRequest())
     if ranks.leads:
-        training.run(mine)
+        training.run(stop)
     else:
-        training.follow(mine)
-    return "done"
+        training.follow(stop)
+    return stop.seen if isinstance(stop, NoteSeed) else "done"

@@ -9,6 +9,7 @@ import threading
 import time
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pytest
@@ -21,7 +22,7 @@ from multi_abnormality.training.files import load_checkpoint
 from multi_abnormality.training.link import Ending, Link
 from multi_abnormality.training.place import NAMES, Place, find_place
 from multi_abnormality.training.ranks import Ranks
-from rank_tasks import KillAtLook, free_port, lose, together, train, use_all
+from rank_tasks import KillAtLook, NoteSeed, free_port, lose, together, train, use_all
 from stops import StopAtLook
 from train_stage import TRAIN, Project
 
@@ -160,12 +161,12 @@ def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="session")
 def pair(small_params, small_set):
-    """Trains in two processes, with other parameters of `train` and perhaps a stop of one's."""
+    """Trains in two processes, with stops by their ranks and other parameters of `train`."""
 
-    def run(folder: Path, rank: int = 0, stop=None, **changes: object) -> list[object]:
+    def run(folder: Path, stops: dict = MappingProxyType({}), **changes: object) -> list[object]:
         settings = small_params.train.model_copy(update=changes)
         params = small_params.model_copy(update={"train": settings})
-        return together(2, train, params, small_set.root, folder, rank, stop)
+        return together(2, train, params, small_set.root, folder, dict(stops))
 
     return run
 
@@ -178,12 +179,21 @@ def straight_pair(pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_end_as_two_processes_did(pair, trainings, straight_pair, tmp_path: Path):
-    for rank, stop in ((1, StopAtLook(2)), (0, StopAtLook(5))):
-        assert pair(tmp_path, rank, stop) == [75, 75]
-    assert pair(tmp_path, 1, KillAtLook(1), **ALWAYS)[1] == -signal.SIGKILL
-    assert pair(tmp_path, 0, KillAtLook(3), **ALWAYS)[0] == -signal.SIGKILL
+    for stop in ({1: StopAtLook(2)}, {0: StopAtLook(5)}):
+        assert pair(tmp_path, stop) == [75, 75]
+    assert pair(tmp_path, {1: KillAtLook(1)}, **ALWAYS)[1] == -signal.SIGKILL
+    assert pair(tmp_path, {0: KillAtLook(3)}, **ALWAYS)[0] == -signal.SIGKILL
     assert pair(tmp_path) == ["done", "done"]
     assert trainings.hashes(tmp_path) == trainings.hashes(straight_pair)
+
+
+def test_each_draws_for_itself_and_the_same_each_time(pair, tmp_path: Path):
+    def seeds(folder: str) -> list[object]:
+        return pair(tmp_path / folder, {0: NoteSeed(), 1: NoteSeed()}, epochs=1)
+
+    first, second = seeds("first")
+    assert not set(first) & set(second)
+    assert seeds("again") == [first, second]
 
 
 @pytest.mark.slow
@@ -192,11 +202,11 @@ def test_a_stop_or_kill_of_either_at_any_moment(
     kind: type, pair, trainings, straight_pair: Path, tmp_path: Path
 ):
     for look in range(1, 100):
-        folder = tmp_path / str(look)
-        outcomes = pair(folder, look % 2, kind(look), **ALWAYS)
+        folder, rank = tmp_path / str(look), look % 2
+        outcomes = pair(folder, {rank: kind(look)}, **ALWAYS)
         if outcomes == ["done", "done"]:
             break
-        assert outcomes[look % 2] == (75 if kind is StopAtLook else -signal.SIGKILL)
+        assert outcomes[rank] == (75 if kind is StopAtLook else -signal.SIGKILL)
         assert pair(folder) == ["done", "done"]
         assert trainings.hashes(folder) == trainings.hashes(straight_pair), look
     assert look > 3 * 4  # each step and validation

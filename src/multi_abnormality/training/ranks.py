@@ -9,6 +9,7 @@ what learns, which fine-tuning changes with the epoch.
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from types import TracebackType
 from typing import NoReturn, TypeVar
@@ -85,6 +86,8 @@ class Ranks:
             self._meet()
 
     def _meet(self) -> None:
+        if self.place.is_one_node and sys.platform == "linux":  # a VPN's address may lead nowhere
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         store, peers = meet(self.place, self._command, self._children)
         self._link = Link(self.rank, peers, self._give_up)
         # What is decided goes over the CPU's group, so that no step waits for the GPU's queue.
