@@ -4,7 +4,6 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
@@ -37,6 +36,7 @@ from multi_abnormality.training.checkpoints import (
     NoBackup,
     mark_complete,
 )
+from multi_abnormality.training.finetuning import check_finetuning
 from multi_abnormality.training.history import History, TensorBoard
 from multi_abnormality.training.identity import (
     RAISABLE,
@@ -44,6 +44,7 @@ from multi_abnormality.training.identity import (
     environment,
     fingerprint,
     identify,
+    told_changes,
 )
 from multi_abnormality.training.lightning_module import TrainingModule
 from multi_abnormality.training.position import Position
@@ -99,7 +100,7 @@ class Training:
                 f"machine.devices: {self.ranks.size} devices are more than the {len(self.whole)} "
                 "volumes there are to validate on; raise train.validation_fraction or use fewer"
             )
-        _check_finetuning(params)
+        check_finetuning(params.model, params.train)
         self._device = self.ranks.device(choose_device(params.machine.accelerator))
         self._precision = resolve_precision(params.train.precision, self._device)
         package = Path(multi_abnormality.__file__).parent
@@ -186,19 +187,10 @@ class Training:
             self.found.path, self._position.epoch, self._position.batch, batches,
             self.params.train.epochs - len(self.history.epochs),
         )  # fmt: skip
-        self._tell_changes(self.found.content["about"]["environment"])
-
-    def _tell_changes(self, before: dict[str, Any]) -> None:
-        now, devices = self.about["environment"], before.get("devices", 1)
-        if devices != now["devices"]:
-            log.warning(
-                "it was trained on %d devices, and goes on with %d: each gets another share of a "
-                "batch, so the result may differ slightly", devices, now["devices"],
-            )  # fmt: skip
-        changes = differences(before | {"devices": now["devices"]}, now)
-        if changes:
-            log.warning("the last digits may differ from those of an undisturbed run: %s",
-                        "; ".join(changes))  # fmt: skip
+        for line in told_changes(
+            self.found.content["about"]["environment"], self.about["environment"]
+        ):
+            log.warning(line)
 
     def _agree(self) -> None:
         """Have all processes train the same, from the same checkpoint."""
@@ -294,27 +286,3 @@ def loading_workers(params: Params, devices: int = 1) -> int:
     if choose_device(params.machine.accelerator).type == "cpu":
         return 0
     return min(max((os.cpu_count() or 1) // devices, 1), 4)
-
-
-def _check_finetuning(params: Params) -> None:
-    model, train = params.model, params.train
-    if model.finetune != "full" and model.pretrained is False:
-        log.warning(
-            "model.finetune: %s holds random weights still: model.pretrained is false",
-            model.finetune,
-        )
-    if model.finetune != "progressive":
-        return
-    if model.unfreeze_epoch >= train.epochs:
-        raise InputError(
-            f"model.unfreeze_epoch: {model.unfreeze_epoch} is not before train.epochs "
-            f"({train.epochs}), so the backbone would never learn; lower it, or choose "
-            "model.finetune: frozen"
-        )
-    if train.early_stopping_patience <= model.unfreeze_epoch:
-        log.warning(
-            "train.early_stopping_patience (%d epochs) can end training before "
-            "model.unfreeze_epoch (%d), and the backbone would not have learned",
-            train.early_stopping_patience,
-            model.unfreeze_epoch,
-        )

@@ -86,6 +86,21 @@ def environment(device: torch.device, precision: str, devices: int) -> dict[str,
     }
 
 
+def told_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What a user is told who goes on in another environment."""
+    lines, devices = [], before.get("devices", 1)
+    if devices != now["devices"]:
+        lines.append(
+            f"it was trained on {devices} devices, and goes on with {now['devices']}: each gets "
+            "another share of a batch, so the result may differ slightly"
+        )
+    if changes := differences(before | {"devices": now["devices"]}, now):
+        lines.append(
+            "the last digits may differ from those of an undisturbed run: " + "; ".join(changes)
+        )
+    return lines
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
