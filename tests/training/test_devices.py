@@ -253,8 +253,8 @@ def test_whichever_process_ends_all_do_and_nothing_is_lost(projects):
         processes = ranks_of(process)
         assert len(processes) == 2
         processes[rank].send_signal(number)
-        output = process.communicate(timeout=60)[1]
-        psutil.wait_procs(processes, timeout=30)
+        output = process.communicate(timeout=300)[1]
+        psutil.wait_procs(processes, timeout=60)
         assert not any(one.is_running() for one in processes)
         assert "Traceback" not in output
         if number == signal.SIGTERM:
@@ -267,7 +267,7 @@ def test_whichever_process_ends_all_do_and_nothing_is_lost(projects):
     process = ended.start()
     ended.wait_for_save(process)
     os.killpg(process.pid, signal.SIGINT)  # as from a terminal
-    output = process.communicate(timeout=60)[1]
+    output = process.communicate(timeout=300)[1]
     assert process.returncode == 75, output
     ended.change("machine", workers=1)
     code, output = ended.run()

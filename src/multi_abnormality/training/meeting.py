@@ -15,7 +15,7 @@ from torch.distributed import DistError, Store, TCPStore
 from multi_abnormality.errors import InputError
 from multi_abnormality.training.place import GUIDE, Place
 
-PATIENCE = 120.0  # s in which all processes of a node must have come
+PATIENCE = 300.0  # s in which all processes of a node must have come
 PATIENCE_WITH_NODES = 600.0  # which start at different times
 
 _KEY = "link"  # in the store, where process 0 says how to reach it
