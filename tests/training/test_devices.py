@@ -1,12 +1,12 @@
 """One training by several processes, each with a device; here CPUs, over gloo on loopback."""
 
-import csv
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -22,12 +22,15 @@ from multi_abnormality.training.files import load_checkpoint
 from multi_abnormality.training.link import Ending, Link
 from multi_abnormality.training.place import NAMES, Place, find_place
 from multi_abnormality.training.ranks import Ranks
+from multi_abnormality.training.stopping import Stopped
 from rank_tasks import KillAtLook, NoteSeed, free_port, lose, together, train, use_all
 from stops import StopAtLook
 from train_stage import TRAIN, Project
 
 ALWAYS = {"save_every_n_minutes": 1e-9}  # a save after every step
 CPU = torch.device("cpu")
+NONE = MappingProxyType({})
+VIT = {"backbone": "test_vit", "multiscale": False}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *TRAIN[1:]]
 
 
@@ -161,11 +164,16 @@ def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="session")
 def pair(small_params, small_set):
-    """Trains in two processes, with stops by their ranks and other parameters of `train`."""
+    """Trains in two processes, with stops by their ranks and other parameters."""
 
-    def run(folder: Path, stops: dict = MappingProxyType({}), **changes: object) -> list[object]:
-        settings = small_params.train.model_copy(update=changes)
-        params = small_params.model_copy(update={"train": settings})
+    def run(
+        folder: Path, stops: Mapping = NONE, model: Mapping = NONE, **changes: object
+    ) -> list[object]:
+        sections = {
+            "model": small_params.model.model_copy(update=dict(model)),
+            "train": small_params.train.model_copy(update=changes),
+        }
+        params = small_params.model_copy(update=sections)
         return together(2, train, params, small_set.root, folder, dict(stops))
 
     return run
@@ -196,6 +204,52 @@ def test_each_draws_for_itself_and_the_same_each_time(pair, tmp_path: Path):
     assert seeds("again") == [first, second]
 
 
+def test_two_processes_train_as_one(pair, trainings, tmp_path: Path):
+    """On a backbone whose features of a scan do not depend on the batch it is in."""
+    model = VIT | {"dropout": 0.0}
+    trainings.run(tmp_path / "one", model=model)
+    assert pair(tmp_path / "two", model=model) == ["done", "done"]
+    one, two = (
+        load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("one", "two")
+    )
+    for row, other in zip(one["history"], two["history"], strict=True):
+        assert other == pytest.approx(row, rel=1e-3)
+    torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=1e-3, atol=1e-4)
+
+
+def test_it_goes_on_with_another_number_of_devices(
+    pair, trainings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    assert pair(tmp_path, {0: StopAtLook(2)}) == [75, 75]
+    with pytest.raises(Stopped):
+        trainings.run(tmp_path, stop=StopAtLook(2))
+    assert "the number of devices was 2 and is 1" in caplog.text
+    assert pair(tmp_path) == ["done", "done"]
+    history = load_checkpoint(tmp_path / "checkpoints/last.ckpt")["history"]
+    assert [row["step"] for row in history] == [3, 6, 9]
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ({}, {"accumulate": 2}),
+        ({}, {"augmentation": "advanced", "mixup": 0.4, "cutmix": 0.4, "precision": "bfloat16"}),
+        ({"finetune": "progressive", "unfreeze_epoch": 1}, {}),
+        (VIT | {"finetune": "lora"}, {}),
+    ],
+    ids=["accumulate", "augmentation", "progressive", "lora"],
+)
+def test_every_way_to_train_goes_on_exactly(
+    model: dict, changes: dict, pair, trainings, tmp_path: Path
+):
+    assert pair(tmp_path / "straight", model=model, **changes) == ["done", "done"]
+    assert pair(tmp_path / "stopped", {1: StopAtLook(2)}, model, **changes) == [75, 75]
+    killed = pair(tmp_path / "stopped", {0: KillAtLook(4)}, model, **changes | ALWAYS)
+    assert killed[0] == -signal.SIGKILL
+    assert pair(tmp_path / "stopped", model=model, **changes) == ["done", "done"]
+    assert trainings.hashes(tmp_path / "stopped") == trainings.hashes(tmp_path / "straight")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [StopAtLook, KillAtLook])
 def test_a_stop_or_kill_of_either_at_any_moment(
@@ -213,26 +267,6 @@ def test_a_stop_or_kill_of_either_at_any_moment(
 
 
 # The train stage, as processes of its own
-
-
-def test_two_processes_train_as_one(projects):
-    """On a backbone whose features of a scan do not depend on the batch it is in."""
-    runs = {}
-    for devices in (1, 2):
-        project = projects(f"{devices}", epochs=2)
-        project.change("model", backbone="test_vit", multiscale=False, dropout=0.0)
-        project.change("machine", devices=devices)
-        code, output = project.run()
-        assert code == 0, output
-        assert output.count("trained 2 epochs") == 1
-        rows = list(csv.DictReader((project.root / "metrics/history.csv").open()))
-        weights = load_checkpoint(project.root / "checkpoints/last.ckpt")["state_dict"]
-        runs[devices] = rows, torch.cat([weight.flatten() for weight in weights.values()])
-    (rows, weights), (other_rows, other_weights) = runs.values()
-    for row, other in zip(rows, other_rows, strict=True):
-        for name, value in row.items():
-            assert float(other[name]) == pytest.approx(float(value), rel=1e-3), name
-    torch.testing.assert_close(weights, other_weights, rtol=1e-3, atol=1e-4)
 
 
 def ranks_of(process) -> list[psutil.Process]:
@@ -277,41 +311,6 @@ def test_whichever_process_ends_all_do_and_nothing_is_lost(projects):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "train",
-    [
-        {"accumulate": 2},
-        {"augmentation": "advanced", "mixup": 0.4, "cutmix": 0.4, "precision": "bfloat16"},
-    ],
-    ids=["accumulate", "augmentation"],
-)
-def test_every_way_to_train_goes_on_exactly(train: dict, projects):
-    whole, ended = projects("whole", epochs=3, **train), projects("ended", epochs=3, **train)
-    for project in (whole, ended):
-        project.change("model", finetune="progressive", unfreeze_epoch=1)
-    assert whole.run()[0] == 0
-    process = ended.start()
-    ended.wait_for_save(process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert ended.run()[0] == 0
-    assert ended.content() == whole.content()
-
-
-@pytest.mark.slow
-def test_it_goes_on_with_another_number_of_devices(projects):
-    project = projects("one")
-    process = project.start()
-    project.wait_for_save(process)
-    process.terminate()
-    assert process.wait() == 75
-    project.change("machine", devices=1)
-    code, output = project.run()
-    assert code == 0, output
-    assert "it was trained on 2 devices, and goes on with 1" in output
-
-
-@pytest.mark.slow
 def test_torchrun_and_srun_start_the_same_training(projects):
     own = projects("own", epochs=2)
     assert own.run()[0] == 0
@@ -329,7 +328,6 @@ def test_torchrun_and_srun_start_the_same_training(projects):
     assert srun.content() == own.content()
 
 
-@pytest.mark.slow
 def test_an_error_is_told_once_and_ends_all(projects):
     project = projects("one", learning_rate=1e30)
     code, output = project.run()

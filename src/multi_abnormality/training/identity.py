@@ -91,8 +91,8 @@ def told_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     lines, devices = [], before.get("devices", 1)
     if devices != now["devices"]:
         lines.append(
-            f"it was trained on {devices} devices, and goes on with {now['devices']}: each gets "
-            "another share of a batch, so the result may differ slightly"
+            f"the number of devices was {devices} and is {now['devices']}: each gets another share "
+            "of a batch, so the result may differ slightly from that of an undisturbed run"
         )
     if changes := differences(before | {"devices": now["devices"]}, now):
         lines.append(
