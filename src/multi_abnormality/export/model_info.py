@@ -3,15 +3,22 @@
 from typing import Any
 
 from multi_abnormality import __version__
+from multi_abnormality.data.composition import Familiar
 from multi_abnormality.model.classifier import VolumeClassifier
 
 
-def running_info(about: dict[str, Any]) -> dict[str, Any]:
-    """What every exported file carries inside: how to make its input, and what comes out."""
+def running_info(about: dict[str, Any], familiar: Familiar) -> dict[str, Any]:
+    """What every exported file carries inside: how to make its input, and what comes out.
+
+    Args:
+        about: from the checkpoint.
+        familiar: the scans that it may be asked about.
+    """
     return {
         "version": __version__,
         "findings": about["findings"],
         "preprocess": about["preprocess"],
+        "familiar": familiar.model_dump(mode="json"),
     }
 
 
@@ -28,19 +35,23 @@ def architecture(model: dict[str, Any]) -> str:
 
 
 def model_info(
-    about: dict[str, Any], classifier: VolumeClassifier, scores: dict[str, float | None]
+    about: dict[str, Any],
+    running: dict[str, Any],
+    classifier: VolumeClassifier,
+    scores: dict[str, float | None],
 ) -> dict[str, Any]:
     """What model_info.json says. No clock and no commit: equal models have equal files.
 
     Args:
         about: from the checkpoint.
+        running: from running_info.
         classifier: the model.
         scores: on the valid split, by name.
     """
     identity = about["identity"]
     backbone = about["model"]["backbone"]
     return {
-        **running_info(about),
+        **running,
         "model_name": backbone,
         "architecture": architecture(about["model"]),
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
@@ -51,12 +62,20 @@ def model_info(
             "axes": "batch, z to the head, y to the back, x to the left",
             "values": "codes of HU, piecewise linear between the knots preprocess.hu_codes",
         },
-        "output": {
-            "name": "probabilities",
-            "dtype": "float32",
-            "shape": ["batch", len(about["findings"])],
-            "values": "calibrated probability of each of findings, in that order",
-        },
+        "outputs": [
+            {
+                "name": "probabilities",
+                "dtype": "float32",
+                "shape": ["batch", len(about["findings"])],
+                "values": "calibrated probability of each of findings, in that order",
+            },
+            {
+                "name": "attention",
+                "dtype": "float32",
+                "shape": ["batch", len(about["findings"]), about["preprocess"]["shape"][0]],
+                "values": "how much each slice counts for each finding; the sum over z is 1",
+            },
+        ],
         "training_args": {
             "seed": identity["seed"],
             "model": about["model"],
