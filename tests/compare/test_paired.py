@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import kstest, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from multi_abnormality.compare.paired import (
@@ -76,13 +76,15 @@ def test_every_permutation_scores_as_the_swapped_arrays_do():
     coins = generator(3, "swaps").integers(2, size=(6, len(people)), dtype=np.int32)
     for row, swapped in enumerate([np.zeros(len(people), int), *coins]):
         own = swapped[person_of_row][:, None] == 1
-        models = np.where(own, second, first), np.where(own, first, second)
+        ranks = [rankdata(chances, axis=0) for chances in (first, second)]
+        models = np.where(own, *ranks[::-1]), np.where(own, *ranks)
         for measure, function in (
             ("auroc", roc_auc_score),
             ("average_precision", average_precision_score),
         ):
             one, other = (function(labels, chances, average=None) for chances in models)
             np.testing.assert_allclose(permuted[measure][row], other - one, atol=1e-12)
+        models = np.where(own, second, first), np.where(own, first, second)
         one, other = (((chances >= 0.5) == labels).mean(axis=0) for chances in models)
         np.testing.assert_allclose(permuted["accuracy"][row], other - one, atol=1e-12)
 
@@ -113,6 +115,15 @@ def test_p_values_of_scores_with_many_ties_are_not_too_small():
     found = null_p_values("accuracy")
     for level in (0.05, 0.1, 0.2, 0.5):
         assert (found <= level).mean() < level + 3 * np.sqrt(level * (1 - level) / len(found))
+
+
+def test_the_scale_of_a_models_probabilities_is_no_part_of_its_order():
+    labels, first, second, patients = made_up(120, noise=(1.5, 0.7))
+    plain = compare_models(labels, first, second, patients, names(labels), DRAWS)
+    faint = compare_models(labels, first, second / 9, patients, names(labels), DRAWS)
+    for measure in ("auroc", "average_precision"):
+        assert faint["macro"][measure] == pytest.approx(plain["macro"][measure])
+    assert faint["macro"]["recall"]["b"] < plain["macro"]["recall"]["b"]
 
 
 def test_scans_of_one_patient_are_no_independent_evidence():

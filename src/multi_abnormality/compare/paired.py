@@ -2,16 +2,19 @@
 
 Intervals: both are scored on the same bootstrap resamples of patients. p-values: if the models were
 equal, whose prediction is whose would not matter, so the two predictions of every patient are
-swapped or not, by a coin each, and the differences that arise so are what chance gives. Many
-findings are tested at once, so theirs are also adjusted for the false discovery rate (Y. Benjamini,
-Y. Hochberg, "Controlling the false discovery rate", 1995).
+swapped or not, by a coin each, and the differences that arise so are what chance gives. Where only
+the order of scans counts (AUROC, average precision), ranks are swapped, not probabilities: two
+models of other scales would else drown each other's order (E. S. Venkatraman, C. B. Begg, "A
+distribution-free procedure for comparing receiver operating characteristic curves from a paired
+experiment", 1996). Many findings are tested at once, so theirs are also adjusted for the false
+discovery rate (Y. Benjamini, Y. Hochberg, "Controlling the false discovery rate", 1995).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, rankdata
 
 from multi_abnormality.data.randomness import generator
 from multi_abnormality.evaluation import THRESHOLD
@@ -100,19 +103,20 @@ def permuted_differences(
 ) -> dict[str, np.ndarray]:
     """Second less first, (1 + R, F) a measure and (1 + R, 1) for crg: as they are, then swapped.
 
-    Both models' predictions are ranked together once. A permutation then is a choice of half of
-    the rows, one of every scan's two: weights of 0 and 1.
+    Both models' scans are ranked together once. A permutation then is a choice of half of the
+    rows, one of every scan's two: weights of 0 and 1.
     """
     count, patient_of_row = number_patients(patients, len(labels))
-    truth, chances = np.concatenate([labels, labels]), np.concatenate([first, second])
-    rankings = rankings_of(truth, chances)
+    truth = np.concatenate([labels, labels])
+    called = np.concatenate([first, second]) >= THRESHOLD
+    ranks = [rankdata(chances, axis=0) for chances in (first, second)]
+    rankings = rankings_of(truth, np.concatenate(ranks))
     parts = []
     for swapped in _swaps(count, draws):
         chosen = swapped[patient_of_row]
         ours, theirs = np.concatenate([1 - chosen, chosen]), np.concatenate([chosen, 1 - chosen])
         own, other = (
-            weighted_scores(truth, chances >= THRESHOLD, rankings, weights)
-            for weights in (ours, theirs)
+            weighted_scores(truth, called, rankings, weights) for weights in (ours, theirs)
         )
         parts.append(_minus(other, own))
     return {measure: np.concatenate([part[measure] for part in parts]) for measure in parts[0]}
@@ -123,6 +127,18 @@ def p_value(differences: np.ndarray) -> float | None:
     if np.isnan(differences).any():
         return None
     return float(np.mean(np.abs(differences) >= abs(differences[0]) - ROUNDING))
+
+
+def adjust(per_finding: dict[str, dict]) -> None:
+    """Add `q` to each p: over the findings that have one, measure by measure."""
+    for measure in MEASURES:
+        tests = [scores[measure] for scores in per_finding.values()]
+        defined = [test for test in tests if test["p"] is not None]
+        adjusted = false_discovery_control([test["p"] for test in defined]) if defined else []
+        for test in tests:
+            test["q"] = None
+        for test, q in zip(defined, adjusted, strict=True):
+            test["q"] = float(q)
 
 
 def _swaps(patients: int, draws: Draws) -> Iterator[np.ndarray]:
@@ -164,15 +180,3 @@ def _value_of(scores: dict, finding: str, measure: str) -> float | None:
     if measure == "average_precision":
         return scores["average_precision"]["per_pathology"][finding]
     return scores["classification"]["per_pathology"][finding][measure]
-
-
-def adjust(per_finding: dict[str, dict]) -> None:
-    """Add `q` to each p: over the findings that have one, measure by measure."""
-    for measure in MEASURES:
-        tests = [scores[measure] for scores in per_finding.values()]
-        defined = [test for test in tests if test["p"] is not None]
-        adjusted = false_discovery_control([test["p"] for test in defined]) if defined else []
-        for test in tests:
-            test["q"] = None
-        for test, q in zip(defined, adjusted, strict=True):
-            test["q"] = float(q)
