@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from multi_abnormality.compare.revisions import Scored
+from multi_abnormality.compare.scored import Scored
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS

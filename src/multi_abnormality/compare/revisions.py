@@ -1,29 +1,19 @@
-"""A revision's predictions of its test scans, and the labels that these scans had there."""
+"""What a name stands for, and the files that a project had there."""
 
-import io
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
-from multi_abnormality.data.store import LABELS, MANIFEST
 from multi_abnormality.errors import InputError
-from multi_abnormality.evaluation.checks import check_labels, check_probabilities
-from multi_abnormality.evaluation.scores import official_scores
-from multi_abnormality.findings import FINDINGS
 
 if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
     from dvc.repo import Repo
 
 WORKSPACE = "workspace"  # the files as they lie here, in DVC's own word
-PREDICTIONS, EVALUATION = "metrics/predictions.json", "metrics/evaluate.json"
-SAME = 1e-9  # of a score that is computed again
 
-Read = Callable[[str], bytes]
+Read = Callable[[str], bytes]  # a file's content, by its path below the project's folder
 
 
 @dataclass(frozen=True)
@@ -35,32 +25,6 @@ class Revision:
 
     def __str__(self) -> str:
         return self.name if self.commit is None else f"{self.name} ({self.commit[:7]})"
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Scans that a revision was scored on.
-
-    Attributes:
-        revision: it.
-        scans: N ids, such as valid_1_a.
-        patients: N ids.
-        sources: N hashes of the files that the scans were read from.
-        labels: (N, 18), 0 or 1.
-        probabilities: (N, 18).
-    """
-
-    revision: Revision
-    scans: np.ndarray
-    patients: np.ndarray
-    sources: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
-
-    def rows(self, rows: np.ndarray) -> "Scored":
-        """These rows alone, in this order."""
-        names = ("scans", "patients", "sources", "labels", "probabilities")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def resolve(repo: "Repo", name: str) -> Revision:
@@ -85,25 +49,15 @@ def resolve(repo: "Repo", name: str) -> Revision:
         ) from error
 
 
-def read_scored(repo: "Repo", revision: Revision) -> Scored:
-    """Read a revision's predictions and labels out of the work tree, DVC's cache or its remote.
+def reader(repo: "Repo", revision: Revision) -> Read:
+    """Reads a revision's files out of the work tree; of a commit, out of Git, DVC's cache, or its
+    default remote.
 
-    Raises:
-        InputError: it has no scores, its files are nowhere, or they do not fit each other.
+    What it returns raises InputError: the revision does not have the file, or it is nowhere.
     """
-    read = _workspace(Path(repo.root_dir)) if revision.commit is None else _commit(repo, revision)
-    try:
-        predictions = _predictions(json.loads(read(PREDICTIONS)))
-        recorded = json.loads(read(EVALUATION))["classification"]["macro"]["auroc"]
-        scored = _join(revision, predictions, *_tables(read))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{revision}: {PREDICTIONS}, {EVALUATION}, processed/{MANIFEST} or processed/{LABELS} "
-            f"cannot be read ({error!r}): damaged, or of another version of this project; run "
-            "`dvc repro` at that revision"
-        ) from error
-    _check(scored, recorded)
-    return scored
+    if revision.commit is None:
+        return _workspace(Path(repo.root_dir))
+    return _commit(repo, revision)
 
 
 def _workspace(root: Path) -> Read:
@@ -126,83 +80,37 @@ def _commit(repo: "Repo", revision: Revision) -> Read:
 
     def read(name: str) -> bytes:
         try:
-            known = files.exists(name)
+            if _is_recorded(files, name):
+                return files.read_bytes(name)
         except Exception as error:  # any file system's own
             raise _nowhere(repo, revision, name, error) from error
-        if not known:
-            raise InputError(
-                f"{revision}: has no scores ({name} is not in its dvc.lock or in Git); `git switch "
-                f"--detach {revision.commit[:7]}`, `dvc repro`, and commit what that changes"
-            )
-        try:
-            return files.read_bytes(name)
-        except Exception as error:  # any file system's own
-            raise _nowhere(repo, revision, name, error) from error
+        raise InputError(
+            f"{revision}: has no scores ({name} is neither in its dvc.lock nor in Git); `git "
+            f"switch --detach {revision.commit[:7]}`, `dvc repro`, and commit what that changes"
+        )
 
     return read
 
 
+def _is_recorded(files: "DVCFileSystem", name: str) -> bool:
+    """Whether Git has the file, or dvc.lock its hash: dvc.yaml alone promises it before it is."""
+    try:
+        return not {"fs_info", "md5"}.isdisjoint(files.info(name))
+    except FileNotFoundError:
+        return False
+
+
 def _nowhere(repo: "Repo", revision: Revision, name: str, error: Exception) -> InputError:
+    """What to do depends on whether there is a remote that was asked too."""
     remote = repo.config["core"].get("remote")
-    hint = (
-        f"`dvc push --all-commits` (an experiment: `dvc exp push`) where it was made brings it to "
-        f"{remote!r}"
-        if remote
-        else "`dvc remote add --default NAME URL` names the remote that it was pushed to"
-    )
+    if remote:
+        place = f"the remote {remote!r}"
+        hint = "`dvc push --all-commits`, or `dvc exp push`, on the machine that made it brings it"
+    else:
+        place = "a remote"
+        hint = "`dvc remote add --default NAME URL` names the one that it was pushed to"
+    said = "" if isinstance(error, FileNotFoundError) else f" ({type(error).__name__}: {error})"
     return InputError(
-        f"{revision}: {name} is neither in DVC's cache nor on its default remote "
-        f"({type(error).__name__}: {error}); {hint}, and `dvc repro` at that revision makes it anew"
+        f"{revision}: {name} is neither in DVC's cache nor on {place}{said}; {hint}. Or `git "
+        f"switch --detach {revision.commit[:7]}` and `dvc repro` make it anew"
     )
-
-
-def _predictions(content: Mapping[str, Any]) -> pd.DataFrame:
-    """(N, 18) probabilities by volume name, from the submission's format."""
-    rows = content["predictions"]
-    names = [row["input_image_name"] for row in rows]
-    if len(set(names)) < len(names):
-        raise ValueError("a scan stands twice")
-    values = [[float(row["probabilities"][finding]) for finding in FINDINGS] for row in rows]
-    return pd.DataFrame(values, index=names, columns=list(FINDINGS))
-
-
-def _tables(read: Read) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The manifest and the labels of a processed set, by volume name."""
-    texts = (io.BytesIO(read(f"processed/{name}")) for name in (MANIFEST, LABELS))
-    manifest = pd.read_csv(next(texts), dtype=str, keep_default_na=False).set_index("name")
-    return manifest, pd.read_csv(next(texts)).set_index("name")
-
-
-def _join(
-    revision: Revision, predictions: pd.DataFrame, manifest: pd.DataFrame, labels: pd.DataFrame
-) -> Scored:
-    unknown = sorted(set(predictions.index) - set(labels.index))
-    if unknown:
-        raise InputError(
-            f"{revision}: processed/ has no labels of {unknown[0]}"
-            f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}, which it was scored "
-            "on; its dvc.lock and its predictions were not made together: run `dvc repro` there"
-        )
-    rows = manifest.loc[predictions.index]
-    return Scored(
-        revision,
-        rows["scan_id"].to_numpy(),
-        rows["patient_id"].to_numpy(),
-        rows["source_sha256"].to_numpy(),
-        labels.loc[predictions.index, list(FINDINGS)].to_numpy(),
-        predictions.to_numpy(),
-    )
-
-
-def _check(scored: Scored, recorded: float | None) -> None:
-    """That predictions and labels are those of the recorded scores."""
-    check_labels(scored.labels, FINDINGS, lambda row: scored.scans[row])
-    cells = scored.labels, scored.probabilities
-    check_probabilities(cells[1], cells[0], FINDINGS, lambda row: scored.scans[row])
-    found = official_scores(*cells, FINDINGS)["classification"]["macro"]["auroc"]
-    if (found is None) != (recorded is None) or abs((found or 0) - (recorded or 0)) > SAME:
-        raise InputError(
-            f"{scored.revision}: {PREDICTIONS} and the labels in processed/ give a macro AUROC of "
-            f"{found}, but {EVALUATION} says {recorded}: they were not made together; run `dvc "
-            "repro` at that revision, and commit dvc.lock with metrics/"
-        )
