@@ -137,7 +137,7 @@ def test_predictions_of_another_evaluation_are_refused(project: Project):
     recorded["classification"]["macro"]["auroc"] += 0.01
     path.write_text(json.dumps(recorded))
     with pytest.raises(
-        InputError, match=r"workspace: .* metrics/evaluate\.json says .* not made together"
+        InputError, match=r"workspace: .*evaluate\.json says .* not made together"
     ):
         project.compare("main", "workspace")
 
