@@ -37,11 +37,11 @@ def main() -> None:
     given = _arguments()
     draws = Draws(given.resamples, CONFIDENCE, given.seed)
     comparison = compare(Path(), tuple(given.revisions), draws)
-    show(comparison)
     if given.out:
         write_json(comparison, given.out / "comparison.json")
         write_durably(draw(comparison).encode(), given.out / "comparison.svg")
         console.log.info("%s has comparison.json and comparison.svg", given.out)
+    show(comparison)
 
 
 if __name__ == "__main__":

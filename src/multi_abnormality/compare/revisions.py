@@ -24,7 +24,9 @@ class Revision:
     commit: str | None
 
     def __str__(self) -> str:
-        return self.name if self.commit is None else f"{self.name} ({self.commit[:7]})"
+        if self.commit is None or self.commit.startswith(self.name):
+            return self.name
+        return f"{self.name} ({self.commit[:7]})"
 
 
 def resolve(repo: "Repo", name: str) -> Revision:

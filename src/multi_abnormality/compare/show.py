@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from multi_abnormality.compare.revisions import Revision
+
 TITLES = {
     "auroc": "AUROC",
     "average_precision": "Average precision",
@@ -82,8 +84,7 @@ def in_order(comparison: dict) -> list[str]:
 def names(comparison: dict) -> str:
     """Such as "A is main (1a2b3c4), B is workspace"."""
     return ", ".join(
-        f"{letter.upper()} is {one['name']}" + (f" ({one['commit'][:7]})" if one["commit"] else "")
-        for letter, one in comparison["revisions"].items()
+        f"{letter.upper()} is {Revision(**one)}" for letter, one in comparison["revisions"].items()
     )
 
 
