@@ -1,12 +1,16 @@
-"""A Git and DVC project whose stages take no time: scans by chance, models as good as asked for."""
+"""A Git and DVC project whose stages take no time: scans by chance, models as good as asked for.
 
+Its results are the files that the pipeline's are, and its plots are the pipeline's own.
+"""
+
+import shutil
 from pathlib import Path
 
 import yaml
 
 from multi_abnormality.compare.paired import Draws
 from multi_abnormality.compare.run import compare
-from test_pipeline import run
+from test_pipeline import ROOT, run
 
 STAGES = """\
 stages:
@@ -21,7 +25,10 @@ stages:
     params: [model]
     outs:
       - metrics/predictions.json
+      - metrics/plots
       - metrics/evaluate.json:
+          cache: false
+      - metrics/history.csv:
           cache: false
 """
 PARAMS = """\
@@ -36,6 +43,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from multi_abnormality.evaluation.plots import write_plots
 from multi_abnormality.evaluation.predictions import write_predictions
 from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.files import write_json
@@ -71,6 +79,10 @@ def metrics(noise, seed):
     folder = Path("metrics")
     write_predictions(folder / "predictions.json", labels.index, probabilities, FINDINGS)
     write_json(official_scores(truth, probabilities, FINDINGS), folder / "evaluate.json")
+    write_plots(folder / "plots", truth, probabilities, FINDINGS)
+    epochs = [f"{epoch},{noise},{noise + 1},0.5" for epoch in range(4)]
+    lines = ["epoch,train_loss,val_loss,val_auroc", *epochs, ""]
+    (folder / "history.csv").write_text("\\n".join(lines))
 
 
 if sys.argv[1] == "processed":
@@ -109,13 +121,16 @@ class Project:
 def create(folder: Path) -> Project:
     """Its tag `empty` has no scores; main and the tag `first` have, and so has an experiment."""
     folder.mkdir()
-    for name, text in (("dvc.yaml", STAGES), ("params.yaml", PARAMS), ("make.py", MAKE)):
+    pipeline = (ROOT / "dvc.yaml").read_text()
+    stages = STAGES + pipeline[pipeline.index("\nplots:\n") :]
+    for name, text in (("dvc.yaml", stages), ("params.yaml", PARAMS), ("make.py", MAKE)):
         (folder / name).write_text(text)
     project = Project(folder)
     project("git", "init", "--quiet", "--initial-branch", "main")
     project("git", "config", "user.name", "A User")
     project("git", "config", "user.email", "user@example.org")
     project("dvc", "init", "--quiet")
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
     project("dvc", "config", "core.analytics", "false")
     project.commit("Stages")
     project("git", "tag", "empty")

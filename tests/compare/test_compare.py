@@ -67,6 +67,14 @@ def test_the_program_prints_tables_and_writes_json_and_a_picture(original: Proje
     assert (tmp_path / "again/comparison.svg").read_bytes() == picture
 
 
+def test_plots_diff_lays_two_revisions_over_each_other(original: Project):
+    output = original("dvc", "plots", "diff", "main", "better", "--json")
+    plots = json.loads(output[output.index("{") : output.rindex("}") + 1])["data"]
+    assert set(plots) == {"ROC", "Precision-recall", "Reliability", "Loss", "Validation AUROC"}
+    for name, drawn in plots.items():
+        assert [one["revisions"] for one in drawn] == [["main", "better"]], name
+
+
 def test_nothing_of_the_project_is_changed(original: Project):
     original.compare("main", "better")
     assert original("git", "status", "--porcelain") == ""
