@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from markupsafe import escape
 
-from multi_abnormality.compare.show import (
+from multi_abnormality.compare.words import (
     MINUS,
     RANKED_BY,
     TITLES,

@@ -9,6 +9,7 @@ from multi_abnormality.compare.pair import pair
 from multi_abnormality.compare.paired import Draws, compare_models
 from multi_abnormality.compare.revisions import WORKSPACE, reader, resolve
 from multi_abnormality.compare.scored import read_scored
+from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 
@@ -29,6 +30,10 @@ def compare(root: Path, names: tuple[str, str], draws: Draws) -> dict:
             f"{WORKSPACE}, or an experiment of `dvc exp show`"
         )
     first, second = pair(*(read_scored(revision, reader(repo, revision)) for revision in revisions))
+    log.info(
+        "scoring both on %d resamples of %d scans, and on as many permutations",
+        draws.resamples, len(first.scans),
+    )  # fmt: skip
     compared = compare_models(
         first.labels,
         first.probabilities,
