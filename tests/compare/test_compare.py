@@ -67,6 +67,12 @@ def test_the_program_prints_tables_and_writes_json_and_a_picture(original: Proje
     assert (tmp_path / "again/comparison.svg").read_bytes() == picture
 
 
+def test_help_and_wrong_numbers(original: Project):
+    assert "commit, DVC experiment, or workspace" in original(*PROGRAM, "--help")
+    output = original(*PROGRAM, "main", "better", "--resamples", "0", ok=False)
+    assert "--resamples: must be at least 1" in output
+
+
 def test_plots_diff_lays_two_revisions_over_each_other(original: Project):
     output = original("dvc", "plots", "diff", "main", "better", "--json")
     plots = json.loads(output[output.index("{") : output.rindex("}") + 1])["data"]
@@ -152,9 +158,24 @@ def test_predictions_of_another_evaluation_are_refused(project: Project):
 @pytest.mark.parametrize("damage", ["[]", "{", '{"predictions": [{"input_image_name": "a"}]}'])
 def test_damaged_predictions_are_refused(project: Project, damage: str):
     path = project.folder / "metrics/predictions.json"
-    path.unlink()
+    path.unlink()  # a link into the cache, maybe
     path.write_text(damage)
     with pytest.raises(InputError, match=r"workspace: .*predictions\.json, .* cannot be read"):
+        project.compare("main", "workspace")
+
+
+@pytest.mark.parametrize(
+    ("twin", "message"),
+    [("valid_2_a_1", "a scan stands twice"), ("valid_2_a_2", "for each of its reconstructions")],
+)
+def test_two_predictions_of_one_scan_are_refused(project: Project, twin: str, message: str):
+    path = project.folder / "metrics/predictions.json"
+    content = json.loads(path.read_text())
+    (first,) = [one for one in content["predictions"] if one["input_image_name"] == "valid_2_a_1"]
+    content["predictions"].append(first | {"input_image_name": twin})
+    path.unlink()
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"workspace: .*{message}"):
         project.compare("main", "workspace")
 
 

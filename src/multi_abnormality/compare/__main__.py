@@ -19,14 +19,18 @@ def _arguments() -> argparse.Namespace:
         prog="python -m multi_abnormality.compare",
         description="Is the model of revision B better than that of A? Differences of all scores "
         "with intervals (paired bootstrap over patients), and permutation tests.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    kinds = f"branch, tag, commit, DVC experiment, or {WORKSPACE}"
-    add("revisions", nargs=2, metavar=("A", "B"), help=kinds)
+    add("first", metavar="A", help=f"branch, tag, commit, DVC experiment, or {WORKSPACE}")
+    add("second", metavar="B", help="another one")
     add("--out", type=Path, metavar="FOLDER", help="for comparison.json and comparison.svg")
-    add("--resamples", type=int, default=2000, help="of the bootstrap, and as many permutations")
-    add("--seed", type=int, default=0, help="of both")
+    add(
+        "--resamples",
+        type=int,
+        default=2000,
+        help="of the bootstrap, and as many permutations (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, help="of both (default: %(default)s)")
     given = parser.parse_args()
     if given.resamples < 1:
         parser.error("--resamples: must be at least 1")
@@ -36,7 +40,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     given = _arguments()
     draws = Draws(given.resamples, CONFIDENCE, given.seed)
-    comparison = compare(Path(), tuple(given.revisions), draws)
+    comparison = compare(Path(), (given.first, given.second), draws)
     if given.out:
         write_json(comparison, given.out / "comparison.json")
         write_durably(draw(comparison).encode(), given.out / "comparison.svg")

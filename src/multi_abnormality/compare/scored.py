@@ -94,6 +94,8 @@ def _join(
             "on; its dvc.lock and its predictions were not made together: run `dvc repro` there"
         )
     rows = manifest.loc[predictions.index]
+    if not rows["scan_id"].is_unique:
+        raise ValueError("a scan has a prediction for each of its reconstructions")
     return Scored(
         revision,
         rows["scan_id"].to_numpy(),
