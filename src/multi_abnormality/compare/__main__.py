@@ -34,6 +34,8 @@ def _arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if given.resamples < 1:
         parser.error("--resamples: must be at least 1")
+    if given.seed < 0:
+        parser.error("--seed: must be 0 or more")
     return given
 
 
