@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from multi_abnormality.data.composition import Familiar
 from multi_abnormality.export import schema
 from multi_abnormality.export.card import model_card
-from multi_abnormality.export.model_info import described_scores, model_info
+from multi_abnormality.export.model_info import described_scores, model_info, running_info
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.model.build import build
 from multi_abnormality.params import Params
@@ -43,7 +44,8 @@ def describe(small_params: Params) -> Callable[[dict], schema.ModelInfo]:
         "volumes": {"train": ["a", "b"], "validation": ["c"]},
         "identity": {"seed": 0, "processed": "ab" * 32, "code": {"findings.py": "cd" * 32}},
     }
-    return lambda scores: model_info(about, build(about), described_scores(scores))
+    running = running_info(about, Familiar(lung_share=(0.1, 0.6), length=(200, 500)))
+    return lambda scores: model_info(about, running, build(about), described_scores(scores))
 
 
 def test_it_has_what_monai_requires_of_a_bundle(describe, scores: dict):

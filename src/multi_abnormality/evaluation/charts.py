@@ -49,6 +49,19 @@ def interval_bar(value: float, interval: dict | None, low: float = 0.5) -> Marku
     )
 
 
+def attention_strip(attention: np.ndarray, chosen: int) -> Markup:
+    """How much each slice counts, the lowest slice at the bottom, and a line at the chosen one."""
+    count = len(attention)
+    lengths = 20 * attention / attention.max()
+    heights = PANEL * (1 - (np.arange(count) + 0.5) / count)
+    outline = np.stack([[0, *lengths, 0], [heights[0], *heights, heights[-1]]], axis=1)
+    line = f'<path class="second" d="M0 {heights[chosen]:.1f}H24"/>'
+    return Markup(
+        f'<svg class="strip" viewBox="0 0 24 {PANEL}" preserveAspectRatio="none" '
+        f'aria-hidden="true"><path class="main filled" d="{_path(outline)}"/>{line}</svg>'
+    )
+
+
 def reliability_chart(after: Bins, before: Bins | None) -> Markup:
     """Predicted probability against the share of positives, before and after calibration."""
     axes = _Axes((0, 1), (0, 1), "predicted probability", "share of positives")

@@ -4,6 +4,7 @@ from importlib.metadata import version
 from typing import Any
 
 from multi_abnormality import __version__
+from multi_abnormality.data.composition import Familiar
 from multi_abnormality.export.schema import Evaluation, FindingScore, ModelInfo
 from multi_abnormality.model.classifier import VolumeClassifier
 
@@ -28,12 +29,18 @@ REFERENCES = [
 ]
 
 
-def running_info(about: dict[str, Any]) -> dict[str, Any]:
-    """What every exported file carries inside: how to make its input, and what comes out."""
+def running_info(about: dict[str, Any], familiar: Familiar) -> dict[str, Any]:
+    """What every exported file carries inside: how to make its input, and what comes out.
+
+    Args:
+        about: from the checkpoint.
+        familiar: the scans that it may be asked about.
+    """
     return {
         "version": __version__,
         "findings": about["findings"],
         "preprocess": about["preprocess"],
+        "familiar": familiar.model_dump(mode="json"),
     }
 
 
@@ -50,12 +57,16 @@ def architecture(model: dict[str, Any]) -> str:
 
 
 def model_info(
-    about: dict[str, Any], classifier: VolumeClassifier, scores: dict[str, Any]
+    about: dict[str, Any],
+    running: dict[str, Any],
+    classifier: VolumeClassifier,
+    scores: dict[str, Any],
 ) -> ModelInfo:
     """What model_info.json says. No clock and no commit: equal models have equal files.
 
     Args:
         about: from the checkpoint.
+        running: from running_info.
         classifier: the model.
         scores: from `described_scores`.
     """
@@ -63,7 +74,7 @@ def model_info(
     backbone = about["model"]["backbone"]
     content = {
         **_bundle_metadata(about),
-        **running_info(about),
+        **running,
         **scores,
         "model_name": backbone,
         "architecture": architecture(about["model"]),
@@ -140,7 +151,10 @@ def _bundle_metadata(about: dict[str, Any]) -> dict[str, Any]:
         "references": REFERENCES,
         "network_data_format": {
             "inputs": {"volume": _volume(about["preprocess"])},
-            "outputs": {"probabilities": _probabilities(findings)},
+            "outputs": {
+                "probabilities": _probabilities(findings),
+                "attention": _attention(findings, about["preprocess"]["shape"][0]),
+            },
         },
     }
 
@@ -157,6 +171,16 @@ def _volume(recipe: dict[str, Any]) -> dict[str, Any]:
         "is_patch_data": False,
         "channel_def": {"0": "HU, piecewise linear between the knots of preprocess.hu_codes"},
         "axes": "batch, z to the head, y to the back, x to the left; no axis of channels",
+    }
+
+
+def _attention(findings: list[str], slices: int) -> dict[str, Any]:
+    """How much each slice counts for each finding; the sum over z is 1."""
+    return _probabilities(findings) | {
+        "type": "array",
+        "format": "weights, whose sum over z is 1",
+        "spatial_shape": [slices],
+        "axes": "batch, finding, z to the head",
     }
 
 

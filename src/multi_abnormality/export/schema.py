@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from multi_abnormality.data.composition import Familiar
 from multi_abnormality.files import write_json
 
 FILE = Path(__file__).with_name("model_info.schema.json")
@@ -90,6 +91,7 @@ class ModelInfo(Part):
     parameters: int
     findings: list[str] = Field(description="In the order of the output.")
     preprocess: dict[str, Any] = Field(description="How a volume is made of a scan.")
+    familiar: Familiar = Field(description="From and to: the scans that it may be asked about.")
     training_args: dict[str, Any] = Field(description="Seed, and params.yaml's model and train.")
     training_volumes: dict[str, int] = Field(
         description="How many it learned from and was chosen by."

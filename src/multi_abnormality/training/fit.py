@@ -33,7 +33,8 @@ from multi_abnormality.training.checkpoints import (
     NoBackup,
     mark_complete,
 )
-from multi_abnormality.training.history import History, TensorBoard
+from multi_abnormality.training.debug import choose, settle
+from multi_abnormality.training.history import History, Limits, TensorBoard
 from multi_abnormality.training.identity import (
     RAISABLE,
     differences,
@@ -47,7 +48,7 @@ from multi_abnormality.training.precision import resolve_precision
 from multi_abnormality.training.report import Report
 from multi_abnormality.training.resume import Folder
 from multi_abnormality.training.stopping import Stopped, StopRequest
-from multi_abnormality.training.trainer import advise_less_memory, make_trainer
+from multi_abnormality.training.trainer import explain_failure, make_trainer
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,17 @@ class Training:
     """
 
     def __init__(self, params: Params, processed: ProcessedSet, places: Places) -> None:
+        params = settle(params)
         self.params = params
         self.places = places
         train, validation = split_validation(
             processed.volumes("train"), params.train.validation_fraction, params.seed
         )
-        self.drawn = DrawnVolumes(processed, train, params.train, params.seed)
+        scans = processed.scans_of([*train, *validation])
+        train, validation = choose(params, train, validation, scans)
+        self.drawn = DrawnVolumes(
+            processed, train, params.train, params.seed, params.model.adjacent_slices
+        )
         if len(self.drawn) < params.train.batch_size:
             raise InputError(
                 f"train.batch_size: {params.train.batch_size} is more than the {len(self.drawn)} "
@@ -101,7 +107,7 @@ class Training:
         self.fingerprint = fingerprint(self.about["identity"])
         folder = Folder(places.checkpoints, places.aside)
         places.aside.tidy()
-        self.found = folder.find(self.about, params.train, params.machine.accept_changed_code)
+        self.found = folder.find(self.about, params)
         self.history = self.found.history if self.found else History()
 
     def run(self, stop: StopRequest | None = None, backup: Backup | None = None) -> History:
@@ -136,8 +142,7 @@ class Training:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
-        settings = self.params.train
-        return self.history.is_over(settings.epochs, settings.early_stopping_patience)
+        return self.history.is_over(Limits.of(self.params))
 
     @property
     def _position(self) -> Position:
@@ -198,8 +203,10 @@ class Training:
                 ckpt_path=self.found.path if self.found else None,
                 weights_only=True,
             )
-        except torch.OutOfMemoryError as error:
-            raise InputError(advise_less_memory(params)) from error
+        except RuntimeError as error:
+            if (told := explain_failure(error, params)) is None:
+                raise
+            raise told from error
         finally:
             # Lightning itself forgets the training's loader where a validation is cut short.
             trainer.fit_loop.teardown()
@@ -234,11 +241,4 @@ def _check_finetuning(params: Params) -> None:
             f"model.unfreeze_epoch: {model.unfreeze_epoch} is not before train.epochs "
             f"({train.epochs}), so the backbone would never learn; lower it, or choose "
             "model.finetune: frozen"
-        )
-    if train.early_stopping_patience <= model.unfreeze_epoch:
-        log.warning(
-            "train.early_stopping_patience (%d epochs) can end training before "
-            "model.unfreeze_epoch (%d), and the backbone would not have learned",
-            train.early_stopping_patience,
-            model.unfreeze_epoch,
         )
