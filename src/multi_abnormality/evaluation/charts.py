@@ -99,8 +99,8 @@ class _Axes:
     ) -> None:
         self.x_range, self.y_range = x_range, y_range
         self.x_label, self.y_label = x_label, y_label
-        self.x_ticks = _ticks(*x_range, whole=whole_x)
-        self.y_ticks = _ticks(*y_range)
+        self.x_ticks = ticks(*x_range, whole=whole_x)
+        self.y_ticks = ticks(*y_range)
 
     def x(self, value: np.ndarray | float) -> np.ndarray | float:
         low, high = self.x_range
@@ -174,7 +174,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _ticks(low: float, high: float, whole: bool = False) -> list[tuple[float, str]]:
+def ticks(low: float, high: float, whole: bool = False) -> list[tuple[float, str]]:
     """About five round numbers from low to high, each with its text."""
     rough = (high - low) / 6
     power = 10.0 ** np.floor(np.log10(rough))

@@ -15,8 +15,9 @@ from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export import formats
 from multi_abnormality.export.calibrated import CalibratedClassifier
-from multi_abnormality.export.model_info import model_info, running_info
-from multi_abnormality.files import write_json
+from multi_abnormality.export.card import model_card
+from multi_abnormality.export.model_info import described_scores, model_info, running_info
+from multi_abnormality.files import write_durably, write_json
 from multi_abnormality.model.build import build_plain, restore
 from multi_abnormality.params import Params, Recipe, load_params, parse_section
 from multi_abnormality.training.checkpoints import BEST, load_complete
@@ -48,7 +49,9 @@ def run(
         return CalibratedClassifier(build_plain(about), calibration)
 
     runners = _write_all(params.export.formats, model, about, running, out, empty_model)
-    write_json(model_info(about, running, classifier, scores), out / "model_info.json")
+    described = model_info(about, running, classifier, scores)
+    write_json(described.content(), out / "model_info.json")
+    write_durably(model_card(described).encode(), out / "MODEL_CARD.md")
     report = {}
     for path, runner in runners.items():
         # Attention is not compared: with max pooling, a last digit decides between two slices.
@@ -98,11 +101,10 @@ def _write_all(
     return runners
 
 
-def _read_scores(path: Path) -> dict[str, float | None]:
+def _read_scores(path: Path) -> dict[str, Any]:
     """The scores that describe the model, out of all."""
     try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-        return evaluation["classification"]["macro"] | {"crg": evaluation["crg"]["CRG"]}
+        return described_scores(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({error!r}); run `dvc repro evaluate` to write it anew"
