@@ -88,6 +88,7 @@ class Model(Section):
     attention: Literal["none", "se", "cbam"]  # on a slice's feature maps
     slice_chunk: Count | None  # slices encoded at a time, to save memory; null: all of a step
     windows: tuple[tuple[float, Positive], ...] = Field(min_length=1)  # (centre, width) in HU
+    adjacent_slices: Literal[1, 3, 5]  # that are an input's channels: the slice and its neighbours
     pooling: Literal["query", "mean", "max", "transformer"]  # from slices to the scan
     dropout: Share
     finetune: Literal["full", "frozen", "progressive", "lora"]  # what of the backbone learns
@@ -125,6 +126,8 @@ class Train(Section):
     save_every_n_minutes: Positive
     resume: Literal["auto", "must", "never"]  # from the newest checkpoint: if there is one, ...
     deterministic: bool
+    compile: bool  # the encoder, by torch.compile
+    debug: Literal["none", "fast", "overfit"]  # few scans: training/debug.py
 
     @field_validator("cutmix")
     @classmethod

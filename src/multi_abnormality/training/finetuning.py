@@ -78,13 +78,6 @@ def check_finetuning(model: Model, train: Train) -> None:
             f"({train.epochs}), so the backbone would never learn; lower it, or choose "
             "model.finetune: frozen"
         )
-    if train.early_stopping_patience <= model.unfreeze_epoch:
-        log.warning(
-            "train.early_stopping_patience (%d epochs) can end training before "
-            "model.unfreeze_epoch (%d), and the backbone would not have learned",
-            train.early_stopping_patience,
-            model.unfreeze_epoch,
-        )
 
 
 def layers_of(backbone: nn.Module, name: str, coarse: bool) -> dict[int, list[str]]:

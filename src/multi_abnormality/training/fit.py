@@ -36,8 +36,9 @@ from multi_abnormality.training.checkpoints import (
     NoBackup,
     mark_complete,
 )
+from multi_abnormality.training.debug import choose, settle
 from multi_abnormality.training.finetuning import check_finetuning
-from multi_abnormality.training.history import History, TensorBoard
+from multi_abnormality.training.history import History, Limits, TensorBoard
 from multi_abnormality.training.identity import (
     RAISABLE,
     differences,
@@ -53,7 +54,7 @@ from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.report import Report
 from multi_abnormality.training.resume import Folder, Found
 from multi_abnormality.training.stopping import Stopped, StopRequest
-from multi_abnormality.training.trainer import advise_less_memory, make_trainer
+from multi_abnormality.training.trainer import explain_failure, make_trainer
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,18 @@ class Training:
     def __init__(
         self, params: Params, processed: ProcessedSet, places: Places, ranks: Ranks | None = None
     ) -> None:
+        params = settle(params)
         self.params = params
         self.places = places
         self.ranks = ranks or Ranks()
         train, validation = split_validation(
             processed.volumes("train"), params.train.validation_fraction, params.seed
         )
-        self.drawn = DrawnVolumes(processed, train, params.train, params.seed)
+        scans = processed.scans_of([*train, *validation])
+        train, validation = choose(params, train, validation, scans)
+        self.drawn = DrawnVolumes(
+            processed, train, params.train, params.seed, params.model.adjacent_slices
+        )
         if len(self.drawn) < params.train.batch_size:
             raise InputError(
                 f"train.batch_size: {params.train.batch_size} is more than the {len(self.drawn)} "
@@ -120,8 +126,7 @@ class Training:
     def _find(self) -> Found | None:
         folder = Folder(self.places.checkpoints, self.places.aside)
         self.places.aside.tidy()
-        train, accept_code = self.params.train, self.params.machine.accept_changed_code
-        return folder.find(self.about, train, accept_code)
+        return folder.find(self.about, self.params)
 
     def run(self, stop: StopRequest | None = None, backup: Backup | None = None) -> History:
         """Train to the end, and leave a complete best.ckpt and last.ckpt.
@@ -167,8 +172,7 @@ class Training:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
-        settings = self.params.train
-        return self.history.is_over(settings.epochs, settings.early_stopping_patience)
+        return self.history.is_over(Limits.of(self.params))
 
     @property
     def _position(self) -> Position:
@@ -264,8 +268,10 @@ class Training:
                 ckpt_path=self.found.path if self.found else None,
                 weights_only=True,
             )
-        except torch.OutOfMemoryError as error:
-            raise InputError(advise_less_memory(params)) from error
+        except RuntimeError as error:
+            if (told := explain_failure(error, params)) is None:
+                raise
+            raise told from error
         finally:
             # Lightning itself forgets the training's loader where a validation is cut short.
             trainer.fit_loop.teardown()

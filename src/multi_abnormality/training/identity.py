@@ -27,6 +27,7 @@ SOURCES = (
     "data/augment.py",
     "data/batches.py",
     "data/mixing.py",
+    "data/names.py",
     "data/randomness.py",
     "data/resample.py",
     "data/sampler.py",

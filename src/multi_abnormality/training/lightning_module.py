@@ -17,7 +17,7 @@ from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.losses import multilabel_loss, positive_weights
 from multi_abnormality.params import Params
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
-from multi_abnormality.training.history import Epoch, History
+from multi_abnormality.training.history import Epoch, History, Limits
 from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.schedule import learning_rate_factor
 
@@ -93,6 +93,10 @@ class TrainingModule(lightning.LightningModule):
                 "finite; what was saved before is kept. Lower train.learning_rate"
             )
 
+    def on_fit_start(self) -> None:
+        if self.settings.train.compile:
+            self.model.encoder.compile()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         self.finetuning.apply(self.current_epoch)
         settings, done = self.settings.train, batch_idx + 1
@@ -143,8 +147,7 @@ class TrainingModule(lightning.LightningModule):
         self.ranks.average([*(weight.grad for weight in learning), *statistics])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        hu = self.model.windows.decode(batch["volume"])
-        logits = self.model.classify(hu, batch["height"]).logits
+        logits = self.model(batch["volume"])
         self._validation.append((logits.float().cpu(), batch["labels"].cpu(), batch["scan"].cpu()))
 
     def on_validation_epoch_end(self) -> None:
@@ -166,7 +169,7 @@ class TrainingModule(lightning.LightningModule):
         self.history.epochs.append(row)
         self._loss = RunningMean()
         self._validation.clear()
-        if self.history.stalled(self.settings.train.early_stopping_patience):
+        if self.history.stalled(Limits.of(self.settings)):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

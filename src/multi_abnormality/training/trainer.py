@@ -8,6 +8,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from multi_abnormality.console import console
+from multi_abnormality.errors import InputError
 from multi_abnormality.params import Params
 from multi_abnormality.training.checkpoints import DurableIO
 from multi_abnormality.training.precision import LIGHTNING_PRECISION
@@ -49,7 +50,17 @@ def make_trainer(
     )
 
 
-def advise_less_memory(params: Params) -> str:
+def explain_failure(error: RuntimeError, params: Params) -> InputError | None:
+    """What to say for an error of torch's that a parameter can prevent; None for all others."""
+    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        return InputError(_advise_less_memory(params))
+    if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        reason = str(error).strip().splitlines()[0]
+        return InputError(f"train.compile: torch cannot compile here ({reason}); set it to false")
+    return None
+
+
+def _advise_less_memory(params: Params) -> str:
     """What to say where the device has not enough."""
     size, steps = params.train.batch_size, params.train.accumulate
     chunk = params.model.slice_chunk or params.train.slices * size
