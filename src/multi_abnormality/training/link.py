@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from multi_abnormality.training.stopping import EXIT_CODE
 
@@ -51,6 +51,7 @@ class Link:
         self._give_up = give_up
         self._heard = threading.Event()
         self._left = threading.Event()
+        self._closed = threading.Event()
         for peer, connection in peers.items():
             threading.Thread(target=self._listen, args=(peer, connection), daemon=True).start()
 
@@ -65,22 +66,43 @@ class Link:
     def say(self, code: int, text: str = "") -> None:
         """This process's last word."""
         self.leave()
-        word = json.dumps({"code": code, "text": text}).encode() + b"\n"
+        self._send(Ending(self.rank, code, text))
+
+    def hang_up(self) -> None:
+        """Have the others see this process as ended."""
         for connection in self._peers.values():
-            with suppress(OSError):  # who is gone need not hear it
-                connection.sendall(word)
-                connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # it has ended before
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def outwait_first(self) -> None:
+        """Return once process 0 has ended: who starts processes may end all where one ends."""
+        self._closed.wait()
+
+    def _send(self, ending: Ending) -> None:
+        word = json.dumps(asdict(ending)).encode() + b"\n"
+        for rank, connection in self._peers.items():
+            if rank != ending.rank:
+                with suppress(OSError):  # who is gone need not hear it
+                    connection.sendall(word)
 
     def _listen(self, peer: int, connection: socket.socket) -> None:
-        word = b""
-        with suppress(OSError):  # a broken connection says what a closed one says
-            while part := connection.recv(4096):
-                word += part
-        ending = Ending(peer, **json.loads(word)) if word.endswith(b"\n") else Ending(peer)
-        if peer != 0 and ending.code in (0, EXIT_CODE):
+        spoke = False
+        with suppress(OSError), connection.makefile("rb") as words:  # broken is as good as closed
+            for word in words:
+                if word.endswith(b"\n"):
+                    spoke = True
+                    self._hear(Ending(**json.loads(word)))
+        self._closed.set()
+        if not spoke:
+            self._hear(Ending(peer))
+
+    def _hear(self, ending: Ending) -> None:
+        if self.rank == 0 and ending.code in (0, EXIT_CODE):
             return
         if self.ending is None:
             self.ending = ending
             self._heard.set()
+            if self.rank == 0:
+                self._send(ending)  # so that the others know what broke their operation
         if not self._left.wait(PATIENCE):
             self._give_up(ending)

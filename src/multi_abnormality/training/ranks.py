@@ -176,7 +176,11 @@ class Ranks:
         self._link.say(_exit_code(error), "" if error is None or ending else _describe(error))
         if error is None or not self._on_gpu:  # NCCL would wait for processes that are gone
             distributed.destroy_process_group()
-        self._end_children(PATIENCE + _TOLD)
+        if self._children:
+            self._link.hang_up()
+            self._end_children(PATIENCE + _TOLD)
+        if error is not None and not self.leads:
+            self._link.outwait_first()
         if ending is not None:
             self._raise(ending, error)
         if not self.leads and isinstance(error, InputError):
@@ -184,12 +188,12 @@ class Ranks:
 
     def _raise(self, ending: Ending, error: BaseException) -> NoReturn:
         """This process's error is but a consequence of another one's end."""
-        if self.leads or ending.code is None:
+        if self.leads or ending == Ending(0):
             raise InputError(_tell(ending)) from error
-        raise SystemExit(ending.code) from error
+        raise SystemExit(1 if ending.code is None else ending.code) from error
 
     def _give_up(self, ending: Ending) -> None:
-        if self.leads or ending.code is None:
+        if self.leads or ending == Ending(0):
             log.error("error: %s", _tell(ending))
         self._end_children(0)
         os._exit(1 if ending.code is None else ending.code)
