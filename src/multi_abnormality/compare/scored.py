@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.compare.revisions import Read, Revision
+from multi_abnormality.data.names import VolumeName, describe
 from multi_abnormality.data.store import LABELS, MANIFEST
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.checks import check_labels, check_probabilities
@@ -93,14 +94,14 @@ def _join(
             f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}, which it was scored "
             "on; its dvc.lock and its predictions were not made together: run `dvc repro` there"
         )
-    rows = manifest.loc[predictions.index]
-    if not rows["scan_id"].is_unique:
+    told = describe([VolumeName.parse(name) for name in predictions.index])
+    if not told["scan_id"].is_unique:
         raise ValueError("a scan has a prediction for each of its reconstructions")
     return Scored(
         revision,
-        rows["scan_id"].to_numpy(),
-        rows["patient_id"].to_numpy(),
-        rows["source_sha256"].to_numpy(),
+        told["scan_id"].to_numpy(),
+        told["patient_id"].to_numpy(),
+        manifest.loc[predictions.index, "source_sha256"].to_numpy(),
         labels.loc[predictions.index, list(FINDINGS)].to_numpy(),
         predictions.to_numpy(),
     )
