@@ -29,7 +29,7 @@ test: .venv/installed
 check: .venv/installed
 	pytest -m slow
 
-# An hour. TABLES=<folder with CT-RATE's tables> also measures the catalogue of all of it.
+# Two hours. TABLES=<folder with CT-RATE's tables> also measures the catalogue of all of it.
 bench: repro
 	pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	python benchmarks/preprocess_speed.py
@@ -37,6 +37,8 @@ bench: repro
 	python benchmarks/growth.py
 	$(if $(TABLES),python benchmarks/catalogue.py --tables $(TABLES))
 	python benchmarks/sample_difficulty.py
+	python benchmarks/training_speed.py
+	python benchmarks/peers.py
 
 drill: repro
 	PYTHONPATH=benchmarks python -m drill

@@ -29,6 +29,8 @@ def make_trainer(
         leads: whether this process shows progress.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Deterministic algorithms do not need it, and it would write over all new memory first.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     shows_progress = console.is_terminal and leads
     if shows_progress:
         callbacks = [*callbacks, RichProgressBar()]

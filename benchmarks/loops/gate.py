@@ -1,0 +1,66 @@
+"""Holds a training loop in its process until the next block of steps is asked for.
+
+Compared loops take turns by it, each with libraries, memory and caches of its own, so that what
+else the machine does meets them alike.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+import torch
+
+
+class Gate:
+    """Says on stdout, a JSON line each, when the loop did its first step, and then what a block
+    took. A line on stdin starts a block.
+
+    Args:
+        steps: of a block.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.marks: dict[str, float] = {}
+        self.save: Callable[[], float] = float  # saves, and gives the seconds; by itself nothing
+        self._born = psutil.Process().create_time()
+        self._left = 1
+        self._waited = self._released = 0.0
+        self._began = (0.0, 0.0)
+
+    def mark(self, name: str) -> None:
+        """What has been done since the process started, for the first line."""
+        self.marks[name] = time.time() - self._born
+
+    def data_ready(self) -> None:
+        """Called when a step's batch has come."""
+        if not self._released:
+            self.mark("model and trainer")
+        self._waited += time.perf_counter() - self._released
+
+    def step_done(self) -> None:
+        """Called after each step."""
+        self._left -= 1
+        if self._left == 0:
+            self._tell()
+            sys.stdin.readline()
+            self._left, self._waited = self.steps, 0.0
+            self._began = time.perf_counter(), time.process_time()
+        self._released = time.perf_counter()
+
+    def _tell(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if not self._released:
+            self.mark("first step")
+            found = {"marks": self.marks, "cpu_seconds": time.process_time(), "save": self.save()}
+        else:
+            found = {
+                "seconds": time.perf_counter() - self._began[0],
+                "cpu_seconds": time.process_time() - self._began[1],
+                "waited": self._waited,
+            }
+        sys.stdout.write(f"{json.dumps(found)}\n")
+        sys.stdout.flush()

@@ -1,0 +1,57 @@
+"""The most memory that one training step takes: `python -m loops.memory SLICES PARAMS`.
+
+One volume of so many slices, made of noise. Prints bytes as JSON: of the process, or of the GPU.
+"""
+
+import json
+import resource
+import sys
+
+import torch
+
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.memory import keep_freed_memory
+from multi_abnormality.model.build import build
+from multi_abnormality.model.inference import choose_device
+from multi_abnormality.model.losses import multilabel_loss
+from multi_abnormality.params import Params
+from multi_abnormality.training.finetuning import FineTuning, parameter_groups
+from multi_abnormality.training.precision import resolve_precision
+
+
+def step(params: Params, slices: int, device: torch.device) -> None:
+    """One, as the last epoch has it."""
+    about = {
+        "findings": list(FINDINGS),
+        "preprocess": params.preprocess.recipe.model_dump(mode="json"),
+        "model": params.model.model_dump(mode="json"),
+    }
+    model = build(about).to(device)
+    FineTuning(model, params.model).apply(params.train.epochs)
+    settings = params.train
+    groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    volume = torch.randint(256, (1, slices, *params.preprocess.shape[1:]), device=device)
+    precision = resolve_precision(settings.precision, device)
+    half = getattr(torch, precision)
+    with torch.autocast(device.type, half, enabled=precision != "float32"):
+        logits = model(volume.to(torch.uint8))
+        loss = multilabel_loss(logits, torch.zeros_like(logits), settings)
+    loss.backward()
+    optimizer.step()
+
+
+def main() -> None:
+    params = Params.model_validate_json(sys.argv[2])
+    device = choose_device(params.machine.accelerator)
+    keep_freed_memory()
+    step(params, int(sys.argv[1]), device)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    sys.stdout.write(json.dumps(peak))
+
+
+if __name__ == "__main__":
+    main()

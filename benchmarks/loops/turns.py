@@ -1,0 +1,97 @@
+"""Training loops in processes of their own that take turns, a block of steps each."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multi_abnormality.params import Params
+from speed.processes import BENCHMARKS
+
+
+class Loop:
+    """One of `loops.contenders`, started and held after its first step.
+
+    Args:
+        name: which.
+        steps: of a block.
+        processed: the processed set.
+        params: of the project.
+        folder: for its log.
+        threads: that it calculates with; None: as many as torch likes.
+
+    Attributes:
+        start: how far it was how many seconds after its start, its processor time so far, and
+            what a save takes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        steps: int,
+        processed: Path,
+        params: Params,
+        folder: Path,
+        threads: int | None,
+    ) -> None:
+        self.log = folder / f"{name}.log"
+        paths = str(BENCHMARKS), os.environ.get("PYTHONPATH", "")
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        if threads:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        program = [sys.executable, "-m", "loops.contenders"]
+        given = [name, str(steps), str(processed.resolve()), params.model_dump_json()]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*program, *given],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                env=environment,
+            )  # fmt: skip
+        self.start = self._read()
+
+    def block(self) -> dict[str, float]:
+        """Run one: its seconds by the clock and of the processor, and those waited for data."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        raise RuntimeError(self.log.read_text())
+
+
+@dataclass
+class Blocks:
+    """What a loop's blocks took."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+
+    def add(self, block: dict[str, float]) -> None:
+        for name, value in block.items():
+            getattr(self, name).append(value)
+
+    def with_more(self, seconds: float) -> "Blocks":
+        """These, had each taken so much longer."""
+        later = [[each + seconds for each in kind] for kind in (self.seconds, self.cpu_seconds)]
+        return Blocks(*later, self.waited)
+
+
+def take_turns(loops: dict[str, Loop], rounds: int) -> dict[str, Blocks]:
+    """Every loop's blocks, one loop's after the other's. The first round warms up."""
+    found = {name: Blocks() for name in loops}
+    for number in range(rounds + 1):
+        for name, loop in loops.items():
+            block = loop.block()
+            if number:
+                found[name].add(block)
+    return found
