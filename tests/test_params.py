@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,18 @@ def test_durations(tmp_path: Path):
     path = edited(tmp_path, (line("time_budget"), "time_budget: soon"))
     with pytest.raises(InputError, match=r"machine\.time_budget: must be a duration such as"):
         load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("devices: 0", "machine.devices: must be greater than 0 or must be 'auto', not 0"),
+        ("strategy: fsdp", "machine.strategy: must be 'auto' or 'ddp', not 'fsdp'"),
+    ],
+)
+def test_devices(change: str, fault: str, tmp_path: Path):
+    with pytest.raises(InputError, match=re.escape(fault)):
+        load_params(edited(tmp_path, (line(change.partition(":")[0]), change)))
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,11 @@ def test_an_experiment_is_listed_beside_the_first_run(project: Path):
     shown = run(project, "dvc", "exp", "show", "--only-changed", "--drop", DROPPED)
     assert "faster" in shown
     assert max(map(len, shown.splitlines())) <= 100
+    compared = run(project, "python", "-m", "multi_abnormality.compare", "main", "faster")
+    assert f"{scores[0]['auroc']:.3f}  {scores[1]['auroc']:.3f}" in compared
+    plots = run(project, "dvc", "plots", "diff", "main", "faster", "--json")
+    for (plot,) in json.loads(plots[plots.index("{") : plots.rindex("}") + 1])["data"].values():
+        assert plot["revisions"] == ["main", "faster"]
 
 
 @pytest.mark.slow

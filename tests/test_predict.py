@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,52 +11,18 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from multi_abnormality import predict
+from multi_abnormality.data.composition import Familiar
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
+from multi_abnormality.predict.__main__ import predict_all
+from tiny_model import CARD, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
-SHAPE = (32, 96, 96)
-CARD = {
-    "version": "1.2.3",
-    "findings": list(FINDINGS),
-    "preprocess": {
-        "spacing": [9.0, 3.75, 3.75],
-        "shape": list(SHAPE),
-        "hu_codes": [[-1024, 0], [-200, 80], [240, 226], [1024, 255]],
-    },
-}
-
-
-def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path:
-    """A model of 18 probabilities that depend on every voxel: means, a fixed matrix, a sigmoid."""
-    matrix = np.random.default_rng(0).normal(0, 0.01, (SHAPE[2], outputs)).astype(np.float32)
-    nodes = [
-        helper.make_node("Cast", ["volume"], ["values"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["values", "axes"], ["means"], keepdims=0),
-        helper.make_node("MatMul", ["means", "matrix"], ["logits"]),
-        helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("volume", TensorProto.UINT8, ["n", *SHAPE])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", outputs])],
-        [
-            numpy_helper.from_array(np.array([1, 2]), "axes"),
-            numpy_helper.from_array(matrix, "matrix"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    if card is not None:
-        helper.set_model_props(model, {predict.METADATA_KEY: json.dumps(card)})
-    onnx.save(model, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +173,86 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
         predict.load(write_model(path, outputs=17))
 
 
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
+    scans = [write_scan(tmp_path / f"scan_{number}.nii.gz", number) for number in range(3)]
+    third = scans[2].read_bytes()
+    scans[2].unlink()
+    out, part = tmp_path / "new folder/out.csv", tmp_path / "new folder/out.csv.part"
+    command = *scans, "--model", model, "--out", out
+    result = run(*command)
+    assert result.returncode == 1
+    assert "1 of 3 scans could not be predicted" in result.stderr
+    with part.open("a") as file:
+        file.write('{"model": "cut sh')
+    scans[2].write_bytes(third)
+    before = scans[0].stat()  # who reads it again fails
+    scans[0].write_bytes(bytes(before.st_size))
+    os.utime(scans[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+    another = write_model(tmp_path / "another.onnx", {**CARD, "version": "1.2.4"})
+
+    again = run(*command[:3], "--model", another, "--out", out)
+    assert f"{scans[0]}: is not gzip-compressed" in again.stderr
+    result = run(*command)
+
+    assert result.returncode == 0, result.stderr
+    assert not part.exists()
+    rows = list(csv.reader(out.open()))
+    assert [row[0] for row in rows[1:]] == ["scan_0", "scan_1", "scan_2"]
+    expected = predict.load(model)(scans[1])
+    assert [float(value) for value in rows[2][1:]] == list(expected.values())
+
+
+def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path) -> None:
+    for place in ("a/one.nii.gz", "a/deep/two.nii", "b/three.nii.gz"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        write_scan(tmp_path / place)
+    (tmp_path / "a/notes.txt").write_text("no scan")
+
+    pattern = tmp_path / "**/*.nii.gz"
+    result = run(tmp_path / "a", pattern, "--model", model, "--csv", "--workers", 2)
+    assert result.returncode == 0, result.stderr
+    names = [row[0] for row in csv.reader(io.StringIO(result.stdout))]
+    assert names == ["VolumeName", "two", "one", "three"]
+
+    shutil.copy(tmp_path / "a/one.nii.gz", tmp_path / "b")
+    result = run(tmp_path, tmp_path / "*.mha", "--model", model)
+    assert result.returncode == 1
+    assert "one: is the name of several scans" in result.stderr
+    assert "*.mha: no scan fits this pattern" in result.stderr
+
+
+def test_slices_that_speak_for_findings_are_written(tmp_path: Path, model: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz", 200)
+    result = run(scan, "--model", model, "--explain", tmp_path / "why", "--json")
+    assert result.returncode == 0, result.stderr
+    (row,) = json.loads(result.stdout)["predictions"]
+    positive = {name for name, chance in row["probabilities"].items() if chance >= 0.5}
+    assert 0 < len(positive) < 18
+    told = json.loads((tmp_path / "why/scan/explanation.json").read_text())
+    assert told.keys() == positive
+    for finding in positive:
+        with Image.open(tmp_path / f"why/scan/{finding}.jpg") as picture:
+            assert picture.size == (480, 160)
+        slices = [one["slice"] for one in told[finding]["slices"]]
+        assert len(slices) == 3
+        assert all(6 <= number <= 25 for number in slices)  # where the body is
+
+
+@needs_real_ct
+def test_a_belly_is_doubted_and_chests_are_not(tmp_path: Path) -> None:
+    """By the ranges that the sample's chests have."""
+    familiar = Familiar.of([0.157, 0.364], [247.6, 318.1])
+    card = {**CARD, "familiar": familiar.model_dump(mode="json")}
+    predictor = predict.load(write_model(tmp_path / "model.onnx", card))
+    doubts = {
+        path.name: predictor.predict(path).doubt is not None
+        for path in REAL_CT.iterdir()
+        if path.name.startswith(("chest", "abd", "dicom_abdomen"))
+    }
+    assert doubts == {name: not name.startswith("chest") for name in doubts}
+    assert len(doubts) == 10
+
+
 @needs_real_ct
 def test_real_orientations_have_equal_probabilities(model: Path) -> None:
     predictor = predict.load(model)
@@ -219,7 +266,7 @@ def test_real_orientations_have_equal_probabilities(model: Path) -> None:
 def test_every_real_scan_is_predicted(model: Path) -> None:
     scans = [path for path in sorted(REAL_CT.iterdir()) if path.suffix != ".md"]
 
-    predictions, faults = predict.predict_all(predict.load(model), scans)
+    predictions, faults = predict_all(predict.load(model), scans)
 
     assert faults == []
     assert len(predictions) == len(scans)

@@ -94,7 +94,7 @@ def failing_drive(work: Path, row: Callable[..., None]) -> None:
     with DriveProcess(work / "drive") as drive:
         remote = remote_options(work / "drive", USER)
         drive.set_faults(FAULTS)
-        seconds: dict[bool, list[float]] = {False: [], True: []}
+        seconds: dict[bool, list[list[int]]] = {False: [], True: []}
         for turn in range(4):
             project = base.copy(work / f"drive {turn}")
             if turn % 2:
@@ -103,18 +103,21 @@ def failing_drive(work: Path, row: Callable[..., None]) -> None:
             process = project.start("dvc", "repro", "train", log=log, **drive.environment())
             if process.wait():
                 raise RuntimeError(log.read_text())
-            (took,) = re.findall(r"saves took .* of ([0-9.]+) s", log.read_text())
-            seconds[turn % 2 == 1].append(float(took))
+            seconds[turn % 2 == 1].append(
+                [int(took) for took in re.findall(r"epoch \d+, .* (\d+) s\n", log.read_text())]
+            )
         text, ledger = log.read_text(), project.root / ".dvc/tmp/backup.json"
         backups = json.loads(ledger.read_text())["backups"]
         row("requests that the Drive failed", sum(drive.counts()["faults"].values()), "one in 5")
         told = len(re.findall(r": [0-9.]+ MB in", text))
         row("backups that arrived", len(backups), f"{told}, as told")
         row("the last state arrived", "all is backed up" in text, True)
-        with_backup, without = min(seconds[True]), min(seconds[False])
-        ratio = with_backup / without
+        # Of each epoch the quicker of two turns: what else the machine does is not counted.
+        with_backup, without = (
+            sum(map(min, zip(*seconds[which], strict=True))) for which in (True, False)
+        )
         row("seconds of training with a backup / without",
-            f"{with_backup:.1f} / {without:.1f} = {ratio:.3f}", "at most 1.02")  # fmt: skip
+            f"{with_backup} / {without} = {with_backup / without:.3f}", "at most 1.02")  # fmt: skip
 
         found = clone(origin, work / "drive found", remote)
         for command in (

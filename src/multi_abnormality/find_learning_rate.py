@@ -40,7 +40,7 @@ def range_test(
     """(learning rate, smoothed loss) of each step, up to the rate at which the loss runs away.
 
     Args:
-        params: of the project. In float32, a batch a step; what learns is as in the last epoch.
+        params: of the project. In float32; what learns is as in the last epoch.
         processed: what it learns from.
         lowest: learning rate of the first step.
         highest: of the last one.
@@ -49,7 +49,9 @@ def range_test(
     names, _ = split_validation(
         processed.volumes("train"), params.train.validation_fraction, params.seed
     )
-    volumes = DrawnVolumes(processed, names, params.train, params.seed)
+    volumes = DrawnVolumes(
+        processed, names, params.train, params.seed, params.model.adjacent_slices
+    )
     about = {
         "findings": list(processed.findings),
         "preprocess": processed.recipe,
@@ -71,16 +73,20 @@ def range_test(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
         tuning.apply(settings.epochs)
-        batch = {k: v.to(device) if hasattr(v, "to") else v for k, v in next(batches).items()}
-        hu = model.windows.decode(batch["volume"])
-        hu, labels = augmented(hu, batch, settings, generator(params.seed, "mix", 0, step, 0))
-        logits = model.classify(hu, batch["height"]).logits
-        loss = multilabel_loss(logits, labels, settings, weights.to(device))
         optimizer.zero_grad()
-        loss.backward()
+        losses = []
+        for part in range(settings.accumulate):
+            batch = {k: v.to(device) if hasattr(v, "to") else v for k, v in next(batches).items()}
+            hu = model.windows.decode(batch["volume"])
+            rng = generator(params.seed, "mix", part, step, 0)
+            hu, labels = augmented(hu, batch, settings, rng)
+            logits = model.classify(hu, batch["height"]).logits
+            loss = multilabel_loss(logits, labels, settings, weights.to(device))
+            (loss / settings.accumulate).backward()
+            losses.append(loss.item())
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss.item()
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * sum(losses) / len(losses)
         found.append((rate, mean / (1 - SMOOTHING ** (step + 1))))
         if _has_diverged(found):
             break

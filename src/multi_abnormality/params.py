@@ -88,6 +88,7 @@ class Model(Section):
     attention: Literal["none", "se", "cbam"]  # on a slice's feature maps
     slice_chunk: Count | None  # slices encoded at a time, to save memory; null: all of a step
     windows: tuple[tuple[float, Positive], ...] = Field(min_length=1)  # (centre, width) in HU
+    adjacent_slices: Literal[1, 3, 5]  # that are an input's channels: the slice and its neighbours
     pooling: Literal["query", "mean", "max", "transformer"]  # from slices to the scan
     dropout: Share
     finetune: Literal["full", "frozen", "progressive", "lora"]  # what of the backbone learns
@@ -125,6 +126,8 @@ class Train(Section):
     save_every_n_minutes: Positive
     resume: Literal["auto", "must", "never"]  # from the newest checkpoint: if there is one, ...
     deterministic: bool
+    compile: bool  # the encoder, by torch.compile
+    debug: Literal["none", "fast", "overfit"]  # few scans: training/debug.py
 
     @field_validator("cutmix")
     @classmethod
@@ -153,9 +156,12 @@ class Export(Section):
 
 
 class Machine(Section):
-    """What this machine has. No stage tracks it: nothing here changes a result."""
+    """What this machine has. No stage tracks it: it says where and how fast, not what."""
 
     accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Count | Literal["auto"]  # of each node, that train together; auto: all its GPUs
+    nodes: Count
+    strategy: Literal["auto", "ddp"]  # of several devices; auto: ddp where there are several
     workers: Annotated[int, Field(ge=0)] | Literal["auto"]  # processes that preprocess or load
     dask: str | None  # address of a Dask scheduler whose workers preprocess; null: this machine's
     time_budget: str | None  # of the train stage, such as "5h30m"; null: no end

@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from multi_abnormality.data.batches import DrawnVolumes, WholeVolumes
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.model.build import build
 from multi_abnormality.training.lightning_module import mean_by_scan
 
 EPOCHS = range(30)
@@ -44,6 +46,19 @@ def test_the_first_reconstruction_or_all(drawn, small_set):
     assert seen(drawn("all"), 0) == names
     labels = np.stack([drawn("all")[0, i]["labels"] for i in range(len(names))])
     np.testing.assert_array_equal(labels, small_set.labels_of(names))
+
+
+def test_training_shows_slices_amid_their_neighbours_as_the_model_does(small_set, small_params):
+    settings = small_params.train.model_copy(update={"slices": 99, "augmentation": "none"})
+    names = small_set.volumes("train")["name"].tolist()
+    sample = DrawnVolumes(small_set, names, settings, 0, adjacent=3)[0, 0]
+    whole = torch.from_numpy(small_set.read(sample["name"]))[None]
+    about = {"findings": FINDINGS, "preprocess": small_set.recipe}
+    model = small_params.model.model_copy(update={"adjacent_slices": 3}).model_dump(mode="json")
+    classifier = build(about | {"model": model}).eval()
+    hu = classifier.windows.decode(torch.from_numpy(sample["volume"])[None])
+    logits = classifier.classify(hu, torch.from_numpy(sample["height"])[None]).logits
+    torch.testing.assert_close(logits, classifier(whole))
 
 
 def test_scores_are_by_scan(small_set):

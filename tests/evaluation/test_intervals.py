@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from multi_abnormality.evaluation.intervals import Ranking, bootstrap, intervals
+from multi_abnormality.evaluation.intervals import bootstrap, intervals
+from multi_abnormality.evaluation.weighted import Ranking
 
 FINDINGS = ("one", "two", "three")
 

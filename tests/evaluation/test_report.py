@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multi_abnormality.evaluation.cases import Case, Cases
 from multi_abnormality.evaluation.report import write_report
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.findings import FINDINGS
+from multi_abnormality.model.explanation import Explanation
 
-PNG = b"\x89PNG\r\n\x1a\n not a real image"
+EXPLANATION = Explanation(np.array([0.2, 0.7, 0.1]), 1, np.zeros((2, 2)))
+CASE = Case("valid_1_a_1 & more", 0.91, EXPLANATION, "bm8gcmVhbCBpbWFnZQ==")
+CASES = [Cases("Emphysema", hits=[CASE], misses=[], false_alarms=[CASE])]
 HISTORY = [
     {"epoch": 0, "train_loss": 0.3, "val_loss": 0.32, "val_auroc": 0.6},
     {"epoch": "1", "train_loss": "0.2", "val_loss": "0.25", "val_auroc": "0.71"},
@@ -67,7 +71,7 @@ def report(path: Path, *, empty: tuple[int, ...] = (), **changes) -> str:
         "uncalibrated": probabilities**2,
         "findings": FINDINGS,
         "history": HISTORY,
-        "images": [("valid_1_a_1 & more", PNG)],
+        "cases": CASES,
     }
     write_report(path, **(arguments | changes))
     text = path.read_text(encoding="utf-8")
@@ -118,11 +122,11 @@ def test_a_model_that_finds_nothing_still_gets_a_report(tmp_path):
 
 
 @pytest.mark.parametrize("history", [[], HISTORY[:1], [{**HISTORY[0], "val_auroc": None}]])
-def test_short_histories_and_no_images_leave_their_parts_out(tmp_path, history):
-    text = report(tmp_path / "report.html", history=history, images=())
+def test_short_histories_and_no_cases_leave_their_parts_out(tmp_path, history):
+    text = report(tmp_path / "report.html", history=history, cases=())
     Page(text)
     assert ("<h2>Training</h2>" in text) == bool(history)
-    assert "<h2>Examples</h2>" not in text
+    assert "<h2>Cases</h2>" not in text
 
 
 def test_equal_input_gives_equal_bytes(tmp_path):

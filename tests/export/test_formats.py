@@ -32,6 +32,7 @@ ABOUT = {
         "attention": "cbam",
         "slice_chunk": None,
         "windows": ((-600.0, 1500.0), (40.0, 400.0)),
+        "adjacent_slices": 3,
         "pooling": "transformer",
         "finetune": "full",
         "unfreeze_epoch": 0,
@@ -48,11 +49,12 @@ path, volumes = sys.argv[1], np.load(sys.argv[2])
 if path.endswith(".onnx"):
     import onnxruntime
     session = onnxruntime.InferenceSession(path)
-    result = session.run(["probabilities"], {"volume": volumes})[0]
+    results = session.run(["probabilities", "attention"], {"volume": volumes})
 else:
     import torch
-    result = torch.export.load(path).module()(torch.from_numpy(volumes)).detach().numpy()
-np.save(sys.argv[3], result)
+    results = torch.export.load(path).module()(torch.from_numpy(volumes))
+    results = [result.detach().numpy() for result in results]
+np.savez(sys.argv[3], *results)
 """
 
 
@@ -75,7 +77,7 @@ def volumes() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def expected(model: CalibratedClassifier, volumes: np.ndarray) -> np.ndarray:
+def expected(model: CalibratedClassifier, volumes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return formats.run_module(model)(volumes)
 
 
@@ -102,18 +104,19 @@ def empty_model() -> CalibratedClassifier:
 
 def test_weights_files_give_the_same_probabilities(folder, volumes, expected):
     for run, name in ((formats.run_pth, "m.pth"), (formats.run_safetensors, "m.safetensors")):
-        np.testing.assert_array_equal(run(folder / name, empty_model())(volumes), expected)
+        for got, wanted in zip(run(folder / name, empty_model())(volumes), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize("name", ["m.pt2", "m.onnx"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_graphs_run_without_this_package(name, batch, folder, volumes, expected, tmp_path):
     np.save(tmp_path / "in.npy", volumes[:batch])
-    arguments = [folder / name, tmp_path / "in.npy", tmp_path / "out.npy"]
+    arguments = [folder / name, tmp_path / "in.npy", tmp_path / "out.npz"]
     subprocess.run([sys.executable, "-c", ALONE, *arguments], check=True, cwd=tmp_path)
-    result = np.load(tmp_path / "out.npy")
-    assert result.shape == (batch, len(FINDINGS))
-    np.testing.assert_allclose(result, expected[:batch], atol=1e-5)
+    results = np.load(tmp_path / "out.npz")
+    for got, wanted in zip((results["arr_0"], results["arr_1"]), expected, strict=True):
+        np.testing.assert_allclose(got, wanted[:batch], atol=1e-5)
 
 
 def test_pth_holds_no_code(folder: Path):

@@ -37,6 +37,18 @@ def test_attention_sums_to_one_for_each_finding(classifier, volume):
     torch.testing.assert_close(prediction.attention.sum(-1), torch.ones(2, 5))
 
 
+def test_each_slice_is_seen_amid_its_neighbours(volume):
+    torch.manual_seed(0)
+    model = VolumeClassifier("test_efficientnet", 5, WINDOWS, CODES, adjacent=3).eval()
+    shown = []
+    model.encoder.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    model(volume)
+    slices = model.windows(model.windows.decode(volume))  # (2, 6, 2, 32, 32)
+    below, above = [0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 5, 5]
+    wanted = torch.cat([slices[:, below], slices, slices[:, above]], dim=2).flatten(0, 1)
+    assert torch.equal(shown[0], wanted)
+
+
 def test_volumes_do_not_see_each_other(classifier, volume):
     alone = torch.cat([classifier(one[None]) for one in volume])
     torch.testing.assert_close(classifier(volume), alone, atol=1e-5, rtol=1e-4)

@@ -139,9 +139,11 @@ def test_export_compares_each_format_and_describes_the_model(
         "complete_model_test_efficientnet.pt2",
         "model_test_efficientnet.onnx",
         "model_info.json",
+        "MODEL_CARD.md",
     }
     info = json.loads((out / "model_info.json").read_text())
-    assert info["input"]["shape"] == ["batch", 8, 32, 32]
+    volume = info["network_data_format"]["inputs"]["volume"]
+    assert volume["spatial_shape"] == [8, 32, 32]
     assert info["training_args"]["train"]["learning_rate"] == small_params.train.learning_rate
     weights = torch.load(out / "model_weights_test_efficientnet.pth", weights_only=True)
     assert weights["state_dict"]["classifier.pooling.bias"].isfinite().all()

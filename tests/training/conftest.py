@@ -11,6 +11,7 @@ from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.checkpoints import Backup
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.history import History
+from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.stopping import StopRequest
 
 
@@ -26,6 +27,7 @@ class Trainings:
         folder: Path,
         machine: dict[str, object] | None = None,
         model: dict[str, object] | None = None,
+        ranks: Ranks | None = None,
         **train: object,
     ) -> Training:
         """Set one up, with other parameters of `machine`, `model` and `train`."""
@@ -40,7 +42,7 @@ class Trainings:
             folder / "history.csv",
             Aside(folder / "aside", folder / "cache"),
         )
-        return Training(self.params.model_copy(update=changes), self.processed, places)
+        return Training(self.params.model_copy(update=changes), self.processed, places, ranks)
 
     def run(
         self,

@@ -13,6 +13,7 @@ from multi_abnormality.params import Lora
 from multi_abnormality.training.checkpoints import BEST, LAST
 from multi_abnormality.training.files import load_checkpoint
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
+from multi_abnormality.training.history import Epoch, History, Limits
 from multi_abnormality.training.stopping import Stopped
 from stops import StopAtLook
 
@@ -109,6 +110,15 @@ def test_what_learns_depends_on_the_epoch_alone(trainings, tmp_path: Path):
     assert tuning.learning(0) == tuning.learning(1) == set()
     assert tuning.learning(2) < tuning.learning(3) < tuning.learning(9)
     assert tuning.learning(9) == {name for name, _ in tuning.backbone.named_parameters()}
+
+
+def test_patience_counts_from_where_the_backbone_learns():
+    epochs = [Epoch(n, n, 0.0, 0.0, 0.0, 0.9 - n / 100) for n in range(9)]  # the first is the best
+    ends = {
+        start: next(n for n in range(9) if History(epochs[:n]).stalled(Limits(9, 3, start)))
+        for start in (0, 1, 4)
+    }
+    assert ends == {0: 4, 1: 4, 4: 7}
 
 
 def test_what_cannot_be_is_told(trainings, tmp_path: Path):

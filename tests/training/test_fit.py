@@ -1,12 +1,15 @@
 """Training on a small set, whole runs."""
 
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
 
 from multi_abnormality.errors import InputError
 from multi_abnormality.training.files import load_checkpoint
+from multi_abnormality.training.stopping import Stopped
+from stops import StopAtLook
 
 
 def test_leaves_the_promised_files(straight: Path):
@@ -35,6 +38,38 @@ def test_raised_patience_ends_as_a_straight_run(trainings, tmp_path: Path):
     for name in ("raised", "straight"):
         trainings.run(tmp_path / name, early_stopping_patience=8, **settings)
     assert trainings.hashes(tmp_path / "raised") == trainings.hashes(tmp_path / "straight")
+
+
+def test_a_fast_run_goes_through_everything_and_is_no_training(trainings, straight, tmp_path):
+    copytree(straight / "checkpoints", tmp_path / "checkpoints")
+    history = trainings.run(tmp_path, debug="fast", epochs=90, model={"unfreeze_epoch": 50})
+    assert [epoch.epoch for epoch in history.epochs] == [0, 1]
+    trainings.run(tmp_path)
+    assert trainings.hashes(tmp_path) == trainings.hashes(straight)
+
+
+def test_few_scans_can_be_learned_by_heart(trainings, tmp_path: Path):
+    history = trainings.run(tmp_path, debug="overfit", batch_size=8)
+    first, last = history.epochs[0], history.epochs[-1]
+    assert last.train_loss < 0.1 * first.train_loss
+    assert last.val_auroc > 0.99
+
+
+@pytest.mark.slow
+def test_a_compiled_training_resumes_to_the_byte(trainings, tmp_path: Path):
+    trainings.run(tmp_path / "straight", compile=True, epochs=2)
+    with pytest.raises(Stopped):
+        trainings.run(tmp_path / "stopped", StopAtLook(5), compile=True, epochs=2)
+    trainings.run(tmp_path / "stopped", compile=True, epochs=2)
+    assert trainings.hashes(tmp_path / "stopped") == trainings.hashes(tmp_path / "straight")
+
+
+def test_a_machine_that_cannot_compile_is_told(trainings, tmp_path: Path):
+    torch._dynamo.reset()
+    bare = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
+    told = pytest.raises(InputError, match=r"train\.compile: torch cannot compile here.*set it to")
+    with torch._inductor.config.patch(bare), told:
+        trainings.run(tmp_path, compile=True, epochs=1)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(trainings, tmp_path: Path):

@@ -43,6 +43,7 @@ class Backup:
         self._sent: tuple[str, ...] = ()  # objects of the newest state that arrived
         self._failures = 0
         self._not_before = 0.0
+        self._closing = False
 
     def start(self) -> None:
         """Before the first epoch: see that the remotes can be written, and send the inputs.
@@ -86,6 +87,7 @@ class Backup:
         if self._setup is None:
             return
         deadline = time.monotonic() + grace
+        self._closing = True
         try:
             self._send_last(deadline)
         finally:
@@ -119,7 +121,7 @@ class Backup:
                 self._fail(str(error))
                 return
         if self._job is not None:
-            self._worker = Worker(self._job)
+            self._worker = Worker(replace(self._job, awaited=self._closing))
 
     def _record(self) -> None:
         setup, run = self._setup, self._setup.job.run

@@ -1,6 +1,6 @@
 """What a backup needs, and whether it can work: asked before the first epoch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ def set_up(settings: Settings, root: Path, fingerprint: str) -> Setup | None:
     _check_names(settings, name, set(repo.config["remote"]), git)
     run = f"{branch_of(git) if git else 'no-git'}/{fingerprint}"
     job = Job(str(root), name, settings.git_remote, run, settings.keep)
-    probe = Worker(job)
+    probe = Worker(replace(job, awaited=True))
     try:
         found = _look(repo, git, job)
     finally:

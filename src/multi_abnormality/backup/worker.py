@@ -40,6 +40,7 @@ class Job:
         objects: hashes to send; None to see only whether the remotes can be written.
         epochs: whole epochs done, for a state; None for the inputs alone.
         commit: hash of the state's resume commit.
+        awaited: whether somebody waits for it, or it must not disturb.
     """
 
     root: str
@@ -50,6 +51,7 @@ class Job:
     objects: tuple[str, ...] | None = None
     epochs: int | None = None
     commit: str | None = None
+    awaited: bool = False
 
     def line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -155,7 +157,7 @@ def _step_back() -> None:
 
 def main() -> None:
     job = Job(**json.loads(sys.stdin.buffer.readline()))
-    if job.objects is not None:
+    if not job.awaited:
         _step_back()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     logging.getLogger().addHandler(logging.NullHandler())

@@ -83,6 +83,12 @@ def draw_slices(rng: np.random.Generator, depth: int, slices: int) -> np.ndarray
     return np.minimum(places.astype(np.int64), depth - 1)
 
 
+def with_neighbours(slices: np.ndarray, depth: int, adjacent: int) -> np.ndarray:
+    """(S * adjacent,) indices: each of (S,) amid its neighbours; at the ends, the last repeats."""
+    beside = np.arange(adjacent) - adjacent // 2
+    return (slices[:, None] + beside).clip(0, depth - 1).ravel()
+
+
 def apply(hu: Tensor, affine: Tensor, intensity: Tensor) -> Tensor:
     """Move, turn, scale and re-grade each volume.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from multi_abnormality.data.augment import draw
+from multi_abnormality.data.augment import draw, with_neighbours
 from multi_abnormality.data.randomness import generator
 from multi_abnormality.data.sampler import EpochSampler
 from multi_abnormality.data.store import ProcessedSet
@@ -19,9 +19,9 @@ from multi_abnormality.params import Train
 
 class Batch(TypedDict, total=False):
     name: list[str]  # of the volumes, training only
-    volume: Tensor  # (N, S, Y, X) uint8 codes
+    volume: Tensor  # (N, S, Y, X) uint8 codes; in training each slice amid its neighbours
     labels: Tensor  # (N, F) float32
-    height: Tensor  # (N, S) of each slice, 0 the volume's lowest to 1 its highest
+    height: Tensor  # (N, S) of each slice, 0 the volume's lowest to 1 its highest, training only
     scan: Tensor  # (N,) int64: equal for the reconstructions of a scan, validation only
     affine: Tensor  # (N, 2, 3), training only
     intensity: Tensor  # (N, 2), training only
@@ -49,12 +49,7 @@ class WholeVolumes(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         volume = self.processed.read(self.names[index])
-        return Batch(
-            volume=volume,
-            labels=self.labels[index],
-            height=heights(len(volume)),
-            scan=self.scans[index],
-        )
+        return Batch(volume=volume, labels=self.labels[index], scan=self.scans[index])
 
 
 class DrawnVolumes(Dataset):
@@ -65,12 +60,19 @@ class DrawnVolumes(Dataset):
         names: which.
         settings: how many slices, of which reconstructions, and the level of augmentation.
         seed: of the run.
+        adjacent: slices that the model sees at once, around each of them.
     """
 
     def __init__(
-        self, processed: ProcessedSet, names: Sequence[str], settings: Train, seed: int
+        self,
+        processed: ProcessedSet,
+        names: Sequence[str],
+        settings: Train,
+        seed: int,
+        adjacent: int = 1,
     ) -> None:
         self.processed = processed
+        self.adjacent = adjacent
         self.slices = settings.slices
         self.augmentation = settings.augmentation
         self.seed = seed
@@ -94,7 +96,7 @@ class DrawnVolumes(Dataset):
         drawn = draw(rng, len(volume), self.slices, self.augmentation)
         return Batch(
             name=volumes[turn],
-            volume=volume[drawn.slices],
+            volume=volume[with_neighbours(drawn.slices, len(volume), self.adjacent)],
             labels=self.labels[index],
             height=heights(len(volume))[drawn.slices],
             affine=drawn.affine,
@@ -111,7 +113,7 @@ def heights(depth: int) -> np.ndarray:
 
 
 def whole_loader(
-    dataset: WholeVolumes,
+    dataset: Dataset,
     batch_size: int,
     workers: int,
     worker_init: Callable[[int], None] | None = None,
@@ -119,7 +121,7 @@ def whole_loader(
     """Every volume once, in order.
 
     Args:
-        dataset: of volumes.
+        dataset: WholeVolumes, or a part of them.
         batch_size: volumes.
         workers: processes that load; 0: this one.
         worker_init: called by each of them first.
@@ -134,7 +136,13 @@ def whole_loader(
 
 
 def drawn_loader(
-    dataset: DrawnVolumes, batch_size: int, workers: int, epoch: int, batch: int
+    dataset: DrawnVolumes,
+    batch_size: int,
+    workers: int,
+    epoch: int,
+    batch: int,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> DataLoader:
     """Epochs of batches to learn from. The number of workers changes no result.
 
@@ -144,11 +152,13 @@ def drawn_loader(
         workers: processes that load; 0: this one.
         epoch: the first.
         batch: the first of that epoch.
+        rank: which share of each batch is loaded.
+        ranks: how many equal shares a batch has.
     """
     return DataLoader(
         dataset,
-        batch_size,
-        sampler=EpochSampler(len(dataset), dataset.seed, batch_size, epoch, batch),
+        batch_size // ranks,
+        sampler=EpochSampler(len(dataset), dataset.seed, batch_size, epoch, batch, rank, ranks),
         num_workers=workers,
         worker_init_fn=leave_signals_to_parent,
         persistent_workers=workers > 0,

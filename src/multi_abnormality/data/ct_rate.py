@@ -10,7 +10,7 @@ import pandas as pd
 from multi_abnormality.data.ct_rate_files import find_files, read_exclusions
 from multi_abnormality.data.label_table import MOST_FAULTS, NAME_COLUMN, capped, read_label_table
 from multi_abnormality.data.metadata_table import GROUPS, SERIES, read_metadata_table
-from multi_abnormality.data.names import SPLITS, VolumeName
+from multi_abnormality.data.names import SPLITS, VolumeName, describe
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.findings import FINDINGS
 
@@ -77,7 +77,7 @@ def read_catalogue(root: Path) -> Catalogue:
     elif files.volumes:
         faults += _split_faults([name.split for name in names], root)
     raise_faults(faults, f"{root}/: mend these first")
-    volumes = _describe(names, files.volumes)
+    volumes = describe(names).assign(path=[str(files.volumes[name]) for name in names])
     findings = pd.concat(labels).set_index("name")[list(FINDINGS)].astype("int64")
     volumes = volumes.join(findings, on="name").join(pd.concat(metadata), on="name")
     volumes = volumes.fillna(dict.fromkeys(GROUPS, ""))
@@ -106,19 +106,6 @@ def _tell_unknown(volumes: pd.DataFrame, is_table_there: bool) -> None:
             "%d of %d volumes have no row in the metadata tables: %s",
             len(unknown), len(volumes), ", ".join(capped(unknown)),
         )  # fmt: skip
-
-
-def _describe(names: list[VolumeName], paths: dict[VolumeName, Path]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "name": [str(name) for name in names],
-            "split": [name.split for name in names],
-            "patient_id": [name.patient_id for name in names],
-            "scan_id": [name.scan_id for name in names],
-            "reconstruction": [name.reconstruction for name in names],
-            "path": [str(paths[name]) for name in names],
-        }
-    )
 
 
 def _read_labels(

@@ -1,7 +1,10 @@
 """CT-RATE's volume names: train_1_a_2 is split, patient, scan of the patient, reconstruction."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 from multi_abnormality.errors import InputError
 
@@ -45,3 +48,10 @@ class VolumeName:
 
     def __str__(self) -> str:
         return f"{self.scan_id}_{self.reconstruction}"
+
+
+def describe(names: Sequence[VolumeName]) -> pd.DataFrame:
+    """What the names say: name, split, patient_id, scan_id and reconstruction, a row each."""
+    columns = ("split", "patient_id", "scan_id", "reconstruction")
+    told = {column: [getattr(name, column) for name in names] for column in columns}
+    return pd.DataFrame({"name": [str(name) for name in names]} | told)

@@ -21,15 +21,27 @@ class EpochSampler(Sampler[tuple[int, int]]):
         epoch: the first. Lightning makes its first iterator before it calls `set_epoch`, so that a
             resumed run would begin with the order of epoch 0.
         batch: of the first epoch, from which on it goes: those before it are done.
+        rank: which share of each batch is yielded.
+        ranks: how many equal shares a batch has; they divide batch_size.
     """
 
     def __init__(
-        self, size: int, seed: int, batch_size: int, epoch: int = 0, batch: int = 0
+        self,
+        size: int,
+        seed: int,
+        batch_size: int,
+        epoch: int = 0,
+        batch: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.size = size
         self.seed = seed
+        self.batch_size = batch_size
         self.used = size - size % batch_size if size > batch_size else size
         self.epoch = epoch
+        self.rank = rank
+        self.ranks = ranks
         self._done = {epoch: batch * batch_size}
 
     def set_epoch(self, epoch: int) -> None:
@@ -38,9 +50,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __len__(self) -> int:
         """Of a whole epoch, also where part of the first one is done."""
-        return self.used
+        return self.used // self.ranks
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = generator(self.seed, "order", self.epoch).permutation(self.size)
-        for index in order[self._done.get(self.epoch, 0) : self.used]:
-            yield self.epoch, int(index)
+        share = self.batch_size // self.ranks
+        for place in range(self._done.get(self.epoch, 0), self.used):
+            if place % self.batch_size // share == self.rank:
+                yield self.epoch, int(order[place])

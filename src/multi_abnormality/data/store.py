@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.names import VolumeName, describe
 from multi_abnormality.data.shards import UNREADABLE, decode, read_member, shard_path
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
@@ -34,8 +34,9 @@ class ProcessedSet:
         root: its folder.
         recipe: what of params.yaml's preprocess section it was made by.
         findings: the labels' names in their order.
-        manifest: a row a stored volume in natural order: name, split, patient_id, scan_id, shard,
-            status, the source's hash, shape, spacing and axes, the voxels' hash, and metadata.
+        manifest: a row a stored volume in natural order: what its name says (split, patient_id,
+            scan_id, reconstruction, shard), status, the source's hash, shape, spacing and axes,
+            the voxels' hash, and metadata.
         labels: name and the 18 findings, the same rows.
 
     Raises:
@@ -68,7 +69,10 @@ class ProcessedSet:
             )
         self.recipe: dict[str, Any] = about["preprocess"]
         manifest = pd.read_csv(self.root / MANIFEST, dtype=str, keep_default_na=False)
-        self.manifest = manifest[manifest["status"] == STORED].reset_index(drop=True)
+        stored = manifest[manifest["status"] == STORED].reset_index(drop=True)
+        names = [VolumeName.parse(name) for name in stored["name"]]
+        told = describe(names).assign(shard=[shard_path(name) for name in names])
+        self.manifest = told.join(stored[stored.columns.difference(told.columns, sort=False)])
         self.labels = pd.read_csv(self.root / LABELS)
         self._row = {name: row for row, name in enumerate(self.labels["name"])}
         if list(self.labels.columns) != ["name", *FINDINGS] or self.names != list(self._row):

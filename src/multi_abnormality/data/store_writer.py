@@ -164,30 +164,15 @@ class StoreWriter:
 
     def _manifest(self, catalogue: Catalogue, rejected: Mapping[str, str]) -> pd.DataFrame:
         volumes = catalogue.volumes
-        stored = volumes[["name", "split", "patient_id", "scan_id"]].copy()
-        stored["shard"] = [shard_path(VolumeName.parse(name)) for name in volumes["name"]]
-        stored["status"] = STORED
-        stored["reason"] = ""
-        # What the metadata tables say is in the shards: here it would go up anew with each volume.
+        stored = volumes[["name"]].assign(status=STORED, reason="")
+        # The whole table goes up anew with each volume that is added: neither what names say nor
+        # what the shards keep of the metadata tables is repeated here.
         for column in (field.name for field in fields(Origin) if field.name != "source_series"):
             stored[column] = [getattr(self.origins[name], column) for name in volumes["name"]]
         stored = stored.join(volumes[list(GROUPS)])
-        left_out = [_left_out(name, EXCLUDED, "no chest") for name in catalogue.excluded]
-        left_out += [
-            _left_out(VolumeName.parse(name), REJECTED, reason) for name, reason in rejected.items()
-        ]
-        return pd.concat([stored, pd.DataFrame(left_out, columns=stored.columns)])
-
-
-def _left_out(name: VolumeName, status: str, reason: str) -> dict[str, str]:
-    return {
-        "name": str(name),
-        "split": name.split,
-        "patient_id": name.patient_id,
-        "scan_id": name.scan_id,
-        "status": status,
-        "reason": reason,
-    }
+        left_out = [(str(name), EXCLUDED, "no chest") for name in catalogue.excluded]
+        left_out += [(name, REJECTED, reason) for name, reason in rejected.items()]
+        return pd.concat([stored, pd.DataFrame(left_out, columns=["name", "status", "reason"])])
 
 
 def check_replaceable(sources: Iterable[Path], root: Path, recipe: Recipe) -> None:

@@ -49,6 +49,19 @@ def interval_bar(value: float, interval: dict | None, low: float = 0.5) -> Marku
     )
 
 
+def attention_strip(attention: np.ndarray, chosen: int) -> Markup:
+    """How much each slice counts, the lowest slice at the bottom, and a line at the chosen one."""
+    count = len(attention)
+    lengths = 20 * attention / attention.max()
+    heights = PANEL * (1 - (np.arange(count) + 0.5) / count)
+    outline = np.stack([[0, *lengths, 0], [heights[0], *heights, heights[-1]]], axis=1)
+    line = f'<path class="second" d="M0 {heights[chosen]:.1f}H24"/>'
+    return Markup(
+        f'<svg class="strip" viewBox="0 0 24 {PANEL}" preserveAspectRatio="none" '
+        f'aria-hidden="true"><path class="main filled" d="{_path(outline)}"/>{line}</svg>'
+    )
+
+
 def reliability_chart(after: Bins, before: Bins | None) -> Markup:
     """Predicted probability against the share of positives, before and after calibration."""
     axes = _Axes((0, 1), (0, 1), "predicted probability", "share of positives")
@@ -86,8 +99,8 @@ class _Axes:
     ) -> None:
         self.x_range, self.y_range = x_range, y_range
         self.x_label, self.y_label = x_label, y_label
-        self.x_ticks = _ticks(*x_range, whole=whole_x)
-        self.y_ticks = _ticks(*y_range)
+        self.x_ticks = ticks(*x_range, whole=whole_x)
+        self.y_ticks = ticks(*y_range)
 
     def x(self, value: np.ndarray | float) -> np.ndarray | float:
         low, high = self.x_range
@@ -161,7 +174,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _ticks(low: float, high: float, whole: bool = False) -> list[tuple[float, str]]:
+def ticks(low: float, high: float, whole: bool = False) -> list[tuple[float, str]]:
     """About five round numbers from low to high, each with its text."""
     rough = (high - low) / 6
     power = 10.0 ** np.floor(np.log10(rough))

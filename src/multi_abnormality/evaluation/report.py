@@ -1,6 +1,5 @@
 """metrics/report.html: one self-contained page about a trained model and its scores."""
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.cases import Cases
 from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
 from multi_abnormality.files import write_durably
 
@@ -33,7 +33,7 @@ def write_report(
     uncalibrated: np.ndarray,
     findings: Sequence[str],
     history: Sequence[Mapping[str, object]],
-    images: Sequence[tuple[str, bytes]] = (),
+    cases: Sequence[Cases] = (),
 ) -> None:
     """Write the report: no request to the network, no clock; equal input gives equal bytes.
 
@@ -44,7 +44,7 @@ def write_report(
         probabilities: (N, F), calibrated.
         uncalibrated: (N, F) probabilities before calibration.
         history: a row an epoch with epoch, train_loss, val_loss, val_auroc.
-        images: example slices as (caption, PNG file).
+        cases: of each finding.
     """
     environment = Environment(
         loader=PackageLoader("multi_abnormality.evaluation"),
@@ -54,6 +54,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.globals["attention_strip"] = charts.attention_strip
     page = environment.get_template("report.html").render(
         facts=facts,
         counts=scores["counts"],
@@ -69,7 +70,7 @@ def write_report(
             reliability_bins(labels, probabilities), reliability_bins(labels, uncalibrated)
         ),
         history=_history(history),
-        images=[(caption, base64.b64encode(image).decode()) for caption, image in images],
+        cases=cases,
     )
     write_durably(page.encode(), path)
 

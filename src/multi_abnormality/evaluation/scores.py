@@ -57,21 +57,12 @@ def evaluate(
     check_labels(labels, findings, describe)
     check_probabilities(probabilities, labels, findings, describe)
     labels = labels.astype(np.int64)
-    per_finding = {
-        finding: finding_scores(labels[:, column], probabilities[:, column])
-        for column, finding in enumerate(findings)
-    }
-    precision = {
-        finding: scores.pop("average_precision") for finding, scores in per_finding.items()
-    }
     after = probabilities if calibrated is None else calibrated
     calibration = {"after": calibration_scores(labels, after, findings)}
     if uncalibrated is not None:
         calibration["before"] = calibration_scores(labels, uncalibrated, findings)
     return {
-        "classification": {"macro": _macro(per_finding), "per_pathology": per_finding},
-        "crg": crg(labels, probabilities >= THRESHOLD),
-        "average_precision": {"macro": _mean(precision.values()), "per_pathology": precision},
+        **official_scores(labels, probabilities, findings),
         "calibration": calibration,
         "counts": _counts(labels, patients, findings),
         "intervals": intervals(
@@ -83,6 +74,30 @@ def evaluate(
             confidence=confidence,
             seed=seed,
         ),
+    }
+
+
+def official_scores(
+    labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
+) -> dict[str, dict]:
+    """The challenge's numbers under its own keys, and average precision.
+
+    Args:
+        labels: (N, F), 0 or 1; a row a scan.
+        probabilities: (N, F).
+        findings: F names.
+    """
+    per_finding = {
+        finding: finding_scores(labels[:, column], probabilities[:, column])
+        for column, finding in enumerate(findings)
+    }
+    precision = {
+        finding: scores.pop("average_precision") for finding, scores in per_finding.items()
+    }
+    return {
+        "classification": {"macro": _macro(per_finding), "per_pathology": per_finding},
+        "crg": crg(labels, probabilities >= THRESHOLD),
+        "average_precision": {"macro": _mean(precision.values()), "per_pathology": precision},
     }
 
 

@@ -8,7 +8,7 @@ from multi_abnormality.model.classifier import VolumeClassifier
 
 
 class CalibratedClassifier(nn.Module):
-    """A classifier with its calibration: (N, Z, Y, X) uint8 codes -> (N, F) probabilities.
+    """A classifier with its calibration: volumes of 8-bit codes to probabilities.
 
     The classifier becomes contiguous, as other programs have their weights.
     """
@@ -20,5 +20,7 @@ class CalibratedClassifier(nn.Module):
         moved = torch.tensor(calibration.moved_intercept, dtype=torch.float32)
         self.register_buffer("intercept", moved)
 
-    def forward(self, volume: Tensor) -> Tensor:
-        return torch.sigmoid(self.slope * self.classifier(volume) + self.intercept)
+    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, Z, Y, X) uint8 -> (N, F) probabilities, and (N, F, Z), how much each slice counts"""
+        logits, attention = self.classifier.predict(volume)
+        return torch.sigmoid(self.slope * logits + self.intercept), attention

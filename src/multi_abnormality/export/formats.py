@@ -17,7 +17,9 @@ from torch import nn
 
 from multi_abnormality.files import write_durably
 
-Runner = Callable[[np.ndarray], np.ndarray]  # (N, Z, Y, X) uint8 -> (N, F) probabilities
+# (N, Z, Y, X) uint8 -> (N, F) probabilities and (N, F, Z) attention
+Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+OUTPUTS = ("probabilities", "attention")
 
 INFO_KEY = "multi_abnormality"  # under which a file carries what its user must know
 
@@ -79,7 +81,7 @@ def write_onnx(program: torch.export.ExportedProgram, info: dict, path: Path) ->
     onnx_program = torch.onnx.export(
         program,
         input_names=["volume"],
-        output_names=["probabilities"],
+        output_names=list(OUTPUTS),
         dynamo=True,
         verbose=False,
     )
@@ -95,14 +97,15 @@ def write_onnx(program: torch.export.ExportedProgram, info: dict, path: Path) ->
 
 def run_onnx(path: Path) -> Runner:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda volumes: session.run(["probabilities"], {"volume": volumes})[0]
+    return lambda volumes: tuple(session.run(OUTPUTS, {"volume": volumes}))
 
 
 def run_module(module: nn.Module) -> Runner:
     """Run a module on the CPU."""
 
-    def run(volumes: np.ndarray) -> np.ndarray:
+    def run(volumes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            return module(torch.from_numpy(volumes)).numpy()
+            probabilities, attention = module(torch.from_numpy(volumes))
+        return probabilities.numpy(), attention.numpy()
 
     return run

@@ -1,17 +1,46 @@
 """What one must know of an exported model: for people, and for the programs that run it."""
 
+from importlib.metadata import version
 from typing import Any
 
 from multi_abnormality import __version__
+from multi_abnormality.data.composition import Familiar
+from multi_abnormality.export.schema import Evaluation, FindingScore, ModelInfo
 from multi_abnormality.model.classifier import VolumeClassifier
 
+SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
+CHANGELOG = {"0.1.0": "first version"}
+DESCRIPTION = (
+    "From a chest CT to a probability of each, calibrated on validation patients and moved so that "
+    "0.5 is the cut."
+)
+DATA = (
+    "scans and labels in the layout of CT-RATE, "
+    "https://huggingface.co/datasets/ibrahimhamamci/CT-RATE"
+)
+USE = (
+    "Research on chest CT of adults. Not a medical device: no diagnosis, triage or treatment may "
+    "rest on it."
+)
+REFERENCES = [
+    "I. E. Hamamci et al., Developing Generalist Foundation Models from a Multimodal Dataset for "
+    "3D Computed Tomography, arXiv:2403.17834 (CT-RATE)",
+    "VLM3D challenge, Task 2, https://vlm3dchallenge.com (scores)",
+]
 
-def running_info(about: dict[str, Any]) -> dict[str, Any]:
-    """What every exported file carries inside: how to make its input, and what comes out."""
+
+def running_info(about: dict[str, Any], familiar: Familiar) -> dict[str, Any]:
+    """What every exported file carries inside: how to make its input, and what comes out.
+
+    Args:
+        about: from the checkpoint.
+        familiar: the scans that it may be asked about.
+    """
     return {
         "version": __version__,
         "findings": about["findings"],
         "preprocess": about["preprocess"],
+        "familiar": familiar.model_dump(mode="json"),
     }
 
 
@@ -28,41 +57,143 @@ def architecture(model: dict[str, Any]) -> str:
 
 
 def model_info(
-    about: dict[str, Any], classifier: VolumeClassifier, scores: dict[str, float | None]
-) -> dict[str, Any]:
+    about: dict[str, Any],
+    running: dict[str, Any],
+    classifier: VolumeClassifier,
+    scores: dict[str, Any],
+) -> ModelInfo:
     """What model_info.json says. No clock and no commit: equal models have equal files.
 
     Args:
         about: from the checkpoint.
+        running: from running_info.
         classifier: the model.
-        scores: on the valid split, by name.
+        scores: from `described_scores`.
     """
     identity = about["identity"]
     backbone = about["model"]["backbone"]
-    return {
-        **running_info(about),
+    content = {
+        **_bundle_metadata(about),
+        **running,
+        **scores,
         "model_name": backbone,
         "architecture": architecture(about["model"]),
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
-        "input": {
-            "name": "volume",
-            "dtype": "uint8",
-            "shape": ["batch", *about["preprocess"]["shape"]],
-            "axes": "batch, z to the head, y to the back, x to the left",
-            "values": "codes of HU, piecewise linear between the knots preprocess.hu_codes",
-        },
-        "output": {
-            "name": "probabilities",
-            "dtype": "float32",
-            "shape": ["batch", len(about["findings"])],
-            "values": "calibrated probability of each of findings, in that order",
-        },
         "training_args": {
             "seed": identity["seed"],
             "model": about["model"],
             "train": about["train"],
         },
-        "scores": scores,
+        "training_volumes": {name: len(names) for name, names in about["volumes"].items()},
         "data_sha256": identity["processed"],
         "source_sha256": identity["code"],
+    }
+    return ModelInfo.model_validate(content)
+
+
+def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The scores that describe the model, and what stands behind them.
+
+    Args:
+        evaluation: metrics/evaluate.json's content.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no such content.
+    """
+    intervals, counts = evaluation["intervals"], evaluation["counts"]
+    per_finding = evaluation["classification"]["per_pathology"]
+    metrics = {
+        **evaluation["classification"]["macro"],
+        "average_precision": evaluation["average_precision"]["macro"],
+        "crg": evaluation["crg"]["CRG"],
+    }
+    behind = Evaluation(
+        scans=counts["scans"],
+        patients=counts["patients"],
+        manufacturers={
+            maker: group["scans"]
+            for maker, group in evaluation["groups"].get("Manufacturer", {}).items()
+        },
+        confidence=intervals["confidence"],
+        intervals={**intervals["macro"], "crg": intervals["crg"]["CRG"]},
+        findings={
+            finding: FindingScore(
+                positives=counts["positives"][finding],
+                auroc=scores["auroc"],
+                interval=intervals["per_pathology"][finding]["auroc"],
+            )
+            for finding, scores in per_finding.items()
+        },
+    )
+    return {"eval_metrics": metrics, "evaluation": behind}
+
+
+def _bundle_metadata(about: dict[str, Any]) -> dict[str, Any]:
+    findings = about["findings"]
+    return {
+        "schema": SCHEMA,
+        "changelog": CHANGELOG,
+        "monai_version": "none is needed",
+        "pytorch_version": version("torch").partition("+")[0],  # the same model, whatever the build
+        "numpy_version": version("numpy"),
+        "required_packages_version": {"onnxruntime": version("onnxruntime")},
+        "name": f"Multi-abnormality classification, {about['model']['backbone']}",
+        "task": f"Multi-label classification of {len(findings)} abnormalities in 3D chest CT",
+        "description": DESCRIPTION,
+        "authors": "the multi-abnormality maintainers",
+        "copyright": "Copyright the multi-abnormality maintainers; Apache-2.0",
+        "data_source": DATA,
+        "data_type": "NIfTI, MetaImage or DICOM",
+        "image_classes": "one channel, 8-bit codes of HU",
+        "label_classes": f"{len(findings)} findings, each 0 or 1; several may be 1",
+        "pred_classes": f"{len(findings)} calibrated probabilities; 0.5 and more is a finding",
+        "intended_use": USE,
+        "references": REFERENCES,
+        "network_data_format": {
+            "inputs": {"volume": _volume(about["preprocess"])},
+            "outputs": {
+                "probabilities": _probabilities(findings),
+                "attention": _attention(findings, about["preprocess"]["shape"][0]),
+            },
+        },
+    }
+
+
+def _volume(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "image",
+        "format": "hounsfield",
+        "modality": "CT",
+        "num_channels": 1,
+        "spatial_shape": recipe["shape"],
+        "dtype": "uint8",
+        "value_range": (0, 255),
+        "is_patch_data": False,
+        "channel_def": {"0": "HU, piecewise linear between the knots of preprocess.hu_codes"},
+        "axes": "batch, z to the head, y to the back, x to the left; no axis of channels",
+    }
+
+
+def _attention(findings: list[str], slices: int) -> dict[str, Any]:
+    """How much each slice counts for each finding; the sum over z is 1."""
+    return _probabilities(findings) | {
+        "type": "array",
+        "format": "weights, whose sum over z is 1",
+        "spatial_shape": [slices],
+        "axes": "batch, finding, z to the head",
+    }
+
+
+def _probabilities(findings: list[str]) -> dict[str, Any]:
+    return {
+        "type": "probabilities",
+        "format": "classes",
+        "modality": "n/a",
+        "num_channels": len(findings),
+        "spatial_shape": [],
+        "dtype": "float32",
+        "value_range": (0, 1),
+        "is_patch_data": False,
+        "channel_def": {str(place): finding for place, finding in enumerate(findings)},
+        "axes": "batch, finding",
     }

@@ -27,6 +27,7 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
         findings=len(about["findings"]),
         windows=model.windows,
         code_table=code_table(recipe).tolist(),
+        adjacent=model.adjacent_slices,
         size=recipe.shape[1:],
         pooling=model.pooling,
         dropout=model.dropout,

@@ -1,7 +1,7 @@
 """The classifier: windows, slice encoder, attention over slices, a logit a finding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from multi_abnormality.model.pooling import POOLINGS
 from multi_abnormality.model.windows import Windows
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     logits: Tensor  # (N, F)
     attention: Tensor  # (N, F, Z): how much each slice counts for each finding
 
@@ -25,6 +24,7 @@ class VolumeClassifier(nn.Module):
         findings: how many.
         windows: (centre, width) in HU.
         code_table: (256,) HU of each 8-bit code.
+        adjacent: slices that the encoder sees at once, as channels: one, or it and its neighbours.
         size: see SliceEncoder, as are global_pool, multiscale, attention, slice_chunk and
             pretrained.
         pooling: one of POOLINGS.
@@ -37,6 +37,7 @@ class VolumeClassifier(nn.Module):
         findings: int,
         windows: Sequence[tuple[float, float]],
         code_table: Sequence[float],
+        adjacent: int = 1,
         size: tuple[int, int] | None = None,
         pooling: str = "query",
         dropout: float = 0.0,
@@ -48,9 +49,10 @@ class VolumeClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.windows = Windows(code_table, windows)
+        self.adjacent = adjacent
         self.encoder = SliceEncoder(
             backbone,
-            len(windows),
+            len(windows) * adjacent,
             size,
             global_pool,
             multiscale,
@@ -62,18 +64,40 @@ class VolumeClassifier(nn.Module):
 
     def forward(self, volume: Tensor) -> Tensor:
         """(N, Z, Y, X) uint8 codes, every slice of the volumes -> (N, F) logits"""
-        return self.classify(self.windows.decode(volume), self.heights(volume)).logits
+        return self.predict(volume).logits
+
+    def predict(self, volume: Tensor) -> Prediction:
+        """Of (N, Z, Y, X) uint8 codes."""
+        return self.classify(self._decode(volume), self.heights(volume))
+
+    def slices(self, volume: Tensor) -> Tensor:
+        """(N, Z, Y, X) uint8 codes -> (N * Z, C, Y, X), what the encoder sees of them"""
+        return self._show(self._decode(volume))
 
     def classify(self, hu: Tensor, height: Tensor) -> Prediction:
         """Classify from HU, of all slices or of some.
 
         Args:
-            hu: (N, Z, Y, X) float32
+            hu: (N, Z * adjacent, Y, X) float32, each slice amid its neighbours
             height: (N, Z), where in the volume each slice lies: 0 the lowest, 1 the highest.
         """
-        slices = self.windows(hu).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        features = self.encoder(slices).unflatten(0, hu.shape[:2])
+        features = self.encoder(self._show(hu)).unflatten(0, height.shape)
         return Prediction(*self.pooling(features, height))
+
+    def _decode(self, volume: Tensor) -> Tensor:
+        """(N, Z, Y, X) uint8 codes -> (N, Z * adjacent, Y, X) HU, as classify takes it"""
+        hu = self.windows.decode(volume)
+        if self.adjacent == 1:
+            return hu
+        depth = hu.shape[1]
+        beside = torch.arange(self.adjacent) - self.adjacent // 2
+        places = torch.arange(depth)[:, None] + beside
+        return hu[:, places.clamp(0, depth - 1).flatten()]  # at the ends, the last repeats
+
+    def _show(self, hu: Tensor) -> Tensor:
+        """(N, Z * adjacent, Y, X) HU -> (N * Z, C, Y, X)"""
+        shown = self.windows(hu).unflatten(1, (-1, self.adjacent)).flatten(2, 3)
+        return shown.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
     def heights(volume: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from multi_abnormality.data.batches import WholeVolumes
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
+from multi_abnormality.evaluation.cases import draw_cases
 from multi_abnormality.evaluation.groups import score_groups, traits
-from multi_abnormality.evaluation.pictures import example_slices
 from multi_abnormality.evaluation.plots import write_plots
 from multi_abnormality.evaluation.predictions import Scans, by_scan, write_predictions
 from multi_abnormality.evaluation.report import write_report
@@ -86,7 +86,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         uncalibrated=uncalibrated,
         findings=findings,
         history=history.to_dict("records"),
-        images=example_slices(volumes, valid.names, valid.labels, probabilities),
+        cases=draw_cases(classifier, volumes, valid, calibrated, findings),
     )
     write_json(scores, metrics / "evaluate.json")
     write_json(headline(scores), metrics / "scores.json")

@@ -8,18 +8,22 @@ from typing import Any
 import numpy as np
 
 from multi_abnormality import console
+from multi_abnormality.data.composition import Familiar, length_of, lung_share
+from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export import formats
 from multi_abnormality.export.calibrated import CalibratedClassifier
-from multi_abnormality.export.model_info import model_info, running_info
-from multi_abnormality.files import write_json
+from multi_abnormality.export.card import model_card
+from multi_abnormality.export.model_info import described_scores, model_info, running_info
+from multi_abnormality.files import write_durably, write_json
 from multi_abnormality.model.build import build_plain, restore
-from multi_abnormality.params import Params, load_params
+from multi_abnormality.params import Params, Recipe, load_params, parse_section
 from multi_abnormality.training.checkpoints import BEST, load_complete
 
 VOLUMES = 6  # on which each exported model is compared with the checkpoint
+MEASURED = 500  # volumes of the train split, at most, that say what a chest looks like
 
 
 def run(
@@ -36,17 +40,22 @@ def run(
     scores = _read_scores(metrics / "evaluate.json")
     classifier = restore(checkpoint)
     model = CalibratedClassifier(classifier, calibration).eval()
-    volumes = _volumes(ProcessedSet(processed))
-    reference = formats.run_module(model)(volumes)
+    store = ProcessedSet(processed)
+    volumes = _volumes(store)
+    running = running_info(about, _familiar(store))
+    reference = formats.run_module(model)(volumes)[0]
 
     def empty_model() -> CalibratedClassifier:
         return CalibratedClassifier(build_plain(about), calibration)
 
-    runners = _write_all(params.export.formats, model, about, out, empty_model)
-    write_json(model_info(about, classifier, scores), out / "model_info.json")
+    runners = _write_all(params.export.formats, model, about, running, out, empty_model)
+    described = model_info(about, running, classifier, scores)
+    write_json(described.content(), out / "model_info.json")
+    write_durably(model_card(described).encode(), out / "MODEL_CARD.md")
     report = {}
     for path, runner in runners.items():
-        difference = float(np.abs(runner(volumes) - reference).max())
+        # Attention is not compared: with max pooling, a last digit decides between two slices.
+        difference = float(np.abs(runner(volumes)[0] - reference).max())
         report[path.suffix[1:]] = {"largest_difference": difference, "bytes": path.stat().st_size}
         console.log.info("%s: differs from the checkpoint by at most %.1e", path, difference)
         if not difference <= params.export.tolerance:
@@ -64,12 +73,12 @@ def _write_all(
     names: tuple[str, ...],
     model: CalibratedClassifier,
     about: dict[str, Any],
+    info: dict[str, Any],
     out: Path,
     empty_model: Callable[[], CalibratedClassifier],
 ) -> dict[Path, formats.Runner]:
     """Write the formats asked for, and load each back from its file."""
     backbone = about["model"]["backbone"]
-    info = running_info(about)
     runners = {}
     if "pth" in names:
         path = out / f"model_weights_{backbone}.pth"
@@ -92,15 +101,26 @@ def _write_all(
     return runners
 
 
-def _read_scores(path: Path) -> dict[str, float | None]:
+def _read_scores(path: Path) -> dict[str, Any]:
     """The scores that describe the model, out of all."""
     try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-        return evaluation["classification"]["macro"] | {"crg": evaluation["crg"]["CRG"]}
+        return described_scores(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({error!r}); run `dvc repro evaluate` to write it anew"
         ) from error
+
+
+def _familiar(processed: ProcessedSet) -> Familiar:
+    """What the scans of the train split are like."""
+    rows = processed.volumes("train")
+    names, hu_of_code = rows["name"].tolist(), code_table(parse_section(Recipe, processed.recipe))
+    chosen = names[:: -(-len(names) // MEASURED)]
+    sources = zip(rows["source_shape"], rows["source_spacing"], rows["source_axes"], strict=True)
+    return Familiar.of(
+        [lung_share(processed.read(name), hu_of_code) for name in chosen],
+        [length_of(*source) for source in sources],
+    )
 
 
 def _volumes(processed: ProcessedSet) -> np.ndarray:

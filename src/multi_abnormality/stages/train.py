@@ -1,5 +1,6 @@
 """The train stage: processed/ to checkpoints/."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -9,16 +10,26 @@ from multi_abnormality import console
 from multi_abnormality.backup.service import Backup
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.files import write_json
+from multi_abnormality.model.inference import choose_device
 from multi_abnormality.params import Params, load_params, parse_duration
 from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.history import History
 from multi_abnormality.training.lock import sole_training
+from multi_abnormality.training.place import find_place
+from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.stopping import EXIT_CODE, Stopped, StopRequest
+
+PROCESSED = Path("processed")
 
 
 def run(
-    params: Params, processed: Path, places: Places, metrics: Path, project: Path | None = None
+    params: Params,
+    processed: Path,
+    places: Places,
+    metrics: Path,
+    project: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Train, and write metrics once training is complete.
 
@@ -28,6 +39,7 @@ def run(
         places: where it writes.
         metrics: the file.
         project: folder whose DVC remote each save is backed up to; None: no backup.
+        ranks: the processes that train together, of which this one leads; None: it is alone.
 
     Raises:
         InputError: something does not serve; see Training and Backup.
@@ -35,7 +47,7 @@ def run(
     """
     budget = params.machine.time_budget
     with StopRequest(parse_duration(budget) if budget else None) as stop:
-        training = Training(params, ProcessedSet(processed), places)
+        training = Training(params, ProcessedSet(processed), places, ranks)
         if project is None or training.is_over:
             history = training.run(stop)
         else:
@@ -72,6 +84,16 @@ def summarize(history: History) -> dict[str, Any]:
     }
 
 
+def follow(params: Params, places: Places, ranks: Ranks) -> None:
+    """Train beside the process that leads. It tells what there is to tell, and writes all files."""
+    console.log.setLevel(logging.ERROR)
+    try:
+        with StopRequest() as stop, ranks:
+            Training(params, ProcessedSet(PROCESSED), places, ranks).follow(stop)
+    except Stopped:
+        sys.exit(EXIT_CODE)
+
+
 def main() -> None:
     here = Path(".dvc/tmp") if Path(".dvc").is_dir() else Path("logs")  # outside of a project
     # An experiment from DVC's queue runs in a folder that goes when it ends; DVC_ROOT stays.
@@ -83,11 +105,18 @@ def main() -> None:
         history=Path("metrics/history.csv"),
         aside=Aside(lasting / "trainings", dvc / "cache/files/md5"),
     )
+    params = load_params()
+    device = choose_device(params.machine.accelerator)
+    place = find_place(params.machine, device, params.train.batch_size)
+    ranks = Ranks(place, [sys.executable, "-m", "multi_abnormality.stages.train"], device)
+    if not ranks.leads:
+        follow(params, places, ranks)
+        return
     stopped_mark = here / "stopped"  # for make, since DVC hides the exit code
     stopped_mark.unlink(missing_ok=True)
     try:
-        with sole_training(here / "train.lock"):
-            run(load_params(), Path("processed"), places, Path("metrics/train.json"), Path())
+        with ranks, sole_training(here / "train.lock"):
+            run(params, PROCESSED, places, Path("metrics/train.json"), Path(), ranks)
     except Stopped as stopped:
         stopped_mark.touch()
         console.log.warning("stopped, since %s; `dvc repro` goes on from here", stopped)

@@ -16,6 +16,7 @@ from multi_abnormality.training.aside import link
 from multi_abnormality.training.files import load_checkpoint, save_checkpoint
 from multi_abnormality.training.history import Epoch, History
 from multi_abnormality.training.position import Position, loop_state
+from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.stopping import Stopped, StopRequest
 
 BEST = "best.ckpt"
@@ -77,7 +78,8 @@ class Checkpoints(Checkpoint):
     """Saves best.ckpt after each epoch that is the best so far, one to keep every N epochs, and
     last.ckpt with the latter, by the clock, when training is to stop, and at its end.
 
-    It holds no state: the module's history says all.
+    It holds no state: the module's history says all. Of several processes the first one saves, and
+    all stop at the same step.
 
     Args:
         folder: where they go.
@@ -89,6 +91,8 @@ class Checkpoints(Checkpoint):
         averaging: whose average stands in for the weights during a validation.
         backup: told of each save of last.ckpt.
         mirror: called after each save of any.
+        ranks: the processes that train together.
+        looks: batches of a validation after which a stop is looked for; each process has so many.
     """
 
     def __init__(
@@ -101,6 +105,8 @@ class Checkpoints(Checkpoint):
         averaging: WeightAveraging,
         backup: Backup,
         mirror: Callable[[], None],
+        ranks: Ranks,
+        looks: int,
     ) -> None:
         self.folder = folder
         self.batches = batches
@@ -110,6 +116,8 @@ class Checkpoints(Checkpoint):
         self.averaging = averaging
         self.backup = backup
         self.mirror = mirror
+        self.ranks = ranks
+        self.looks = looks
         self._position = Position(0, 0)
         self._started = self._saved_at = time.monotonic()
         self._saves = 0
@@ -130,17 +138,22 @@ class Checkpoints(Checkpoint):
         self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int  # noqa: ARG002
     ) -> None:  # fmt: skip
         done = batch_idx + 1
-        stepped = done % self.accumulate == 0 or done == self.batches
-        if stepped and (self.stop.reason or self._is_time()):
-            self._save(trainer, Position(trainer.current_epoch, done), [LAST])
-            self._stop_if_asked()
+        if done % self.accumulate == 0 or done == self.batches:
+            reason = self._reason()
+            if reason or self._is_time():
+                self._save(trainer, Position(trainer.current_epoch, done), [LAST])
+            if reason:
+                raise Stopped(reason)
         self.backup.poll()
 
-    def on_validation_batch_end(self, trainer: lightning.Trainer, pl_module, *_: object) -> None:
-        if self.stop.reason:
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int,  # noqa: ARG002
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:  # fmt: skip
+        if batch_idx < self.looks and (reason := self._reason()):
             self.averaging.on_validation_epoch_end(trainer, pl_module)  # the weights themselves
             self._save(trainer, Position(trainer.current_epoch, self.batches), [LAST])
-            self._stop_if_asked()
+            raise Stopped(reason)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module) -> None:
         history = pl_module.history
@@ -148,12 +161,12 @@ class Checkpoints(Checkpoint):
         names = names_of_epoch(history, self.cadence.epochs)
         over = trainer.should_stop or done == trainer.max_epochs
         is_due = done % self.cadence.epochs == 0 or self._is_time()
-        stop = self.stop.reason
-        if over or is_due or stop:
+        reason = self._reason()
+        if over or is_due or reason:
             names.insert(0, LAST)
         self._save(trainer, Position(done, 0), names)
-        if stop and not over:
-            self._stop_if_asked()
+        if reason and not over:
+            raise Stopped(reason)
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module, checkpoint: dict[str, Any]  # noqa: ARG002
@@ -168,11 +181,14 @@ class Checkpoints(Checkpoint):
         loops = loop_state(position, self.batches, checkpoint["global_step"])
         checkpoint["loops"] = {"fit_loop": loops}
 
+    def _reason(self) -> str | None:
+        return self.ranks.any_of(self.stop.reason)
+
     def _is_time(self) -> bool:
         return time.monotonic() - self._saved_at >= self.cadence.seconds
 
     def _save(self, trainer: lightning.Trainer, position: Position, names: list[str]) -> None:
-        if not names:
+        if not names or not self.ranks.leads:
             return
         started = time.monotonic()
         self._position = position
@@ -186,10 +202,6 @@ class Checkpoints(Checkpoint):
         if first.name == LAST:
             self._saved_at = time.monotonic()
             self.backup.saved(position.epoch)
-
-    def _stop_if_asked(self) -> None:
-        if reason := self.stop.reason:
-            raise Stopped(reason)
 
 
 def names_of_epoch(history: History, every: int) -> list[str]:

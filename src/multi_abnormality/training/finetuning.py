@@ -8,10 +8,11 @@ from typing import Any
 from timm.models import group_parameters
 from torch import nn
 
+from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.lora import LoraLinear
-from multi_abnormality.params import Model
+from multi_abnormality.params import Model, Train
 
 
 class FineTuning:
@@ -56,6 +57,27 @@ class FineTuning:
             return {f"{name}.{thin}" for name in adapted for thin in ("down", "up")}
         stages = self.stages[: max(epoch - self.unfreeze_epoch + 1, 0)]
         return {name for names in stages for name in names}
+
+
+def check_finetuning(model: Model, train: Train) -> None:
+    """Tell of settings that leave the backbone as it is.
+
+    Raises:
+        InputError: where that can't be meant.
+    """
+    if model.finetune != "full" and model.pretrained is False:
+        log.warning(
+            "model.finetune: %s holds random weights still: model.pretrained is false",
+            model.finetune,
+        )
+    if model.finetune != "progressive":
+        return
+    if model.unfreeze_epoch >= train.epochs:
+        raise InputError(
+            f"model.unfreeze_epoch: {model.unfreeze_epoch} is not before train.epochs "
+            f"({train.epochs}), so the backbone would never learn; lower it, or choose "
+            "model.finetune: frozen"
+        )
 
 
 def layers_of(backbone: nn.Module, name: str, coarse: bool) -> dict[int, list[str]]:

@@ -1,5 +1,6 @@
 """Train a classifier, from the newest checkpoint if there is one."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Subset
 
 import multi_abnormality
 from multi_abnormality.console import log
@@ -23,6 +25,7 @@ from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.build import build
+from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.inference import choose_device
 from multi_abnormality.params import Params
 from multi_abnormality.training.aside import Aside
@@ -33,21 +36,25 @@ from multi_abnormality.training.checkpoints import (
     NoBackup,
     mark_complete,
 )
-from multi_abnormality.training.history import History, TensorBoard
+from multi_abnormality.training.debug import choose, settle
+from multi_abnormality.training.finetuning import check_finetuning
+from multi_abnormality.training.history import History, Limits, TensorBoard
 from multi_abnormality.training.identity import (
     RAISABLE,
     differences,
     environment,
     fingerprint,
     identify,
+    told_changes,
 )
 from multi_abnormality.training.lightning_module import TrainingModule
 from multi_abnormality.training.position import Position
 from multi_abnormality.training.precision import resolve_precision
+from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.report import Report
-from multi_abnormality.training.resume import Folder
+from multi_abnormality.training.resume import Folder, Found
 from multi_abnormality.training.stopping import Stopped, StopRequest
-from multi_abnormality.training.trainer import advise_less_memory, make_trainer
+from multi_abnormality.training.trainer import explain_failure, make_trainer
 
 
 @dataclass(frozen=True)
@@ -67,26 +74,40 @@ class Training:
         params: all of them.
         processed: what it learns from.
         places: where it writes.
+        ranks: the processes that train together; None: this one alone.
 
     Raises:
         InputError: the data, a parameter or a folder does not serve.
     """
 
-    def __init__(self, params: Params, processed: ProcessedSet, places: Places) -> None:
+    def __init__(
+        self, params: Params, processed: ProcessedSet, places: Places, ranks: Ranks | None = None
+    ) -> None:
+        params = settle(params)
         self.params = params
         self.places = places
+        self.ranks = ranks or Ranks()
         train, validation = split_validation(
             processed.volumes("train"), params.train.validation_fraction, params.seed
         )
-        self.drawn = DrawnVolumes(processed, train, params.train, params.seed)
+        scans = processed.scans_of([*train, *validation])
+        train, validation = choose(params, train, validation, scans)
+        self.drawn = DrawnVolumes(
+            processed, train, params.train, params.seed, params.model.adjacent_slices
+        )
         if len(self.drawn) < params.train.batch_size:
             raise InputError(
                 f"train.batch_size: {params.train.batch_size} is more than the {len(self.drawn)} "
                 "scans there are to train on"
             )
         self.whole = WholeVolumes(processed, validation)
-        _check_finetuning(params)
-        self._device = choose_device(params.machine.accelerator)
+        if len(self.whole) < self.ranks.size:
+            raise InputError(
+                f"machine.devices: {self.ranks.size} devices are more than the {len(self.whole)} "
+                "volumes there are to validate on; raise train.validation_fraction or use fewer"
+            )
+        check_finetuning(params.model, params.train)
+        self._device = self.ranks.device(choose_device(params.machine.accelerator))
         self._precision = resolve_precision(params.train.precision, self._device)
         package = Path(multi_abnormality.__file__).parent
         self.about = {
@@ -96,13 +117,16 @@ class Training:
             "train": params.train.model_dump(mode="json", exclude=RAISABLE),
             "volumes": {"train": train, "validation": validation},
             "identity": identify(params, processed.content_hash("train"), package),
-            "environment": environment(self._device, self._precision),
+            "environment": environment(self._device, self._precision, self.ranks.size),
         }
         self.fingerprint = fingerprint(self.about["identity"])
-        folder = Folder(places.checkpoints, places.aside)
-        places.aside.tidy()
-        self.found = folder.find(self.about, params.train, params.machine.accept_changed_code)
+        self.found = self._find() if self.ranks.leads else None
         self.history = self.found.history if self.found else History()
+
+    def _find(self) -> Found | None:
+        folder = Folder(self.places.checkpoints, self.places.aside)
+        self.places.aside.tidy()
+        return folder.find(self.about, self.params)
 
     def run(self, stop: StopRequest | None = None, backup: Backup | None = None) -> History:
         """Train to the end, and leave a complete best.ckpt and last.ckpt.
@@ -127,6 +151,18 @@ class Training:
         self.history.write_csv(self.places.history)
         return self.history
 
+    def follow(self, stop: StopRequest) -> None:
+        """Train as one of several processes, beside the first one, which calls `run`.
+
+        Args:
+            stop: looked at after every step.
+
+        Raises:
+            InputError: this process would train something else; or as `run`.
+            Stopped: any process's `stop` asked for it.
+        """
+        self._fit(stop, NoBackup())
+
     def _mirror(self) -> None:
         try:
             self.places.aside.mirror(self.places.checkpoints, self.fingerprint)
@@ -136,8 +172,7 @@ class Training:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
-        settings = self.params.train
-        return self.history.is_over(settings.epochs, settings.early_stopping_patience)
+        return self.history.is_over(Limits.of(self.params))
 
     @property
     def _position(self) -> Position:
@@ -156,27 +191,60 @@ class Training:
             self.found.path, self._position.epoch, self._position.batch, batches,
             self.params.train.epochs - len(self.history.epochs),
         )  # fmt: skip
-        changes = differences(self.found.content["about"]["environment"], self.about["environment"])
-        if changes:
-            log.warning("the last digits may differ from those of an undisturbed run: %s",
-                        "; ".join(changes))  # fmt: skip
+        for line in told_changes(
+            self.found.content["about"]["environment"], self.about["environment"]
+        ):
+            log.warning(line)
+
+    def _agree(self) -> None:
+        """Have all processes train the same, from the same checkpoint."""
+        ranks = self.ranks
+        mine = self.about["identity"] | {"train": self.params.train.model_dump(mode="json")}
+        first, path = ranks.share((mine, self.found.path if self.found else None))
+        if faults := differences(first, mine):
+            raise InputError(
+                f"process {ranks.rank} would train something else than process 0: "
+                f"{'; '.join(faults)}; let all nodes work in the same folder"
+            )
+        if path is not None and not ranks.leads:
+            self.found = Found.read(path)
+
+    def _build(self) -> VolumeClassifier:
+        torch.manual_seed(derived_seed(self.params.seed, "weights"))
+        takes_pretrained = self.found is None and self.ranks.leads
+        model = build(self.about, self.params.model.pretrained if takes_pretrained else False)
+        if self.ranks.size > 1 and self.found is None:
+            model.load_state_dict(self.ranks.share(model.state_dict()))
+        return model
+
+    def _loaders(self) -> tuple[DataLoader, DataLoader]:
+        """This process's share of each batch to learn from, and of the volumes to validate on."""
+        ranks, batch_size = self.ranks, self.params.train.batch_size
+        workers = loading_workers(self.params, ranks.place.local_size)
+        batches = drawn_loader(
+            self.drawn, batch_size, workers,
+            self._position.epoch, self._position.batch, ranks.rank, ranks.size,
+        )  # fmt: skip
+        volumes = Subset(self.whole, ranks.volumes(len(self.whole)))
+        share = batch_size // ranks.size
+        return batches, whole_loader(volumes, share, workers, leave_signals_to_parent)
 
     def _fit(self, stop: StopRequest, backup: Backup) -> History:
-        params, places = self.params, self.places
+        params, places, ranks = self.params, self.places, self.ranks
+        ranks.assemble()
+        self._agree()
         keep_freed_memory()
-        torch.manual_seed(derived_seed(params.seed, "weights"))
-        model = build(self.about, params.model.pretrained if self.found is None else False)
         labels = torch.from_numpy(self.drawn.labels)
-        module = TrainingModule(model, params, labels, self.about)
-        sizes = params.train.batch_size, loading_workers(params)
-        batches = drawn_loader(self.drawn, *sizes, self._position.epoch, self._position.batch)
-        tensorboard = TensorBoard(places.logs, self.history)
+        module = TrainingModule(self._build(), params, labels, self.about, ranks)
+        batches, validation = self._loaders()
         # EMAWeightAveraging moves frozen weights: its decay * w + (1 - decay) * w is not w.
         average = get_ema_multi_avg_fn(params.train.average_decay)
         averaging = WeightAveraging(multi_avg_fn=average)
         cadence = Cadence(params.train.save_every_n_epochs, 60 * params.train.save_every_n_minutes)
+        tensorboard = TensorBoard(places.logs, self.history) if ranks.leads else None
+        report = tensorboard and Report(tensorboard, places.history, params.train.batch_size)
         callbacks = [
-            Report(tensorboard, places.history, params.train.batch_size),
+            *([report] if report else []),
             averaging,
             Checkpoints(
                 places.checkpoints,
@@ -187,28 +255,34 @@ class Training:
                 averaging,
                 backup,
                 self._mirror,
+                ranks,
+                looks=math.ceil(len(self.whole) // ranks.size / validation.batch_size),
             ),
         ]
-        trainer = make_trainer(params, self._device, self._precision, callbacks)
+        trainer = make_trainer(params, self._device, self._precision, callbacks, ranks.leads)
         try:
             trainer.fit(
                 module,
                 batches,
-                whole_loader(self.whole, *sizes, leave_signals_to_parent),
+                validation,
                 ckpt_path=self.found.path if self.found else None,
                 weights_only=True,
             )
-        except torch.OutOfMemoryError as error:
-            raise InputError(advise_less_memory(params)) from error
+        except RuntimeError as error:
+            if (told := explain_failure(error, params)) is None:
+                raise
+            raise told from error
         finally:
             # Lightning itself forgets the training's loader where a validation is cut short.
             trainer.fit_loop.teardown()
-            tensorboard.close()
+            if tensorboard:
+                tensorboard.close()
+            ranks.leave()
         return module.history
 
 
-def loading_workers(params: Params) -> int:
-    """How many processes load. By itself one a core up to four for a GPU.
+def loading_workers(params: Params, devices: int = 1) -> int:
+    """How many processes load for each device of a machine. By itself one a core, four at most.
 
     None for a CPU: a volume is read in a thousandth of the time that a step on it takes there, and
     processes beside the step's threads would hold all of them up.
@@ -217,28 +291,4 @@ def loading_workers(params: Params) -> int:
         return params.machine.workers
     if choose_device(params.machine.accelerator).type == "cpu":
         return 0
-    return min(os.cpu_count() or 1, 4)
-
-
-def _check_finetuning(params: Params) -> None:
-    model, train = params.model, params.train
-    if model.finetune != "full" and model.pretrained is False:
-        log.warning(
-            "model.finetune: %s holds random weights still: model.pretrained is false",
-            model.finetune,
-        )
-    if model.finetune != "progressive":
-        return
-    if model.unfreeze_epoch >= train.epochs:
-        raise InputError(
-            f"model.unfreeze_epoch: {model.unfreeze_epoch} is not before train.epochs "
-            f"({train.epochs}), so the backbone would never learn; lower it, or choose "
-            "model.finetune: frozen"
-        )
-    if train.early_stopping_patience <= model.unfreeze_epoch:
-        log.warning(
-            "train.early_stopping_patience (%d epochs) can end training before "
-            "model.unfreeze_epoch (%d), and the backbone would not have learned",
-            train.early_stopping_patience,
-            model.unfreeze_epoch,
-        )
+    return min(max((os.cpu_count() or 1) // devices, 1), 4)

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
+from multi_abnormality.params import Params
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,22 @@ class Epoch:
     train_loss: float
     val_loss: float
     val_auroc: float  # macro, over the findings that have both classes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a training ends."""
+
+    epochs: int
+    patience: int  # epochs without a better validation macro AUROC
+    patient_from: int = 0  # the first epoch that may bring one
+
+    @classmethod
+    def of(cls, params: Params) -> "Limits":
+        """Patience counts from where the backbone begins to learn, where that is later."""
+        progressive = params.model.finetune == "progressive"
+        first = params.model.unfreeze_epoch if progressive else 0
+        return cls(params.train.epochs, params.train.early_stopping_patience, first)
 
 
 class History:
@@ -34,13 +51,16 @@ class History:
         """The first with the highest validation macro AUROC."""
         return max(self.epochs, key=lambda epoch: (epoch.val_auroc, -epoch.epoch))
 
-    def stalled(self, patience: int) -> bool:
-        """Whether the last `patience` epochs brought nothing better than those before them."""
-        return bool(self.epochs) and self.epochs[-1].epoch - self.best.epoch >= patience
+    def stalled(self, limits: Limits) -> bool:
+        """Whether patience is over: so many epochs brought nothing better than those before."""
+        if not self.epochs:
+            return False
+        waiting_since = max(self.best.epoch, limits.patient_from - 1)
+        return self.epochs[-1].epoch - waiting_since >= limits.patience
 
-    def is_over(self, epochs: int, patience: int) -> bool:
-        """Whether a training of so many epochs and such patience ends here."""
-        return len(self.epochs) >= epochs or self.stalled(patience)
+    def is_over(self, limits: Limits) -> bool:
+        """Whether a training ends here."""
+        return len(self.epochs) >= limits.epochs or self.stalled(limits)
 
     def state(self) -> list[dict[str, float]]:
         return [asdict(epoch) for epoch in self.epochs]

@@ -27,6 +27,7 @@ SOURCES = (
     "data/augment.py",
     "data/batches.py",
     "data/mixing.py",
+    "data/names.py",
     "data/randomness.py",
     "data/resample.py",
     "data/sampler.py",
@@ -73,7 +74,7 @@ def fingerprint(identity: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def environment(device: torch.device, precision: str) -> dict[str, Any]:
+def environment(device: torch.device, precision: str, devices: int) -> dict[str, Any]:
     """What floats are rounded by. Another one is told, not refused."""
     return {
         "python": platform.python_version(),
@@ -81,8 +82,24 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "devices": devices,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
+
+
+def told_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What a user is told who goes on in another environment."""
+    lines, devices = [], before.get("devices", 1)
+    if devices != now["devices"]:
+        lines.append(
+            f"the number of devices was {devices} and is {now['devices']}: each gets another share "
+            "of a batch, so the result may differ slightly from that of an undisturbed run"
+        )
+    if changes := differences(before | {"devices": now["devices"]}, now):
+        lines.append(
+            "the last digits may differ from those of an undisturbed run: " + "; ".join(changes)
+        )
+    return lines
 
 
 def _processor() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.classification import multilabel_auroc
 
 from multi_abnormality.data.batches import Batch
@@ -17,7 +17,8 @@ from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.losses import multilabel_loss, positive_weights
 from multi_abnormality.params import Params
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
-from multi_abnormality.training.history import Epoch, History
+from multi_abnormality.training.history import Epoch, History, Limits
+from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.schedule import learning_rate_factor
 
 
@@ -48,6 +49,7 @@ class TrainingModule(lightning.LightningModule):
         settings: seed, model and train.
         labels: (N, F) of what is trained on, to weigh the findings by.
         about: what a checkpoint must say besides, such as what the model is made of.
+        ranks: the processes that train it together.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class TrainingModule(lightning.LightningModule):
         settings: Params,
         labels: Tensor,
         about: dict[str, Any],
+        ranks: Ranks,
     ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
+        self.ranks = ranks
         self.finetuning = FineTuning(model, settings.model)
         weights = positive_weights(labels, settings.train.positive_weight_limit)
         self.register_buffer("positive_weight", weights, persistent=False)
@@ -68,6 +72,7 @@ class TrainingModule(lightning.LightningModule):
         self.history = History()
         self.complete = False
         self._loss = RunningMean()
+        self._ends_step = True  # whether the optimizer's step follows the batch under way
         self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -88,10 +93,17 @@ class TrainingModule(lightning.LightningModule):
                 "finite; what was saved before is kept. Lower train.learning_rate"
             )
 
+    def on_fit_start(self) -> None:
+        if self.settings.train.compile:
+            self.model.encoder.compile()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         self.finetuning.apply(self.current_epoch)
-        settings = self.settings.train
-        place = (self.current_epoch, batch_idx, self.global_rank)
+        settings, done = self.settings.train, batch_idx + 1
+        self._ends_step = (
+            done % settings.accumulate == 0 or done == self.trainer.num_training_batches
+        )
+        place = (self.current_epoch, batch_idx, self.ranks.rank)
         torch.manual_seed(derived_seed(self.seed, "batch", *place))
         position = self.current_epoch + batch_idx / self.trainer.num_training_batches
         factor = learning_rate_factor(position, settings.warmup_epochs, settings.schedule_epochs)
@@ -99,20 +111,25 @@ class TrainingModule(lightning.LightningModule):
             group["lr"] = settings.learning_rate * factor * group["share"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        rng = generator(self.seed, "mix", self.current_epoch, batch_idx, self.global_rank)
+        rng = generator(self.seed, "mix", self.current_epoch, batch_idx, self.ranks.rank)
         hu = self.model.windows.decode(batch["volume"])
         hu, labels = augmented(hu, batch, self.settings.train, rng)
         logits = self.model.classify(hu, batch["height"]).logits
         loss = self._loss_of(logits, labels)
-        value = loss.item()
-        if not math.isfinite(value):
+        values = self.ranks.gather_number(loss.item())
+        self._check_loss(values, batch, batch_idx)
+        self._loss.add(sum(values) / len(values))
+        return loss * self._share(batch_idx)
+
+    def _check_loss(self, values: list[float], batch: Batch, batch_idx: int) -> None:
+        wrong = [rank for rank, value in enumerate(values) if not math.isfinite(value)]
+        if wrong:
+            names = self.ranks.gather(batch["name"])[wrong[0]]
             raise InputError(
-                f"the loss is {value} at epoch {self.current_epoch}, step {batch_idx}, on "
-                f"{', '.join(batch['name'])}; what was saved before is kept. Lower "
+                f"the loss is {values[wrong[0]]} at epoch {self.current_epoch}, step {batch_idx}, "
+                f"on {', '.join(names)}; what was saved before is kept. Lower "
                 "train.learning_rate, or look at these volumes"
             )
-        self._loss.add(value)
-        return loss * self._share(batch_idx)
 
     def _share(self, batch_idx: int) -> float:
         """Lightning divides each loss by train.accumulate; an epoch's last step may have fewer."""
@@ -120,13 +137,22 @@ class TrainingModule(lightning.LightningModule):
         first = batch_idx - batch_idx % accumulate
         return accumulate / min(accumulate, batches - first)
 
+    def on_after_backward(self) -> None:
+        if self.ranks.size == 1 or not self._ends_step:
+            return
+        # Before a loss scale is taken out again: an overflow on one device is one on all.
+        learning = [weight for weight in self.parameters() if weight.grad is not None]
+        norms = [part for part in self.model.modules() if _gathers_statistics(part)]
+        statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var)]
+        self.ranks.average([*(weight.grad for weight in learning), *statistics])
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        hu = self.model.windows.decode(batch["volume"])
-        logits = self.model.classify(hu, batch["height"]).logits
+        logits = self.model(batch["volume"])
         self._validation.append((logits.float().cpu(), batch["labels"].cpu(), batch["scan"].cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        logits, labels = mean_by_scan(*map(torch.cat, zip(*self._validation, strict=True)))
+        mine = map(torch.cat, zip(*self._validation, strict=True))
+        logits, labels = mean_by_scan(*map(self.ranks.gather_volumes, mine))
         if not logits.isfinite().all():  # its AUROC would be a number, and it could be the best
             raise InputError(
                 f"no finite logits in the validation of epoch {self.current_epoch}; "
@@ -143,7 +169,7 @@ class TrainingModule(lightning.LightningModule):
         self.history.epochs.append(row)
         self._loss = RunningMean()
         self._validation.clear()
-        if self.history.stalled(self.settings.train.early_stopping_patience):
+        if self.history.stalled(Limits.of(self.settings)):
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -159,6 +185,10 @@ class TrainingModule(lightning.LightningModule):
     def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         weight = self.positive_weight.to(logits.device)
         return multilabel_loss(logits, labels, self.settings.train, weight)
+
+
+def _gathers_statistics(part: nn.Module) -> bool:
+    return part.training and getattr(part, "running_mean", None) is not None
 
 
 def mean_by_scan(logits: Tensor, labels: Tensor, scan: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,11 @@ from typing import Any
 
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import Train
+from multi_abnormality.params import Params
 from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.checkpoints import BEST, LAST, names_of_epoch
 from multi_abnormality.training.files import NewerFormatError, load_checkpoint, save_checkpoint
-from multi_abnormality.training.history import History
+from multi_abnormality.training.history import History, Limits
 from multi_abnormality.training.identity import differences, fingerprint
 from multi_abnormality.training.position import Position
 
@@ -38,6 +38,11 @@ class Found:
         """By what is inside: names and times of files say nothing that could be relied on."""
         return self.position, self.content["complete"], self.path.name == LAST
 
+    @classmethod
+    def read(cls, path: Path) -> "Found":
+        """Raises InputError as load_checkpoint does."""
+        return cls(path, {k: v for k, v in load_checkpoint(path).items() if k not in _TENSORS})
+
     def ends(self, epoch: int) -> bool:
         """Whether it was saved at the end of this epoch, counted from 0."""
         return self.position == Position(epoch + 1, 0)
@@ -59,13 +64,12 @@ class Folder:
         self.aside = aside
         self._check_writable()
 
-    def find(self, about: dict[str, Any], train: Train, accept_code: bool) -> Found | None:
+    def find(self, about: dict[str, Any], params: Params) -> Found | None:
         """The newest checkpoint of this very training; all others are put out of the way.
 
         Args:
             about: the training that is to go on.
-            train: how it is to go on.
-            accept_code: go on from one that other source files made.
+            params: how it is to go on.
 
         Raises:
             InputError: train.resume is `must` and there is none, or one is of a newer version.
@@ -73,21 +77,21 @@ class Folder:
         name = fingerprint(about["identity"])
 
         def why_not(found: Found) -> list[str]:
-            return _why_not(found, about["identity"], train, accept_code)
+            return _why_not(found, about["identity"], params)
 
         ours = self._sort_out(why_not, name)
-        if train.resume != "never" and self._is_further_aside(ours, why_not, name):
+        if params.train.resume != "never" and self._is_further_aside(ours, why_not, name):
             log.info("going back to what %s holds", self.aside.place(name))
             self.aside.bring_back(self.path, name)
             ours = self._sort_out(why_not, name)
         chosen = next((found for found in ours if _has_best(found, ours)), None)
         if chosen:
-            self._settle(chosen, ours, about, train)
+            self._settle(chosen, ours, about, params)
             return chosen
         if ours:
             log.warning("the best epoch's checkpoint is damaged, and no earlier one is left")
             self._clear(ours, [], name)
-        if train.resume == "must":
+        if params.train.resume == "must":
             raise InputError(
                 f"train.resume is `must`, and {self.path} holds no checkpoint to go on from; "
                 "`dvc pull --allow-missing checkpoints` may bring one, `auto` starts without one"
@@ -141,7 +145,7 @@ class Folder:
                         place, place, self.path)  # fmt: skip
 
     def _settle(
-        self, chosen: Found, ours: list[Found], about: dict[str, Any], train: Train
+        self, chosen: Found, ours: list[Found], about: dict[str, Any], params: Params
     ) -> None:
         """Write those files that the chosen one's epochs leave, where a kill prevented it.
 
@@ -152,8 +156,8 @@ class Folder:
             return
         sources = {BEST: next(found for found in ours if found.ends(history.best.epoch))}
         if chosen.ends(history.epochs[-1].epoch):
-            names = names_of_epoch(history, train.save_every_n_epochs)
-            if history.is_over(train.epochs, train.early_stopping_patience):
+            names = names_of_epoch(history, params.train.save_every_n_epochs)
+            if history.is_over(Limits.of(params)):
                 names.append(LAST)
             sources |= dict.fromkeys(names, chosen)
         there = {found.path.name: found.position for found in ours}
@@ -170,14 +174,14 @@ def _read(folder: Path) -> tuple[list[Found], list[Path]]:
     valid, damaged = [], []
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            content = load_checkpoint(path)
+            found = Found.read(path)
         except NewerFormatError:
             raise
         except InputError as error:
             log.warning("%s; skipped", error)
             damaged.append(path)
         else:
-            valid.append(Found(path, {k: v for k, v in content.items() if k not in _TENSORS}))
+            valid.append(found)
     return sorted(valid, key=lambda found: found.progress, reverse=True), damaged
 
 
@@ -186,21 +190,19 @@ def _has_best(found: Found, others: list[Found]) -> bool:
     return not history.epochs or any(other.ends(history.best.epoch) for other in others)
 
 
-def _why_not(found: Found, identity: dict[str, Any], train: Train, accept_code: bool) -> list[str]:
+def _why_not(found: Found, identity: dict[str, Any], params: Params) -> list[str]:
     """Why training can't go on from it: what differs, or how it is further than is wanted."""
-    if train.resume == "never":
+    if params.train.resume == "never":
         return ["train.resume: is `never`"]
     old = found.content["about"]["identity"]
-    if accept_code:
+    if params.machine.accept_changed_code:
         old = old | {"code": identity["code"]}
     lines = differences(old, identity)
     done = len(found.history.epochs)
-    if done > train.epochs:
-        lines.append(f"train.epochs: {done} epochs are done, now {train.epochs} are wanted")
-    if any(
-        History(found.history.epochs[:count]).stalled(train.early_stopping_patience)
-        for count in range(1, done)
-    ):
+    limits = Limits.of(params)
+    if done > limits.epochs:
+        lines.append(f"train.epochs: {done} epochs are done, now {limits.epochs} are wanted")
+    if any(History(found.history.epochs[:count]).stalled(limits) for count in range(1, done)):
         lines.append("train.early_stopping_patience: is now so low that training would have ended")
     return lines
 

@@ -8,30 +8,35 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from multi_abnormality.console import console
+from multi_abnormality.errors import InputError
 from multi_abnormality.params import Params
 from multi_abnormality.training.checkpoints import DurableIO
 from multi_abnormality.training.precision import LIGHTNING_PRECISION
 
 
 def make_trainer(
-    params: Params, device: torch.device, precision: str, callbacks: list[Callback]
+    params: Params, device: torch.device, precision: str, callbacks: list[Callback], leads: bool
 ) -> lightning.Trainer:
     """One that saves, requeues and logs nothing by itself: the callbacks do.
+
+    It is for one device, also where several train: what they do together is in `ranks`.
 
     Args:
         params: of the run.
         device: to train on.
         precision: resolved.
         callbacks: what goes on beside the training.
+        leads: whether this process shows progress.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Deterministic algorithms do not need it, and it would write over all new memory first.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    if console.is_terminal:
+    shows_progress = console.is_terminal and leads
+    if shows_progress:
         callbacks = [*callbacks, RichProgressBar()]
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=1 if device.index is None else [device.index],
         precision=LIGHTNING_PRECISION[precision],
         accumulate_grad_batches=params.train.accumulate,
         max_epochs=params.train.epochs,
@@ -40,14 +45,24 @@ def make_trainer(
         plugins=[DurableIO(), LightningEnvironment()],
         callbacks=callbacks,
         logger=False,
-        enable_progress_bar=console.is_terminal,
+        enable_progress_bar=shows_progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
 
 
-def advise_less_memory(params: Params) -> str:
+def explain_failure(error: RuntimeError, params: Params) -> InputError | None:
+    """What to say for an error of torch's that a parameter can prevent; None for all others."""
+    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        return InputError(_advise_less_memory(params))
+    if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        reason = str(error).strip().splitlines()[0]
+        return InputError(f"train.compile: torch cannot compile here ({reason}); set it to false")
+    return None
+
+
+def _advise_less_memory(params: Params) -> str:
     """What to say where the device has not enough."""
     size, steps = params.train.batch_size, params.train.accumulate
     chunk = params.model.slice_chunk or params.train.slices * size

@@ -1,0 +1,39 @@
+"""Pictures of the slices that speak for each finding."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from multi_abnormality.evaluation import THRESHOLD
+from multi_abnormality.evaluation.pictures import jpeg, show
+from multi_abnormality.files import write_durably
+from multi_abnormality.params import Recipe
+from multi_abnormality.predict.model import Prediction
+
+SLICES = 3  # that count most, shown from low to high
+
+
+def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> None:
+    """Write a JPEG a positive finding, and explanation.json that says what they show.
+
+    Args:
+        prediction: of a scan.
+        recipe: of the model.
+        folder: of this scan.
+    """
+    shown = {}
+    for finding, attention in zip(prediction.probabilities, prediction.attention, strict=True):
+        if prediction.probabilities[finding] < THRESHOLD:
+            continue
+        chosen = sorted(np.argsort(-attention, kind="stable")[:SLICES].tolist())
+        pictures = [show(prediction.hu[z], finding, recipe.model_dump()) for z in chosen]
+        write_durably(jpeg(np.concatenate(pictures, axis=1)), folder / f"{finding}.jpg")
+        shown[finding] = {
+            "probability": prediction.probabilities[finding],
+            "slices": [
+                {"slice": z, "mm": z * recipe.spacing[0], "attention": float(attention[z])}
+                for z in chosen
+            ],
+        }
+    write_durably((json.dumps(shown, indent=2) + "\n").encode(), folder / "explanation.json")

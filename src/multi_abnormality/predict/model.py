@@ -1,0 +1,153 @@
+"""An exported ONNX model with the preprocessing that belongs to it."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from multi_abnormality.data.composition import Familiar, lung_share
+from multi_abnormality.data.resample import code_table, standardize
+from multi_abnormality.data.volume import read_volume, scan_name
+from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.params import Recipe
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+METADATA_KEY = "multi_abnormality"
+MODEL_FOLDER = Path("model_weights")
+
+log = logging.getLogger(__name__)
+
+
+class ModelCard(BaseModel):
+    """What the exported model says of itself, under METADATA_KEY."""
+
+    version: str
+    findings: tuple[str, ...]
+    preprocess: Recipe
+    familiar: Familiar
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one scan."""
+
+    name: str
+    probabilities: dict[str, float]  # of each finding, in the model's order
+    attention: np.ndarray  # (F, Z): how much each slice counts for each finding
+    hu: np.ndarray  # (Z, Y, X) float32: the scan as the model sees it
+    doubt: str | None  # why the scan is not like those that the model was trained on
+
+
+class Predictor:
+    """A model and its preprocessing. Several threads may use it at a time.
+
+    Attributes:
+        card: what the model says of itself.
+    """
+
+    def __init__(self, session: "onnxruntime.InferenceSession", card: ModelCard) -> None:
+        self.session = session
+        self.card = card
+        self._hu_of_code = code_table(card.preprocess)
+
+    def __call__(self, scan: Path | str) -> dict[str, float]:
+        """Probability of each finding, in the model's order; a doubt is logged as a warning.
+
+        Raises:
+            InputError: the scan cannot be read, or is no CT in HU.
+        """
+        prediction = self.predict(Path(scan))
+        if prediction.doubt:
+            log.warning("%s", prediction.doubt)
+        return prediction.probabilities
+
+    def predict(self, scan: Path) -> Prediction:
+        """Everything that the model says of a scan.
+
+        Raises:
+            InputError: the scan cannot be read, or is no CT in HU.
+        """
+        volume = read_volume(scan)
+        codes = standardize(volume, self.card.preprocess)
+        outputs = self.session.run(["probabilities", "attention"], {"volume": codes[None]})
+        (probabilities,), (attention,) = outputs
+        by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
+        return Prediction(
+            name=scan_name(scan),
+            probabilities=dict(by_finding),
+            attention=attention,
+            hu=self._hu_of_code[codes],
+            doubt=self._doubt(scan, codes, len(volume.hu) * volume.spacing[0]),
+        )
+
+    def _doubt(self, scan: Path, codes: np.ndarray, length: float) -> str | None:
+        reason = self.card.familiar.doubt(lung_share(codes, self._hu_of_code), length)
+        if reason is None:
+            return None
+        return f"{scan}: {reason}; it may be no chest, and its probabilities may mean nothing"
+
+
+def load(path: Path | str) -> Predictor:
+    """Load an exported ONNX model.
+
+    Raises:
+        InputError: not a model that this project exported.
+    """
+    import onnxruntime  # 0.2 s that `--help` need not wait for
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such model; make it by `dvc repro` or `dvc pull`")
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors share no other base class
+        raise InputError(f"{path}: is no valid ONNX model ({error}); export it again") from None
+    return Predictor(session, _card(session, path))
+
+
+def _card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
+    metadata = session.get_modelmeta().custom_metadata_map
+    if METADATA_KEY not in metadata:
+        raise InputError(
+            f"{path}: has no metadata under {METADATA_KEY!r}, so it was not exported by this "
+            "project; choose a model_<backbone>.onnx from model_weights/"
+        )
+    try:
+        card = ModelCard.model_validate_json(metadata[METADATA_KEY])
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise_faults(faults, f"{path}: has wrong metadata; export it again")
+        raise
+    shape, findings = card.preprocess.shape, len(card.findings)
+    expected = {
+        "volume": ("tensor(uint8)", [*shape]),
+        "probabilities": ("tensor(float)", [findings]),
+        "attention": ("tensor(float)", [findings, shape[0]]),
+    }
+    ports = (*session.get_inputs(), *session.get_outputs())
+    found = {port.name: (port.type, port.shape[1:]) for port in ports}
+    if found != expected:
+        raise InputError(f"{path}: has ports {found}, not {expected}; export it again")
+    return card
+
+
+def find_model(folder: Path = MODEL_FOLDER) -> Path:
+    """The one ONNX model in a folder.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    models = sorted(folder.glob("*.onnx"))
+    if not models:
+        raise InputError(
+            f"{folder}: holds no .onnx model; make it by `dvc repro` or fetch it by `dvc pull`"
+        )
+    if len(models) > 1:
+        names = ", ".join(str(model) for model in models)
+        raise InputError(f"{folder}: holds several models; choose one by --model: {names}")
+    return models[0]

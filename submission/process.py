@@ -1,0 +1,66 @@
+"""The challenge's container: scans in /input to /output/results.json and predictions.json.
+
+All or nothing: one scan that cannot be predicted is an error that names it, and no results. What
+was predicted before a kill is kept in /checkpoint, where there is one, and not done again.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from multi_abnormality import console, predict
+from multi_abnormality.data.volume import SUFFIXES
+from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.evaluation.predictions import write_predictions
+from multi_abnormality.predict.__main__ import predict_all
+from multi_abnormality.predict.journal import Journal
+
+RESULTS = ("results.json", "predictions.json")  # of one content: either name may be looked for
+
+
+def main() -> None:
+    given = _folders()
+    for name in RESULTS:  # of an earlier run: they must not stand for this one
+        (given.output / name).unlink(missing_ok=True)
+    model = predict.find_model(given.weights)
+    predictor = predict.load(model)
+    scans = _scans(given.input)
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = given.checkpoint if os.access(given.checkpoint, os.W_OK) else Path(temporary)
+        journal = Journal(kept / RESULTS[0], model)
+        rows, faults = predict_all(predictor, scans, workers=1, journal=journal)
+        raise_faults(faults, f"no results: {len(faults)} of {len(scans)} cases failed")
+        probabilities = np.array([list(found.values()) for _, found in rows])
+        for name in RESULTS:
+            names = [case for case, _ in rows]
+            write_predictions(given.output / name, names, probabilities, predictor.card.findings)
+        journal.close(finished=True)
+    console.log.info("%s: %d cases", given.output / RESULTS[0], len(rows))
+
+
+def _folders() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    for name in ("input", "output", "weights", "checkpoint"):
+        parser.add_argument(f"--{name}", type=Path, default=Path("/", name))
+    return parser.parse_args()
+
+
+def _scans(folder: Path) -> list[Path]:
+    """The scans in a folder, not below it; other files are told."""
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    scans = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    if others := [path.name for path in files if path not in scans]:
+        console.log.warning("%s: these are no scans: %s", folder, ", ".join(others))
+    if not scans:
+        raise InputError(f"{folder}: holds no scan; one of {', '.join(SUFFIXES)} is needed")
+    return predict.find_scans(scans)
+
+
+if __name__ == "__main__":
+    console.run(main)

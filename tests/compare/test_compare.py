@@ -1,0 +1,184 @@
+"""Two revisions of a project, as a user compares them: real Git and DVC repositories."""
+
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from multi_abnormality.errors import InputError
+from multi_abnormality.findings import FINDINGS
+from stand_in_project import Project
+
+PROGRAM = ("python", "-m", "multi_abnormality.compare", "--resamples", "100")
+
+
+def test_an_experiment_is_compared_with_a_branch(original: Project):
+    comparison = original.compare("main", "better")
+    assert comparison["counts"]["scans"] == 60
+    assert comparison["counts"]["patients"] == 30
+    recorded = json.loads((original.folder / "metrics/evaluate.json").read_text())
+    macro = comparison["macro"]
+    for measure, value in recorded["classification"]["macro"].items():
+        assert macro[measure]["a"] == value
+    assert macro["crg"]["a"] == recorded["crg"]["CRG"]
+    assert macro["auroc"]["difference"] > 0.05
+    assert macro["auroc"]["p"] == pytest.approx(1 / 101)
+    assert not comparison["same_predictions"]
+
+
+@pytest.mark.parametrize("name", ["first", "main", "HEAD"])
+def test_the_other_way_round_the_sign_turns(original: Project, name: str):
+    there, back = original.compare(name, "better"), original.compare("better", name)
+    for measure, scores in there["macro"].items():
+        assert scores["difference"] == -back["macro"][measure]["difference"]
+        assert scores["p"] == back["macro"][measure]["p"]
+        high = back["macro"][measure]["interval"]["high"]
+        assert scores["interval"]["low"] == pytest.approx(-high, abs=1e-12)
+
+
+def test_the_work_tree_is_a_revision_too(project: Project):
+    comparison = project.compare("main", "workspace")
+    assert comparison["same_predictions"]
+    assert comparison["revisions"]["b"] == {"name": "workspace", "commit": None}
+    assert {scores["p"] for scores in comparison["macro"].values()} == {1.0}
+    project("dvc", "exp", "apply", "better")
+    assert project.compare("better", "workspace")["same_predictions"]
+    assert not project.compare("main", "workspace")["same_predictions"]
+
+
+def test_the_program_prints_tables_and_writes_json_and_a_picture(original: Project, tmp_path: Path):
+    output = original(*PROGRAM, "main", "better", "--out", str(tmp_path / "out"))
+    assert "60 scans of 30 patients" in output
+    assert re.search(r"^AUROC +0\.\d{3}  0\.\d{3}  \+0\.\d{3}  \+0\.\d{3} to ", output, re.M)
+    assert "B is better than A: macro AUROC +0." in output
+    printed = output[: output.index("comparison.json")].splitlines()[:-1]  # without the log
+    assert max(map(len, printed)) <= 100
+    comparison = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert set(comparison["per_pathology"]) == set(FINDINGS)
+    picture = (tmp_path / "out/comparison.svg").read_bytes()
+    text = " ".join(ElementTree.fromstring(picture).itertext())
+    assert all(finding in text for finding in FINDINGS)
+    original(*PROGRAM, "main", "better", "--out", str(tmp_path / "again"))
+    assert (tmp_path / "again/comparison.svg").read_bytes() == picture
+
+
+def test_help_and_wrong_numbers(original: Project):
+    assert "commit, DVC experiment, or workspace" in original(*PROGRAM, "--help")
+    output = original(*PROGRAM, "main", "better", "--resamples", "0", ok=False)
+    assert "--resamples: must be at least 1" in output
+
+
+def test_plots_diff_lays_two_revisions_over_each_other(original: Project):
+    output = original("dvc", "plots", "diff", "main", "better", "--json")
+    plots = json.loads(output[output.index("{") : output.rindex("}") + 1])["data"]
+    assert set(plots) == {"ROC", "Precision-recall", "Reliability", "Loss", "Validation AUROC"}
+    for name, drawn in plots.items():
+        assert [one["revisions"] for one in drawn] == [["main", "better"]], name
+
+
+def test_nothing_of_the_project_is_changed(original: Project):
+    original.compare("main", "better")
+    assert original("git", "status", "--porcelain") == ""
+    assert "up to date" in original("dvc", "status")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("main", "nowhere"), "nowhere: is no branch, tag, commit or experiment"),
+        (("main", "HEAD"), r"main \(\w{7}\) and HEAD \(\w{7}\) are the same revision"),
+        (("workspace", "workspace"), "are the same revision"),
+        (("empty", "main"), r"empty \(\w{7}\): has no scores .*`dvc repro`"),
+    ],
+)
+def test_a_revision_that_cannot_be_compared_is_refused(
+    original: Project, names: tuple[str, str], message: str
+):
+    with pytest.raises(InputError, match=message):
+        original.compare(*names)
+
+
+@pytest.mark.slow
+def test_of_grown_data_the_common_scans_are_compared_and_of_relabelled_data_none(
+    project: Project, caplog: pytest.LogCaptureFixture
+):
+    project.run_with("data", scans=80)
+    with caplog.at_level(logging.WARNING, logger="multi_abnormality"):
+        comparison = project.compare("first", "main")
+    assert comparison["counts"]["scans"] == 60
+    assert re.search(
+        r"20 scans that main \(\w+\) was scored on, and first .* left out", caplog.text
+    )
+    project.run_with("data", seed=1)
+    with pytest.raises(InputError, match="were scored on other labels"):
+        project.compare("first", "main")
+
+
+def test_outputs_that_are_nowhere_are_told_with_the_way_out(project: Project):
+    cache = project.folder / ".dvc/cache"
+    cache.rename(cache.with_name("away"))
+    with pytest.raises(InputError, match=r"predictions\.json is neither .*`dvc remote add"):
+        project.compare("main", "better")
+    shutil.rmtree(project.folder / "processed")
+    with pytest.raises(InputError, match=r"manifest\.csv: cannot be read .*`dvc pull`"):
+        project.compare("workspace", "main")
+    remote = project.folder.parent / "remote"
+    remote.mkdir()
+    place = os.path.relpath(remote, project.folder)
+    project("dvc", "remote", "add", "--default", "--local", "backup", place)
+    with pytest.raises(InputError, match=r"nor on the remote 'backup'; `dvc push --all-commits`"):
+        project.compare("main", "better")
+
+
+def test_outputs_come_from_the_remote_where_the_cache_lacks_them(project: Project):
+    remote = project.folder.parent / "remote"
+    place = os.path.relpath(remote, project.folder)
+    project("dvc", "remote", "add", "--default", "--local", "backup", place)
+    project("dvc", "exp", "branch", "better", "improved")
+    project("dvc", "push", "--all-commits")
+    wanted = project.compare("main", "improved")
+    shutil.rmtree(project.folder / ".dvc/cache")
+    assert project.compare("main", "improved") == wanted
+
+
+def test_predictions_of_another_evaluation_are_refused(project: Project):
+    path = project.folder / "metrics/evaluate.json"
+    recorded = json.loads(path.read_text())
+    recorded["classification"]["macro"]["auroc"] += 0.01
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(InputError, match=r"workspace: .*evaluate\.json says .* not made together"):
+        project.compare("main", "workspace")
+
+
+@pytest.mark.parametrize("damage", ["[]", "{", '{"predictions": [{"input_image_name": "a"}]}'])
+def test_damaged_predictions_are_refused(project: Project, damage: str):
+    path = project.folder / "metrics/predictions.json"
+    path.unlink()  # a link into the cache, maybe
+    path.write_text(damage)
+    with pytest.raises(InputError, match=r"workspace: .*predictions\.json, .* cannot be read"):
+        project.compare("main", "workspace")
+
+
+@pytest.mark.parametrize(
+    ("twin", "message"),
+    [("valid_2_a_1", "a scan stands twice"), ("valid_2_a_2", "for each of its reconstructions")],
+)
+def test_two_predictions_of_one_scan_are_refused(project: Project, twin: str, message: str):
+    path = project.folder / "metrics/predictions.json"
+    content = json.loads(path.read_text())
+    (first,) = [one for one in content["predictions"] if one["input_image_name"] == "valid_2_a_1"]
+    content["predictions"].append(first | {"input_image_name": twin})
+    path.unlink()
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"workspace: .*{message}"):
+        project.compare("main", "workspace")
+
+
+def test_outside_a_project_it_says_where_to_run(tmp_path: Path):
+    with pytest.raises(InputError, match="is in no DVC project"):
+        Project(tmp_path).compare("main", "better")

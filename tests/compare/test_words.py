@@ -1,0 +1,73 @@
+"""What a comparison says, where it says nothing, and where numbers are missing."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from multi_abnormality.compare.chart import draw
+from multi_abnormality.compare.paired import Draws, compare_models
+from multi_abnormality.compare.show import show
+from multi_abnormality.compare.words import probability, signed, verdict
+
+FINDINGS = ("Emphysema", "Consolidation")
+
+
+def comparison_of(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict:
+    patients = [str(row) for row in range(len(labels))]
+    draws = Draws(100, 0.95, 0)
+    return {
+        "revisions": {letter: {"name": letter, "commit": None} for letter in "ab"},
+        "settings": {"resamples": 100, "confidence": 0.95, "seed": 0},
+        "counts": {
+            "scans": len(labels),
+            "patients": len(labels),
+            "positives": dict(zip(FINDINGS, labels.sum(axis=0).tolist(), strict=True)),
+        },
+        "same_predictions": bool((first == second).all()),
+        **compare_models(labels, first, second, patients, FINDINGS, draws),
+    }
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    return np.random.default_rng(0).integers(2, size=(80, 2))
+
+
+@pytest.fixture
+def guess() -> np.ndarray:
+    return np.random.default_rng(1).random((80, 2))
+
+
+def test_which_model_is_better_is_said_of_the_whole_and_of_findings(labels, guess):
+    better = np.where([True, False], 0.5 * guess + 0.5 * labels, guess)
+    assert verdict(comparison_of(labels, guess, better))[0].startswith("B is better than A: macro")
+    assert verdict(comparison_of(labels, better, guess))[0].startswith("B is worse than A: macro")
+    found = verdict(comparison_of(labels, guess, better))[1]
+    assert found.endswith("B is better at Emphysema, worse at none.")
+
+
+def test_no_difference_is_no_equality(labels, guess):
+    other = np.random.default_rng(2).random((80, 2))
+    assert (
+        "No difference between A and B is shown" in verdict(comparison_of(labels, guess, other))[0]
+    )
+    assert verdict(comparison_of(labels, guess, guess)) == [
+        "A and B predict the same, to the last bit."
+    ]
+
+
+def test_without_positives_all_is_dashes(guess, capsys):
+    comparison = comparison_of(np.zeros((80, 2), int), guess, guess[::-1])
+    show(comparison)
+    assert "AUROC is undefined" in capsys.readouterr().out
+    assert "\N{EN DASH}" in "".join(ElementTree.fromstring(draw(comparison)).itertext())
+
+
+def test_numbers_are_as_long_as_they_need_be():
+    assert [signed(value) for value in (0.0124, -0.5, -1e-9, None)] == [
+        "+0.012", "\N{MINUS SIGN}0.500", "0.000", "\N{EN DASH}",
+    ]  # fmt: skip
+    assert [probability(value) for value in (1.0, 0.0499, 0.00049975, None)] == [
+        "1.00", "0.050", "0.0005", "\N{EN DASH}",
+    ]  # fmt: skip

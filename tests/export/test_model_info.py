@@ -1,0 +1,94 @@
+"""What an exported model says of itself: in MONAI's form, checked, and the same for people."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from multi_abnormality.data.composition import Familiar
+from multi_abnormality.export import schema
+from multi_abnormality.export.card import model_card
+from multi_abnormality.export.model_info import described_scores, model_info, running_info
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.model.build import build
+from multi_abnormality.params import Params
+
+ROOT = Path(__file__).parents[2]
+# Of MONAI's meta_schema_20240725.json.
+REQUIRED = {
+    "schema", "version", "monai_version", "pytorch_version", "numpy_version",
+    "required_packages_version", "task", "description", "authors", "copyright",
+    "network_data_format",
+}  # fmt: skip
+REQUIRED_OF_A_TENSOR = {
+    "type", "format", "num_channels", "spatial_shape", "dtype", "value_range",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict:
+    return json.loads((ROOT / "metrics/evaluate.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def describe(small_params: Params) -> Callable[[dict], schema.ModelInfo]:
+    """Describes a small model that was scored so."""
+    about = {
+        "findings": list(FINDINGS),
+        "preprocess": small_params.preprocess.recipe.model_dump(mode="json"),
+        "model": small_params.model.model_dump(mode="json"),
+        "train": {"learning_rate": 1e-3},
+        "volumes": {"train": ["a", "b"], "validation": ["c"]},
+        "identity": {"seed": 0, "processed": "ab" * 32, "code": {"findings.py": "cd" * 32}},
+    }
+    running = running_info(about, Familiar(lung_share=(0.1, 0.6), length=(200, 500)))
+    return lambda scores: model_info(about, running, build(about), described_scores(scores))
+
+
+def test_it_has_what_monai_requires_of_a_bundle(describe, scores: dict):
+    info = describe(scores).content()
+    assert set(info) >= REQUIRED
+    for side, name, channels in (("inputs", "volume", 1), ("outputs", "probabilities", 18)):
+        tensor = info["network_data_format"][side][name]
+        assert set(tensor) >= REQUIRED_OF_A_TENSOR
+        assert tensor["num_channels"] == channels == len(tensor["channel_def"])
+    assert info["eval_metrics"]["auroc"] == scores["classification"]["macro"]["auroc"]
+    assert info["evaluation"]["intervals"]["auroc"] == scores["intervals"]["macro"]["auroc"]
+    assert list(info["evaluation"]["findings"]) == info["findings"] == list(FINDINGS)
+
+
+def test_the_schema_that_ships_is_that_of_the_code():
+    assert json.loads(schema.FILE.read_text()) == schema.ModelInfo.model_json_schema()
+
+
+@pytest.mark.parametrize(("key", "value"), [("parameters", "many"), ("extra", 1), ("task", None)])
+def test_what_does_not_fit_the_schema_is_not_written(
+    describe, scores: dict, key: str, value: object
+):
+    content = describe(scores).content()
+    assert schema.ModelInfo.model_validate(content).content() == content
+    with pytest.raises(ValidationError, match=key):
+        schema.ModelInfo.model_validate(content | {key: value})
+
+
+def test_the_card_says_the_same_without_a_date(describe, scores: dict):
+    card = model_card(describe(scores))
+    auroc = scores["classification"]["macro"]["auroc"]
+    interval = scores["intervals"]["macro"]["auroc"]
+    assert f"| auroc | {auroc:.3f} | {interval['low']:.3f} to {interval['high']:.3f} |" in card
+    assert all(f"| {finding} | " in card for finding in FINDINGS)
+    assert not re.search(r"20\d\d-\d\d", card)
+    assert model_card(describe(scores)) == card
+
+
+def test_scores_that_are_undefined_are_dashes(describe, scores: dict):
+    scores = json.loads(json.dumps(scores))
+    scores["classification"]["per_pathology"]["Emphysema"]["auroc"] = None
+    scores["intervals"]["per_pathology"]["Emphysema"]["auroc"] = None
+    scores["groups"] = {}
+    card = model_card(describe(scores))
+    assert re.search(r"\| Emphysema \| \d+ \| \N{EN DASH} \| \N{EN DASH} \|", card)
+    assert "Scanners" not in card

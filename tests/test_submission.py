@@ -1,0 +1,133 @@
+"""The challenge's container, without the container: its entry point as a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from multi_abnormality.findings import FINDINGS
+from tiny_model import write_model
+
+ROOT = Path(__file__).parents[1]
+REAL_CT = ROOT.parent / "shared/real-ct"
+NOBODY = 65534
+# What the image does not hold; importing it there would be an error.
+ABSENT = ("torch", "timm", "lightning", "pandas", "sklearn", "dvc", "joblib", "jinja2")
+# What is imported late is imported first: this environment may be closed to others than root.
+ALONE = f"""
+import os, sys
+sys.modules.update(dict.fromkeys({ABSENT!r}))
+import onnxruntime, scipy.sparse
+import multi_abnormality.data.itk, multi_abnormality.data.nifti, multi_abnormality.predict.__main__
+import multi_abnormality.evaluation.predictions
+sys.argv = sys.argv[1:]
+code = compile(open(sys.argv[0]).read(), sys.argv[0], "exec")
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+exec(code, dict(__name__="__main__"))
+"""
+
+
+class Container:
+    """The folders that are mounted, and the program in them, by an unprivileged user if root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("input", "output", "weights", "checkpoint"):
+            (root / name).mkdir()
+            (root / name).chmod(0o777)
+        write_model(root / "weights/model_tiny.onnx")
+        for folder in (root, *root.parents):  # pytest's own are closed to others
+            if os.geteuid() == 0 and folder.stat().st_uid == 0:
+                folder.chmod(folder.stat().st_mode | 0o011)
+
+    def add(self, name: str, size: tuple[int, int, int] = (64, 64, 40)) -> Path:
+        """A scan of noise with a right header."""
+        noise = np.random.default_rng(len(name)).normal(-300, 300, size[::-1])
+        image = SimpleITK.GetImageFromArray(noise.clip(-1024, 1500).astype(np.int16))
+        image.SetSpacing((5.0, 5.0, 7.0))
+        path = self.root / "input" / name
+        SimpleITK.WriteImage(image, str(path))
+        return path
+
+    def run(self) -> subprocess.CompletedProcess:
+        (self.root / "input").chmod(0o555)
+        folders = [f"--{name}={self.root / name}" for name in ("input", "output", "weights")]
+        command = [
+            sys.executable, "-c", ALONE, ROOT / "submission/process.py", *folders,
+            f"--checkpoint={self.root / 'checkpoint'}",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd="/")
+        (self.root / "input").chmod(0o777)
+        return done
+
+    @property
+    def written(self) -> dict[str, dict]:
+        files = sorted((self.root / "output").iterdir())
+        return {path.name: json.loads(path.read_text()) for path in files}
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    return Container(tmp_path)
+
+
+def test_every_case_is_in_both_files_and_nothing_else_is_written(container: Container):
+    container.add("case_b.mha")
+    container.add("case_a.nii.gz")
+    (container.root / "input/notes.txt").write_text("not a scan")
+    done = container.run()
+    assert done.returncode == 0, done.stderr
+    assert "these are no scans: notes.txt" in done.stderr
+    assert list(container.written) == ["predictions.json", "results.json"]
+    first, second = container.written.values()
+    assert first == second
+    assert [row["input_image_name"] for row in first["predictions"]] == ["case_a", "case_b"]
+    for row in first["predictions"]:
+        assert list(row["probabilities"]) == list(FINDINGS)
+        assert all(0 <= chance <= 1 for chance in row["probabilities"].values())
+
+
+def test_one_bad_case_is_an_error_and_the_others_are_not_done_twice(container: Container):
+    good = container.add("good.mha")
+    bad = container.add("bad.mha")
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:1000])
+    (container.root / "output/results.json").write_text("{}")
+    done = container.run()
+    assert done.returncode == 1
+    assert "no results: 1 of 2 cases failed" in done.stderr
+    assert str(bad) in done.stderr
+    assert container.written == {}
+    bad.write_bytes(whole)
+    before = good.stat()  # who reads it again fails
+    good.write_bytes(bytes(before.st_size))
+    os.utime(good, ns=(before.st_atime_ns, before.st_mtime_ns))
+    done = container.run()
+    assert done.returncode == 0, done.stderr
+    assert len(container.written["results.json"]["predictions"]) == 2
+
+
+def test_no_scan_and_no_model_are_errors(container: Container):
+    done = container.run()
+    assert done.returncode == 1
+    assert "holds no scan" in done.stderr
+    (container.root / "weights/model_tiny.onnx").unlink()
+    assert "holds no .onnx model" in container.run().stderr
+
+
+@pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
+def test_real_scans(container: Container):
+    names = ("chest_CIP_ct64_4mm_int16_RAI.nii.gz", "halfthorax_elastix_baseline_small_int16.mha")
+    for name in names:
+        (container.root / "input" / name).write_bytes((REAL_CT / name).read_bytes())
+    done = container.run()
+    assert done.returncode == 0, done.stderr
+    assert len(container.written["results.json"]["predictions"]) == 2

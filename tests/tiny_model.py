@@ -1,0 +1,62 @@
+"""A tiny model with the interface of an exported one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.predict.model import METADATA_KEY
+
+SHAPE = (32, 96, 96)
+CARD = {
+    "version": "1.2.3",
+    "findings": list(FINDINGS),
+    "preprocess": {
+        "spacing": [9.0, 3.75, 3.75],
+        "shape": list(SHAPE),
+        "hu_codes": [[-1024, 0], [-200, 80], [240, 226], [1024, 255]],
+    },
+    "familiar": {"lung_share": [0.0, 1.0], "length": [0.0, 9999.0]},
+}
+
+
+def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path:
+    """A model of 18 probabilities that depend on every voxel: means, a fixed matrix, a sigmoid.
+
+    Its attention is on dense slices, the same for each finding.
+    """
+    matrix = np.random.default_rng(0).normal(0, 0.01, (SHAPE[2], outputs)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["volume"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["values", "axes"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "matrix"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
+        helper.make_node("ReduceMean", ["values", "plane"], ["density"], keepdims=0),
+        helper.make_node("Softmax", ["density"], ["weights"]),
+        helper.make_node("Unsqueeze", ["weights", "one"], ["row"]),
+        helper.make_node("Mul", ["row", "ones"], ["attention"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("volume", TensorProto.UINT8, ["n", *SHAPE])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", outputs]),
+            helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["n", outputs, SHAPE[0]]),
+        ],
+        [
+            numpy_helper.from_array(np.array([1, 2]), "axes"),
+            numpy_helper.from_array(np.array([2, 3]), "plane"),
+            numpy_helper.from_array(np.array([1]), "one"),
+            numpy_helper.from_array(np.ones((outputs, 1), np.float32), "ones"),
+            numpy_helper.from_array(matrix, "matrix"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if card is not None:
+        helper.set_model_props(model, {METADATA_KEY: json.dumps(card)})
+    onnx.save(model, path)
+    return path
