@@ -221,6 +221,49 @@ def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path)
     assert "*.mha: no scan fits this pattern" in result.stderr
 
 
+def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
+    """Files without a suffix are DICOM files by what they hold, and so are those with odd ones."""
+    scan = write_scan(tmp_path / "ein Größe.nii.gz")
+    for name in ("README", "._ein Größe.nii.gz", "LICENSE.txt"):
+        (tmp_path / name).write_text("no scan" * 100)
+    series = tmp_path / "below/series"
+    series.mkdir(parents=True)
+    (series / "CT.1.2.840.113619").write_bytes(bytes(128) + b"DICM")
+
+    assert predict.find_scans([tmp_path]) == [series, scan]
+    assert predict.find_scans([tmp_path, scan, scan.resolve(), tmp_path / "*.gz"]) == [series, scan]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_closed_folder_is_told(tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    (tmp_path / "closed").mkdir(mode=0)
+    assert predict.find_scans([tmp_path]) == [scan]
+    with pytest.raises(InputError, match=r"closed.*: cannot be read"):
+        predict.find_scans([tmp_path / "closed/scan.nii.gz"])
+
+
+def test_explained_scans_are_not_explained_again(tmp_path: Path, model: Path) -> None:
+    """And a doubt is told again; a folder cannot be written as a file."""
+    card = {**CARD, "familiar": {"lung_share": [2.0, 3.0], "length": [0.0, 1.0]}}
+    doubting = write_model(tmp_path / "model.onnx", card)
+    scan = write_scan(tmp_path / "scan.nii.gz", 200)
+    why = tmp_path / "why"
+    command = scan, tmp_path / "missing.mha", "--model", doubting, "--out", tmp_path / "out.csv"
+    assert "may be no chest" in run(*command, "--explain", why).stderr
+    before = (why / "scan/explanation.json").stat().st_mtime_ns
+    assert "may be no chest" in run(*command, "--explain", why).stderr
+    assert (why / "scan/explanation.json").stat().st_mtime_ns == before
+    (why / "scan/explanation.json").unlink()  # a kill before the last file
+    run(*command, "--explain", why)
+    assert (why / "scan/explanation.json").exists()
+
+    (tmp_path / "folder.csv").mkdir()
+    result = run(scan, "--model", model, "--out", tmp_path / "folder.csv")
+    assert "folder.csv: is a folder" in result.stderr
+    assert not (tmp_path / "folder.csv.part").exists()
+
+
 def test_slices_that_speak_for_findings_are_written(tmp_path: Path, model: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz", 200)
     result = run(scan, "--model", model, "--explain", tmp_path / "why", "--json")

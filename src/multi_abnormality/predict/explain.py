@@ -12,6 +12,7 @@ from multi_abnormality.params import Recipe
 from multi_abnormality.predict.model import Prediction
 
 SLICES = 3  # that count most, shown from low to high
+EXPLANATION = "explanation.json"
 
 
 def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> None:
@@ -25,6 +26,7 @@ def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> N
     shown = {}
     for finding, attention in zip(prediction.probabilities, prediction.attention, strict=True):
         if prediction.probabilities[finding] < THRESHOLD:
+            (folder / f"{finding}.jpg").unlink(missing_ok=True)  # of another model
             continue
         chosen = sorted(np.argsort(-attention, kind="stable")[:SLICES].tolist())
         pictures = [show(prediction.hu[z], finding, recipe.model_dump()) for z in chosen]
@@ -36,4 +38,14 @@ def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> N
                 for z in chosen
             ],
         }
-    write_durably((json.dumps(shown, indent=2) + "\n").encode(), folder / "explanation.json")
+    write_durably((json.dumps(shown, indent=2) + "\n").encode(), folder / EXPLANATION)
+
+
+def is_explained(name: str, probabilities: dict[str, float], pictures: Path) -> bool:
+    """Whether this very prediction of a scan has all its pictures: their text is written last."""
+    try:
+        shown = json.loads((pictures / name / EXPLANATION).read_text(encoding="utf-8"))
+        told = {finding: one["probability"] for finding, one in shown.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # there is none, or something else: it is written anew
+    return told == {one: chance for one, chance in probabilities.items() if chance >= THRESHOLD}
