@@ -19,6 +19,7 @@ from multi_abnormality.data.composition import Familiar
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.predict.__main__ import predict_all
+from multi_abnormality.predict.explain import write_explanation
 from tiny_model import CARD, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
@@ -276,9 +277,25 @@ def test_slices_that_speak_for_findings_are_written(tmp_path: Path, model: Path)
     for finding in positive:
         with Image.open(tmp_path / f"why/scan/{finding}.jpg") as picture:
             assert picture.size == (480, 160)
-        slices = [one["slice"] for one in told[finding]["slices"]]
-        assert len(slices) == 3
-        assert all(6 <= number <= 25 for number in slices)  # where the body is
+        heights = [one["mm_above_middle"] for one in told[finding]["slices"]]
+        assert len(heights) == 3
+        assert heights == sorted(heights)
+        assert all(abs(height) <= 96 for height in heights)  # where the body is
+
+
+@pytest.mark.parametrize(("counting", "heights"), [("one", [-135.0]), ("all", [-9.0, 0.0, 9.0])])
+def test_slices_that_count_nothing_are_not_shown(
+    tmp_path: Path, model: Path, counting: str, heights: list[float]
+) -> None:
+    """As where the model pools by max or by mean."""
+    attention = np.full((1, 31), 1 / 31, np.float32)
+    if counting == "one":
+        attention[:] = np.arange(31) == 0
+    hu = np.zeros((31, 8, 8), np.float32)
+    prediction = predict.Prediction("scan", {"Emphysema": 0.7}, attention, hu, None)
+    write_explanation(prediction, predict.load(model).card.preprocess, tmp_path)
+    told = json.loads((tmp_path / "explanation.json").read_text())
+    assert [one["mm_above_middle"] for one in told["Emphysema"]["slices"]] == heights
 
 
 @needs_real_ct

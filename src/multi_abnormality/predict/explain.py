@@ -18,6 +18,9 @@ EXPLANATION = "explanation.json"
 def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> None:
     """Write a JPEG a positive finding, and explanation.json that says what they show.
 
+    Where a slice lies is told from the scan's middle, towards the head: the model's own slices
+    are others than the file's.
+
     Args:
         prediction: of a scan.
         recipe: of the model.
@@ -28,13 +31,19 @@ def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> N
         if prediction.probabilities[finding] < THRESHOLD:
             (folder / f"{finding}.jpg").unlink(missing_ok=True)  # of another model
             continue
-        chosen = sorted(np.argsort(-attention, kind="stable")[:SLICES].tolist())
+        above_middle = np.arange(len(attention)) - (len(attention) - 1) / 2
+        # With max pooling all but one count nothing, with mean pooling all alike.
+        order = np.lexsort((np.abs(above_middle), -attention))[:SLICES]
+        chosen = sorted(order[attention[order] > 0].tolist())
         pictures = [show(prediction.hu[z], finding, recipe.model_dump()) for z in chosen]
         write_durably(jpeg(np.concatenate(pictures, axis=1)), folder / f"{finding}.jpg")
         shown[finding] = {
             "probability": prediction.probabilities[finding],
             "slices": [
-                {"slice": z, "mm": z * recipe.spacing[0], "attention": float(attention[z])}
+                {
+                    "mm_above_middle": float(above_middle[z] * recipe.spacing[0]),
+                    "attention": float(attention[z]),
+                }
                 for z in chosen
             ],
         }
