@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -172,6 +173,21 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
         predict.load(write_model(path, card={**CARD, "findings": None}))
     with pytest.raises(InputError, match="has ports"):
         predict.load(write_model(path, outputs=17))
+
+
+def test_a_model_without_finite_probabilities_is_told(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.onnx")
+    broken = onnx.load(path)
+    (matrix,) = [one for one in broken.graph.initializer if one.name == "matrix"]
+    nothing = np.full_like(onnx.numpy_helper.to_array(matrix), np.nan)
+    matrix.CopyFrom(onnx.numpy_helper.from_array(nothing, "matrix"))
+    onnx.save(broken, path)
+
+    result = run(write_scan(tmp_path / "scan.nii.gz"), "--model", path, "--json")
+
+    assert result.returncode == 1
+    assert "scan.nii.gz: the model has no finite probability" in result.stderr
+    assert "NaN" not in result.stdout
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
