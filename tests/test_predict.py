@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import onnx
 import pytest
+import SimpleITK
 from PIL import Image
 
 from multi_abnormality import predict
@@ -21,6 +22,7 @@ from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.predict.__main__ import predict_all
 from multi_abnormality.predict.explain import write_explanation
+from multi_abnormality.predict.journal import Journal
 from tiny_model import CARD, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
@@ -217,6 +219,23 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
     assert [row[0] for row in rows[1:]] == ["scan_0", "scan_1", "scan_2"]
     expected = predict.load(model)(scans[1])
     assert [float(value) for value in rows[2][1:]] == list(expected.values())
+
+
+def test_replaced_voxels_are_predicted_anew(tmp_path: Path, model: Path) -> None:
+    """Also where the scan's own file or folder does not change with them."""
+    hu = np.full((30, 40, 40), -1000, np.int16)
+    hu[:, 8:-8, 8:-8] = 40
+    image = SimpleITK.GetImageFromArray(hu)
+    image.SetSpacing((5.0, 5.0, 8.0))
+    scan, voxels = tmp_path / "scan.mhd", tmp_path / "scan.raw"
+    SimpleITK.WriteImage(image, str(scan))
+    prediction = predict.load(model).predict(scan)
+    journal = Journal(tmp_path / "out.csv", model)
+    journal.add(scan, prediction)
+    journal.close(finished=False)
+    assert Journal(tmp_path / "out.csv", model).find(scan).row[0] == "scan"
+    os.utime(voxels, (1, 2**32))
+    assert Journal(tmp_path / "out.csv", model).find(scan) is None
 
 
 def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path) -> None:

@@ -89,8 +89,15 @@ class Journal:
 
 
 def _key(scan: Path) -> tuple[str, int, int]:
-    """A folder is as large as its files, and as new as the newest: slices may be replaced."""
-    parts = [scan, *scan.iterdir()] if scan.is_dir() else [scan]
+    """A folder is as large as its files, and as new as the newest: slices may be replaced.
+
+    So is a .mhd file with the voxels beside it.
+    """
+    parts = [scan]
+    if scan.is_dir():
+        parts += scan.iterdir()
+    elif scan.suffix.lower() == ".mhd":
+        parts += filter(Path.exists, map(scan.with_suffix, (".raw", ".zraw")))
     about = [part.stat() for part in parts]
     size, changed = sum(one.st_size for one in about), max(one.st_mtime_ns for one in about)
     return str(scan.resolve()), size, changed
