@@ -76,6 +76,8 @@ class Predictor:
         codes = standardize(volume, self.card.preprocess)
         outputs = self.session.run(["probabilities", "attention"], {"volume": codes[None]})
         (probabilities,), (attention,) = outputs
+        if not np.isfinite(probabilities).all():  # JSON has no word for it
+            raise InputError(f"{scan}: the model has no finite probability for it; export it again")
         by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
         return Prediction(
             name=scan_name(scan),
