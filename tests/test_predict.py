@@ -173,6 +173,8 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
         predict.load(write_model(path, card=None))
     with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
         predict.load(write_model(path, card={**CARD, "findings": None}))
+    with pytest.raises(InputError, match=r"exported by version 9\.9\.9 .* export the model again"):
+        predict.load(write_model(path, card={**CARD, "version": "9.9.9"}))
     with pytest.raises(InputError, match="has ports"):
         predict.load(write_model(path, outputs=17))
 
@@ -207,7 +209,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
     before = scans[0].stat()  # who reads it again fails
     scans[0].write_bytes(bytes(before.st_size))
     os.utime(scans[0], ns=(before.st_atime_ns, before.st_mtime_ns))
-    another = write_model(tmp_path / "another.onnx", {**CARD, "version": "1.2.4"})
+    another = write_model(
+        tmp_path / "another.onnx", {**CARD, "version": f"{CARD['version']}.post1"}
+    )
 
     again = run(*command[:3], "--model", another, "--out", out)
     assert f"{scans[0]}: is not gzip-compressed" in again.stderr
