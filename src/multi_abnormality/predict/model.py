@@ -146,7 +146,7 @@ def _card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
 
 def _line(version: str) -> list[str]:
     """What versions that understand each other's files have in common; see semver.org."""
-    major, minor = (version.split(".") + [""])[:2]
+    major, minor = ([*version.split("."), ""])[:2]
     return [major] if major != "0" else [major, minor]
 
 
