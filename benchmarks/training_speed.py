@@ -59,8 +59,11 @@ def compare_loops(
         for loop in loops.values():
             loop.stop()
     starts.append(loops["ours"].start)
-    save = statistics.median(start["save"] for start in starts)
-    return found | {"ours": found["ours"].with_more(save * STEPS / epoch)}, starts
+    share = STEPS / epoch
+    save = [
+        share * statistics.median(kind) for kind in zip(*(s["save"] for s in starts), strict=True)
+    ]
+    return found | {"ours": found["ours"].with_more(*save)}, starts
 
 
 def steps_of_epoch(params: Params, processed: Path) -> int:
@@ -171,6 +174,7 @@ def main() -> None:
         found, starts = compare_loops(load_params(), given.processed, folder, given.threads)
         out.print(tell_loops(found))
         parts = start_parts(starts)
+        out.print(f"a save: {statistics.median(start['save'][0] for start in starts):.2f} s")
         out.print(f"start to the end of the first step: {sum(parts.values()):.1f} s", parts)
         memory = measure_memory(folder)
     out.print(tell_memory(memory))

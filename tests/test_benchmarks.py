@@ -60,7 +60,7 @@ def test_scores_are_by_scan_and_leave_out_findings_of_one_class(small_set):
 def test_a_loop_runs_a_block_when_asked(name, small_set, small_params, tmp_path):
     from loops.turns import Loop, take_turns
 
-    loop = Loop(name, 2, small_set.root, small_params, tmp_path, threads=1)
+    loop = Loop(name, 1, small_set.root, small_params, tmp_path, threads=1)
     try:
         found = take_turns({name: loop}, rounds=1)
     finally:

@@ -80,10 +80,13 @@ class Blocks:
         for name, value in block.items():
             getattr(self, name).append(value)
 
-    def with_more(self, seconds: float) -> "Blocks":
+    def with_more(self, seconds: float, cpu_seconds: float) -> "Blocks":
         """These, had each taken so much longer."""
-        later = [[each + seconds for each in kind] for kind in (self.seconds, self.cpu_seconds)]
-        return Blocks(*later, self.waited)
+        return Blocks(
+            [each + seconds for each in self.seconds],
+            [each + cpu_seconds for each in self.cpu_seconds],
+            self.waited,
+        )
 
 
 def take_turns(loops: dict[str, Loop], rounds: int) -> dict[str, Blocks]:
