@@ -23,8 +23,7 @@ RESULTS = ("results.json", "predictions.json")  # of one content: either name ma
 
 def main() -> None:
     given = _folders()
-    for name in RESULTS:  # of an earlier run: they must not stand for this one
-        (given.output / name).unlink(missing_ok=True)
+    _clear(given.output)
     model = predict.find_model(given.weights)
     predictor = predict.load(model)
     scans = _scans(given.input)
@@ -41,6 +40,18 @@ def main() -> None:
     console.log.info("%s: %d cases", given.output / RESULTS[0], len(rows))
 
 
+def _clear(output: Path) -> None:
+    """Earlier results must not stand for this run's; and these must have a place."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in RESULTS:
+            (output / name).unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror})") from error
+
+
 def _folders() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name in ("input", "output", "weights", "checkpoint"):
@@ -49,17 +60,22 @@ def _folders() -> argparse.Namespace:
 
 
 def _scans(folder: Path) -> list[Path]:
-    """The scans in a folder, not below it; other files are told."""
+    """The scans in a folder, not below it; what else is in it is told."""
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        found = sorted(folder.iterdir())
+        scans = [path for path in found if _is_scan(path)]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
-    scans = [path for path in files if path.name.lower().endswith(SUFFIXES)]
-    if others := [path.name for path in files if path not in scans]:
+    if others := [path.name for path in found if path not in scans]:
         console.log.warning("%s: these are no scans: %s", folder, ", ".join(others))
     if not scans:
         raise InputError(f"{folder}: holds no scan; one of {', '.join(SUFFIXES)} is needed")
     return predict.find_scans(scans)
+
+
+def _is_scan(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return path.name.lower().endswith(SUFFIXES) and not hidden and path.is_file()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import onnx
 import pytest
+import SimpleITK
 from PIL import Image
 
 from multi_abnormality import predict
@@ -19,6 +21,8 @@ from multi_abnormality.data.composition import Familiar
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.predict.__main__ import predict_all
+from multi_abnormality.predict.explain import write_explanation
+from multi_abnormality.predict.journal import Journal
 from tiny_model import CARD, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
@@ -169,8 +173,25 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
         predict.load(write_model(path, card=None))
     with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
         predict.load(write_model(path, card={**CARD, "findings": None}))
+    with pytest.raises(InputError, match=r"exported by version 9\.9\.9 .* export the model again"):
+        predict.load(write_model(path, card={**CARD, "version": "9.9.9"}))
     with pytest.raises(InputError, match="has ports"):
         predict.load(write_model(path, outputs=17))
+
+
+def test_a_model_without_finite_probabilities_is_told(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.onnx")
+    broken = onnx.load(path)
+    (matrix,) = [one for one in broken.graph.initializer if one.name == "matrix"]
+    nothing = np.full_like(onnx.numpy_helper.to_array(matrix), np.nan)
+    matrix.CopyFrom(onnx.numpy_helper.from_array(nothing, "matrix"))
+    onnx.save(broken, path)
+
+    result = run(write_scan(tmp_path / "scan.nii.gz"), "--model", path, "--json")
+
+    assert result.returncode == 1
+    assert "scan.nii.gz: the model has no finite probability" in result.stderr
+    assert "NaN" not in result.stdout
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
@@ -188,7 +209,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
     before = scans[0].stat()  # who reads it again fails
     scans[0].write_bytes(bytes(before.st_size))
     os.utime(scans[0], ns=(before.st_atime_ns, before.st_mtime_ns))
-    another = write_model(tmp_path / "another.onnx", {**CARD, "version": "1.2.4"})
+    another = write_model(
+        tmp_path / "another.onnx", {**CARD, "version": f"{CARD['version']}.post1"}
+    )
 
     again = run(*command[:3], "--model", another, "--out", out)
     assert f"{scans[0]}: is not gzip-compressed" in again.stderr
@@ -200,6 +223,23 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
     assert [row[0] for row in rows[1:]] == ["scan_0", "scan_1", "scan_2"]
     expected = predict.load(model)(scans[1])
     assert [float(value) for value in rows[2][1:]] == list(expected.values())
+
+
+def test_replaced_voxels_are_predicted_anew(tmp_path: Path, model: Path) -> None:
+    """Also where the scan's own file or folder does not change with them."""
+    hu = np.full((30, 40, 40), -1000, np.int16)
+    hu[:, 8:-8, 8:-8] = 40
+    image = SimpleITK.GetImageFromArray(hu)
+    image.SetSpacing((5.0, 5.0, 8.0))
+    scan, voxels = tmp_path / "scan.mhd", tmp_path / "scan.raw"
+    SimpleITK.WriteImage(image, str(scan))
+    prediction = predict.load(model).predict(scan)
+    journal = Journal(tmp_path / "out.csv", model)
+    journal.add(scan, prediction)
+    journal.close(finished=False)
+    assert Journal(tmp_path / "out.csv", model).find(scan).row[0] == "scan"
+    os.utime(voxels, (1, 2**32))
+    assert Journal(tmp_path / "out.csv", model).find(scan) is None
 
 
 def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path) -> None:
@@ -221,6 +261,49 @@ def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path)
     assert "*.mha: no scan fits this pattern" in result.stderr
 
 
+def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
+    """Files without a suffix are DICOM files by what they hold, and so are those with odd ones."""
+    scan = write_scan(tmp_path / "ein Größe.nii.gz")
+    for name in ("README", "._ein Größe.nii.gz", "LICENSE.txt"):
+        (tmp_path / name).write_text("no scan" * 100)
+    series = tmp_path / "below/series"
+    series.mkdir(parents=True)
+    (series / "CT.1.2.840.113619").write_bytes(bytes(128) + b"DICM")
+
+    assert predict.find_scans([tmp_path]) == [series, scan]
+    assert predict.find_scans([tmp_path, scan, scan.resolve(), tmp_path / "*.gz"]) == [series, scan]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_closed_folder_is_told(tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    (tmp_path / "closed").mkdir(mode=0)
+    assert predict.find_scans([tmp_path]) == [scan]
+    with pytest.raises(InputError, match=r"closed.*: cannot be read"):
+        predict.find_scans([tmp_path / "closed/scan.nii.gz"])
+
+
+def test_explained_scans_are_not_explained_again(tmp_path: Path, model: Path) -> None:
+    """And a doubt is told again; a folder cannot be written as a file."""
+    card = {**CARD, "familiar": {"lung_share": [2.0, 3.0], "length": [0.0, 1.0]}}
+    doubting = write_model(tmp_path / "model.onnx", card)
+    scan = write_scan(tmp_path / "scan.nii.gz", 200)
+    why = tmp_path / "why"
+    command = scan, tmp_path / "missing.mha", "--model", doubting, "--out", tmp_path / "out.csv"
+    assert "may be no chest" in run(*command, "--explain", why).stderr
+    before = (why / "scan/explanation.json").stat().st_mtime_ns
+    assert "may be no chest" in run(*command, "--explain", why).stderr
+    assert (why / "scan/explanation.json").stat().st_mtime_ns == before
+    (why / "scan/explanation.json").unlink()  # a kill before the last file
+    run(*command, "--explain", why)
+    assert (why / "scan/explanation.json").exists()
+
+    (tmp_path / "folder.csv").mkdir()
+    result = run(scan, "--model", model, "--out", tmp_path / "folder.csv")
+    assert "folder.csv: is a folder" in result.stderr
+    assert not (tmp_path / "folder.csv.part").exists()
+
+
 def test_slices_that_speak_for_findings_are_written(tmp_path: Path, model: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz", 200)
     result = run(scan, "--model", model, "--explain", tmp_path / "why", "--json")
@@ -233,9 +316,25 @@ def test_slices_that_speak_for_findings_are_written(tmp_path: Path, model: Path)
     for finding in positive:
         with Image.open(tmp_path / f"why/scan/{finding}.jpg") as picture:
             assert picture.size == (480, 160)
-        slices = [one["slice"] for one in told[finding]["slices"]]
-        assert len(slices) == 3
-        assert all(6 <= number <= 25 for number in slices)  # where the body is
+        heights = [one["mm_above_middle"] for one in told[finding]["slices"]]
+        assert len(heights) == 3
+        assert heights == sorted(heights)
+        assert all(abs(height) <= 96 for height in heights)  # where the body is
+
+
+@pytest.mark.parametrize(("counting", "heights"), [("one", [-135.0]), ("all", [-9.0, 0.0, 9.0])])
+def test_slices_that_count_nothing_are_not_shown(
+    tmp_path: Path, model: Path, counting: str, heights: list[float]
+) -> None:
+    """As where the model pools by max or by mean."""
+    attention = np.full((1, 31), 1 / 31, np.float32)
+    if counting == "one":
+        attention[:] = np.arange(31) == 0
+    hu = np.zeros((31, 8, 8), np.float32)
+    prediction = predict.Prediction("scan", {"Emphysema": 0.7}, attention, hu, None)
+    write_explanation(prediction, predict.load(model).card.preprocess, tmp_path)
+    told = json.loads((tmp_path / "explanation.json").read_text())
+    assert [one["mm_above_middle"] for one in told["Emphysema"]["slices"]] == heights
 
 
 @needs_real_ct

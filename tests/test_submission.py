@@ -83,9 +83,11 @@ def test_every_case_is_in_both_files_and_nothing_else_is_written(container: Cont
     container.add("case_b.mha")
     container.add("case_a.nii.gz")
     (container.root / "input/notes.txt").write_text("not a scan")
+    (container.root / "input/._case_a.nii.gz").write_text("as Macs leave them")
+    (container.root / "input/folder").mkdir()
     done = container.run()
     assert done.returncode == 0, done.stderr
-    assert "these are no scans: notes.txt" in done.stderr
+    assert "these are no scans: ._case_a.nii.gz, folder, notes.txt" in done.stderr
     assert list(container.written) == ["predictions.json", "results.json"]
     first, second = container.written.values()
     assert first == second
@@ -121,6 +123,14 @@ def test_no_scan_and_no_model_are_errors(container: Container):
     assert "holds no scan" in done.stderr
     (container.root / "weights/model_tiny.onnx").unlink()
     assert "holds no .onnx model" in container.run().stderr
+
+
+def test_an_output_that_cannot_be_written_is_told_before_all_else(container: Container):
+    (container.root / "output/results.json").mkdir()
+    done = container.run()
+    assert done.returncode == 1
+    assert "output: cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")

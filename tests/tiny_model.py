@@ -7,12 +7,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from multi_abnormality import __version__
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.predict.model import METADATA_KEY
 
 SHAPE = (32, 96, 96)
 CARD = {
-    "version": "1.2.3",
+    "version": __version__,
     "findings": list(FINDINGS),
     "preprocess": {
         "spacing": [9.0, 3.75, 3.75],

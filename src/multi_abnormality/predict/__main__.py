@@ -9,7 +9,7 @@ from pathlib import Path
 from multi_abnormality import console
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.files import write_durably
-from multi_abnormality.predict.explain import write_explanation
+from multi_abnormality.predict.explain import is_explained, write_explanation
 from multi_abnormality.predict.journal import Journal
 from multi_abnormality.predict.model import MODEL_FOLDER, Predictor, find_model, load
 from multi_abnormality.predict.scans import find_scans
@@ -37,15 +37,15 @@ def predict_all(
     """
 
     def one(scan: Path) -> Row | str:
-        known = journal.find(scan) if journal and not pictures else None
-        if known:
-            return known
+        known = journal.find(scan) if journal else None
+        if known and (not pictures or is_explained(*known.row, pictures)):
+            _tell(known.doubt)
+            return known.row
         try:
             prediction = predictor.predict(scan)
         except InputError as error:
             return str(error)
-        if prediction.doubt:
-            console.log.warning("%s", prediction.doubt)
+        _tell(prediction.doubt)
         if pictures:
             recipe = predictor.card.preprocess
             write_explanation(prediction, recipe, pictures / prediction.name)
@@ -57,6 +57,11 @@ def predict_all(
         results = list(_track(pool.map(one, scans), len(scans)))
     rows = [result for result in results if not isinstance(result, str)]
     return rows, [result for result in results if isinstance(result, str)]
+
+
+def _tell(doubt: str | None) -> None:
+    if doubt:
+        console.log.warning("%s", doubt)
 
 
 def _track(results: Iterator[Row | str], count: int) -> Iterator[Row | str]:

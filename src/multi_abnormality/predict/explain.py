@@ -12,10 +12,14 @@ from multi_abnormality.params import Recipe
 from multi_abnormality.predict.model import Prediction
 
 SLICES = 3  # that count most, shown from low to high
+EXPLANATION = "explanation.json"
 
 
 def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> None:
     """Write a JPEG a positive finding, and explanation.json that says what they show.
+
+    Where a slice lies is told from the scan's middle, towards the head: the model's own slices
+    are others than the file's.
 
     Args:
         prediction: of a scan.
@@ -25,15 +29,32 @@ def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> N
     shown = {}
     for finding, attention in zip(prediction.probabilities, prediction.attention, strict=True):
         if prediction.probabilities[finding] < THRESHOLD:
+            (folder / f"{finding}.jpg").unlink(missing_ok=True)  # of another model
             continue
-        chosen = sorted(np.argsort(-attention, kind="stable")[:SLICES].tolist())
+        above_middle = np.arange(len(attention)) - (len(attention) - 1) / 2
+        # With max pooling all but one count nothing, with mean pooling all alike.
+        order = np.lexsort((np.abs(above_middle), -attention))[:SLICES]
+        chosen = sorted(order[attention[order] > 0].tolist())
         pictures = [show(prediction.hu[z], finding, recipe.model_dump()) for z in chosen]
         write_durably(jpeg(np.concatenate(pictures, axis=1)), folder / f"{finding}.jpg")
         shown[finding] = {
             "probability": prediction.probabilities[finding],
             "slices": [
-                {"slice": z, "mm": z * recipe.spacing[0], "attention": float(attention[z])}
+                {
+                    "mm_above_middle": float(above_middle[z] * recipe.spacing[0]),
+                    "attention": float(attention[z]),
+                }
                 for z in chosen
             ],
         }
-    write_durably((json.dumps(shown, indent=2) + "\n").encode(), folder / "explanation.json")
+    write_durably((json.dumps(shown, indent=2) + "\n").encode(), folder / EXPLANATION)
+
+
+def is_explained(name: str, probabilities: dict[str, float], pictures: Path) -> bool:
+    """Whether this very prediction of a scan has all its pictures: their text is written last."""
+    try:
+        shown = json.loads((pictures / name / EXPLANATION).read_text(encoding="utf-8"))
+        told = {finding: one["probability"] for finding, one in shown.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # there is none, or something else: it is written anew
+    return told == {one: chance for one, chance in probabilities.items() if chance >= THRESHOLD}

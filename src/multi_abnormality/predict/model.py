@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from multi_abnormality import __version__
 from multi_abnormality.data.composition import Familiar, lung_share
 from multi_abnormality.data.resample import code_table, standardize
 from multi_abnormality.data.volume import read_volume, scan_name
@@ -76,6 +77,8 @@ class Predictor:
         codes = standardize(volume, self.card.preprocess)
         outputs = self.session.run(["probabilities", "attention"], {"volume": codes[None]})
         (probabilities,), (attention,) = outputs
+        if not np.isfinite(probabilities).all():  # JSON has no word for it
+            raise InputError(f"{scan}: the model has no finite probability for it; export it again")
         by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
         return Prediction(
             name=scan_name(scan),
@@ -123,6 +126,11 @@ def _card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
         faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise_faults(faults, f"{path}: has wrong metadata; export it again")
         raise
+    if _line(card.version) != _line(__version__):
+        raise InputError(
+            f"{path}: was exported by version {card.version} of this project, and this is "
+            f"{__version__}; install that one, or export the model again"
+        )
     shape, findings = card.preprocess.shape, len(card.findings)
     expected = {
         "volume": ("tensor(uint8)", [*shape]),
@@ -134,6 +142,12 @@ def _card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
     if found != expected:
         raise InputError(f"{path}: has ports {found}, not {expected}; export it again")
     return card
+
+
+def _line(version: str) -> list[str]:
+    """What versions that understand each other's files have in common; see semver.org."""
+    major, minor = ([*version.split("."), ""])[:2]
+    return [major] if major != "0" else [major, minor]
 
 
 def find_model(folder: Path = MODEL_FOLDER) -> Path:

@@ -5,19 +5,29 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from multi_abnormality.console import log
 from multi_abnormality.data.volume import SUFFIXES, scan_name
-from multi_abnormality.errors import raise_faults
+from multi_abnormality.errors import InputError, raise_faults
+
+MAGIC = b"DICM"  # of DICOM files, after 128 bytes
 
 
 def find_scans(given: Iterable[Path]) -> list[Path]:
     """Scans from files, folders and patterns such as "in/**/*.nii.gz", none twice.
 
-    A folder stands for the scans in it and below. Of these, folders of files named *.dcm or
-    without a suffix are DICOM series; other files are no scans.
+    A folder stands for the scans in it and below. A folder that holds DICOM files, whatever their
+    names, is a series; other files, and those whose names begin with a dot, are no scans.
 
     Raises:
-        InputError: two scans have one name, or a pattern fits nothing.
+        InputError: two scans have one name, a pattern fits nothing, or nobody may look there.
     """
+    try:
+        return _find(given)
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def _find(given: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     faults = []
     for path in given:
@@ -32,30 +42,47 @@ def find_scans(given: Iterable[Path]) -> list[Path]:
             found |= dict.fromkeys(scans)
             if not scans:
                 faults.append(f"{path}: no scan fits this pattern")
-    names = defaultdict(list)
+    names: dict[str, dict[Path, Path]] = defaultdict(dict)  # and of each, what it is called here
     for path in found:
-        names[scan_name(path)].append(str(path))
+        names[scan_name(path)].setdefault(path.resolve(), path)
     faults += [
-        f"{name}: is the name of several scans: {', '.join(paths)}; give them apart"
+        f"{name}: is the name of several scans: {', '.join(map(str, paths.values()))}; "
+        "give them apart"
         for name, paths in names.items()
         if len(paths) > 1
     ]
     raise_faults(faults, "nothing was predicted")
-    return list(found)
+    return [path for paths in names.values() for path in paths.values()]
 
 
 def _inside(folder: Path) -> list[Path]:
-    if _is_series(folder):
-        return [folder]
-    return sorted(path for path in folder.rglob("*") if _is_series(path) or _is_file(path))
+    """The scans in a folder and below. What nobody may look into there is told and left out."""
+    scans = []
+    for path in (folder, *sorted(folder.rglob("*"))):
+        try:
+            if _is_series(path) or _is_file(path):
+                scans.append(path)
+        except PermissionError as error:
+            log.warning("%s: cannot be read (%s) and was left out", path, error.strerror)
+    return scans
 
 
 def _is_file(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(SUFFIXES)
+    # Macs put a "._scan.nii.gz" beside each scan on other systems' disks.
+    hidden = path.name.startswith(".")
+    return path.name.lower().endswith(SUFFIXES) and not hidden and path.is_file()
 
 
 def _is_series(path: Path) -> bool:
-    if not path.is_dir():
+    return path.is_dir() and any(map(_is_dicom, path.iterdir()))
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.name.startswith(".") or path.name == "DICOMDIR":
         return False
-    files = [one for one in path.iterdir() if one.is_file() and one.name[0] != "."]
-    return any(one.suffix.lower() in ("", ".dcm", ".ima") for one in files)
+    if path.name.lower().endswith(SUFFIXES) or not path.is_file():
+        return False
+    if path.suffix.lower() in (".dcm", ".ima"):  # old ones lack the magic
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == MAGIC
