@@ -5,6 +5,14 @@ import signal
 import time
 from pathlib import Path
 
+from multi_abnormality.params import Machine, load_params
+
+
+def machine(**changes: object) -> Machine:
+    """The project's own, on a CPU."""
+    ours = load_params(Path(__file__).parents[1] / "params.yaml").machine
+    return ours.model_copy(update={"accelerator": "cpu", **changes})
+
 
 def square(folder: Path, number: int) -> int:
     """Leaves a line in the folder each time that it runs."""

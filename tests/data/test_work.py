@@ -15,19 +15,13 @@ import tasks
 from multi_abnormality import memory
 from multi_abnormality.data.work.outcomes import Lost, outcomes, worker_count
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import Machine
 
 GIB = 1 << 30
 
 
-def machine(workers: int | str = 2, **changes: object) -> Machine:
-    settings = {"accelerator": "cpu", "dask": None, "time_budget": None}
-    return Machine(**settings, accept_changed_code=False, workers=workers, **changes)
-
-
 def work(function, count: int, workers: int = 2) -> list[tuple[str, object]]:
     items = {f"item {number}": (number,) for number in range(count)}
-    return list(outcomes(function, items, machine(workers), [], GIB))
+    return list(outcomes(function, items, tasks.machine(workers=workers), [], GIB))
 
 
 def squares(count: int, but: tuple[int, ...] = ()) -> dict[str, int]:
@@ -110,11 +104,9 @@ from pathlib import Path
 import tasks
 from multi_abnormality import console
 from multi_abnormality.data.work.outcomes import outcomes
-from multi_abnormality.params import Machine
 
 def main():
-    machine = Machine(accelerator="cpu", workers=2, dask=None, time_budget=None,
-                      accept_changed_code=False)
+    machine = tasks.machine(workers=2)
     items = {str(number): (number,) for number in range(9)}
     list(outcomes(partial(tasks.wait, Path(sys.argv[1])), items, machine, [], 1))
 

@@ -20,7 +20,6 @@ from multi_abnormality.data.work import cluster as cluster_module
 from multi_abnormality.data.work import remote
 from multi_abnormality.data.work.outcomes import Lost, outcomes
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import Machine
 from multi_abnormality.stages import preprocess
 
 SOURCES = Path(preprocess.__file__).parents[2]
@@ -33,9 +32,7 @@ def cluster(tmp_path):
 
 
 def begin(address: str, function, count: int, share: Path, *more: Path):
-    machine = Machine(
-        accelerator="cpu", workers=1, dask=address, time_budget=None, accept_changed_code=False
-    )
+    machine = tasks.machine(workers=1, dask=address)
     items = {f"item {number}": (number,) for number in range(count)}
     return outcomes(function, items, machine, [share, *more], 1)
 
