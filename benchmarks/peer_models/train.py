@@ -9,7 +9,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
 
 from multi_abnormality.data.batches import (
     Batch,
@@ -31,6 +29,7 @@ from multi_abnormality.data.randomness import derived_seed, generator
 from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.find_learning_rate import endless
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.windows import Windows
 from multi_abnormality.params import Params
@@ -160,14 +159,6 @@ def start_at_prevalence(head: nn.Linear, labels: Tensor) -> None:
     share = labels.mean(dim=0).clamp(1 / len(labels), 1 - 1 / len(labels))
     with torch.no_grad():
         head.bias.copy_(share.logit())
-
-
-def endless(loader: DataLoader) -> Iterator[Batch]:
-    epoch = 0
-    while True:
-        loader.sampler.set_epoch(epoch)
-        yield from loader
-        epoch += 1
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ def _native_library_loads() -> bool:
     return True
 
 
-# Held for the life of the process: the declarations end with it.
-_declarations = torch.library.Library("torchvision", "FRAGMENT")
 if not _native_library_loads():
+    # Held for the life of the process: the declarations end with it.
+    _declarations = torch.library.Library("torchvision", "FRAGMENT")
     for _schema in _SCHEMAS:
         _declarations.define(_schema)

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from multi_abnormality import console
-from multi_abnormality.data.batches import DrawnVolumes, drawn_loader
+from multi_abnormality.data.batches import Batch, DrawnVolumes, drawn_loader
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import derived_seed, generator
 from multi_abnormality.data.splits import split_validation
@@ -67,7 +67,7 @@ def range_test(
     tuning = FineTuning(model, params.model)
     found: list[tuple[float, float]] = []
     mean = 0.0
-    batches = _endless(drawn_loader(volumes, settings.batch_size, 0, 0, 0))
+    batches = endless(drawn_loader(volumes, settings.batch_size, 0, 0, 0))
     for step in console.track(range(steps), "learning rates", steps, "steps"):
         rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
         for group in optimizer.param_groups:
@@ -106,7 +106,8 @@ def _has_diverged(found: list[tuple[float, float]]) -> bool:
     return not math.isfinite(last) or last > DIVERGED * min(loss for _, loss in found)
 
 
-def _endless(loader: DataLoader) -> Iterator[dict]:
+def endless(loader: DataLoader) -> Iterator[Batch]:
+    """Batches of drawn_loader, epoch after epoch."""
     epoch = 0
     while True:
         loader.sampler.set_epoch(epoch)
