@@ -17,6 +17,7 @@ from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.evaluation.predictions import write_predictions
 from multi_abnormality.predict.__main__ import predict_all
 from multi_abnormality.predict.journal import Journal
+from multi_abnormality.predict.scans import is_scan_file
 
 RESULTS = ("results.json", "predictions.json")  # of one content: either name may be looked for
 
@@ -63,7 +64,7 @@ def _scans(folder: Path) -> list[Path]:
     """The scans in a folder, not below it; what else is in it is told."""
     try:
         found = sorted(folder.iterdir())
-        scans = [path for path in found if _is_scan(path)]
+        scans = [path for path in found if is_scan_file(path)]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
     if others := [path.name for path in found if path not in scans]:
@@ -71,11 +72,6 @@ def _scans(folder: Path) -> list[Path]:
     if not scans:
         raise InputError(f"{folder}: holds no scan; one of {', '.join(SUFFIXES)} is needed")
     return predict.find_scans(scans)
-
-
-def _is_scan(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return path.name.lower().endswith(SUFFIXES) and not hidden and path.is_file()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def _find(given: Iterable[Path]) -> list[Path]:
         else:
             # Path.glob takes no absolute pattern.
             matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-            scans = [match for match in matches if _is_series(match) or _is_file(match)]
+            scans = [match for match in matches if _is_series(match) or is_scan_file(match)]
             found |= dict.fromkeys(scans)
             if not scans:
                 faults.append(f"{path}: no scan fits this pattern")
@@ -60,14 +60,15 @@ def _inside(folder: Path) -> list[Path]:
     scans = []
     for path in (folder, *sorted(folder.rglob("*"))):
         try:
-            if _is_series(path) or _is_file(path):
+            if _is_series(path) or is_scan_file(path):
                 scans.append(path)
         except PermissionError as error:
             log.warning("%s: cannot be read (%s) and was left out", path, error.strerror)
     return scans
 
 
-def _is_file(path: Path) -> bool:
+def is_scan_file(path: Path) -> bool:
+    """Whether it is named as scans are; a DICOM series is a folder."""
     # Macs put a "._scan.nii.gz" beside each scan on other systems' disks.
     hidden = path.name.startswith(".")
     return path.name.lower().endswith(SUFFIXES) and not hidden and path.is_file()
