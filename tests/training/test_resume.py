@@ -263,7 +263,7 @@ def test_code_in_place_of_a_checkpoint_is_not_run(
     path.write_bytes(pickle.dumps(Code()))
     with pytest.raises(InputError, match="cut short or altered"):
         load_checkpoint(path)
-    monkeypatch.setattr(files, "_canonical", lambda value: value)
+    monkeypatch.setattr(files, "_canonical", lambda value, _: value)
     save_checkpoint(load_checkpoint(straight / "checkpoints/last.ckpt") | {"more": Code()}, path)
     with pytest.raises(InputError, match="no code in it was run"):
         load_checkpoint(path)

@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.training.aside import link
-from multi_abnormality.training.files import load_checkpoint, save_checkpoint
+from multi_abnormality.training.files import in_memory, load_checkpoint, save_checkpoint
 from multi_abnormality.training.history import Epoch, History
 from multi_abnormality.training.position import Position, loop_state
 from multi_abnormality.training.ranks import Ranks
@@ -23,22 +23,35 @@ BEST = "best.ckpt"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 
+HOLD = "hold"  # storage options of Lightning's
+
 
 def epoch_name(epoch: Epoch) -> str:
     return f"multi_abnormality-epoch={epoch.epoch:02d}-val_loss={epoch.val_loss:.3f}.ckpt"
 
 
 class DurableIO(CheckpointIO):
-    """Lightning's way to the files of `training.files`."""
+    """Lightning's way to the files of `training.files`.
+
+    With HOLD as storage options a checkpoint stays in memory, in `held`.
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[Path, dict[str, Any]] = {}
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        if storage_options is not None:
-            raise TypeError("storage_options are not supported")
         path = Path(path)
+        if storage_options == HOLD:
+            self.held[path] = in_memory(checkpoint)
+            return
         keep = path.with_name(PREVIOUS) if path.name == LAST else None
         save_checkpoint(checkpoint, path, keep)
+
+    def write_held(self) -> None:
+        for path, checkpoint in self.held.items():
+            save_checkpoint(checkpoint, path)
 
     def load_checkpoint(
         self,
@@ -75,8 +88,11 @@ class Cadence:
 
 
 class Checkpoints(Checkpoint):
-    """Saves best.ckpt after each epoch that is the best so far, one to keep every N epochs, and
-    last.ckpt with the latter, by the clock, when training is to stop, and at its end.
+    """Saves last.ckpt every N epochs, by the clock, when training is to stop, and at its end.
+
+    With it go one to keep every N epochs and, if there was a better epoch since the last save,
+    best.ckpt. It waits in memory until then: early in training each epoch is the best so far, and
+    to write them all took more time than all other saves.
 
     It holds no state: the module's history says all. Of several processes the first one saves, and
     all stop at the same step.
@@ -141,7 +157,7 @@ class Checkpoints(Checkpoint):
         if done % self.accumulate == 0 or done == self.batches:
             reason = self._reason()
             if reason or self._is_time():
-                self._save(trainer, Position(trainer.current_epoch, done), [LAST])
+                self._save(trainer, Position(trainer.current_epoch, done), [])
             if reason:
                 raise Stopped(reason)
         self.backup.poll()
@@ -152,7 +168,7 @@ class Checkpoints(Checkpoint):
     ) -> None:  # fmt: skip
         if batch_idx < self.looks and (reason := self._reason()):
             self.averaging.on_validation_epoch_end(trainer, pl_module)  # the weights themselves
-            self._save(trainer, Position(trainer.current_epoch, self.batches), [LAST])
+            self._save(trainer, Position(trainer.current_epoch, self.batches), [])
             raise Stopped(reason)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module) -> None:
@@ -163,8 +179,9 @@ class Checkpoints(Checkpoint):
         is_due = done % self.cadence.epochs == 0 or self._is_time()
         reason = self._reason()
         if over or is_due or reason:
-            names.insert(0, LAST)
-        self._save(trainer, Position(done, 0), names)
+            self._save(trainer, Position(done, 0), names)
+        elif BEST in names:
+            self._hold_best(trainer, Position(done, 0))
         if reason and not over:
             raise Stopped(reason)
 
@@ -187,21 +204,33 @@ class Checkpoints(Checkpoint):
     def _is_time(self) -> bool:
         return time.monotonic() - self._saved_at >= self.cadence.seconds
 
-    def _save(self, trainer: lightning.Trainer, position: Position, names: list[str]) -> None:
-        if not names or not self.ranks.leads:
+    def _hold_best(self, trainer: lightning.Trainer, position: Position) -> None:
+        if not self.ranks.leads:
             return
         started = time.monotonic()
         self._position = position
-        first, *others = (self.folder / name for name in names)
-        trainer.save_checkpoint(first)
-        for path in others:
-            link(first, path)
+        trainer.save_checkpoint(self.folder / BEST, storage_options=HOLD)
+        self._seconds += time.monotonic() - started
+
+    def _save(self, trainer: lightning.Trainer, position: Position, names: list[str]) -> None:
+        """Save as last.ckpt, and under other names; BEST is one if an epoch ends as the best."""
+        if not self.ranks.leads:
+            return
+        started = time.monotonic()
+        self._position = position
+        files = trainer.strategy.checkpoint_io
+        if BEST not in names:
+            files.write_held()
+        files.held.clear()
+        last = self.folder / LAST
+        trainer.save_checkpoint(last)
+        for name in names:
+            link(last, self.folder / name)
         self.mirror()
         self._saves += 1
-        self._seconds += time.monotonic() - started
-        if first.name == LAST:
-            self._saved_at = time.monotonic()
-            self.backup.saved(position.epoch)
+        self._saved_at = time.monotonic()
+        self._seconds += self._saved_at - started
+        self.backup.saved(position.epoch)
 
 
 def names_of_epoch(history: History, every: int) -> list[str]:

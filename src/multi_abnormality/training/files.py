@@ -9,10 +9,12 @@ import hashlib
 import io
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
@@ -30,9 +32,15 @@ class NewerFormatError(InputError):
 def save_checkpoint(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> None:
     """Write a checkpoint durably; the file that was there goes to `keep`, where one is named."""
     buffer = io.BytesIO()
-    torch.save(_canonical(checkpoint | {"format": FORMAT}), buffer)
+    content = _canonical(checkpoint | {"format": FORMAT}, _copy_once_needed())
+    torch.save(content, buffer)
     _add_digest(buffer)
     write_durably(buffer.getbuffer(), path, keep)
+
+
+def in_memory(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A copy in the host's memory, which further training leaves as it is."""
+    return _canonical(checkpoint, _copy)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -77,19 +85,41 @@ def _comment(body: memoryview) -> bytes:
     return _COMMENT_PREFIX + hashlib.sha256(body).hexdigest().encode()
 
 
-def _canonical(value: Any) -> Any:
+def _canonical(value: Any, with_storage: Callable[[Tensor], Tensor]) -> Any:
     """Equal content in equal form, since pickling tells shared objects from equal ones.
 
-    Tensors become copies with a storage of their own, strings are interned. A copy keeps the order
-    of its axes in memory: fused optimizers take it for granted that a weight and its moments agree
-    in that, and go wrong without an error where they do not.
+    Strings are interned, and each tensor is to get a storage of its own. One that is copied keeps
+    the order of its axes in memory: fused optimizers take it for granted that a weight and its
+    moments agree in that, and go wrong without an error where they do not.
     """
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone(memory_format=torch.preserve_format)
+    if isinstance(value, Tensor):
+        return with_storage(value.detach())
     if isinstance(value, dict):
-        return {_canonical(key): _canonical(item) for key, item in value.items()}
+        return {
+            _canonical(key, with_storage): _canonical(item, with_storage)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return type(value)(_canonical(item) for item in value)
+        return type(value)(_canonical(item, with_storage) for item in value)
     if isinstance(value, str):
         return sys.intern(value)
     return value
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", copy=True)
+
+
+def _copy_once_needed() -> Callable[[Tensor], Tensor]:
+    """Copies what is a part of a storage, or of one that was met before."""
+    met: set[int] = set()
+
+    def with_storage(tensor: Tensor) -> Tensor:
+        tensor = tensor.cpu()
+        storage = tensor.untyped_storage()
+        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in met:
+            return _copy(tensor)
+        met.add(storage.data_ptr())
+        return tensor
+
+    return with_storage
