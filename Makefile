@@ -37,6 +37,7 @@ bench: repro
 	python benchmarks/growth.py
 	$(if $(TABLES),python benchmarks/catalogue.py --tables $(TABLES))
 	python benchmarks/sample_difficulty.py
+	python benchmarks/shipped_speed.py
 	python benchmarks/training_speed.py
 	python benchmarks/peers.py
 
