@@ -1,0 +1,210 @@
+"""What the guides name exists: commands, flags, parameters, files."""
+
+import contextlib
+import functools
+import importlib.util
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.cli import DvcParserError
+from dvc.cli.parser import get_main_parser
+
+from documents import (
+    ROOT,
+    Command,
+    commands,
+    documents,
+    links,
+    mentions,
+    simple_commands,
+    words,
+)
+from multi_abnormality.params import Params, Section
+
+DOCUMENTS = documents()
+PACKAGE = "multi_abnormality"
+# Programs of others that the guides name; what they do is theirs to keep.
+OTHERS = (
+    *("bash", "cat", "cd", "cp", "export", "ls", "mkdir", "mv", "rm", "scontrol"),
+    *("source", "srun"),
+    *("dask", "docker", "git", "gto", "hf", "nvidia-smi", "pip", "tensorboard", "torchrun"),
+)
+FILES = (".py", ".json", ".csv", ".yaml", ".md")
+TARGETS = set(re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def identify(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+def all_commands(document: Path) -> list[Command]:
+    return commands(document) + mentions(document)
+
+
+@functools.cache
+def module_help(name: str) -> str:
+    """What a module of this package prints for --help; empty where it is none, or has no flags."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return ""
+    if spec.submodule_search_locations:
+        spec = importlib.util.find_spec(f"{name}.__main__")
+    if spec is None or "ArgumentParser" not in Path(spec.origin).read_text():
+        return ""
+    command = [sys.executable, "-m", name, "--help"]
+    environment = os.environ | {"COLUMNS": "200"}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def runs_as_module(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.submodule_search_locations:
+        return importlib.util.find_spec(f"{name}.__main__") is not None
+    return spec is not None
+
+
+@functools.cache
+def dvc_help(verbs: tuple[str, ...]) -> str:
+    """What DVC prints for --help of a command; empty where there is none."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            get_main_parser().parse_args([*verbs, "--help"])
+        except SystemExit as end:
+            return printed.getvalue() if not end.code else ""
+        except DvcParserError:
+            return ""
+    return printed.getvalue()
+
+
+def flags(arguments: list[str]) -> list[str]:
+    return [
+        argument.partition("=")[0] for argument in arguments if re.match(r"--?[a-zA-Z]", argument)
+    ]
+
+
+def unknown_flags(arguments: list[str], printed: str) -> list[str]:
+    known = set(re.findall(r"(?<![\w-])--?[\w-]+", printed))
+    return [flag for flag in flags(arguments) if flag not in known]
+
+
+def fault_of_module(arguments: list[str]) -> str | None:
+    name = arguments[0]
+    if not runs_as_module(name):
+        return f"there is no module {name}"
+    wrong = unknown_flags(arguments[1:], module_help(name))
+    return f"{name} has no {wrong}" if wrong else None
+
+
+def fault_of_dvc(arguments: list[str]) -> str | None:
+    if arguments[:1] == ["--wait-for-lock"]:
+        arguments = arguments[1:]
+    verbs = [argument for argument in arguments if not argument.startswith("-")][:2]
+    printed = dvc_help(tuple(verbs))
+    if not printed:
+        return f"dvc has no {' '.join(verbs)}"
+    wrong = unknown_flags(arguments, printed)
+    return f"dvc {' '.join(verbs)} has no {wrong}" if wrong else None
+
+
+def fault_of_python(arguments: list[str]) -> str | None:
+    if arguments[0] == "-c":
+        return None
+    if arguments[0] == "-m" and arguments[1].partition(".")[0] == PACKAGE:
+        return fault_of_module(arguments[1:])
+    if arguments[0] == "-m":
+        place = ROOT / "benchmarks" / arguments[1].replace(".", "/")
+        is_known = place.is_dir() or importlib.util.find_spec(arguments[1]) is not None
+        return None if is_known else f"there is no module {arguments[1]}"
+    script = ROOT / arguments[0]
+    if not script.exists():
+        return f"there is no {arguments[0]}"
+    wrong = [flag for flag in flags(arguments[1:]) if f'"{flag}"' not in script.read_text()]
+    return f"{arguments[0]} has no {wrong}" if wrong else None
+
+
+def fault(simple: list[str]) -> str | None:
+    """What is wrong with a command, without running it."""
+    program, arguments = simple[0], simple[1:]
+    if program == "torchrun":
+        return fault_of_module(arguments[arguments.index("-m") + 1 :])
+    if program == "make":
+        wrong = [name for name in arguments if "=" not in name and name not in TARGETS]
+        return f"the Makefile has no {wrong}" if wrong else None
+    if program == "dvc":
+        return fault_of_dvc(arguments)
+    if program == "python":
+        return fault_of_python(arguments)
+    return None if program in OTHERS else f"{program}: is no program that the guides use"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_every_command_exists(document: Path):
+    faults = [
+        f"{command.place}: {command.text}: {wrong}"
+        for command in all_commands(document)
+        for simple in simple_commands(command.text)
+        if (wrong := fault(simple))
+    ]
+    assert faults == []
+
+
+def test_what_does_not_exist_is_found():
+    for wrong in (
+        "python -m multi_abnormality.guess SCAN",
+        "python -m multi_abnormality.predict SCAN --louder",
+        "python benchmarks/nothing.py",
+        "make tea && dvc repro",
+        "dvc experiment",
+        "dvc exp guess",
+        "dvc repro --all-at-once",
+        "frobnicate",
+    ):
+        assert any(fault(simple) for simple in simple_commands(wrong)), wrong
+    right = "COLUMNS=80 dvc exp run -S train.epochs=3 && make repro   # and more"
+    assert [fault(simple) for simple in simple_commands(right)] == [None, None]
+
+
+def keys(section: type[Section], prefix: str = "") -> set[str]:
+    found = set()
+    for name, field in section.model_fields.items():
+        found.add(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= keys(field.annotation, f"{prefix}{name}.")
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_every_parameter_exists(document: Path):
+    sections = "|".join(Params.model_fields)
+    named = re.compile(rf"(?:{sections})\.([a-z_.]+[a-z_])(?:[:=].*)?")
+    texts = words(document)
+    texts += [word for command in commands(document) for word in command.text.split()]
+    found = {text.partition(":")[0].partition("=")[0] for text in texts if named.fullmatch(text)}
+    assert {name for name in found if not name.endswith(FILES)} - keys(Params) == set()
+
+
+def headings(document: Path) -> set[str]:
+    """Anchors, as GitHub makes them of headings."""
+    lines = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_every_link_leads_somewhere(document: Path):
+    lost = []
+    for link in links(document):
+        path, _, anchor = link.partition("#")
+        if "://" in path or path.startswith("mailto:"):
+            continue
+        target = document.parent / path if path else document
+        is_there = target.exists() and (not anchor or anchor in headings(target))
+        lost += [] if is_there else [link]
+    assert lost == []
