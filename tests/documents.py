@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _ANY_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-_SPAN = re.compile(r"`([^`\n]+)`")
+_SPAN = re.compile(r"`((?:[^`\n]|\n(?!\n))+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _BETWEEN = re.compile(r"[;&|()]+")  # tokens that end a simple command
 _INNER = re.compile(r"\$\([^)]*\)")
@@ -76,16 +76,15 @@ def _is_open(text: str) -> bool:
 
 def mentions(document: Path) -> list[Command]:
     """Commands in running text and in tables."""
-    text = _ANY_BLOCK.sub("", document.read_text(encoding="utf-8"))
-    spans = [span.replace(r"\|", "|") for span in _SPAN.findall(text)]
     place = str(document.relative_to(ROOT))
-    return [Command(place, span) for span in spans if span.split()[0] in _PROGRAMS]
+    spans = [span.replace(r"\|", "|") for span in code_spans(document)]
+    return [Command(place, span) for span in spans if span.partition(" ")[0] in _PROGRAMS]
 
 
-def words(document: Path) -> list[str]:
-    """What stands in code spans, with the values that some give a key: `section.key: value`."""
+def code_spans(document: Path) -> list[str]:
+    """What stands in code spans."""
     text = _ANY_BLOCK.sub("", document.read_text(encoding="utf-8"))
-    return _SPAN.findall(text)
+    return [" ".join(span.split()) for span in _SPAN.findall(text)]
 
 
 def links(document: Path) -> list[str]:

@@ -17,12 +17,12 @@ from dvc.cli.parser import get_main_parser
 from documents import (
     ROOT,
     Command,
+    code_spans,
     commands,
     documents,
     links,
     mentions,
     simple_commands,
-    words,
 )
 from multi_abnormality.params import Params, Section
 
@@ -54,7 +54,7 @@ def module_help(name: str) -> str:
         return ""
     if spec.submodule_search_locations:
         spec = importlib.util.find_spec(f"{name}.__main__")
-    if spec is None or "ArgumentParser" not in Path(spec.origin).read_text():
+    if spec is None or "argparse" not in Path(spec.origin).read_text():
         return ""
     command = [sys.executable, "-m", name, "--help"]
     environment = os.environ | {"COLUMNS": "200"}
@@ -99,7 +99,8 @@ def fault_of_module(arguments: list[str]) -> str | None:
     name = arguments[0]
     if not runs_as_module(name):
         return f"there is no module {name}"
-    wrong = unknown_flags(arguments[1:], module_help(name))
+    printed = module_help(name) if flags(arguments) else ""
+    wrong = unknown_flags(arguments[1:], printed)
     return f"{name} has no {wrong}" if wrong else None
 
 
@@ -185,7 +186,7 @@ def keys(section: type[Section], prefix: str = "") -> set[str]:
 def test_every_parameter_exists(document: Path):
     sections = "|".join(Params.model_fields)
     named = re.compile(rf"(?:{sections})\.([a-z_.]+[a-z_])(?:[:=].*)?")
-    texts = words(document)
+    texts = code_spans(document)
     texts += [word for command in commands(document) for word in command.text.split()]
     found = {text.partition(":")[0].partition("=")[0] for text in texts if named.fullmatch(text)}
     assert {name for name in found if not name.endswith(FILES)} - keys(Params) == set()

@@ -41,6 +41,7 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._place = folder.parent / "place"
+        self._output = folder.parent / "output"
 
     def __call__(self, text: str) -> str:
         environment = os.environ | {
@@ -49,15 +50,16 @@ class Shell:
             "PLACE": str(self._place),
         }
         script = f'{text}\nended=$?; pwd > "$PLACE"; exit $ended'
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=self.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        printed = done.stdout + done.stderr
+        with self._output.open("w+") as output:  # a pipe would stay open as long as DVC's workers
+            done = subprocess.run(
+                ["bash", "-c", script],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        printed = self._output.read_text()
         assert done.returncode == 0, f"{text}\n{printed}"
         self.folder = Path(self._place.read_text().strip())
         return printed
