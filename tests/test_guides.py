@@ -88,7 +88,7 @@ def unprinted(command: Command, printed: str) -> set[str]:
     return {
         word
         for line in command.output
-        for word in re.findall(r"[A-Za-z][A-Za-z_-]{2,}", line)
+        for word in re.findall(r"(?<!\w)[A-Za-z][A-Za-z_-]{2,}(?!\w)", line)
         if word not in printed
     }
 
