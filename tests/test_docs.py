@@ -8,9 +8,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from dvc.cli import DvcParserError
 from dvc.cli.parser import get_main_parser
 
@@ -209,3 +211,27 @@ def test_every_link_leads_somewhere(document: Path):
         is_there = target.exists() and (not anchor or anchor in headings(target))
         lost += [] if is_there else [link]
     assert lost == []
+
+
+def test_every_guide_is_linked_by_another():
+    linked = {
+        (document.parent / link.partition("#")[0]).resolve()
+        for document in DOCUMENTS
+        for link in links(document)
+    }
+    assert [path for path in DOCUMENTS if path not in linked and path.parent != ROOT] == []
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"authors", "cff-version", "message", "title"} <= citation.keys()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+
+
+def test_the_workflow_runs_what_contributors_run():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
+    assert job["strategy"]["matrix"]["python"][0] == "3.11"
