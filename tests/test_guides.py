@@ -32,7 +32,6 @@ ELSEWHERE = {
 STAND_INS = {
     "SCAN": "data/dataset/valid_fixed/valid_1/valid_1_a/valid_1_a_1.nii.gz",
     "/another/disk/backup": "../backup",
-    "first-default": "HEAD",
 }
 
 
@@ -103,11 +102,13 @@ def unprinted(command: Command, printed: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which `dvc repro` has run once."""
+    """A project in which `dvc repro` has run once, with two commits of that run's results."""
     folder = make_project(tmp_path_factory.mktemp("guides") / "project")
     run(folder, "dvc", "repro")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "First run")
+    run(folder, "git", "tag", "first-default")
+    run(folder, "git", "commit", "--quiet", "--allow-empty", "--message", "The same")
     return folder
 
 
