@@ -120,13 +120,14 @@ def options() -> argparse.ArgumentParser:
     """Of every program: a parent for its parser. They hold from when they are parsed."""
     parser = argparse.ArgumentParser(add_help=False)
     choice = parser.add_mutually_exclusive_group()
-    for letter, name, text in (
-        ("-q", "quiet", "show warnings, errors and results alone"),
-        ("-v", "verbose", "also show what libraries log, and where an error came from"),
+    for name, text in (
+        ("quiet", "show warnings, errors and results alone"),
+        ("verbose", "also show what libraries log, and where an error came from"),
     ):
         choice.add_argument(
-            letter, f"--{name}", action=_SetVerbosity, nargs=0, const=name, help=text
-        )
+            f"-{name[0]}", f"--{name}", help=text,
+            action=_SetVerbosity, nargs=0, const=name, default=argparse.SUPPRESS,
+        )  # fmt: skip
     return parser
 
 
