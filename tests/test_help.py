@@ -19,9 +19,8 @@ SOURCE = Path(__file__).parents[1] / "src/multi_abnormality"
 
 LOADED = """
 import runpy, sys
-sys.argv = ["program", "--help"]
 try:
-    runpy.run_module(f"multi_abnormality.{NAME}", run_name="__main__", alter_sys=True)
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 finally:
     print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
 """
@@ -39,7 +38,7 @@ def test_every_program_is_known():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_help_takes_no_heavy_package(name: str):
-    command = [sys.executable, "-c", LOADED.replace("{NAME}", name)]
+    command = [sys.executable, "-c", LOADED, f"multi_abnormality.{name}", "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     assert f"usage: python -m multi_abnormality.{name} " in done.stdout
@@ -48,10 +47,12 @@ def test_help_takes_no_heavy_package(name: str):
 
 
 def test_the_package_alone_takes_nothing():
-    program = "import sys; before = set(sys.modules); import multi_abnormality; print(*set(sys.modules) - before)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    program = (
+        "import sys; before = set(sys.modules)\n"
+        "import multi_abnormality; print(*set(sys.modules) - before)"
     )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["multi_abnormality"]
 
 
