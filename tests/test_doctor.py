@@ -63,9 +63,10 @@ def test_a_whole_house_is_well(house: Path):
     assert run(house, "git", "status", "--porcelain") == ""
 
 
-def test_outside_of_any_project_it_says_so(tmp_path: Path):
-    done = subprocess.run(DOCTOR, cwd=tmp_path, capture_output=True, text=True)
+def test_outside_of_any_project_it_says_what_is_not_well(tmp_path: Path):
+    done = subprocess.run([*DOCTOR, "--quiet"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "")
+    assert [line for line in done.stdout.splitlines() if line.startswith("ok")] == []
     assert "params.yaml: cannot be read" in done.stdout.replace("\n" + 20 * " ", " ")
     assert "not inside of a DVC repository" in done.stdout
     assert list(tmp_path.iterdir()) == []
@@ -135,7 +136,6 @@ def test_a_remote_that_cannot_be_written(house: Path):
 
 def test_without_a_remote_training_would_run_and_be_lost(house: Path):
     run(house, "dvc", "remote", "remove", "--local", "backup")
-    run(house, "dvc", "config", "--local", "--unset", "core.remote")
     verdict, text = seen(house)["DVC remote"]
     assert verdict == DOUBT
     assert "dvc remote add --default backup FOLDER" in text
@@ -206,14 +206,6 @@ def test_missing_packages_are_named(house: Path, tmp_path: Path):
     assert done.stdout.splitlines()[-1].startswith("A training would fail here.")
 
 
-def test_quiet_tells_what_is_not_well_alone(house: Path):
-    (house / "checkpoints").write_text("in the way")
-    done = subprocess.run([*DOCTOR, "--quiet"], cwd=house, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert [line for line in done.stdout.splitlines() if line.startswith("ok")] == []
-    assert "FAIL  disk" in done.stdout
-
-
 def test_a_training_that_runs_here(house: Path):
     lock = house / ".dvc/tmp/train.lock"
     program = (
@@ -248,7 +240,7 @@ def test_the_checkpoint_that_training_goes_on_from(house: Path, small_set, small
 
     set_params()
     assert "none: training starts at epoch 0" in seen(house)["checkpoint"][1]
-    train.run(small_params, small_set, places, house / "train.json")
+    train.run(small_params, small_set.root, places, house / "train.json")
     assert "is of a finished training" in seen(house)["checkpoint"][1]
     set_params(learning_rate=0.5)
     verdict, text = seen(house)["checkpoint"]

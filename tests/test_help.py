@@ -14,7 +14,10 @@ PROGRAMS = (
     "compare", "doctor", "download", "find_learning_rate", "predict", "resume", "sample",
     "show_augmentation",
 )  # fmt: skip
-STAGES = ("preprocess", "train", "evaluate", "export")
+STAGES = (
+    "preprocess",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("train", "evaluate", "export")),
+)
 SOURCE = Path(__file__).parents[1] / "src/multi_abnormality"
 
 LOADED = """

@@ -1,14 +1,23 @@
-"""Warnings of libraries that a user can do nothing about: each by its text and where it arises."""
+"""Warnings of libraries that a user can do nothing about: each by its words and where it arises."""
 
 import warnings
 
 _NOISE: tuple[tuple[str, type[Warning], str], ...] = (
-    # On a CPU no worker processes is what is wanted.
-    (".*does not have many workers.*", UserWarning, "lightning"),
-    # The sampler skips what is done.
-    (".*your dataloader is not resumable.*", UserWarning, "lightning"),
-    # Of torch's own and of Lightning's code.
-    (".*isinstance.treespec, LeafSpec.*", FutureWarning, "lightning"),
+    (  # Processes that load for a CPU would hold its steps up.
+        r"The '(train|val)_dataloader' does not have many workers",
+        UserWarning,
+        r"lightning\.pytorch\.trainer\.connectors\.data_connector$",
+    ),
+    (  # The sampler itself begins at the batch where training goes on.
+        r"You're resuming from a checkpoint that ended before the epoch ended and your dataloader",
+        UserWarning,
+        r"lightning\.pytorch\.loops\.training_epoch_loop$",
+    ),
+    (  # Lightning asks torch so at each fit, and torch itself as it copies an exported program.
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+        FutureWarning,
+        r"(lightning\.pytorch\.utilities\._pytree|copyreg)$",
+    ),
 )
 
 

@@ -68,15 +68,15 @@ def look_at_memory(_: House) -> Iterator[Seen]:
 
 def look_at_disks(house: House) -> Iterator[Seen]:
     """Whether what the stages write can be written, and has room."""
-    if unwritable := [fault for name in WRITTEN if (fault := _fault(house.root / name))]:
+    faults = dict.fromkeys(_fault(house.root.absolute() / name) for name in WRITTEN)
+    if unwritable := [fault for fault in faults if fault]:
         yield Seen(FAULT, "disk", "; ".join(unwritable) + ": make it writable, or move it away")
         return
     need = max(_to_come(house), LEAST)
-    places = dict.fromkeys(_nearest(house.root / name) for name in WRITTEN)
-    disks = {place.stat().st_dev: place for place in reversed(places)}
-    for place in disks.values():
-        free = shutil.disk_usage(place).free
-        text = f"{free / GB:.1f} GB free in {place.resolve()}"
+    disks = {_nearest(house.root / name).stat().st_dev: name for name in reversed(WRITTEN)}
+    for name in disks.values():
+        free = shutil.disk_usage(_nearest(house.root / name)).free
+        text = f"{free / GB:.1f} GB free on the disk of {name}/"
         if free < LEAST:
             yield Seen(FAULT, "disk", f"{text}; a training writes more", "dvc gc --workspace")
         elif free < need:

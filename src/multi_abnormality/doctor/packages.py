@@ -18,7 +18,9 @@ _PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
 
 def look_at_python(house: House) -> Iterator[Seen]:
     """DVC starts each stage with `python`: it must be this one."""
-    text = f"{sys.version.split()[0]}, {sys.executable}"
+    here, program = house.root.absolute(), Path(sys.executable)
+    shown = program.relative_to(here) if program.is_relative_to(here) else program
+    text = f"{sys.version.split()[0]}, {shown}"
     if sys.version_info < OLDEST:
         yield Seen(FAULT, "Python", f"{text}; it must be {OLDEST[0]}.{OLDEST[1]} or later",
                    "make repro PYTHON=python3.11")  # fmt: skip

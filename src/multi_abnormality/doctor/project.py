@@ -72,9 +72,10 @@ def look_at_stages(house: House) -> Iterator[Seen]:
         yield Seen(FAULT, "stages", text, _help(text))
         return
     status: dict[str, list[Any]] = json.loads(done.stdout)
-    for name, changes in status.items():
-        yield Seen(WELL, "stages", f"{name} will run: {_told(changes)}", f"dvc repro {name}")
-    if not status:
+    stages = {name: changes for name, changes in status.items() if not name.endswith(".dvc")}
+    for name, changes in stages.items():
+        yield Seen(WELL, "stages", f"{name} will run: {_told(changes)}")
+    if not stages:
         yield Seen(WELL, "stages", "all up to date: `dvc repro` has nothing to do")
 
 
@@ -82,6 +83,8 @@ def _help(text: str) -> str:
     """The way out of what DVC says."""
     if "not inside of a DVC repository" in text:
         return "cd to the project's folder, or clone it anew: .dvc/ is part of it"
+    if "is not a git repository" in text:
+        return "git init && git add --all && git commit, or clone the project anew"
     if "dvc.lock" in text:
         return "git checkout dvc.lock"
     if "lock" in text or "busy" in text:
