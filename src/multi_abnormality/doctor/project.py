@@ -95,24 +95,23 @@ def _help(text: str) -> str:
 
 
 def _told(changes: list[Any]) -> str:
-    """DVC's list of what changed, in a line."""
-    lines = []
-    for change in changes:
-        if isinstance(change, str):
-            lines.append(change)
-            continue
-        for kind, items in change.items():
-            names = [f"{name} {_state(state)}" for name, state in items.items()]
-            more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-            lines.append(f"{kind}: {', '.join(names[:MOST])}{more}")
+    """DVC's list of what changed, in a line: the names, and after them what became of them."""
+    became: dict[str, list[str]] = {}
+    for name, state in _states(changes):
+        became.setdefault(state, []).append(name)
+    lines = [change for change in changes if isinstance(change, str)]  # such as "changed command"
+    for state, names in became.items():
+        more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+        lines.append(f"{', '.join(names[:MOST])}{more} {state}")
     return "; ".join(lines)
 
 
-def _state(state: Any) -> str:
-    """Of a file a word; of parameters a word each."""
-    if isinstance(state, str):
-        return state
-    return ", ".join(f"{name} {what}" for name, what in list(state.items())[:MOST])
+def _states(changes: list[Any]) -> Iterator[tuple[str, str]]:
+    """Of files, and of single parameters in the place of params.yaml."""
+    for change in changes:
+        for items in change.values() if isinstance(change, dict) else ():
+            for name, state in items.items():
+                yield from state.items() if isinstance(state, dict) else [(name, state)]
 
 
 def look_for_another_training(house: House) -> Iterator[Seen]:
