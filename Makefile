@@ -27,7 +27,7 @@ test: .venv/installed
 	pytest -n 2 --dist loadfile -m "not slow"
 
 check: .venv/installed
-	pytest -m slow
+	pytest -n 2 --dist loadfile -m slow
 
 # Two hours. TABLES=<folder with CT-RATE's tables> also measures the catalogue of all of it.
 bench: repro
