@@ -52,7 +52,7 @@ def test_its_runs_name_what_exists():
     exec(code_cells(read())[0].source, settings)
     assert settings["RUN"] == "sample"
     for run in settings["RUNS"].values():
-        assert (ROOT / run["params"]).is_file()
+        assert re.search(r"(?m)^ +time_budget: \S", (ROOT / run["params"]).read_text())
         module = run["data"].split()[2]
         assert (ROOT / "src" / module.replace(".", "/") / "__main__.py").is_file()
 
