@@ -39,7 +39,7 @@ RATES = {
     "ct_net": (3e-4, 1e-3, 3e-3),
     "dense_net": (3e-4, 1e-3, 3e-3),
 }
-SEARCH = 0.15  # of a training's minutes, for each rate that is tried
+SEARCH = 0.25  # of a training's minutes, for each rate that is tried
 WANTED = 0.03
 
 

@@ -61,12 +61,14 @@ def _folders() -> argparse.Namespace:
 
 
 def _scans(folder: Path) -> list[Path]:
-    """The scans in a folder, not below it; what else is in it is told."""
+    """The scans in a folder; what else is in it is told. One below it would be missed: refused."""
     try:
         found = sorted(folder.iterdir())
         scans = [path for path in found if is_scan_file(path)]
+        below = [path for path in sorted(folder.glob("*/**/*")) if is_scan_file(path)]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    raise_faults([str(path) for path in below], f"{folder}: scans must lie in it, not in folders")
     if others := [path.name for path in found if path not in scans]:
         console.log.warning("%s: these are no scans: %s", folder, ", ".join(others))
     if not scans:

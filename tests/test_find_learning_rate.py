@@ -19,3 +19,12 @@ def test_the_loss_is_followed_until_it_runs_away(small_set, small_params):
     assert len(found) < 40
     assert losses[-1] > 1.5 * min(losses)
     assert range_test(small_params, small_set, 1e-6, 100.0, steps=40) == found
+
+
+def test_it_calculates_as_training_will(small_set, small_params):
+    train = small_params.train.model_copy(update={"precision": "bfloat16"})
+    mixed = small_params.model_copy(update={"train": train})
+    found = [range_test(params, small_set, 1e-5, 1e-3, 20) for params in (small_params, mixed)]
+    exact, rounded = ([loss for _, loss in losses] for losses in found)
+    assert rounded != exact
+    assert rounded == pytest.approx(exact, rel=0.05)

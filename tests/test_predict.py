@@ -53,7 +53,7 @@ def test_json_is_the_challenges_form(tmp_path: Path, model: Path) -> None:
 
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
-    assert list(printed) == ["predictions"]
+    assert list(printed) == ["name", "predictions"]
     (row,) = printed["predictions"]
     assert list(row) == ["input_image_name", "probabilities"]
     assert row["input_image_name"] == "valid_1_a_1"

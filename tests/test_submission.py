@@ -117,6 +117,16 @@ def test_one_bad_case_is_an_error_and_the_others_are_not_done_twice(container: C
     assert len(container.written["results.json"]["predictions"]) == 2
 
 
+def test_a_scan_in_a_folder_is_not_passed_over(container: Container):
+    container.add("case_a.mha")
+    (container.root / "input/more").mkdir()
+    container.add("more/case_b.mha")
+    done = container.run()
+    assert done.returncode == 1
+    assert str(container.root / "input/more/case_b.mha") in done.stderr
+    assert container.written == {}
+
+
 def test_no_scan_and_no_model_are_errors(container: Container):
     done = container.run()
     assert done.returncode == 1

@@ -29,6 +29,7 @@ from multi_abnormality.model.inference import choose_device
 from multi_abnormality.model.losses import multilabel_loss, positive_weights
 from multi_abnormality.params import Params, load_params
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
+from multi_abnormality.training.precision import resolve_precision
 
 SMOOTHING = 0.95  # of the loss, per step
 DIVERGED = 1.5  # times the lowest loss
@@ -40,7 +41,7 @@ def range_test(
     """(learning rate, smoothed loss) of each step, up to the rate at which the loss runs away.
 
     Args:
-        params: of the project. In float32; what learns is as in the last epoch.
+        params: of the project; what learns is as in the last epoch.
         processed: what it learns from.
         lowest: learning rate of the first step.
         highest: of the last one.
@@ -64,6 +65,9 @@ def range_test(
     groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
     weights = positive_weights(torch.from_numpy(volumes.labels), settings.positive_weight_limit)
     optimizer = torch.optim.AdamW(groups, lr=lowest, fused=True)
+    precision = resolve_precision(settings.precision, device)
+    mixed = torch.autocast(device.type, getattr(torch, precision), precision != "float32")
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
     tuning = FineTuning(model, params.model)
     found: list[tuple[float, float]] = []
     mean = 0.0
@@ -79,13 +83,16 @@ def range_test(
             batch = {k: v.to(device) if hasattr(v, "to") else v for k, v in next(batches).items()}
             hu = model.windows.decode(batch["volume"])
             rng = generator(params.seed, "mix", part, step, 0)
-            hu, labels = augmented(hu, batch, settings, rng)
-            logits = model.classify(hu, batch["height"]).logits
-            loss = multilabel_loss(logits, labels, settings, weights.to(device))
-            (loss / settings.accumulate).backward()
+            with mixed:
+                hu, labels = augmented(hu, batch, settings, rng)
+                logits = model.classify(hu, batch["height"]).logits
+                loss = multilabel_loss(logits, labels, settings, weights.to(device))
+            scaler.scale(loss / settings.accumulate).backward()
             losses.append(loss.item())
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         mean = SMOOTHING * mean + (1 - SMOOTHING) * sum(losses) / len(losses)
         found.append((rate, mean / (1 - SMOOTHING ** (step + 1))))
         if _has_diverged(found):

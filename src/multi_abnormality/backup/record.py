@@ -13,6 +13,7 @@ from multi_abnormality.files import write_durably
 if TYPE_CHECKING:
     from dvc.output import Output
     from dvc.repo import Repo
+    from dvc_data.hashfile.hash_info import HashInfo
 
 STAGE = "train"
 LOCKED = "another DVC command holds DVC's lock"
@@ -84,6 +85,7 @@ class Recorder:
         from dvc.repo import lock_repo
 
         self.repo = repo
+        self._hashes: dict[tuple[int, ...], HashInfo] = {}  # of files as they were recorded
         try:
             with lock_repo(repo):
                 self.stage = repo.stage.load_one(str(Path(repo.root_dir) / "dvc.yaml"), STAGE)
@@ -182,12 +184,28 @@ class Recorder:
         for out in self.stage.outs:
             out.hash_info, out.meta, out.obj = HashInfo(), Meta(), None  # of an earlier run
             if out.def_path != COMPLETE and out.exists:
+                self._tell_links(out)
                 out.save()
+
+    def _tell_links(self, out: "Output") -> None:
+        """A checkpoint has several names, and moves to another; DVC would read it for each."""
+        from dvc_data.hashfile.hash import hash_file
+
+        known, self._hashes = self._hashes, {}
+        for path in map(str, sorted(Path(out.fs_path).glob("*.ckpt"))):
+            about = Path(path).stat()
+            file = (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size)
+            found = self._hashes.get(file) or known.get(file)
+            if found:
+                self.repo.state.save(path, out.fs, found)
+            else:
+                _, found = hash_file(path, out.fs, out.hash_name, state=self.repo.state)
+            self._hashes[file] = found
 
     def _write_lock(self, epochs: int) -> None:
         """Replace dvc.lock whole: DVC itself writes over it, and a kill would leave half."""
         from dvc.stage.serialize import to_lockfile
-        from dvc.utils.serialize import modify_yaml
+        from dvc.utils.serialize import dumps_yaml, load_yaml
 
         entry: dict[str, Any] = to_lockfile(self.stage)[STAGE]
         entry["outs"] = [out for out in entry["outs"] if "md5" in out]
@@ -195,12 +213,9 @@ class Recorder:
         wanted = min(epochs, params["train"]["epochs"] - 1)
         params["train"] = params["train"] | {"epochs": wanted}
         lock = Path(self.stage.dvcfile.path).with_suffix(".lock")
-        draft = Path(self.repo.tmp_dir) / "backup.lock"
-        draft.write_bytes(lock.read_bytes() if lock.exists() else b"schema: '2.0'\n")
-        with modify_yaml(str(draft)) as content:
-            content.setdefault("stages", {})[STAGE] = entry
-        write_durably(draft.read_bytes(), lock)
-        draft.unlink()
+        content = load_yaml(str(lock)) if lock.exists() else {"schema": "2.0"}
+        content.setdefault("stages", {})[STAGE] = entry
+        write_durably(dumps_yaml(content).encode(), lock)
 
 
 def _hashes_of(item: "Output") -> tuple[str, ...]:

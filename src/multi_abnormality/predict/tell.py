@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from multi_abnormality.evaluation import THRESHOLD
+from multi_abnormality.evaluation.predictions import SUBMISSION_NAME
 
 BAR_WIDTH = 30  # characters
 
@@ -17,7 +18,7 @@ def as_json(rows: Sequence[Row]) -> str:
     listed = [
         {"input_image_name": name, "probabilities": probabilities} for name, probabilities in rows
     ]
-    return json.dumps({"predictions": listed}, indent=2) + "\n"
+    return json.dumps({"name": SUBMISSION_NAME, "predictions": listed}, indent=2) + "\n"
 
 
 def as_csv(rows: Sequence[Row], findings: Sequence[str]) -> str:
