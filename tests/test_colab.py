@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from machines import Machine, git
-from test_pipeline import BIN, ROOT, hashes, make_project
+from test_pipeline import BIN, ROOT, hashes, make_project, run
 
 NOTEBOOK = ROOT / "notebooks/colab.ipynb"
 DATA = "python -m multi_abnormality.sample --out data --patients 36 --size 64"
@@ -51,9 +51,9 @@ def test_its_runs_name_what_exists():
     settings: dict = {}
     exec(code_cells(read())[0].source, settings)
     assert settings["RUN"] == "sample"
-    for run in settings["RUNS"].values():
-        assert re.search(r"(?m)^ +time_budget: \S", (ROOT / run["params"]).read_text())
-        module = run["data"].split()[2]
+    for choice in settings["RUNS"].values():
+        assert re.search(r"(?m)^ +time_budget: \S", (ROOT / choice["params"]).read_text())
+        module = choice["data"].split()[2]
         assert (ROOT / "src" / module.replace(".", "/") / "__main__.py").is_file()
 
 
@@ -211,10 +211,24 @@ def test_run_again_in_the_same_session_it_does_nothing(whole: Session, repositor
     assert hashes(whole.project) == before
 
 
+def publish_results(whole: Session, repository: Path, folder: Path) -> Path:
+    """A repository with what Git keeps of a session's results, and nothing of what DVC keeps."""
+    git(folder, "clone", "--quiet", str(repository), "results")
+    for name in ("dvc.lock", "metrics"):
+        run(folder, "cp", "-r", str(whole.project / name), str(folder / "results"))
+    git(folder / "results", "add", "--all")
+    git(folder / "results", "commit", "--quiet", "--message", "Results")
+    assert "dvc.lock" in git(folder / "results", "ls-files")
+    git(folder, "clone", "--quiet", "--bare", "results", "results.git")
+    return folder / "results.git"
+
+
 @pytest.mark.slow
 def test_after_a_lost_session_it_goes_on_by_itself(
     whole: Session, repository: Path, tmp_path: Path
 ):
+    """Though the repository holds the lock of the same training, finished by someone else."""
+    repository = publish_results(whole, repository, tmp_path)
     drive = tmp_path / "Meine Ablage, für später"
     lost = Session(tmp_path / "first machine", drive, repository)
     machine = Machine(lost.project)
