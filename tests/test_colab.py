@@ -99,7 +99,7 @@ RUNS["sample"]["data"] = {DATA!r}
             except (DeadKernelError, CellExecutionError) as error:
                 ended.append(type(error))
 
-        thread = threading.Thread(target=execute)
+        thread = threading.Thread(target=execute, daemon=True)
         thread.start()
         while not ready():
             assert thread.is_alive(), self.said()
