@@ -15,8 +15,8 @@ from multi_abnormality import console, predict
 from multi_abnormality.data.volume import SUFFIXES
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.evaluation.predictions import write_predictions
-from multi_abnormality.predict.__main__ import predict_all
 from multi_abnormality.predict.journal import Journal
+from multi_abnormality.predict.many import predict_all
 from multi_abnormality.predict.scans import is_scan_file
 
 RESULTS = ("results.json", "predictions.json")  # of one content: either name may be looked for

@@ -1,8 +1,13 @@
-"""What a user sees of an error, in a process of its own."""
+"""What a user sees of a program, in a process of its own."""
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 FROM_A_LOADING_PROCESS = """
 import sys
@@ -29,3 +34,74 @@ def test_an_error_reads_the_same_out_of_a_loading_process(tmp_path: Path):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 1
         assert done.stderr == "error: scan.zip: is damaged;\nfetch it again\n"
+
+
+TELLS = """
+import argparse, logging
+from multi_abnormality import console
+from multi_abnormality.errors import InputError
+
+def main():
+    argparse.ArgumentParser(parents=[console.options()]).parse_args()
+    for number in console.track(range(3), "counting", 3):
+        pass
+    console.log.warning("a warning")
+    logging.getLogger("library").info("of a library")
+    raise InputError("scan.zip: is damaged")
+
+console.run(main)
+"""
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+@pytest.mark.parametrize("verbosity", ["quiet", "normal", "verbose"])
+def test_how_much_is_told(tmp_path: Path, verbosity: str, by_variable: bool):
+    (tmp_path / "program.py").write_text(TELLS)
+    given = [] if by_variable or verbosity == "normal" else [f"--{verbosity}"]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py"), *given], capture_output=True, text=True,
+        env=os.environ | ({"MULTI_ABNORMALITY_VERBOSITY": verbosity} if by_variable else {}),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "a warning" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: scan.zip: is damaged"
+    assert ("counting: 3 volumes" in done.stderr) == (verbosity != "quiet")
+    assert ("of a library" in done.stderr) == (verbosity == "verbose")
+    assert ('raise InputError("scan.zip' in done.stderr) == (verbosity == "verbose")
+
+
+def test_a_quiet_program_draws_no_bar(tmp_path: Path):
+    """On a real terminal, where the others draw one."""
+    (tmp_path / "program.py").write_text(TELLS)
+    shown = {}
+    for option in ("--quiet", "-v"):
+        leader, follower = pty.openpty()
+        command = [sys.executable, str(tmp_path / "program.py"), option]
+        process = subprocess.Popen(command, stderr=follower)
+        os.close(follower)
+        shown[option] = _read_all(leader).decode()
+        assert process.wait() == 1
+    assert "counting" not in shown["--quiet"]
+    assert "a warning" in shown["--quiet"]
+    assert "counting" in shown["-v"]
+
+
+def _read_all(terminal: int) -> bytes:
+    content = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while piece := os.read(terminal, 1 << 16):
+            content += piece
+    os.close(terminal)
+    return content
+
+
+def test_a_mistyped_verbosity_is_an_error(tmp_path: Path):
+    (tmp_path / "program.py").write_text(TELLS)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True,
+        env=os.environ | {"MULTI_ABNORMALITY_VERBOSITY": "silent"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: MULTI_ABNORMALITY_VERBOSITY: must be one of quiet, normal, verbose, not 'silent'\n"
+    )

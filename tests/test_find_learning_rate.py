@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from multi_abnormality.find_learning_rate import range_test, suggest
+from multi_abnormality.find_learning_rate.range_test import range_test, suggest
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest():

@@ -20,9 +20,9 @@ from multi_abnormality import predict
 from multi_abnormality.data.composition import Familiar
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.predict.__main__ import predict_all
 from multi_abnormality.predict.explain import write_explanation
 from multi_abnormality.predict.journal import Journal
+from multi_abnormality.predict.many import predict_all
 from tiny_model import CARD, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"

@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 
-from multi_abnormality.show_augmentation import draw_sheet
+from multi_abnormality.show_augmentation.sheet import draw_sheet
 
 
 def test_the_sheet_shows_each_scan_in_each_epoch(small_set, small_params):

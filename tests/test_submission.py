@@ -23,7 +23,8 @@ ALONE = f"""
 import os, sys
 sys.modules.update(dict.fromkeys({ABSENT!r}))
 import onnxruntime, scipy.sparse
-import multi_abnormality.data.itk, multi_abnormality.data.nifti, multi_abnormality.predict.__main__
+import multi_abnormality.data.itk, multi_abnormality.data.nifti
+import multi_abnormality.predict.many, multi_abnormality.predict.scans
 import multi_abnormality.evaluation.predictions
 sys.argv = sys.argv[1:]
 code = compile(open(sys.argv[0]).read(), sys.argv[0], "exec")

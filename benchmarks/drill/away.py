@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from drill.project import ROOT, Project, kill, make_project
-from multi_abnormality.sample.write import Settings
+from multi_abnormality.sample.settings import Settings
 from multi_abnormality.training.files import load_checkpoint
 
 sys.path.insert(0, str(ROOT / "tests"))

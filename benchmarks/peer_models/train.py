@@ -29,7 +29,7 @@ from multi_abnormality.data.randomness import derived_seed, generator
 from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.find_learning_rate import endless
+from multi_abnormality.find_learning_rate.range_test import endless
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.windows import Windows
 from multi_abnormality.params import Params

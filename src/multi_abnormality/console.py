@@ -1,11 +1,17 @@
-"""What a program shows: log lines, progress, and errors without a traceback."""
+"""What a program shows: log lines, progress, and errors without a traceback.
 
+How much is the same everywhere: `-q` shows warnings, errors and results alone, `-v` also what
+libraries log, and where an error came from. Stages are started by DVC, which hands no options on:
+for them the environment variable MULTI_ABNORMALITY_VERBOSITY says `quiet`, `normal` or `verbose`.
+"""
+
+import argparse
 import logging
+import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -22,20 +28,32 @@ from rich.progress import (
 from rich.text import Text
 
 from multi_abnormality.errors import InputError
+from multi_abnormality.noise import silence_noise
 
-console = Console(stderr=True)
+
+class Screen(Console):
+    """The terminal, if there is one: a quiet one is none, and so shows no progress."""
+
+    is_quiet = False
+
+    @property
+    def is_terminal(self) -> bool:
+        return super().is_terminal and not self.is_quiet
+
+
+console = Screen(stderr=True)
 log = logging.getLogger("multi_abnormality")
 
 T = TypeVar("T")
 
-# Warnings of libraries that a user can do nothing about.
-_NOISE = (
-    ".*does not have many workers.*",  # Lightning: on a CPU that is what is wanted
-    ".*your dataloader is not resumable.*",  # Lightning: the sampler skips what is done
-    ".*isinstance.treespec, LeafSpec.*",  # torch, of its own and of Lightning's code
-)
-
 PLAIN_LINE_SECONDS = 15.0  # how often progress is told where there is no terminal
+
+VARIABLE = "MULTI_ABNORMALITY_VERBOSITY"
+_LEVELS = {  # of this project's log, and of the libraries'
+    "quiet": (logging.WARNING, logging.WARNING),
+    "normal": (logging.INFO, logging.WARNING),
+    "verbose": (logging.DEBUG, logging.INFO),
+}
 
 
 class RateColumn(ProgressColumn):
@@ -93,15 +111,65 @@ def _handler() -> logging.Handler:
     return plain
 
 
+class _SetVerbosity(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:  # noqa: ARG002
+        set_verbosity(self.const)
+
+
+def options() -> argparse.ArgumentParser:
+    """Of every program: a parent for its parser. They hold from when they are parsed."""
+    parser = argparse.ArgumentParser(add_help=False)
+    choice = parser.add_mutually_exclusive_group()
+    for name, text in (
+        ("quiet", "show warnings, errors and results alone"),
+        ("verbose", "also show what libraries log, and where an error came from"),
+    ):
+        choice.add_argument(
+            f"-{name[0]}", f"--{name}", help=text,
+            action=_SetVerbosity, nargs=0, const=name, default=argparse.SUPPRESS,
+        )  # fmt: skip
+    return parser
+
+
+def set_verbosity(name: str) -> None:
+    """Show as much as one of `quiet`, `normal` and `verbose` says.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if name not in _LEVELS:
+        raise InputError(f"{VARIABLE}: must be one of {', '.join(_LEVELS)}, not {name!r}")
+    ours, libraries = _LEVELS[name]
+    log.setLevel(ours)
+    logging.getLogger().setLevel(libraries)
+    console.is_quiet = name == "quiet"
+
+
+def _parse_for_a_stage() -> None:
+    """Stages take no other options than these: what decides their results is in params.yaml."""
+    module = sys.modules["__main__"].__spec__
+    if module and module.parent == "multi_abnormality.stages":
+        argparse.ArgumentParser(
+            prog=f"python -m {module.name}",
+            description=f"Run this stage alone. `dvc repro {module.name.rpartition('.')[2]}` also "
+            "runs what it depends on, and only if something has changed.",
+            epilog=f"Under dvc the environment variable {VARIABLE} stands for the options: quiet, "
+            "normal or verbose. All else is in params.yaml.",
+            parents=[options()],
+        ).parse_args()
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a program's main function: set up logging, turn an InputError into exit code 1."""
-    logging.basicConfig(level=logging.WARNING, handlers=[_handler()])
-    log.setLevel(logging.INFO)
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message)
+    logging.basicConfig(handlers=[_handler()])
+    silence_noise()
     try:
+        set_verbosity(os.environ.get(VARIABLE) or "normal")
+        _parse_for_a_stage()
         main()
     except InputError as error:
+        if log.isEnabledFor(logging.DEBUG):
+            console.print_exception()
         # One out of a loading process comes wrapped in that process's traceback.
         message = str(error).rpartition(f"{InputError.__module__}.InputError: ")[2].rstrip()
         console.print(Text(f"error: {message}", style="red"), soft_wrap=True)

@@ -144,7 +144,11 @@ def _take_over(state: State, remote: Remote | None, ledger: Ledger) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m multi_abnormality.resume",
+        description=__doc__.splitlines()[0],
+        parents=[console.options()],
+    )
     parser.add_argument("--run", metavar="FINGERPRINT", help="instead of the newest of the branch")
     try:
         resume(Path(), parser.parse_args().run)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.sample.cohort import DEFAULT_PATIENTS, plan_cohort
+from multi_abnormality.sample.cohort import plan_cohort
 from multi_abnormality.sample.labels import CORRELATIONS, LASTING
+from multi_abnormality.sample.settings import DEFAULT_PATIENTS
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ import pytest
 
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.sample.cohort import DEFAULT_PATIENTS, plan_cohort
+from multi_abnormality.sample.cohort import plan_cohort
 from multi_abnormality.sample.delivery import archive, plan_delivery, volume_path
 from multi_abnormality.sample.draw import draw_scan
+from multi_abnormality.sample.settings import DEFAULT_PATIENTS, Settings
 from multi_abnormality.sample.tables import METADATA_COLUMNS
-from multi_abnormality.sample.write import Settings, make_sample
+from multi_abnormality.sample.write import make_sample
 
 SETTINGS = Settings(patients=9, seed=7, size=64, slices=24)
 

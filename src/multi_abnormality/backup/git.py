@@ -24,10 +24,14 @@ class Git:
     Args:
         folder: inside a repository.
         index: the index file to work on, where it is not the user's.
+        patience: seconds that a command gets; None: no end.
     """
 
-    def __init__(self, folder: Path, index: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, index: Path | None = None, patience: float | None = None
+    ) -> None:
         self.folder = folder
+        self._patience = patience
         self._environment = {k: v for k, v in os.environ.items() if k not in _LEAKED}
         self._environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
         for role in ("AUTHOR", "COMMITTER"):
@@ -50,13 +54,15 @@ class Git:
             done = subprocess.run(
                 ["git", *settings, *arguments],
                 cwd=self.folder, env=self._environment, input=given, capture_output=True,
-                check=True,
+                check=True, timeout=self._patience,
             )  # fmt: skip
         except subprocess.CalledProcessError as error:
             lines = error.stderr.decode(errors="replace").strip().splitlines()
             said = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[-1:]
             reason = "; ".join(said) or f"exit status {error.returncode}"
             raise GitError(f"git {arguments[0]}: {reason}") from error
+        except subprocess.TimeoutExpired as error:
+            raise GitError(f"git {arguments[0]}: no answer within {error.timeout:.0f} s") from error
         except OSError as error:
             raise GitError(f"git cannot be run: {error}") from error
         return done.stdout

@@ -84,7 +84,7 @@ class Remote:
         """Write a small file and take it away again."""
         if self.fs.protocol == "local" and not Path(self.path).parent.is_dir():
             raise RemoteError(
-                f"the folder {Path(self.path).parent} is not there: a disk that is not mounted?"
+                f"the folder {Path(self.path).parent} is not there (is its disk mounted?)"
             )
         place = self._place(f"probe-{uuid.uuid4().hex}")
         with tempfile.TemporaryDirectory() as folder:

@@ -4,12 +4,7 @@ import argparse
 from pathlib import Path
 
 from multi_abnormality import console
-from multi_abnormality.compare.chart import draw
-from multi_abnormality.compare.paired import Draws
 from multi_abnormality.compare.revisions import WORKSPACE
-from multi_abnormality.compare.run import compare
-from multi_abnormality.compare.show import show
-from multi_abnormality.files import write_durably, write_json
 
 CONFIDENCE = 0.95  # of the intervals; what is left is the level of the tests
 
@@ -19,6 +14,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m multi_abnormality.compare",
         description="Is the model of revision B better than that of A? Differences of all scores "
         "with intervals (paired bootstrap over patients), and permutation tests.",
+        parents=[console.options()],
     )
     add = parser.add_argument
     add("first", metavar="A", help=f"branch, tag, commit, DVC experiment, or {WORKSPACE}")
@@ -41,6 +37,12 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = _arguments()
+    from multi_abnormality.compare.chart import draw
+    from multi_abnormality.compare.paired import Draws
+    from multi_abnormality.compare.run import compare
+    from multi_abnormality.compare.show import show
+    from multi_abnormality.files import write_durably, write_json
+
     draws = Draws(given.resamples, CONFIDENCE, given.seed)
     comparison = compare(Path(), (given.first, given.second), draws)
     if given.out:

@@ -4,14 +4,7 @@ import argparse
 from pathlib import Path
 
 from multi_abnormality import console
-from multi_abnormality.data.names import SPLITS
-from multi_abnormality.download.choose import Choice, parse_patients
-from multi_abnormality.download.hub import Hub
-from multi_abnormality.download.keep import Keeper, KeepFiles, KeepProcessed
-from multi_abnormality.download.place import Place
-from multi_abnormality.download.run import download
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import load_params
 
 DATA, PROCESSED = Path("data"), Path("processed")  # as the preprocess stage has them
 
@@ -21,11 +14,12 @@ def _arguments() -> argparse.Namespace:
         prog="python -m multi_abnormality.download",
         description="Fetch a part of CT-RATE from the Hugging Face hub. The same command goes on "
         "after an interruption; another one adds to what is there.",
+        parents=[console.options()],
     )
     add = parser.add_argument
     add(
         "--split",
-        choices=(*SPLITS, "both"),
+        choices=("train", "valid", "both"),
         action="append",
         help="may be given twice (default: both)",
     )
@@ -62,6 +56,14 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = _arguments()
+    from multi_abnormality.data.names import SPLITS
+    from multi_abnormality.download.choose import Choice, parse_patients
+    from multi_abnormality.download.hub import Hub
+    from multi_abnormality.download.keep import Keeper, KeepFiles, KeepProcessed
+    from multi_abnormality.download.place import Place
+    from multi_abnormality.download.run import download
+    from multi_abnormality.params import load_params
+
     splits = given.split or ["both"]
     choice = Choice(
         splits=SPLITS if "both" in splits else tuple(s for s in SPLITS if s in splits),

@@ -2,82 +2,22 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from multi_abnormality import console
-from multi_abnormality.errors import InputError, raise_faults
-from multi_abnormality.files import write_durably
-from multi_abnormality.predict.explain import is_explained, write_explanation
-from multi_abnormality.predict.journal import Journal
-from multi_abnormality.predict.model import MODEL_FOLDER, Predictor, find_model, load
-from multi_abnormality.predict.scans import find_scans
-from multi_abnormality.predict.tell import Row, as_csv, as_json, print_tables
-
-
-def predict_all(
-    predictor: Predictor,
-    scans: Sequence[Path],
-    workers: int = 1,
-    journal: Journal | None = None,
-    pictures: Path | None = None,
-) -> tuple[list[Row], list[str]]:
-    """Predict every scan that can be read.
-
-    Args:
-        predictor: the model.
-        scans: files and folders.
-        workers: scans at a time.
-        journal: of what is done already, and takes what is done now.
-        pictures: folder for the slices that speak for each finding.
-
-    Returns:
-        Rows in the scans' order, and the faults of the others.
-    """
-
-    def one(scan: Path) -> Row | str:
-        known = journal.find(scan) if journal else None
-        if known and (not pictures or is_explained(*known.row, pictures)):
-            _tell(known.doubt)
-            return known.row
-        try:
-            prediction = predictor.predict(scan)
-        except InputError as error:
-            return str(error)
-        _tell(prediction.doubt)
-        if pictures:
-            recipe = predictor.card.preprocess
-            write_explanation(prediction, recipe, pictures / prediction.name)
-        if journal:
-            journal.add(scan, prediction)
-        return prediction.name, prediction.probabilities
-
-    with ThreadPoolExecutor(workers) as pool:
-        results = list(_track(pool.map(one, scans), len(scans)))
-    rows = [result for result in results if not isinstance(result, str)]
-    return rows, [result for result in results if isinstance(result, str)]
-
-
-def _tell(doubt: str | None) -> None:
-    if doubt:
-        console.log.warning("%s", doubt)
-
-
-def _track(results: Iterator[Row | str], count: int) -> Iterator[Row | str]:
-    return console.track(results, "predict", count, "scans") if count > 1 else results
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m multi_abnormality.predict",
         description="Probabilities of the findings in chest CT scans, from the exported model.",
+        parents=[console.options()],
     )
     parser.add_argument(
         "scans", nargs="+", type=Path, metavar="SCAN",
         help=".nii, .nii.gz, .mha, a DICOM series' folder, a folder of these, a pattern in quotes",
     )  # fmt: skip
-    parser.add_argument("--model", type=Path, help=f"default: the one .onnx in {MODEL_FOLDER}/")
+    parser.add_argument("--model", type=Path, help="default: the one .onnx in model_weights/")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the challenge's JSON")
     form.add_argument("--csv", action="store_true", help="print a row a scan")
@@ -100,6 +40,14 @@ def _options() -> argparse.Namespace:
 
 def main() -> None:
     options = _options()
+    from multi_abnormality.errors import raise_faults
+    from multi_abnormality.files import write_durably
+    from multi_abnormality.predict.journal import Journal
+    from multi_abnormality.predict.many import predict_all
+    from multi_abnormality.predict.model import find_model, load
+    from multi_abnormality.predict.scans import find_scans
+    from multi_abnormality.predict.tell import as_csv, as_json, print_tables
+
     scans = find_scans(options.scans)
     model = options.model or find_model()
     predictor = load(model)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from multi_abnormality import console
-from multi_abnormality.sample.write import Settings, make_sample
+from multi_abnormality.sample.settings import Settings
 
 
 def _arguments() -> argparse.Namespace:
@@ -14,6 +14,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m multi_abnormality.sample",
         description="Draw chest CT phantoms with the 18 findings, in CT-RATE's own layout.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        parents=[console.options()],
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("data"), help="folder to make")
@@ -27,6 +28,8 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = _arguments()
+    from multi_abnormality.sample.write import make_sample
+
     settings = Settings(given.patients, given.seed, given.size, given.slices)
     make_sample(given.out, settings, given.workers)
 

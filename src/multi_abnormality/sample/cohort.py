@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from multi_abnormality.sample.labels import draw_labels
 from multi_abnormality.sample.streams import Stream
 
-DEFAULT_PATIENTS = 540
 SECOND_SCAN = 0.15  # share of patients scanned twice
 SECOND_RECONSTRUCTION = 0.15  # share of scans reconstructed twice
 VALID_TURNS = (1, 6)  # of every 11 patients, these go to the valid split

@@ -12,12 +12,11 @@ from multi_abnormality.sample.heart import mediastinum_strokes
 from multi_abnormality.sample.lesions.registry import lesion_strokes
 from multi_abnormality.sample.outside import outside_strokes
 from multi_abnormality.sample.scanner import Protocol, add_noise, axis_places, draw_protocol
+from multi_abnormality.sample.settings import DEFAULT_SIZE, DEFAULT_SLICES
 from multi_abnormality.sample.skeleton import bone_strokes
 from multi_abnormality.sample.strokes import Stroke
 from multi_abnormality.sample.trees import airway_strokes, vessel_strokes
 
-DEFAULT_SIZE = 128  # pixels across
-DEFAULT_SLICES = 42
 SLAB_VOXELS = 400_000  # drawn at a time: bounds the memory, and keeps the work in the cache
 
 

@@ -7,43 +7,23 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from multi_abnormality.console import log, track
-from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
 from multi_abnormality.sample.anatomy import draw_subject
-from multi_abnormality.sample.cohort import DEFAULT_PATIENTS, Scan, plan_cohort
+from multi_abnormality.sample.cohort import Scan, plan_cohort
 from multi_abnormality.sample.delivery import archive, plan_delivery, volume_path
-from multi_abnormality.sample.draw import DEFAULT_SIZE, DEFAULT_SLICES, draw_scan
+from multi_abnormality.sample.draw import draw_scan
 from multi_abnormality.sample.nifti import encode_nifti
 from multi_abnormality.sample.scanner import draw_protocol, store
+from multi_abnormality.sample.settings import Settings
 from multi_abnormality.sample.tables import METADATA_COLUMNS, csv_bytes, label_table, metadata_row
 
 Job = tuple[Scan, int]  # a scan and the number of one of its reconstructions
 METADATA_NAMES = {"train": "train", "valid": "validation"}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the sample's bytes."""
-
-    patients: int = DEFAULT_PATIENTS
-    seed: int = 0
-    size: int = DEFAULT_SIZE
-    slices: int = DEFAULT_SLICES
-
-    def check(self) -> None:
-        """Raises InputError that lists every value out of its range."""
-        ranges = {"patients": (2, 100_000), "seed": (0, 2**63), "size": (64, 1024)}
-        ranges["slices"] = (24, 2000)
-        faults = [
-            f"--{name} must be from {low} to {high}, not {getattr(self, name)}"
-            for name, (low, high) in ranges.items()
-            if not low <= getattr(self, name) <= high
-        ]
-        raise_faults(faults, "The sample cannot be drawn:")
 
 
 def make_sample(out: Path, settings: Settings, workers: int) -> None:

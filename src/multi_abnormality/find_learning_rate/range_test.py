@@ -1,20 +1,14 @@
-"""`python -m multi_abnormality.find_learning_rate`: the loss while the learning rate rises.
+"""The loss while the learning rate rises (Smith 2017, arXiv:1506.01186).
 
-The learning-rate range test (Smith 2017, arXiv:1506.01186): a fresh model is trained for a few
-hundred steps at ever higher rates. The rate to train with is where the loss falls fastest, well
-below the one where it begins to rise.
+A fresh model is trained for a few hundred steps at ever higher rates. The rate to train with is
+where the loss falls fastest, well below the one where it begins to rise.
 """
 
-import argparse
 import math
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch.utils.data import DataLoader
 
 from multi_abnormality import console
@@ -23,11 +17,10 @@ from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import derived_seed, generator
 from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.files import write_durably
 from multi_abnormality.model.build import build
 from multi_abnormality.model.inference import choose_device
 from multi_abnormality.model.losses import multilabel_loss, positive_weights
-from multi_abnormality.params import Params, load_params
+from multi_abnormality.params import Params
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 from multi_abnormality.training.precision import resolve_precision
 
@@ -120,34 +113,3 @@ def endless(loader: DataLoader) -> Iterator[Batch]:
         loader.sampler.set_epoch(epoch)
         yield from loader
         epoch += 1
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m multi_abnormality.find_learning_rate",
-        description="Train a fresh model at rising learning rates, and suggest one.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--from", type=float, default=1e-6, dest="lowest", help="first rate")
-    parser.add_argument("--to", type=float, default=1.0, dest="highest", help="last rate")
-    parser.add_argument("--steps", type=int, default=200, help="of the optimizer, 20 or more")
-    parser.add_argument("--out", type=Path, default=Path("learning_rates.csv"), help="CSV file")
-    given = parser.parse_args()
-    if given.steps < 20 or not 0 < given.lowest < given.highest:
-        parser.error("--steps must be at least 20, and 0 < --from < --to")
-    params, processed = load_params(), ProcessedSet(Path("processed"))
-    found = range_test(params, processed, given.lowest, given.highest, given.steps)
-    lines = [f"{rate:.6g},{loss:.6g}" for rate, loss in found]
-    write_durably("\n".join(["learning_rate,loss", *lines, ""]).encode(), given.out)
-    table = Table("learning rate", "loss")
-    for rate, loss in found[:: max(len(found) // 20, 1)]:
-        table.add_row(f"{rate:.1e}", f"{loss:.4f}")
-    Console(file=sys.stdout).print(table)
-    console.log.info(
-        "%s has every step; the loss fell fastest at %.1e (train.learning_rate is %.1e)",
-        given.out, suggest(found), params.train.learning_rate,
-    )  # fmt: skip
-
-
-if __name__ == "__main__":
-    console.run(main)

@@ -1,20 +1,16 @@
-"""`python -m multi_abnormality.show_augmentation`: what training sees, as a sheet to look at."""
-
-import argparse
-from pathlib import Path
+"""What training sees, as a sheet to look at."""
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from multi_abnormality import console
 from multi_abnormality.data.batches import DrawnVolumes
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import generator
 from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.params import Params, load_params
+from multi_abnormality.params import Params
 
 WINDOW = (-350.0, 1500.0)  # HU, centre and width: lung and soft tissue at once
 PIXELS = 160  # of a slice's width
@@ -45,28 +41,3 @@ def _picture(hu: np.ndarray, recipe: dict) -> np.ndarray:
     size = PIXELS, round(PIXELS * hu.shape[0] * y_mm / (hu.shape[1] * x_mm))
     picture = Image.fromarray(np.rint(shown).astype(np.uint8))
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
-
-
-def _count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return count
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m multi_abnormality.show_augmentation",
-        description="Write a sheet of what training sees of some scans in several epochs.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("augmentation.png"), help="PNG file")
-    parser.add_argument("--scans", type=_count, default=5, help="rows")
-    parser.add_argument("--epochs", type=_count, default=6, help="columns beside the plain one")
-    given = parser.parse_args()
-    sheet = draw_sheet(load_params(), ProcessedSet(Path("processed")), given.scans, given.epochs)
-    Image.fromarray(sheet).save(given.out, "PNG", optimize=True)
-    console.log.info("%s: a row a scan, first as it is, then in %d epochs", given.out, given.epochs)
-
-
-if __name__ == "__main__":
-    console.run(main)

@@ -1,0 +1,1 @@
+"""The learning-rate range test, to choose `train.learning_rate` by."""

@@ -1,0 +1,1 @@
+"""A look at what augmentation does, to choose `train.augmentation` by."""

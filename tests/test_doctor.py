@@ -1,0 +1,257 @@
+"""The doctor in real houses, whole and broken."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+import yaml
+
+from multi_abnormality.doctor.__main__ import examine
+from multi_abnormality.doctor.house import DOUBT, FAULT, WELL
+from multi_abnormality.stages import train
+from multi_abnormality.training.aside import Aside
+from multi_abnormality.training.fit import Places
+from test_pipeline import BIN, ROOT, add_remote, make_project, run
+
+DOCTOR = (sys.executable, "-m", "multi_abnormality.doctor")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("a user's") / "Größe"
+    make_project(folder / "project")
+    add_remote(folder / "project", folder / "backup")
+    return folder
+
+
+@pytest.fixture
+def house(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with scans and a remote, in which nothing has run yet."""
+    monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    return shutil.copytree(built, tmp_path / "a house", symlinks=True) / "project"
+
+
+def seen(house: Path) -> dict[str, tuple[str, str]]:
+    """Of each part the worst that is said, and all that is, with the help."""
+    parts: dict[str, tuple[str, str]] = {}
+    for line in examine(house):
+        verdict, text = parts.get(line.part, (WELL, ""))
+        worst = max(verdict, line.verdict, key=[WELL, DOUBT, FAULT].index)
+        parts[line.part] = worst, f"{text}{line.text}\n{line.help}\n"
+    return parts
+
+
+def faults(house: Path) -> dict[str, str]:
+    return {part: text for part, (verdict, text) in seen(house).items() if verdict == FAULT}
+
+
+def test_a_whole_house_is_well(house: Path):
+    done = subprocess.run(DOCTOR, cwd=house, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("FAIL")] == []
+    assert "'backup' takes files: training backs itself up" in done.stdout
+    assert "36 patients" in done.stdout
+    assert "preprocess will run" in done.stdout
+    assert "no remote: commits stay on this machine" in done.stdout
+    assert lines[-1] == "A training can run here: `dvc repro`."
+    assert list((house.parent / "backup").rglob("probe*")) == []
+    assert run(house, "git", "status", "--porcelain") == ""
+
+
+def test_outside_of_any_project_it_says_what_is_not_well(tmp_path: Path):
+    done = subprocess.run([*DOCTOR, "--quiet"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert [line for line in done.stdout.splitlines() if line.startswith("ok")] == []
+    assert "params.yaml: cannot be read" in done.stdout.replace("\n" + 20 * " ", " ")
+    assert "not inside of a DVC repository" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_parameters_are_named(house: Path):
+    params = yaml.safe_load((house / "params.yaml").read_text())
+    params["train"]["epoch"] = 3
+    (house / "params.yaml").write_text(yaml.safe_dump(params))
+    assert "train.epoch: unknown key; did you mean epochs?" in faults(house)["params.yaml"]
+    (house / "params.yaml").write_text("train: [1, 2")
+    found = faults(house)
+    assert "is not valid YAML" in found["params.yaml"]
+    assert set(found) <= {"params.yaml", "stages"}
+
+
+def test_what_the_device_cannot_do_is_a_fault(house: Path):
+    params = yaml.safe_load((house / "params.yaml").read_text())
+    params["machine"]["accelerator"], params["train"]["precision"] = "cpu", "float16"
+    (house / "params.yaml").write_text(yaml.safe_dump(params))
+    assert "float16 takes a GPU" in faults(house)["device"]
+
+
+def test_without_dvc_folder(house: Path):
+    shutil.rmtree(house / ".dvc")
+    parts = seen(house)
+    assert parts["stages"][0] == FAULT
+    assert "not inside of a DVC repository" in parts["stages"][1]
+    assert "nothing is backed up" in parts["DVC remote"][1]
+
+
+def test_without_git(house: Path):
+    shutil.rmtree(house / ".git")
+    parts = seen(house)
+    assert parts["Git"][0] == DOUBT
+    assert "git init" in parts["Git"][1]
+    assert parts["stages"][0] == FAULT  # `dvc repro` refuses as well
+    assert "git init" in parts["stages"][1]
+
+
+def test_a_git_remote_is_asked(house: Path):
+    run(house.parent, "git", "init", "--quiet", "--bare", "origin.git")
+    run(house, "git", "remote", "add", "origin", str(house.parent / "origin.git"))
+    run(house, "git", "remote", "add", "gone", str(house.parent / "nowhere.git"))
+    verdict, text = seen(house)["Git"]
+    assert verdict == DOUBT
+    assert "the remote 'origin' answers" in text
+    assert "the remote 'gone' can't be asked" in text
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock", ".dvc/config"])
+def test_a_damaged_file_of_dvc(house: Path, name: str):
+    (house / name).write_text("stages: [\n")
+    text = faults(house)["stages"]
+    assert Path(name).name in text
+    assert "git checkout" in text
+
+
+def test_a_remote_that_cannot_be_written(house: Path):
+    shutil.rmtree(house.parent / "backup", ignore_errors=True)
+    (house.parent / "backup").write_text("in the way")
+    found = faults(house)
+    assert list(found) == ["DVC remote"]
+    assert "can't be written" in found["DVC remote"]
+    assert "dvc remote modify backup" in found["DVC remote"]
+
+
+def test_without_a_remote_training_would_run_and_be_lost(house: Path):
+    run(house, "dvc", "remote", "remove", "--local", "backup")
+    verdict, text = seen(house)["DVC remote"]
+    assert verdict == DOUBT
+    assert "dvc remote add --default backup FOLDER" in text
+
+
+def test_without_scans(house: Path, small_set):
+    shutil.rmtree(house / "data")
+    assert "dvc pull data" in faults(house)["data/"]
+    shutil.copytree(small_set.root, house / "processed")
+    verdict, text = seen(house)["data/"]
+    assert verdict == DOUBT
+    assert "dvc repro --allow-missing" in text
+
+
+def test_scans_without_labels(house: Path):
+    next(house.rglob("train_predicted_labels.csv")).unlink()
+    assert "train_predicted_labels.csv: is missing" in faults(house)["data/"]
+
+
+def test_what_is_in_the_way_of_a_folder(house: Path):
+    (house / "checkpoints").write_text("in the way")
+    (house / "processed").symlink_to(house.parent / "a disk that is not mounted")
+    text = faults(house)["disk"]
+    assert "checkpoints can't be written" in text
+    assert "which is not there" in text
+
+
+def test_another_python_would_run_the_stages(
+    house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other = Path(sys.base_prefix) / f"bin/python{sys.version_info.major}"
+    if sys.base_prefix == sys.prefix or not other.exists():
+        pytest.skip("there is no other Python")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(other)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert f"source {sys.prefix}/bin/activate" in faults(house)["Python"]
+
+
+def test_other_versions_than_are_pinned(house: Path):
+    shutil.copy(ROOT / "requirements.txt", house)
+    pins = (house / "requirements.txt").read_text().splitlines()
+    (house / "requirements.txt").write_text("\n".join([*pins, "numpy==1.0"]))
+    verdict, text = seen(house)["packages"]
+    assert verdict == DOUBT
+    assert "not 1.0" in text
+    assert "pip install --requirement requirements.txt" in text
+
+
+def test_missing_packages_are_named(house: Path, tmp_path: Path):
+    """Without torch, and without those that this project's own modules take first of all."""
+    site = tmp_path / "site"
+    site.mkdir()
+    missing = ("torch", "pydantic", "rich", "yaml", "pandas")
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if path.name.partition("-")[0] not in missing and path.name != "PyYAML":
+            (site / path.name).symlink_to(path)
+    # Without -S Python would look into the environment's own folder.
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "multi_abnormality.doctor"],
+        cwd=house, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{site}"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    for name in missing:
+        assert f"{name} is missing" in done.stdout
+    assert "→ pip install --requirement requirements.txt" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("A training would fail here.")
+
+
+def test_a_training_that_runs_here(house: Path):
+    lock = house / ".dvc/tmp/train.lock"
+    program = (
+        "import sys, pathlib; from multi_abnormality.training.lock import sole_training\n"
+        "with sole_training(pathlib.Path(sys.argv[1])): print('holds', flush=True), input()"
+    )
+    command = [sys.executable, "-c", program, str(lock)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "holds\n"
+        parts = seen(house)
+        holder.stdin.write("\n")
+        holder.stdin.close()
+    assert parts["training"][0] == FAULT
+    assert f"process {holder.pid} is training" in parts["training"][1]
+    assert "not tried" in parts["DVC remote"][1]
+    assert "training" not in seen(house)
+
+
+def test_the_checkpoint_that_training_goes_on_from(house: Path, small_set, small_params):
+    shutil.copytree(small_set.root, house / "processed")
+    checkpoints = house / "checkpoints"
+    places = Places(
+        checkpoints, house / "logs", house / "history.csv", Aside(house / "aside", house)
+    )
+
+    def set_params(**changes: object) -> None:
+        content = small_params.model_dump(mode="json")
+        content["train"] |= changes
+        (house / "params.yaml").write_text(yaml.safe_dump(content))
+
+    set_params()
+    assert "none: training starts at epoch 0" in seen(house)["checkpoint"][1]
+    train.run(small_params, small_set.root, places, house / "train.json")
+    assert "is of a finished training" in seen(house)["checkpoint"][1]
+    set_params(learning_rate=0.5)
+    verdict, text = seen(house)["checkpoint"]
+    assert verdict == DOUBT
+    assert "train.learning_rate: 0.001, now 0.5" in text
+    set_params()
+    (checkpoints / "last.ckpt").write_bytes((checkpoints / "last.ckpt").read_bytes()[:1000])
+    verdict, text = seen(house)["checkpoint"]
+    assert verdict == DOUBT
+    assert "last.ckpt: was cut short or altered" in text
+    assert "best.ckpt is of a finished training" in text
+    shutil.rmtree(checkpoints)
+    set_params(resume="must")
+    assert "train.resume is `must`" in faults(house)["checkpoint"]
