@@ -1,0 +1,46 @@
+"""The guide for users of the seed project names settings and files that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from multi_abnormality.params import Params, load_params
+from test_pipeline import ROOT
+
+GUIDE = ROOT / "docs/from-the-seed.md"
+RECIPE = ROOT / "recipes/seed.yaml"
+FLAGS = """\
+--mode --gpu-device --model --epochs --batch-size --learning-rate --loss-type --use-attention
+--use-advanced-aug --use-multiscale --progressive-unfreeze --unfreeze-epoch --freeze-backbone
+--cutmix-prob --early-stopping-patience --save-every-n-epochs --resume --force-restart --checkpoint
+--predict-input --backup-dir"""
+ACTIONS = [f"--action {action}" for action in ("setup", "backup", "restore")]
+
+# "`train.epochs: 100`" or "`train.epochs`"
+KEY = re.compile(rf"`({'|'.join(Params.model_fields)})\.(\w+)(?:: ([^`]+))?`")
+
+
+@pytest.mark.parametrize("flag", [*FLAGS.split(), *ACTIONS])
+def test_every_old_flag_has_a_row(flag: str):
+    assert f"\n| `{flag}` | " in GUIDE.read_text()
+
+
+def test_every_key_it_names_exists_and_takes_the_value(tmp_path: Path):
+    named = KEY.findall(GUIDE.read_text())
+    assert len(named) > 20
+    known = load_params(RECIPE).model_dump()
+    text = RECIPE.read_text()
+    for section, key, value in named:
+        assert key in known[section], f"{section}.{key}"
+        if value:
+            changed, count = re.subn(rf"(?m)^  {key}: [^#\n]+", f"  {key}: {value} ", text)
+            assert count == 1
+            (tmp_path / "params.yaml").write_text(changed)
+            load_params(tmp_path / "params.yaml")
+
+
+def test_every_file_it_links_exists():
+    links = re.findall(r"\]\(([^)#]+)\)", GUIDE.read_text())
+    assert links
+    assert [link for link in links if not (GUIDE.parent / link).is_file()] == []
