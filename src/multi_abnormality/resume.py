@@ -4,6 +4,7 @@ python -m multi_abnormality.resume && dvc pull --allow-missing && dvc repro --al
 """
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def resume(root: Path, fingerprint: str | None = None) -> State | None:
         log.info("nothing to resume on this branch: `dvc repro` starts from what is here")
         return None
     state = _newest_whole(states, remote)
-    if tree.has_finished(state):
+    if any(_is_had(hash_, repo, remote) for hash_ in tree.ends_of(state)):
         log.info("that training has ended, and dvc.lock has its end: nothing to resume")
         return None
     names = tree.put(state)
@@ -89,16 +90,20 @@ def _open_remote(repo: Any, wanted: str | None) -> Remote | None:
         raise InputError(f"the DVC remote {name!r} does not serve: {error}") from error
 
 
+def _is_had(hash_: str, repo: Any, remote: Remote | None) -> bool:
+    """A lock may come from somebody else, who has what it names."""
+    if repo.cache.local.exists(hash_):
+        return True
+    return remote is not None and not _lacking(remote, [hash_])
+
+
 def _newest_whole(states: list[State], remote: Remote | None) -> State:
     """The newest whose objects have all arrived: a machine may vanish while they are written."""
     if remote is None:
         return states[0]
     for state in states:
         objects = state.about.generations[-1].objects
-        try:
-            lacking = {hash_ for hash_ in remote.lacks(objects) if not remote.cache.exists(hash_)}
-        except Exception as error:  # any file system's own
-            raise InputError(f"the DVC remote {remote.url} can't be asked: {error}") from error
+        lacking = {hash_ for hash_ in _lacking(remote, objects) if not remote.cache.exists(hash_)}
         if not lacking:
             return state
         log.warning(
@@ -109,6 +114,13 @@ def _newest_whole(states: list[State], remote: Remote | None) -> State:
         f"{remote.url} has the objects of no resume state; `dvc remote list` tells whether it is "
         "the remote that was trained with, `dvc repro` starts from what is here"
     )
+
+
+def _lacking(remote: Remote, objects: Iterable[str]) -> set[str]:
+    try:
+        return set(remote.lacks(objects))
+    except Exception as error:  # any file system's own
+        raise InputError(f"the DVC remote {remote.url} can't be asked: {error}") from error
 
 
 def _fetch(repo: Any, remote: str) -> None:

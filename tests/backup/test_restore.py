@@ -259,6 +259,31 @@ def test_a_lost_machine_costs_at_most_a_save(
 
 
 @pytest.mark.slow
+def test_somebody_elses_end_of_the_same_training_is_none_of_this_machines(
+    first: Machine, second: Machine, remote: Path, tmp_path: Path
+):
+    """The published lock names results that nobody pushed: they are made, not taken for had."""
+    first.train_longer()
+    first("dvc", "repro")
+    git(first.folder, "add", "--all")
+    git(first.folder, "commit", "--quiet", "--message", "Trained")
+    git(first.folder, "push", "--quiet")
+    lost = Machine(tmp_path / "lost machine")
+    git(tmp_path, "clone", "--quiet", str(tmp_path / "origin.git"), lost.folder.name)
+    shutil.copytree(first.folder / "data", lost.folder / "data")
+    lost.use(remote)
+    lost.kill_after(2)
+    shutil.rmtree(lost.folder)
+    git(second.folder, "pull", "--quiet")
+    second.use(remote)
+    assert "going on with" in second(*RESUME)
+    second("dvc", "pull", "--allow-missing")
+    assert "resuming from checkpoints/" in second("dvc", "repro", "--allow-missing")
+    assert hashes(second.folder) == hashes(first.folder)
+    assert "that training has ended" in second(*RESUME)
+
+
+@pytest.mark.slow
 def test_make_resume_goes_on_or_starts(first: Machine, second: Machine, remote: Path):
     """Its environment being made already. A stop is told by 75."""
     for machine in (first, second):

@@ -9,7 +9,7 @@ import yaml
 
 from multi_abnormality.backup.find import State
 from multi_abnormality.backup.git import Git
-from multi_abnormality.backup.record import COMPLETE, STAGE
+from multi_abnormality.backup.record import CHECKPOINTS, COMPLETE, STAGE
 from multi_abnormality.backup.states import LOCAL
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
@@ -33,13 +33,20 @@ class WorkTree:
         self._config = (root / MACHINES_OWN).relative_to(self.top).as_posix()
         self._outputs = {path.relative_to(self.top).as_posix() for path in outputs}
 
-    def has_finished(self, state: State) -> bool:
-        """Whether dvc.lock, here or as committed, has the end of the same training."""
+    def ends_of(self, state: State) -> list[str]:
+        """Hashes of the checkpoints in which, by dvc.lock here or as committed, the same training
+        ended.
+        """
         half = _entry(self.git("show", f"{state.commit}:{self._lock}"))
         file = self.top / self._lock
         here = file.read_text(encoding="utf-8") if file.is_file() else ""
         committed = self.git.find("show", f"HEAD:{self._lock}") or ""
-        return any(_finished(_entry(text), half) for text in (here, committed))
+        entries = map(_entry, (here, committed))
+        return [
+            out["md5"]
+            for entry in entries if _finished(entry, half)
+            for out in entry["outs"] if out["path"] == CHECKPOINTS
+        ]  # fmt: skip
 
     def put(self, state: State) -> list[str]:
         """Write the state's files; their names.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STAGE = "train"
 LOCKED = "another DVC command holds DVC's lock"
+CHECKPOINTS = "checkpoints"
 COMPLETE = "metrics/train.json"  # the stage's last word: no part of a state before the end
 
 
@@ -214,8 +215,19 @@ class Recorder:
         params["train"] = params["train"] | {"epochs": wanted}
         lock = Path(self.stage.dvcfile.path).with_suffix(".lock")
         content = load_yaml(str(lock)) if lock.exists() else {"schema": "2.0"}
-        content.setdefault("stages", {})[STAGE] = entry
+        stages = content.setdefault("stages", {})
+        stages[STAGE] = entry
+        content["stages"] = {
+            name: stage for name, stage in stages.items() if name == STAGE or self._is_here(stage)
+        }
         write_durably(dumps_yaml(content).encode(), lock)
+
+    def _is_here(self, entry: dict[str, Any]) -> bool:
+        """Whether a stage's results are: if it only says that somebody had them, `dvc repro
+        --allow-missing` would never make them.
+        """
+        folder = Path(self.stage.dvcfile.path).parent
+        return all((folder / out["path"]).exists() for out in entry.get("outs", ()))
 
 
 def _hashes_of(item: "Output") -> tuple[str, ...]:
