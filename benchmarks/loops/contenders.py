@@ -121,8 +121,8 @@ class PlainModule(lightning.LightningModule):
         hu = self.model.windows.decode(batch["volume"])
         rng = generator(self.params.seed, "mix", batch_idx)
         hu, labels = augmented(hu, batch, self.params.train, rng)
-        slices = self.model.windows(hu).flatten(0, 1)
-        features = self.model.encoder(slices).unflatten(0, hu.shape[:2])
+        shown = self.model.windows(hu).unflatten(1, (-1, self.model.adjacent)).flatten(2, 3)
+        features = self.model.encoder(shown.flatten(0, 1)).unflatten(0, batch["height"].shape)
         logits, _ = self.model.pooling(features, batch["height"])
         return multilabel_loss(logits, labels, self.params.train)
 
