@@ -115,6 +115,12 @@ def failing_drive(work: Path, row: Callable[..., None]) -> None:
             told = len(re.findall(r": [0-9.]+ MB in", text))
             row("backups that arrived", len(backups), f"{told}, as told")
             row("the last state arrived", "all is backed up" in text, True)
+            # Of each epoch the quicker of two turns: what else the machine does is not counted.
+            backed_up, alone = (
+                sum(map(min, zip(*seconds[which], strict=True))) for which in (True, False)
+            )
+            ratio = f"{backed_up:.1f} / {alone:.1f} = {backed_up / alone:.3f}"
+            row("seconds of training with a backup / without", ratio, "at most 1.02")
             found = clone(origin, work / "drive found", remote)
             for command in (
                 ("python", "-m", "multi_abnormality.resume"),
@@ -123,10 +129,6 @@ def failing_drive(work: Path, row: Callable[..., None]) -> None:
                 found.run(*command, **environment)
     same = found.hashes(("checkpoints",)) == project.hashes(("checkpoints",))
     row("what comes back from the Drive is what was there", same, True)
-    # Of each epoch the quicker of two turns: what else the machine does is not counted.
-    backed_up, alone = (sum(map(min, zip(*seconds[which], strict=True))) for which in (True, False))
-    row("seconds of training with a backup / without",
-        f"{backed_up:.1f} / {alone:.1f} = {backed_up / alone:.3f}", "at most 1.02")  # fmt: skip
 
 
 def seconds_of_epochs(process, log: Path) -> list[float]:
