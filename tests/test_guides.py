@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from documents import ROOT, Command, commands, documents
-from test_pipeline import BIN, make_project, run
+from test_pipeline import BIN, make_project, run, run_first
 
 WIDTH = 100  # columns of the terminal that the guides were written at
 EXPERIMENTS = ROOT / "docs/experiments.md"
@@ -104,9 +104,7 @@ def unprinted(command: Command, printed: str) -> set[str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which `dvc repro` has run once, with two commits of that run's results."""
     folder = make_project(tmp_path_factory.mktemp("guides") / "project")
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "First run")
+    run_first(folder)
     run(folder, "git", "tag", "first-default")
     run(folder, "git", "commit", "--quiet", "--allow-empty", "--message", "The same")
     return folder

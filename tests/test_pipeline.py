@@ -67,6 +67,13 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
+def run_first(folder: Path) -> None:
+    """All stages, and a commit of their results."""
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "First run")
+
+
 def hashes(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -80,9 +87,7 @@ def hashes(folder: Path) -> dict[str, str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which `dvc repro` has run once."""
     folder = make_project(tmp_path_factory.mktemp("a user's") / "Projekt mit Größe")
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "First run")
+    run_first(folder)
     return folder
 
 
