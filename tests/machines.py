@@ -86,7 +86,7 @@ class Machine:
 def settle(backup: Backup, seconds: float = 20.0) -> None:
     """Call `poll` as a training does, until nothing is left to do."""
     end = time.monotonic() + seconds
-    while backup._is_behind() or backup._worker is not None:
+    while backup._is_behind() or backup._is_sending:
         assert time.monotonic() < end
         backup.poll()
         time.sleep(0.02)

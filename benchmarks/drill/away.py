@@ -101,7 +101,7 @@ def failing_drive(work: Path, row: Callable[..., None]) -> None:
             if with_backup := turn % 2 == 1:  # each to an empty Drive
                 place = work / f"drive of {turn}"
                 place.mkdir()
-                drive = stack.enter_context(DriveProcess(place, FAULTS))
+                drive = stack.enter_context(DriveProcess(place, FAULTS, aside=True))
                 environment, remote = drive.environment(), remote_options(place, USER)
                 write_remote(project.root, "backup", remote)
             process = project.start("dvc", "repro", "train", log=log, **environment)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from machines import FINGERPRINT, Machine, git, settle
-from multi_abnormality.backup import service
+from multi_abnormality.backup import process, service
 from multi_abnormality.backup.service import Backup
 from multi_abnormality.errors import InputError
 
@@ -209,6 +209,49 @@ def test_the_worker_dies_with_the_training(first: Machine, remote: Path):
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_one_process_sends_all_while_training_runs(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """To start DVC again for each save would cost a training as much as the save."""
+    backup = started(first, remote)
+    pid = backup._worker._process.pid
+    for epochs in (1, 2):
+        first.save(f"state {epochs}")
+        backup.saved(epochs)
+        settle(backup)
+    assert first.epochs_backed_up() == 2
+    assert backup._worker._process.pid == pid
+    monkeypatch.setattr(process, "IDLE", 0.0)
+    backup.poll()
+    assert not psutil.pid_exists(pid)  # rare saves do not keep it in memory
+    first.save("state 3")
+    backup.saved(3)
+    settle(backup)
+    assert first.epochs_backed_up() == 3
+    backup.close(5)
+
+
+def test_a_process_that_was_killed_is_replaced(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """As a machine without memory left does."""
+    monkeypatch.setattr(service, "PAUSE", 0.05)
+    backup = started(first, remote)
+    backup._worker._process.kill()
+    backup._worker._process.wait()
+    first.save("one")
+    backup.saved(1)
+    settle(backup)
+    assert first.epochs_backed_up() == 1
+    first.save("two")
+    backup.saved(2)
+    backup._worker._process.kill()  # with a job under way
+    settle(backup)
+    assert "its process ended with -9" in caplog.text
+    assert first.epochs_backed_up() == 2
+    backup.close(5)
 
 
 def test_hooks_signatures_and_a_missing_name_are_no_obstacle(first: Machine, remote: Path):

@@ -14,6 +14,7 @@ from drive_stand_in.accounts import FOLDER_TITLE
 from drive_stand_in.contents import MY_DRIVE, SHARED_DRIVE
 from drive_stand_in.faults import Faults
 from drive_stand_in.server import DriveStandIn
+from multi_abnormality.backup.worker import step_back
 from multi_abnormality.files import write_json
 
 
@@ -21,7 +22,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="drive_stand_in", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--faults", type=Faults.from_json, default=Faults(), metavar="JSON")
+    parser.add_argument("--aside", action="store_true", help="leave the processors to others")
     arguments = parser.parse_args()
+    if arguments.aside:
+        step_back()
     # Ctrl-C in a terminal reaches this process too, and it is for the parent to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     folder = arguments.folder.absolute()

@@ -16,20 +16,28 @@ PACKAGE = Path(__file__).parent
 
 
 class DriveProcess:
-    """Serves from a child process while its `with` block lasts; it dies with this process."""
+    """Serves from a child process while its `with` block lasts; it dies with this process.
 
-    def __init__(self, folder: Path, faults: Faults | None = None) -> None:
+    Args:
+        folder: where it keeps what it is given.
+        faults: that it begins with.
+        aside: leave the processors to others, as a Drive that is elsewhere does.
+    """
+
+    def __init__(self, folder: Path, faults: Faults | None = None, aside: bool = False) -> None:
         self.folder = folder
         self._faults = faults or Faults()
+        self._options = ["--aside"] if aside else []
         self._about: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         ready = self.folder / "stand-in.json"
         ready.unlink(missing_ok=True)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", PACKAGE.name, str(self.folder)],
+            [sys.executable, "-m", PACKAGE.name, str(self.folder), *self._options],
             cwd=PACKAGE.parent,
             stdin=subprocess.PIPE,
+            start_new_session=True,  # of which it may step back
         )
         deadline = time.monotonic() + START_SECONDS
         while not ready.exists():

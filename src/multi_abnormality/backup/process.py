@@ -1,4 +1,4 @@
-"""A worker as the training sees it: started, looked at now and then, and ended."""
+"""The worker as the training sees it: given jobs, looked at now and then, and ended."""
 
 import json
 import os
@@ -8,72 +8,110 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from multi_abnormality.backup.worker import Job
+from multi_abnormality.backup.worker import ANSWER, Job
 
+IDLE = 120.0  # s without a job after which its memory is worth more than the time to start it anew
 _TERMINATION = 2.0  # s that Git gets to take its lock files away
+_LOOK = 0.02  # s
 
 
 class Worker:
-    """A running job, in a process group of its own, so that Ctrl-C does not end it.
+    """Does one job at a time, in a process that stays for the next one.
+
+    To start DVC takes a processor two seconds, which a training would notice after each save. The
+    process has a group of its own, so that Ctrl-C does not end it.
 
     Args:
-        job: what to do.
+        root: the project's folder.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._process: subprocess.Popen[bytes] | None = None
+        self._steps_back = False  # for good: only root may raise a priority again
+        self._asked = self._size = 0  # bytes of output before the job, and by now
+        self._moved = 0.0
+
+    def give(self, job: Job) -> None:
+        """Begin a job; the one before it has ended."""
+        if self._process is None or self._process.poll() is not None or (
+            job.awaited and self._steps_back
+        ):  # fmt: skip
+            self.end()
+            self._start()
+        self._steps_back = not job.awaited
+        self._asked = self._size = self._written()
+        self._moved = time.monotonic()
+        with suppress(BrokenPipeError):  # told by what `said` finds
+            self._process.stdin.write(job.line())
+            self._process.stdin.flush()
+
+    def _start(self) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed when it ended
         self._process = subprocess.Popen(
             [sys.executable, "-m", "multi_abnormality.backup.worker"],
-            cwd=job.root, stdin=subprocess.PIPE, stdout=self._output, stderr=subprocess.STDOUT,
+            cwd=self._root, stdin=subprocess.PIPE, stdout=self._output, stderr=subprocess.STDOUT,
             env=os.environ | {"GDRIVE_NON_INTERACTIVE": "1"},  # or it waits for a browser's login
             start_new_session=True,
         )  # fmt: skip
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(job.line())
-            self._process.stdin.flush()
-        self._size, self._moved = 0, time.monotonic()
 
-    def is_running(self) -> bool:
-        return self._process.poll() is None
+    def is_busy(self) -> bool:
+        """Whether the job has neither been answered nor died with the process."""
+        return self._process.poll() is None and self._answer() is None
 
     def still_for(self) -> float:
         """Seconds since it last said that something moved."""
-        size = os.fstat(self._output.fileno()).st_size
-        if size != self._size:
+        if (size := self._written()) != self._size:
             self._size, self._moved = size, time.monotonic()
         return time.monotonic() - self._moved
 
     def wait(self, seconds: float) -> bool:
-        """Whether it ended within that time."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(seconds, 0.0))
-        return not self.is_running()
+        """Whether the job ended within that time."""
+        deadline = time.monotonic() + seconds
+        while self.is_busy() and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        return not self.is_busy()
 
     def said(self) -> dict[str, Any]:
-        """Its result, with a key "error" where it has none. It has ended."""
-        self._close()
-        self._output.seek(0)
-        lines = self._output.read().decode(errors="replace").splitlines()
-        self._output.close()
-        try:
-            return json.loads(lines[-1])
-        except (IndexError, ValueError):
-            last = f": {lines[-1]}" if lines else ""
-            return {"error": f"its process ended with {self._process.returncode}{last}"}
+        """The job's result, with a key "error" where it has none. It has ended."""
+        answer = self._answer()
+        if answer is not None:
+            return json.loads(answer)
+        lines = self._printed().decode(errors="replace").splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        return {"error": f"its process ended with {self._process.returncode}{last}"}
 
-    def kill(self) -> None:
-        """End it and all that it started, and wait until they are gone."""
+    def rest(self) -> None:
+        """End an idle process if it has had nothing to do for long. Cheap."""
+        if self._process is not None and time.monotonic() - self._moved > IDLE:
+            self.end()
+
+    def end(self) -> None:
+        """End the process and all that it started, and wait until they are gone."""
+        if self._process is None:
+            return
         for number, patience in ((signal.SIGTERM, _TERMINATION), (signal.SIGKILL, None)):
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-        self._close()
-        self._output.close()
-
-    def _close(self) -> None:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
+        self._output.close()
+        self._process = None
+
+    def _written(self) -> int:
+        return os.fstat(self._output.fileno()).st_size
+
+    def _printed(self) -> bytes:
+        """Since the job was given; the file's position is the other process's."""
+        return os.pread(self._output.fileno(), self._written() - self._asked, self._asked)
+
+    def _answer(self) -> str | None:
+        if self._written() == self._asked:
+            return None
+        _, found, answer = self._printed().decode(errors="replace").rpartition(ANSWER)
+        return answer if found and answer.endswith("\n") else None

@@ -80,6 +80,10 @@ class Remote:
         self.fs, self.path = remote.fs, remote.path
         self.url = self.fs.unstrip_protocol(self.path)
 
+    def close(self) -> None:
+        """Forget connections, log-ins and folders that were looked up: a later use asks anew."""
+        type(self.fs.fs).clear_instance_cache()
+
     def probe(self) -> None:
         """Write a small file and take it away again."""
         if self.fs.protocol == "local" and not Path(self.path).parent.is_dir():

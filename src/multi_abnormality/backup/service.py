@@ -36,8 +36,9 @@ class Backup:
         self.root = root
         self.fingerprint = fingerprint
         self._setup: Setup | None = None  # None: nothing is backed up
-        self._worker: Worker | None = None
-        self._job: Job | None = None  # under way, or to be tried again
+        self._worker = Worker(root)
+        self._is_sending = False  # the worker has a job whose end nobody has looked at
+        self._job: Job | None = None  # what it is, or what is to be tried again
         self._epochs: int | None = None  # whole epochs done at the newest save
         self._waiting = False  # the newest save is not recorded yet
         self._sent: tuple[str, ...] = ()  # objects of the newest state that arrived
@@ -51,11 +52,15 @@ class Backup:
         Raises:
             InputError: the remote does not exist, can't be reached or can't be written.
         """
-        self._setup = set_up(self.settings, self.root, self.fingerprint)
+        try:
+            self._setup = set_up(self.settings, self.root, self.fingerprint, self._worker)
+        finally:
+            if self._setup is None:
+                self._worker.end()
         if self._setup is not None:
             self._reporter = Reporter(self._setup.ledger)
             self._job = replace(self._setup.job, objects=self._setup.inputs)
-            self._worker = Worker(self._job)
+            self._send()
 
     def saved(self, epochs_done: int) -> None:
         """Back up what checkpoints/ now holds; never raises for a remote's sake.
@@ -69,13 +74,14 @@ class Backup:
 
     def poll(self) -> None:
         """See what became of a push; once it ended, record and send a newer state. Cheap."""
-        if self._worker is not None:
-            if not self._worker.is_running():
-                self._finish()
-            elif self._worker.still_for() > STALL * 2**self._failures:
-                self._drop_worker()
-                self._fail("nothing moved for minutes")
-        if self._worker is None and self._is_behind() and time.monotonic() >= self._not_before:
+        if not self._is_sending:
+            self._worker.rest()
+        elif not self._worker.is_busy():
+            self._finish()
+        elif self._worker.still_for() > STALL * 2**self._failures:
+            self._give_up()
+            self._fail("nothing moved for minutes")
+        if not self._is_sending and self._is_behind() and time.monotonic() >= self._not_before:
             self._launch()
 
     def close(self, grace: float) -> None:
@@ -91,23 +97,23 @@ class Backup:
         try:
             self._send_last(deadline)
         finally:
-            self._drop_worker()
+            self._give_up()
         self._reporter.told_at_the_end(self._setup.job.remote, self._is_behind(), grace)
 
     def _is_behind(self) -> bool:
         return self._waiting or self._job is not None
 
     def _send_last(self, deadline: float) -> None:
-        if self._worker is not None:  # an older state's push may be as good as done
+        if self._is_sending:  # an older state's push may be as good as done
             left = deadline - time.monotonic()
             if self._worker.wait(left / 2 if self._waiting else left):
                 self._finish()
             else:
-                self._drop_worker()
+                self._give_up()
         self._waiting = self._epochs is not None
         self._launch()
         while self._is_behind() and time.monotonic() < deadline:
-            if self._worker is None:
+            if not self._is_sending:
                 time.sleep(1.0)
                 self._launch()
             elif self._worker.wait(deadline - time.monotonic()):
@@ -121,7 +127,11 @@ class Backup:
                 self._fail(str(error))
                 return
         if self._job is not None:
-            self._worker = Worker(replace(self._job, awaited=self._closing))
+            self._send()
+
+    def _send(self) -> None:
+        self._worker.give(replace(self._job, awaited=self._closing))
+        self._is_sending = True
 
     def _record(self) -> None:
         setup, run = self._setup, self._setup.job.run
@@ -143,8 +153,10 @@ class Backup:
         )  # fmt: skip
 
     def _finish(self) -> None:
-        said, self._worker = self._worker.said(), None
+        said = self._worker.said()
+        self._is_sending = False
         if "error" in said:
+            self._worker.end()  # what it may have noted wrongly goes with it
             self._fail(said["error"])
             return
         job, self._job = self._job, None
@@ -159,7 +171,6 @@ class Backup:
         self._not_before = time.monotonic() + pause
         self._reporter.told_failure(reason, pause)
 
-    def _drop_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker = None
+    def _give_up(self) -> None:
+        self._worker.end()
+        self._is_sending = False

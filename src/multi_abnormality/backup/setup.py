@@ -48,8 +48,8 @@ class Setup:
     written: tuple[Path, ...]
 
 
-def set_up(settings: Settings, root: Path, fingerprint: str) -> Setup | None:
-    """Look at the project and try its remotes.
+def set_up(settings: Settings, root: Path, fingerprint: str, worker: Worker) -> Setup | None:
+    """Look at the project and, meanwhile, let a worker try its remotes.
 
     Returns:
         None where there is nothing to back up to; that is told.
@@ -76,11 +76,11 @@ def set_up(settings: Settings, root: Path, fingerprint: str) -> Setup | None:
     _check_names(settings, name, set(repo.config["remote"]), git)
     run = f"{branch_of(git) if git else 'no-git'}/{fingerprint}"
     job = Job(str(root), name, settings.git_remote, run, settings.keep)
-    probe = Worker(replace(job, awaited=True))
+    worker.give(replace(job, awaited=True))
     try:
         found = _look(repo, git, job)
     finally:
-        _await(probe)
+        _await(worker, job)
     return found
 
 
@@ -133,12 +133,11 @@ def _warn(missing: list[str], recorder: Recorder, snapshot: Snapshot | None) -> 
         )
 
 
-def _await(probe: Worker) -> None:
-    name = probe.job.remote
+def _await(probe: Worker, job: Job) -> None:
+    name = job.remote
     if probe.wait(PROBE):
         said: dict[str, Any] = probe.said()
     else:
-        probe.kill()
         said = {"error": f"no answer within {PROBE:.0f} s"}
     if "error" in said:
         raise InputError(
@@ -149,5 +148,5 @@ def _await(probe: Worker) -> None:
     if "git" in said:
         log.warning(
             "the Git remote %r can't be written, so resume commits go to the DVC remote %r: %s",
-            probe.job.git_remote, name, said["git"],
+            job.git_remote, name, said["git"],
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """What talks to the remotes: a process of its own that training never waits for.
 
-It reads a job, one line of JSON, from its standard input, and writes to its standard output a dot
-whenever something moved and at the end a line of JSON. It dies with the process that started it:
-the input ends then.
+It reads jobs, each a line of JSON, from its standard input, and writes to its standard output a dot
+whenever something moved, and for each job an answer: a JSON text after a record separator (RFC
+7464). It dies with the process that started it: the input ends then.
 """
 
 import json
@@ -12,9 +12,10 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from multi_abnormality.backup.git import GitError, repository_of
@@ -25,6 +26,7 @@ from multi_abnormality.backup.record import open_repository
 from multi_abnormality.backup.remote import Remote
 
 BEAT = 1.0  # s between two dots at least
+ANSWER = "\x1e"  # goes before each
 
 
 @dataclass(frozen=True)
@@ -133,41 +135,47 @@ def _reason(error: BaseException) -> str:
     return ": ".join(texts)[:500]
 
 
-def _die_with_parent() -> None:
-    sys.stdin.buffer.read()
+def _listen(lines: SimpleQueue[bytes]) -> None:
+    for line in sys.stdin.buffer:
+        lines.put(line)
     os.killpg(0, signal.SIGKILL)
 
 
 def _do(job: Job) -> dict[str, Any]:
-    repo = open_repository(Path(job.root))
-    remote = Remote(repo, job.remote)
-    if job.objects is None:
-        return _probe(job, remote)
-    ledger = Ledger(Path(repo.tmp_dir) / "backup.json")
-    said = _push(job, remote, ledger)
-    return said | _prune(job, remote, ledger, said) if job.epochs is not None else said
+    with (
+        closing(open_repository(Path(job.root))) as repo,
+        closing(Remote(repo, job.remote)) as remote,
+    ):
+        if job.objects is None:
+            return _probe(job, remote)
+        ledger = Ledger(Path(repo.tmp_dir) / "backup.json")
+        said = _push(job, remote, ledger)
+        return said | _prune(job, remote, ledger, said) if job.epochs is not None else said
 
 
-def _step_back() -> None:
-    """Leave the processors to the training; Linux shares them out among sessions first."""
+def step_back() -> None:
+    """Leave the processors to others; Linux shares them out among sessions first."""
     os.nice(19)
     with suppress(OSError):  # a system without that sharing, or one that forbids to change it
         Path("/proc/self/autogroup").write_text("19")
 
 
 def main() -> None:
-    job = Job(**json.loads(sys.stdin.buffer.readline()))
-    if not job.awaited:
-        _step_back()
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    lines: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     logging.getLogger().addHandler(logging.NullHandler())
-    try:
-        said = _do(job)
-    except Exception as error:  # any remote's own; the other process tells it
-        said = {"error": _reason(error)}
-    sys.stdout.write(f"\n{json.dumps(said)}\n")
-    sys.stdout.flush()
-    os._exit(0)  # no thread of a file system that hangs keeps this process
+    stepped_back = False
+    while True:
+        job = Job(**json.loads(lines.get()))
+        if not job.awaited and not stepped_back:
+            step_back()
+            stepped_back = True
+        try:
+            said = _do(job)
+        except Exception as error:  # any remote's own; the other process tells it
+            said = {"error": _reason(error)}
+        sys.stdout.write(f"{ANSWER}{json.dumps(said)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

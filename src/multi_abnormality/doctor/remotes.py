@@ -11,6 +11,7 @@ PATIENCE = 20.0  # s that a Git remote gets to answer
 
 def look_at_dvc_remote(house: House) -> Iterator[Seen]:
     """By what a training does itself before its first epoch: a small file there and away again."""
+    from multi_abnormality.backup.process import Worker
     from multi_abnormality.backup.setup import set_up
     from multi_abnormality.errors import InputError
 
@@ -20,12 +21,15 @@ def look_at_dvc_remote(house: House) -> Iterator[Seen]:
     if house.trains:
         yield Seen(WELL, "DVC remote", "not tried: a training that runs here uses it")
         return
+    worker = Worker(house.root)
     with _warnings() as warned:
         try:
-            setup = set_up(house.params.backup, house.root, "doctor")
+            setup = set_up(house.params.backup, house.root, "doctor", worker)
         except InputError as error:
             yield Seen(FAULT, "DVC remote", str(error))
             return
+        finally:
+            worker.end()
     if setup is not None:
         yield Seen(
             WELL, "DVC remote", f"{setup.job.remote!r} takes files: training backs itself up"
