@@ -27,7 +27,7 @@ def look_at_params(house: House) -> Iterator[Seen]:
 
 def look_at_data(house: House) -> Iterator[Seen]:
     """Tables and names, as preprocess reads them first; no scan is opened."""
-    from multi_abnormality.data.ct_rate import read_catalogue
+    from multi_abnormality.data.ct_rate import read_ct_rate
     from multi_abnormality.errors import InputError
 
     data = house.root / "data"
@@ -35,7 +35,7 @@ def look_at_data(house: House) -> Iterator[Seen]:
         yield _without_data(house)
         return
     try:
-        catalogue = read_catalogue(data)
+        catalogue = read_ct_rate(data)
     except InputError as error:
         yield Seen(FAULT, "data/", str(error))
         return

@@ -41,6 +41,7 @@ def run(
     classifier = restore(checkpoint)
     model = CalibratedClassifier(classifier, calibration).eval()
     store = ProcessedSet(processed)
+    store.check_trained_on(about)
     volumes = _volumes(store)
     running = running_info(about, _familiar(store))
     reference = formats.run_module(model)(volumes)[0]

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from multi_abnormality import console
-from multi_abnormality.data.ct_rate import Catalogue, read_catalogue
+from multi_abnormality.data.catalogue import Catalogue
+from multi_abnormality.data.ct_rate import read_ct_rate
 from multi_abnormality.data.label_table import capped
 from multi_abnormality.data.metadata_table import SERIES
-from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.process import Outcome, is_made_of, process_volume
-from multi_abnormality.data.shards import shard_path
+from multi_abnormality.data.shards import FOLDERS, shard_path
 from multi_abnormality.data.source_hashes import SourceHashes
 from multi_abnormality.data.store_writer import PARTS, StoreWriter, check_replaceable
 from multi_abnormality.data.work.outcomes import Lost, outcomes
@@ -42,7 +42,7 @@ def run(
             used, where preprocess.on_error does not leave those out. All others are kept, and the
             next run goes on from there.
     """
-    catalogue = read_catalogue(data)
+    catalogue = read_ct_rate(data)
     check_replaceable(map(Path, catalogue.volumes["path"]), out, params.preprocess.recipe)
     writer = StoreWriter(out, params.preprocess.recipe)
     with SourceHashes(memory) as hashes:
@@ -51,14 +51,13 @@ def run(
     raise_faults(
         [outcome.fault for outcome in faults if not (skip and outcome.reason)],
         f"{len(faults)} of {len(catalogue.volumes)} volumes cannot be used; the others are done "
-        f"and kept. Mend these, or leave them out by a line in {data}/dataset/no_chest_train.txt "
-        "or no_chest_valid.txt each, or all scans that are at fault themselves by "
-        "preprocess.on_error: skip; then run again",
+        f"and kept. Mend these, or leave them out {catalogue.source.leave_out}, or all scans that "
+        "are at fault themselves by preprocess.on_error: skip; then run again",
     )
     for outcome in faults:
         console.log.warning("left out: %s", outcome.fault)
     rejected = {outcome.name: outcome.reason for outcome in faults}
-    catalogue = catalogue.without(rejected, data)
+    catalogue = catalogue.without(rejected)
     writer.finish(catalogue, rejected)
     _tell_twins(catalogue, writer)
     summary = _summarize(catalogue, writer, rejected)
@@ -70,7 +69,7 @@ def _store_volumes(
     volumes: pd.DataFrame, writer: StoreWriter, params: Params, hashes: SourceHashes
 ) -> list[Outcome]:
     """Store all good volumes; what became of the others, in order."""
-    shards = {name: shard_path(VolumeName.parse(name)) for name in volumes["name"]}
+    shards = {name: shard_path(name) for name in volumes["name"]}
     waiting: dict[str, set[str]] = defaultdict(set)
     for name, shard in shards.items():
         waiting[shard].add(name)
@@ -146,7 +145,9 @@ def _summarize(
         "releases": _counts(origin.source_release for origin in origins),
         "scans": parts["scan_id"].nunique().to_dict(),
         "stored_bytes": sum(
-            path.stat().st_size for split in SPLITS for path in (writer.root / split).glob("*.zip")
+            path.stat().st_size
+            for folder in FOLDERS
+            for path in (writer.root / folder).glob("*.zip")
         ),
         "volumes": parts.size().to_dict(),
     }

@@ -88,7 +88,10 @@ class Training:
         self.places = places
         self.ranks = ranks or Ranks()
         train, validation = split_validation(
-            processed.volumes("train"), params.train.validation_fraction, params.seed
+            processed.volumes("train"),
+            processed.findings,
+            params.train.validation_fraction,
+            params.seed,
         )
         scans = processed.scans_of([*train, *validation])
         train, validation = choose(params, train, validation, scans)
