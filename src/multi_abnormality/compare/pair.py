@@ -53,6 +53,6 @@ def _refuse_other_labels(first: Scored, second: Scored) -> None:
         f"{first.revision} and {second.revision} were scored on other labels: {differs.sum()} in "
         f"{differs.any(axis=1).sum()} of {len(differs)} scans differ, the first of them "
         f"{first.findings[column]} of {first.scans[row]}, {values[0]} and {values[1]}. Only "
-        "models on the same labels can be compared: take one's data.dvc to the other (`git checkout "
-        "REV -- data.dvc`, `dvc checkout data.dvc`) and run `dvc repro` there"
+        "models on the same labels can be compared: take one's data.dvc to the other (`git "
+        "checkout REV -- data.dvc`, `dvc checkout data.dvc`) and run `dvc repro` there"
     )

@@ -8,9 +8,10 @@ import pandas as pd
 
 from multi_abnormality.data.catalogue import Catalogue, Source
 from multi_abnormality.data.ct_rate_files import find_files, read_exclusions
-from multi_abnormality.data.label_table import MOST_FAULTS, NAME_COLUMN, capped, read_label_table
+from multi_abnormality.data.label_table import NAME_COLUMN, read_label_table
 from multi_abnormality.data.metadata_table import GROUPS, SERIES, read_metadata_table
 from multi_abnormality.data.names import SPLITS, VolumeName, describe
+from multi_abnormality.data.rows import MOST_FAULTS, capped
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.findings import FINDINGS
 
@@ -47,7 +48,8 @@ def read_ct_rate(root: Path, findings: Sequence[str] = FINDINGS) -> Catalogue:
         raise InputError(
             f"{root}/: holds no volumes such as dataset/train_fixed/train_1/train_1_a/"
             "train_1_a_1.nii.gz. `make repro` puts sample scans there where the folder is "
-            f"missing; or bring CT-RATE's `dataset` folder (volumes and label tables) to {root}/"
+            f"missing; or bring CT-RATE's `dataset` folder (volumes and label tables) to {root}/; "
+            "or name a table of your own scans as data.table in params.yaml (docs/own-data.md)"
         )
     excluded, exclusion_faults = read_exclusions(files.exclusions)
     faults = files.faults + exclusion_faults

@@ -51,8 +51,9 @@ log = logging.getLogger(__name__)
 
 PARTS = ".parts"
 LONGEST = 150  # characters of a part's name: with what is added, no file system refuses it
-# What decides the voxels.
+# What decides the voxels; of CT-RATE, which is NIfTI, and of others.
 _CODE = ("hounsfield.py", "nifti.py", "resample.py", "series.py", "volume.py")
+_CODE_OF_OTHERS = (*_CODE, "itk.py")
 
 
 def write_part(
@@ -93,14 +94,14 @@ class StoreWriter:
         origins: what each volume that the folder already holds was made of, by name.
     """
 
-    def __init__(self, root: Path, recipe: Recipe) -> None:
+    def __init__(self, root: Path, recipe: Recipe, is_ct_rate: bool = True) -> None:
         self.root = root
         self.origins: dict[str, Origin] = {}
         self._parts: set[str] = set()
         self._whole: dict[Path, set[str]] = {}  # names in each undamaged shard
         for table in (MANIFEST, LABELS):
             (root / table).unlink(missing_ok=True)
-        content = _recipe_content(recipe)
+        content = _recipe_content(recipe, is_ct_rate)
         recipe_file = root / RECIPE
         if not recipe_file.exists() or recipe_file.read_bytes() != content:
             self._empty()
@@ -211,16 +212,17 @@ def check_replaceable(sources: Iterable[Path], root: Path, recipe: Recipe) -> No
         )
 
 
-def _recipe_content(recipe: Recipe) -> bytes:
+def _recipe_content(recipe: Recipe, is_ct_rate: bool = True) -> bytes:
     preprocess = recipe.model_dump(mode="json")
-    about = {"format": FORMAT, "code": _code_hash(), "preprocess": preprocess}
+    code = _code_hash(_CODE if is_ct_rate else _CODE_OF_OTHERS)
+    about = {"format": FORMAT, "code": code, "preprocess": preprocess}
     return (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _code_hash() -> str:
+def _code_hash(names: Iterable[str]) -> str:
     """Of the code that makes the voxels: volumes made by another are not kept."""
     content = hashlib.sha256()
-    for name in _CODE:
+    for name in names:
         content.update(Path(__file__).with_name(name).read_text(encoding="utf-8").encode())
     return content.hexdigest()
 

@@ -50,7 +50,7 @@ def run(
         return CalibratedClassifier(build_plain(about), calibration)
 
     runners = _write_all(params.export.formats, model, about, running, out, empty_model)
-    described = model_info(about, running, classifier, scores)
+    described = model_info(about, running, classifier, scores, store.is_ct_rate)
     write_json(described.content(), out / "model_info.json")
     write_durably(model_card(described).encode(), out / "MODEL_CARD.md")
     report = {}

@@ -10,11 +10,11 @@ import pandas as pd
 
 from multi_abnormality import console
 from multi_abnormality.data.catalogue import Catalogue
-from multi_abnormality.data.ct_rate import read_ct_rate
-from multi_abnormality.data.label_table import capped
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.process import Outcome, is_made_of, process_volume
+from multi_abnormality.data.rows import capped
 from multi_abnormality.data.shards import FOLDERS, shard_path
+from multi_abnormality.data.source import read_catalogue
 from multi_abnormality.data.source_hashes import SourceHashes
 from multi_abnormality.data.store_writer import PARTS, StoreWriter, check_replaceable
 from multi_abnormality.data.work.outcomes import Lost, outcomes
@@ -32,7 +32,7 @@ def run(
 
     Args:
         params: of the project.
-        data: a CT-RATE folder.
+        data: folder of the scans and their tables.
         out: folder of the processed set.
         metrics: JSON file for the counts.
         memory: file with the scans' hashes as earlier runs found them; None: all are hashed.
@@ -42,9 +42,9 @@ def run(
             used, where preprocess.on_error does not leave those out. All others are kept, and the
             next run goes on from there.
     """
-    catalogue = read_ct_rate(data)
+    catalogue = read_catalogue(data, params.data)
     check_replaceable(map(Path, catalogue.volumes["path"]), out, params.preprocess.recipe)
-    writer = StoreWriter(out, params.preprocess.recipe)
+    writer = StoreWriter(out, params.preprocess.recipe, catalogue.source.is_ct_rate)
     with SourceHashes(memory) as hashes:
         faults = _store_volumes(catalogue.volumes, writer, params, hashes)
     skip = params.preprocess.on_error == "skip"
@@ -137,7 +137,7 @@ def _summarize(
     parts = catalogue.volumes.groupby("split")
     origins = [writer.origins[name] for name in catalogue.volumes["name"]]
     notes = [note for origin in origins for note in origin.source_notes.split("; ") if note]
-    return {
+    summary = {
         "excluded": len(catalogue.excluded),
         "handled": _counts(notes),
         "patients": parts["patient_id"].nunique().to_dict(),
@@ -151,6 +151,9 @@ def _summarize(
         ),
         "volumes": parts.size().to_dict(),
     }
+    if not catalogue.source.is_ct_rate:
+        del summary["releases"]
+    return summary
 
 
 def _counts(kinds: Iterable[str]) -> dict[str, int]:

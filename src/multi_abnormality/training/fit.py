@@ -119,7 +119,9 @@ class Training:
             "model": params.model.model_dump(mode="json"),
             "train": params.train.model_dump(mode="json", exclude=RAISABLE),
             "volumes": {"train": train, "validation": validation},
-            "identity": identify(params, processed.content_hash("train"), package),
+            "identity": identify(
+                params, processed.findings, processed.content_hash("train"), package
+            ),
             "environment": environment(self._device, self._precision, self.ranks.size),
         }
         self.fingerprint = fingerprint(self.about["identity"])
