@@ -90,6 +90,11 @@ def test_a_shard_holds_ten_patients_whatever_else_there_is():
     assert shards["valid_2_a_1"] == "valid/valid_00001-00010.zip"
 
 
+def test_a_shard_of_other_names_follows_from_the_name_alone():
+    assert shard_path("Aufnahme 7") == "scans/12.zip"
+    assert shard_path("a/b/c") == f"scans/{hashlib.sha256(b'a/b/c').hexdigest()[:2]}.zip"
+
+
 def test_everything_comes_back(processed, recipe):
     stored = ProcessedSet(processed)
     assert stored.names == list(NAMES)
