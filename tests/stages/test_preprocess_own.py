@@ -108,3 +108,11 @@ def test_an_unusable_series_is_named_or_left_out(own: Own):
         own.run()
     assert own.run(on_error="skip")["rejected"] == {"not HU": 1}
     assert ProcessedSet(own.out).names == ["Größe 1", "deep/er/series", "x"]
+
+
+def test_what_is_left_of_deleted_scans_is_not_replaced(own: Own):
+    own.run()
+    (own.out / "recipe.json").write_text("{}")  # CT-RATE's, say
+    (own.data / "train_1_a_1.nii.gz.receipt").touch()
+    with pytest.raises(InputError, match="1 of its volumes were deleted after they were processed"):
+        own.run()

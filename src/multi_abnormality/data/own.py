@@ -12,7 +12,7 @@ from multi_abnormality.data.own_files import locate, strangers
 from multi_abnormality.data.own_table import read_own_table, unread_columns
 from multi_abnormality.data.rows import capped
 from multi_abnormality.data.splits import hold_out
-from multi_abnormality.errors import raise_faults
+from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.params_data import Data
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def read_own(root: Path, settings: Data) -> Catalogue:
     path, folder = root / settings.table, root / settings.scans
     source = own_source(path)
     if not path.is_file():
-        raise_faults(
-            ["is not there; bring it, or name another one as data.table in params.yaml"], f"{path}:"
+        raise InputError(
+            f"{path}: is not there; bring it, or name another one as data.table in params.yaml"
         )
     rows, faults = read_own_table(path, settings)
     volumes, scan_faults = _find_scans(rows, folder, path)

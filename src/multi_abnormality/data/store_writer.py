@@ -193,14 +193,16 @@ def _part(root: Path, name: str) -> Path:
     return root / PARTS / f"{plain}.zip"
 
 
-def check_replaceable(sources: Iterable[Path], root: Path, recipe: Recipe) -> None:
+def check_replaceable(
+    sources: Iterable[Path], root: Path, recipe: Recipe, is_ct_rate: bool = True
+) -> None:
     """Refuse to empty a folder that alone holds what was made of volumes that are gone.
 
     Raises:
         InputError: the recipe is another, and of some volumes there are only receipts.
     """
     recipe_file = root / RECIPE
-    if not recipe_file.exists() or recipe_file.read_bytes() == _recipe_content(recipe):
+    if not recipe_file.exists() or recipe_file.read_bytes() == _recipe_content(recipe, is_ct_rate):
         return
     gone = sum(is_receipt(source) for source in sources)
     if gone:

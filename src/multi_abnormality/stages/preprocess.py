@@ -12,6 +12,7 @@ from multi_abnormality import console
 from multi_abnormality.data.catalogue import Catalogue
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.process import Outcome, is_made_of, process_volume
+from multi_abnormality.data.receipts import SUFFIX as RECEIPT
 from multi_abnormality.data.rows import capped
 from multi_abnormality.data.shards import FOLDERS, shard_path
 from multi_abnormality.data.source import read_catalogue
@@ -43,8 +44,11 @@ def run(
             next run goes on from there.
     """
     catalogue = read_catalogue(data, params.data)
-    check_replaceable(map(Path, catalogue.volumes["path"]), out, params.preprocess.recipe)
-    writer = StoreWriter(out, params.preprocess.recipe, catalogue.source.is_ct_rate)
+    recipe, is_ct_rate = params.preprocess.recipe, catalogue.source.is_ct_rate
+    # CT-RATE's receipts count for other scans too: these would take the place of what is left.
+    sources = map(Path, catalogue.volumes["path"]) if is_ct_rate else data.rglob(f"*{RECEIPT}")
+    check_replaceable(sources, out, recipe, is_ct_rate)
+    writer = StoreWriter(out, recipe, is_ct_rate)
     with SourceHashes(memory) as hashes:
         faults = _store_volumes(catalogue.volumes, writer, params, hashes)
     skip = params.preprocess.on_error == "skip"
