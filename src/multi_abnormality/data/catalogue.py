@@ -26,7 +26,7 @@ class Source:
         """Said before the first volume is read, and not by evaluate after a long training."""
         there = set(splits)
         return [
-            self.lacking.format(split=split, use=use)
+            self.lacking.replace("{split}", split).replace("{use}", use)
             for split, use in (("train", "train on"), ("valid", "score the model on"))
             if split not in there
         ]

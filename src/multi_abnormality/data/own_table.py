@@ -60,7 +60,7 @@ def read_own_table(path: Path, settings: Data) -> tuple[pd.DataFrame, list[str]]
 def unread_columns(path: Path, settings: Data) -> list[str]:
     """Columns of the table that nothing in params.yaml names."""
     header = read_rows(path, "", _delimiter(path))[0]
-    return [cell.strip() for cell in header if cell.strip() not in _wanted(settings)]
+    return [name for cell in header if (name := cell.strip()) and name not in _wanted(settings)]
 
 
 def _delimiter(path: Path) -> str:
