@@ -20,7 +20,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from multi_abnormality.data.ct_rate import read_catalogue
+from multi_abnormality.data.ct_rate import read_ct_rate
 from multi_abnormality.data.names import VolumeName
 from multi_abnormality.data.splits import split_validation
 from multi_abnormality.findings import FINDINGS
@@ -88,9 +88,9 @@ def walk_and_read(root: Path) -> None:
 def catalogue_and_split(
     root: Path, fraction: float
 ) -> tuple[pd.DataFrame, tuple[list[str], list[str]]]:
-    volumes = read_catalogue(root).volumes
+    volumes = read_ct_rate(root).volumes
     known = volumes[volumes["split"] == "train"]
-    return volumes, split_validation(known, fraction, seed=0)
+    return volumes, split_validation(known, FINDINGS, fraction, seed=0)
 
 
 def compare_parts(volumes: pd.DataFrame, train: list[str], validation: list[str]) -> Table:

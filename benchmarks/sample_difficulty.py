@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from multi_abnormality import console
-from multi_abnormality.data.ct_rate import read_catalogue
+from multi_abnormality.data.ct_rate import read_ct_rate
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.randomness import generator
 from multi_abnormality.data.series import Series
@@ -43,7 +43,7 @@ def histogram(path: str, series: Series | None) -> np.ndarray:
 
 def histogram_auroc(data: Path) -> float:
     """Macro AUROC on the valid split of a logistic regression on each volume's histogram."""
-    volumes = read_catalogue(data).volumes
+    volumes = read_ct_rate(data).volumes
     tasks = (joblib.delayed(histogram)(*row) for row in volumes[["path", SERIES]].to_numpy())
     done = joblib.Parallel(n_jobs=-1, return_as="generator")(tasks)
     shares = np.array(list(console.track(done, "histograms", len(volumes))))

@@ -36,7 +36,7 @@ OTHERS = (
     *("source", "srun"),
     *("dask", "docker", "git", "gto", "hf", "nvidia-smi", "pip", "tensorboard", "torchrun"),
 )
-FILES = (".py", ".json", ".csv", ".yaml", ".md")
+FILES = (".py", ".json", ".csv", ".yaml", ".md", ".dvc")
 TARGETS = set(re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 

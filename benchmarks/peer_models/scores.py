@@ -16,8 +16,7 @@ def macro_auroc(processed: ProcessedSet, names: list[str], logits: np.ndarray) -
         logits: (V, F).
     """
     patients = processed.manifest.set_index("name").loc[names, "patient_id"]
-    scans = by_scan(
-        names, logits, processed.labels_of(names), processed.scans_of(names), patients.tolist()
-    )
+    labels, of_scans = processed.labels_of(names), processed.scans_of(names)
+    scans = by_scan(names, logits, labels, of_scans, patients.tolist(), processed.findings)
     both = [column for column in range(logits.shape[1]) if 0 < scans.labels[:, column].mean() < 1]
     return float(roc_auc_score(scans.labels[:, both], scans.logits[:, both]))

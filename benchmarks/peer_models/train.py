@@ -85,7 +85,8 @@ class PeerTraining:
         self.settings = params.train.model_copy(update=changes)
         self.rate, self.seed, self.processed = rate, seed, processed
         rows = processed.volumes("train")
-        train, self.held_out = split_validation(rows, params.train.validation_fraction, seed)
+        fraction = params.train.validation_fraction
+        train, self.held_out = split_validation(rows, processed.findings, fraction, seed)
         self.drawn = DrawnVolumes(processed, train, self.settings, seed)
         self.windows = Windows(code_table(params.preprocess).tolist(), params.model.windows)
         torch.manual_seed(derived_seed(seed, "weights"))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from multi_abnormality.data.names import VolumeName
 from multi_abnormality.data.shards import Member, pack, read_shard, shard_path
 from multi_abnormality.data.store import LABELS, MANIFEST, STORED
 
@@ -33,7 +32,7 @@ def write_many_scans(given: Path, root: Path, scans: int) -> Path:
         members |= read_shard(shard)[0]
     shards: dict[str, dict[str, Member]] = defaultdict(dict)
     for new, name in old.items():
-        shards[shard_path(VolumeName.parse(new))][new] = members[name]
+        shards[shard_path(new)][new] = members[name]
     for path, content in shards.items():
         (root / path).write_bytes(pack(content))
     for path, table in ((MANIFEST, manifest), (LABELS, labels)):

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.params_data import Data
+from multi_abnormality.section import Section
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -37,10 +39,6 @@ def parse_duration(text: str) -> int:
     if not seconds:
         raise ValueError('must be a duration such as "5h30m"')
     return seconds
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)
@@ -193,6 +191,7 @@ class Backup(Section):
 
 class Params(Section):
     seed: Annotated[int, Field(ge=0)]
+    data: Data
     preprocess: Preprocess
     model: Model
     train: Train

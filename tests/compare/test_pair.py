@@ -12,7 +12,13 @@ from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 
 
-def scored(name: str, scans: range, labels_of: int = 0, files: str = "here") -> Scored:
+def scored(
+    name: str,
+    scans: range,
+    labels_of: int = 0,
+    files: str = "here",
+    findings: tuple[str, ...] = FINDINGS,
+) -> Scored:
     """Scan i has labels drawn from `labels_of`, and i as every probability."""
     drawn = np.random.default_rng(labels_of).integers(2, size=(100, len(FINDINGS)))
     return Scored(
@@ -20,6 +26,7 @@ def scored(name: str, scans: range, labels_of: int = 0, files: str = "here") -> 
         np.array([f"valid_{scan}_a" for scan in scans]),
         np.array([f"valid_{scan}" for scan in scans]),
         np.array([f"{files} {scan}" for scan in scans]),
+        findings,
         drawn[scans],
         np.repeat(np.array(scans)[:, None] / 100, len(FINDINGS), axis=1),
     )
@@ -53,3 +60,18 @@ def test_other_labels_are_refused_and_the_first_one_named():
 def test_revisions_without_a_common_scan_are_refused():
     with pytest.raises(InputError, match="scored on other scans: none of 8 is among 5"):
         pair(scored("old", range(8)), scored("new", range(20, 25)))
+
+
+def test_models_of_other_findings_are_refused():
+    some = scored("some", range(5), findings=("Cyst", *FINDINGS[1:]))
+    with pytest.raises(InputError, match=rf"only one of them has Cyst, {FINDINGS[0]}; run both"):
+        pair(scored("all", range(5)), some)
+
+
+def test_the_same_findings_in_another_order_are_put_in_the_first_ones():
+    first = scored("first", range(5))
+    second = scored("second", range(5)).in_order_of(FINDINGS[::-1])
+    assert second.labels[:, ::-1].tolist() == first.labels.tolist()
+    _, ordered = pair(first, second)
+    assert ordered.findings == FINDINGS
+    np.testing.assert_array_equal(ordered.labels, first.labels)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multi_abnormality.data.ct_rate import read_catalogue
+from multi_abnormality.data.ct_rate import read_ct_rate
 from multi_abnormality.data.names import VolumeName
 from multi_abnormality.data.receipts import receipt_path
 from multi_abnormality.errors import InputError
@@ -24,7 +24,7 @@ def folder(ct_rate):
 
 def faults_of(folder) -> str:
     with pytest.raises(InputError) as caught:
-        read_catalogue(folder.root)
+        read_ct_rate(folder.root)
     return str(caught.value)
 
 
@@ -49,7 +49,7 @@ def test_what_is_no_name_is_refused(text):
 
 
 def test_catalogue_joins_volumes_and_labels_in_natural_order(folder):
-    volumes = read_catalogue(folder.root).volumes
+    volumes = read_ct_rate(folder.root).volumes
     names = ["train_2_a_1", "train_2_a_2", "train_10_a_1", "valid_2_b_1"]
     assert volumes["name"].tolist() == names
     assert volumes["patient_id"].tolist() == ["train_2", "train_2", "train_10", "valid_2"]
@@ -67,7 +67,7 @@ def test_older_layout_plain_nifti_linked_folders_and_float_labels_are_read(folde
     folder.add_file("train_3_a_1", version="", suffix=".nii")
     folder.write_tables()
     edit(folder.table(), "0,0,0", "0.0,0.0,0.0")
-    assert len(read_catalogue(folder.root).volumes) == 5
+    assert len(read_ct_rate(folder.root).volumes) == 5
 
 
 def test_excluded_volumes_are_left_out_and_counted(folder):
@@ -77,7 +77,7 @@ def test_excluded_volumes_are_left_out_and_counted(folder):
     lists = folder.root / "dataset" / "somewhere" / "no_chest_train.txt"
     lists.parent.mkdir()
     lists.write_text("/mnt/ct/train/train_4/train_4_a/train_4_a_1.nii.gz\n\ntrain_5_a_1.nii.gz\n")
-    catalogue = read_catalogue(folder.root)
+    catalogue = read_ct_rate(folder.root)
     assert "train_4_a_1" not in set(catalogue.volumes["name"])
     assert [str(name) for name in catalogue.excluded] == ["train_4_a_1"]
     lists.write_text("train_4\n")
@@ -91,7 +91,7 @@ def test_metadata_are_joined_as_text_where_they_are_known(folder):
         "VolumeName,Manufacturer,PatientAge,XYSpacing\n"
         'train_2_a_1.nii.gz,Philips,036Y,"[0.7, 0.7]"\n'
     )
-    volumes = read_catalogue(folder.root).volumes.set_index("name")
+    volumes = read_ct_rate(folder.root).volumes.set_index("name")
     assert volumes.loc["train_2_a_1", ["Manufacturer", "PatientAge"]].tolist() == [
         "Philips",
         "036Y",
@@ -107,7 +107,7 @@ def test_what_the_metadata_lack_is_told(folder, caplog):
     table = folder.root / "dataset/metadata/train_metadata.csv"
     table.parent.mkdir()
     table.write_text("VolumeName,Manufacturer,Z_Spacing\n ct/train_2_a_1.nii.gz ,Philips,1\n")
-    volumes = read_catalogue(folder.root).volumes.set_index("name")
+    volumes = read_ct_rate(folder.root).volumes.set_index("name")
     assert volumes.loc["train_2_a_1", "Manufacturer"] == "Philips"
     assert "has no column ManufacturerModelName" in caplog.text
     assert "ZSpacing" in caplog.text
@@ -120,7 +120,7 @@ def test_empty_or_missing_data_says_how_to_get_some(tmp_path, present):
     if present:
         (root / "dataset" / "train_fixed").mkdir(parents=True)
     with pytest.raises(InputError, match=r"(?s)holds no volumes.*make repro.*CT-RATE"):
-        read_catalogue(root)
+        read_ct_rate(root)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_labels_without_volumes_are_refused_with_a_command_that_mends_it(folder,
     assert "10 rows have no volume (train_30_a_1" in message
     command = next(line for line in message.splitlines() if "grep" in line)
     subprocess.run(command, shell=True, check=True)
-    assert len(read_catalogue(folder.root).volumes) == 4
+    assert len(read_ct_rate(folder.root).volumes) == 4
 
 
 @pytest.mark.parametrize(

@@ -124,3 +124,23 @@ def test_the_memory_of_all_of_ct_rate_is_read_and_written_in_a_blink(
             hashes.note(Path(f"/data/dataset/train_fixed/train_{number}_a_1.nii.gz"), hashed)
     assert SourceHashes(memory).known(scan)
     assert time.monotonic() - start < 10
+
+
+def test_a_folder_is_known_by_the_content_of_its_files(tmp_path: Path) -> None:
+    series, memory = tmp_path / "series", tmp_path / "hashes.json"
+    for name in ("2", "1"):
+        write_old(series / name, name.encode())
+    os.utime(series, (time.time() - 3600,) * 2)
+    hash_all([series], memory)
+    found = SourceHashes(memory).known(series)
+    assert found == hash_source(series).sha256
+
+    (series / "1").rename(series / "other name")
+    assert SourceHashes(memory).known(series) is None
+    assert hash_source(series).sha256 == found
+
+    turn_back(series)
+    hash_all([series], memory)
+    write_old(series / "2", b"3")
+    assert SourceHashes(memory).known(series) is None
+    assert hash_source(series).sha256 != found

@@ -27,7 +27,7 @@ def made_up_labels(patients: int) -> pd.DataFrame:
 
 def test_validation_has_whole_patients_and_every_finding_as_often():
     labels = made_up_labels(400)
-    train, validation = split_validation(labels, 0.15, seed=0)
+    train, validation = split_validation(labels, FINDINGS, 0.15, seed=0)
     assert sorted(train + validation) == sorted(labels["name"])
     parts = labels.set_index("name").loc[train], labels.set_index("name").loc[validation]
     assert not set(parts[0]["patient_id"]) & set(parts[1]["patient_id"])
@@ -39,17 +39,17 @@ def test_validation_has_whole_patients_and_every_finding_as_often():
 
 def test_the_split_depends_on_seed_and_patients_alone():
     labels = made_up_labels(100)
-    split = split_validation(labels, 0.2, seed=0)
-    assert split_validation(labels.sample(frac=1, random_state=1), 0.2, seed=0) == split
-    assert split_validation(labels, 0.2, seed=1) != split
+    split = split_validation(labels, FINDINGS, 0.2, seed=0)
+    assert split_validation(labels.sample(frac=1, random_state=1), FINDINGS, 0.2, seed=0) == split
+    assert split_validation(labels, FINDINGS, 0.2, seed=1) != split
     assert split[0] == sorted(split[0], key=VolumeName.parse)
 
 
 def test_the_smallest_splits_keep_a_patient_on_each_side():
     labels = made_up_labels(2)
-    assert all(split_validation(labels, 0.01, seed=0))
+    assert all(split_validation(labels, FINDINGS, 0.01, seed=0))
     with pytest.raises(InputError, match="at least 2"):
-        split_validation(labels[labels["patient_id"] == "train_1"], 0.5, seed=0)
+        split_validation(labels[labels["patient_id"] == "train_1"], FINDINGS, 0.5, seed=0)
 
 
 def test_a_patient_in_both_parts_is_noticed():
@@ -63,7 +63,7 @@ def test_a_patient_in_both_parts_is_noticed():
 def test_the_real_tables_are_read_and_split():
     labels, faults = read_label_table(REAL_TABLES / "train_predicted_labels.csv", "train")
     labels["patient_id"] = [VolumeName.parse(name).patient_id for name in labels["name"]]
-    train, validation = split_validation(labels, 0.15, seed=0)
+    train, validation = split_validation(labels, FINDINGS, 0.15, seed=0)
     assert faults == []
     assert len(labels) == 47_149
     assert len(train) + len(validation) == 47_149

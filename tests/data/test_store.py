@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from multi_abnormality.data.ct_rate import Catalogue
+from multi_abnormality.data.catalogue import Catalogue
+from multi_abnormality.data.ct_rate import ct_rate_source
 from multi_abnormality.data.metadata_table import GROUPS
 from multi_abnormality.data.names import VolumeName
 from multi_abnormality.data.shards import Member, Origin, decode, encode, pack, shard_path
@@ -41,8 +42,8 @@ def catalogue_of(names, excluded=()) -> Catalogue:
         for name in parsed
     ]
     columns = ["name", "split", "patient_id", "scan_id", *FINDINGS, *GROUPS]
-    excluded = tuple(VolumeName.parse(name) for name in excluded)
-    return Catalogue(pd.DataFrame(rows, columns=columns), excluded)
+    volumes = pd.DataFrame(rows, columns=columns)
+    return Catalogue(volumes, FINDINGS, tuple(excluded), ct_rate_source(Path("data")))
 
 
 def store(root: Path, recipe: Recipe, names=NAMES, excluded=()) -> None:
@@ -52,7 +53,7 @@ def store(root: Path, recipe: Recipe, names=NAMES, excluded=()) -> None:
         if name not in writer.origins:
             volume = volume_of(name)
             writer.add(name, write_part(root, name, f"hash of {name}", volume, voxels(name)))
-        shards.setdefault(shard_path(VolumeName.parse(name)), []).append(name)
+        shards.setdefault(shard_path(name), []).append(name)
     for members in shards.values():
         writer.assemble(members)
     writer.finish(catalogue_of(names, excluded), {"train_3_a_1": "not HU"})
@@ -83,10 +84,15 @@ def test_compression_is_reversible(shape):
 
 
 def test_a_shard_holds_ten_patients_whatever_else_there_is():
-    shards = {name: shard_path(VolumeName.parse(name)) for name in NAMES}
+    shards = {name: shard_path(name) for name in NAMES}
     assert shards["train_10_a_1"] == "train/train_00001-00010.zip"
     assert shards["train_11_a_1"] == "train/train_00011-00020.zip"
     assert shards["valid_2_a_1"] == "valid/valid_00001-00010.zip"
+
+
+def test_a_shard_of_other_names_follows_from_the_name_alone():
+    assert shard_path("Aufnahme 7") == "scans/12.zip"
+    assert shard_path("a/b/c") == f"scans/{hashlib.sha256(b'a/b/c').hexdigest()[:2]}.zip"
 
 
 def test_everything_comes_back(processed, recipe):

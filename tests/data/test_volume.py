@@ -1,7 +1,6 @@
 """Files of every kind to HU volumes, and every bad file to a message that helps."""
 
 import gzip
-import locale
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import SimpleITK as sitk
 
 from multi_abnormality.data.volume import read_volume, scan_name
 from multi_abnormality.errors import InputError
+from own_scans import write_dicom
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
@@ -291,32 +291,6 @@ def test_bad_metaimages_are_refused(tmp_path: Path) -> None:
     assert "vector" in fault_of(path)
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((8, 8), np.int16)), str(path))
     assert "not that of one 3D scan" in fault_of(path)
-
-
-def write_dicom(folder: Path, hu: np.ndarray, slices: range, series: str = "1.2.3") -> None:
-    """Write (Z, Y, X) HU as slices 4 mm apart, named so that names sort the wrong way."""
-    folder.mkdir(exist_ok=True)
-    before = locale.setlocale(locale.LC_ALL)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for index in slices:
-        image = sitk.GetImageFromArray(hu[index])
-        image.SetSpacing((2.0, 3.0))
-        tags = {
-            "0008|0060": "CT",
-            "0020|000d": "1.2",
-            "0020|000e": series,
-            "0008|0018": f"{series}.{index}",
-            "0020|0032": f"0\\0\\{4 * index}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0028|1052": "-1024",
-            "0028|1053": "1",
-        }
-        for key, value in tags.items():
-            image.SetMetaData(key, value)
-        writer.SetFileName(str(folder / f"{series}-{99 - index}.dcm"))
-        writer.Execute(image)
-    locale.setlocale(locale.LC_ALL, before)  # GDCM's writer leaves the process in the C locale
 
 
 def test_dicom_folder_is_sorted_by_position(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hub_stand_in import Fault
-from multi_abnormality.data.ct_rate import read_catalogue
+from multi_abnormality.data.ct_rate import read_ct_rate
 
 ALL = {"train_1_a_1", "train_1_a_2", "train_2_a_1", "train_2_b_1", "train_11_a_1", "valid_1_a_1"}
 LARGE = "train_11_a_1"
@@ -36,7 +36,7 @@ def test_the_whole_of_it_is_the_hubs_less_what_is_no_chest(machine, repository):
     said = machine.run()
     assert "4 patients, 6 volumes" in said
     assert "next: `dvc add data`, then `dvc repro`" in said
-    catalogue = read_catalogue(machine.data)
+    catalogue = read_ct_rate(machine.data)
     assert set(catalogue.volumes["name"]) == ALL
     assert catalogue.volumes.set_index("name").loc["train_1_a_2", "Manufacturer"] == "Siemens"
     assert catalogue.volumes["Emphysema"].tolist() == [1, 1, 0, 0, 0, 0]
@@ -117,7 +117,7 @@ def test_each_call_adds_to_the_tables_and_keeps_what_a_user_wrote(machine, repos
     assert machine.rows("valid") == ["valid_1_a_1"]
     lists = (machine.data / "dataset/metadata/no_chest_train.txt").read_text()
     assert lists == "train/train_3/train_3_a/train_3_a_1.nii.gz\ntrain_11_a_1\n"
-    read_catalogue(machine.data)
+    read_ct_rate(machine.data)
 
 
 def test_killed_in_the_middle_of_a_file_it_goes_on_from_there(machine, large):
@@ -164,7 +164,7 @@ def test_wrong_bytes_are_refused_and_named_and_the_others_kept(machine):
     said = machine.run(code=1)
     assert "1 of 6 volumes could not be fetched" in said
     assert "train_2_a_1.nii.gz: arrived twice with other bytes" in said
-    assert set(read_catalogue(machine.data).volumes["name"]) == ALL - {"train_2_a_1"}
+    assert set(read_ct_rate(machine.data).volumes["name"]) == ALL - {"train_2_a_1"}
     machine.hub.set_faults()
     machine.run()
     assert machine.volumes() == ALL
@@ -290,7 +290,7 @@ def test_scans_on_a_linked_disk(machine, tmp_path):
         (machine.data / "dataset").mkdir(parents=True)
         (machine.data / "dataset/train_fixed").symlink_to(other)
         machine.run()
-        assert len(read_catalogue(machine.data).volumes) == 6
+        assert len(read_ct_rate(machine.data).volumes) == 6
         assert len(list(other.rglob("*.nii.gz"))) == 5
     finally:
         shutil.rmtree(other)

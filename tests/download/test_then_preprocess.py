@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hub_stand_in import Fault
-from multi_abnormality.data.ct_rate import read_catalogue
+from multi_abnormality.data.ct_rate import read_ct_rate
 from multi_abnormality.params import load_params
 from multi_abnormality.stages import preprocess as stage
 
@@ -180,7 +180,7 @@ def test_a_plain_download_brings_the_files_back(machine, usual):
     machine.run("--then-preprocess")
     machine.hub.set_faults(Fault("unavailable", "train_2"))
     machine.run("--retries", "0", code=1)
-    assert len(read_catalogue(machine.data).volumes) == 6
+    assert len(read_ct_rate(machine.data).volumes) == 6
     machine.hub.set_faults()
     machine.run()
     assert len(machine.volumes()) == 6

@@ -28,7 +28,7 @@ def made_up(scans: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_finds_the_line_that_the_labels_were_drawn_from():
-    calibration = Calibration.fit(*made_up(4000))
+    calibration = Calibration.fit(*made_up(4000), FINDINGS)
     np.testing.assert_allclose(calibration.slope, 0.5, atol=0.06)
     np.testing.assert_allclose(calibration.intercept, -1, atol=0.2)
 
@@ -42,7 +42,7 @@ def test_agrees_with_logistic_regression_on_plenty_of_data():
 
 
 def test_lowers_both_errors_on_other_patients_and_keeps_auroc():
-    calibration = Calibration.fit(*made_up(400))
+    calibration = Calibration.fit(*made_up(400), FINDINGS)
     logits, labels = made_up(1000, seed=1)
     before, after = sigmoid(logits), calibration.apply(logits)
     errors = [calibration_scores(labels, p, FINDINGS)["macro"] for p in (before, after)]
@@ -73,7 +73,7 @@ def test_one_positive_and_clean_separation_stay_tame():
 def test_a_single_class_keeps_the_logit_and_says_so(tmp_path):
     logits, labels = made_up(50)
     labels[:, 2] = 0
-    calibration = Calibration.fit(logits, labels)
+    calibration = Calibration.fit(logits, labels, FINDINGS)
     assert (calibration.slope[2], calibration.intercept[2]) == (1, 0)
     calibration.to_json(tmp_path / "calibration.json")
     written = json.loads((tmp_path / "calibration.json").read_text())
@@ -84,16 +84,16 @@ def test_a_single_class_keeps_the_logit_and_says_so(tmp_path):
 
 def test_written_and_read_back_it_gives_the_same_probabilities(tmp_path):
     logits, labels = made_up(60)
-    calibration = Calibration.fit(logits, labels)
+    calibration = Calibration.fit(logits, labels, FINDINGS)
     path = tmp_path / "metrics" / "calibration.json"
     calibration.to_json(path)
     np.testing.assert_array_equal(
-        Calibration.from_json(path).apply(logits), calibration.apply(logits)
+        Calibration.from_json(path, FINDINGS).apply(logits), calibration.apply(logits)
     )
 
 
 def test_extreme_logits_stay_inside_zero_and_one():
-    calibration = Calibration.fit(*made_up(60))
+    calibration = Calibration.fit(*made_up(60), FINDINGS)
     probabilities = calibration.apply(np.array([[1e6] * COUNT, [-1e6] * COUNT]))
     assert (probabilities > 0).all()
     assert (probabilities < 1).all()
@@ -107,8 +107,8 @@ def test_the_best_cut_for_crg_comes_to_lie_at_a_half():
     assert labels.mean() == pytest.approx(0.19, abs=0.01)
     aurocs = [roc_auc_score(labels[:, f], logits[:, f]) for f in range(COUNT)]
     assert np.mean(aurocs) == pytest.approx(0.864, abs=0.01)
-    plain = Calibration.fit(logits, labels)
-    moved = Calibration.fit(logits, labels, objective="crg")
+    plain = Calibration.fit(logits, labels, FINDINGS)
+    moved = Calibration.fit(logits, labels, FINDINGS, objective="crg")
     before, after = (crg(labels, c.apply(logits) >= 0.5)["CRG"] for c in (plain, moved))
     assert before < 0.46
     assert after >= 0.53
@@ -124,7 +124,7 @@ def test_the_best_cut_for_f1_is_each_findings_own():
     rng = np.random.default_rng(0)
     logits = rng.normal(np.linspace(-3, 1, COUNT), 1.5, (6000, COUNT))
     labels = (rng.random(logits.shape) < sigmoid(logits)).astype(int)
-    moved = Calibration.fit(logits, labels, objective="f1").apply(logits)
+    moved = Calibration.fit(logits, labels, FINDINGS, objective="f1").apply(logits)
     for finding in range(COUNT):
         truth, chances = labels[:, finding], sigmoid(logits[:, finding])
         best = max(f1_score(truth, chances >= cut) for cut in np.linspace(0.05, 0.6, 56))
@@ -133,21 +133,23 @@ def test_the_best_cut_for_f1_is_each_findings_own():
 
 def test_accuracy_needs_no_other_cut():
     logits, labels = made_up(100)
-    plain, accurate = (Calibration.fit(logits, labels, objective=o) for o in ("none", "accuracy"))
+    plain, accurate = (
+        Calibration.fit(logits, labels, FINDINGS, objective=o) for o in ("none", "accuracy")
+    )
     np.testing.assert_array_equal(plain.apply(logits), accurate.apply(logits))
 
 
 def test_bad_files_and_logits_are_named(tmp_path):
     path = tmp_path / "calibration.json"
     with pytest.raises(InputError, match=r"calibration\.json: cannot be read"):
-        Calibration.from_json(path)
+        Calibration.from_json(path, FINDINGS)
     path.write_text("no json")
     with pytest.raises(InputError, match="is no calibration"):
-        Calibration.from_json(path)
+        Calibration.from_json(path, FINDINGS)
     path.write_text('{"Medical material": {"slope": 1}}')
     with pytest.raises(InputError, match="lacks"):
-        Calibration.from_json(path)
+        Calibration.from_json(path, FINDINGS)
     logits, labels = made_up(10)
     logits[3, 1] = np.nan
     with pytest.raises(InputError, match="validation scan 3, Arterial wall calcification"):
-        Calibration.fit(logits, labels)
+        Calibration.fit(logits, labels, FINDINGS)

@@ -24,7 +24,7 @@ def arrays() -> tuple[np.ndarray, np.ndarray]:
 
 def test_reconstructions_are_averaged_and_scans_stand_in_natural_order():
     logits, labels = arrays()
-    scans = by_scan(NAMES, logits, labels, SCANS, PATIENTS)
+    scans = by_scan(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
     assert scans.names == ["valid_2_a_1", "valid_2_b_1", "valid_10_a_1"]
     assert scans.patients == ["valid_2", "valid_2", "valid_10"]
     np.testing.assert_allclose(scans.logits[0], (logits[1] + logits[2]) / 2)
@@ -33,9 +33,9 @@ def test_reconstructions_are_averaged_and_scans_stand_in_natural_order():
 
 def test_the_order_of_rows_changes_no_bit():
     logits, labels = arrays()
-    first = by_scan(NAMES, logits, labels, SCANS, PATIENTS)
+    first = by_scan(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
     back = slice(None, None, -1)
-    second = by_scan(NAMES[back], logits[back], labels[back], SCANS[back], PATIENTS[back])
+    second = by_scan(NAMES[back], logits[back], labels[back], SCANS[back], PATIENTS[back], FINDINGS)
     assert first.names == second.names
     np.testing.assert_array_equal(first.logits, second.logits)
 
@@ -44,11 +44,11 @@ def test_disagreeing_reconstructions_and_bad_logits_are_named():
     logits, labels = arrays()
     labels[1, 5] = 1
     with pytest.raises(InputError, match="valid_2_a_1 and valid_2_a_2: other labels"):
-        by_scan(NAMES, logits, labels, SCANS, PATIENTS)
+        by_scan(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
     logits, labels = arrays()
     logits[3, 7] = np.nan
     with pytest.raises(InputError, match="valid_2_b_1, Emphysema: nan"):
-        by_scan(NAMES, logits, labels, SCANS, PATIENTS)
+        by_scan(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
 
 
 def test_scores_follow_from_the_written_file_alone(tmp_path):

@@ -45,7 +45,9 @@ def describe(small_params: Params) -> Callable[[dict], schema.ModelInfo]:
         "identity": {"seed": 0, "processed": "ab" * 32, "code": {"findings.py": "cd" * 32}},
     }
     running = running_info(about, Familiar(lung_share=(0.1, 0.6), length=(200, 500)))
-    return lambda scores: model_info(about, running, build(about), described_scores(scores))
+    return lambda scores: model_info(
+        about, running, build(about), described_scores(scores), is_ct_rate=True
+    )
 
 
 def test_it_has_what_monai_requires_of_a_bundle(describe, scores: dict):

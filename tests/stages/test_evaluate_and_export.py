@@ -60,6 +60,20 @@ def test_a_processed_set_of_another_recipe_is_refused(
         evaluate.run(small_params, trained / "checkpoints", other, tmp_path)
 
 
+def test_a_processed_set_of_other_findings_is_refused(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    other = tmp_path / "processed"
+    shutil.copytree(small_set.root, other)
+    text = (other / "labels.csv").read_text()
+    (other / "labels.csv").write_text(text.replace("Emphysema", "Cyst", 1))
+    places = trained / "checkpoints", other, trained / "metrics"
+    with pytest.raises(InputError, match="the checkpoint was trained on Medical material, "):
+        export.run(small_params, *places, tmp_path / "weights")
+    with pytest.raises(InputError, match=r"has the findings .*Cyst, .*; run `dvc repro`"):
+        evaluate.run(small_params, *places)
+
+
 def drop_rows(folder: Path, start: str) -> None:
     """Take the volumes whose name starts so out of a processed set's tables."""
     for name in ("manifest.csv", "labels.csv"):

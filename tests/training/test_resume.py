@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.training import files
 from multi_abnormality.training.checkpoints import NoBackup, load_complete
@@ -153,6 +154,17 @@ def test_what_the_cache_holds_is_not_kept_twice(trainings, tmp_path: Path):
         shutil.copy(path, tmp_path / "cache" / digest[:2] / digest[2:])
     assert trainings.prepare(tmp_path, learning_rate=1e-2).found is None
     assert list((tmp_path / "aside").iterdir()) == []
+
+
+def test_other_findings_start_anew(trainings, tmp_path: Path, caplog):
+    crash(trainings, tmp_path, saves=1)
+    other = shutil.copytree(trainings.processed.root, tmp_path / "processed")
+    text = (other / "labels.csv").read_text()
+    (other / "labels.csv").write_text(text.replace("Emphysema", "Cyst", 1))
+    renamed = type(trainings)(trainings.params, ProcessedSet(other))
+    assert renamed.prepare(tmp_path).found is None
+    assert "Emphysema" in caplog.text
+    assert "Cyst" in caplog.text.partition(", now [")[2]
 
 
 def test_changed_code_starts_anew_unless_it_is_accepted(trainings, tmp_path: Path, caplog):

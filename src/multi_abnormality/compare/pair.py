@@ -5,16 +5,21 @@ import numpy as np
 from multi_abnormality.compare.scored import Scored
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
-from multi_abnormality.findings import FINDINGS
 
 
 def pair(first: Scored, second: Scored) -> tuple[Scored, Scored]:
     """Both on the scans that both were scored on; what is left out is told.
 
     Raises:
-        InputError: they have no scan in common, or a scan has other labels at one than at the
-            other.
+        InputError: they have other findings or no scan in common, or a scan has other labels at
+            one than at the other.
     """
+    if lacking := sorted(set(first.findings) ^ set(second.findings)):
+        raise InputError(
+            f"{first.revision} and {second.revision} are of other findings: only one of them has "
+            f"{', '.join(lacking)}; run both with the same data.findings"
+        )
+    second = second.in_order_of(first.findings)
     _, ours, theirs = np.intersect1d(first.scans, second.scans, return_indices=True)
     if not len(ours):
         raise InputError(
@@ -47,7 +52,7 @@ def _refuse_other_labels(first: Scored, second: Scored) -> None:
     raise InputError(
         f"{first.revision} and {second.revision} were scored on other labels: {differs.sum()} in "
         f"{differs.any(axis=1).sum()} of {len(differs)} scans differ, the first of them "
-        f"{FINDINGS[column]} of {first.scans[row]}, {values[0]} and {values[1]}. Only models on "
-        "the same labels can be compared: take one's data.dvc to the other (`git checkout REV -- "
-        "data.dvc`, `dvc checkout data.dvc`) and run `dvc repro` there"
+        f"{first.findings[column]} of {first.scans[row]}, {values[0]} and {values[1]}. Only "
+        "models on the same labels can be compared: take one's data.dvc to the other (`git "
+        "checkout REV -- data.dvc`, `dvc checkout data.dvc`) and run `dvc repro` there"
     )

@@ -11,7 +11,6 @@ from multi_abnormality.compare.revisions import WORKSPACE, reader, resolve
 from multi_abnormality.compare.scored import read_scored
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
-from multi_abnormality.findings import FINDINGS
 
 
 def compare(root: Path, names: tuple[str, str], draws: Draws) -> dict:
@@ -39,7 +38,7 @@ def compare(root: Path, names: tuple[str, str], draws: Draws) -> dict:
         first.probabilities,
         second.probabilities,
         first.patients,
-        FINDINGS,
+        first.findings,
         draws,
     )
     positives = first.labels.sum(axis=0).tolist()
@@ -56,7 +55,7 @@ def compare(root: Path, names: tuple[str, str], draws: Draws) -> dict:
         "counts": {
             "scans": len(first.scans),
             "patients": len(set(first.patients)),
-            "positives": dict(zip(FINDINGS, positives, strict=True)),
+            "positives": dict(zip(first.findings, positives, strict=True)),
         },
         "same_predictions": bool(np.array_equal(first.probabilities, second.probabilities)),
         **compared,

@@ -60,7 +60,7 @@ def _table(title: str, count: str, comparison: dict, tests: list[str]) -> Table:
 
 def _add(table: Table, name: str, count: str, scores: dict, comparison: dict) -> None:
     table.add_row(
-        name,
+        Text(name),
         count,
         number(scores["a"]),
         number(scores["b"]),

@@ -1,66 +1,55 @@
-"""A CT-RATE folder as one table of volumes with their labels, and its split for validation."""
+"""A CT-RATE folder as one table of volumes with their labels."""
 
 import logging
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from multi_abnormality.data.catalogue import Catalogue, Source
 from multi_abnormality.data.ct_rate_files import find_files, read_exclusions
-from multi_abnormality.data.label_table import MOST_FAULTS, NAME_COLUMN, capped, read_label_table
+from multi_abnormality.data.label_table import NAME_COLUMN, read_label_table
 from multi_abnormality.data.metadata_table import GROUPS, SERIES, read_metadata_table
 from multi_abnormality.data.names import SPLITS, VolumeName, describe
+from multi_abnormality.data.rows import MOST_FAULTS, capped
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.findings import FINDINGS
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Catalogue:
-    """What a CT-RATE folder holds.
-
-    Attributes:
-        volumes: a row a volume, sorted by name: name, split, patient_id, scan_id, reconstruction
-            (int), path, the 18 findings (int, 0 or 1), GROUPS as text, and SERIES.
-        excluded: volumes on disk that a no_chest_*.txt leaves out.
-    """
-
-    volumes: pd.DataFrame
-    excluded: tuple[VolumeName, ...]
-
-    def without(self, rejected: Collection[str], root: Path) -> "Catalogue":
-        """The same but for some volumes, by name.
-
-        Raises:
-            InputError: nothing of a split would be left.
-        """
-        if not rejected:
-            return self
-        left = self.volumes[~self.volumes["name"].isin(rejected)].reset_index(drop=True)
-        raise_faults(
-            _split_faults(left["split"], root),
-            f"{len(rejected)} volumes cannot be used (see above), and what is left is not enough",
-        )
-        return Catalogue(left, self.excluded)
+def ct_rate_source(root: Path) -> Source:
+    """The layout of CT-RATE below a root such as data/."""
+    return Source(
+        is_ct_rate=True,
+        leave_out=f"by a line in {root}/dataset/no_chest_train.txt or no_chest_valid.txt each",
+        lacking=f"{root}/: has no volume of the {{split}} split, and so nothing to {{use}}. Fetch "
+        "some of CT-RATE's with their labels, or move a part of your own patients there: name them "
+        "{split}_1_a_1.nii.gz and so on, in dataset/{split}_fixed/{split}_1/{split}_1_a/ and in "
+        "{split}_predicted_labels.csv",
+    )
 
 
-def read_catalogue(root: Path) -> Catalogue:
+def read_ct_rate(root: Path, findings: Sequence[str] = FINDINGS) -> Catalogue:
     """Join the volumes, labels, exclusions and metadata below a CT-RATE root such as data/.
 
     A row of labels without a volume is an error and not a subset taken silently: an unfinished
     download would otherwise train on whatever had arrived.
 
+    Args:
+        root: of the layout.
+        findings: some of the 18, or all.
+
     Raises:
         InputError: lists every fault of every table and file name, each with its way out.
     """
-    files = find_files(root)
+    files, source = find_files(root), ct_rate_source(root)
     if not (files.volumes or files.misnamed):
         raise InputError(
             f"{root}/: holds no volumes such as dataset/train_fixed/train_1/train_1_a/"
             "train_1_a_1.nii.gz. `make repro` puts sample scans there where the folder is "
-            f"missing; or bring CT-RATE's `dataset` folder (volumes and label tables) to {root}/"
+            f"missing; or bring CT-RATE's `dataset` folder (volumes and label tables) to {root}/; "
+            "or name a table of your own scans as data.table in params.yaml (docs/own-data.md)"
         )
     excluded, exclusion_faults = read_exclusions(files.exclusions)
     faults = files.faults + exclusion_faults
@@ -75,28 +64,16 @@ def read_catalogue(root: Path) -> Catalogue:
     if files.volumes and not names:
         faults.append(f"{root}/: its no_chest_*.txt leave out every volume; shorten them")
     elif files.volumes:
-        faults += _split_faults([name.split for name in names], root)
+        faults += source.split_faults(name.split for name in names)
     raise_faults(faults, f"{root}/: mend these first")
     volumes = describe(names).assign(path=[str(files.volumes[name]) for name in names])
-    findings = pd.concat(labels).set_index("name")[list(FINDINGS)].astype("int64")
-    volumes = volumes.join(findings, on="name").join(pd.concat(metadata), on="name")
+    cells = pd.concat(labels).set_index("name")[list(findings)].astype("int64")
+    volumes = volumes.join(cells, on="name").join(pd.concat(metadata), on="name")
     volumes = volumes.fillna(dict.fromkeys(GROUPS, ""))
     volumes[SERIES] = volumes[SERIES].where(volumes[SERIES].notna(), None)
     _tell_unknown(volumes, any(len(table) for table in metadata))
-    return Catalogue(volumes, tuple(sorted(excluded & files.volumes.keys())))
-
-
-def _split_faults(splits: Iterable[str], root: Path) -> list[str]:
-    """Said before the first volume is read, and not by evaluate after a long training."""
-    there = set(splits)
-    return [
-        f"{root}/: has no volume of the {split} split, and so nothing to {use}. Fetch some of "
-        f"CT-RATE's with their labels, or move a part of your own patients there: name them "
-        f"{split}_1_a_1.nii.gz and so on, in dataset/{split}_fixed/{split}_1/{split}_1_a/ and in "
-        f"{split}_predicted_labels.csv"
-        for split, use in (("train", "train on"), ("valid", "score the model on"))
-        if split not in there
-    ]
+    left_out = tuple(map(str, sorted(excluded & files.volumes.keys())))
+    return Catalogue(volumes, tuple(findings), left_out, source)
 
 
 def _tell_unknown(volumes: pd.DataFrame, is_table_there: bool) -> None:

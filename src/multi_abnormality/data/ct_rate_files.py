@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from multi_abnormality.data.label_table import capped
 from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.receipts import SUFFIX as RECEIPT
 from multi_abnormality.data.receipts import is_receipt
+from multi_abnormality.data.rows import capped
 from multi_abnormality.errors import InputError
 
 # Elsewhere lie CT-RATE's segmentations, under the volumes' own names.

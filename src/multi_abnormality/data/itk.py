@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from multi_abnormality.console import log
 from multi_abnormality.data.hounsfield import Scan, to_hounsfield
-from multi_abnormality.errors import InputError
+from multi_abnormality.errors import UnusableScan
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 GAP_TOLERANCE = 0.1  # of the slice distance: scanners round positions, a lost slice doubles one
@@ -24,23 +24,27 @@ def read_metaimage(path: Path) -> Scan:
     """Read a .mha file, or a .mhd with the file that it names.
 
     Raises:
-        InputError: damaged, not a 3D scan, or not HU.
+        UnusableScan: damaged, not a 3D scan, or not HU.
     """
     with path.open("rb") as file:
         if b"ElementS" not in file.read(TEXT_BYTES):  # ITK would take 1 mm for a missing spacing
-            raise InputError(f"{path}: gives no ElementSpacing; convert the scan again")
+            raise UnusableScan(
+                f"{path}: gives no ElementSpacing; convert the scan again", "geometry"
+            )
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError:
-        raise InputError(
-            f"{path}: is truncated, damaged or lacks the file with its voxels; fetch it again"
+        raise UnusableScan(
+            f"{path}: is truncated, damaged or lacks the file with its voxels; fetch it again",
+            "damaged",
         ) from None
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
     if image.GetDimension() != 3 or min(image.GetSize()) < 2:
-        raise InputError(
+        raise UnusableScan(
             f"{path}: has shape {image.GetSize()}, not that of one 3D scan; "
-            "give a single volume with every slice in it"
+            "give a single volume with every slice in it",
+            "not one 3D scan",
         )
     whole = _whole_numbers(image, image.GetNumberOfComponentsPerPixel(), path)
     planes = sitk.GetArrayViewFromImage(image)
@@ -59,7 +63,9 @@ def _affine(lps_columns: np.ndarray, lps_origin: tuple[float, ...]) -> np.ndarra
 def _whole_numbers(image: sitk.Image | sitk.ImageFileReader, components: int, path: Path) -> bool:
     kind = sitk.GetPixelIDValueAsString(image.GetPixelIDValue())
     if components != 1 or "complex" in kind:
-        raise InputError(f"{path}: holds {kind} voxels, not plain numbers; convert it to int16 HU")
+        raise UnusableScan(
+            f"{path}: holds {kind} voxels, not plain numbers; convert it to int16 HU", "not HU"
+        )
     return "integer" in kind
 
 
@@ -82,12 +88,13 @@ def read_dicom(folder: Path) -> Scan:
     tilted gantry is left out of account.
 
     Raises:
-        InputError: no series, several, one with slices missing or doubled, or not HU.
+        UnusableScan: no series, several, one with slices missing or doubled, or not HU.
     """
     slices = [found for path in sorted(folder.iterdir()) if (found := _describe(path))]
     if len(slices) < 2:
-        raise InputError(
-            f"{folder}: holds {len(slices)} DICOM slices; name the folder of one whole CT series"
+        raise UnusableScan(
+            f"{folder}: holds {len(slices)} DICOM slices; name the folder of one whole CT series",
+            "not one 3D scan",
         )
     _refuse_mixture(slices, folder)
     direction = np.array(slices[0].direction).reshape(3, 3)
@@ -117,15 +124,23 @@ def _describe(path: Path) -> _Slice | None:
         if start and start[128:] != b"DICM":
             log.warning("%s: is no DICOM file and was left out", path)
             return None
-        raise InputError(f"{path}: is a truncated or damaged DICOM file; fetch it again") from None
+        raise UnusableScan(
+            f"{path}: is a truncated or damaged DICOM file; fetch it again", "damaged"
+        ) from None
     if not reader.HasMetaDataKey(POSITION):
-        raise InputError(f"{path}: has no position (DICOM tag 0020,0032); take it out or export it")
+        raise UnusableScan(
+            f"{path}: has no position (DICOM tag 0020,0032); take it out or export it", "geometry"
+        )
     modality = _tag(reader, MODALITY)
     if modality not in ("", "CT"):
-        raise InputError(f"{path}: its modality is {modality}; give a folder of CT slices")
+        raise UnusableScan(
+            f"{path}: its modality is {modality}; give a folder of CT slices", "not HU"
+        )
     size = reader.GetSize()
     if len(size) > 2 and size[2] != 1:
-        raise InputError(f"{path}: is a multi-frame DICOM file; convert it to .nii.gz first")
+        raise UnusableScan(
+            f"{path}: is a multi-frame DICOM file; convert it to .nii.gz first", "not one 3D scan"
+        )
     return _Slice(
         path=path,
         series=_tag(reader, SERIES),
@@ -152,8 +167,9 @@ def _refuse_mixture(slices: list[_Slice], folder: Path) -> None:
     series = Counter(one.series or "(no SeriesInstanceUID)" for one in slices)
     if len(series) > 1:
         names = ", ".join(f"{name} ({count} slices)" for name, count in sorted(series.items()))
-        raise InputError(
-            f"{folder}: holds {len(series)} series: {names}; give each a folder of its own"
+        raise UnusableScan(
+            f"{folder}: holds {len(series)} series: {names}; give each a folder of its own",
+            "not one 3D scan",
         )
     first = slices[0]
     for one in slices:
@@ -161,9 +177,10 @@ def _refuse_mixture(slices: list[_Slice], folder: Path) -> None:
             (*one.spacing, *one.direction), (*first.spacing, *first.direction), atol=1e-3
         )
         if not alike:
-            raise InputError(
+            raise UnusableScan(
                 f"{folder}: {one.path.name} differs from {first.path.name} in size, spacing or "
-                "direction; keep the slices of one series only"
+                "direction; keep the slices of one series only",
+                "geometry",
             )
 
 
@@ -173,9 +190,10 @@ def _slice_distance(slices: list[_Slice], normal: np.ndarray, folder: Path) -> f
     for gap, below, above in zip(gaps, slices[:-1], slices[1:], strict=True):
         if abs(gap - usual) > GAP_TOLERANCE * usual or gap <= 0:
             fault = "are at the same place" if gap < 1e-3 else f"are {gap:.2f} mm apart"
-            raise InputError(
+            raise UnusableScan(
                 f"{folder}: {below.path.name} and {above.path.name} {fault}, where {usual:.2f} mm "
-                "is usual: slices are missing or doubled; export the whole series again"
+                "is usual: slices are missing or doubled; export the whole series again",
+                "geometry",
             )
     return float(gaps.mean())
 
@@ -185,7 +203,7 @@ def _pixels(slices: list[_Slice]) -> Iterator[np.ndarray]:
         try:
             image = _reader(one.path).Execute()
         except RuntimeError:
-            raise InputError(
-                f"{one.path}: its pixels cannot be read (damaged?); fetch it again"
+            raise UnusableScan(
+                f"{one.path}: its pixels cannot be read (damaged?); fetch it again", "damaged"
             ) from None
         yield sitk.GetArrayFromImage(image).reshape(one.size[::-1])

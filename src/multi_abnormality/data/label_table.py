@@ -1,24 +1,16 @@
 """A CT-RATE label table, read strictly: nothing is guessed, every fault is found at once."""
 
-import csv
 import difflib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.rows import capped, read_rows
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 
 NAME_COLUMN = "VolumeName"
-MOST_FAULTS = 5  # of one kind that are shown
-
-
-def capped(faults: Sequence[str]) -> list[str]:
-    """The first few faults of one kind, then how many more there are."""
-    more = len(faults) - MOST_FAULTS
-    return [*faults[:MOST_FAULTS], *([f"... and {more} more like it"] if more > 0 else [])]
 
 
 def read_label_table(path: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
@@ -30,9 +22,15 @@ def read_label_table(path: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
         that could not be read are 0 and rows without a readable name are missing.
     """
     try:
-        header, rows, lines = _read_rows(path)
+        header, rows, lines = read_rows(path, "fetch it again")
     except InputError as error:
         return _empty(), [str(error)]
+    if len(header) == 1:
+        fault = (
+            f"{path}, line 1: has one column; separate the cells by commas, as CT-RATE does, or "
+            "fetch the table again"
+        )
+        return _empty(), [fault]
     faults = [f"{path}, line 1: {fault}" for fault in _header_faults(header)]
     bad = [n for n, row in zip(lines, rows, strict=True) if len(row) != len(header)]
     faults += capped([f"{path}, line {n}: has not {len(header)} cells as the header" for n in bad])
@@ -46,25 +44,6 @@ def read_label_table(path: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
 
 def _empty() -> pd.DataFrame:
     return pd.DataFrame(columns=["name", "scan_id", *FINDINGS])
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
-    """The header, the other rows, and the line in the file that each of them ends on."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            numbered = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table ({error}); fetch it again") from None
-    if numbered and len(numbered[0][1]) == 1:
-        raise InputError(
-            f"{path}, line 1: has one column; separate the cells by commas, as CT-RATE does, or "
-            "fetch the table again"
-        )
-    if len(numbered) < 2:
-        raise InputError(f"{path}: holds no labels; fetch it again")
-    lines, rows = zip(*numbered, strict=True)
-    return rows[0], list(rows[1:]), list(lines[1:])
 
 
 def _header_faults(header: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""CT-RATE's volume names: train_1_a_2 is split, patient, scan of the patient, reconstruction."""
+"""Names of volumes: CT-RATE's say split, patient, scan and reconstruction; others nothing."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _PATTERN = re.compile(r"(train|valid)_([1-9]\d*)_([a-z]+)_([1-9]\d*)(?:\.nii(?:\
 
 @dataclass(frozen=True, order=True)
 class VolumeName:
-    """One volume. Sorts by number: train_2 comes before train_10.
+    """One volume of CT-RATE. Sorts by number: train_2 comes before train_10.
 
     Patient numbers restart in each split: train_1 and valid_1 are two people.
     """
@@ -38,6 +38,10 @@ class VolumeName:
         split, patient, scan, reconstruction = match.groups()
         return cls(split, int(patient), scan, int(reconstruction))
 
+    @classmethod
+    def is_name(cls, text: str) -> bool:
+        return _PATTERN.fullmatch(text) is not None
+
     @property
     def patient_id(self) -> str:
         return f"{self.split}_{self.patient}"
@@ -55,3 +59,9 @@ def describe(names: Sequence[VolumeName]) -> pd.DataFrame:
     columns = ("split", "patient_id", "scan_id", "reconstruction")
     told = {column: [getattr(name, column) for name in names] for column in columns}
     return pd.DataFrame({"name": [str(name) for name in names]} | told)
+
+
+def natural(name: str) -> tuple[list[tuple[str, int]], str]:
+    """Sort key of any names: scan_2 comes before scan_10. CT-RATE's come as VolumeName sorts."""
+    parts = [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
+    return parts, name  # 01 and 1 are one number

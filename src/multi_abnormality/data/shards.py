@@ -1,9 +1,10 @@
-"""How volumes lie in files: a ZIP of zstd-compressed volumes for every ten patients.
+"""How volumes lie in files: ZIPs of zstd-compressed volumes, of CT-RATE one for ten patients.
 
 The bytes of a shard depend on nothing but the volumes in it. A member's comment says what the
 volume was made of, so a shard describes itself.
 """
 
+import hashlib
 import io
 import json
 import zipfile
@@ -14,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.names import SPLITS, VolumeName, natural
 
 PATIENTS_PER_SHARD = 10
+OTHERS = "scans"  # folder of volumes whose names are not CT-RATE's
+FOLDERS = (*SPLITS, OTHERS)
 # With differences taken first, higher levels gain little: measured on four chests, 112x224x224
 # and 32x96x96, level 9 was at most 12 % smaller than level 1 and eight times as slow.
 COMPRESSION_LEVEL = 1
@@ -48,11 +51,17 @@ class Member:
     content: bytes
 
 
-def shard_path(name: VolumeName) -> str:
-    """Such as "train/train_00001-00010.zip": a rule, so that the order of work changes nothing."""
-    first = (name.patient - 1) // PATIENTS_PER_SHARD * PATIENTS_PER_SHARD + 1
+def shard_path(name: str) -> str:
+    """Such as "train/train_00001-00010.zip", or "scans/7f.zip" where the name tells no patient.
+
+    A rule of the name alone, so that neither the order of work nor another split changes it.
+    """
+    if not VolumeName.is_name(name):
+        return f"{OTHERS}/{hashlib.sha256(name.encode()).hexdigest()[:2]}.zip"
+    volume = VolumeName.parse(name)
+    first = (volume.patient - 1) // PATIENTS_PER_SHARD * PATIENTS_PER_SHARD + 1
     last = first + PATIENTS_PER_SHARD - 1
-    return f"{name.split}/{name.split}_{first:05d}-{last:05d}.zip"
+    return f"{volume.split}/{volume.split}_{first:05d}-{last:05d}.zip"
 
 
 def encode(codes: np.ndarray) -> bytes:
@@ -84,7 +93,7 @@ def pack(members: Mapping[str, Member]) -> bytes:
     """A shard's bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(members, key=VolumeName.parse):
+        for name in sorted(members, key=natural):
             info = zipfile.ZipInfo(f"{name}.zst", date_time=(1980, 1, 1, 0, 0, 0))
             info.create_system = 3  # Unix, also where this runs on Windows
             info.external_attr = 0o644 << 16

@@ -32,19 +32,26 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> "Stamp":
-        found = path.stat()
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        """Of a file; or of a folder: its files' size, and the latest change of any, or of itself"""
+        folder = path.stat()
+        files = [file.stat() for file in _files(path)] if path.is_dir() else [folder]
+        return cls(
+            sum(file.st_size for file in files),
+            max(file.st_mtime_ns for file in (folder, *files)),
+            max(file.st_ctime_ns for file in (folder, *files)),
+            folder.st_ino,
+        )
 
 
 class Hashed(NamedTuple):
-    """A file's hash, and the stamp that it holds for; None where that would prove nothing."""
+    """A file's or folder's hash, and the stamp it holds for; None where that proves nothing."""
 
     sha256: str
     stamp: Stamp | None
 
 
 def hash_source(path: Path) -> Hashed:
-    """Read and hash a file.
+    """Read and hash a file, or all files of a folder, whatever their names.
 
     Raises:
         InputError: it cannot be read.
@@ -52,13 +59,26 @@ def hash_source(path: Path) -> Hashed:
     try:
         before = Stamp.of(path)
         started_ns = time.time_ns()
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if path.is_dir():
+            content = sorted(map(_sha256, _files(path)))
+            sha256 = hashlib.sha256("\n".join(content).encode()).hexdigest()
+        else:
+            sha256 = _sha256(path)
         # One more write within the clock's step would leave the stamp as it is.
         settled = started_ns - before.mtime_ns > UNSETTLED_NS and Stamp.of(path) == before
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); fetch it again") from None
     return Hashed(sha256, before if settled else None)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """That a DICOM series may consist of."""
+    return [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
 
 
 class SourceHashes:

@@ -1,26 +1,24 @@
-"""Which patients of the train split are held out."""
+"""Which patients are held out."""
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.names import natural
 from multi_abnormality.errors import InputError
-from multi_abnormality.findings import FINDINGS
 
 
 def split_validation(
-    labels: pd.DataFrame, fraction: float, seed: int
+    labels: pd.DataFrame, findings: Sequence[str], fraction: float, seed: int
 ) -> tuple[list[str], list[str]]:
-    """Hold out a share of the patients, each finding about as frequent as in the rest.
-
-    A patient has a finding if any of the volumes does. The patients' order is a hash of seed and
-    patient, so the order of the rows changes nothing.
+    """Hold out a share of the train split's patients, to validate on.
 
     Args:
-        labels: a row a volume, with the columns name, patient_id and the 18 findings.
+        labels: a row a volume, with the columns name, patient_id and the findings.
+        findings: names.
         fraction: of the patients, for validation.
         seed: chooses among the many splits that are equally good.
 
@@ -30,20 +28,28 @@ def split_validation(
     Raises:
         InputError: there are fewer than two patients.
     """
-    patients = labels.groupby("patient_id")[list(FINDINGS)].max()
-    if len(patients) < 2:
+    count = labels["patient_id"].nunique()
+    if count < 2:
         raise InputError(
-            f"the train split has {len(patients)} patients; holding some out for validation takes "
+            f"the train split has {count} patients; holding some out for validation takes "
             "at least 2: add scans of other patients"
         )
-    order = sorted(patients.index, key=lambda patient: _digest(seed, patient))
-    held_out = _deal(patients.loc[order].to_numpy(dtype=bool), fraction)
-    validation = {patient for patient, out in zip(order, held_out, strict=True) if out}
-
-    in_validation = labels["patient_id"].isin(validation)
+    in_validation = labels["patient_id"].isin(hold_out(labels, findings, fraction, seed))
     parts = labels[~in_validation], labels[in_validation]
     check_apart(*parts)
-    return tuple(sorted(part["name"], key=VolumeName.parse) for part in parts)
+    return tuple(sorted(part["name"], key=natural) for part in parts)
+
+
+def hold_out(labels: pd.DataFrame, findings: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """A share of two patients or more, each finding about as frequent as in the rest.
+
+    A patient has a finding if any of the volumes does. The patients' order is a hash of seed and
+    patient, so the order of the rows changes nothing. Arguments are those of split_validation.
+    """
+    patients = labels.groupby("patient_id")[list(findings)].max()
+    order = sorted(patients.index, key=lambda patient: _digest(seed, patient))
+    held_out = _deal(patients.loc[order].to_numpy(dtype=bool), fraction)
+    return {patient for patient, out in zip(order, held_out, strict=True) if out}
 
 
 def check_apart(train: pd.DataFrame, validation: pd.DataFrame) -> None:

@@ -13,17 +13,25 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.ct_rate import Catalogue
+from multi_abnormality.data.catalogue import Catalogue
 from multi_abnormality.data.metadata_table import GROUPS
-from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.receipts import is_receipt
 from multi_abnormality.data.series import Series
-from multi_abnormality.data.shards import Member, Origin, encode, pack, read_shard, shard_path
+from multi_abnormality.data.shards import (
+    FOLDERS,
+    Member,
+    Origin,
+    encode,
+    pack,
+    read_shard,
+    shard_path,
+)
 from multi_abnormality.data.store import (
     EXCLUDED,
     FORMAT,
@@ -32,18 +40,20 @@ from multi_abnormality.data.store import (
     RECIPE,
     REJECTED,
     STORED,
+    TOLD,
 )
 from multi_abnormality.data.volume import Volume
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
-from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import Recipe
 
 log = logging.getLogger(__name__)
 
 PARTS = ".parts"
-# What decides the voxels.
+LONGEST = 150  # characters of a part's name: with what is added, no file system refuses it
+# What decides the voxels; of CT-RATE, which is NIfTI, and of others.
 _CODE = ("hounsfield.py", "nifti.py", "resample.py", "series.py", "volume.py")
+_CODE_OF_OTHERS = (*_CODE, "itk.py")
 
 
 def write_part(
@@ -70,9 +80,10 @@ def write_part(
         voxels_sha256=hashlib.sha256(codes.tobytes()).hexdigest(),
     )
     content = pack({name: Member(origin, encode(codes))})
-    fresh = root / PARTS / f"{name}.{uuid4().hex}"
+    part = _part(root, name)
+    fresh = part.with_suffix(f".{uuid4().hex}")
     write_durably(content, fresh)
-    fresh.replace(root / PARTS / f"{name}.zip")
+    fresh.replace(part)
     return origin
 
 
@@ -83,14 +94,14 @@ class StoreWriter:
         origins: what each volume that the folder already holds was made of, by name.
     """
 
-    def __init__(self, root: Path, recipe: Recipe) -> None:
+    def __init__(self, root: Path, recipe: Recipe, is_ct_rate: bool = True) -> None:
         self.root = root
         self.origins: dict[str, Origin] = {}
         self._parts: set[str] = set()
         self._whole: dict[Path, set[str]] = {}  # names in each undamaged shard
         for table in (MANIFEST, LABELS):
             (root / table).unlink(missing_ok=True)
-        content = _recipe_content(recipe)
+        content = _recipe_content(recipe, is_ct_rate)
         recipe_file = root / RECIPE
         if not recipe_file.exists() or recipe_file.read_bytes() != content:
             self._empty()
@@ -105,17 +116,17 @@ class StoreWriter:
     def assemble(self, names: Iterable[str]) -> None:
         """Write the shard that holds exactly these volumes, unless it does already."""
         wanted = set(names)
-        shard = self.root / shard_path(VolumeName.parse(min(wanted)))
+        shard = self.root / shard_path(min(wanted))
         fresh = wanted & self._parts
         if fresh or self._whole.get(shard) != wanted:
             members = read_shard(shard)[0] if wanted - fresh else {}
             for name in fresh:
-                members.update(read_shard(self._part(name))[0])
+                members.update(read_shard(_part(self.root, name))[0])
             write_durably(pack({name: members[name] for name in wanted}), shard)
             self._whole[shard] = wanted
         for name in fresh:
             self._parts.discard(name)
-            self._part(name).unlink()
+            _part(self.root, name).unlink()
 
     def finish(self, catalogue: Catalogue, rejected: Mapping[str, str]) -> None:
         """Remove what the catalogue does not name, then write the tables.
@@ -124,9 +135,9 @@ class StoreWriter:
             catalogue: of the volumes that are stored.
             rejected: the reason why others are not, by name.
         """
-        wanted = {shard_path(VolumeName.parse(name)) for name in catalogue.volumes["name"]}
-        for split in SPLITS:
-            folder = self.root / split
+        wanted = {shard_path(name) for name in catalogue.volumes["name"]}
+        for name in FOLDERS:
+            folder = self.root / name
             for path in folder.glob("*"):
                 if path.relative_to(self.root).as_posix() not in wanted:
                     path.unlink()
@@ -134,18 +145,18 @@ class StoreWriter:
                 folder.rmdir()
         if (self.root / PARTS).exists():
             shutil.rmtree(self.root / PARTS)
-        _write_table(catalogue.volumes[["name", *FINDINGS]], self.root / LABELS)
+        _write_table(catalogue.volumes[["name", *catalogue.findings]], self.root / LABELS)
         _write_table(self._manifest(catalogue, rejected), self.root / MANIFEST)
 
     def _empty(self) -> None:
-        for name in (*SPLITS, PARTS):
+        for name in (*FOLDERS, PARTS):
             if (self.root / name).exists():
                 shutil.rmtree(self.root / name)
 
     def _take_stock(self) -> None:
         """Find what is done. A damaged file counts as not done; a part is newer than its shard."""
         for path in sorted(self.root.glob("*/*.zip")):
-            if path.parent.name not in (*SPLITS, PARTS):
+            if path.parent.name not in (*FOLDERS, PARTS):
                 continue
             members, whole = read_shard(path)
             if whole:
@@ -159,9 +170,6 @@ class StoreWriter:
                 if is_part:
                     self._parts.add(name)
 
-    def _part(self, name: str) -> Path:
-        return self.root / PARTS / f"{name}.zip"
-
     def _manifest(self, catalogue: Catalogue, rejected: Mapping[str, str]) -> pd.DataFrame:
         volumes = catalogue.volumes
         stored = volumes[["name"]].assign(status=STORED, reason="")
@@ -170,19 +178,31 @@ class StoreWriter:
         for column in (field.name for field in fields(Origin) if field.name != "source_series"):
             stored[column] = [getattr(self.origins[name], column) for name in volumes["name"]]
         stored = stored.join(volumes[list(GROUPS)])
-        left_out = [(str(name), EXCLUDED, "no chest") for name in catalogue.excluded]
+        if not catalogue.source.is_ct_rate:
+            stored = stored.join(volumes[sorted(TOLD)])
+        left_out = [(name, EXCLUDED, "no chest") for name in catalogue.excluded]
         left_out += [(name, REJECTED, reason) for name, reason in rejected.items()]
         return pd.concat([stored, pd.DataFrame(left_out, columns=["name", "status", "reason"])])
 
 
-def check_replaceable(sources: Iterable[Path], root: Path, recipe: Recipe) -> None:
+def _part(root: Path, name: str) -> Path:
+    """Of a volume whose name may have slashes in it, and be longer than a file's."""
+    plain = quote(name, safe="")
+    if len(plain) > LONGEST:
+        plain = hashlib.sha256(name.encode()).hexdigest()
+    return root / PARTS / f"{plain}.zip"
+
+
+def check_replaceable(
+    sources: Iterable[Path], root: Path, recipe: Recipe, is_ct_rate: bool = True
+) -> None:
     """Refuse to empty a folder that alone holds what was made of volumes that are gone.
 
     Raises:
         InputError: the recipe is another, and of some volumes there are only receipts.
     """
     recipe_file = root / RECIPE
-    if not recipe_file.exists() or recipe_file.read_bytes() == _recipe_content(recipe):
+    if not recipe_file.exists() or recipe_file.read_bytes() == _recipe_content(recipe, is_ct_rate):
         return
     gone = sum(is_receipt(source) for source in sources)
     if gone:
@@ -194,16 +214,17 @@ def check_replaceable(sources: Iterable[Path], root: Path, recipe: Recipe) -> No
         )
 
 
-def _recipe_content(recipe: Recipe) -> bytes:
+def _recipe_content(recipe: Recipe, is_ct_rate: bool = True) -> bytes:
     preprocess = recipe.model_dump(mode="json")
-    about = {"format": FORMAT, "code": _code_hash(), "preprocess": preprocess}
+    code = _code_hash(_CODE if is_ct_rate else _CODE_OF_OTHERS)
+    about = {"format": FORMAT, "code": code, "preprocess": preprocess}
     return (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _code_hash() -> str:
+def _code_hash(names: Iterable[str]) -> str:
     """Of the code that makes the voxels: volumes made by another are not kept."""
     content = hashlib.sha256()
-    for name in _CODE:
+    for name in names:
         content.update(Path(__file__).with_name(name).read_text(encoding="utf-8").encode())
     return content.hexdigest()
 

@@ -55,11 +55,12 @@ def _changes(found: "Found", house: House) -> list[str]:
         return []
     old = found.content["about"]["identity"]
     try:
-        content = ProcessedSet(house.root / "processed").content_hash("train")
-    except InputError:
-        content = old["processed"]  # preprocess tells what is wrong with it
+        processed = ProcessedSet(house.root / "processed")
+        findings, content = processed.findings, processed.content_hash("train")
+    except InputError:  # preprocess tells what is wrong with it
+        findings, content = found.content["about"]["findings"], old["processed"]
     package = Path(multi_abnormality.__file__).parent
-    new = identify(settle(house.params), content, package)
+    new = identify(settle(house.params), findings, content, package)
     if house.params.machine.accept_changed_code:
         new |= {"code": old["code"]}
     return differences(old, new)

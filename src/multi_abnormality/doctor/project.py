@@ -27,15 +27,17 @@ def look_at_params(house: House) -> Iterator[Seen]:
 
 def look_at_data(house: House) -> Iterator[Seen]:
     """Tables and names, as preprocess reads them first; no scan is opened."""
-    from multi_abnormality.data.ct_rate import read_catalogue
+    from multi_abnormality.data.source import read_catalogue
     from multi_abnormality.errors import InputError
 
     data = house.root / "data"
     if not data.exists():
         yield _without_data(house)
         return
+    if house.params is None:
+        return
     try:
-        catalogue = read_catalogue(data)
+        catalogue = read_catalogue(data, house.params.data)
     except InputError as error:
         yield Seen(FAULT, "data/", str(error))
         return

@@ -77,9 +77,15 @@ def main() -> None:
     place = Place(given.out)
 
     def make_keeper() -> Keeper:
-        if given.then_preprocess:
-            return KeepProcessed(place, load_params(), PROCESSED)
-        return KeepFiles(place)
+        if not given.then_preprocess:
+            return KeepFiles(place)
+        params = load_params()
+        if params.data.table is not None:
+            raise InputError(
+                f"--then-preprocess: params.yaml's data.table is {params.data.table}, so that "
+                "CT-RATE's scans would not be read; set it to null"
+            )
+        return KeepProcessed(place, params, PROCESSED)
 
     hub = Hub(given.revision, max(0, given.retries))
     download(hub, choice, place, max(1, given.workers), make_keeper)

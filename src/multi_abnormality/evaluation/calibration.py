@@ -19,7 +19,6 @@ from multi_abnormality.evaluation.checks import check_labels, check_scores
 from multi_abnormality.evaluation.curves import reliability_bins
 from multi_abnormality.evaluation.cuts import best_cuts
 from multi_abnormality.files import write_json
-from multi_abnormality.findings import FINDINGS
 
 MIN_SLOPE = 0.05  # a finding that the model cannot see must not tie all its scans
 PRIOR_WEIGHT = 1.0  # pull of the slope to 1: that of about one scan at the decision's edge
@@ -48,7 +47,7 @@ class Calibration:
         cls,
         logits: np.ndarray,
         labels: np.ndarray,
-        findings: Sequence[str] = FINDINGS,
+        findings: Sequence[str],
         objective: str = "none",
     ) -> "Calibration":
         """Fit on validation scans.
@@ -104,7 +103,7 @@ class Calibration:
         write_json(content, path)
 
     @classmethod
-    def from_json(cls, path: Path, findings: Sequence[str] = FINDINGS) -> "Calibration":
+    def from_json(cls, path: Path, findings: Sequence[str]) -> "Calibration":
         """Read what `to_json` wrote.
 
         Raises:

@@ -5,10 +5,13 @@ import io
 import numpy as np
 from PIL import Image
 
+from multi_abnormality.findings import FINDINGS
+
 PIXELS = 160  # a slice's height
 QUALITY = 85  # of JPEG files
 
 LUNG, SOFT, BONE = (-600.0, 1500.0), (40.0, 400.0), (400.0, 1800.0)  # HU, centre and width
+ALL = (-350.0, 1500.0)  # lung and soft tissue at once
 WINDOWS = {
     "Medical material": BONE,
     "Arterial wall calcification": BONE,
@@ -18,12 +21,12 @@ WINDOWS = {
     "Hiatal hernia": SOFT,
     "Lymphadenopathy": SOFT,
     "Pleural effusion": SOFT,
-}  # the others are seen in the lung
+}  # CT-RATE's others are seen in the lung
 
 
 def show(hu: np.ndarray, finding: str, recipe: dict) -> np.ndarray:
     """A slice (Y, X) in HU, in the window of a finding: (PIXELS, ...) float32 from 0 to 255."""
-    centre, width = WINDOWS.get(finding, LUNG)
+    centre, width = WINDOWS.get(finding, LUNG if finding in FINDINGS else ALL)
     return fit(np.clip((hu - centre) / width + 0.5, 0, 1) * 255, recipe).clip(0, 255)
 
 

@@ -1,7 +1,6 @@
 """From a row a reconstruction to a row a scan, and predictions in the submission's form."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multi_abnormality.data.names import natural
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.evaluation.checks import check_labels, check_scores
 from multi_abnormality.files import write_durably
-from multi_abnormality.findings import FINDINGS
 
 SUBMISSION_NAME = "Multi-abnormality classification"
 
@@ -32,6 +31,7 @@ def by_scan(
     labels: np.ndarray,
     scans: Sequence[str],
     patients: Sequence[str],
+    findings: Sequence[str],
 ) -> Scans:
     """Mean logits over the reconstructions of each scan.
 
@@ -43,16 +43,17 @@ def by_scan(
         labels: (V, F), 0 or 1.
         scans: V ids; equal for reconstructions of one scan.
         patients: V ids.
+        findings: F names.
 
     Raises:
         InputError: names the volumes whose labels or patients disagree within a scan, or the
             first value that cannot be scored.
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    check_labels(labels, FINDINGS, lambda row: names[row])
-    check_scores(logits, labels, FINDINGS, lambda row: names[row], "logits")
+    check_labels(labels, findings, lambda row: names[row])
+    check_scores(logits, labels, findings, lambda row: names[row], "logits")
     rows_of_scan: dict[str, list[int]] = {}
-    for row in sorted(range(len(names)), key=lambda row: _natural(names[row])):
+    for row in sorted(range(len(names)), key=lambda row: natural(names[row])):
         rows_of_scan.setdefault(scans[row], []).append(row)
     groups = list(rows_of_scan.values())
     raise_faults(
@@ -79,11 +80,6 @@ def _disagreements(
         )
         if differs
     ]
-
-
-def _natural(name: str) -> list[tuple[str, int]]:
-    """Sort key by which valid_9 comes before valid_10."""
-    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def write_predictions(

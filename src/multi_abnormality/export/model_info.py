@@ -14,19 +14,20 @@ DESCRIPTION = (
     "From a chest CT to a probability of each, calibrated on validation patients and moved so that "
     "0.5 is the cut."
 )
-DATA = (
+CT_RATE = (
     "scans and labels in the layout of CT-RATE, "
     "https://huggingface.co/datasets/ibrahimhamamci/CT-RATE"
 )
+OWN = "scans and labels of their owner's, by a table that params.yaml named as data.table"
 USE = (
     "Research on chest CT of adults. Not a medical device: no diagnosis, triage or treatment may "
     "rest on it."
 )
-REFERENCES = [
+CT_RATE_REFERENCE = (
     "I. E. Hamamci et al., Developing Generalist Foundation Models from a Multimodal Dataset for "
-    "3D Computed Tomography, arXiv:2403.17834 (CT-RATE)",
-    "VLM3D challenge, Task 2, https://vlm3dchallenge.com (scores)",
-]
+    "3D Computed Tomography, arXiv:2403.17834 (CT-RATE)"
+)
+REFERENCES = ["VLM3D challenge, Task 2, https://vlm3dchallenge.com (scores)"]
 
 
 def running_info(about: dict[str, Any], familiar: Familiar) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def model_info(
     running: dict[str, Any],
     classifier: VolumeClassifier,
     scores: dict[str, Any],
+    is_ct_rate: bool,
 ) -> ModelInfo:
     """What model_info.json says. No clock and no commit: equal models have equal files.
 
@@ -69,11 +71,12 @@ def model_info(
         running: from running_info.
         classifier: the model.
         scores: from `described_scores`.
+        is_ct_rate: whether it was trained on scans in CT-RATE's layout.
     """
     identity = about["identity"]
     backbone = about["model"]["backbone"]
     content = {
-        **_bundle_metadata(about),
+        **_bundle_metadata(about, is_ct_rate),
         **running,
         **scores,
         "model_name": backbone,
@@ -128,8 +131,9 @@ def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
     return {"eval_metrics": metrics, "evaluation": behind}
 
 
-def _bundle_metadata(about: dict[str, Any]) -> dict[str, Any]:
+def _bundle_metadata(about: dict[str, Any], is_ct_rate: bool) -> dict[str, Any]:
     findings = about["findings"]
+    one = len(findings) == 1
     return {
         "schema": SCHEMA,
         "changelog": CHANGELOG,
@@ -138,17 +142,20 @@ def _bundle_metadata(about: dict[str, Any]) -> dict[str, Any]:
         "numpy_version": version("numpy"),
         "required_packages_version": {"onnxruntime": version("onnxruntime")},
         "name": f"Multi-abnormality classification, {about['model']['backbone']}",
-        "task": f"Multi-label classification of {len(findings)} abnormalities in 3D chest CT",
+        "task": f"Multi-label classification of {len(findings)} "
+        f"{'abnormality' if one else 'abnormalities'} in 3D chest CT",
         "description": DESCRIPTION,
         "authors": "the multi-abnormality maintainers",
         "copyright": "Copyright the multi-abnormality maintainers; Apache-2.0",
-        "data_source": DATA,
+        "data_source": CT_RATE if is_ct_rate else OWN,
         "data_type": "NIfTI, MetaImage or DICOM",
         "image_classes": "one channel, 8-bit codes of HU",
-        "label_classes": f"{len(findings)} findings, each 0 or 1; several may be 1",
-        "pred_classes": f"{len(findings)} calibrated probabilities; 0.5 and more is a finding",
+        "label_classes": f"{len(findings)} {'finding' if one else 'findings'}, each 0 or 1; "
+        "several may be 1",
+        "pred_classes": f"{len(findings)} calibrated {'probability' if one else 'probabilities'}; "
+        "0.5 and more is a finding",
         "intended_use": USE,
-        "references": REFERENCES,
+        "references": [CT_RATE_REFERENCE, *REFERENCES] if is_ct_rate else REFERENCES,
         "network_data_format": {
             "inputs": {"volume": _volume(about["preprocess"])},
             "outputs": {

@@ -41,7 +41,10 @@ def range_test(
         steps: of the optimizer.
     """
     names, _ = split_validation(
-        processed.volumes("train"), params.train.validation_fraction, params.seed
+        processed.volumes("train"),
+        processed.findings,
+        params.train.validation_fraction,
+        params.seed,
     )
     volumes = DrawnVolumes(
         processed, names, params.train, params.seed, params.model.adjacent_slices

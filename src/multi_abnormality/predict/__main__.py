@@ -1,4 +1,4 @@
-"""`python -m multi_abnormality.predict`: the 18 probabilities of chest CT scans."""
+"""`python -m multi_abnormality.predict`: the model's probabilities of chest CT scans."""
 
 import argparse
 import sys

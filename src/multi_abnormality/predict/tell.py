@@ -44,7 +44,7 @@ def print_tables(rows: Sequence[Row]) -> None:
         for finding, value in sorted(probabilities.items(), key=lambda item: -item[1]):
             positive = value >= THRESHOLD
             table.add_row(
-                f"{'●' if positive else ' '} {finding}",
+                Text(f"{'●' if positive else ' '} {finding}"),
                 f"{value:.3f}",
                 "█" * round(value * BAR_WIDTH),
                 style="bold red" if positive else "",

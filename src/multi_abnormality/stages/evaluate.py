@@ -34,8 +34,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     checkpoint = load_complete(checkpoints / BEST)
     about, findings = checkpoint["about"], checkpoint["about"]["findings"]
     volumes = ProcessedSet(processed)
-    if volumes.recipe != about["preprocess"]:
-        raise InputError(f"{processed} was made by another recipe than {BEST} was trained on")
+    volumes.check_trained_on(about)
     classifier = restore(checkpoint)
 
     def score(rows: pd.DataFrame) -> Scans:
@@ -44,7 +43,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         logits = volume_logits(classifier, data, device, loading_workers(params))
         labels = data.labels.astype(np.int64)
         scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
-        return by_scan(data.names, logits, labels, scans, patients)
+        return by_scan(data.names, logits, labels, scans, patients, findings)
 
     history = _read_history(metrics / "history.csv")
     held_out, valid = map(score, _rows_to_score(volumes, about["volumes"]["validation"]))

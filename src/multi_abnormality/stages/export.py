@@ -41,6 +41,7 @@ def run(
     classifier = restore(checkpoint)
     model = CalibratedClassifier(classifier, calibration).eval()
     store = ProcessedSet(processed)
+    store.check_trained_on(about)
     volumes = _volumes(store)
     running = running_info(about, _familiar(store))
     reference = formats.run_module(model)(volumes)[0]
@@ -49,7 +50,7 @@ def run(
         return CalibratedClassifier(build_plain(about), calibration)
 
     runners = _write_all(params.export.formats, model, about, running, out, empty_model)
-    described = model_info(about, running, classifier, scores)
+    described = model_info(about, running, classifier, scores, store.is_ct_rate)
     write_json(described.content(), out / "model_info.json")
     write_durably(model_card(described).encode(), out / "MODEL_CARD.md")
     report = {}

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from multi_abnormality import console
-from multi_abnormality.data.ct_rate import Catalogue, read_catalogue
-from multi_abnormality.data.label_table import capped
+from multi_abnormality.data.catalogue import Catalogue
 from multi_abnormality.data.metadata_table import SERIES
-from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.process import Outcome, is_made_of, process_volume
-from multi_abnormality.data.shards import shard_path
+from multi_abnormality.data.receipts import SUFFIX as RECEIPT
+from multi_abnormality.data.rows import capped
+from multi_abnormality.data.shards import FOLDERS, shard_path
+from multi_abnormality.data.source import read_catalogue
 from multi_abnormality.data.source_hashes import SourceHashes
 from multi_abnormality.data.store_writer import PARTS, StoreWriter, check_replaceable
 from multi_abnormality.data.work.outcomes import Lost, outcomes
@@ -32,7 +33,7 @@ def run(
 
     Args:
         params: of the project.
-        data: a CT-RATE folder.
+        data: folder of the scans and their tables.
         out: folder of the processed set.
         metrics: JSON file for the counts.
         memory: file with the scans' hashes as earlier runs found them; None: all are hashed.
@@ -42,23 +43,25 @@ def run(
             used, where preprocess.on_error does not leave those out. All others are kept, and the
             next run goes on from there.
     """
-    catalogue = read_catalogue(data)
-    check_replaceable(map(Path, catalogue.volumes["path"]), out, params.preprocess.recipe)
-    writer = StoreWriter(out, params.preprocess.recipe)
+    catalogue = read_catalogue(data, params.data)
+    recipe, is_ct_rate = params.preprocess.recipe, catalogue.source.is_ct_rate
+    # CT-RATE's receipts count for other scans too: these would take the place of what is left.
+    sources = map(Path, catalogue.volumes["path"]) if is_ct_rate else data.rglob(f"*{RECEIPT}")
+    check_replaceable(sources, out, recipe, is_ct_rate)
+    writer = StoreWriter(out, recipe, is_ct_rate)
     with SourceHashes(memory) as hashes:
         faults = _store_volumes(catalogue.volumes, writer, params, hashes)
     skip = params.preprocess.on_error == "skip"
     raise_faults(
         [outcome.fault for outcome in faults if not (skip and outcome.reason)],
         f"{len(faults)} of {len(catalogue.volumes)} volumes cannot be used; the others are done "
-        f"and kept. Mend these, or leave them out by a line in {data}/dataset/no_chest_train.txt "
-        "or no_chest_valid.txt each, or all scans that are at fault themselves by "
-        "preprocess.on_error: skip; then run again",
+        f"and kept. Mend these, or leave them out {catalogue.source.leave_out}, or all scans that "
+        "are at fault themselves by preprocess.on_error: skip; then run again",
     )
     for outcome in faults:
         console.log.warning("left out: %s", outcome.fault)
     rejected = {outcome.name: outcome.reason for outcome in faults}
-    catalogue = catalogue.without(rejected, data)
+    catalogue = catalogue.without(rejected)
     writer.finish(catalogue, rejected)
     _tell_twins(catalogue, writer)
     summary = _summarize(catalogue, writer, rejected)
@@ -70,7 +73,7 @@ def _store_volumes(
     volumes: pd.DataFrame, writer: StoreWriter, params: Params, hashes: SourceHashes
 ) -> list[Outcome]:
     """Store all good volumes; what became of the others, in order."""
-    shards = {name: shard_path(VolumeName.parse(name)) for name in volumes["name"]}
+    shards = {name: shard_path(name) for name in volumes["name"]}
     waiting: dict[str, set[str]] = defaultdict(set)
     for name, shard in shards.items():
         waiting[shard].add(name)
@@ -138,7 +141,7 @@ def _summarize(
     parts = catalogue.volumes.groupby("split")
     origins = [writer.origins[name] for name in catalogue.volumes["name"]]
     notes = [note for origin in origins for note in origin.source_notes.split("; ") if note]
-    return {
+    summary = {
         "excluded": len(catalogue.excluded),
         "handled": _counts(notes),
         "patients": parts["patient_id"].nunique().to_dict(),
@@ -146,10 +149,15 @@ def _summarize(
         "releases": _counts(origin.source_release for origin in origins),
         "scans": parts["scan_id"].nunique().to_dict(),
         "stored_bytes": sum(
-            path.stat().st_size for split in SPLITS for path in (writer.root / split).glob("*.zip")
+            path.stat().st_size
+            for folder in FOLDERS
+            for path in (writer.root / folder).glob("*.zip")
         ),
         "volumes": parts.size().to_dict(),
     }
+    if not catalogue.source.is_ct_rate:
+        del summary["releases"]
+    return summary
 
 
 def _counts(kinds: Iterable[str]) -> dict[str, int]:

@@ -88,7 +88,10 @@ class Training:
         self.places = places
         self.ranks = ranks or Ranks()
         train, validation = split_validation(
-            processed.volumes("train"), params.train.validation_fraction, params.seed
+            processed.volumes("train"),
+            processed.findings,
+            params.train.validation_fraction,
+            params.seed,
         )
         scans = processed.scans_of([*train, *validation])
         train, validation = choose(params, train, validation, scans)
@@ -116,7 +119,9 @@ class Training:
             "model": params.model.model_dump(mode="json"),
             "train": params.train.model_dump(mode="json", exclude=RAISABLE),
             "volumes": {"train": train, "validation": validation},
-            "identity": identify(params, processed.content_hash("train"), package),
+            "identity": identify(
+                params, processed.findings, processed.content_hash("train"), package
+            ),
             "environment": environment(self._device, self._precision, self.ranks.size),
         }
         self.fingerprint = fingerprint(self.about["identity"])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ RAISABLE = {
 
 # What decides the result, relative to the package. dvc.yaml's train stage depends on the same.
 SOURCES = (
-    "findings.py",
     "data/augment.py",
     "data/batches.py",
     "data/mixing.py",
@@ -40,11 +39,14 @@ SOURCES = (
 )
 
 
-def identify(params: Params, content_hash: str, package: Path) -> dict[str, Any]:
+def identify(
+    params: Params, findings: Sequence[str], content_hash: str, package: Path
+) -> dict[str, Any]:
     """Everything that determines the result, readable, so that a difference can be named.
 
     Args:
         params: of the run.
+        findings: that the model tells, in their order.
         content_hash: of the train split's processed volumes and their labels.
         package: folder of this package's source.
     """
@@ -52,6 +54,7 @@ def identify(params: Params, content_hash: str, package: Path) -> dict[str, Any]
         "seed": params.seed,
         "model": params.model.model_dump(mode="json") | _weights(params.model.pretrained),
         "train": params.train.model_dump(mode="json", exclude=RAISABLE),
+        "findings": list(findings),
         "processed": content_hash,
         "code": {
             path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

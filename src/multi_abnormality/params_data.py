@@ -1,0 +1,110 @@
+"""params.yaml's section on the data: which findings, and where the scans and their labels are."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.section import Section
+
+CT_RATE = "ct_rate"  # stands for its 18 findings
+
+# Words that this project's own tables, plots and reports have beside the findings.
+RESERVED = {
+    *("name", "split", "patient_id", "scan_id", "reconstruction", "shard", "status", "reason"),
+    *("source_sha256", "source_shape", "source_spacing", "source_axes", "source_release"),
+    *("source_notes", "voxels_sha256", "Manufacturer", "ManufacturerModelName"),
+    *("ConvolutionKernel", "PatientSex", "PatientAge", "VolumeName", "All findings", "finding"),
+}
+
+
+class Columns(Section):
+    """Of data.table, by their names there. A finding's column has the finding's name."""
+
+    scan: str
+    patient: str | None  # null: each scan is of a patient of its own
+    split: str | None  # with train or valid; null: drawn by patient
+    manufacturer: str | None  # this and the following: what scores are grouped by
+    kernel: str | None
+    sex: str | None
+    age: str | None  # in years
+
+    @field_validator("*")
+    @classmethod
+    def is_said(cls, column: str | None) -> str | None:
+        if column is not None and not column.strip():
+            raise ValueError("must be a column's name")
+        return column
+
+
+class Data(Section):
+    """What is in data/. Preprocess alone reads it; whoever comes later reads what it made."""
+
+    table: str | None  # in data/; null: CT-RATE's layout
+    findings: Literal["ct_rate"] | tuple[str, ...]  # in the order of the model's outputs
+    scans: str  # folder in data/ that the table's scans are in
+    columns: Columns
+    valid_fraction: Annotated[float, Field(gt=0, lt=1)]  # of the patients, where no column tells
+    split_seed: Annotated[int, Field(ge=0)]  # chooses them
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the findings."""
+        return FINDINGS if self.findings == CT_RATE else self.findings
+
+    @field_validator("table", "scans")
+    @classmethod
+    def is_in_data(cls, path: str | None) -> str | None:
+        if path is not None and not is_inside(path):
+            raise ValueError("must be a path in data/, which DVC keeps track of")
+        return path
+
+    @field_validator("findings")
+    @classmethod
+    def are_names(cls, findings: str | tuple[str, ...], known: ValidationInfo) -> object:
+        if findings == CT_RATE:
+            return findings
+        if not findings:
+            raise ValueError("must name one finding or more")
+        folded = [finding.casefold() for finding in findings]
+        if twice := sorted({one for one in findings if folded.count(one.casefold()) > 1}):
+            raise ValueError(f"must name each finding once: {', '.join(map(repr, twice))}")
+        if wrong := [one for one in findings if not _is_name(one)]:
+            raise ValueError(
+                f"must be names: {', '.join(map(repr, wrong))} is empty, has characters that no "
+                "name can have, or is a word of this project's tables"
+            )
+        unknown = [one for one in findings if one not in FINDINGS]
+        if unknown and "table" in known.data and known.data["table"] is None:
+            raise ValueError(
+                f"must be among CT-RATE's 18, as long as data.table is null: "
+                f"{', '.join(map(repr, unknown))}"
+            )
+        return findings
+
+    @field_validator("columns")
+    @classmethod
+    def are_no_findings(cls, columns: Columns, known: ValidationInfo) -> Columns:
+        findings = known.data.get("findings", ())
+        names = FINDINGS if findings == CT_RATE else findings
+        if both := sorted(set(columns.model_dump().values()) & set(names)):
+            raise ValueError(f"must not name a finding's column: {', '.join(map(repr, both))}")
+        return columns
+
+
+def is_inside(path: str) -> bool:
+    """Whether it is relative and stays below where it starts."""
+    return bool(path) and not PurePosixPath(path).is_absolute() and ".." not in path.split("/")
+
+
+def _is_name(finding: str) -> bool:
+    """Findings are also columns, keys and names of pictures."""
+    parts = finding.split("/")
+    return (
+        finding.isprintable()
+        and finding == finding.strip()
+        and "|" not in finding
+        and finding not in RESERVED
+        and not any(part in ("", ".", "..") for part in parts)
+    )

@@ -1,0 +1,255 @@
+"""Scans of one's own: what a table must say, and what is told where it does not."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from multi_abnormality.data.metadata_table import GROUPS
+from multi_abnormality.data.source import read_catalogue
+from multi_abnormality.errors import InputError
+from multi_abnormality.params import load_params
+from multi_abnormality.params_data import Data
+
+ROOT = Path(__file__).parents[2]
+FINDINGS = ("Cyst", "Mass/nodule", "Effusion")
+HEADER = "scan,patient,split,Cyst,Mass/nodule,Effusion"
+ROWS = (
+    "a/one.nii.gz,P 1,train,1,0,1",
+    "a/two,P 1,train,0,1,0",
+    "b/series,P 2,train,0,0,0.0",
+    "b/ten.mha,P10,valid,1,1,0",
+    r"b\nine.nii,P 9,valid,0,0,1",
+)
+
+
+class OwnFolder:
+    """Own scans, of which nothing is read, and their table."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("a/one.nii.gz", "a/two.nii.gz", "b/series/IM0001", "b/ten.mha", "b/nine.nii"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+        self.write()
+
+    def write(self, header: str = HEADER, rows: tuple[str, ...] = ROWS) -> None:
+        text = "\n".join([header, *rows]) + "\n"
+        (self.root / "labels.csv").write_text(text, encoding="utf-8")
+
+    def read(self, columns: dict[str, str | None] | None = None, **changes: object) -> pd.DataFrame:
+        return read_catalogue(self.root, settings(columns, **changes)).volumes
+
+    def fault(self, columns: dict[str, str | None] | None = None, **changes: object) -> str:
+        with pytest.raises(InputError) as caught:
+            self.read(columns, **changes)
+        return str(caught.value)
+
+
+def settings(columns: dict[str, str | None] | None = None, **changes: object) -> Data:
+    default = load_params(ROOT / "params.yaml").data
+    plain = default.model_dump() | {"table": "labels.csv", "findings": FINDINGS} | changes
+    return Data.model_validate(plain | {"columns": plain["columns"] | (columns or {})})
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> OwnFolder:
+    return OwnFolder(tmp_path / "data")
+
+
+def test_each_row_is_a_scan_under_its_own_name(own: OwnFolder):
+    volumes = own.read()
+    assert volumes["name"].tolist() == ["a/one", "a/two", "b/nine", "b/series", "b/ten"]
+    assert volumes["split"].tolist() == ["train", "train", "valid", "train", "valid"]
+    assert volumes["patient_id"].tolist() == ["P 1", "P 1", "P 9", "P 2", "P10"]
+    assert volumes["scan_id"].tolist() == volumes["name"].tolist()
+    assert volumes[list(FINDINGS)].to_numpy().tolist() == [
+        *([1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 0])
+    ]
+    paths = [Path(path).relative_to(own.root).as_posix() for path in volumes["path"]]
+    assert paths == ["a/one.nii.gz", "a/two.nii.gz", "b/nine.nii", "b/series", "b/ten.mha"]
+
+
+def test_columns_have_the_names_that_params_give_them(own: OwnFolder):
+    own.write(
+        "Datei;Kennung;Teil;Cyst;Effusion;Mass/nodule;Hersteller;Filter;w/m;Jahre;Bemerkung",
+        (
+            "one.nii.gz;1;train;1;0;1;Phantom;B30f;w;45;",
+            "two.nii.gz;2;train;0;1;0;Phantom;;m;7.5;sieh, hier",
+            "three;3;valid;0;1;0;;;;045Y;",
+            ";;;;;;;;;;",
+        ),
+    )
+    (own.root / "a/two.nii.gz").touch()
+    (own.root / "a/three.nii").touch()
+    columns = {"scan": "Datei", "patient": "Kennung", "split": "Teil", "manufacturer": "Hersteller"}
+    columns |= {"kernel": "Filter", "sex": "w/m", "age": "Jahre"}
+    volumes = own.read(columns, scans="a").set_index("name")
+    assert volumes.index.tolist() == ["one", "three", "two"]
+    assert volumes.loc["two", list(FINDINGS)].tolist() == [0, 0, 1]
+    assert volumes.loc["one", list(GROUPS)].tolist() == ["Phantom", "", "B30f", "w", "45Y"]
+    assert volumes["PatientAge"].tolist() == ["45Y", "045Y", "7Y"]
+
+
+def test_a_path_that_may_mean_two_scans_is_refused(own: OwnFolder):
+    (own.root / "a/two").mkdir()
+    two = own.root / "a/two"
+    (own.root / "a/two.nii.gz").touch()
+    assert f"line 3: may mean {two} or {two}.nii.gz; write its whole name" in own.fault()
+
+
+def test_every_fault_is_told_at_once(own: OwnFolder):
+    own.write(
+        "scan,patient,split,cyst,Effusion,Effusion",
+        (
+            "a/one.nii.gz,P 1,train,1,yes,1",
+            "a/one,P 1,valid,0,1,0",
+            "a/lost.nii.gz,,train,0,1,1",
+            "../labels.csv,P 4,test,0,1,0",
+            "n,P 5,train,0,1,0",
+            "labels.csv,P 6,train,0,1,0",
+            ",P 7,train,0,1,0",
+            "too,few",
+        ),
+    )
+    (own.root / "n/series").mkdir(parents=True)
+    message = own.fault()
+    for fault in (
+        "line 1: column 'Cyst' (data.findings in params.yaml) is missing; is it 'cyst'?",
+        "line 1: column 'Mass/nodule' (data.findings in params.yaml) is missing; there are 'scan'",
+        "line 1: column 'Effusion' comes more than once; keep one",
+        "line 2, column 'Effusion': 'yes' is not 0 or 1",
+        f"line 4: {own.root}/a/lost.nii.gz is not there; bring it",
+        "line 4, column 'patient': is empty; say whose scan it is",
+        f"line 5: must be a path below {own.root}/",
+        "line 5, column 'split': 'test' is neither train nor valid",
+        f"line 6: {own.root}/n/ holds no files",
+        f"line 7: {own.root}/labels.csv is none of .nii.gz, .nii, .mha; for DICOM name the folder",
+        "line 8, column 'scan': is empty; name the scan, or delete the row",
+        "line 9: has not 6 cells as the header",
+        "line 3: a/one stands in line 2 already; keep one row",
+        "patient P 1 is in both splits; put all of a patient's scans into one",
+    ):
+        assert fault in message, message
+    assert message.count("\n") == 14
+
+
+@pytest.mark.parametrize(
+    ("role", "out"),
+    [
+        ("scan", "name another one there"),
+        ("patient", "set it to null if each scan is of another patient"),
+        ("split", "set it to null to have the valid split drawn"),
+    ],
+)
+def test_a_missing_column_is_told_with_its_way_out(own: OwnFolder, role: str, out: str):
+    own.write(HEADER.replace(role, "renamed"))
+    message = own.fault()
+    assert f"column '{role}' (data.columns.{role} in params.yaml) is missing" in message
+    assert out in message
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_a_finding_that_nothing_can_be_learned_of_is_refused(own: OwnFolder, value: str):
+    rows = [row.split(",") for row in ROWS]
+    own.write(rows=tuple(",".join([*row[:3], value, *row[4:]]) for row in rows))
+    lacking = 1 - int(value)
+    message = own.fault()
+    assert f"column 'Cyst': no scan of the train split has {lacking}, so nothing could" in message
+    assert message.count("no scan of") == 1
+
+
+def test_a_split_without_scans_is_refused(own: OwnFolder):
+    own.write(rows=ROWS[:3])
+    assert "has no scan of the valid split, and so nothing to score the model on" in own.fault()
+
+
+def test_a_table_that_is_none_is_told(own: OwnFolder):
+    table = own.root / "labels.csv"
+    assert "nothing.csv" in own.fault(table="nothing.csv")
+    table.write_text(HEADER + "\n")
+    assert "holds no labels" in own.fault()
+    table.write_bytes(HEADER.encode() + b"\nM\xfcller.nii,1,train,0,0,0\n")
+    assert "save it as CSV in UTF-8" in own.fault()
+    table.write_text("")
+    assert "holds no labels" in own.fault()
+
+
+def many(own: OwnFolder, patients: int = 50) -> None:
+    """Two scans of each of many patients, without a split."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for patient in range(patients):
+        labels = (rng.random(3) < (0.5, 0.1, 0.3)).astype(int)
+        for name in (f"m/{patient}_1.nii", f"m/{patient}_2.nii"):
+            (own.root / name).parent.mkdir(exist_ok=True)
+            (own.root / name).touch()
+            rows.append(",".join([name, f"P{patient}", *map(str, labels)]))
+    own.write("scan,patient,Cyst,Mass/nodule,Effusion", tuple(rows))
+
+
+def test_a_split_is_drawn_by_patient_as_the_seed_says(own: OwnFolder, caplog):
+    many(own)
+    with caplog.at_level(logging.INFO, logger="multi_abnormality"):
+        volumes = own.read({"split": None}, valid_fraction=0.2)
+    assert "10 of 50 patients make the valid split (data.valid_fraction 0.2" in caplog.text
+    of_patient = volumes.groupby("patient_id")["split"].agg(["nunique", "first"])
+    assert set(of_patient["nunique"]) == {1}
+    assert (of_patient["first"] == "valid").sum() == 10
+    for finding in FINDINGS:
+        shares = volumes.groupby("split")[finding].mean()
+        assert abs(shares["train"] - shares["valid"]) < 0.1
+    pd.testing.assert_frame_equal(own.read({"split": None}, valid_fraction=0.2), volumes)
+    lines = (own.root / "labels.csv").read_text().splitlines()
+    own.write(lines[0], tuple(lines[:0:-1]))
+    pd.testing.assert_frame_equal(own.read({"split": None}, valid_fraction=0.2), volumes)
+    other = own.read({"split": None}, valid_fraction=0.2, split_seed=1)
+    assert (other["split"] != volumes["split"]).any()
+
+
+def test_what_is_no_fault_and_should_be_known_is_told(own: OwnFolder, caplog):
+    own.write(HEADER.replace("patient", "person"), ROWS[:2] + ROWS[3:])
+    volumes = own.read({"patient": None})
+    assert volumes["patient_id"].tolist() == volumes["name"].tolist()
+    assert "each of 4 scans counts as a patient of its own" in caplog.text
+    assert "labels.csv: these columns are not read: 'person'" in caplog.text
+    caplog.clear()
+    own.write(rows=(*ROWS[:3], ROWS[3]))
+    own.read()
+    assert (
+        f"1 scans have no row in {own.root}/labels.csv and are left out: {own.root}/b/nine.nii"
+        in (caplog.text)
+    )
+    assert "column 'Effusion': all 1 scans of the valid split have 0" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"findings": ()}, "must name one finding or more"),
+        ({"findings": ("Cyst", "Mass", "cyst")}, "must name each finding once: 'Cyst', 'cyst'"),
+        ({"findings": ("Cyst", "split")}, "'split' is empty, has characters"),
+        ({"findings": (" Cyst",)}, "' Cyst' is empty, has characters"),
+        ({"findings": ("Cyst", "patient")}, "must not name a finding's column: 'patient'"),
+        ({"table": "/labels.csv"}, "must be a path in data/"),
+        ({"scans": "../scans"}, "must be a path in data/"),
+        ({"table": None}, "must be among CT-RATE's 18"),
+        ({"valid_fraction": 1.0}, "less than 1"),
+    ],
+)
+def test_wrong_settings_are_told(changes: dict[str, object], fault: str):
+    with pytest.raises(ValueError, match=fault):
+        settings(**changes)
+
+
+def test_ct_rates_18_may_be_fewer(ct_rate):
+    for split in ("train", "valid"):
+        ct_rate.add(f"{split}_1_a_1", ("Emphysema",))
+    ct_rate.write_tables()
+    some = settings(table=None, findings=("Lung nodule", "Emphysema"))
+    catalogue = read_catalogue(ct_rate.root, some)
+    assert catalogue.findings == ("Lung nodule", "Emphysema")
+    assert catalogue.volumes[["Lung nodule", "Emphysema"]].to_numpy().tolist() == [[0, 1]] * 2
+    assert "Cardiomegaly" not in catalogue.volumes

@@ -1,0 +1,81 @@
+"""Scans as a hospital's archive might give them: three kinds of files under names of their own."""
+
+import csv
+import locale
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from multi_abnormality.findings import FINDINGS
+from multi_abnormality.sample.cohort import plan_cohort
+from multi_abnormality.sample.delivery import plan_delivery
+from multi_abnormality.sample.draw import draw_scan
+from multi_abnormality.sample.nifti import encode_nifti
+from multi_abnormality.sample.scanner import store
+
+# Own words for what the phantoms have.
+OWN_FINDINGS = {
+    "Erguss": "Pleural effusion",
+    "Emphysem": "Emphysema",
+    "Device/line": "Medical material",
+}
+HEADER = ("Aufnahme", "Person", "Teil", *OWN_FINDINGS, "Jahre", "Bemerkung")
+
+
+def write_own_scans(root: Path, patients: int = 36, size: int = 64) -> None:
+    """Write phantoms to root/scans and a table of them to root/labels.csv."""
+    rows = []
+    for number, scan in enumerate(plan_cohort(patients, seed=0)):
+        hu, protocol = draw_scan(scan, 1, size, 24)
+        name = f"{scan.patient % 3}/Aufnahme {number:03d}"
+        path = root / "scans" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = number % 3
+        if kind == 0:
+            name = f"{name}.nii.gz"
+            (root / "scans" / name).write_bytes(encode_nifti(*store(hu, protocol)))
+        elif kind == 1:
+            write_dicom(path, hu, range(len(hu)), protocol.spacing)
+        else:
+            image = sitk.GetImageFromArray(hu)
+            image.SetSpacing(protocol.spacing[::-1])
+            sitk.WriteImage(image, f"{path}.mha", useCompression=True)
+        labels = [scan.labels[FINDINGS.index(finding)] for finding in OWN_FINDINGS.values()]
+        person = f"{scan.split} {scan.patient}"
+        maker = plan_delivery(scan, 1).scanner.manufacturer
+        rows.append([name, person, scan.split, *labels, 30 + number % 50, f"von {maker}"])
+    with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([HEADER, *rows])
+
+
+def write_dicom(
+    folder: Path,
+    hu: np.ndarray,
+    slices: range,
+    spacing: tuple[float, float, float] = (4.0, 3.0, 2.0),
+    series: str = "1.2.3",
+) -> None:
+    """Write (Z, Y, X) HU as slices that are named so that names sort the wrong way."""
+    folder.mkdir(exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for index in slices:
+        image = sitk.GetImageFromArray(hu[index])
+        image.SetSpacing(spacing[:0:-1])
+        tags = {
+            "0008|0060": "CT",
+            "0020|000d": "1.2",
+            "0020|000e": series,
+            "0008|0018": f"{series}.{index}",
+            "0020|0032": f"0\\0\\{spacing[0] * index:g}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0028|1052": "-1024",
+            "0028|1053": "1",
+        }
+        for key, value in tags.items():
+            image.SetMetaData(key, value)
+        writer.SetFileName(str(folder / f"{series}-{99 - index}.dcm"))
+        writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # GDCM's writer leaves the process in the C locale

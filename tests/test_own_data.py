@@ -1,0 +1,96 @@
+"""docs/own-data.md, typed in a project with scans of three kinds and three findings."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from documents import ROOT, commands
+from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.training.files import load_checkpoint
+from own_scans import OWN_FINDINGS, write_own_scans
+from test_guides import Shell
+from test_pipeline import make_project, run
+
+GUIDE = ROOT / "docs/own-data.md"
+NAMES = list(OWN_FINDINGS)
+
+
+def set_data(folder: Path, **changes: object) -> None:
+    """What the guide says of `data`, and other values of it."""
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    told = yaml.safe_load(block)["data"] | changes
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    told["columns"] = params["data"]["columns"] | told["columns"]
+    params["data"] |= told
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A project after all that the guide says, and what each command printed."""
+    folder = make_project(tmp_path_factory.mktemp("own") / "Projekt")
+    shutil.rmtree(folder / "data")
+    write_own_scans(folder / "data")
+    set_data(folder)
+    shell = Shell(folder)
+    return folder, {command.text: shell(command.text) for command in commands(GUIDE)}
+
+
+@pytest.mark.slow
+def test_from_a_folder_and_a_table_to_a_model(typed: tuple[Path, dict[str, str]]):
+    folder, printed = typed
+    doctor, _, repro, predicted = printed.values()
+    assert "36 patients" in doctor
+    assert "these columns are not read: 'Bemerkung'" in repro
+    shown = [line for line in predicted.splitlines() if re.search(r"\d\.\d{3}", line)]
+    names = [line.lstrip("● ").rpartition("0.")[0].rpartition("1.")[0].strip() or line
+             for line in shown]  # fmt: skip
+    assert len(shown) == len(names) == 3
+    assert all(any(name in line for line in shown) for name in NAMES)
+    info = json.loads((folder / "model_weights/model_info.json").read_text())
+    assert info["findings"] == NAMES
+    assert "CT-RATE" not in json.dumps(info["references"] + [info["data_source"]])
+    scores = json.loads((folder / "metrics/evaluate.json").read_text())
+    assert list(scores["classification"]["per_pathology"]) == NAMES
+    assert "Age" in scores["groups"]
+    assert "3 findings in chest CT" in (folder / "metrics/report.html").read_text()
+    stored = ProcessedSet(folder / "processed")
+    assert not stored.is_ct_rate
+    assert {Path(name).name.partition(" ")[0] for name in stored.names} == {"Aufnahme"}
+    assert load_checkpoint(folder / "checkpoints/best.ckpt")["about"]["findings"] == NAMES
+
+
+@pytest.mark.slow
+def test_predict_agrees_with_what_was_scored(typed: tuple[Path, dict[str, str]]):
+    """NIfTI, DICOM and MetaImage, from the file as from the processed set."""
+    folder, _ = typed
+    entries = json.loads((folder / "metrics/predictions.json").read_text())["predictions"]
+    paths = []
+    for entry in entries[:6]:
+        path = folder / "data/scans" / entry["input_image_name"]
+        paths.append(next(p for p in path.parent.iterdir() if p.name.startswith(path.name)))
+    assert {path.suffix for path in paths} == {".gz", ".mha", ""}
+    printed = run(folder, "python", "-m", "multi_abnormality.predict", "--json", *map(str, paths))
+    found = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])["predictions"]
+    for new, stored in zip(found, entries[:6], strict=True):
+        assert new["probabilities"] == pytest.approx(stored["probabilities"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_other_findings_are_another_training(typed: tuple[Path, dict[str, str]], tmp_path: Path):
+    folder = shutil.copytree(typed[0], tmp_path / "other", symlinks=True)
+    set_data(folder, findings=["Emphysem"])
+    printed = run(folder, "dvc", "repro")
+    assert "0 volumes made" in printed
+    assert "findings: ['Erguss', 'Emphysem', 'Device/line'], now ['Emphysem']" in printed
+    info = json.loads((folder / "model_weights/model_info.json").read_text())
+    assert info["findings"] == ["Emphysem"]
+    assert "classification of 1 abnormality" in info["task"]
+    scan = next((folder / "data/scans").glob("*/*.mha"))
+    printed = run(folder, "python", "-m", "multi_abnormality.predict", "--json", str(scan))
+    (row,) = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])["predictions"]
+    assert list(row["probabilities"]) == ["Emphysem"]
