@@ -43,7 +43,8 @@ def split_validation(
     in_validation = labels["patient_id"].isin(validation)
     parts = labels[~in_validation], labels[in_validation]
     check_apart(*parts)
-    return tuple(sorted(part["name"], key=VolumeName.parse) for part in parts)
+    names = [sorted(part["name"], key=VolumeName.parse) for part in parts]
+    return names[0], names[1]
 
 
 def check_apart(train: pd.DataFrame, validation: pd.DataFrame) -> None:

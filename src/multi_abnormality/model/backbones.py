@@ -67,7 +67,7 @@ def create_backbone(
         ) from error
 
 
-def _random(backbone: str, global_pool: str | None, options: dict) -> nn.Module:
+def _random(backbone: str, global_pool: str | None, options: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(backbone, **options)
     except (AssertionError, TypeError, ValueError) as error:
@@ -78,7 +78,7 @@ def _random(backbone: str, global_pool: str | None, options: dict) -> nn.Module:
         ) from error
 
 
-def _from_file(backbone: str, path: Path, options: dict) -> nn.Module:
+def _from_file(backbone: str, path: Path, options: dict[str, Any]) -> nn.Module:
     if not path.is_file():
         raise InputError(f"model.pretrained: there is no file {path}")
     try:

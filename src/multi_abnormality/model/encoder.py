@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from timm.layers import SelectAdaptivePool2d, create_attn
@@ -131,7 +131,7 @@ class SliceEncoder(nn.Module):
         return [*maps, last]
 
 
-def _middle_stages(stages: list[dict]) -> list[int]:
+def _middle_stages(stages: list[dict[str, Any]]) -> list[int]:
     """Two before the last: of a pyramid the nearest, of a plain transformer a third apart."""
     count = len(stages)
     if count > 2 and len({stage["reduction"] for stage in stages}) == 1:

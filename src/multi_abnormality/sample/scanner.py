@@ -38,7 +38,8 @@ class Protocol:
         """Where the rightmost, foremost, lowest voxel's centre lies: (z, y, x), mm."""
         shape = self.slices, self.size, self.size
         spans = zip(self.centre, shape, self.spacing, strict=True)
-        return tuple(middle - (count - 1) / 2 * step for middle, count, step in spans)
+        z, y, x = (middle - (count - 1) / 2 * step for middle, count, step in spans)
+        return z, y, x
 
 
 def draw_protocol(subject: Subject, reconstruction: int, size: int, slices: int) -> Protocol:
@@ -97,7 +98,7 @@ def add_noise(hu: np.ndarray, protocol: Protocol, stream: Stream) -> np.ndarray:
     grain = ((grain * share + 32768) >> 16) * NOISE_STEP
     # Outside of the body little is left to be noisy.
     grain = np.where(hu < -990.0, grain >> 1, grain)
-    noisy = np.rint(hu).astype(np.int32) + grain
+    noisy: np.ndarray = np.rint(hu).astype(np.int32) + grain
     return np.clip(noisy, -1024, 3071).astype(np.int16)
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -55,8 +55,8 @@ class Ranks:
         self._children: list[subprocess.Popen] = []
         self._gradients: distributed.ProcessGroup | None = None  # None: the one on the CPU
 
-    def __deepcopy__(self, memo: dict) -> "Ranks":  # with the module, for the average of weights
-        return self
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Ranks":
+        return self  # with the module, for the average of weights
 
     @property
     def leads(self) -> bool:
