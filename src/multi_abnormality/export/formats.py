@@ -86,6 +86,7 @@ def write_onnx(program: torch.export.ExportedProgram, info: dict[str, Any], path
         dynamo=True,
         verbose=False,
     )
+    assert onnx_program is not None  # as always with dynamo
     proto = onnx_program.model_proto
     for part in (*proto.graph.node, *proto.graph.input, *proto.graph.output,
                  *proto.graph.value_info, *proto.graph.initializer, proto.graph):  # fmt: skip

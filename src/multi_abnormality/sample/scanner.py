@@ -98,8 +98,9 @@ def add_noise(hu: np.ndarray, protocol: Protocol, stream: Stream) -> np.ndarray:
     grain = ((grain * share + 32768) >> 16) * NOISE_STEP
     # Outside of the body little is left to be noisy.
     grain = np.where(hu < -990.0, grain >> 1, grain)
-    noisy: np.ndarray = np.rint(hu).astype(np.int32) + grain
-    return np.clip(noisy, -1024, 3071).astype(np.int16)
+    noisy = np.rint(hu).astype(np.int32) + grain
+    clipped: np.ndarray = np.clip(noisy, -1024, 3071)
+    return clipped.astype(np.int16)
 
 
 def store(volume: np.ndarray, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:

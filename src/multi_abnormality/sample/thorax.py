@@ -56,8 +56,9 @@ def rounded_box(
     """mm to an oval whose front and back are flat for `flat` mm on either side; below 0 inside."""
     across = np.maximum(np.abs(x) - flat, 0.0) / (wide - flat)
     along = y / deep
-    share: np.ndarray = np.sqrt(across * across + along * along)
-    return (share - 1.0) * np.minimum(wide - flat, deep)
+    share = np.sqrt(across * across + along * along) - 1.0
+    distance: np.ndarray = share * np.minimum(wide - flat, deep)
+    return distance
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def run(
         faults = _store_volumes(catalogue.volumes, writer, params, hashes)
     skip = params.preprocess.on_error == "skip"
     raise_faults(
-        [outcome.fault for outcome in faults if not (skip and outcome.reason)],
+        [item.fault for item in faults if item.fault and not (skip and item.reason)],
         f"{len(faults)} of {len(catalogue.volumes)} volumes cannot be used; the others are done "
         f"and kept. Mend these, or leave them out by a line in {data}/dataset/no_chest_train.txt "
         "or no_chest_valid.txt each, or all scans that are at fault themselves by "
@@ -57,7 +57,7 @@ def run(
     )
     for outcome in faults:
         console.log.warning("left out: %s", outcome.fault)
-    rejected = {outcome.name: outcome.reason for outcome in faults}
+    rejected = {outcome.name: outcome.reason for outcome in faults if outcome.reason}
     catalogue = catalogue.without(rejected, data)
     writer.finish(catalogue, rejected)
     _tell_twins(catalogue, writer)
