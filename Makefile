@@ -24,6 +24,7 @@ resume: .venv/installed
 test: .venv/installed
 	ruff check .
 	ruff format --check .
+	mypy
 	pytest -n 2 --dist loadfile -m "not slow"
 
 check: .venv/installed

@@ -21,7 +21,6 @@ from multi_abnormality.data.batches import (
     Batch,
     DrawnVolumes,
     WholeVolumes,
-    drawn_loader,
     whole_loader,
 )
 from multi_abnormality.data.mixing import augmented
@@ -110,7 +109,7 @@ class PeerTraining:
         """
         due = [*VALIDATIONS, math.inf]
         best = (-math.inf, {})
-        batches = endless(drawn_loader(self.drawn, self.settings.batch_size, 0, 0, 0))
+        batches = endless(self.drawn, self.settings.batch_size)
         steps = 0
         while (share := (time.process_time() - started) / seconds) < 1:
             if share >= due[0]:

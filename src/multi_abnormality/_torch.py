@@ -18,6 +18,8 @@ _SCHEMAS = (
 
 def _native_library_loads() -> bool:
     package = importlib.util.find_spec("torchvision")
+    if package is None or package.origin is None:
+        return True  # nothing to mend: who imports it tells that it is not there
     folder = Path(package.origin).parent
     try:
         for library in folder.glob("_C*"):

@@ -24,7 +24,7 @@ class UnusableScan(InputError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return self.args[0]
+        return str(self.args[0])
 
 
 def raise_faults(faults: Sequence[str], title: str) -> None:

@@ -27,10 +27,13 @@ def keep_freed_memory() -> None:
 
 def free() -> int:
     """Bytes that new processes can have: what the machine has left, or the job's share of it."""
-    return min([psutil.virtual_memory().available, *_limits()])
+    available: int = psutil.virtual_memory().available
+    return min([available, *_limits()])
 
 
-def _limits(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list:
+def _limits(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
     """Bytes that containers and batch systems allow, by control groups of version 1 and 2."""
     limits = []
     for line in groups.read_text().splitlines() if groups.exists() else ():

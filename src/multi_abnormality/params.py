@@ -294,7 +294,8 @@ def _describe(error: ValidationError) -> list[str]:
 
 def _locate(location: tuple[int | str, ...]) -> tuple[str, type[Section]]:
     """The key as the file has it, without pydantic's names of types, and the section it is in."""
-    section, parts = Params, [str(location[0])]
+    section: type[Section] = Params
+    parts = [str(location[0])]
     for part in location[1:]:
         field = section.model_fields.get(parts[-1])
         if field and isinstance(field.annotation, type) and issubclass(field.annotation, Section):

@@ -26,7 +26,8 @@ class Ledger:
 
     def _read(self) -> dict[str, Any]:
         try:
-            return json.loads(self.path.read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            return content
         except FileNotFoundError:
             pass
         except ValueError as error:

@@ -107,7 +107,8 @@ class Recorder:
         Returns:
             Hashes of the objects that are in the cache, and paths of those that are not.
         """
-        hashes, missing = [], []
+        hashes: list[str] = []
+        missing: list[str] = []
         for dep in self.files:
             if self._is_cached(dep):
                 hashes += _hashes_of(dep)
@@ -214,7 +215,7 @@ class Recorder:
         wanted = min(epochs, params["train"]["epochs"] - 1)
         params["train"] = params["train"] | {"epochs": wanted}
         lock = Path(self.stage.dvcfile.path).with_suffix(".lock")
-        content = load_yaml(str(lock)) if lock.exists() else {"schema": "2.0"}
+        content: dict[str, Any] = load_yaml(str(lock)) if lock.exists() else {"schema": "2.0"}
         stages = content.setdefault("stages", {})
         stages[STAGE] = entry
         content["stages"] = {

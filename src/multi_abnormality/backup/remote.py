@@ -37,7 +37,7 @@ def _patiently(ask: Callable[[], T]) -> T:
     return ask()
 
 
-class _Beats(Callback):
+class _Beats(Callback):  # type: ignore[misc]  # fsspec has no types
     """Tells that bytes move, also those of files that are sent side by side."""
 
     def __init__(self, beat: Callable[[], None]) -> None:
@@ -121,7 +121,7 @@ class Remote:
         def check(status: CompareStatusResult) -> None:
             if status.missing:
                 raise RemoteError(f"{len(status.missing)} objects are in no cache and no remote")
-            claim({info.value for info in status.new})
+            claim({info.value for info in status.new if info.value})
 
         first, logger = _FirstError(), logging.getLogger("dvc_data")
         logger.addHandler(first)
@@ -182,7 +182,8 @@ class Remote:
 
     def _place(self, name: str) -> str:
         parts = [part for part in name.split("/") if part]
-        return self.fs.join(self.path, FOLDER, *parts)
+        place: str = self.fs.join(self.path, FOLDER, *parts)
+        return place
 
     def _name(self, path: str) -> str:
         return "/".join(self.fs.parts(path)[len(self.fs.parts(self._place(""))) :])

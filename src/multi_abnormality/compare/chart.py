@@ -12,6 +12,8 @@ from multi_abnormality.compare.words import (
     MINUS,
     RANKED_BY,
     TITLES,
+    Comparison,
+    Scores,
     confidence,
     direction,
     in_order,
@@ -49,7 +51,7 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", A
 """
 
 
-def draw(comparison: dict) -> str:
+def draw(comparison: Comparison) -> str:
     """All findings' scores, then each finding's AUROC: the second revision less the first."""
     macro = [(title, comparison["macro"][measure]) for measure, title in TITLES.items()]
     findings = [
@@ -79,10 +81,10 @@ def draw(comparison: dict) -> str:
 class _Axis:
     """Differences to places, the same to both sides of zero."""
 
-    def __init__(self, rows: Sequence[dict]) -> None:
+    def __init__(self, rows: Sequence[Scores]) -> None:
         ends = [abs(end) for row in rows for end in (row["interval"] or {}).values()]
         ends += [abs(row["difference"]) for row in rows if row["difference"] is not None]
-        self.reach = 1.05 * max([LEAST, *ends])
+        self.reach: float = 1.05 * max([LEAST, *ends])
 
     def x(self, value: float) -> float:
         return (LEFT + RIGHT) / 2 + value / self.reach * (RIGHT - LEFT) / 2
@@ -99,7 +101,7 @@ class _Axis:
         return "".join(lines)
 
 
-def _row(y: float, name: str, scores: dict, test: str, axis: _Axis, shown: int) -> str:
+def _row(y: float, name: str, scores: Scores, test: str, axis: _Axis, shown: int) -> str:
     values = number(scores["a"]), number(scores["b"]), signed(scores["difference"])
     parts = [_text(NAMES, y, name, "tell")]
     if interval := scores["interval"]:
@@ -121,7 +123,7 @@ def _head(y: float, title: str, test: str) -> str:
     return _text(NAMES, y, title, "head") + "".join(_text(x, y, t, "head end") for x, t in heads)
 
 
-def _title(comparison: dict) -> str:
+def _title(comparison: Comparison) -> str:
     counts, settings = comparison["counts"], comparison["settings"]
     about = (
         f"{counts['scans']} scans of {counts['patients']} patients; {confidence(comparison)}s by "

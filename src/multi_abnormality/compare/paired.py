@@ -12,6 +12,7 @@ discovery rate (Y. Benjamini, Y. Hochberg, "Controlling the false discovery rate
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import false_discovery_control, rankdata
@@ -19,7 +20,7 @@ from scipy.stats import false_discovery_control, rankdata
 from multi_abnormality.data.randomness import generator
 from multi_abnormality.evaluation import THRESHOLD
 from multi_abnormality.evaluation.intervals import CHUNK, bootstrap, number_patients, percentiles
-from multi_abnormality.evaluation.scores import official_scores
+from multi_abnormality.evaluation.scores import OfficialScores, official_scores
 from multi_abnormality.evaluation.weighted import (
     MEASURES,
     defined_mean,
@@ -46,7 +47,7 @@ def compare_models(
     patients: Sequence[str],
     findings: Sequence[str],
     draws: Draws,
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Every score of both models, and their difference: the second's less the first's.
 
     Args:
@@ -70,7 +71,7 @@ def compare_models(
     resampled = _with_macro(_minus(drawn[1], drawn[0]))
     permuted = _with_macro(permuted_differences(labels, first, second, patients, draws))
 
-    def compared(values: list[float | None], measure: str, place: int) -> dict:
+    def compared(values: list[float | None], measure: str, place: int) -> dict[str, Any]:
         return {
             **_difference(*values),
             "interval": percentiles(resampled[measure][:, place], draws.confidence),
@@ -129,7 +130,7 @@ def p_value(differences: np.ndarray) -> float | None:
     return float(np.mean(np.abs(differences) >= abs(differences[0]) - ROUNDING))
 
 
-def adjust(per_finding: dict[str, dict]) -> None:
+def adjust(per_finding: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Add `q` to each p: over the findings that have one, measure by measure."""
     for measure in MEASURES:
         tests = [scores[measure] for scores in per_finding.values()]
@@ -166,17 +167,17 @@ def _with_macro(differences: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _difference(first: float | None, second: float | None) -> dict[str, float | None]:
-    defined = first is not None and second is not None
-    return {"a": first, "b": second, "difference": second - first if defined else None}
+    difference = None if first is None or second is None else second - first
+    return {"a": first, "b": second, "difference": difference}
 
 
-def _macro_of(scores: dict, measure: str) -> float | None:
+def _macro_of(scores: OfficialScores, measure: str) -> float | None:
     if measure == "average_precision":
         return scores["average_precision"]["macro"]
     return scores["classification"]["macro"][measure]
 
 
-def _value_of(scores: dict, finding: str, measure: str) -> float | None:
+def _value_of(scores: OfficialScores, finding: str, measure: str) -> float | None:
     if measure == "average_precision":
         return scores["average_precision"]["per_pathology"][finding]
     return scores["classification"]["per_pathology"][finding][measure]

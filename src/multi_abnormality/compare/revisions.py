@@ -59,7 +59,7 @@ def reader(repo: "Repo", revision: Revision) -> Read:
     """
     if revision.commit is None:
         return _workspace(Path(repo.root_dir))
-    return _commit(repo, revision)
+    return _commit(repo, revision, revision.commit)
 
 
 def _workspace(root: Path) -> Read:
@@ -75,20 +75,21 @@ def _workspace(root: Path) -> Read:
     return read
 
 
-def _commit(repo: "Repo", revision: Revision) -> Read:
+def _commit(repo: "Repo", revision: Revision, commit: str) -> Read:
     from dvc.api import DVCFileSystem
 
-    files = DVCFileSystem(repo=repo.root_dir, rev=revision.commit)
+    files = DVCFileSystem(repo=repo.root_dir, rev=commit)
 
     def read(name: str) -> bytes:
         try:
             if _is_recorded(files, name):
-                return files.read_bytes(name)
+                content: bytes = files.read_bytes(name)
+                return content
         except Exception as error:  # any file system's own
-            raise _nowhere(repo, revision, name, error) from error
+            raise _nowhere(repo, revision, commit, name, error) from error
         raise InputError(
             f"{revision}: has no scores ({name} is neither in its dvc.lock nor in Git); `git "
-            f"switch --detach {revision.commit[:7]}`, `dvc repro`, and commit what that changes"
+            f"switch --detach {commit[:7]}`, `dvc repro`, and commit what that changes"
         )
 
     return read
@@ -102,7 +103,9 @@ def _is_recorded(files: "DVCFileSystem", name: str) -> bool:
         return False
 
 
-def _nowhere(repo: "Repo", revision: Revision, name: str, error: Exception) -> InputError:
+def _nowhere(
+    repo: "Repo", revision: Revision, commit: str, name: str, error: Exception
+) -> InputError:
     """What to do depends on whether there is a remote that was asked too."""
     remote = repo.config["core"].get("remote")
     if remote:
@@ -114,5 +117,5 @@ def _nowhere(repo: "Repo", revision: Revision, name: str, error: Exception) -> I
     said = "" if isinstance(error, FileNotFoundError) else f" ({type(error).__name__}: {error})"
     return InputError(
         f"{revision}: {name} is neither in DVC's cache nor on {place}{said}; {hint}. Or `git "
-        f"switch --detach {revision.commit[:7]}` and `dvc repro` make it anew"
+        f"switch --detach {commit[:7]}` and `dvc repro` make it anew"
     )

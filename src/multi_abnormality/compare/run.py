@@ -9,11 +9,12 @@ from multi_abnormality.compare.pair import pair
 from multi_abnormality.compare.paired import Draws, compare_models
 from multi_abnormality.compare.revisions import WORKSPACE, reader, resolve
 from multi_abnormality.compare.scored import read_scored
+from multi_abnormality.compare.words import Comparison
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 
 
-def compare(root: Path, names: tuple[str, str], draws: Draws) -> dict:
+def compare(root: Path, names: tuple[str, str], draws: Draws) -> Comparison:
     """Compare what two revisions of a project predicted; the result holds plain values.
 
     Raises:
@@ -37,7 +38,7 @@ def compare(root: Path, names: tuple[str, str], draws: Draws) -> dict:
         first.labels,
         first.probabilities,
         second.probabilities,
-        first.patients,
+        first.patients.tolist(),
         first.findings,
         draws,
     )

@@ -10,6 +10,8 @@ from multi_abnormality.compare.words import (
     MINUS,
     RANKED_BY,
     TITLES,
+    Comparison,
+    Scores,
     confidence,
     direction,
     in_order,
@@ -24,7 +26,7 @@ from multi_abnormality.compare.words import (
 PLAIN_WIDTH = 100  # columns where there is no terminal
 
 
-def show(comparison: dict) -> None:
+def show(comparison: Comparison) -> None:
     """Print all findings' scores, each finding's AUROC, and what follows."""
     screen = Console(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     counts = comparison["counts"]
@@ -35,14 +37,14 @@ def show(comparison: dict) -> None:
     screen.print(Text("\n".join(verdict(comparison))))
 
 
-def _macro_table(comparison: dict) -> Table:
+def _macro_table(comparison: Comparison) -> Table:
     table = _table("All findings", "", comparison, ["p"])
     for measure, title in TITLES.items():
         _add(table, title, "", comparison["macro"][measure], comparison)
     return table
 
 
-def _finding_table(comparison: dict) -> Table:
+def _finding_table(comparison: Comparison) -> Table:
     table = _table(f"{TITLES[RANKED_BY]} by finding", "Positives", comparison, ["p", "q"])
     for finding in in_order(comparison):
         positives = str(comparison["counts"]["positives"][finding])
@@ -50,7 +52,7 @@ def _finding_table(comparison: dict) -> Table:
     return table
 
 
-def _table(title: str, count: str, comparison: dict, tests: list[str]) -> Table:
+def _table(title: str, count: str, comparison: Comparison, tests: list[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     table.add_column(title, no_wrap=True, min_width=30)
     for header in (count, "A", "B", f"B {MINUS} A", confidence(comparison), *tests):
@@ -58,7 +60,7 @@ def _table(title: str, count: str, comparison: dict, tests: list[str]) -> Table:
     return table
 
 
-def _add(table: Table, name: str, count: str, scores: dict, comparison: dict) -> None:
+def _add(table: Table, name: str, count: str, scores: Scores, comparison: Comparison) -> None:
     table.add_row(
         Text(name),
         count,

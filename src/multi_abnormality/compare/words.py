@@ -1,8 +1,12 @@
 """A comparison in words and numbers: what its tables and its picture share."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from multi_abnormality.compare.revisions import Revision
+
+Comparison = dict[str, Any]  # of run.compare
+Scores = dict[str, Any]  # one measure of both models, as paired.compare_models has it
 
 TITLES = {
     "auroc": "AUROC",
@@ -18,7 +22,7 @@ UNDEFINED = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
 
-def verdict(comparison: dict) -> list[str]:
+def verdict(comparison: Comparison) -> list[str]:
     """What the numbers say, by AUROC: one sentence on the whole, one on the findings."""
     if comparison["same_predictions"]:
         return ["A and B predict the same, to the last bit."]
@@ -46,7 +50,7 @@ def verdict(comparison: dict) -> list[str]:
     ]
 
 
-def direction(scores: dict, comparison: dict) -> int:
+def direction(scores: Scores, comparison: Comparison) -> int:
     """1 where B is shown to be better, -1 where worse, 0 where neither is: by q, else by p."""
     test = scores.get("q", scores["p"])
     if test is None or test > _alpha(comparison):
@@ -54,7 +58,7 @@ def direction(scores: dict, comparison: dict) -> int:
     return 1 if scores["difference"] > 0 else -1
 
 
-def in_order(comparison: dict) -> list[str]:
+def in_order(comparison: Comparison) -> list[str]:
     """The findings by falling difference, those without one last."""
 
     def place(finding: str) -> float:
@@ -64,7 +68,7 @@ def in_order(comparison: dict) -> list[str]:
     return sorted(comparison["per_pathology"], key=place)
 
 
-def names(comparison: dict) -> str:
+def names(comparison: Comparison) -> str:
     """Such as "A is main (1a2b3c4), B is workspace"."""
     return ", ".join(
         f"{letter.upper()} is {Revision(**one)}" for letter, one in comparison["revisions"].items()
@@ -83,7 +87,7 @@ def signed(value: float | None) -> str:
     return text[1:] if set(text[1:]) <= set("0.") else text
 
 
-def span(interval: dict | None) -> str:
+def span(interval: dict[str, float] | None) -> str:
     if interval is None:
         return UNDEFINED
     return f"{signed(interval['low'])} to {signed(interval['high'])}"
@@ -96,12 +100,12 @@ def probability(value: float | None) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}" if value < 0.001 else f"{value:.3f}"
 
 
-def confidence(comparison: dict) -> str:
+def confidence(comparison: Comparison) -> str:
     return f"{100 * comparison['settings']['confidence']:g} % interval"
 
 
-def _alpha(comparison: dict) -> float:
-    return 1 - comparison["settings"]["confidence"]
+def _alpha(comparison: Comparison) -> float:
+    return 1 - float(comparison["settings"]["confidence"])
 
 
 def _listed(findings: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ No left-right flips: the heart's side and the aortic arch carry meaning.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +127,7 @@ def apply_advanced(hu: Tensor, texture: Tensor, cutout: Tensor, noise_seed: Tens
     return hu.masked_fill(inside(cutout, hu.shape[1:]), AIR)
 
 
-def inside(box: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def inside(box: Tensor, shape: Sequence[int]) -> Tensor:
     """(N, S, Y, X) bool: which voxels' centres lie in boxes (N, 3, 2) in shares of each axis."""
     within = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=box.device)
     for axis, count in enumerate(shape):

@@ -30,7 +30,22 @@ class Batch(TypedDict, total=False):
     noise_seed: Tensor  # (N,) int64, training only
 
 
-class WholeVolumes(Dataset):
+class Example(TypedDict, total=False):
+    """A volume's part of a Batch, which says what each is."""
+
+    name: str
+    volume: np.ndarray
+    labels: np.ndarray
+    height: np.ndarray
+    scan: np.int64
+    affine: np.ndarray
+    intensity: np.ndarray
+    texture: np.ndarray
+    cutout: np.ndarray
+    noise_seed: np.int64
+
+
+class WholeVolumes(Dataset[Example]):
     """Volumes with all their slices, as they are.
 
     Args:
@@ -47,12 +62,12 @@ class WholeVolumes(Dataset):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Example:
         volume = self.processed.read(self.names[index])
-        return Batch(volume=volume, labels=self.labels[index], scan=self.scans[index])
+        return Example(volume=volume, labels=self.labels[index], scan=self.scans[index])
 
 
-class DrawnVolumes(Dataset):
+class DrawnVolumes(Dataset[Example]):
     """Some slices of a volume of each scan, augmented: a function of (seed, epoch, scan).
 
     Args:
@@ -87,14 +102,14 @@ class DrawnVolumes(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
+    def __getitem__(self, place: tuple[int, int]) -> Example:
         epoch, index = place
         volumes = self.samples[index]
         turn = generator(self.seed, "reconstruction", epoch, volumes[0]).integers(len(volumes))
         volume = self.processed.read(volumes[turn])
         rng = generator(self.seed, "augment", epoch, volumes[turn])
         drawn = draw(rng, len(volume), self.slices, self.augmentation)
-        return Batch(
+        return Example(
             name=volumes[turn],
             volume=volume[with_neighbours(drawn.slices, len(volume), self.adjacent)],
             labels=self.labels[index],
@@ -113,11 +128,11 @@ def heights(depth: int) -> np.ndarray:
 
 
 def whole_loader(
-    dataset: Dataset,
+    dataset: Dataset[Example],
     batch_size: int,
     workers: int,
     worker_init: Callable[[int], None] | None = None,
-) -> DataLoader:
+) -> DataLoader[Example]:
     """Every volume once, in order.
 
     Args:
@@ -143,7 +158,7 @@ def drawn_loader(
     batch: int,
     rank: int = 0,
     ranks: int = 1,
-) -> DataLoader:
+) -> DataLoader[Example]:
     """Epochs of batches to learn from. The number of workers changes no result.
 
     Args:

@@ -12,7 +12,7 @@ from multi_abnormality.data.rows import capped
 from multi_abnormality.errors import InputError
 
 # Elsewhere lie CT-RATE's segmentations, under the volumes' own names.
-_SPLIT_OF_FOLDER = {
+_SPLIT_OF_FOLDER: dict[tuple[str, ...], str] = {
     ("dataset", f"{split}{version}"): split for split in SPLITS for version in ("_fixed", "")
 }
 _VOLUME_SUFFIXES = (".nii", ".nii.gz", f".nii.gz{RECEIPT}")

@@ -82,7 +82,7 @@ def _rescale(plane: np.ndarray, slope: float, intercept: float, whole_numbers: b
     if (slope, intercept) == (1.0, 0.0):
         return plane
     if whole_numbers:
-        wide = np.int32 if plane.dtype.itemsize <= 2 else np.int64
+        wide = np.dtype(np.int32 if plane.dtype.itemsize <= 2 else np.int64).type
         return plane.astype(wide) * wide(slope) + wide(intercept)
     return plane.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 

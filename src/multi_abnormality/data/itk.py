@@ -46,7 +46,7 @@ def read_metaimage(path: Path) -> Scan:
             "give a single volume with every slice in it",
             "not one 3D scan",
         )
-    whole = _whole_numbers(image, image.GetNumberOfComponentsPerPixel(), path)
+    whole = _whole_numbers(image.GetPixelIDValue(), image.GetNumberOfComponentsPerPixel(), path)
     planes = sitk.GetArrayViewFromImage(image)
     hu, padded = to_hounsfield(planes, planes.shape, whole, path)
     direction = np.array(image.GetDirection()).reshape(3, 3)
@@ -60,8 +60,8 @@ def _affine(lps_columns: np.ndarray, lps_origin: tuple[float, ...]) -> np.ndarra
     return affine
 
 
-def _whole_numbers(image: sitk.Image | sitk.ImageFileReader, components: int, path: Path) -> bool:
-    kind = sitk.GetPixelIDValueAsString(image.GetPixelIDValue())
+def _whole_numbers(pixel_id: int, components: int, path: Path) -> bool:
+    kind = sitk.GetPixelIDValueAsString(pixel_id)
     if components != 1 or "complex" in kind:
         raise UnusableScan(
             f"{path}: holds {kind} voxels, not plain numbers; convert it to int16 HU", "not HU"
@@ -148,7 +148,9 @@ def _describe(path: Path) -> _Slice | None:
         spacing=reader.GetSpacing()[:2],
         direction=reader.GetDirection(),
         origin=reader.GetOrigin(),
-        whole_numbers=_whole_numbers(reader, reader.GetNumberOfComponents(), path),
+        whole_numbers=_whole_numbers(
+            reader.GetPixelIDValue(), reader.GetNumberOfComponents(), path
+        ),
     )
 
 

@@ -3,8 +3,8 @@
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from isal import igzip, isal_zlib
@@ -16,10 +16,14 @@ from multi_abnormality.data.hounsfield import Scan, to_hounsfield
 from multi_abnormality.data.series import Series
 from multi_abnormality.errors import UnusableScan
 
-HEADERS = {348: Nifti1Header, 540: Nifti2Header}  # by the header's size, its own first field
+HEADERS: dict[int, type[Nifti1Header]] = {  # by the header's size, its own first field
+    348: Nifti1Header,
+    540: Nifti2Header,
+}
 DEFLATE_LIMIT = 1032  # no deflate stream shrinks further: zlib's technical notes
 LARGEST_OFFSET = 1 << 28  # bytes before the voxels: room for any header extension
 READ_BYTES = 1 << 20
+_IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub: an instance
 
 
 def read_nifti(path: Path, series: Series | None = None) -> Scan:
@@ -42,32 +46,33 @@ def read_nifti(path: Path, series: Series | None = None) -> Scan:
             try:
                 most_bytes = path.stat().st_size * (DEFLATE_LIMIT if zipped else 1)
                 return _read(stream, path, series, most_bytes)
-            except (EOFError, igzip.BadGzipFile, isal_zlib.error, zlib.error) as error:
+            except (EOFError, igzip.BadGzipFile, _IsalError, zlib.error) as error:
                 raise UnusableScan(
                     f"{path}: is truncated or damaged ({error}); fetch it again", "damaged"
                 ) from None
 
 
-def _read(stream: BinaryIO, path: Path, series: Series | None, most_bytes: int) -> Scan:
+def _read(stream: BufferedIOBase, path: Path, series: Series | None, most_bytes: int) -> Scan:
     header = _header(stream, path)
     shape, dtype = _shape(header, path), _dtype(header, path)
     if np.prod(shape, dtype=float) * dtype.itemsize > most_bytes:
         raise UnusableScan(
             f"{path}: is truncated: its header promises {shape} voxels; fetch it again", "damaged"
         )
-    is_blank = _is_blank(header, series, path)
-    if is_blank and series is None:
+    if not _is_blank(header, series, path):
+        release, affine, rescale = "v2", _affine(header, path), _rescale(header, path)
+    elif series is not None:
+        release, affine, rescale = "v1", series.affine(path), series.rescale(path)
+    else:
         raise _unknown_geometry(path)
-    is_v1 = is_blank
-    affine = series.affine(path) if is_v1 else _affine(header, path)
     hu, padded = to_hounsfield(
         _planes(stream, shape, dtype, path),
         shape[::-1],  # NIfTI's first axis is the fastest
         dtype.kind in "iu",
         path,
-        *(series.rescale(path) if is_v1 else _rescale(header, path)),
+        *rescale,
     )
-    return Scan(hu.T, affine, padded, "v1" if is_v1 else "v2")
+    return Scan(hu.T, affine, padded, release)
 
 
 def _is_blank(header: Nifti1Header, series: Series | None, path: Path) -> bool:
@@ -102,7 +107,7 @@ def _rescale(header: Nifti1Header, path: Path) -> tuple[float, float]:
     return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
 
 
-def _header(stream: BinaryIO, path: Path) -> Nifti1Header:
+def _header(stream: BufferedIOBase, path: Path) -> Nifti1Header:
     """Parse the header and leave the stream at the first voxel.
 
     Unchecked, since nibabel's check silently turns a spacing of 0 into 1 mm.
@@ -138,12 +143,12 @@ def _shape(header: Nifti1Header, path: Path) -> tuple[int, int, int]:
             "give a single volume with every slice in it",
             "not one 3D scan",
         )
-    return shape[:3]
+    return shape[0], shape[1], shape[2]
 
 
 def _dtype(header: Nifti1Header, path: Path) -> np.dtype:
     try:
-        dtype = header.get_data_dtype()
+        dtype: np.dtype = header.get_data_dtype()
     except (HeaderDataError, KeyError):
         raise UnusableScan(
             f"{path}: has an unknown data type; convert it to int16", "not HU"
@@ -169,15 +174,16 @@ def _affine(header: Nifti1Header, path: Path) -> np.ndarray:
         header["pixdim"][0] = 1
     try:
         with np.errstate(invalid="ignore"):  # a NaN in it is refused with the spacing
-            return header.get_best_affine()
+            affine: np.ndarray = header.get_best_affine()
     except (HeaderDataError, ValueError) as error:
         raise UnusableScan(
             f"{path}: has no valid affine ({error}); convert the scan again", "geometry"
         ) from None
+    return affine
 
 
 def _planes(
-    stream: BinaryIO, shape: tuple[int, int, int], dtype: np.dtype, path: Path
+    stream: BufferedIOBase, shape: tuple[int, int, int], dtype: np.dtype, path: Path
 ) -> Iterator[np.ndarray]:
     """Yield arrays of shape (shape[1], shape[0]), then read on so that the checksum is tested."""
     plane_bytes = shape[0] * shape[1] * dtype.itemsize

@@ -47,12 +47,14 @@ def standardize(volume: Volume, recipe: Recipe) -> np.ndarray:
 def code_table(recipe: Recipe) -> np.ndarray:
     """(256,) float32: the HU of each code, linear between the knots."""
     hu, codes = zip(*recipe.hu_codes, strict=True)
-    return np.interp(np.arange(256), codes, hu).astype(np.float32)
+    table: np.ndarray = np.interp(np.arange(256), codes, hu)
+    return table.astype(np.float32)
 
 
 def decode(codes: np.ndarray, recipe: Recipe) -> np.ndarray:
     """HU, float32, of stored codes of any shape."""
-    return code_table(recipe)[codes]
+    hu: np.ndarray = code_table(recipe)[codes]
+    return hu
 
 
 def _encoding_table(recipe: Recipe) -> np.ndarray:
@@ -63,7 +65,8 @@ def _encoding_table(recipe: Recipe) -> np.ndarray:
     """
     hu, codes = zip(*recipe.hu_codes, strict=True)
     steps = np.arange((hu[-1] - hu[0]) * STEPS_PER_HU + 1)
-    return np.rint(np.interp(hu[0] + steps / STEPS_PER_HU, hu, codes)).astype(np.uint8)
+    table: np.ndarray = np.rint(np.interp(hu[0] + steps / STEPS_PER_HU, hu, codes))
+    return table.astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,11 @@ class SourceHashes:
     def save(self) -> None:
         """Raises InputError where the disk is full; the old memory is whole then."""
         if self._file and self._changed:
-            content = {path: [*entry.stamp, entry.sha256] for path, entry in self._entries.items()}
+            content = {
+                path: [*entry.stamp, entry.sha256]
+                for path, entry in self._entries.items()
+                if entry.stamp is not None
+            }
             write_durably(json.dumps(content, separators=(",", ":")).encode(), self._file)
         self._changed = False
         self._saved_at = time.monotonic()

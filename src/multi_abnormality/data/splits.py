@@ -37,7 +37,8 @@ def split_validation(
     in_validation = labels["patient_id"].isin(hold_out(labels, findings, fraction, seed))
     parts = labels[~in_validation], labels[in_validation]
     check_apart(*parts)
-    return tuple(sorted(part["name"], key=natural) for part in parts)
+    names = [sorted(part["name"], key=natural) for part in parts]
+    return names[0], names[1]
 
 
 def hold_out(labels: pd.DataFrame, findings: Sequence[str], fraction: float, seed: int) -> set[str]:

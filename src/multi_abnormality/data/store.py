@@ -123,7 +123,8 @@ class ProcessedSet:
 
     @property
     def names(self) -> list[str]:
-        return self.manifest["name"].tolist()
+        names: list[str] = self.manifest["name"].tolist()
+        return names
 
     def volumes(self, split: str) -> pd.DataFrame:
         """A split's rows of the manifest and, in columns after them, the findings."""
@@ -133,7 +134,8 @@ class ProcessedSet:
     def labels_of(self, names: Sequence[str]) -> np.ndarray:
         """(N, F) int64, 0 or 1."""
         rows = [self._row[name] for name in names]
-        return self.labels[list(self.findings)].to_numpy()[rows]
+        labels: np.ndarray = self.labels[list(self.findings)].to_numpy()
+        return labels[rows]
 
     def scans_of(self, names: Sequence[str]) -> list[str]:
         """The scan that each volume is a reconstruction of."""

@@ -110,7 +110,7 @@ def _orient(scan: Scan, series: Series | None, path: Path) -> Volume:
     names = (("L", "P", "I"), ("R", "A", "S"))
     return Volume(
         hu=hu.transpose(order)[steps],
-        spacing=tuple(float(spacing[axis]) for axis in order),
+        spacing=tuple(spacing[order].tolist()),
         original_shape=hu.shape,
         original_spacing=tuple(spacing.tolist()),
         original_axes="".join(

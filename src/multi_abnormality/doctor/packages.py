@@ -121,4 +121,5 @@ def _backs_up_to_drive(house: House) -> bool:
     if repo is None or wanted == OFF:
         return False
     name = wanted or repo.config["core"].get("remote")
-    return repo.config["remote"].get(name, {}).get("url", "").startswith("gdrive:")
+    url: str = repo.config["remote"].get(name, {}).get("url", "")
+    return url.startswith("gdrive:")

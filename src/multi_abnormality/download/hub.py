@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -76,8 +77,12 @@ class Hub:
         found = {}
         for some in in_groups(paths, PATHS_A_QUESTION):
             entries = self.ask(
-                lambda some=some: self._api.get_paths_info(
-                    REPO, some, revision=self.commit, repo_type="dataset"
+                partial(
+                    self._api.get_paths_info,
+                    REPO,
+                    some,
+                    revision=self.commit,
+                    repo_type="dataset",
                 )
             )
             for entry in entries:

@@ -73,8 +73,8 @@ class Tables:
         for path in self.exclusions:
             lines = (self.folder / path).read_text(encoding="utf-8-sig").splitlines()
             if (root / path).exists():
-                own = (root / path).read_text(encoding="utf-8-sig").splitlines()
-                lines += [line for line in own if line not in set(lines)]
+                kept = (root / path).read_text(encoding="utf-8-sig").splitlines()
+                lines += [line for line in kept if line not in set(lines)]
             write_durably("".join(f"{line}\n" for line in lines).encode(), root / path)
 
 

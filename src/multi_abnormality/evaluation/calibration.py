@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,8 @@ class Calibration:
     @property
     def moved_intercept(self) -> np.ndarray:
         """(F,) of the line whose probabilities are cut at 0.5."""
-        return self.intercept - np.log(self.cut / (1 - self.cut))
+        moved: np.ndarray = self.intercept - np.log(self.cut / (1 - self.cut))
+        return moved
 
     def calibrate(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of logits (N, F): float64, above 0 and below 1."""
@@ -127,7 +129,8 @@ class Calibration:
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-logits)), above 0 and below 1 for any finite logit."""
-    return 1 / (1 + np.exp(-np.clip(logits, -MAX_LOGIT, MAX_LOGIT)))
+    odds: np.ndarray = np.exp(-np.clip(logits, -MAX_LOGIT, MAX_LOGIT))
+    return 1 / (1 + odds)
 
 
 def platt(logits: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
@@ -143,7 +146,8 @@ def platt(logits: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     line = _minimise(logits, targets, np.array([1.0, np.log((hits + 1) / (others + 1))]))
     if line[0] < MIN_SLOPE:  # convex: the best allowed line then lies on the bound
         line = _minimise(logits, targets, np.array([MIN_SLOPE, line[1]]), free_slope=False)
-    return tuple(float(f"{value:.{DIGITS}g}") for value in line)
+    slope, intercept = (float(f"{value:.{DIGITS}g}") for value in line)
+    return slope, intercept
 
 
 def _minimise(
@@ -177,7 +181,7 @@ def _loss(lines: np.ndarray, targets: np.ndarray, slope: float) -> float:
 
 def calibration_scores(
     labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
-) -> dict:
+) -> dict[str, Any]:
     """Expected calibration error (ten bins of equal width) and Brier score.
 
     Args:

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -103,7 +104,7 @@ def draw_cases(
     ]
 
 
-def draw(hu: np.ndarray, heat: np.ndarray, finding: str, recipe: dict) -> str:
+def draw(hu: np.ndarray, heat: np.ndarray, finding: str, recipe: dict[str, Any]) -> str:
     """A slice (Y, X) in HU beside itself under heat (Y, X), as a JPEG file in base64."""
     plain = np.repeat(show(hu, finding, recipe)[..., None], 3, axis=2)
     share = OPACITY * fit(heat, recipe).clip(0, 1)[..., None]

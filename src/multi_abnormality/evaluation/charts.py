@@ -4,9 +4,10 @@ Classes give the colours, so that a drawing follows light and dark: `main`, `sec
 for lines, `frame` and `grid` for axes. Coordinates are rounded, so equal data give equal bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup, escape
 
 from multi_abnormality.evaluation.curves import Bins, Curve
@@ -32,7 +33,7 @@ def panel(curve: Curve, reference: Curve, label: str) -> Markup:
     )
 
 
-def interval_bar(value: float, interval: dict | None, low: float = 0.5) -> Markup:
+def interval_bar(value: float, interval: dict[str, float] | None, low: float = 0.5) -> Markup:
     """A dot at `value` over a bar from the interval's low to its high end, on `low` to 1."""
 
     def place(number: float) -> float:
@@ -73,7 +74,7 @@ def reliability_chart(after: Bins, before: Bins | None) -> Markup:
 
 
 def history_chart(
-    epochs: Sequence[float], series: dict[str, Sequence[float]], y_label: str, best: float | None
+    epochs: Sequence[float], series: Mapping[str, Sequence[float]], y_label: str, best: float | None
 ) -> Markup:
     """One line a series over epochs; `best` marks an epoch with a vertical line."""
     values = np.concatenate([np.asarray(values, dtype=float) for values in series.values()])
@@ -110,7 +111,7 @@ class _Axes:
         low, high = self.y_range
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    def line(self, xs: Sequence[float], ys: Sequence[float], kind: str) -> str:
+    def line(self, xs: npt.ArrayLike, ys: npt.ArrayLike, kind: str) -> str:
         points = np.stack([self.x(np.asarray(xs, float)), self.y(np.asarray(ys, float))], axis=1)
         return f'<path class="{kind}" d="{_path(points[np.isfinite(points).all(axis=1)])}"/>'
 

@@ -6,12 +6,11 @@ import numpy as np
 
 from multi_abnormality.errors import InputError
 
+Describe = Callable[[int], str]  # a row's index to the words that name it
 
-def check_labels(labels: np.ndarray, findings: Sequence[str], describe: Callable) -> None:
-    """Check labels of shape (N, F): at least one row, a column a finding, only 0 and 1.
 
-    `describe` turns a row's index into the words that name it.
-    """
+def check_labels(labels: np.ndarray, findings: Sequence[str], describe: Describe) -> None:
+    """Check labels of shape (N, F): at least one row, a column a finding, only 0 and 1."""
     if labels.ndim != 2 or labels.shape[1] != len(findings):
         raise InputError(
             f"labels: shape {labels.shape}, not (scans, {len(findings)}): one column a finding"
@@ -24,7 +23,7 @@ def check_labels(labels: np.ndarray, findings: Sequence[str], describe: Callable
 
 
 def check_scores(
-    scores: np.ndarray, labels: np.ndarray, findings: Sequence[str], describe: Callable, what: str
+    scores: np.ndarray, labels: np.ndarray, findings: Sequence[str], describe: Describe, what: str
 ) -> None:
     """Check that `scores` (logits or probabilities) are finite and as many as the labels."""
     if scores.shape != labels.shape:
@@ -39,7 +38,7 @@ def check_scores(
 
 
 def check_probabilities(
-    probabilities: np.ndarray, labels: np.ndarray, findings: Sequence[str], describe: Callable
+    probabilities: np.ndarray, labels: np.ndarray, findings: Sequence[str], describe: Describe
 ) -> None:
     """Check probabilities as `check_scores` does, and that they lie in 0 to 1."""
     name = "probabilities"
@@ -48,13 +47,13 @@ def check_probabilities(
     _refuse_first(wrong, probabilities, findings, describe, "a probability lies between 0 and 1")
 
 
-def row_of_patient(patients: Sequence[str]) -> Callable[[int], str]:
+def row_of_patient(patients: Sequence[str]) -> Describe:
     """How a row is named where only its patient is known."""
     return lambda row: f"row {row} (patient {patients[row]})"
 
 
 def _refuse_first(
-    wrong: np.ndarray, values: np.ndarray, findings: Sequence[str], describe: Callable, hint: str
+    wrong: np.ndarray, values: np.ndarray, findings: Sequence[str], describe: Describe, hint: str
 ) -> None:
     if not wrong.any():
         return

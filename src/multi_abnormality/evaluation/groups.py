@@ -6,6 +6,7 @@ Where a group scores far below the others, or the shares of positives differ muc
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ def score_groups(
     resamples: int,
     confidence: float,
     seed: int,
-) -> dict[str, dict[str, dict]]:
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Macro AUROC and CRG of each group of each trait, with counts and intervals.
 
     Args:
@@ -68,15 +69,15 @@ def score_groups(
         By trait and group; groups below SMALLEST scans have counts alone, traits that nothing is
         known of are left out.
     """
-    patients = np.asarray(patients)
-    result: dict[str, dict[str, dict]] = {}
+    patient_of_row = np.asarray(patients)
+    result: dict[str, dict[str, dict[str, Any]]] = {}
     for trait in groups:
         kinds = _merge_rare(groups[trait].astype(str).to_numpy())
         for kind in _ordered(kinds):
             rows = kinds == kind
             counts = {
                 "scans": int(rows.sum()),
-                "patients": len(set(patients[rows])),
+                "patients": len(set(patient_of_row[rows])),
                 "positive_share": float(labels[rows].mean()),
             }
             scores = {}
@@ -84,7 +85,7 @@ def score_groups(
                 own = evaluate(
                     labels[rows],
                     probabilities[rows],
-                    patients[rows],
+                    patient_of_row[rows].tolist(),
                     findings,
                     resamples=resamples,
                     confidence=confidence,

@@ -6,6 +6,7 @@ score of every resample comes from weighted counts and sorted cumulative sums.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def intervals(
     resamples: int,
     confidence: float,
     seed: int,
-) -> dict:
+) -> dict[str, Any]:
     """Percentile intervals of every score, each {"low", "high"} or None.
 
     None stands where the score is undefined in more than 5 % of the resamples, such as AUROC

@@ -1,6 +1,7 @@
 """Slices as people look at them. Needs no PyTorch."""
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,13 +25,13 @@ WINDOWS = {
 }  # CT-RATE's others are seen in the lung
 
 
-def show(hu: np.ndarray, finding: str, recipe: dict) -> np.ndarray:
+def show(hu: np.ndarray, finding: str, recipe: dict[str, Any]) -> np.ndarray:
     """A slice (Y, X) in HU, in the window of a finding: (PIXELS, ...) float32 from 0 to 255."""
     centre, width = WINDOWS.get(finding, LUNG if finding in FINDINGS else ALL)
     return fit(np.clip((hu - centre) / width + 0.5, 0, 1) * 255, recipe).clip(0, 255)
 
 
-def fit(pixels: np.ndarray, recipe: dict) -> np.ndarray:
+def fit(pixels: np.ndarray, recipe: dict[str, Any]) -> np.ndarray:
     """Resize (Y, X) to PIXELS rows, its pixels as wide as they are high on the body."""
     (rows, columns), (_, y_mm, x_mm) = pixels.shape, recipe["spacing"]
     size = round(PIXELS * columns * x_mm / (rows * y_mm)), PIXELS

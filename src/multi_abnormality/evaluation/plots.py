@@ -40,7 +40,7 @@ def write_plots(
 
 
 def _curve_frame(
-    curve_of: Callable,
+    curve_of: Callable[[np.ndarray, np.ndarray], Curve | None],
     labels: np.ndarray,
     probabilities: np.ndarray,
     findings: Sequence[str],

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,17 +23,19 @@ HEADLINE = (  # what stands large at the top: title, key, what it says
 )
 COLUMNS = ("average_precision", "f1", "precision", "recall", "accuracy")
 
+Epoch = Mapping[str, float | str | None]  # a row of the history
+
 
 def write_report(
     path: Path,
     *,
     facts: Mapping[str, object],
-    scores: dict,
+    scores: dict[str, Any],
     labels: np.ndarray,
     probabilities: np.ndarray,
     uncalibrated: np.ndarray,
     findings: Sequence[str],
-    history: Sequence[Mapping[str, object]],
+    history: Sequence[Epoch],
     cases: Sequence[Cases] = (),
 ) -> None:
     """Write the report: no request to the network, no clock; equal input gives equal bytes.
@@ -79,7 +82,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
-def _headline(scores: dict) -> list[dict]:
+def _headline(scores: dict[str, Any]) -> list[dict[str, Any]]:
     values = scores["classification"]["macro"] | {
         "average_precision": scores["average_precision"]["macro"],
         "crg": scores["crg"]["CRG"],
@@ -91,7 +94,7 @@ def _headline(scores: dict) -> list[dict]:
     ]
 
 
-def _rows(scores: dict, findings: Sequence[str]) -> list[dict]:
+def _rows(scores: dict[str, Any], findings: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for finding in findings:
         measures = scores["classification"]["per_pathology"][finding]
@@ -110,7 +113,7 @@ def _rows(scores: dict, findings: Sequence[str]) -> list[dict]:
     return rows
 
 
-def _groups(groups: dict[str, dict[str, dict]]) -> list[dict]:
+def _groups(groups: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     return [
         {
             "trait": trait if first else "",
@@ -129,8 +132,8 @@ def _groups(groups: dict[str, dict[str, dict]]) -> list[dict]:
 
 
 def _curves(
-    scores: dict, labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
-) -> list[dict]:
+    scores: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
+) -> list[dict[str, Any]]:
     """A pair of panels a finding, where both curves are defined."""
     drawn = []
     for column, finding in enumerate(findings):
@@ -153,7 +156,7 @@ def _curves(
     return drawn
 
 
-def _history(rows: Sequence[Mapping[str, object]]) -> dict | None:
+def _history(rows: Sequence[Epoch]) -> dict[str, Any] | None:
     if not rows:
         return None
     epochs = [_float(row["epoch"]) for row in rows]
@@ -176,6 +179,6 @@ def _history(rows: Sequence[Mapping[str, object]]) -> dict | None:
     }
 
 
-def _float(value: object) -> float:
+def _float(value: float | str | None) -> float:
     """A cell of the history: a number, or nothing where the epoch was not validated."""
     return math.nan if value is None or value == "" else float(value)

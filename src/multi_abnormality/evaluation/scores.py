@@ -6,6 +6,7 @@ over all label cells (https://arxiv.org/abs/2505.17167).
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 from sklearn.metrics import (
@@ -27,6 +28,24 @@ from multi_abnormality.evaluation.checks import (
 from multi_abnormality.evaluation.intervals import intervals
 
 
+class Classification(TypedDict):
+    """By measure, and by finding and measure; None where one is undefined."""
+
+    macro: dict[str, float | None]
+    per_pathology: dict[str, dict[str, float | None]]
+
+
+class AveragePrecision(TypedDict):
+    macro: float | None
+    per_pathology: dict[str, float | None]
+
+
+class OfficialScores(TypedDict):
+    classification: Classification
+    crg: dict[str, float | None]
+    average_precision: AveragePrecision
+
+
 def evaluate(
     labels: np.ndarray,
     probabilities: np.ndarray,
@@ -38,7 +57,7 @@ def evaluate(
     seed: int,
     uncalibrated: np.ndarray | None = None,
     calibrated: np.ndarray | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Score predictions; the result holds plain numbers, and None where one is undefined.
 
     Args:
@@ -79,7 +98,7 @@ def evaluate(
 
 def official_scores(
     labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
-) -> dict[str, dict]:
+) -> OfficialScores:
     """The challenge's numbers under its own keys, and average precision.
 
     Args:
@@ -118,7 +137,7 @@ def finding_scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, f
     }
 
 
-def crg(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float | int | None]:
+def crg(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
     """CRG over all label cells, with the terms that it is made of.
 
     X cells, A of them positive. A hit earns r, a miss costs r, a false alarm costs 1, and
@@ -139,7 +158,7 @@ def crg(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float | int | No
     return {**counts, "r": weight, "U": best, "score_s": score, "CRG": value}
 
 
-def headline(scores: dict) -> dict[str, float | None]:
+def headline(scores: dict[str, Any]) -> dict[str, float | None]:
     """The six numbers of `metrics/scores.json`, named shortly to fit `dvc exp show`.
 
     `auroc_low` is the lower end of macro AUROC's interval.
@@ -156,7 +175,7 @@ def headline(scores: dict) -> dict[str, float | None]:
     }
 
 
-def _macro(per_finding: dict[str, dict]) -> dict[str, float | None]:
+def _macro(per_finding: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
     measures = ("precision", "recall", "f1", "accuracy", "auroc")
     return {
         measure: _mean(scores[measure] for scores in per_finding.values()) for measure in measures
@@ -168,7 +187,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def _counts(labels: np.ndarray, patients: Sequence[str], findings: Sequence[str]) -> dict:
+def _counts(labels: np.ndarray, patients: Sequence[str], findings: Sequence[str]) -> dict[str, Any]:
     positives = labels.sum(axis=0).tolist()
     return {
         "scans": len(labels),

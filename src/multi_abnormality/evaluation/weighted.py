@@ -80,7 +80,9 @@ def _crg(
 
 def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray:
     """above / below, and `otherwise` where below is 0."""
-    return np.divide(above, below, out=np.full(above.shape, otherwise), where=below != 0)
+    ratio = np.full(above.shape, otherwise)
+    np.divide(above, below, out=ratio, where=below != 0)
+    return ratio
 
 
 def defined_mean(values: np.ndarray) -> np.ndarray:

@@ -13,9 +13,13 @@ class CalibratedClassifier(nn.Module):
     The classifier becomes contiguous, as other programs have their weights.
     """
 
+    slope: Tensor
+    intercept: Tensor
+
     def __init__(self, classifier: VolumeClassifier, calibration: Calibration) -> None:
         super().__init__()
-        self.classifier = classifier.to(memory_format=torch.contiguous_format)
+        self.classifier = classifier
+        classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.register_buffer("slope", torch.tensor(calibration.slope, dtype=torch.float32))
         moved = torch.tensor(calibration.moved_intercept, dtype=torch.float32)
         self.register_buffer("intercept", moved)

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -24,7 +25,7 @@ OUTPUTS = ("probabilities", "attention")
 INFO_KEY = "multi_abnormality"  # under which a file carries what its user must know
 
 
-def write_pth(model: nn.Module, info: dict, path: Path) -> None:
+def write_pth(model: nn.Module, info: dict[str, Any], path: Path) -> None:
     """Weights and info as plain PyTorch loads them with `weights_only=True`."""
     weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     buffer = io.BytesIO()
@@ -38,7 +39,7 @@ def run_pth(path: Path, model: nn.Module) -> Runner:
     return run_module(model.eval())
 
 
-def write_safetensors(model: nn.Module, info: dict, path: Path) -> None:
+def write_safetensors(model: nn.Module, info: dict[str, Any], path: Path) -> None:
     """Weights, with the info as the one metadata entry: the order of several is left to chance."""
     weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     metadata = {INFO_KEY: json.dumps(info, sort_keys=True)}
@@ -64,7 +65,7 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> torch.export.Exporte
     return program
 
 
-def write_pt2(program: torch.export.ExportedProgram, info: dict, path: Path) -> None:
+def write_pt2(program: torch.export.ExportedProgram, info: dict[str, Any], path: Path) -> None:
     """A graph that PyTorch runs without this package."""
     buffer = io.BytesIO()
     extra = {f"{INFO_KEY}.json": json.dumps(info, sort_keys=True)}
@@ -76,7 +77,7 @@ def run_pt2(path: Path) -> Runner:
     return run_module(torch.export.load(path).module())
 
 
-def write_onnx(program: torch.export.ExportedProgram, info: dict, path: Path) -> None:
+def write_onnx(program: torch.export.ExportedProgram, info: dict[str, Any], path: Path) -> None:
     """One file with the weights inside, and the info that `predict` reads from it."""
     onnx_program = torch.onnx.export(
         program,
@@ -85,6 +86,7 @@ def write_onnx(program: torch.export.ExportedProgram, info: dict, path: Path) ->
         dynamo=True,
         verbose=False,
     )
+    assert onnx_program is not None  # as always with dynamo
     proto = onnx_program.model_proto
     for part in (*proto.graph.node, *proto.graph.input, *proto.graph.output,
                  *proto.graph.value_info, *proto.graph.initializer, proto.graph):  # fmt: skip

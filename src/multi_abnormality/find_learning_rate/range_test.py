@@ -6,10 +6,11 @@ where the loss falls fastest, well below the one where it begins to rise.
 
 import math
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from lightning.fabric.utilities import move_data_to_device
 
 from multi_abnormality import console
 from multi_abnormality.data.batches import Batch, DrawnVolumes, drawn_loader
@@ -67,7 +68,7 @@ def range_test(
     tuning = FineTuning(model, params.model)
     found: list[tuple[float, float]] = []
     mean = 0.0
-    batches = endless(drawn_loader(volumes, settings.batch_size, 0, 0, 0))
+    batches = endless(volumes, settings.batch_size)
     for step in console.track(range(steps), "learning rates", steps, "steps"):
         rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
         for group in optimizer.param_groups:
@@ -76,7 +77,7 @@ def range_test(
         optimizer.zero_grad()
         losses = []
         for part in range(settings.accumulate):
-            batch = {k: v.to(device) if hasattr(v, "to") else v for k, v in next(batches).items()}
+            batch: Batch = move_data_to_device(next(batches), device)
             hu = model.windows.decode(batch["volume"])
             rng = generator(params.seed, "mix", part, step, 0)
             with mixed:
@@ -109,10 +110,7 @@ def _has_diverged(found: list[tuple[float, float]]) -> bool:
     return not math.isfinite(last) or last > DIVERGED * min(loss for _, loss in found)
 
 
-def endless(loader: DataLoader) -> Iterator[Batch]:
+def endless(volumes: DrawnVolumes, batch_size: int) -> Iterator[Batch]:
     """Batches of drawn_loader, epoch after epoch."""
-    epoch = 0
-    while True:
-        loader.sampler.set_epoch(epoch)
-        yield from loader
-        epoch += 1
+    for epoch in count():
+        yield from drawn_loader(volumes, batch_size, 0, epoch, 0)

@@ -2,18 +2,30 @@
 
 import difflib
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
 from timm.layers import to_2tuple
 from timm.models import load_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from multi_abnormality.errors import InputError
 
 Margins = tuple[int, int, int, int]  # left, right, above, below
+
+
+class Backbone(nn.Module):
+    """What is used of timm's models, as a type: they share no class of their own."""
+
+    default_cfg: dict[str, Any]
+    feature_info: list[dict[str, Any]]  # of each stage: module, num_chs and reduction
+    num_features: int
+    forward_features: Callable[[Tensor], Tensor]
+    forward_head: Callable[..., Tensor]
+    forward_intermediates: Callable[..., tuple[Tensor, list[Tensor]]]
 
 
 def fit_size(backbone: str, size: tuple[int, int] | None) -> tuple[Margins, dict[str, Any]]:
@@ -35,7 +47,7 @@ def fit_size(backbone: str, size: tuple[int, int] | None) -> tuple[Margins, dict
     except RuntimeError as error:  # timm's, for a name whose tag, after the dot, is unknown
         known = ", ".join(timm.list_pretrained(f"{backbone.partition('.')[0]}.*"))
         raise InputError(f"model.backbone: {error} There are: {known or 'none'}") from error
-    if size is None or not hasattr(embedding, "img_size"):
+    if size is None or embedding is None or not hasattr(embedding, "img_size"):
         return (0, 0, 0, 0), {}
     patch = to_2tuple(embedding.patch_size)
     rows, columns = (-count % step for count, step in zip(size, patch, strict=True))
@@ -49,7 +61,7 @@ def create_backbone(
     global_pool: str | None,
     pretrained: bool | str,
     options: dict[str, Any],
-) -> nn.Module:
+) -> Backbone:
     """Create one without its classifier; see SliceEncoder for the arguments and errors."""
     options = {"num_classes": 0, "in_chans": channels, **options}
     if global_pool:
@@ -59,7 +71,7 @@ def create_backbone(
     if not pretrained:
         return _random(backbone, global_pool, options)
     try:
-        return timm.create_model(backbone, pretrained=True, **options)
+        return _create(backbone, pretrained=True, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"model.pretrained: timm's weights of {backbone} cannot be had here ({error}); fetch "
@@ -67,9 +79,13 @@ def create_backbone(
         ) from error
 
 
-def _random(backbone: str, global_pool: str | None, options: dict) -> nn.Module:
+def _create(backbone: str, **options: Any) -> Backbone:
+    return cast(Backbone, timm.create_model(backbone, **options))
+
+
+def _random(backbone: str, global_pool: str | None, options: dict[str, Any]) -> Backbone:
     try:
-        return timm.create_model(backbone, **options)
+        return _create(backbone, **options)
     except (AssertionError, TypeError, ValueError) as error:
         if global_pool is None:
             raise
@@ -78,11 +94,11 @@ def _random(backbone: str, global_pool: str | None, options: dict) -> nn.Module:
         ) from error
 
 
-def _from_file(backbone: str, path: Path, options: dict) -> nn.Module:
+def _from_file(backbone: str, path: Path, options: dict[str, Any]) -> Backbone:
     if not path.is_file():
         raise InputError(f"model.pretrained: there is no file {path}")
     try:
-        model = timm.create_model(
+        model = _create(
             backbone, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
         )
         offered = _as_loaded(load_state_dict(str(path), weights_only=True), model)

@@ -40,7 +40,8 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
     if model.finetune == "lora":
         adapted = model.lora
         add_lora(classifier.encoder.backbone, adapted.rank, adapted.alpha, adapted.targets)
-    return classifier.to(memory_format=torch.channels_last)
+    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's lack it
+    return classifier
 
 
 def build_plain(about: dict[str, Any]) -> VolumeClassifier:

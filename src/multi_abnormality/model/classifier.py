@@ -96,7 +96,7 @@ class VolumeClassifier(nn.Module):
 
     def _show(self, hu: Tensor) -> Tensor:
         """(N, Z * adjacent, Y, X) HU -> (N * Z, C, Y, X)"""
-        shown = self.windows(hu).unflatten(1, (-1, self.adjacent)).flatten(2, 3)
+        shown: Tensor = self.windows(hu).unflatten(1, (-1, self.adjacent)).flatten(2, 3)
         return shown.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
     @staticmethod

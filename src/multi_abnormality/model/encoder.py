@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from timm.layers import SelectAdaptivePool2d, create_attn
@@ -110,7 +110,8 @@ class SliceEncoder(nn.Module):
 
     def _encode(self, slices: Tensor) -> Tensor:
         if not self.stages and not self.attentions:
-            return self.backbone(functional.pad(slices, self.margins, value=AIR))
+            features: Tensor = self.backbone(functional.pad(slices, self.margins, value=AIR))
+            return features
         maps = self._maps(slices)
         if self.attentions:
             maps = [attend(one) for attend, one in zip(self.attentions, maps, strict=True)]
@@ -131,7 +132,7 @@ class SliceEncoder(nn.Module):
         return [*maps, last]
 
 
-def _middle_stages(stages: list[dict]) -> list[int]:
+def _middle_stages(stages: list[dict[str, Any]]) -> list[int]:
     """Two before the last: of a pyramid the nearest, of a plain transformer a third apart."""
     count = len(stages)
     if count > 2 and len({stage["reduction"] for stage in stages}) == 1:
@@ -161,4 +162,4 @@ def _attentions(kind: str, maps: list[Tensor], width: int, backbone: str) -> lis
 def _pool_deterministically(backbone: nn.Module) -> None:
     for module in backbone.modules():
         if isinstance(module, SelectAdaptivePool2d) and type(module.pool) in _DETERMINISTIC:
-            module.pool = _DETERMINISTIC[type(module.pool)]()
+            module.pool = _DETERMINISTIC[type(module.pool)]()  # type: ignore[assignment]

@@ -102,7 +102,9 @@ def _as_image(map_: Tensor, stage: dict[str, Any], padded: tuple[int, int]) -> T
     """One slice's map as timm's backbones give it, to (C, y, x): of tokens or channels last too."""
     if map_.ndim == 3:
         rows, columns = (count // stage["reduction"] for count in padded)
-        return map_[0, -rows * columns :].T.unflatten(1, (rows, columns))  # class tokens are first
+        tokens = map_[0, -rows * columns :]  # class tokens are first
+        image: Tensor = tokens.T.unflatten(1, (rows, columns))
+        return image
     return map_[0] if map_.shape[1] == stage["num_chs"] else map_[0].permute(2, 0, 1)
 
 

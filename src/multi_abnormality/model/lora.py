@@ -27,7 +27,8 @@ class LoraLinear(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         low = functional.linear(functional.linear(features, self.down), self.up)
-        return self.base(features) + self.scale * low
+        base: Tensor = self.base(features)
+        return base + self.scale * low
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:

@@ -41,7 +41,8 @@ class Evidence(nn.Module):
         return ()
 
     def normalize(self, features: Tensor) -> Tensor:
-        return self.dropout(self.norm(features) * self.scale)
+        dropped: Tensor = self.dropout(self.norm(features) * self.scale)
+        return dropped
 
     def of(self, normalized: Tensor) -> Tensor:
         return self.weight @ normalized.transpose(1, 2) + self.bias[:, None]
@@ -123,7 +124,8 @@ class TransformerPooling(nn.Module):
 
     def forward(self, features: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
         slices = self.project(features) + self.height(_centred(height))
-        return self.pooling(self.layers(slices), height)
+        pooled: tuple[Tensor, Tensor] = self.pooling(self.layers(slices), height)
+        return pooled
 
 
 class _Layer(nn.Module):
@@ -148,7 +150,8 @@ class _Layer(nn.Module):
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         attended = functional.scaled_dot_product_attention(q, k, v)
         slices = slices + self.mix(attended.transpose(1, 2).flatten(2))
-        return slices + self.think(slices)
+        thought: Tensor = self.think(slices)
+        return slices + thought
 
 
 POOLINGS = {

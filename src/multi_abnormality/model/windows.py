@@ -14,6 +14,10 @@ class Windows(nn.Module):
         windows: (centre, width) in HU, a channel each.
     """
 
+    code_table: Tensor
+    low: Tensor
+    width: Tensor
+
     def __init__(self, code_table: Sequence[float], windows: Sequence[tuple[float, float]]) -> None:
         super().__init__()
         low = [centre - width / 2 for centre, width in windows]

@@ -39,8 +39,9 @@ def print_tables(rows: Sequence[Row]) -> None:
     screen = Console()
     for name, probabilities in rows:
         table = Table(title=Text(name), title_justify="left", box=None, pad_edge=False)
-        for column, side in (("Finding", "left"), ("Probability", "right"), ("", "left")):
-            table.add_column(column, justify=side, no_wrap=True)
+        table.add_column("Finding", no_wrap=True)
+        table.add_column("Probability", justify="right", no_wrap=True)
+        table.add_column(no_wrap=True)
         for finding, value in sorted(probabilities.items(), key=lambda item: -item[1]):
             positive = value >= THRESHOLD
             table.add_row(

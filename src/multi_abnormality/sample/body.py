@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.canvas import Canvas, ramp
+from multi_abnormality.sample.canvas import Canvas, point, ramp
 from multi_abnormality.sample.fields import Field
 from multi_abnormality.sample.strokes import Ellipsoid, Stroke
 from multi_abnormality.sample.thorax import MUSCLE, rounded_box, rows
@@ -131,8 +131,8 @@ class Under:
 
     def paint(self, canvas: Canvas) -> None:
         extent = [h + canvas.pixel for h in self.shape.half_widths()]
-        low = tuple(c - e for c, e in zip(self.shape.centre, extent, strict=True))
-        high = tuple(c + e for c, e in zip(self.shape.centre, extent, strict=True))
+        low = point(c - e for c, e in zip(self.shape.centre, extent, strict=True))
+        high = point(c + e for c, e in zip(self.shape.centre, extent, strict=True))
         box = canvas.box(low, high)
         if box is None:
             return

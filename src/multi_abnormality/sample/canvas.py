@@ -6,6 +6,7 @@ rounding touch the arrays: IEEE fixes their bits, so every processor draws the s
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,11 @@ Box = tuple[slice, slice, slice]  # (z, y, x) voxels
 
 FAR = 1000.0  # mm: a distance outside of everything
 FINE_STEP = 3.6  # mm: small shapes are sampled at least this densely along z
+
+
+def point(coordinates: Iterable[float]) -> Point:
+    x, y, z = coordinates
+    return x, y, z
 
 
 def ramp(distance: np.ndarray, width: float) -> np.ndarray:
@@ -65,7 +71,8 @@ class Canvas:
             if start >= stop:
                 return None
             slices.append(slice(start, stop))
-        return tuple(slices)
+        z, y, x = slices
+        return z, y, x
 
     def places(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, y, z of a box, broadcastable."""

@@ -15,7 +15,8 @@ def encode_nifti(volume: np.ndarray, affine: np.ndarray | None) -> bytes:
     Without an affine its header is blank: it knows of no spacing and no direction.
     """
     known = affine is not None
-    affine = affine if known else np.eye(4)
+    if affine is None:
+        affine = np.eye(4)
     steps = [max(abs(float(value)) for value in affine[:3, column]) for column in range(3)]
     header = struct.pack(
         "<i10s18sihcb8h3f4h8f3fhcb4f2i80s24s2h6f12f16s4s4s",
@@ -32,4 +33,4 @@ def encode_nifti(volume: np.ndarray, affine: np.ndarray | None) -> bytes:
         *(b"", b"n+1\0", b"\0\0\0\0"),
     )
     voxels = np.asarray(volume, dtype="<i2").tobytes(order="F")
-    return deflate.gzip_compress(header + voxels, COMPRESSION)
+    return bytes(deflate.gzip_compress(header + voxels, COMPRESSION))

@@ -38,7 +38,8 @@ class Protocol:
         """Where the rightmost, foremost, lowest voxel's centre lies: (z, y, x), mm."""
         shape = self.slices, self.size, self.size
         spans = zip(self.centre, shape, self.spacing, strict=True)
-        return tuple(middle - (count - 1) / 2 * step for middle, count, step in spans)
+        z, y, x = (middle - (count - 1) / 2 * step for middle, count, step in spans)
+        return z, y, x
 
 
 def draw_protocol(subject: Subject, reconstruction: int, size: int, slices: int) -> Protocol:
@@ -98,7 +99,8 @@ def add_noise(hu: np.ndarray, protocol: Protocol, stream: Stream) -> np.ndarray:
     # Outside of the body little is left to be noisy.
     grain = np.where(hu < -990.0, grain >> 1, grain)
     noisy = np.rint(hu).astype(np.int32) + grain
-    return np.clip(noisy, -1024, 3071).astype(np.int16)
+    clipped: np.ndarray = np.clip(noisy, -1024, 3071)
+    return clipped.astype(np.int16)
 
 
 def store(volume: np.ndarray, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:

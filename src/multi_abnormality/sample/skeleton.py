@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.canvas import Box, Canvas, ramp
+from multi_abnormality.sample.canvas import Box, Canvas, Point, ramp
 from multi_abnormality.sample.strokes import Ellipsoid, Stroke, tubes
 from multi_abnormality.sample.thorax import CAVITY, profile
 
@@ -45,11 +45,11 @@ def _girdle(bone: float) -> list[Stroke]:
     """Collar bones and shoulder blades."""
     strokes: list[Stroke] = []
     for side in (-1.0, 1.0):
-        collar = [(side * 26, -52, 76), (side * 75, -50, 92), (side * 128, -12, 112)]
+        collar: list[Point] = [(side * 26, -52, 76), (side * 75, -50, 92), (side * 128, -12, 112)]
         strokes += tubes(collar, 5.5, bone + 250)
         for edge in (92, 108, 124):
-            blade = [(side * edge, 84 - (edge - 92) * 0.7, 88), (side * (edge - 4), 92, 12)]
-            strokes += tubes(blade, 3.6, bone + 200)
+            top, tip = (side * edge, 84 - (edge - 92) * 0.7, 88), (side * (edge - 4), 92, 12)
+            strokes += tubes([top, tip], 3.6, bone + 200)
     return strokes
 
 

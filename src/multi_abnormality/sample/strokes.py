@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from multi_abnormality.sample.canvas import Canvas, Point, mean_of_steps, ramp
+from multi_abnormality.sample.canvas import Canvas, Point, mean_of_steps, point, ramp
 
 Clip = Literal["lung", "cavity"] | None
 
@@ -60,8 +60,8 @@ class Ellipsoid:
     def paint(self, canvas: Canvas) -> None:
         width = max(self.edge, canvas.pixel)
         half = [extent + width / 2 for extent in self.half_widths()]
-        low = tuple(c - h for c, h in zip(self.centre, half, strict=True))
-        high = tuple(c + h for c, h in zip(self.centre, half, strict=True))
+        low = point(c - h for c, h in zip(self.centre, half, strict=True))
+        high = point(c + h for c, h in zip(self.centre, half, strict=True))
         box = canvas.box(low, high)
         if box is None:
             return
@@ -88,8 +88,8 @@ class Tube:
 
     def paint(self, canvas: Canvas) -> None:
         reach = max(self.radius, self.end_radius) + canvas.pixel
-        low = tuple(min(a, b) - reach for a, b in zip(self.start, self.end, strict=True))
-        high = tuple(max(a, b) + reach for a, b in zip(self.start, self.end, strict=True))
+        low = point(min(a, b) - reach for a, b in zip(self.start, self.end, strict=True))
+        high = point(max(a, b) + reach for a, b in zip(self.start, self.end, strict=True))
         box = canvas.box(low, high)
         if box is None:
             return

@@ -56,7 +56,9 @@ def rounded_box(
     """mm to an oval whose front and back are flat for `flat` mm on either side; below 0 inside."""
     across = np.maximum(np.abs(x) - flat, 0.0) / (wide - flat)
     along = y / deep
-    return (np.sqrt(across * across + along * along) - 1.0) * np.minimum(wide - flat, deep)
+    share = np.sqrt(across * across + along * along) - 1.0
+    distance: np.ndarray = share * np.minimum(wide - flat, deep)
+    return distance
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,18 @@ class Thorax:
         top = np.where(x < 0, self.right_dome, self.left_dome)
         across, along = (np.abs(x) - DOME_X) / 74.0, (y + 8.0) / 88.0
         fall = np.where(across > 0, 60.0, 12.0)
-        return top - fall * (across * across) - 64.0 * (along * along)
+        height: np.ndarray = top - fall * (across * across) - 64.0 * (along * along)
+        return height
 
     def medial(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """mm into the mediastinum, above 0 inside; narrow in front, wide at the spine."""
         front = np.minimum(np.maximum((y + 80.0) / 70.0, 0.0), 1.0)
         apex = np.minimum(np.maximum((z - 40.0) / 60.0, 0.0), 1.0) * 6.0
-        return (self.mediastinum * (0.35 + 0.65 * front) + apex) - np.abs(x)
+        depth: np.ndarray = (self.mediastinum * (0.35 + 0.65 * front) + apex) - np.abs(x)
+        return depth
 
     def lung(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """mm to the lungs' surface, below 0 inside; the heart is left out of account."""
         walls = np.maximum(self.cavity(x, y, z), self.medial(x, y, z))
-        return np.maximum(walls, self.dome(x, y) - z)
+        distance: np.ndarray = np.maximum(walls, self.dome(x, y) - z)
+        return distance

@@ -91,7 +91,8 @@ def _source_hash() -> str:
 def _draw_all(jobs: list[Job], part: Path, settings: Settings, workers: int) -> Iterator[None]:
     if workers == 1:
         for job in jobs:
-            yield _draw_volume(job, part, settings)
+            _draw_volume(job, part, settings)
+            yield
         return
     count = len(jobs)
     # Spawned, as the progress bar's thread does not survive a fork; an interrupt is for the parent.

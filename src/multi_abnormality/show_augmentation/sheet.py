@@ -1,5 +1,7 @@
 """What training sees, as a sheet to look at."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -34,7 +36,7 @@ def draw_sheet(params: Params, processed: ProcessedSet, scans: int, epochs: int)
     return np.concatenate(columns, axis=1)
 
 
-def _picture(hu: np.ndarray, recipe: dict) -> np.ndarray:
+def _picture(hu: np.ndarray, recipe: dict[str, Any]) -> np.ndarray:
     centre, width = WINDOW
     shown = np.clip((hu - centre) / width + 0.5, 0, 1) * 255
     _, y_mm, x_mm = recipe["spacing"]

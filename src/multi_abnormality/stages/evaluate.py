@@ -120,7 +120,7 @@ def _read_history(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _facts(about: dict[str, Any], history: list[dict], valid: Scans) -> dict[str, object]:
+def _facts(about: dict[str, Any], history: list[dict[str, Any]], valid: Scans) -> dict[str, object]:
     shape = about["preprocess"]["shape"]
     spacing = about["preprocess"]["spacing"]
     return {

@@ -53,14 +53,14 @@ def run(
         faults = _store_volumes(catalogue.volumes, writer, params, hashes)
     skip = params.preprocess.on_error == "skip"
     raise_faults(
-        [outcome.fault for outcome in faults if not (skip and outcome.reason)],
+        [item.fault for item in faults if item.fault and not (skip and item.reason)],
         f"{len(faults)} of {len(catalogue.volumes)} volumes cannot be used; the others are done "
         f"and kept. Mend these, or leave them out {catalogue.source.leave_out}, or all scans that "
         "are at fault themselves by preprocess.on_error: skip; then run again",
     )
     for outcome in faults:
         console.log.warning("left out: %s", outcome.fault)
-    rejected = {outcome.name: outcome.reason for outcome in faults}
+    rejected = {outcome.name: outcome.reason for outcome in faults if outcome.reason}
     catalogue = catalogue.without(rejected)
     writer.finish(catalogue, rejected)
     _tell_twins(catalogue, writer)

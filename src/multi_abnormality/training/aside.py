@@ -76,7 +76,7 @@ class Aside:
 
 def _has_ended(path: Path) -> bool:
     try:
-        return load_checkpoint(path)["complete"]
+        return bool(load_checkpoint(path)["complete"])
     except InputError:
         return False
 

@@ -23,7 +23,7 @@ BEST = "best.ckpt"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 
-HOLD = "hold"  # storage options of Lightning's
+Held = dict[Path, dict[str, Any]]  # checkpoints that wait in memory
 
 
 def epoch_name(epoch: Epoch) -> str:
@@ -33,25 +33,18 @@ def epoch_name(epoch: Epoch) -> str:
 class DurableIO(CheckpointIO):
     """Lightning's way to the files of `training.files`.
 
-    With HOLD as storage options a checkpoint stays in memory, in `held`.
+    With storage options a checkpoint goes into them, and to no file.
     """
 
-    def __init__(self) -> None:
-        self.held: dict[Path, dict[str, Any]] = {}
-
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Held | None = None
     ) -> None:
         path = Path(path)
-        if storage_options == HOLD:
-            self.held[path] = in_memory(checkpoint)
+        if storage_options is not None:
+            storage_options[path] = in_memory(checkpoint)
             return
         keep = path.with_name(PREVIOUS) if path.name == LAST else None
         save_checkpoint(checkpoint, path, keep)
-
-    def write_held(self) -> None:
-        for path, checkpoint in self.held.items():
-            save_checkpoint(checkpoint, path)
 
     def load_checkpoint(
         self,
@@ -75,8 +68,12 @@ class Backup(Protocol):
         """Called after each step."""
 
 
-class NoBackup(Backup):
+class NoBackup:
     """Leaves the saves where they are."""
+
+    def saved(self, epochs_done: int) -> None: ...
+
+    def poll(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -138,12 +135,13 @@ class Checkpoints(Checkpoint):
         self._started = self._saved_at = time.monotonic()
         self._saves = 0
         self._seconds = 0.0
+        self._held: Held = {}
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
         self.stop.listen()  # Lightning's own handler would end training without a save
         self._started = self._saved_at = time.monotonic()
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
         took = time.monotonic() - self._started
         log.info(
             "%d saves took %.1f s of %.1f s, %.2f %%",
@@ -151,7 +149,8 @@ class Checkpoints(Checkpoint):
         )  # fmt: skip
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int  # noqa: ARG002
+        self, trainer: lightning.Trainer, pl_module: object, outputs: object,  # noqa: ARG002
+        batch: object, batch_idx: int,  # noqa: ARG002
     ) -> None:  # fmt: skip
         done = batch_idx + 1
         if done % self.accumulate == 0 or done == self.batches:
@@ -163,16 +162,16 @@ class Checkpoints(Checkpoint):
         self.backup.poll()
 
     def on_validation_batch_end(
-        self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
+        outputs: object, batch: object, batch_idx: int, dataloader_idx: int = 0,  # noqa: ARG002
     ) -> None:  # fmt: skip
         if batch_idx < self.looks and (reason := self._reason()):
             self.averaging.on_validation_epoch_end(trainer, pl_module)  # the weights themselves
             self._save(trainer, Position(trainer.current_epoch, self.batches), [])
             raise Stopped(reason)
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module) -> None:
-        history = pl_module.history
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        history: History = pl_module.history
         done = len(history.epochs)
         names = names_of_epoch(history, self.cadence.epochs)
         over = trainer.should_stop or done == trainer.max_epochs
@@ -186,13 +185,13 @@ class Checkpoints(Checkpoint):
             raise Stopped(reason)
 
     def on_save_checkpoint(
-        self, trainer: lightning.Trainer, pl_module, checkpoint: dict[str, Any]  # noqa: ARG002
+        self, trainer: lightning.Trainer, pl_module: object, checkpoint: dict[str, Any]  # noqa: ARG002
     ) -> None:  # fmt: skip
         checkpoint["position"] = self._position.state()
         del checkpoint["loops"]
 
     def on_load_checkpoint(
-        self, trainer: lightning.Trainer, pl_module, checkpoint: dict[str, Any]  # noqa: ARG002
+        self, trainer: lightning.Trainer, pl_module: object, checkpoint: dict[str, Any]  # noqa: ARG002
     ) -> None:  # fmt: skip
         position = Position(**checkpoint["position"])
         loops = loop_state(position, self.batches, checkpoint["global_step"])
@@ -209,7 +208,7 @@ class Checkpoints(Checkpoint):
             return
         started = time.monotonic()
         self._position = position
-        trainer.save_checkpoint(self.folder / BEST, storage_options=HOLD)
+        trainer.save_checkpoint(self.folder / BEST, storage_options=self._held)
         self._seconds += time.monotonic() - started
 
     def _save(self, trainer: lightning.Trainer, position: Position, names: list[str]) -> None:
@@ -218,10 +217,10 @@ class Checkpoints(Checkpoint):
             return
         started = time.monotonic()
         self._position = position
-        files = trainer.strategy.checkpoint_io
         if BEST not in names:
-            files.write_held()
-        files.held.clear()
+            for path, checkpoint in self._held.items():
+                save_checkpoint(checkpoint, path)
+        self._held.clear()
         last = self.folder / LAST
         trainer.save_checkpoint(last)
         for name in names:

@@ -4,6 +4,7 @@ Their scores mean nothing. A checkpoint of theirs is never gone on from without 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from multi_abnormality.console import log
 from multi_abnormality.params import Params
@@ -24,8 +25,12 @@ def settle(params: Params) -> Params:
         return params
     log.warning("train.debug: %s takes few scans and %d epochs; its scores mean nothing",
                 kind, epochs[kind])  # fmt: skip
-    train = {"epochs": epochs[kind], "schedule_epochs": epochs[kind], "warmup_epochs": 0.5}
-    model = {"unfreeze_epoch": min(params.model.unfreeze_epoch, 1)}
+    train: dict[str, Any] = {
+        "epochs": epochs[kind],
+        "schedule_epochs": epochs[kind],
+        "warmup_epochs": 0.5,
+    }
+    model: dict[str, Any] = {"unfreeze_epoch": min(params.model.unfreeze_epoch, 1)}
     if kind == "overfit":
         model["dropout"] = 0.0
         train |= {

@@ -40,7 +40,8 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path, keep: Path | None = 
 
 def in_memory(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """A copy in the host's memory, which further training leaves as it is."""
-    return _canonical(checkpoint, _copy)
+    copy: dict[str, Any] = _canonical(checkpoint, _copy)
+    return copy
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def _add_digest(archive: io.BytesIO) -> None:
     """Append the comment, and its length where a zip archive's last two bytes hold it."""
-    if archive.getbuffer()[-2:] != b"\x00\x00":
+    if bytes(archive.getbuffer()[-2:]) != b"\x00\x00":
         raise RuntimeError("torch.save wrote an archive that already has a comment")
     archive.seek(-2, io.SEEK_END)
     archive.write(_COMMENT_SIZE.to_bytes(2, "little"))

@@ -86,12 +86,14 @@ def layers_of(backbone: nn.Module, name: str, coarse: bool) -> dict[int, list[st
     Raises:
         InputError: timm does not know this backbone's layers.
     """
-    if not hasattr(backbone, "group_matcher"):
+    matcher = getattr(backbone, "group_matcher", None)
+    if matcher is None:
         raise InputError(
             f"model.backbone: timm does not tell the layers of {name}, which model.finetune: "
             "progressive and train.layer_decay need; choose others, or another backbone"
         )
-    return group_parameters(backbone, backbone.group_matcher(coarse=coarse))
+    layers: dict[int, list[str]] = group_parameters(backbone, matcher(coarse=coarse))
+    return layers
 
 
 def parameter_groups(
@@ -102,7 +104,7 @@ def parameter_groups(
     Biases, norms and learned queries do not decay. Each layer of the backbone has layer_decay
     times the rate of the layer above it, and what is above the backbone has all of it.
     """
-    depth = {}
+    depth: dict[str, int] = {}
     if layer_decay < 1:
         layers = layers_of(model.encoder.backbone, settings.backbone, coarse=False)
         for below, (_, names) in enumerate(sorted(layers.items(), reverse=True), start=1):

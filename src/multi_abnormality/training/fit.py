@@ -4,6 +4,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
@@ -14,6 +15,7 @@ import multi_abnormality
 from multi_abnormality.console import log
 from multi_abnormality.data.batches import (
     DrawnVolumes,
+    Example,
     WholeVolumes,
     drawn_loader,
     leave_signals_to_parent,
@@ -113,7 +115,7 @@ class Training:
         self._device = self.ranks.device(choose_device(params.machine.accelerator))
         self._precision = resolve_precision(params.train.precision, self._device)
         package = Path(multi_abnormality.__file__).parent
-        self.about = {
+        self.about: dict[str, Any] = {
             "findings": list(processed.findings),
             "preprocess": processed.recipe,
             "model": params.model.model_dump(mode="json"),
@@ -222,7 +224,12 @@ class Training:
             model.load_state_dict(self.ranks.share(model.state_dict()))
         return model
 
-    def _loaders(self) -> tuple[DataLoader, DataLoader]:
+    @property
+    def _share(self) -> int:
+        """Volumes of each batch that one process has."""
+        return self.params.train.batch_size // self.ranks.size
+
+    def _loaders(self) -> tuple[DataLoader[Example], DataLoader[Example]]:
         """This process's share of each batch to learn from, and of the volumes to validate on."""
         ranks, batch_size = self.ranks, self.params.train.batch_size
         workers = loading_workers(self.params, ranks.place.local_size)
@@ -231,8 +238,7 @@ class Training:
             self._position.epoch, self._position.batch, ranks.rank, ranks.size,
         )  # fmt: skip
         volumes = Subset(self.whole, ranks.volumes(len(self.whole)))
-        share = batch_size // ranks.size
-        return batches, whole_loader(volumes, share, workers, leave_signals_to_parent)
+        return batches, whole_loader(volumes, self._share, workers, leave_signals_to_parent)
 
     def _fit(self, stop: StopRequest, backup: Backup) -> History:
         params, places, ranks = self.params, self.places, self.ranks
@@ -247,7 +253,7 @@ class Training:
         averaging = WeightAveraging(multi_avg_fn=average)
         cadence = Cadence(params.train.save_every_n_epochs, 60 * params.train.save_every_n_minutes)
         tensorboard = TensorBoard(places.logs, self.history) if ranks.leads else None
-        report = tensorboard and Report(tensorboard, places.history, params.train.batch_size)
+        report = tensorboard and Report(tensorboard, places.history, params.train)
         callbacks = [
             *([report] if report else []),
             averaging,
@@ -261,7 +267,7 @@ class Training:
                 backup,
                 self._mirror,
                 ranks,
-                looks=math.ceil(len(self.whole) // ranks.size / validation.batch_size),
+                looks=math.ceil(len(self.whole) // ranks.size / self._share),
             ),
         ]
         trainer = make_trainer(params, self._device, self._precision, callbacks, ranks.leads)

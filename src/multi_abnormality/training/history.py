@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -62,11 +63,11 @@ class History:
         """Whether a training ends here."""
         return len(self.epochs) >= limits.epochs or self.stalled(limits)
 
-    def state(self) -> list[dict[str, float]]:
+    def state(self) -> list[dict[str, Any]]:
         return [asdict(epoch) for epoch in self.epochs]
 
     @classmethod
-    def from_state(cls, state: list[dict[str, float]]) -> "History":
+    def from_state(cls, state: list[dict[str, Any]]) -> "History":
         return cls([Epoch(**row) for row in state])
 
     def write_csv(self, path: Path) -> None:

@@ -52,6 +52,8 @@ class TrainingModule(lightning.LightningModule):
         ranks: the processes that train it together.
     """
 
+    positive_weight: Tensor
+
     def __init__(
         self,
         model: VolumeClassifier,
@@ -107,7 +109,7 @@ class TrainingModule(lightning.LightningModule):
         torch.manual_seed(derived_seed(self.seed, "batch", *place))
         position = self.current_epoch + batch_idx / self.trainer.num_training_batches
         factor = learning_rate_factor(position, settings.warmup_epochs, settings.schedule_epochs)
-        for group in self.optimizers().param_groups:
+        for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = settings.learning_rate * factor * group["share"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -141,10 +143,11 @@ class TrainingModule(lightning.LightningModule):
         if self.ranks.size == 1 or not self._ends_step:
             return
         # Before a loss scale is taken out again: an overflow on one device is one on all.
-        learning = [weight for weight in self.parameters() if weight.grad is not None]
+        gradients = [weight.grad for weight in self.parameters() if weight.grad is not None]
         norms = [part for part in self.model.modules() if _gathers_statistics(part)]
-        statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var)]
-        self.ranks.average([*(weight.grad for weight in learning), *statistics])
+        names = ("running_mean", "running_var")
+        statistics = [norm.get_buffer(name) for norm in norms for name in names]
+        self.ranks.average([*gradients, *statistics])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         logits = self.model(batch["volume"])
@@ -161,7 +164,8 @@ class TrainingModule(lightning.LightningModule):
         row = Epoch(
             epoch=self.current_epoch,
             step=self.global_step,
-            learning_rate=self.optimizers().param_groups[0]["lr"],  # above the backbone: all of it
+            # Of what is above the backbone, which has all of it.
+            learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
             train_loss=self._loss.mean,
             val_loss=self._loss_of(logits, labels).item(),
             val_auroc=macro_auroc(logits, labels),

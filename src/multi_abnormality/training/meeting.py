@@ -24,7 +24,7 @@ _GREETING = 10.0  # s in which who has come must have said who it is
 
 
 def meet(
-    place: Place, command: Sequence[str], children: list[subprocess.Popen]
+    place: Place, command: Sequence[str], children: list[subprocess.Popen[bytes]]
 ) -> tuple[TCPStore, dict[int, socket.socket]]:
     """Wait for all processes of a training, having started those that nobody else starts.
 
@@ -65,7 +65,7 @@ def meet(
 
 
 def _start_others(
-    place: Place, port: int, command: Sequence[str], children: list[subprocess.Popen]
+    place: Place, port: int, command: Sequence[str], children: list[subprocess.Popen[bytes]]
 ) -> None:
     told = {"WORLD_SIZE": place.size, "MASTER_ADDR": place.address, "MASTER_PORT": port}
     for rank in range(1, place.size):
@@ -74,7 +74,7 @@ def _start_others(
         children.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
 
 
-def _check(children: list[subprocess.Popen]) -> None:
+def _check(children: list[subprocess.Popen[bytes]]) -> None:
     for rank, child in enumerate(children, start=1):
         if child.poll() is not None:
             raise InputError(
@@ -84,10 +84,11 @@ def _check(children: list[subprocess.Popen]) -> None:
 
 
 def _call_in(
-    place: Place, store: Store, seconds: float, children: list[subprocess.Popen]
+    place: Place, store: Store, seconds: float, children: list[subprocess.Popen[bytes]]
 ) -> dict[int, socket.socket]:
     """As process 0: a connection to each of the others."""
-    secret, peers = secrets.token_hex(16), {}
+    secret = secrets.token_hex(16)
+    peers: dict[int, socket.socket] = {}
     deadline = time.monotonic() + seconds
     with socket.create_server(("127.0.0.1" if place.is_one_node else "", 0)) as server:
         server.settimeout(_POLL)

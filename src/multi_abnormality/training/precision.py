@@ -1,11 +1,17 @@
 """Which numbers a training calculates in."""
 
+from typing import Literal
+
 import torch
 
 from multi_abnormality.errors import InputError
 
 # Mixed: weights, statistics and losses stay float32.
-LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+LIGHTNING_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
+}
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

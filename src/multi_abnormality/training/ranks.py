@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -52,11 +52,11 @@ class Ranks:
         self._command = command
         self._on_gpu = device is not None and device.type == "cuda"
         self._link: Link | None = None
-        self._children: list[subprocess.Popen] = []
+        self._children: list[subprocess.Popen[bytes]] = []
         self._gradients: distributed.ProcessGroup | None = None  # None: the one on the CPU
 
-    def __deepcopy__(self, memo: dict) -> "Ranks":  # with the module, for the average of weights
-        return self
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Ranks":
+        return self  # with the module, for the average of weights
 
     @property
     def leads(self) -> bool:
@@ -115,7 +115,7 @@ class Ranks:
         """Each process's value, by rank."""
         if self.size == 1:
             return [value]
-        values: list = [None] * self.size
+        values = [value] * self.size
         distributed.all_gather_object(values, value)
         return values
 
@@ -186,7 +186,7 @@ class Ranks:
         if not self.leads and isinstance(error, InputError):
             raise SystemExit(1) from error  # process 0 tells of it
 
-    def _raise(self, ending: Ending, error: BaseException) -> NoReturn:
+    def _raise(self, ending: Ending, error: BaseException | None) -> NoReturn:
         """This process's error is but a consequence of another one's end."""
         if self.leads or ending == Ending(0):
             raise InputError(_tell(ending)) from error

@@ -2,12 +2,14 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
 from multi_abnormality.console import PLAIN_LINE_SECONDS, console, log
-from multi_abnormality.training.history import TensorBoard
+from multi_abnormality.params import Train
+from multi_abnormality.training.history import History, TensorBoard
 
 
 class Report(Callback):
@@ -16,20 +18,20 @@ class Report(Callback):
     Args:
         tensorboard: of this run.
         history: the CSV file.
-        batch_size: volumes.
+        settings: of this run.
     """
 
-    def __init__(self, tensorboard: TensorBoard, history: Path, batch_size: int) -> None:
+    def __init__(self, tensorboard: TensorBoard, history: Path, settings: Train) -> None:
         self.tensorboard = tensorboard
         self.history = history
-        self.batch_size = batch_size
+        self.settings = settings
         self._started = self._told = 0.0
         self._first = 0  # batch of this epoch that this process did
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
         self._begin(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
         self._begin(0)
 
     def _begin(self, batch: int) -> None:
@@ -37,7 +39,8 @@ class Report(Callback):
         self._first = batch
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module, outputs, batch, batch_idx: int  # noqa: ARG002
+        self, trainer: lightning.Trainer, pl_module: object, outputs: object,  # noqa: ARG002
+        batch: object, batch_idx: int,  # noqa: ARG002
     ) -> None:  # fmt: skip
         now = time.monotonic()
         if console.is_terminal or now - self._told < PLAIN_LINE_SECONDS:
@@ -46,19 +49,20 @@ class Report(Callback):
         rate = (batch_idx + 1 - self._first) / (now - self._started)
         log.info(
             "epoch %d: %d/%d steps, %.1f volumes/s, %.0f s left of it",
-            trainer.current_epoch, batch_idx + 1, batches, rate * self.batch_size,
+            trainer.current_epoch, batch_idx + 1, batches, rate * self.settings.batch_size,
             (batches - batch_idx - 1) / rate,
         )  # fmt: skip
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module) -> None:
-        epoch = pl_module.history.epochs[-1]
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+        history: History = pl_module.history
+        epoch = history.epochs[-1]
         seconds = time.monotonic() - self._started
-        mark = ", the best so far" if pl_module.history.best is epoch else ""
+        mark = ", the best so far" if history.best is epoch else ""
         log.info(
             "epoch %d, the last being %d: train loss %.4f, validation loss %.4f, "
             "macro AUROC %.4f%s, %.0f s",
-            epoch.epoch, trainer.max_epochs - 1, epoch.train_loss, epoch.val_loss, epoch.val_auroc,
-            mark, seconds,
+            epoch.epoch, self.settings.epochs - 1, epoch.train_loss, epoch.val_loss,
+            epoch.val_auroc, mark, seconds,
         )  # fmt: skip
         self.tensorboard.add(epoch)
-        pl_module.history.write_csv(self.history)
+        history.write_csv(self.history)

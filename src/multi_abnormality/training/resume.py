@@ -34,7 +34,7 @@ class Found:
         return History.from_state(self.content["history"])
 
     @property
-    def progress(self) -> tuple:
+    def progress(self) -> tuple[Position, bool, bool]:
         """By what is inside: names and times of files say nothing that could be relied on."""
         return self.position, self.content["complete"], self.path.name == LAST
 
@@ -137,9 +137,10 @@ class Folder:
         places = {found.path: fingerprint(found.content["about"]["identity"]) for found in others}
         places |= dict.fromkeys(damaged, "damaged")
         kept = {
-            self.aside.keep(path, f"{place}-before" if place == name else place)
+            taken
             for path, place in places.items()
-        } - {None}
+            if (taken := self.aside.keep(path, f"{place}-before" if place == name else place))
+        }
         for place in sorted(kept):
             log.warning("what was in its way is kept in %s; `cp %s/* %s/` brings it back",
                         place, place, self.path)  # fmt: skip

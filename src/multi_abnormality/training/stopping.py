@@ -2,12 +2,16 @@
 
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any
 
 from multi_abnormality.console import log
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Handler = Callable[[int, FrameType | None], Any] | int | None  # of a signal, as Python has it
 
 
 class Stopped(Exception):
@@ -29,7 +33,7 @@ class StopRequest:
         self._budget = time_budget
         self._started = time.monotonic()
         self._signal: str | None = None
-        self._handlers: dict[int, object] = {}
+        self._handlers: dict[int, Handler] = {}
 
     @property
     def reason(self) -> str | None:

@@ -30,7 +30,7 @@ def make_trainer(
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Deterministic algorithms do not need it, and it would write over all new memory first.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     shows_progress = console.is_terminal and leads
     if shows_progress:
         callbacks = [*callbacks, RichProgressBar()]

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import cloudpickle
 from distributed import Client, Future, KilledWorker
 
 from multi_abnormality import console
-from multi_abnormality.data.work.pool import WorkerKilled
+from multi_abnormality.data.work.pool import Arguments, Function, WorkerKilled
 from multi_abnormality.data.work.remote import Answer, Expected, attempt, code_hash, versions
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
@@ -53,12 +53,12 @@ class Cluster:
     def room(self) -> int:
         return 1 if self._alone else max(1, _PER_THREAD * self._threads())
 
-    def submit(self, name: str, function: Callable, arguments: tuple) -> Future:
+    def submit(self, name: str, function: Function, arguments: Arguments) -> "Future[Answer]":
         call = cloudpickle.dumps((function, arguments))
         key = f"{name}-{uuid4().hex}"
         return self._client.submit(attempt, self._expected, call, key=key, pure=False)
 
-    def result(self, future: Future) -> Any:
+    def result(self, future: "Future[Answer]") -> Any:
         try:
             answer = self._wait(future)
         except KilledWorker as error:
@@ -103,7 +103,7 @@ class Cluster:
                 "with `dask scheduler`, or set it to null to work on this machine alone"
             ) from None
 
-    def _wait(self, future: Future) -> Answer:
+    def _wait(self, future: "Future[Answer]") -> Answer:
         """For a result that was there a moment ago. It is made anew if its worker has gone."""
         while True:
             try:
@@ -113,7 +113,7 @@ class Cluster:
                     raise
                 if not isinstance(error, TimeoutError):
                     raise self._disconnected() from None
-                self.look_after([future.key.rpartition("-")[0]])
+                self.look_after([str(future.key).rpartition("-")[0]])
 
     def _threads(self) -> int:
         """Of all workers that are there now: some come late."""

@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 import joblib
 
 from multi_abnormality import memory
-from multi_abnormality.data.work.pool import Future, NotBegun, Pool, ThisProcess, WorkerKilled
+from multi_abnormality.data.work.pool import (
+    Arguments,
+    F,
+    NotBegun,
+    Pool,
+    ThisProcess,
+    WorkerKilled,
+)
 from multi_abnormality.data.work.processes import Processes
 from multi_abnormality.params import Machine
 
@@ -28,7 +35,7 @@ class Lost:
 
 def outcomes(
     function: Callable[..., R],
-    items: Mapping[str, tuple],
+    items: Mapping[str, Arguments],
     machine: Machine,
     share: Collection[Path],
     memory_each: int,
@@ -69,10 +76,11 @@ def worker_count(workers: int | str, memory_each: int) -> int:
     """Of processes that take `memory_each` bytes; for "auto" no more than core and memory bear."""
     if workers != "auto":
         return int(workers)
-    return max(1, min(joblib.cpu_count(), memory.free() // memory_each))
+    cores: int = joblib.cpu_count()
+    return max(1, min(cores, memory.free() // memory_each))
 
 
-def _open(machine: Machine, items: int, share: Collection[Path], memory_each: int) -> Pool:
+def _open(machine: Machine, items: int, share: Collection[Path], memory_each: int) -> Pool[Any]:
     if machine.dask:
         # distributed takes half a second to import, and most runs have one machine.
         from multi_abnormality.data.work.cluster import Cluster
@@ -83,11 +91,14 @@ def _open(machine: Machine, items: int, share: Collection[Path], memory_each: in
 
 
 def _hand_out(
-    function: Callable[..., R], items: Mapping[str, tuple], names: Collection[str], pool: Pool
+    function: Callable[..., R],
+    items: Mapping[str, Arguments],
+    names: Collection[str],
+    pool: Pool[F],
 ) -> Iterator[tuple[str, R | Lost | WorkerKilled]]:
     waiting = deque(names)
-    flying: dict[Future, str] = {}
-    done: SimpleQueue[Future] = SimpleQueue()
+    flying: dict[F, str] = {}
+    done: SimpleQueue[F] = SimpleQueue()
     while waiting or flying:
         while waiting and len(flying) < pool.room():
             name = waiting.popleft()
@@ -107,7 +118,7 @@ def _hand_out(
             yield name, outcome
 
 
-def _outcome(future: Future, pool: Pool) -> Any:
+def _outcome(future: F, pool: Pool[F]) -> Any:
     try:
         return pool.result(future)
     except (NotBegun, WorkerKilled) as ended:

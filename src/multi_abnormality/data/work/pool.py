@@ -2,13 +2,19 @@
 
 from collections.abc import Callable, Collection
 from concurrent import futures
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+Function = Callable[..., Any]
+Arguments = tuple[Any, ...]
 
 
 class Future(Protocol):
     """What standard futures and Dask's have in common, and is used here."""
 
     def add_done_callback(self, callback: Callable[[Any], Any]) -> None: ...
+
+
+F = TypeVar("F", bound=Future)
 
 
 class WorkerKilled(Exception):
@@ -19,15 +25,15 @@ class NotBegun(Exception):
     """A worker ended before it had begun with an item: nothing can be held against that one."""
 
 
-class Pool(Protocol):
+class Pool(Protocol[F]):
     way_out: str  # what a user can do where memory lacks
 
     def room(self) -> int:
         """How many items may be handed out, so that nobody waits for work."""
 
-    def submit(self, name: str, function: Callable, arguments: tuple) -> Future: ...
+    def submit(self, name: str, function: Function, arguments: Arguments) -> F: ...
 
-    def result(self, future: Future) -> Any:
+    def result(self, future: F) -> Any:
         """What the function returned or raised.
 
         Raises:
@@ -52,15 +58,15 @@ class ThisProcess:
     def room(self) -> int:
         return 1
 
-    def submit(self, _name: str, function: Callable, arguments: tuple) -> Future:
-        future: futures.Future = futures.Future()
+    def submit(self, _name: str, function: Function, arguments: Arguments) -> futures.Future[Any]:
+        future: futures.Future[Any] = futures.Future()
         try:
             future.set_result(function(*arguments))
         except Exception as error:
             future.set_exception(error)
         return future
 
-    def result(self, future: futures.Future) -> Any:
+    def result(self, future: futures.Future[Any]) -> Any:
         return future.result()
 
     def isolate(self) -> None:

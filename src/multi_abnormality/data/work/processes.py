@@ -6,7 +6,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from multi_abnormality import console
-from multi_abnormality.data.work.pool import NotBegun, WorkerKilled
+from multi_abnormality.data.work.pool import Arguments, Function, NotBegun, WorkerKilled
 from multi_abnormality.errors import InputError
 
 # A worker is a core: threads of libraries in it would only get in each other's way.
@@ -38,7 +38,7 @@ class Processes:
         self._workers = workers
         self._notes = tempfile.TemporaryDirectory(prefix="under-way-")
         self._numbers = count()
-        self._note_of: dict[Future, Path] = {}
+        self._note_of: dict[Future[Any], Path] = {}
         self._how = ""
         self._vain = 0
         self._start()
@@ -46,14 +46,14 @@ class Processes:
     def room(self) -> int:
         return 1 if self._workers == 1 else 2 * self._workers
 
-    def submit(self, name: str, function: Callable, arguments: tuple) -> Future:
+    def submit(self, name: str, function: Function, arguments: Arguments) -> Future[Any]:
         try:
             return self._submit(name, function, arguments)
         except BrokenProcessPool as error:
             self._replace(error)
             return self._submit(name, function, arguments)
 
-    def result(self, future: Future) -> Any:
+    def result(self, future: Future[Any]) -> Any:
         note = self._note_of.pop(future)
         try:
             result = future.result()
@@ -90,9 +90,9 @@ class Processes:
     def _stop(self) -> None:
         self._executor.shutdown(wait=True, kill_workers=True)
 
-    def _submit(self, name: str, function: Callable, arguments: tuple) -> Future:
+    def _submit(self, name: str, function: Function, arguments: Arguments) -> Future[Any]:
         note = self._folder / str(next(self._numbers))
-        future = self._executor.submit(_noted, note, name, function, arguments)
+        future: Future[Any] = self._executor.submit(_noted, note, name, function, arguments)
         self._note_of[future] = note
         return future
 
@@ -120,7 +120,7 @@ class Processes:
         return ", most likely by a fault in a library that reads it: leave the file out"
 
 
-def _noted(note: Path, name: str, function: Callable, arguments: tuple) -> Any:
+def _noted(note: Path, name: str, function: Function, arguments: Arguments) -> Any:
     note.write_text(name, encoding="utf-8")
     try:
         return function(*arguments)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.canvas import Box, Canvas, Point, ramp
+from multi_abnormality.sample.canvas import Box, Canvas, Point, point, ramp
 from multi_abnormality.sample.fields import Field
 from multi_abnormality.sample.strokes import Ellipsoid, Stroke, Tube
 from multi_abnormality.sample.trees import hilum
@@ -79,8 +79,8 @@ class Patch:
 
     def paint(self, canvas: Canvas) -> None:
         reach = [1.35 * radius + self.edge for radius in self.shape.radii]
-        low = tuple(c - r for c, r in zip(self.shape.centre, reach, strict=True))
-        high = tuple(c + r for c, r in zip(self.shape.centre, reach, strict=True))
+        low = point(c - r for c, r in zip(self.shape.centre, reach, strict=True))
+        high = point(c + r for c, r in zip(self.shape.centre, reach, strict=True))
         box = canvas.box(low, high)
         if box is None:
             return
@@ -97,7 +97,7 @@ def opacity(subject: Subject) -> list[Stroke]:
     strokes: list[Stroke] = []
     for _ in range(stream.integer(3, 6)):
         place = subject.lung_points(stream, stream.side(), 1, -150, 80, 8.0)[0]
-        radii = tuple(stream.uniform(18, 36) for _ in range(3))
+        radii = point(stream.uniform(18, 36) for _ in range(3))
         shape = Ellipsoid(place, radii, 0.0)
         strokes.append(Patch(shape, field, stream.uniform(190, 310), stream.uniform(6, 12)))
     return strokes
@@ -113,8 +113,8 @@ class Solid:
 
     def paint(self, canvas: Canvas) -> None:
         reach = [1.4 * radius for radius in self.shape.radii]
-        low = tuple(c - r for c, r in zip(self.shape.centre, reach, strict=True))
-        high = tuple(c + r for c, r in zip(self.shape.centre, reach, strict=True))
+        low = point(c - r for c, r in zip(self.shape.centre, reach, strict=True))
+        high = point(c + r for c, r in zip(self.shape.centre, reach, strict=True))
         box = canvas.box(low, high)
         if box is None:
             return
@@ -136,7 +136,7 @@ def consolidation(subject: Subject) -> list[Stroke]:
         root = hilum(side)
         near = _between(root, place, 0.55)
         for _ in range(stream.integer(5, 7)):
-            end = tuple(
+            end = point(
                 c + 0.75 * r * d for c, r, d in zip(place, radii, stream.direction(), strict=True)
             )
             strokes.append(Tube(_between(near, place, 0.6), end, 3.8, 3.0, -920.0, clip="lung"))
@@ -144,7 +144,7 @@ def consolidation(subject: Subject) -> list[Stroke]:
 
 
 def _between(a: Point, b: Point, part: float) -> Point:
-    return tuple(p + part * (q - p) for p, q in zip(a, b, strict=True))
+    return point(p + part * (q - p) for p, q in zip(a, b, strict=True))
 
 
 def nodules(subject: Subject) -> list[Stroke]:
@@ -158,7 +158,7 @@ def nodules(subject: Subject) -> list[Stroke]:
         hu = stream.uniform(200, 500) if stream.chance(0.15) else stream.uniform(20, 90)
         strokes.append(Ellipsoid(place, (radius, radius, radius), hu))
         for _ in range(stream.integer(0, 3)):
-            lobe = tuple(
+            lobe = point(
                 c + 0.6 * radius * d for c, d in zip(place, stream.direction(), strict=True)
             )
             strokes.append(Ellipsoid(lobe, (0.6 * radius,) * 3, hu))

@@ -3,7 +3,7 @@
 import math
 
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.canvas import Point
+from multi_abnormality.sample.canvas import Point, point
 from multi_abnormality.sample.strokes import Stroke, Tube
 from multi_abnormality.sample.trees import hilum, lung_airways
 
@@ -46,6 +46,6 @@ def bronchiectasis(subject: Subject) -> list[Stroke]:
         ]
         for end in ends[:14]:
             radius = stream.uniform(4.6, 7.2)
-            start = tuple(r + 0.55 * (e - r) for r, e in zip(root, end, strict=True))
+            start = point(r + 0.55 * (e - r) for r, e in zip(root, end, strict=True))
             pieces.append((start, end, radius, radius * stream.uniform(1.0, 1.35), 2.5))
     return _ringed(pieces, 20.0)

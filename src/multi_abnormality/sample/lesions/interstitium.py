@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.canvas import Canvas, Point, ramp
+from multi_abnormality.sample.canvas import Canvas, Point, point, ramp
 from multi_abnormality.sample.fields import Field
 from multi_abnormality.sample.lesions.airspace import lung_box
 from multi_abnormality.sample.streams import Stream
@@ -74,7 +74,7 @@ class PleuralCap:
 
     def paint(self, canvas: Canvas) -> None:
         shape = Ellipsoid(self.centre, (self.reach,) * 3, 0.0)
-        low, high = (tuple(c + sign * self.reach for c in self.centre) for sign in (-1, 1))
+        low, high = (point(c + sign * self.reach for c in self.centre) for sign in (-1, 1))
         box = canvas.box(low, high)
         if box is None:
             return
@@ -96,12 +96,12 @@ def scars(subject: Subject) -> list[Stroke]:
         reach, depth = stream.uniform(36, 54), stream.uniform(11, 18)
         strokes.append(PleuralCap(anchor, reach, depth, field, stream.uniform(10, 60)))
         for _ in range(stream.integer(7, 11)):
-            start = tuple(c + stream.uniform(-24, 24) for c in anchor)
+            start = point(c + stream.uniform(-24, 24) for c in anchor)
             width, hu = stream.uniform(2.8, 4.2), stream.uniform(0, 60)
             strokes.append(Tube(start, _inwards(stream, side, start), width, 1.8, hu, clip="lung"))
         for _ in range(stream.integer(2, 5)):
             size = stream.uniform(3, 5.5)
-            place = tuple(c + stream.uniform(-16, 16) for c in anchor)
+            place = point(c + stream.uniform(-16, 16) for c in anchor)
             strokes.append(Ellipsoid(place, (size, size, size), -960.0, clip="lung"))
     return strokes
 
@@ -115,7 +115,7 @@ def _near_pleura(subject: Subject, stream: Stream, side: float, low: float, high
 def _inwards(stream: Stream, side: float, start: Point) -> Point:
     """The end of a band, 30 to 60 mm from its start, more or less towards the hilum."""
     part = stream.uniform(30, 60) / round(math.dist(start, hilum(side)), 9)
-    return tuple(
+    return point(
         a + part * (b - a) + stream.uniform(-14, 14)
         for a, b in zip(start, hilum(side), strict=True)
     )

@@ -1,6 +1,7 @@
 """Hiatal hernia and enlarged lymph nodes."""
 
 from multi_abnormality.sample.anatomy import Subject
+from multi_abnormality.sample.canvas import point
 from multi_abnormality.sample.heart import aorta_course
 from multi_abnormality.sample.strokes import Ellipsoid, Stroke, tubes
 
@@ -16,14 +17,14 @@ def hernia(subject: Subject) -> list[Stroke]:
     dome = (state.thorax.left_dome + state.thorax.right_dome) / 2
     centre = stream.uniform(2, 26), 46.0, dome + 0.6 * tall
     wall = Ellipsoid(centre, (size, size * 0.85, tall), 45.0)
-    inside = tuple(r - 4.0 for r in wall.radii)
+    inside = point(r - 4.0 for r in wall.radii)
     strokes: list[Stroke] = [wall, Ellipsoid(centre, inside, stream.uniform(-30, 35))]
     if stream.chance(0.9):
         gas = centre[0], centre[1] - 0.35 * inside[1], centre[2] + 0.1 * tall
         radii = 0.8 * inside[0], 0.55 * inside[1], 0.75 * inside[2]
         strokes.append(Ellipsoid(gas, radii, -850.0))
     for _ in range(stream.integer(5, 9)):  # bubbles in the food
-        bubble = tuple(
+        bubble = point(
             c + 0.7 * r * d for c, r, d in zip(centre, inside, stream.direction(), strict=True)
         )
         size = stream.uniform(3.5, 6.5)
@@ -60,7 +61,7 @@ def nodes(subject: Subject) -> list[Stroke]:
     for _ in range(stream.integer(6, 10)):
         x, y, z = stations.pop(stream.integer(0, len(stations) - 1))
         for _ in range(stream.integer(1, 2)):
-            place = tuple(c + stream.uniform(-6, 6) for c in (x, y, z))
-            radii = tuple(stream.uniform(10, 15) * growth for _ in range(3))
+            place = point(c + stream.uniform(-6, 6) for c in (x, y, z))
+            radii = point(stream.uniform(10, 15) * growth for _ in range(3))
             strokes.append(Ellipsoid(place, radii, stream.uniform(35, 70)))
     return strokes

@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.canvas import Point
+from multi_abnormality.sample.canvas import Point, point
 from multi_abnormality.sample.heart import aorta_course
 from multi_abnormality.sample.streams import Stream
 from multi_abnormality.sample.strokes import Ellipsoid, Stroke, Tube
@@ -46,7 +46,7 @@ def _across(stream: Stream, a: Point, b: Point) -> Point:
 
 
 def _beside(a: Point, b: Point, part: float, side: Point, radius: float) -> Point:
-    return tuple(p + part * (q - p) + radius * s for p, q, s in zip(a, b, side, strict=True))
+    return point(p + part * (q - p) + radius * s for p, q, s in zip(a, b, side, strict=True))
 
 
 # Courses on the heart's surface, in shares of its half-axes (long axis, short axis, z):
