@@ -51,7 +51,7 @@ class Data(Section):
     @property
     def names(self) -> tuple[str, ...]:
         """Of the findings."""
-        return FINDINGS if self.findings == CT_RATE else self.findings
+        return FINDINGS if isinstance(self.findings, str) else self.findings
 
     @field_validator("table", "scans")
     @classmethod

@@ -9,7 +9,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from multi_abnormality.backup.worker import ANSWER, Job
 
@@ -46,8 +46,18 @@ class Worker:
         self._asked = self._size = self._written()
         self._moved = time.monotonic()
         with suppress(BrokenPipeError):  # told by what `said` finds
-            self._process.stdin.write(job.line())
-            self._process.stdin.flush()
+            self._stdin.write(job.line())
+            self._stdin.flush()
+
+    @property
+    def _started(self) -> "subprocess.Popen[bytes]":
+        assert self._process is not None  # `give` comes first
+        return self._process
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._started.stdin is not None  # a pipe
+        return self._started.stdin
 
     def _start(self) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed when it ended
@@ -60,7 +70,7 @@ class Worker:
 
     def is_busy(self) -> bool:
         """Whether the job has neither been answered nor died with the process."""
-        return self._process.poll() is None and self._answer() is None
+        return self._started.poll() is None and self._answer() is None
 
     def still_for(self) -> float:
         """Seconds since it last said that something moved."""
@@ -79,10 +89,11 @@ class Worker:
         """The job's result, with a key "error" where it has none. It has ended."""
         answer = self._answer()
         if answer is not None:
-            return json.loads(answer)
+            said: dict[str, Any] = json.loads(answer)
+            return said
         lines = self._printed().decode(errors="replace").splitlines()
         last = f": {lines[-1]}" if lines else ""
-        return {"error": f"its process ended with {self._process.returncode}{last}"}
+        return {"error": f"its process ended with {self._started.returncode}{last}"}
 
     def rest(self) -> None:
         """End an idle process if it has had nothing to do for long. Cheap."""
@@ -99,7 +110,7 @@ class Worker:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
         with suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._stdin.close()
         self._output.close()
         self._process = None
 

@@ -59,8 +59,7 @@ class Backup:
                 self._worker.end()
         if self._setup is not None:
             self._reporter = Reporter(self._setup.ledger)
-            self._job = replace(self._setup.job, objects=self._setup.inputs)
-            self._send()
+            self._send(replace(self._setup.job, objects=self._setup.inputs))
 
     def saved(self, epochs_done: int) -> None:
         """Back up what checkpoints/ now holds; never raises for a remote's sake.
@@ -120,22 +119,28 @@ class Backup:
                 self._finish()
 
     def _launch(self) -> None:
-        if self._waiting:
+        if self._waiting and self._epochs is not None:
             try:
-                self._record()
+                self._record(self._epochs)
             except (RecordError, GitError, InputError, OSError) as error:
                 self._fail(str(error))
                 return
         if self._job is not None:
-            self._send()
+            self._send(self._job)
 
-    def _send(self) -> None:
-        self._worker.give(replace(self._job, awaited=self._closing))
+    def _send(self, job: Job) -> None:
+        self._job = job
+        self._worker.give(replace(job, awaited=self._closing))
         self._is_sending = True
 
-    def _record(self) -> None:
-        setup, run = self._setup, self._setup.job.run
-        recorded = setup.recorder.record(self._epochs)
+    @property
+    def _ready(self) -> Setup:
+        assert self._setup is not None  # or nothing is ever sent
+        return self._setup
+
+    def _record(self, epochs: int) -> None:
+        setup, run = self._ready, self._ready.job.run
+        recorded = setup.recorder.record(epochs)
         self._waiting = False
         if recorded.objects == self._sent:
             self._job = None
@@ -160,9 +165,10 @@ class Backup:
             self._fail(said["error"])
             return
         job, self._job = self._job, None
+        assert job is not None  # it was sent
         self._failures = 0
         if job.epochs is not None:
-            self._sent = job.objects[len(self._setup.inputs) :]
+            self._sent = job.objects[len(self._ready.inputs) :]
         self._reporter.told_backup(job, said)
 
     def _fail(self, reason: str) -> None:

@@ -76,7 +76,7 @@ def set_up(settings: Settings, root: Path, fingerprint: str, worker: Worker) -> 
     _check_names(settings, name, set(repo.config["remote"]), git)
     run = f"{branch_of(git) if git else 'no-git'}/{fingerprint}"
     job = Job(str(root), name, settings.git_remote, run, settings.keep)
-    worker.give(replace(job, awaited=True))
+    worker.give(replace(job, probes=True, awaited=True))
     try:
         found = _look(repo, git, job)
     finally:

@@ -23,7 +23,7 @@ from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.prune import prune
 from multi_abnormality.backup.publish import push_ref, put_bundle
 from multi_abnormality.backup.record import open_repository
-from multi_abnormality.backup.remote import Remote
+from multi_abnormality.backup.remote import Remote, RemoteError
 
 BEAT = 1.0  # s between two dots at least
 ANSWER = "\x1e"  # goes before each
@@ -39,7 +39,8 @@ class Job:
         git_remote: name of the Git remote for resume commits.
         run: <branch>/<fingerprint>.
         keep: generations that stay.
-        objects: hashes to send; None to see only whether the remotes can be written.
+        probes: whether to see only if the remotes can be written.
+        objects: hashes to send.
         epochs: whole epochs done, for a state; None for the inputs alone.
         commit: hash of the state's resume commit.
         awaited: whether somebody waits for it, or it must not disturb.
@@ -50,7 +51,8 @@ class Job:
     git_remote: str | None
     run: str
     keep: int
-    objects: tuple[str, ...] | None = None
+    probes: bool = False
+    objects: tuple[str, ...] = ()
     epochs: int | None = None
     commit: str | None = None
     awaited: bool = False
@@ -90,7 +92,7 @@ def _push(job: Job, remote: Remote, ledger: Ledger) -> dict[str, Any]:
 def _publish(job: Job, remote: Remote) -> dict[str, Any]:
     git = repository_of(Path(job.root))
     said: dict[str, Any] = {}
-    if git is None:
+    if git is None or job.commit is None:
         return said
     if job.git_remote:
         try:
@@ -127,11 +129,12 @@ class _Beat:
 def _reason(error: BaseException) -> str:
     """What went wrong, in a line: DVC often says it in the cause."""
     texts: list[str] = []
-    while error is not None and len(texts) < 3:
-        text = " ".join(str(error).split()) or type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None and len(texts) < 3:
+        text = " ".join(str(cause).split()) or type(cause).__name__
         if text not in texts:
             texts.append(text)
-        error = error.__cause__
+        cause = cause.__cause__
     return ": ".join(texts)[:500]
 
 
@@ -142,11 +145,11 @@ def _listen(lines: SimpleQueue[bytes]) -> None:
 
 
 def _do(job: Job) -> dict[str, Any]:
-    with (
-        closing(open_repository(Path(job.root))) as repo,
-        closing(Remote(repo, job.remote)) as remote,
-    ):
-        if job.objects is None:
+    repo = open_repository(Path(job.root))
+    if repo is None:
+        raise RemoteError(f"{job.root} is in no DVC project any more")
+    with closing(repo), closing(Remote(repo, job.remote)) as remote:
+        if job.probes:
             return _probe(job, remote)
         ledger = Ledger(Path(repo.tmp_dir) / "backup.json")
         said = _push(job, remote, ledger)

@@ -28,14 +28,14 @@ def own_source(table: Path) -> Source:
     )
 
 
-def read_own(root: Path, settings: Data) -> Catalogue:
-    """The scans that the table `settings.table` below `root` names, with their labels.
+def read_own(root: Path, table: str, settings: Data) -> Catalogue:
+    """The scans that a table below `root` names, with their labels.
 
     Raises:
         InputError: lists every fault of the table and of the files that it names, each with its
             way out.
     """
-    path, folder = root / settings.table, root / settings.scans
+    path, folder = root / table, root / settings.scans
     source = own_source(path)
     if not path.is_file():
         raise InputError(

@@ -16,4 +16,4 @@ def read_catalogue(root: Path, settings: Data) -> Catalogue:
     """
     if settings.table is None:
         return read_ct_rate(root, settings.names)
-    return read_own(root, settings)
+    return read_own(root, settings.table, settings)
