@@ -19,6 +19,7 @@ class CalibratedClassifier(nn.Module):
     def __init__(self, classifier: VolumeClassifier, calibration: Calibration) -> None:
         super().__init__()
         self.classifier = classifier
+        # Torch's own types lack this argument.
         classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.register_buffer("slope", torch.tensor(calibration.slope, dtype=torch.float32))
         moved = torch.tensor(calibration.moved_intercept, dtype=torch.float32)

@@ -40,7 +40,8 @@ def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassi
     if model.finetune == "lora":
         adapted = model.lora
         add_lora(classifier.encoder.backbone, adapted.rank, adapted.alpha, adapted.targets)
-    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's lack it
+    # Torch's own types lack this argument.
+    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return classifier
 
 

@@ -162,4 +162,5 @@ def _attentions(kind: str, maps: list[Tensor], width: int, backbone: str) -> lis
 def _pool_deterministically(backbone: nn.Module) -> None:
     for module in backbone.modules():
         if isinstance(module, SelectAdaptivePool2d) and type(module.pool) in _DETERMINISTIC:
+            # By timm's types it is what __init__ sets first.
             module.pool = _DETERMINISTIC[type(module.pool)]()  # type: ignore[assignment]
