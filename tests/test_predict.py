@@ -179,6 +179,14 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
         predict.load(write_model(path, outputs=17))
 
 
+@pytest.mark.parametrize("name", ["", "../../elsewhere", "/elsewhere", "a\nb", "EMPHYSEMA"])
+def test_a_model_whose_findings_are_no_names_is_refused(tmp_path: Path, name: str) -> None:
+    """One would stand for two, and --explain would write outside of its folder."""
+    card = {**CARD, "findings": [name, *FINDINGS[1:]]}
+    with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
+        predict.load(write_model(tmp_path / "model.onnx", card=card))
+
+
 def test_a_model_without_finite_probabilities_is_told(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.onnx")
     broken = onnx.load(path)
@@ -272,6 +280,11 @@ def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
 
     assert predict.find_scans([tmp_path]) == [series, scan]
     assert predict.find_scans([tmp_path, scan, scan.resolve(), tmp_path / "*.gz"]) == [series, scan]
+
+    gone = tmp_path / "gone.nii.gz"  # a link whose scan is not there: told when it is read
+    gone.symlink_to(tmp_path / "elsewhere.nii.gz")
+    assert predict.find_scans([tmp_path]) == [series, scan, gone]
+    assert predict.find_scans([tmp_path / "*.gz"]) == [scan, gone]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
