@@ -87,6 +87,7 @@ def test_table_marks_the_positive_findings(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     probabilities = predict.load(tmp_path / "model_weights/model_tiny.onnx")(scan)
     assert "patient [1]" in result.stdout
+    assert "…" not in result.stdout  # nothing is cut off in 80 columns
     for finding in FINDINGS:
         (line,) = [line for line in result.stdout.splitlines() if f" {finding} " in line]
         assert f"{probabilities[finding]:.3f}" in line

@@ -39,6 +39,7 @@ def print_tables(rows: Sequence[Row]) -> None:
     screen = Console()
     for name, probabilities in rows:
         table = Table(title=Text(name), title_justify="left", box=None, pad_edge=False)
+        table.collapse_padding = True  # CT-RATE's longest finding then fits 80 columns
         for column, side in (("Finding", "left"), ("Probability", "right"), ("", "left")):
             table.add_column(column, justify=side, no_wrap=True)
         for finding, value in sorted(probabilities.items(), key=lambda item: -item[1]):
