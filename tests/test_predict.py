@@ -87,6 +87,7 @@ def test_table_marks_the_positive_findings(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     probabilities = predict.load(tmp_path / "model_weights/model_tiny.onnx")(scan)
     assert "patient [1]" in result.stdout
+    assert "…" not in result.stdout  # nothing is cut off in 80 columns
     for finding in FINDINGS:
         (line,) = [line for line in result.stdout.splitlines() if f" {finding} " in line]
         assert f"{probabilities[finding]:.3f}" in line
@@ -177,6 +178,14 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
         predict.load(write_model(path, card={**CARD, "version": "9.9.9"}))
     with pytest.raises(InputError, match="has ports"):
         predict.load(write_model(path, outputs=17))
+
+
+@pytest.mark.parametrize("name", ["", "../../elsewhere", "/elsewhere", "a\nb", "EMPHYSEMA"])
+def test_a_model_whose_findings_are_no_names_is_refused(tmp_path: Path, name: str) -> None:
+    """One would stand for two, and --explain would write outside of its folder."""
+    card = {**CARD, "findings": [name, *FINDINGS[1:]]}
+    with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
+        predict.load(write_model(tmp_path / "model.onnx", card=card))
 
 
 def test_a_model_without_finite_probabilities_is_told(tmp_path: Path) -> None:
@@ -272,6 +281,11 @@ def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
 
     assert predict.find_scans([tmp_path]) == [series, scan]
     assert predict.find_scans([tmp_path, scan, scan.resolve(), tmp_path / "*.gz"]) == [series, scan]
+
+    gone = tmp_path / "gone.nii.gz"  # a link whose scan is not there: told when it is read
+    gone.symlink_to(tmp_path / "elsewhere.nii.gz")
+    assert predict.find_scans([tmp_path]) == [series, scan, gone]
+    assert predict.find_scans([tmp_path / "*.gz"]) == [scan, gone]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

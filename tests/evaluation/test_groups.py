@@ -22,6 +22,7 @@ def test_traits_are_read_from_the_manifest():
     found = traits(
         manifest(
             Manufacturer=["Philips", "", "PNMS"],
+            ConvolutionKernel=["['Br40f', '3']", "B", ""],
             PatientAge=["036Y", "081Y", "six"],
             source_spacing=["0.75 0.7 0.7", "0.7 0.7 5", "0.7 1.5 0.7"],
             source_axes=["SPL", "LAS", "PIR"],
@@ -31,6 +32,7 @@ def test_traits_are_read_from_the_manifest():
     thickness = ["below 1 mm", "4 mm and more", "1 to 2 mm"]
     assert found["Slice thickness"].tolist() == thickness
     assert found["Manufacturer"].tolist() == ["Philips", "", "PNMS"]
+    assert found["Kernel"].tolist() == ["Br40f, 3", "B", ""]
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def traits(manifest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Manufacturer": manifest["Manufacturer"].tolist(),
-            "Kernel": manifest["ConvolutionKernel"].tolist(),
+            "Kernel": [_plain(kernel) for kernel in manifest["ConvolutionKernel"]],
             "Slice thickness": [_range(mm, THICKNESS_EDGES, "mm") for mm in thickness],
             "Sex": manifest["PatientSex"].tolist(),
             "Age": [_range(age, AGE_EDGES, "years") for age in ages],
@@ -117,6 +117,11 @@ def _ordered(kinds: np.ndarray) -> list[str]:
 def _first_number(text: str) -> tuple[float, int]:
     numbers = re.findall(r"\d+(?:\.\d+)?", text)
     return (float(numbers[0]) if numbers else 0.0), int(not text.startswith("below"))
+
+
+def _plain(kernel: str) -> str:
+    """Several values of one DICOM tag stand in CT-RATE's tables as "['Br40f', '3']"."""
+    return ", ".join(re.findall(r"'([^']*)'", kernel)) or kernel
 
 
 def _range(value: float | None, edges: Sequence[float], unit: str) -> str:

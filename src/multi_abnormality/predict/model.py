@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from multi_abnormality import __version__
 from multi_abnormality.data.composition import Familiar, lung_share
@@ -31,6 +31,17 @@ class ModelCard(BaseModel):
     findings: tuple[str, ...]
     preprocess: Recipe
     familiar: Familiar
+
+    @field_validator("findings")
+    @classmethod
+    def are_names(cls, findings: tuple[str, ...]) -> tuple[str, ...]:
+        """Keys of what is predicted, and names of --explain's pictures: in its folder alone."""
+        if len({finding.casefold() for finding in findings}) < len(findings):
+            raise ValueError("must be different names")
+        for finding in findings:
+            if not finding.isprintable() or {"", ".", ".."} & set(finding.split("/")):
+                raise ValueError(f"{finding!r} is no finding's name")
+        return findings
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,13 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def is_scan_file(path: Path) -> bool:
-    """Whether it is named as scans are; a DICOM series is a folder."""
+    """Whether it is named as scans are; a DICOM series is a folder.
+
+    A link to a scan that is gone is one too: who reads it says so, and it is not passed over.
+    """
     # Macs put a "._scan.nii.gz" beside each scan on other systems' disks.
     hidden = path.name.startswith(".")
-    return path.name.lower().endswith(SUFFIXES) and not hidden and path.is_file()
+    return path.name.lower().endswith(SUFFIXES) and not hidden and not path.is_dir()
 
 
 def _is_series(path: Path) -> bool:

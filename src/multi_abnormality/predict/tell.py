@@ -39,6 +39,7 @@ def print_tables(rows: Sequence[Row]) -> None:
     screen = Console()
     for name, probabilities in rows:
         table = Table(title=Text(name), title_justify="left", box=None, pad_edge=False)
+        table.collapse_padding = True  # CT-RATE's longest finding then fits 80 columns
         table.add_column("Finding", no_wrap=True)
         table.add_column("Probability", justify="right", no_wrap=True)
         table.add_column(no_wrap=True)
