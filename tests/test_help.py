@@ -14,10 +14,7 @@ PROGRAMS = (
     "compare", "doctor", "download", "find_learning_rate", "predict", "resume", "sample",
     "show_augmentation",
 )  # fmt: skip
-STAGES = (
-    "preprocess",
-    *(pytest.param(n, marks=pytest.mark.slow) for n in ("train", "evaluate", "export")),
-)
+STAGES = ("preprocess", "train", "evaluate", "export")
 SOURCE = Path(__file__).parents[1] / "src/multi_abnormality"
 
 LOADED = """
@@ -61,10 +58,11 @@ def test_the_package_alone_takes_nothing():
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_asked_for_help_does_nothing_else(name: str, tmp_path: Path):
-    command = [sys.executable, "-m", f"multi_abnormality.stages.{name}"]
+    command = [sys.executable, "-c", LOADED, f"multi_abnormality.stages.{name}"]
     done = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0
     assert f"usage: python -m multi_abnormality.stages.{name} [-h] [-q | -v]" in done.stdout
+    assert HEAVY.intersection(done.stderr.split()) == set()
     done = subprocess.run([*command, "--epochs", "3"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert "unrecognized arguments: --epochs 3" in done.stderr

@@ -145,8 +145,11 @@ def set_verbosity(name: str) -> None:
     console.is_quiet = name == "quiet"
 
 
-def _parse_for_a_stage() -> None:
-    """Stages take no other options than these: what decides their results is in params.yaml."""
+def take_stage_options() -> None:
+    """Of a stage, that is run as a program: what decides its results is in params.yaml.
+
+    A stage calls it before it imports what takes seconds, so that nobody waits for --help.
+    """
     module = sys.modules["__main__"].__spec__
     if module and module.parent == "multi_abnormality.stages":
         argparse.ArgumentParser(
@@ -165,7 +168,7 @@ def run(main: Callable[[], None]) -> None:
     silence_noise()
     try:
         set_verbosity(os.environ.get(VARIABLE) or "normal")
-        _parse_for_a_stage()
+        take_stage_options()
         main()
     except InputError as error:
         if log.isEnabledFor(logging.DEBUG):

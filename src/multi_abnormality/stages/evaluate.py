@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from multi_abnormality import console
+
+if __name__ == "__main__":
+    console.take_stage_options()
+
 import numpy as np
 import pandas as pd
 
-from multi_abnormality import console
 from multi_abnormality.data.batches import WholeVolumes
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError

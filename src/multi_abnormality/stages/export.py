@@ -5,9 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from multi_abnormality import console
+
+if __name__ == "__main__":
+    console.take_stage_options()
+
 import numpy as np
 
-from multi_abnormality import console
 from multi_abnormality.data.composition import Familiar, length_of, lung_share
 from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.store import ProcessedSet

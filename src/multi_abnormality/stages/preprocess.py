@@ -6,9 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from multi_abnormality import console
+
+if __name__ == "__main__":
+    console.take_stage_options()
+
 import pandas as pd
 
-from multi_abnormality import console
 from multi_abnormality.data.catalogue import Catalogue
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.process import Outcome, is_made_of, process_volume

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from multi_abnormality import console
+
+if __name__ == "__main__":
+    console.take_stage_options()
+
 from multi_abnormality.backup.service import Backup
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.files import write_json
