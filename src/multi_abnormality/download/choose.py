@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from multi_abnormality.console import log
-from multi_abnormality.data.label_table import MOST_FAULTS
 from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.rows import MOST_FAULTS
 from multi_abnormality.download.hub import RemoteFile, in_groups
 from multi_abnormality.errors import InputError
 
