@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from multi_abnormality.data.ct_rate_files import Files, find_files
-from multi_abnormality.data.label_table import MOST_FAULTS
 from multi_abnormality.data.names import VolumeName
 from multi_abnormality.data.receipts import is_receipt, receipt_path
+from multi_abnormality.data.rows import MOST_FAULTS
 from multi_abnormality.download.hub import Hub, RemoteFile
 from multi_abnormality.errors import InputError, raise_faults
 
