@@ -44,7 +44,7 @@ def shrink(path: Path) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
-def make_project(folder: Path) -> Path:
+def make_project(folder: Path, patients: int = 36) -> Path:
     """A Git and DVC repository with this project's pipeline and a small sample."""
     folder.mkdir(parents=True)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
@@ -60,7 +60,8 @@ def make_project(folder: Path) -> Path:
     run(folder, "dvc", "init", "--quiet")
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots", dirs_exist_ok=True)
     run(folder, "dvc", "config", "core.analytics", "false")
-    run(folder, "python", "-m", "multi_abnormality.sample", "--patients", "36", "--size", "64")
+    sample = ("--patients", str(patients), "--size", "64")
+    run(folder, "python", "-m", "multi_abnormality.sample", *sample)
     run(folder, "dvc", "add", "--quiet", "data")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "A project")
