@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 import stat
 import time
@@ -379,3 +380,25 @@ def test_a_failing_record_is_told_and_tried_again(
     settle(backup)
     assert first.epochs_backed_up() == 1
     backup.close(5)
+
+
+@pytest.mark.parametrize("noise", ["a warning", "a warning\\n", "."])
+def test_what_libraries_print_at_any_moment_is_no_part_of_an_answer(
+    first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, threading, time\n"
+        "def print_on():\n"
+        f"    while os.write(2, b'{noise}'): time.sleep(0.0005)\n"
+        "if 'multi_abnormality.backup.worker' in sys.orig_argv:\n"
+        "    threading.Thread(target=print_on, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    backup = started(first, remote)
+    for epochs in (1, 2, 3):
+        first.save(f"state {epochs}")
+        backup.saved(epochs)
+        settle(backup)
+    assert first.epochs_backed_up() == 3
+    assert backup._failures == 0
+    backup.close(10)

@@ -113,5 +113,6 @@ class Worker:
     def _answer(self) -> str | None:
         if self._written() == self._asked:
             return None
-        _, found, answer = self._printed().decode(errors="replace").rpartition(ANSWER)
-        return answer if found and answer.endswith("\n") else None
+        _, found, text = self._printed().decode(errors="replace").rpartition(ANSWER)
+        answer, ended, _ = text.partition("\n")  # a library may have had a last word after it
+        return answer if found and ended else None
