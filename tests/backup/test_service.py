@@ -2,6 +2,7 @@ import logging
 import os
 import shutil
 import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -252,6 +253,26 @@ def test_a_process_that_was_killed_is_replaced(
     settle(backup)
     assert "its process ended with -9" in caplog.text
     assert first.epochs_backed_up() == 2
+    backup.close(5)
+
+
+def test_no_room_for_a_process_stops_no_training(
+    first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    monkeypatch.setattr(service, "PAUSE", 0.05)
+    backup = started(first, remote)
+    backup._worker.end()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    first.save("one")
+    backup.saved(1)
+    backup.poll()
+    with pytest.raises(InputError, match=r"its process can't be started: .*gone"):
+        first.backup().start()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    settle(backup)
+    assert "its process can't be started" in caplog.text
+    assert first.epochs_backed_up() == 1
     backup.close(5)
 
 

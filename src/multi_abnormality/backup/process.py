@@ -31,21 +31,26 @@ class Worker:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._process: subprocess.Popen[bytes] | None = None
+        self._refusal = ""  # of the system to start it
         self._steps_back = False  # for good: only root may raise a priority again
         self._asked = self._size = 0  # bytes of output before the job, and by now
         self._moved = 0.0
 
     def give(self, job: Job) -> None:
-        """Begin a job; the one before it has ended."""
+        """Begin a job; the one before it has ended. What fails, `said` tells."""
         if self._process is None or self._process.poll() is not None or (
             job.awaited and self._steps_back
         ):  # fmt: skip
             self.end()
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                self._refusal = f"its process can't be started: {error}"
+                return
         self._steps_back = not job.awaited
         self._asked = self._size = self._written()
         self._moved = time.monotonic()
-        with suppress(BrokenPipeError):  # told by what `said` finds
+        with suppress(BrokenPipeError):
             self._process.stdin.write(job.line())
             self._process.stdin.flush()
 
@@ -60,7 +65,7 @@ class Worker:
 
     def is_busy(self) -> bool:
         """Whether the job has neither been answered nor died with the process."""
-        return self._process.poll() is None and self._answer() is None
+        return self._process is not None and self._process.poll() is None and self._answer() is None
 
     def still_for(self) -> float:
         """Seconds since it last said that something moved."""
@@ -77,6 +82,8 @@ class Worker:
 
     def said(self) -> dict[str, Any]:
         """The job's result, with a key "error" where it has none. It has ended."""
+        if self._process is None:
+            return {"error": self._refusal}
         answer = self._answer()
         if answer is not None:
             return json.loads(answer)
