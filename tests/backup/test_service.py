@@ -195,6 +195,20 @@ def test_a_hung_push_is_ended_and_begun_anew(
     first("dvc", "status")
 
 
+def test_a_process_that_the_system_does_not_end_holds_nobody_up(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As one that waits for a dead file system, such as a mounted Drive."""
+    backup = started(first, remote)
+    held = backup._worker._process
+    monkeypatch.setattr(process.os, "killpg", lambda *_: None)
+    start = time.monotonic()
+    backup.close(0.0)
+    assert time.monotonic() - start < 10
+    held.kill()
+    held.wait()
+
+
 def test_the_worker_dies_with_the_training(first: Machine, remote: Path):
     """A SIGKILL leaves nothing that goes on writing."""
     first.use(remote)

@@ -15,6 +15,7 @@ from multi_abnormality.backup.worker import ANSWER, Job
 
 IDLE = 120.0  # s without a job after which its memory is worth more than the time to start it anew
 _TERMINATION = 2.0  # s that Git gets to take its lock files away
+_DEATH = 2.0  # s that the system gets to end a process
 _LOOK = 0.02  # s
 
 
@@ -97,10 +98,14 @@ class Worker:
             self.end()
 
     def end(self) -> None:
-        """End the process and all that it started, and wait until they are gone."""
+        """End the process and all that it started, and wait until they are gone.
+
+        But not for one that a dead file system, such as a mounted Drive, holds in the kernel: it
+        goes when that lets go of it.
+        """
         if self._process is None:
             return
-        for number, patience in ((signal.SIGTERM, _TERMINATION), (signal.SIGKILL, None)):
+        for number, patience in ((signal.SIGTERM, _TERMINATION), (signal.SIGKILL, _DEATH)):
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
             with suppress(subprocess.TimeoutExpired):
