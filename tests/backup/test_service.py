@@ -1,6 +1,7 @@
 import logging
 import os
 import shutil
+import signal
 import stat
 import tempfile
 import time
@@ -193,6 +194,24 @@ def test_a_hung_push_is_ended_and_begun_anew(
     children = psutil.Process().children(recursive=True)
     assert [child for child in children if "backup.worker" in " ".join(child.cmdline())] == []
     first("dvc", "status")
+
+
+def test_however_long_it_failed_a_hung_push_is_given_up(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A weekend without a network is more failures than a patience that always doubles can take."""
+    backup = started(first, remote)
+    backup._failures = 5000
+    monkeypatch.setattr(service, "LONGEST_STALL", 0.3)
+    first.save("one")
+    backup.saved(1)
+    os.kill(backup._worker._process.pid, signal.SIGSTOP)
+    while backup._failures == 5000:
+        backup.poll()
+        time.sleep(0.02)
+    assert backup._not_before - time.monotonic() <= service.LONGEST
+    backup.close(20)
+    assert first.epochs_backed_up() == 1
 
 
 def test_a_process_that_the_system_does_not_end_holds_nobody_up(
