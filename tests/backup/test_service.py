@@ -309,6 +309,16 @@ def test_no_room_for_a_process_stops_no_training(
     backup.close(5)
 
 
+def test_what_a_killed_git_left_is_in_nobodys_way(first: Machine, remote: Path):
+    (first.folder / ".dvc/tmp/backup.index.lock").touch()
+    backup = started(first, remote)
+    first.save("one")
+    backup.saved(1)
+    settle(backup)
+    assert first.epochs_backed_up() == 1
+    backup.close(5)
+
+
 def test_hooks_signatures_and_a_missing_name_are_no_obstacle(first: Machine, remote: Path):
     first.use(remote)
     for key in ("user.name", "user.email"):
