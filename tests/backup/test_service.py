@@ -229,14 +229,16 @@ def test_a_process_that_the_system_does_not_end_holds_nobody_up(
 
 
 def test_the_worker_dies_with_the_training(first: Machine, remote: Path):
-    """A SIGKILL leaves nothing that goes on writing."""
+    """A SIGKILL leaves nothing that goes on writing. Loader workers may take their time to go."""
     first.use(remote)
     script = (
         "from pathlib import Path; import os, time\n"
         "from multi_abnormality.backup.service import Backup\n"
         "from multi_abnormality.params import Backup as Settings\n"
         "b = Backup(Settings(remote=None, git_remote=None, keep=2, grace=1), Path(), 'f')\n"
-        "b.start(); os.write(1, str(b._worker._process.pid).encode()); os.kill(os.getpid(), 9)\n"
+        "b.start(); os.write(1, str(b._worker._process.pid).encode())\n"
+        "if os.fork() == 0: os.close(1), os.close(2), time.sleep(20), os._exit(0)\n"
+        "os.kill(os.getpid(), 9)\n"
     )
     process = first.train("python", "-c", script)
     pid = int(process.communicate()[0])
