@@ -205,6 +205,24 @@ def test_a_damaged_bundle_is_skipped(first: Machine, second: Machine, remote: Pa
     assert checkpoint(second) == "one"
 
 
+def test_where_no_bundle_can_be_read_nothing_starts_anew(
+    first: Machine, remote: Path, tmp_path: Path
+):
+    """A clone without history lacks what the bundle builds on."""
+    leave_state(first, remote)
+    (first.folder / ".dvcignore").write_text("later\n")
+    commit_and_push(first, "Later")
+    url = (tmp_path / "origin.git").as_uri()
+    git(tmp_path, "clone", "--quiet", "--depth", "1", url, "shallow machine")
+    shallow = Machine(tmp_path / "shallow machine")
+    shallow.use(remote)
+    output = shallow(*RESUME, ok=False)
+    assert "is skipped" in output
+    assert "git fetch --unshallow" in output
+    git(shallow.folder, "fetch", "--quiet", "--unshallow")
+    assert "epochs done 3" in shallow(*RESUME)
+
+
 def test_commits_that_were_never_pushed_travel_in_the_bundle(
     first: Machine, second: Machine, remote: Path
 ):

@@ -1,6 +1,9 @@
 import logging
+import os
 import shutil
+import signal
 import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -193,15 +196,49 @@ def test_a_hung_push_is_ended_and_begun_anew(
     first("dvc", "status")
 
 
+def test_however_long_it_failed_a_hung_push_is_given_up(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A weekend without a network is more failures than a patience that always doubles can take."""
+    backup = started(first, remote)
+    backup._failures = 5000
+    monkeypatch.setattr(service, "LONGEST_STALL", 0.3)
+    first.save("one")
+    backup.saved(1)
+    os.kill(backup._worker._process.pid, signal.SIGSTOP)
+    while backup._failures == 5000:
+        backup.poll()
+        time.sleep(0.02)
+    assert backup._not_before - time.monotonic() <= service.LONGEST
+    backup.close(20)
+    assert first.epochs_backed_up() == 1
+
+
+def test_a_process_that_the_system_does_not_end_holds_nobody_up(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As one that waits for a dead file system, such as a mounted Drive."""
+    backup = started(first, remote)
+    held = backup._worker._process
+    monkeypatch.setattr(process.os, "killpg", lambda *_: None)
+    start = time.monotonic()
+    backup.close(0.0)
+    assert time.monotonic() - start < 10
+    held.kill()
+    held.wait()
+
+
 def test_the_worker_dies_with_the_training(first: Machine, remote: Path):
-    """A SIGKILL leaves nothing that goes on writing."""
+    """A SIGKILL leaves nothing that goes on writing. Loader workers may take their time to go."""
     first.use(remote)
     script = (
         "from pathlib import Path; import os, time\n"
         "from multi_abnormality.backup.service import Backup\n"
         "from multi_abnormality.params import Backup as Settings\n"
         "b = Backup(Settings(remote=None, git_remote=None, keep=2, grace=1), Path(), 'f')\n"
-        "b.start(); os.write(1, str(b._worker._process.pid).encode()); os.kill(os.getpid(), 9)\n"
+        "b.start(); os.write(1, str(b._worker._process.pid).encode())\n"
+        "if os.fork() == 0: os.close(1), os.close(2), time.sleep(20), os._exit(0)\n"
+        "os.kill(os.getpid(), 9)\n"
     )
     process = first.train("python", "-c", script)
     pid = int(process.communicate()[0])
@@ -251,6 +288,36 @@ def test_a_process_that_was_killed_is_replaced(
     settle(backup)
     assert "its process ended with -9" in caplog.text
     assert first.epochs_backed_up() == 2
+    backup.close(5)
+
+
+def test_no_room_for_a_process_stops_no_training(
+    first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    monkeypatch.setattr(service, "PAUSE", 0.05)
+    backup = started(first, remote)
+    backup._worker.end()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    first.save("one")
+    backup.saved(1)
+    backup.poll()
+    with pytest.raises(InputError, match=r"its process can't be started: .*gone"):
+        first.backup().start()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    settle(backup)
+    assert "its process can't be started" in caplog.text
+    assert first.epochs_backed_up() == 1
+    backup.close(5)
+
+
+def test_what_a_killed_git_left_is_in_nobodys_way(first: Machine, remote: Path):
+    (first.folder / ".dvc/tmp/backup.index.lock").touch()
+    backup = started(first, remote)
+    first.save("one")
+    backup.saved(1)
+    settle(backup)
+    assert first.epochs_backed_up() == 1
     backup.close(5)
 
 
@@ -379,3 +446,25 @@ def test_a_failing_record_is_told_and_tried_again(
     settle(backup)
     assert first.epochs_backed_up() == 1
     backup.close(5)
+
+
+@pytest.mark.parametrize("noise", ["a warning", "a warning\\n", "."])
+def test_what_libraries_print_at_any_moment_is_no_part_of_an_answer(
+    first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, threading, time\n"
+        "def print_on():\n"
+        f"    while os.write(2, b'{noise}'): time.sleep(0.0005)\n"
+        "if 'multi_abnormality.backup.worker' in sys.orig_argv:\n"
+        "    threading.Thread(target=print_on, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    backup = started(first, remote)
+    for epochs in (1, 2, 3):
+        first.save(f"state {epochs}")
+        backup.saved(epochs)
+        settle(backup)
+    assert first.epochs_backed_up() == 3
+    assert backup._failures == 0
+    backup.close(10)

@@ -47,7 +47,8 @@ def find_states(git: Git, remote: Remote | None) -> list[State]:
         remote: DVC's, where there is one.
 
     Raises:
-        InputError: a remote can't be asked and no other has a state.
+        InputError: a remote can't be asked, or what it has can't be read, and there is no other
+            state. To start anew then would also replace those backups by the new ones.
     """
     head = git.find("rev-parse", "--verify", "--quiet", "HEAD") or ""
     failures: list[str] = []
@@ -62,7 +63,9 @@ def find_states(git: Git, remote: Remote | None) -> list[State]:
     for failure in failures:
         log.warning("%s", failure)
     if failures and not states:
-        raise InputError("no resume state was found, but not everything could be asked (see above)")
+        raise InputError(
+            "no resume state was found, but not everything could be asked and read (see above)"
+        )
     return sorted(states.values(), key=State.order, reverse=True)
 
 
@@ -92,6 +95,12 @@ def _bundled(git: Git, remote: Remote | None, branch: str, failures: list[str]) 
         try:
             yield State.read(git, fetch_bundle(git, remote, name), f"the DVC remote, {name}")
         except (GitError, ValueError) as error:
-            log.warning("the bundle %s is skipped: %s", name, error)
+            failures.append(f"the bundle {name} is skipped: {error}{_help(error)}")
         except Exception as error:  # any file system's own
             failures.append(f"the bundle {name} can't be fetched from {remote.url}: {error}")
+
+
+def _help(error: Exception) -> str:
+    if "prerequisite" not in str(error):
+        return ""
+    return "; `git fetch --unshallow` or `git fetch --all` brings what it builds on"

@@ -15,6 +15,7 @@ from multi_abnormality.backup.worker import ANSWER, Job
 
 IDLE = 120.0  # s without a job after which its memory is worth more than the time to start it anew
 _TERMINATION = 2.0  # s that Git gets to take its lock files away
+_DEATH = 2.0  # s that the system gets to end a process
 _LOOK = 0.02  # s
 
 
@@ -31,21 +32,26 @@ class Worker:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._process: subprocess.Popen[bytes] | None = None
+        self._refusal = ""  # of the system to start it
         self._steps_back = False  # for good: only root may raise a priority again
         self._asked = self._size = 0  # bytes of output before the job, and by now
         self._moved = 0.0
 
     def give(self, job: Job) -> None:
-        """Begin a job; the one before it has ended."""
+        """Begin a job; the one before it has ended. What fails, `said` tells."""
         if self._process is None or self._process.poll() is not None or (
             job.awaited and self._steps_back
         ):  # fmt: skip
             self.end()
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                self._refusal = f"its process can't be started: {error}"
+                return
         self._steps_back = not job.awaited
         self._asked = self._size = self._written()
         self._moved = time.monotonic()
-        with suppress(BrokenPipeError):  # told by what `said` finds
+        with suppress(BrokenPipeError):
             self._stdin.write(job.line())
             self._stdin.flush()
 
@@ -70,7 +76,7 @@ class Worker:
 
     def is_busy(self) -> bool:
         """Whether the job has neither been answered nor died with the process."""
-        return self._started.poll() is None and self._answer() is None
+        return self._process is not None and self._process.poll() is None and self._answer() is None
 
     def still_for(self) -> float:
         """Seconds since it last said that something moved."""
@@ -87,6 +93,8 @@ class Worker:
 
     def said(self) -> dict[str, Any]:
         """The job's result, with a key "error" where it has none. It has ended."""
+        if self._process is None:
+            return {"error": self._refusal}
         answer = self._answer()
         if answer is not None:
             said: dict[str, Any] = json.loads(answer)
@@ -101,10 +109,14 @@ class Worker:
             self.end()
 
     def end(self) -> None:
-        """End the process and all that it started, and wait until they are gone."""
+        """End the process and all that it started, and wait until they are gone.
+
+        But not for one that a dead file system, such as a mounted Drive, holds in the kernel: it
+        goes when that lets go of it.
+        """
         if self._process is None:
             return
-        for number, patience in ((signal.SIGTERM, _TERMINATION), (signal.SIGKILL, None)):
+        for number, patience in ((signal.SIGTERM, _TERMINATION), (signal.SIGKILL, _DEATH)):
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
             with suppress(subprocess.TimeoutExpired):
@@ -124,5 +136,6 @@ class Worker:
     def _answer(self) -> str | None:
         if self._written() == self._asked:
             return None
-        _, found, answer = self._printed().decode(errors="replace").rpartition(ANSWER)
-        return answer if found and answer.endswith("\n") else None
+        _, found, text = self._printed().decode(errors="replace").rpartition(ANSWER)
+        answer, ended, _ = text.partition("\n")  # a library may have had a last word after it
+        return answer if found and ended else None

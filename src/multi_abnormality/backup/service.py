@@ -15,6 +15,7 @@ from multi_abnormality.errors import InputError
 from multi_abnormality.params import Backup as Settings
 
 STALL = 300.0  # s without a byte moved after which a push is begun anew; doubled each time
+LONGEST_STALL = 3600.0
 PAUSE = 10.0  # s before the first retry; doubled each time
 LONGEST = 900.0  # s between two tries
 
@@ -77,7 +78,7 @@ class Backup:
             self._worker.rest()
         elif not self._worker.is_busy():
             self._finish()
-        elif self._worker.still_for() > STALL * 2**self._failures:
+        elif self._worker.still_for() > self._grown(STALL, LONGEST_STALL):
             self._give_up()
             self._fail("nothing moved for minutes")
         if not self._is_sending and self._is_behind() and time.monotonic() >= self._not_before:
@@ -172,10 +173,15 @@ class Backup:
         self._reporter.told_backup(job, said)
 
     def _fail(self, reason: str) -> None:
-        pause = min(PAUSE * 2**self._failures, LONGEST)
+        pause = self._grown(PAUSE, LONGEST)
         self._failures += 1
         self._not_before = time.monotonic() + pause
         self._reporter.told_failure(reason, pause)
+
+    def _grown(self, seconds: float, longest: float) -> float:
+        """A patience, doubled by each failure since the last success."""
+        doubled = min(self._failures, 100)  # days of failures are more than a float holds
+        return min(seconds * 2.0**doubled, longest)
 
     def _give_up(self) -> None:
         self._worker.end()

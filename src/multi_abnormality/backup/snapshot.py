@@ -26,6 +26,7 @@ class Snapshot:
         self.top = git.folder
         index = folder / "backup.index"
         index.unlink(missing_ok=True)
+        index.with_name(f"{index.name}.lock").unlink(missing_ok=True)  # of a git that was killed
         users = self.top / git("rev-parse", "--git-path", "index")
         if users.exists():
             shutil.copyfile(users, index)

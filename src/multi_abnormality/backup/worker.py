@@ -2,7 +2,8 @@
 
 It reads jobs, each a line of JSON, from its standard input, and writes to its standard output a dot
 whenever something moved, and for each job an answer: a JSON text after a record separator (RFC
-7464). It dies with the process that started it: the input ends then.
+7464). It dies with the process that started it: the input ends then, or, where that one's loader
+workers outlive it and hold the input open, it has another parent.
 """
 
 import json
@@ -26,6 +27,7 @@ from multi_abnormality.backup.record import open_repository
 from multi_abnormality.backup.remote import Remote, RemoteError
 
 BEAT = 1.0  # s between two dots at least
+LOOK = 0.5  # s between two looks whether the parent lives
 ANSWER = "\x1e"  # goes before each
 
 
@@ -144,6 +146,12 @@ def _listen(lines: SimpleQueue[bytes]) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os.killpg(0, signal.SIGKILL)
+
+
 def _do(job: Job) -> dict[str, Any]:
     repo = open_repository(Path(job.root))
     if repo is None:
@@ -166,6 +174,7 @@ def step_back() -> None:
 def main() -> None:
     lines: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     logging.getLogger().addHandler(logging.NullHandler())
     stepped_back = False
     while True:
