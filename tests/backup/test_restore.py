@@ -1,6 +1,9 @@
 """A machine vanishes; another goes on from what was sent alone."""
 
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -274,6 +277,32 @@ def test_a_lost_machine_costs_at_most_a_save(
     assert "Running stage" not in second("dvc", "repro", "--allow-missing", "--dry")
     second.set("backup", git_remote=None)
     second("dvc", "push", "--quiet", "train")
+
+
+@pytest.mark.slow
+def test_a_machine_lost_before_the_first_save_costs_no_preprocessing(
+    first: Machine, second: Machine, remote: Path
+):
+    """That may have taken hours, and elsewhere there may be no scans."""
+    git(first.folder, "reset", "--quiet", "--hard", "HEAD~")  # dvc.lock knows no preprocessing
+    git(first.folder, "push", "--quiet", "--force", "origin", "main")
+    git(second.folder, "pull", "--quiet", "--rebase")
+    git(second.folder, "reset", "--quiet", "--hard", "origin/main")
+    first.set("train", epochs=60, early_stopping_patience=60, save_every_n_epochs=50)
+    first.use(remote)
+    process = first.train()
+    while not any(backup["epochs"] == 0 for backup in first.ledger()["backups"]):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    shutil.rmtree(first.folder)
+    second.use(remote)
+    assert "epochs done 0" in second(*RESUME)
+    second("dvc", "pull", "--allow-missing")
+    planned = second("dvc", "repro", "--dry", "--allow-missing", "train")
+    assert "Stage 'preprocess' didn't change" in planned
+    assert "Running stage 'train'" in planned
 
 
 @pytest.mark.slow

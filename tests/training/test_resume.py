@@ -15,6 +15,7 @@ from multi_abnormality.errors import InputError
 from multi_abnormality.training import files
 from multi_abnormality.training.checkpoints import NoBackup, load_complete
 from multi_abnormality.training.files import load_checkpoint, save_checkpoint
+from multi_abnormality.training.position import Position
 from multi_abnormality.training.stopping import Stopped
 from stops import StopAtLook
 
@@ -79,6 +80,17 @@ def test_any_number_of_crashes_changes_nothing(trainings, straight: Path, tmp_pa
     events = EventAccumulator(str(log)).Reload()
     for name in ("train_loss", "val_auroc"):
         assert [event.step for event in events.Scalars(name)] == [0, 1, 2]
+
+
+def test_a_save_before_the_first_step_changes_nothing(trainings, straight: Path, tmp_path: Path):
+    """It is made where there is a backup: the machine may be lost before the next one."""
+    backup = CrashAtSave(1)
+    backup.is_on = True
+    with pytest.raises(Crash):
+        trainings.run(tmp_path, backup=backup)
+    assert load_checkpoint(tmp_path / "checkpoints/last.ckpt")["position"] == Position(0, 0).state()
+    trainings.run(tmp_path)
+    assert trainings.hashes(tmp_path) == trainings.hashes(straight)
 
 
 @pytest.mark.parametrize("loss", ["missing", "damaged", "older"])

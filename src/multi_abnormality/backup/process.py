@@ -1,5 +1,6 @@
 """The worker as the training sees it: given jobs, looked at now and then, and ended."""
 
+import fcntl
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ IDLE = 120.0  # s without a job after which its memory is worth more than the ti
 _TERMINATION = 2.0  # s that Git gets to take its lock files away
 _DEATH = 2.0  # s that the system gets to end a process
 _LOOK = 0.02  # s
+_PIPE = 1 << 20  # bytes, as much as a user may have
 
 
 class Worker:
@@ -73,6 +75,9 @@ class Worker:
             env=os.environ | {"GDRIVE_NON_INTERACTIVE": "1"},  # or it waits for a browser's login
             start_new_session=True,
         )  # fmt: skip
+        if sys.platform == "linux":  # a job names many objects, and `give` waits for no import
+            with suppress(OSError):
+                fcntl.fcntl(self._stdin, fcntl.F_SETPIPE_SZ, _PIPE)
 
     def is_busy(self) -> bool:
         """Whether the job has neither been answered nor died with the process."""

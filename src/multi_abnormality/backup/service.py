@@ -62,6 +62,11 @@ class Backup:
             self._reporter = Reporter(self._setup.ledger)
             self._send(replace(self._setup.job, objects=self._setup.inputs))
 
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a remote to send to."""
+        return self._setup is not None
+
     def saved(self, epochs_done: int) -> None:
         """Back up what checkpoints/ now holds; never raises for a remote's sake.
 

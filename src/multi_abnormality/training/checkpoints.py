@@ -61,6 +61,10 @@ class DurableIO(CheckpointIO):
 class Backup(Protocol):
     """Takes saves to where they outlive the machine, without making training wait."""
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it takes them anywhere."""
+
     def saved(self, epochs_done: int) -> None:
         """Called after each save of last.ckpt."""
 
@@ -70,6 +74,8 @@ class Backup(Protocol):
 
 class NoBackup:
     """Leaves the saves where they are."""
+
+    is_on = False
 
     def saved(self, epochs_done: int) -> None: ...
 
@@ -85,7 +91,8 @@ class Cadence:
 
 
 class Checkpoints(Checkpoint):
-    """Saves last.ckpt every N epochs, by the clock, when training is to stop, and at its end.
+    """Saves last.ckpt every N epochs, by the clock, when training is to stop, and at its end; and
+    before the first step, where there is a backup.
 
     With it go one to keep every N epochs and, if there was a better epoch since the last save,
     best.ckpt. It waits in memory until then: early in training each epoch is the best so far, and
@@ -106,6 +113,7 @@ class Checkpoints(Checkpoint):
         mirror: called after each save of any.
         ranks: the processes that train together.
         looks: batches of a validation after which a stop is looked for; each process has so many.
+        is_new: whether training starts with nothing to go on from.
     """
 
     def __init__(
@@ -120,6 +128,7 @@ class Checkpoints(Checkpoint):
         mirror: Callable[[], None],
         ranks: Ranks,
         looks: int,
+        is_new: bool,
     ) -> None:
         self.folder = folder
         self.batches = batches
@@ -131,6 +140,7 @@ class Checkpoints(Checkpoint):
         self.mirror = mirror
         self.ranks = ranks
         self.looks = looks
+        self.is_new = is_new
         self._position = Position(0, 0)
         self._started = self._saved_at = time.monotonic()
         self._saves = 0
@@ -140,6 +150,10 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
         self.stop.listen()  # Lightning's own handler would end training without a save
         self._started = self._saved_at = time.monotonic()
+        # Who loses the machine before the first save would find what preprocessing took hours for
+        # on the remote, and no state that names it.
+        if self.is_new and self.backup.is_on:
+            self._save(trainer, Position(0, 0), [])
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
         took = time.monotonic() - self._started

@@ -268,6 +268,7 @@ class Training:
                 self._mirror,
                 ranks,
                 looks=math.ceil(len(self.whole) // ranks.size / self._share),
+                is_new=self.found is None,
             ),
         ]
         trainer = make_trainer(params, self._device, self._precision, callbacks, ranks.leads)
