@@ -105,12 +105,15 @@ class DrawnVolumes(Dataset[Example]):
     def __getitem__(self, place: tuple[int, int]) -> Example:
         epoch, index = place
         volumes = self.samples[index]
-        turn = generator(self.seed, "reconstruction", epoch, volumes[0]).integers(len(volumes))
-        volume = self.processed.read(volumes[turn])
-        rng = generator(self.seed, "augment", epoch, volumes[turn])
+        name = volumes[0]
+        if len(volumes) > 1:
+            rng = generator(self.seed, "reconstruction", epoch, name)
+            name = volumes[rng.integers(len(volumes))]
+        volume = self.processed.read(name)
+        rng = generator(self.seed, "augment", epoch, name)
         drawn = draw(rng, len(volume), self.slices, self.augmentation)
         return Example(
-            name=volumes[turn],
+            name=name,
             volume=volume[with_neighbours(drawn.slices, len(volume), self.adjacent)],
             labels=self.labels[index],
             height=heights(len(volume))[drawn.slices],
