@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from drill.project import environment, make_project
+from drill.project import ROOT, environment, make_project
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.params import load_params
 from multi_abnormality.training.aside import Aside
@@ -30,10 +30,13 @@ def every_step(work: Path, row: Callable[..., None]) -> None:
     project = make_project(work / "small", patients=36, train=TRAIN)
     project.set(model={"backbone": "test_efficientnet"}, machine={"workers": 0})
     command = [sys.executable, "-m", "drill.steps", str(project.root)]
+    log = work / "steps.log"
     done = subprocess.run(
-        command, cwd=work, env=environment(OMP_NUM_THREADS="1"), stdout=subprocess.PIPE,
-        stderr=(work / "steps.log").open("w"), check=True,
+        command, cwd=work, stdout=subprocess.PIPE, stderr=log.open("w"),
+        env=environment(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT / "benchmarks")),
     )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(log.read_text())
     found = json.loads(done.stdout.splitlines()[-1])
     row("small net: SIGKILLs, one at every step and validation batch", found["kills"], "all")
     row("small net: positions gone on from", f"{found['positions']} of {found['all']}", "all")
