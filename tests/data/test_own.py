@@ -90,7 +90,7 @@ def test_columns_have_the_names_that_params_give_them(own: OwnFolder):
     volumes = own.read(columns, scans="a").set_index("name")
     assert volumes.index.tolist() == ["one", "three", "two"]
     assert volumes.loc["two", list(FINDINGS)].tolist() == [0, 0, 1]
-    assert volumes.loc["one", list(GROUPS)].tolist() == ["Phantom", "", "B30f", "w", "45Y"]
+    assert volumes.loc["one", list(GROUPS)].tolist() == ["Phantom", "", "B30f", "W", "45Y"]
     assert volumes["PatientAge"].tolist() == ["45Y", "045Y", "7Y"]
 
 
@@ -287,7 +287,7 @@ def test_what_is_no_fault_and_should_be_known_is_told(own: OwnFolder, caplog):
 
 
 def test_a_dicom_folder_without_a_row_is_told(own: OwnFolder, caplog):
-    for name in ("b/series/IM0001", "b/other/IM0001", "b/notes/IM0001"):
+    for name in ("b/series/IM0001", "b/other/IM0001", "b/notes/IM0001", "a/DICOMDIR"):
         (own.root / name).parent.mkdir(exist_ok=True)
         (own.root / name).write_bytes(bytes(128) + (b"note" if "notes" in name else b"DICM"))
     own.read()

@@ -70,7 +70,7 @@ def strangers(folder: Path, known: Collection[Path]) -> Iterator[Path]:
         folders.sort()
         names.sort()
         if Path(place).absolute() not in there and any(
-            _is_dicom(Path(place, name)) for name in names[:1]
+            _is_dicom(Path(place, name)) for name in names
         ):
             yield Path(place)
         for name in names:
@@ -81,7 +81,11 @@ def strangers(folder: Path, known: Collection[Path]) -> Iterator[Path]:
 
 
 def _is_dicom(path: Path) -> bool:
-    """By its first bytes: names say nothing. A file that cannot be opened is told by who reads."""
+    """By its name or its first bytes, as `predict` tells. What cannot be opened is none."""
+    if path.name[0] == "." or path.name == "DICOMDIR" or path.name.lower().endswith(FILES):
+        return False
+    if path.suffix.lower() in (".dcm", ".ima"):  # old ones lack the magic
+        return True
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"

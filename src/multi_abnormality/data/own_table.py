@@ -158,6 +158,7 @@ def _meaning(table: pd.DataFrame, settings: Data) -> pd.DataFrame:
     told["PatientAge"] = [
         f"{match[1]}Y" if (match := _AGE.fullmatch(age)) else "" for age in told["PatientAge"]
     ]
+    told["PatientSex"] = told["PatientSex"].str.capitalize()  # m and M are one group
     for finding in settings.names:
         if finding in table:
             told[finding] = [LABELS.get(cell, 0) for cell in table[finding]]
