@@ -286,6 +286,19 @@ def test_what_is_no_fault_and_should_be_known_is_told(own: OwnFolder, caplog):
     assert "column 'Effusion': all 1 scans of the valid split have 0" in caplog.text
 
 
+def test_findings_of_few_patients_are_told(own: OwnFolder, caplog):
+    """By patients: two scans of one, as of P 1, are not two."""
+    own.write(rows=(ROWS[0], ROWS[1].replace(",0,1,0", ",1,1,0"), *ROWS[2:]))
+    own.read()
+    assert "fewer than 10 patients of the train split have 'Cyst' (1), 'Mass/nodule' (1), " in (
+        caplog.text
+    )
+    caplog.clear()
+    many(own)
+    own.read({"split": None}, findings=("Cyst", "Effusion"))
+    assert "fewer than" not in caplog.text
+
+
 def test_a_dicom_folder_without_a_row_is_told(own: OwnFolder, caplog):
     for name in ("b/series/IM0001", "b/other/IM0001", "b/notes/IM0001", "a/DICOMDIR"):
         (own.root / name).parent.mkdir(exist_ok=True)

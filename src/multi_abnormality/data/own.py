@@ -18,6 +18,7 @@ from multi_abnormality.params_data import Data
 
 log = logging.getLogger(__name__)
 
+FEW = 10  # patients; what is learned of fewer may be anything that these have in common
 _ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
@@ -165,6 +166,16 @@ def _tell(volumes: pd.DataFrame, folder: Path, path: Path, settings: Data) -> No
         log.warning(
             "%s: %d scans have no row in %s and are left out: %s",
             folder, len(others), path, ", ".join(capped([str(one) for one in others])),
+        )  # fmt: skip
+    train = volumes[volumes["split"] == "train"]
+    patients = {
+        finding: train.loc[train[finding] == 1, "patient_id"].nunique()
+        for finding in settings.names
+    }
+    if few := [f"{finding!r} ({count})" for finding, count in patients.items() if count < FEW]:
+        log.warning(
+            "%s: fewer than %d patients of the train split have %s: little can be learned of what "
+            "is so rare", path, FEW, ", ".join(few),
         )  # fmt: skip
     valid = volumes[volumes["split"] == "valid"]
     for finding in settings.names:
