@@ -1,5 +1,6 @@
 """params.yaml's section on the data: which findings, and where the scans and their labels are."""
 
+import unicodedata
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ RESERVED = {
     *("source_sha256", "source_shape", "source_spacing", "source_axes", "source_release"),
     *("source_notes", "voxels_sha256", "Manufacturer", "ManufacturerModelName"),
     *("ConvolutionKernel", "PatientSex", "PatientAge", "VolumeName", "All findings", "finding"),
+    *("scan", "path", "line", "series"),
 }
 
 
@@ -35,7 +37,7 @@ class Columns(Section):
     def is_said(cls, column: str | None) -> str | None:
         if column is not None and not column.strip():
             raise ValueError("must be a column's name")
-        return column
+        return column and unicodedata.normalize("NFC", column)
 
 
 class Data(Section):
@@ -60,6 +62,20 @@ class Data(Section):
             raise ValueError("must be a path in data/, which DVC keeps track of")
         return path
 
+    @field_validator("findings", mode="before")
+    @classmethod
+    def are_texts(cls, findings: object) -> object:
+        if not isinstance(findings, list | tuple):
+            if findings == CT_RATE:
+                return findings
+            raise ValueError("must be ct_rate, or a list of names, such as [Emphysema, Cyst]")
+        if wrong := [one for one in findings if not isinstance(one, str)]:
+            raise ValueError(
+                f"must be names; YAML takes {', '.join(map(repr, wrong))} for something else: "
+                "put the name in quotes"
+            )
+        return tuple(unicodedata.normalize("NFC", one) for one in findings)
+
     @field_validator("findings")
     @classmethod
     def are_names(cls, findings: str | tuple[str, ...], known: ValidationInfo) -> object:
@@ -72,8 +88,9 @@ class Data(Section):
             raise ValueError(f"must name each finding once: {', '.join(map(repr, twice))}")
         if wrong := [one for one in findings if not _is_name(one)]:
             raise ValueError(
-                f"must be names: {', '.join(map(repr, wrong))} is empty, has characters that no "
-                "name can have, or is a word of this project's tables"
+                f"must be names: {', '.join(map(repr, wrong))} is empty, begins or ends with a "
+                "space, has characters that no name can have, or is a word of this project's "
+                "tables; rename the table's column"
             )
         unknown = [one for one in findings if one not in FINDINGS]
         if unknown and "table" in known.data and known.data["table"] is None:

@@ -1,6 +1,7 @@
 """Scans of one's own: what a table must say, and what is told where it does not."""
 
 import logging
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_columns_have_the_names_that_params_give_them(own: OwnFolder):
     volumes = own.read(columns, scans="a").set_index("name")
     assert volumes.index.tolist() == ["one", "three", "two"]
     assert volumes.loc["two", list(FINDINGS)].tolist() == [0, 0, 1]
-    assert volumes.loc["one", list(GROUPS)].tolist() == ["Phantom", "", "B30f", "w", "45Y"]
+    assert volumes.loc["one", list(GROUPS)].tolist() == ["Phantom", "", "B30f", "W", "45Y"]
     assert volumes["PatientAge"].tolist() == ["45Y", "045Y", "7Y"]
 
 
@@ -120,7 +121,7 @@ def test_every_fault_is_told_at_once(own: OwnFolder):
         "line 1: column 'Cyst' (data.findings in params.yaml) is missing; is it 'cyst'?",
         "line 1: column 'Mass/nodule' (data.findings in params.yaml) is missing; there are 'scan'",
         "line 1: column 'Effusion' comes more than once; keep one",
-        "line 2, column 'Effusion': 'yes' is not 0 or 1",
+        "line 2, column 'Effusion': 'yes' is neither 0 nor 1; say one of them",
         f"line 4: {own.root}/a/lost.nii.gz is not there; bring it",
         "line 4, column 'patient': is empty; say whose scan it is",
         f"line 5: must be a path below {own.root}/",
@@ -134,6 +135,61 @@ def test_every_fault_is_told_at_once(own: OwnFolder):
     ):
         assert fault in message, message
     assert message.count("\n") == 14
+
+
+def test_cells_that_say_the_same_wrong_thing_are_told_together(own: OwnFolder):
+    """A table of yes and no is one fault for each word, and seems to lack nothing for it."""
+    own.write(
+        HEADER,
+        (
+            "a/one,1,Train,yes,0,1",
+            "a/two,1,train,no,1,0",
+            "b/series,2,train,no,0,",
+            "b/ten,3,valid,no,1,0",
+            "b/nine,4,valid,yes,0,1",
+        ),
+    )
+    table = own.root / "labels.csv"
+    assert own.fault().splitlines()[1:] == [
+        f"  - {table}, line 2, column 'split': 'Train' is neither train nor valid; say one of them",
+        f"  - {table}, lines 2, 6, column 'Cyst': 'yes' is neither 0 nor 1; say one of them",
+        f"  - {table}, lines 3, 4, 5, column 'Cyst': 'no' is neither 0 nor 1; say one of them",
+        f"  - {table}, line 4, column 'Effusion': is empty, neither 0 nor 1; say one of them",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("007", "7"), ("A-17", "a-17"), ("P 03", "P  3"), ("x01-2", "X1-2")]
+)
+def test_patients_that_may_be_one_are_refused(own: OwnFolder, one: str, other: str):
+    rows = [row.replace("P 1,", f"{one},").replace("P10,", f"{other},") for row in ROWS]
+    own.write(rows=tuple(rows))
+    assert f"lines 2, 5: the patients {one!r} and {other!r} differ in case" in own.fault()
+
+
+def test_patients_whose_numbers_differ_are_two(own: OwnFolder):
+    rows = [row.replace("P 1,", "700,").replace("P10,", "7,") for row in ROWS]
+    own.write(rows=tuple(rows))
+    assert set(own.read()["patient_id"]) == {"700", "7", "P 2", "P 9"}
+
+
+def test_letters_with_accents_may_be_written_either_way(own: OwnFolder):
+    """A Mac's file names have them apart, tables and params.yaml in one; they look alike."""
+    apart, joined = (unicodedata.normalize(form, "Emphysème") for form in ("NFD", "NFC"))
+    (own.root / f"{apart}.nii").touch()
+    rows = (*ROWS[:4], f"{joined},P 8,valid,0,0,1")
+    own.write(HEADER.replace("Cyst", apart), rows)
+    volumes = own.read(findings=(joined, "Effusion")).set_index("name")
+    assert Path(volumes.loc[joined, "path"]).name == f"{apart}.nii"
+    own.write(HEADER.replace("Cyst", joined), rows)
+    assert joined in own.read(findings=(apart, "Effusion"))
+
+
+def test_separators_in_quotes_separate_nothing(own: OwnFolder):
+    names = ("Fibrose, links, rechts, beide", "Cyst,1")
+    rows = [";".join([*row.split(",")[:3], *row.split(",")[4:]]) for row in ROWS]
+    own.write(";".join(["scan;patient;split", *(f'"{name}"' for name in names)]), tuple(rows))
+    assert own.read(findings=names)[names[0]].tolist() == [0, 1, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +229,11 @@ def test_a_table_that_is_none_is_told(own: OwnFolder):
     assert "holds no labels" in own.fault()
     table.write_bytes(HEADER.encode() + b"\nM\xfcller.nii,1,train,0,0,0\n")
     assert "save it as CSV in UTF-8" in own.fault()
+    own.write(f"sep=,\n{HEADER}")
+    assert "line 1: 'sep=' tells Excel alone how to read it; delete that line" in own.fault()
+    own.write(f"{HEADER},note", (*(f"{row},x" for row in ROWS[:3]), f'{ROWS[3]},"x', ROWS[4]))
+    assert "line 5: a quote opens and is never closed; close it" in own.fault()
+    assert "Scans: is no folder; bring it, or name the one" in own.fault(scans="Scans")
     table.write_text("")
     assert "holds no labels" in own.fault()
 
@@ -225,13 +286,39 @@ def test_what_is_no_fault_and_should_be_known_is_told(own: OwnFolder, caplog):
     assert "column 'Effusion': all 1 scans of the valid split have 0" in caplog.text
 
 
+def test_findings_of_few_patients_are_told(own: OwnFolder, caplog):
+    """By patients: two scans of one, as of P 1, are not two."""
+    own.write(rows=(ROWS[0], ROWS[1].replace(",0,1,0", ",1,1,0"), *ROWS[2:]))
+    own.read()
+    assert "fewer than 10 patients of the train split have 'Cyst' (1), 'Mass/nodule' (1), " in (
+        caplog.text
+    )
+    caplog.clear()
+    many(own)
+    own.read({"split": None}, findings=("Cyst", "Effusion"))
+    assert "fewer than" not in caplog.text
+
+
+def test_a_dicom_folder_without_a_row_is_told(own: OwnFolder, caplog):
+    for name in ("b/series/IM0001", "b/other/IM0001", "b/notes/IM0001", "a/DICOMDIR"):
+        (own.root / name).parent.mkdir(exist_ok=True)
+        (own.root / name).write_bytes(bytes(128) + (b"note" if "notes" in name else b"DICM"))
+    own.read()
+    assert f"1 scans have no row in {own.root}/labels.csv and are left out: {own.root}/b/other" in (
+        caplog.text
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
         ({"findings": ()}, "must name one finding or more"),
         ({"findings": ("Cyst", "Mass", "cyst")}, "must name each finding once: 'Cyst', 'cyst'"),
-        ({"findings": ("Cyst", "split")}, "'split' is empty, has characters"),
-        ({"findings": (" Cyst",)}, "' Cyst' is empty, has characters"),
+        ({"findings": ("Cyst", "split")}, "'split' is empty, begins or ends with a space, has"),
+        ({"findings": ("path",)}, "or is a word of this project's tables; rename the table's"),
+        ({"findings": (" Cyst",)}, "' Cyst' is empty, begins or ends with a space"),
+        ({"findings": (1, "Cyst", False)}, "YAML takes 1, False for something else: put the name"),
+        ({"findings": "Cyst"}, r"must be ct_rate, or a list of names, such as \[Emphysema, Cyst\]"),
         ({"findings": ("Cyst", "patient")}, "must not name a finding's column: 'patient'"),
         ({"table": "/labels.csv"}, "must be a path in data/"),
         ({"scans": "../scans"}, "must be a path in data/"),

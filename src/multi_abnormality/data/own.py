@@ -1,21 +1,25 @@
 """Scans of one's own, with a table that says whose they are and what they have."""
 
 import logging
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from multi_abnormality.data.catalogue import Catalogue, Source
 from multi_abnormality.data.metadata_table import GROUPS, SERIES
-from multi_abnormality.data.names import natural
+from multi_abnormality.data.names import SPLITS, natural
 from multi_abnormality.data.own_files import locate, strangers
 from multi_abnormality.data.own_table import read_own_table, unread_columns
-from multi_abnormality.data.rows import capped
+from multi_abnormality.data.rows import capped, told_lines
 from multi_abnormality.data.splits import hold_out
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.params_data import Data
 
 log = logging.getLogger(__name__)
+
+FEW = 10  # patients; what is learned of fewer may be anything that these have in common
+_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
 def own_source(table: Path) -> Source:
@@ -41,6 +45,11 @@ def read_own(root: Path, table: str, settings: Data) -> Catalogue:
         raise InputError(
             f"{path}: is not there; bring it, or name another one as data.table in params.yaml"
         )
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: is no folder; bring it, or name the one that the table's paths start from "
+            "as data.scans in params.yaml"
+        )
     rows, faults = read_own_table(path, settings)
     volumes, scan_faults = _find_scans(rows, folder, path)
     faults += scan_faults
@@ -48,9 +57,12 @@ def read_own(root: Path, table: str, settings: Data) -> Catalogue:
         volumes["patient_id"] = volumes["name"]
     if not faults and settings.columns.split is None:
         volumes["split"] = _draw(volumes, settings)
+    if not volumes.empty:
+        faults += _likeness_faults(volumes, path) if settings.columns.patient else []
     if "split" in volumes and not volumes.empty:
+        faults += _patient_faults(volumes[volumes["split"].isin(SPLITS)], path)
+    if not faults:  # else what seems to be lacking may be what could not be read
         faults += source.split_faults(volumes["split"])
-        faults += _patient_faults(volumes, path)
         faults += _label_faults(volumes, settings, path)
     raise_faults(faults, f"{path}: mend these first")
     volumes = volumes.sort_values("name", key=lambda names: names.map(natural))
@@ -95,14 +107,30 @@ def _draw(volumes: pd.DataFrame, settings: Data) -> list[str]:
     return ["valid" if patient in drawn else "train" for patient in volumes["patient_id"]]
 
 
+def _likeness_faults(volumes: pd.DataFrame, path: Path) -> list[str]:
+    """A spreadsheet makes 7 of 007, and whoever types writes a-7 for A-7: one patient, or two?"""
+    faults = []
+    first: dict[str, tuple[str, int]] = {}
+    for line, patient in volumes["patient_id"].drop_duplicates().items():
+        plain = _ZEROS.sub("", " ".join(patient.split()).casefold())
+        other, above = first.setdefault(plain, (patient, line))
+        if other != patient:
+            faults.append(
+                f"{path}, lines {above}, {line}: the patients {other!r} and {patient!r} differ in "
+                "case, spaces or leading zeros alone; write one patient's alike, and two people's "
+                "less alike"
+            )
+    return capped(faults)
+
+
 def _patient_faults(volumes: pd.DataFrame, path: Path) -> list[str]:
+    """Checked whatever else is wrong: nothing is worse than scores on what was learned from."""
     faults = []
     for patient, rows in volumes.groupby("patient_id", sort=False):
         if rows["split"].nunique() > 1:
-            lines = ", ".join(str(line) for line in rows.index)
             faults.append(
-                f"{path}, lines {lines}: patient {patient} is in both splits; put all of a "
-                "patient's scans into one"
+                f"{path}, {told_lines(list(rows.index))}: patient {patient} is in both "
+                "splits; put all of a patient's scans into one"
             )
     return capped(faults)
 
@@ -138,6 +166,16 @@ def _tell(volumes: pd.DataFrame, folder: Path, path: Path, settings: Data) -> No
         log.warning(
             "%s: %d scans have no row in %s and are left out: %s",
             folder, len(others), path, ", ".join(capped([str(one) for one in others])),
+        )  # fmt: skip
+    train = volumes[volumes["split"] == "train"]
+    patients = {
+        finding: train.loc[train[finding] == 1, "patient_id"].nunique()
+        for finding in settings.names
+    }
+    if few := [f"{finding!r} ({count})" for finding, count in patients.items() if count < FEW]:
+        log.warning(
+            "%s: fewer than %d patients of the train split have %s: little can be learned of what "
+            "is so rare", path, FEW, ", ".join(few),
         )  # fmt: skip
     valid = volumes[volumes["split"] == "valid"]
     for finding in settings.names:

@@ -1,6 +1,7 @@
 """Which file or folder each row of a table of one's own means."""
 
 import os
+import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,14 +30,18 @@ def locate(cell: str, folder: Path) -> Located:
     path = folder / text
     if not is_inside(text) or not text.isprintable():
         return Located(text, path, f"must be a path below {folder}/; correct it")
-    found = [path] if path.exists() else []
-    found += [file for suffix in FILES if (file := Path(f"{path}{suffix}")).is_file()]
+    found = _found(path) or _found(folder / unicodedata.normalize("NFD", text))
     if not found:
         return Located(text, path, f"{path} is not there; bring it, or correct or delete the row")
     if len(found) > 1:
         names = " or ".join(map(str, found))
         return Located(text, path, f"may mean {names}; write its whole name")
     return Located(_name_of(text), found[0], _fault_of(found[0]))
+
+
+def _found(path: Path) -> list[Path]:
+    found = [path] if path.exists() else []
+    return found + [file for suffix in FILES if (file := Path(f"{path}{suffix}")).is_file()]
 
 
 def _name_of(text: str) -> str:
@@ -59,12 +64,30 @@ def _fault_of(path: Path) -> str | None:
 
 
 def strangers(folder: Path, known: Collection[Path]) -> Iterator[Path]:
-    """Scan files below a folder that no row means. Nobody knows what DICOM folders would be."""
+    """Scan files, and folders of DICOM files, below a folder that no row means."""
     there = {path.absolute() for path in known}
     for place, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
-        for name in sorted(names):
+        names.sort()
+        if Path(place).absolute() not in there and any(
+            _is_dicom(Path(place, name)) for name in names
+        ):
+            yield Path(place)
+        for name in names:
             path = Path(place, name)
             is_scan = name.lower().endswith(FILES) and name[0] != "."
             if is_scan and path.absolute() not in there:
                 yield path
+
+
+def _is_dicom(path: Path) -> bool:
+    """By its name or its first bytes, as `predict` tells. What cannot be opened is none."""
+    if path.name[0] == "." or path.name == "DICOMDIR" or path.name.lower().endswith(FILES):
+        return False
+    if path.suffix.lower() in (".dcm", ".ima"):  # old ones lack the magic
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from multi_abnormality.data.metadata_table import GROUPS
 from multi_abnormality.data.names import SPLITS
-from multi_abnormality.data.rows import capped, read_rows
+from multi_abnormality.data.rows import capped, read_rows, told_lines
 from multi_abnormality.errors import InputError
 from multi_abnormality.params_data import Columns, Data
 
@@ -22,6 +23,7 @@ GROUP_COLUMNS = {
     "PatientSex": "sex",
     "PatientAge": "age",
 }
+_QUOTED = re.compile(r'"[^"]*("|$)')
 _AGE = re.compile(r"(\d{1,3})(?:\.\d+)?Y?")
 _LEFT_OUT = {
     "patient": "set it to null if each scan is of another patient",
@@ -42,9 +44,12 @@ def read_own_table(path: Path, settings: Data) -> tuple[pd.DataFrame, list[str]]
         header, rows, lines = read_rows(path, "save it as CSV in UTF-8", _delimiter(path))
     except InputError as error:
         return pd.DataFrame(columns=["scan"]), [str(error)]
-    header = [cell.strip() for cell in header]
+    header = [_clean(cell) for cell in header]
+    if header[0].lower().startswith("sep="):
+        fault = f"{path}, line 1: {header[0]!r} tells Excel alone how to read it; delete that line"
+        return pd.DataFrame(columns=["scan"]), [fault]
     numbered = [
-        (n, [cell.strip() for cell in row])
+        (n, [_clean(cell) for cell in row])
         for n, row in zip(lines, rows, strict=True)
         if any(map(str.strip, row))  # spreadsheets end with rows of empty cells
     ]
@@ -60,14 +65,22 @@ def read_own_table(path: Path, settings: Data) -> tuple[pd.DataFrame, list[str]]
 def unread_columns(path: Path, settings: Data) -> list[str]:
     """Columns of the table that nothing in params.yaml names."""
     header = read_rows(path, "", _delimiter(path))[0]
-    return [name for cell in header if (name := cell.strip()) and name not in _wanted(settings)]
+    return [name for cell in header if (name := _clean(cell)) and name not in _wanted(settings)]
+
+
+def _clean(cell: str) -> str:
+    """Without spaces around it, and letters with accents written the one way of two (NFC)."""
+    return unicodedata.normalize("NFC", cell.strip())
 
 
 def _delimiter(path: Path) -> str:
-    """The one that the first line has most of. What cannot be read is told by who reads it all."""
+    """The one that the first line has most of, outside quotes.
+
+    What cannot be read is told by who reads it all.
+    """
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            first = file.readline()
+            first = _QUOTED.sub("", file.readline())
     except OSError:
         return ","
     return max(DELIMITERS, key=first.count)
@@ -105,19 +118,23 @@ def _cell_faults(table: pd.DataFrame, settings: Data, path: Path) -> list[str]:
     checks: list[tuple[str | None, Callable[[str], bool], str]] = [
         (columns.scan, bool, "is empty; name the scan, or delete the row"),
         (columns.patient, bool, "is empty; say whose scan it is, or delete the row"),
-        (columns.split, SPLITS.__contains__, "is neither train nor valid; correct it"),
+        (columns.split, SPLITS.__contains__, "is neither train nor valid; say one of them"),
         (columns.age, _is_age, "is no age in years; correct it, or leave the cell empty"),
     ]
-    checks += [(name, LABELS.__contains__, "is not 0 or 1; correct it") for name in settings.names]
+    label_fault = "is neither 0 nor 1; say one of them"
+    checks += [(name, LABELS.__contains__, label_fault) for name in settings.names]
     faults = []
     for column, is_right, fault in checks:
         cells = table[column] if column in table else table.iloc[:, 0][:0]
-        wrong = cells[[not is_right(cell) for cell in cells]]
+        wrong: dict[str, list[int]] = {}
+        for line, cell in cells.items():
+            if not is_right(cell):
+                wrong.setdefault(cell, []).append(line)
         faults += capped(
             [
-                f"{path}, line {line}, column {column!r}: {f'{cell!r} ' if cell else ''}"
+                f"{path}, {told_lines(lines)}, column {column!r}: {f'{cell!r} ' if cell else ''}"
                 f"{fault if cell else fault.replace('is neither', 'is empty, neither')}"
-                for line, cell in wrong.items()
+                for cell, lines in wrong.items()
             ]
         )
     return faults
@@ -141,6 +158,7 @@ def _meaning(table: pd.DataFrame, settings: Data) -> pd.DataFrame:
     told["PatientAge"] = [
         f"{match[1]}Y" if (match := _AGE.fullmatch(age)) else "" for age in told["PatientAge"]
     ]
+    told["PatientSex"] = told["PatientSex"].str.capitalize()  # m and M are one group
     for finding in settings.names:
         if finding in table:
             told[finding] = [LABELS.get(cell, 0) for cell in table[finding]]
