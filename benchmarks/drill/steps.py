@@ -21,6 +21,7 @@ from multi_abnormality.training.stopping import StopRequest
 TRAIN = {
     "epochs": 2,
     "schedule_epochs": 2,
+    "batch_size": 4,
     "slices": 4,
     "save_every_n_minutes": 1 / 6000,
 }

@@ -66,7 +66,9 @@ def read_ct_rate(root: Path, findings: Sequence[str] = FINDINGS) -> Catalogue:
     elif files.volumes:
         faults += source.split_faults(name.split for name in names)
     raise_faults(faults, f"{root}/: mend these first")
-    volumes = describe(names).assign(path=[str(files.volumes[name]) for name in names])
+    volumes = pd.DataFrame(describe(names)).assign(
+        path=[str(files.volumes[name]) for name in names]
+    )
     cells = pd.concat(labels).set_index("name")[list(findings)].astype("int64")
     volumes = volumes.join(cells, on="name").join(pd.concat(metadata), on="name")
     volumes = volumes.fillna(dict.fromkeys(GROUPS, ""))

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import Any
 
 from multi_abnormality.errors import InputError
 
@@ -54,11 +53,11 @@ class VolumeName:
         return f"{self.scan_id}_{self.reconstruction}"
 
 
-def describe(names: Sequence[VolumeName]) -> pd.DataFrame:
-    """What the names say: name, split, patient_id, scan_id and reconstruction, a row each."""
+def describe(names: Sequence[VolumeName]) -> dict[str, list[Any]]:
+    """What the names say, as columns: name, split, patient_id, scan_id and reconstruction."""
     columns = ("split", "patient_id", "scan_id", "reconstruction")
     told = {column: [getattr(name, column) for name in names] for column in columns}
-    return pd.DataFrame({"name": [str(name) for name in names]} | told)
+    return {"name": [str(name) for name in names]} | told
 
 
 def natural(name: str) -> tuple[list[tuple[str, int]], str]:

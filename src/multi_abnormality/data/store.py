@@ -33,7 +33,7 @@ def whose(manifest: pd.DataFrame) -> pd.DataFrame:
     Of CT-RATE's the names tell it. Of others the manifest does, and each volume is a scan.
     """
     if not TOLD.issubset(manifest):
-        return describe([VolumeName.parse(name) for name in manifest["name"]])
+        return pd.DataFrame(describe([VolumeName.parse(name) for name in manifest["name"]]))
     told = manifest[["name", "split", "patient_id"]].reset_index(drop=True)
     return told.assign(scan_id=told["name"], reconstruction=1)
 
