@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -28,3 +30,10 @@ def test_it_calculates_as_training_will(small_set, small_params):
     exact, rounded = ([loss for _, loss in losses] for losses in found)
     assert rounded != exact
     assert rounded == pytest.approx(exact, rel=0.05)
+
+
+def test_it_is_the_first_to_import_what_it_needs():
+    """Here the tests' own imports would have mended torchvision before."""
+    program = "import multi_abnormality.find_learning_rate.range_test"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

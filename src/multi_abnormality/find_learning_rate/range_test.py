@@ -7,10 +7,10 @@ where the loss falls fastest, well below the one where it begins to rise.
 import math
 from collections.abc import Iterator
 from itertools import count
+from typing import cast
 
 import numpy as np
 import torch
-from lightning.fabric.utilities import move_data_to_device
 
 from multi_abnormality import console
 from multi_abnormality.data.batches import Batch, DrawnVolumes, drawn_loader
@@ -77,7 +77,7 @@ def range_test(
         optimizer.zero_grad()
         losses = []
         for part in range(settings.accumulate):
-            batch: Batch = move_data_to_device(next(batches), device)
+            batch = _on_device(next(batches), device)
             hu = model.windows.decode(batch["volume"])
             rng = generator(params.seed, "mix", part, step, 0)
             with mixed:
@@ -114,3 +114,9 @@ def endless(volumes: DrawnVolumes, batch_size: int) -> Iterator[Batch]:
     """Batches of drawn_loader, epoch after epoch."""
     for epoch in count():
         yield from drawn_loader(volumes, batch_size, 0, epoch, 0)
+
+
+def _on_device(batch: Batch, device: torch.device) -> Batch:
+    """Lightning has such a function; to import it before the model's packages fails."""
+    moved = {key: part.to(device) if hasattr(part, "to") else part for key, part in batch.items()}
+    return cast(Batch, moved)
