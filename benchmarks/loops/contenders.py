@@ -22,6 +22,7 @@ from multi_abnormality.data.batches import Batch, drawn_loader
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import generator
 from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.find_learning_rate.range_test import on_device
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.build import build
 from multi_abnormality.model.classifier import VolumeClassifier
@@ -100,7 +101,7 @@ def prepared(
     model: VolumeClassifier, batch: Batch, params: Params, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """HU, labels and heights of an augmented batch."""
-    batch = {key: part.to(device) if hasattr(part, "to") else part for key, part in batch.items()}
+    batch = on_device(batch, device)
     hu = model.windows.decode(batch["volume"])
     rng = generator(params.seed, "mix", 0)
     return *augmented(hu, batch, params.train, rng), batch["height"]

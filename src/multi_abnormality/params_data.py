@@ -115,13 +115,16 @@ def is_inside(path: str) -> bool:
     return bool(path) and not PurePosixPath(path).is_absolute() and ".." not in path.split("/")
 
 
+def names_a_picture(finding: str) -> bool:
+    """Whether a picture of it lies in the folder that it is written to, and nowhere else."""
+    return finding.isprintable() and {"", ".", ".."}.isdisjoint(finding.split("/"))
+
+
 def _is_name(finding: str) -> bool:
-    """Findings are also columns, keys and names of pictures."""
-    parts = finding.split("/")
+    """Findings are also columns and keys."""
     return (
-        finding.isprintable()
+        names_a_picture(finding)
         and finding == finding.strip()
         and "|" not in finding
         and finding not in RESERVED
-        and not any(part in ("", ".", "..") for part in parts)
     )

@@ -77,7 +77,7 @@ def range_test(
         optimizer.zero_grad()
         losses = []
         for part in range(settings.accumulate):
-            batch = _on_device(next(batches), device)
+            batch = on_device(next(batches), device)
             hu = model.windows.decode(batch["volume"])
             rng = generator(params.seed, "mix", part, step, 0)
             with mixed:
@@ -116,7 +116,7 @@ def endless(volumes: DrawnVolumes, batch_size: int) -> Iterator[Batch]:
         yield from drawn_loader(volumes, batch_size, 0, epoch, 0)
 
 
-def _on_device(batch: Batch, device: torch.device) -> Batch:
+def on_device(batch: Batch, device: torch.device) -> Batch:
     """Lightning has such a function; to import it before the model's packages fails."""
     moved = {key: part.to(device) if hasattr(part, "to") else part for key, part in batch.items()}
     return cast(Batch, moved)

@@ -14,6 +14,7 @@ from multi_abnormality.data.resample import code_table, standardize
 from multi_abnormality.data.volume import read_volume, scan_name
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.params import Recipe
+from multi_abnormality.params_data import names_a_picture
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -39,7 +40,7 @@ class ModelCard(BaseModel):
         if len({finding.casefold() for finding in findings}) < len(findings):
             raise ValueError("must be different names")
         for finding in findings:
-            if not finding.isprintable() or {"", ".", ".."} & set(finding.split("/")):
+            if not names_a_picture(finding):
                 raise ValueError(f"{finding!r} is no finding's name")
         return findings
 
