@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from dvc_objects.fs.utils import tmp_fname
 
 from machines import FINGERPRINT, Machine, git, settle
 from multi_abnormality.backup import process, service
@@ -401,6 +402,21 @@ def test_keep_takes_away_its_own_superseded_states_alone(
     backup.close(30)
     assert first.ledger()["backups"][-1]["bytes"] > 0
     assert "Everything is up to date" in first("dvc", "push", "train", "preprocess")
+
+
+def test_what_killed_uploads_left_in_a_folder_goes_after_a_day(first: Machine, remote: Path):
+    objects, bundles = remote / "files/md5/ab", remote / "resume/main/of_another_run"
+    for folder in (objects, bundles):
+        folder.mkdir(parents=True)
+        for age in (0, 2):
+            left = folder / tmp_fname()
+            left.write_bytes(b"half")
+            os.utime(left, times=(time.time() - age * 24 * 3600,) * 2)
+    backup = started(first, remote)
+    first.save("one")
+    backup.saved(1)
+    backup.close(30)
+    assert [len(list(folder.iterdir())) for folder in (objects, bundles)] == [1, 1]
 
 
 def test_a_stash_and_a_tag_keep_their_objects(first: Machine, remote: Path):

@@ -5,7 +5,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FOLDER = "resume"  # beside DVC's own `files`
 SUFFIX = ".bundle"
 PAUSES = (0.5, 1.0, 2.0)  # s between the tries of one question
+ABANDONED = 24 * 3600  # s after which an upload to a folder that has not ended never will
 
 T = TypeVar("T")
 
@@ -147,6 +148,18 @@ class Remote:
         """Take objects away, folders first, so that none is there without its files."""
         for hash_ in sorted(hashes, key=lambda name: not name.endswith(".dir")):
             self.fs.remove(self.odb.oid_to_path(hash_))
+
+    def sweep(self) -> None:
+        """Take away what killed uploads left in a folder, where DVC writes each file under a
+        passing name first. Other remotes show no half files.
+        """
+        if self.fs.protocol != "local":
+            return
+        for folder in (self.odb.path, self._place("")):
+            for file in Path(folder).rglob(".*.tmp"):
+                with suppress(FileNotFoundError):  # it ended, or another machine was quicker
+                    if time.time() - file.stat().st_mtime > ABANDONED:
+                        file.unlink()
 
     def forget_what_is_there(self) -> None:
         """Clear DVC's note of it: a later push would take it at its word."""

@@ -110,6 +110,7 @@ def _prune(job: Job, remote: Remote, ledger: Ledger, said: dict[str, Any]) -> di
     published = None if "git" in said else job.git_remote
     git = repository_of(Path(job.root))
     try:
+        remote.sweep()
         return {"pruned": prune(remote, git, ledger, job.run, job.keep, published)}
     except Exception as error:  # any file system's own
         return {"not_pruned": _reason(error)}
