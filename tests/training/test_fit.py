@@ -104,6 +104,18 @@ def test_an_epochs_last_step_of_fewer_batches_is_their_mean(trainings, tmp_path:
         torch.testing.assert_close(many[number]["exp_avg"], state["exp_avg"])
 
 
+def test_gradients_are_clipped_to_their_norm(trainings, tmp_path: Path):
+    norms = []
+    for limit in (1e9, 1e-3):
+        folder = tmp_path / str(limit)
+        trainings.run(folder, clip_norm=limit, epochs=1)
+        state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+        moments = [each["exp_avg"] for each in state["optimizer_states"][0]["state"].values()]
+        norms.append(torch.nn.utils.get_total_norm(moments).item())
+    assert norms[0] > 1e-2
+    assert 1e-4 < norms[1] <= 1e-3  # a mean of vectors no longer than that, and of one of zeros
+
+
 def test_too_few_volumes_for_a_batch(trainings, tmp_path: Path):
     with pytest.raises(InputError, match=r"train\.batch_size: 100 is more than the \d+ scans"):
         trainings.run(tmp_path, batch_size=100)

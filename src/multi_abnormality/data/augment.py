@@ -107,7 +107,7 @@ def apply(hu: Tensor, affine: Tensor, intensity: Tensor) -> Tensor:
     grid = functional.affine_grid(affine, list(hu.shape), align_corners=False)
     density = functional.grid_sample(hu - AIR, grid, align_corners=False)  # air is 0: the padding
     gain, offset = intensity[:, :, None, None, None].unbind(1)
-    return density * gain + offset + AIR
+    return density.mul_(gain).add_(offset).add_(AIR)
 
 
 def apply_advanced(hu: Tensor, texture: Tensor, cutout: Tensor, noise_seed: Tensor) -> Tensor:
