@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from multi_abnormality import console
-from multi_abnormality.data.batches import Batch, DrawnVolumes, drawn_loader
+from multi_abnormality.data.batches import Batch
+from multi_abnormality.data.drawn import DrawnVolumes, drawn_loader
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import derived_seed, generator
 from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.model.build import build
-from multi_abnormality.model.inference import choose_device
+from multi_abnormality.model.device import choose_device
 from multi_abnormality.model.losses import multilabel_loss, positive_weights
 from multi_abnormality.params import Params
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups

@@ -23,10 +23,10 @@ from multi_abnormality.evaluation.report import write_report
 from multi_abnormality.evaluation.scores import evaluate, headline
 from multi_abnormality.files import write_json
 from multi_abnormality.model.build import restore
-from multi_abnormality.model.inference import choose_device, volume_logits
+from multi_abnormality.model.device import choose_device, loading_workers
+from multi_abnormality.model.inference import volume_logits
 from multi_abnormality.params import Params, load_params
 from multi_abnormality.training.checkpoints import BEST, load_complete
-from multi_abnormality.training.fit import loading_workers
 
 
 def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> dict[str, Any]:
