@@ -5,7 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from multi_abnormality.params import Machine, load_params
+from multi_abnormality.params import load_params
+from multi_abnormality.params_machine import Machine
 
 
 def machine(**changes: object) -> Machine:
