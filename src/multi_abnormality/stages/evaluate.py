@@ -127,9 +127,12 @@ def _read_history(path: Path) -> pd.DataFrame:
 def _facts(about: dict[str, Any], history: list[dict[str, Any]], valid: Scans) -> dict[str, object]:
     shape = about["preprocess"]["shape"]
     spacing = about["preprocess"]["spacing"]
+    model = about["model"]
     return {
-        "Model": f"{about['model']['backbone']} on slices, attention over slices",
-        "Weights at the start": about["model"]["pretrained"] or "random",
+        "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
+        "Weights at the start": {False: "random", True: "timm's"}.get(
+            model["pretrained"], model["pretrained"]
+        ),
         "Trained on": f"{len(about['volumes']['train'])} volumes of the train split",
         "Chosen and calibrated on": f"{len(about['volumes']['validation'])} volumes of other "
         "patients of the train split",
