@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py                 # ten minutes
 
-The volumes are links to a full-size phantom and to copies of it. Ten of the
-train split are added three times, since the upload depends on how full the last shard was: of ten
-patients, a shard is written anew whole.
+The volumes are links to a full-size phantom and to copies of it. Ten of the train split are added
+three times, since the upload depends on how full the last shard was: of ten patients, a shard is
+written anew whole.
 """
 
 import json

@@ -11,7 +11,7 @@ import yaml
 
 from drive_stand_in import write_remote
 from multi_abnormality.backup.service import Backup
-from multi_abnormality.params import Backup as Settings
+from multi_abnormality.params_machine import Backup as Settings
 from test_pipeline import BIN, run
 
 FINGERPRINT = "0123456789abcdef"

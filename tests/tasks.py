@@ -5,7 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from multi_abnormality.params import Machine, load_params
+from multi_abnormality.params import load_params
+from multi_abnormality.params_machine import Machine
 
 
 def machine(**changes: object) -> Machine:
@@ -18,6 +19,11 @@ def square(folder: Path, number: int) -> int:
     """Leaves a line in the folder each time that it runs."""
     note_run(folder, number)
     return number**2
+
+
+def squares(count: int, but: tuple[int, ...] = ()) -> dict[str, int]:
+    """What `square` makes of the first few, by the items' names."""
+    return {f"item {number}": number**2 for number in range(count) if number not in but}
 
 
 def note_run(folder: Path, number: int) -> None:

@@ -9,38 +9,104 @@ from pathlib import Path
 
 import pytest
 
-from documents import ROOT, Command, commands, documents
+from documents import ROOT, Command, commands, documents, mentions, simple_commands
 from test_pipeline import BIN, make_project, run, run_first
 
 WIDTH = 100  # columns of the terminal that the guides were written at
 EXPERIMENTS = ROOT / "docs/experiments.md"
 OWN_DATA = ROOT / "docs/own-data.md"  # tests/test_own_data.py types it, where such scans are
 
-# Commands that are run by something else, or need what a test does not have.
+# Commands that something else runs: where, and the words there that do it.
 ELSEWHERE = {
-    r"git clone <": "each test starts in a project of its own",
-    r"\bmake [\w./]+|bash \.ci/run|python -m drill|source \.venv": ".ci/run and make drill",
-    r"multi_abnormality\.download|hf auth login": "tests/download, by the hub's stand-in",
-    r"multi_abnormality\.resume": "tests/backup/test_restore.py, on machines that were lost",
-    r"dask (scheduler|worker)|srun|torchrun": "tests/data/test_work.py, tests/training",
-    r"gdrive|GDRIVE|/content/drive|^dvc push$": "tests/test_google_drive.py, by Drive's stand-in",
-    r"recipes/\w+\.yaml": "tests/test_recipes.py: weights would be fetched, and a GPU wanted",
-    r"timm\.create_model": "fetches weights",
-    r"benchmarks/": "make bench",
-    r"plots diff main faster": "docs/experiments.md, which makes it",
+    r"^make test\b": (".ci/run", "make test"),
+    r"^make( repro)?$": (".ci/run", "make repro"),
+    r"^make check\b": (".ci/run", "make check"),
+    r"^make \.venv/installed": ("Makefile", "test: .venv/installed"),
+    r"^make drill\b|-m drill\b": ("Makefile", "-m drill"),
+    r"^make resume\b": ("tests/backup/test_restore.py", '"make", "resume"'),
+    r"multi_abnormality\.resume": ("tests/backup/test_restore.py", "multi_abnormality.resume"),
+    r"multi_abnormality\.download": ("tests/download/test_guide.py", "multi_abnormality.download"),
+    r"multi_abnormality\.export\.schema": (
+        "tests/export/test_model_info.py",
+        "test_the_schema_that_ships_is_that_of_the_code",
+    ),
+    r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
+    r"torchrun(?!.*nnodes)": ("tests/training/test_devices.py", "torch.distributed.run"),
+    r"gdrive|GDRIVE|/content/drive|^dvc push$|> restored": (
+        "tests/test_drive_guide.py",
+        "commands(GUIDE)",
+    ),
+    r"exp run --run-all": ("tests/test_pipeline.py", '"--run-all"'),
+    r"plots diff main faster": ("docs/experiments.md", "dvc plots diff main faster"),
 }
+# Commands that nothing runs, and what that would take.
+NEVER = {
+    r"git clone <(?!.*restored)": "the repository's address; tests/backup clones it from a folder",
+    r"^bash \.ci/run": "it runs the tests",
+    r"^make pins": "the newest packages, which change what is tested",
+    r"^make bench|benchmarks/": "an idle machine for hours; tests/test_benchmarks.py runs parts",
+    r"hf auth login": "an account of the hub, and a person",
+    r"timm\.create_model": "weights from the hub",
+    r"^tensorboard": "a person's browser; tests/training/test_resume.py reads what it would show",
+    r"^nvidia-smi": "a GPU",
+    r"^srun": "SLURM; tests/dask_cluster.py starts such workers without",
+    r"torchrun.*nnodes": "a second machine; tests/training starts several processes",
+    r"recipes/\w+\.yaml": "weights and a GPU; tests/test_recipes.py trains by each without",
+}
+# Commands in running text, typed one after the other; some are there for the next.
+IN_TEXT = (
+    "dvc exp run -S train.learning_rate=1e-3",
+    "dvc exp show --only-changed",
+    "dvc metrics diff",
+    "dvc metrics show metrics/evaluate.json",
+    "dvc plots show",
+    "git status",
+    "git checkout dvc.lock",
+    "git restore . && dvc checkout",
+    "dvc exp show --num 2",
+    "git checkout REVISION && dvc checkout",
+    "git switch --detach REV",
+    "git switch main",
+    "git log",
+    "git tag",
+    "dvc repro train",
+    "dvc repro evaluate",
+    "dvc commit",
+    "python -m multi_abnormality.predict SCAN…",
+    "dvc remote add --default backup FOLDER",
+    "dvc remote add --default NAME URL",
+    "git commit --quiet --all --message 'A remote'",
+    "dvc push --all-commits",
+    "dvc exp run --queue --name rate-1 -S train.weight_decay=0.1",
+    "dvc queue start",
+    "dvc queue logs rate-1 --follow",
+    "dvc queue stop",
+    "git init --quiet --bare ../origin.git && git remote add origin ../origin.git",
+    "git push --quiet origin main",
+    "dvc exp push origin rate-1",
+    "dvc exp remove --git-remote origin rate-1",
+    "dvc config cache.type reflink,hardlink,copy",
+    "git checkout .dvc/config",
+)
 # What stands for a reader's own.
 STAND_INS = {
+    "SCAN…": "data/dataset/valid_fixed/valid_1/valid_1_a/valid_1_a_1.nii.gz",
     "SCAN": "data/dataset/valid_fixed/valid_1/valid_1_a/valid_1_a_1.nii.gz",
     "/another/disk/backup": "../backup",
+    "FOLDER": "../backup",
+    "NAME URL": "other ../other",
+    "REVISION": "main",
+    "REV": "main",
+    ".venv/bin/activate": str(BIN / "activate"),
 }
 
 
 class Shell:
     """Types commands in a folder, and goes where `cd` leads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
+        self._environment = environment or {}
         self._place = folder.parent / "place"
         self._output = folder.parent / "output"
 
@@ -49,6 +115,7 @@ class Shell:
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "COLUMNS": str(WIDTH),
             "PLACE": str(self._place),
+            **self._environment,
         }
         script = f'{text}\nended=$?; pwd > "$PLACE"; exit $ended'
         with self._output.open("w+") as output:  # a pipe would stay open as long as DVC's workers
@@ -79,11 +146,11 @@ def to_run(document: Path) -> list[Command]:
         return commands(document)
     if document == OWN_DATA:
         return []
-    return [
-        command
-        for command in commands(document)
-        if not any(re.search(pattern, command.text) for pattern in ELSEWHERE)
-    ]
+    return [command for command in commands(document) if not is_run_otherwise(command.text)]
+
+
+def is_run_otherwise(text: str) -> bool:
+    return any(re.search(pattern, text, re.DOTALL) for pattern in (*ELSEWHERE, *NEVER))
 
 
 def typed(command: Command) -> str:
@@ -91,6 +158,13 @@ def typed(command: Command) -> str:
     for word, stand_in in STAND_INS.items():
         text = re.sub(rf"(?<![\w/]){re.escape(word)}(?![\w/])", stand_in, text)
     return text
+
+
+def words_typed() -> list[list[str]]:
+    """Each simple command that some test types."""
+    texts = [command.text for document in documents() for command in to_run(document)]
+    texts += [command.text for command in commands(OWN_DATA)]
+    return [words for text in [*texts, *IN_TEXT] for words in simple_commands(text)]
 
 
 def unprinted(command: Command, printed: str) -> set[str]:
@@ -134,6 +208,37 @@ def test_commands_run(document: Path, shell: Shell):
             assert [line for line in printed.splitlines() if len(line) > WIDTH] == []
         if "queue start" in command.text:
             shell.wait_for_queue()
+
+
+@pytest.mark.slow
+def test_commands_in_running_text_run(shell: Shell):
+    for text in IN_TEXT:
+        shell(typed(Command("", text)))
+        if "queue start" in text:
+            shell.wait_for_queue()
+
+
+def test_every_command_is_run_or_it_is_said_why_not():
+    """In running text also the name alone of one that is typed with more."""
+    typed_words = words_typed()
+    lost = [
+        f"{mention.place}: {mention.text}"
+        for document in documents()
+        for mention in mentions(document)
+        if not is_run_otherwise(mention.text)
+        for words in simple_commands(mention.text)
+        if words not in [other[: len(words)] for other in typed_words]
+    ]
+    assert lost == []
+
+
+@pytest.mark.parametrize("pattern", [*ELSEWHERE, *NEVER])
+def test_what_runs_otherwise_does(pattern: str):
+    texts = [command.text for document in documents() for command in commands(document)]
+    texts += [mention.text for document in documents() for mention in mentions(document)]
+    assert [text for text in texts if re.search(pattern, text, re.DOTALL)], "no guide has such"
+    place, words = ELSEWHERE.get(pattern, ("README.md", ""))
+    assert words in (ROOT / place).read_text(encoding="utf-8")
 
 
 def test_guides_have_commands_that_run():

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import load_params, parse_duration
+from multi_abnormality.params import load_params
+from multi_abnormality.params_machine import parse_duration
 
 DEFAULT = Path(__file__).parent.parent / "params.yaml"
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from loops.gate import Gate
-from multi_abnormality.data.batches import Batch, drawn_loader
+from multi_abnormality.data.batches import Batch
+from multi_abnormality.data.drawn import drawn_loader
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import generator
 from multi_abnormality.data.store import ProcessedSet
@@ -26,7 +27,7 @@ from multi_abnormality.find_learning_rate.range_test import on_device
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.build import build
 from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.model.inference import choose_device
+from multi_abnormality.model.device import choose_device, loading_workers
 from multi_abnormality.model.losses import multilabel_loss
 from multi_abnormality.params import Params
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
@@ -80,7 +81,7 @@ def bare(training: fit.Training, gate: Gate) -> None:
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     average = get_ema_multi_avg_fn(settings.average_decay)
     averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-    loader = drawn_loader(training.drawn, settings.batch_size, 0, 0, 0)
+    loader = drawn_loader(training.volumes.drawn, settings.batch_size, 0, 0, 0)
     batches = [
         prepared(model, batch, params, device) for batch in itertools.islice(loader, IN_MEMORY)
     ]
@@ -131,8 +132,8 @@ class PlainModule(lightning.LightningModule):
 def plain(training: fit.Training, gate: Gate) -> None:
     """Lightning's trainer with nothing set but the clipping."""
     params = training.params
-    workers = fit.loading_workers(params)
-    loader = drawn_loader(training.drawn, params.train.batch_size, workers, 0, 0)
+    workers = loading_workers(params)
+    loader = drawn_loader(training.volumes.drawn, params.train.batch_size, workers, 0, 0)
     trainer = lightning.Trainer(
         accelerator="gpu" if choose_device(params.machine.accelerator).type == "cuda" else "cpu",
         devices=1, max_epochs=1, gradient_clip_val=params.train.clip_norm, callbacks=[Watch(gate)],

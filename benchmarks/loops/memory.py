@@ -12,7 +12,7 @@ import torch
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.build import build
-from multi_abnormality.model.inference import choose_device
+from multi_abnormality.model.device import choose_device
 from multi_abnormality.model.losses import multilabel_loss
 from multi_abnormality.params import Params
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups

@@ -17,12 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multi_abnormality.data.batches import (
-    Batch,
-    DrawnVolumes,
-    WholeVolumes,
-    whole_loader,
-)
+from multi_abnormality.data.batches import Batch, WholeVolumes, whole_loader
+from multi_abnormality.data.drawn import DrawnVolumes
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import derived_seed, generator
 from multi_abnormality.data.resample import code_table

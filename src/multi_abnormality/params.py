@@ -1,8 +1,6 @@
 """params.yaml as types: one frozen model a section, unknown keys refused, all faults at once."""
 
-import difflib
 import math
-import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,34 +10,10 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.params_data import Data
-from multi_abnormality.section import Section
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-
-_ADDRESS = re.compile(r"(?:tcp|tls|ucx|ws|wss)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
-
-
-def parse_duration(text: str) -> int:
-    """Seconds of a text such as "5h30m".
-
-    Raises:
-        ValueError: it is none, or not above zero.
-    """
-    found = _DURATION.fullmatch(text.strip())
-    units = (86400, 3600, 60, 1)
-    seconds = found and sum(
-        unit * int(count or 0) for unit, count in zip(units, found.groups(), strict=True)
-    )
-    if not seconds:
-        raise ValueError('must be a duration such as "5h30m"')
-    return seconds
-
+from multi_abnormality.params_faults import describe
+from multi_abnormality.params_machine import Backup, Machine
+from multi_abnormality.section import Count, Positive, Probability, Section, Share
+from multi_abnormality.yaml12 import Yaml12Loader
 
 S = TypeVar("S", bound=Section)
 
@@ -153,42 +127,6 @@ class Export(Section):
     tolerance: Positive  # largest difference allowed between an exported model and the checkpoint
 
 
-class Machine(Section):
-    """What this machine has. No stage tracks it: it says where and how fast, not what."""
-
-    accelerator: Literal["auto", "cpu", "gpu"]
-    devices: Count | Literal["auto"]  # of each node, that train together; auto: all its GPUs
-    nodes: Count
-    strategy: Literal["auto", "ddp"]  # of several devices; auto: ddp where there are several
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"]  # processes that preprocess or load
-    dask: str | None  # address of a Dask scheduler whose workers preprocess; null: this machine's
-    time_budget: str | None  # of the train stage, such as "5h30m"; null: no end
-    accept_changed_code: bool  # go on from a checkpoint that other source files made
-
-    @field_validator("dask")
-    @classmethod
-    def is_address(cls, text: str | None) -> str | None:
-        if text is not None and not _ADDRESS.fullmatch(text):
-            raise ValueError('must be null or an address such as "tcp://host:8786"')
-        return text
-
-    @field_validator("time_budget")
-    @classmethod
-    def is_duration(cls, text: str | None) -> str | None:
-        if text is not None:
-            parse_duration(text)
-        return text
-
-
-class Backup(Section):
-    """Where a running training is saved to. No stage tracks it: nothing here changes a result."""
-
-    remote: str | None  # name of a DVC remote; null: DVC's default one; "off": no backup
-    git_remote: str | None  # name of a Git remote for resume commits; null: the DVC remote
-    keep: Count  # generations on the remote
-    grace: Annotated[float, Field(ge=0)]  # s that a stop waits for the last push
-
-
 class Params(Section):
     seed: Annotated[int, Field(ge=0)]
     data: Data
@@ -201,41 +139,6 @@ class Params(Section):
     backup: Backup
 
 
-class _Yaml12Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's floats and booleans, as DVC reads them.
-
-    PyYAML is a YAML 1.1 reader: it takes `1e-4` for a string and `on` for True. It also takes the
-    last of two equal keys, where YAML allows none.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice; keep one", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Yaml12Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":float", ":bool"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
-        r"|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
-
-
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check a params.yaml.
 
@@ -243,7 +146,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         InputError: names the file and every wrong key, with what would be allowed.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Yaml12Loader)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); run in the project's folder"
@@ -255,7 +158,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(_tuples(content))
     except ValidationError as error:
-        raise_faults(_describe(error), f"{path}: wrong parameters")
+        raise_faults(describe(error, Params), f"{path}: wrong parameters")
         raise
 
 
@@ -271,41 +174,3 @@ def _tuples(value: object) -> object:
     if isinstance(value, list):
         return tuple(_tuples(item) for item in value)
     return value
-
-
-def _describe(error: ValidationError) -> list[str]:
-    """A line a wrong key, with what would be allowed."""
-    allowed: dict[str, list[str]] = {}
-    given: dict[str, object] = {}
-    faults = []
-    for fault in error.errors():
-        key, section = _locate(fault["loc"])
-        if fault["type"] == "missing":
-            faults.append(f"{key}: is missing")
-        elif fault["type"] == "extra_forbidden":
-            faults.append(f"{key}: unknown key; {_nearest(str(fault['loc'][-1]), section)}")
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            allowed.setdefault(key, []).append(message.replace("Input should", "must"))
-            given[key] = fault["input"]
-    wrong = [f"{key}: {' or '.join(what)}, not {given[key]!r}" for key, what in allowed.items()]
-    return sorted(faults + wrong)
-
-
-def _locate(location: tuple[int | str, ...]) -> tuple[str, type[Section]]:
-    """The key as the file has it, without pydantic's names of types, and the section it is in."""
-    section: type[Section] = Params
-    parts = [str(location[0])]
-    for part in location[1:]:
-        field = section.model_fields.get(parts[-1])
-        if field and isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            section = field.annotation
-            parts.append(str(part))
-        elif isinstance(part, int):
-            parts.append(str(part))
-    return ".".join(parts), section
-
-
-def _nearest(name: str, section: type[Section]) -> str:
-    close = difflib.get_close_matches(name, section.model_fields, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(section.model_fields)}"

@@ -235,7 +235,7 @@ def test_the_worker_dies_with_the_training(first: Machine, remote: Path):
     script = (
         "from pathlib import Path; import os, time\n"
         "from multi_abnormality.backup.service import Backup\n"
-        "from multi_abnormality.params import Backup as Settings\n"
+        "from multi_abnormality.params_machine import Backup as Settings\n"
         "b = Backup(Settings(remote=None, git_remote=None, keep=2, grace=1), Path(), 'f')\n"
         "b.start(); os.write(1, str(b._worker._process.pid).encode())\n"
         "if os.fork() == 0: os.close(1), os.close(2), time.sleep(20), os._exit(0)\n"

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from multi_abnormality.data.batches import DrawnVolumes, WholeVolumes
+from multi_abnormality.data.batches import WholeVolumes
+from multi_abnormality.data.drawn import DrawnVolumes
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.model.build import build
-from multi_abnormality.training.lightning_module import mean_by_scan
+from multi_abnormality.training.validation import mean_by_scan
 
 EPOCHS = range(30)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from folders import contents
 from multi_abnormality.data.catalogue import Catalogue
 from multi_abnormality.data.ct_rate import ct_rate_source
 from multi_abnormality.data.metadata_table import GROUPS
@@ -62,11 +63,6 @@ def store(root: Path, recipe: Recipe, names=NAMES, excluded=()) -> None:
 def volume_of(name: str) -> Volume:
     sizes = (2.5, 0.7, 0.7), (8, 8, 5), (0.7, 0.7, 2.5)
     return Volume(voxels(name), *sizes, "LPS", "v2", ("padding",))
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture

@@ -24,10 +24,6 @@ def work(function, count: int, workers: int = 2) -> list[tuple[str, object]]:
     return list(outcomes(function, items, tasks.machine(workers=workers), [], GIB))
 
 
-def squares(count: int, but: tuple[int, ...] = ()) -> dict[str, int]:
-    return {f"item {number}": number**2 for number in range(count) if number not in but}
-
-
 def processes_of(folder: Path) -> list[psutil.Process]:
     found = []
     for path in folder.glob("*.pid"):
@@ -42,7 +38,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 def test_every_item_comes_once(workers, tmp_path):
     done = work(partial(tasks.square, tmp_path), 20, workers)
     assert len(done) == 20
-    assert dict(done) == squares(20)
+    assert dict(done) == tasks.squares(20)
 
 
 def test_nothing_to_do_starts_nobody():
@@ -53,7 +49,7 @@ def test_nothing_to_do_starts_nobody():
 def test_a_worker_killed_once_costs_nothing(workers, tmp_path, caplog):
     done = work(partial(tasks.die_once, tmp_path, deadly=5), 20, workers)
     assert len(done) == 20
-    assert dict(done) == squares(20)
+    assert dict(done) == tasks.squares(20)
     assert "killed (SIGKILL(-9)) amid " in caplog.text
     assert "item 5" in caplog.text
 
@@ -63,7 +59,7 @@ def test_items_that_always_kill_their_worker_are_named_and_the_others_done(tmp_p
     assert len(done) == 20
     lost = {name: outcome for name, outcome in done if isinstance(outcome, Lost)}
     assert set(lost) == {"item 3", "item 4", "item 11"}
-    assert {n: o for n, o in done if n not in lost} == squares(20, but=(3, 4, 11))
+    assert {n: o for n, o in done if n not in lost} == tasks.squares(20, but=(3, 4, 11))
     reason = lost["item 3"].reason
     assert "killed twice (SIGKILL(-9)), most likely for want of memory" in reason
     assert "lower machine.workers (now 2)" in reason
@@ -80,7 +76,7 @@ def test_a_crash_of_a_library_is_not_taken_for_want_of_memory(tmp_path):
 def test_want_of_memory_without_a_kill_is_the_fault_of_the_item(workers, tmp_path):
     done = dict(work(partial(tasks.want_too_much, tmp_path, greedy=2), 6, workers))
     assert "more memory than there is" in done.pop("item 2").reason
-    assert done == squares(6, but=(2,))
+    assert done == tasks.squares(6, but=(2,))
 
 
 def test_what_the_function_raises_ends_the_work_and_the_workers():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from multi_abnormality.evaluation.cases import Case, Cases
+from multi_abnormality.evaluation.explanation import Explanation
 from multi_abnormality.evaluation.report import write_report
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.model.explanation import Explanation
 
 EXPLANATION = Explanation(np.array([0.2, 0.7, 0.1]), 1, np.zeros((2, 2)))
 CASE = Case("valid_1_a_1 & more", 0.91, EXPLANATION, "bm8gcmVhbCBpbWFnZQ==")

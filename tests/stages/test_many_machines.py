@@ -15,6 +15,7 @@ import yaml
 
 import tasks
 from dask_cluster import TESTS, DaskCluster
+from folders import contents
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.data.work import cluster as cluster_module
 from multi_abnormality.data.work import remote
@@ -37,10 +38,6 @@ def begin(address: str, function, count: int, share: Path, *more: Path):
     return outcomes(function, items, machine, [share, *more], 1)
 
 
-def squares(count: int, but: tuple[int, ...] = ()) -> dict[str, int]:
-    return {f"item {number}": number**2 for number in range(count) if number not in but}
-
-
 def test_workers_that_come_late_are_used_and_every_item_comes_once(cluster, tmp_path):
     arriving = threading.Timer(1, cluster.add_worker)
     arriving.start()
@@ -52,7 +49,7 @@ def test_workers_that_come_late_are_used_and_every_item_comes_once(cluster, tmp_
     found = dict(done)
     lost = found.pop("item 7")
     assert "more memory than there is; give the Dask workers more memory" in lost.reason
-    assert found == squares(50, but=(7,))
+    assert found == tasks.squares(50, but=(7,))
     assert list(shared.iterdir()) == []
 
 
@@ -104,7 +101,7 @@ def test_a_lost_scheduler_ends_the_work_and_what_came_is_kept(cluster, tmp_path)
     with pytest.raises(InputError, match=r"connection .* is lost; what is done is kept"):
         done.update(found)
     assert time.monotonic() - start < 20
-    assert done.items() <= squares(500).items()
+    assert done.items() <= tasks.squares(500).items()
 
 
 @pytest.mark.slow
@@ -118,7 +115,7 @@ def test_without_any_worker_it_waits_and_says_so(cluster, tmp_path, caplog):
     done += found
     arriving.join()
     assert len(done) == 300
-    assert dict(done) == squares(300)
+    assert dict(done) == tasks.squares(300)
     assert caplog.text.count(f"no worker is at {cluster.address}; waiting for one, with item") == 1
 
 
@@ -134,12 +131,7 @@ def test_what_eats_a_workers_memory_is_named_and_the_others_done(cluster, tmp_pa
     assert isinstance(lost, Lost)
     assert "8 Dask workers were killed" in lost.reason
     assert "want of memory: give the Dask workers more memory" in lost.reason
-    assert found == squares(20, but=(3,))
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+    assert found == tasks.squares(20, but=(3,))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from folders import contents
 from multi_abnormality.data import process
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.store import ProcessedSet
@@ -36,11 +37,6 @@ def folder(ct_rate):
     ct_rate.add("valid_1_a_1", seed=9)
     ct_rate.write_tables()
     return ct_rate
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
 class Stage:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from folders import contents
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.data.volume import read_volume
@@ -51,8 +52,7 @@ class Own:
         return preprocess.run(params, self.data, self.out, self.metrics, self.memory)
 
     def contents(self) -> dict[str, bytes]:
-        files = [path for path in sorted(self.out.rglob("*")) if path.is_file()]
-        return {path.relative_to(self.out).as_posix(): path.read_bytes() for path in files}
+        return contents(self.out)
 
 
 @pytest.fixture

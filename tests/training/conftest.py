@@ -8,10 +8,10 @@ import pytest
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.params import Params
 from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import Backup
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.history import History
 from multi_abnormality.training.ranks import Ranks
+from multi_abnormality.training.saves import Backup
 from multi_abnormality.training.stopping import StopRequest
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from multi_abnormality.data.batches import DrawnVolumes, drawn_loader
+from multi_abnormality.data.drawn import DrawnVolumes, drawn_loader
 from multi_abnormality.errors import InputError
 from multi_abnormality.training import link
 from multi_abnormality.training.files import load_checkpoint

@@ -13,9 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.training import files
-from multi_abnormality.training.checkpoints import NoBackup, load_complete
+from multi_abnormality.training.checkpoints import load_complete
 from multi_abnormality.training.files import load_checkpoint, save_checkpoint
 from multi_abnormality.training.position import Position
+from multi_abnormality.training.saves import NoBackup
 from multi_abnormality.training.stopping import Stopped
 from stops import StopAtLook
 

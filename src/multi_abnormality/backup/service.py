@@ -12,7 +12,7 @@ from multi_abnormality.backup.setup import Setup, set_up
 from multi_abnormality.backup.states import About, Generation
 from multi_abnormality.backup.worker import Job
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import Backup as Settings
+from multi_abnormality.params_machine import Backup as Settings
 
 STALL = 300.0  # s without a byte moved after which a push is begun anew; doubled each time
 LONGEST_STALL = 3600.0

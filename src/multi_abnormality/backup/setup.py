@@ -18,7 +18,7 @@ from multi_abnormality.backup.states import branch_of
 from multi_abnormality.backup.worker import Job
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import Backup as Settings
+from multi_abnormality.params_machine import Backup as Settings
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LEVELS = ("none", "basic", "advanced")
-
 ROTATION = 5.0  # degrees, the largest, about the body's axis
 SCALE = 0.05  # share, the largest
 SHIFT = 0.05  # share of half the slice, the largest
@@ -47,7 +45,7 @@ def draw(rng: np.random.Generator, depth: int, slices: int, level: str = "basic"
         rng: of this volume and epoch alone.
         depth: slices of the volume.
         slices: how many are used.
-        level: one of LEVELS; without augmentation the slice in the middle of each part is used.
+        level: as train.augmentation; without any the slice in the middle of each part is used.
     """
     affine, intensity = np.eye(2, 3), np.array([1.0, 0.0])
     chosen = (2 * np.arange(slices) + 1) * depth // (2 * slices) if slices < depth else None

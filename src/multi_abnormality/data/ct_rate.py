@@ -8,7 +8,7 @@ import pandas as pd
 
 from multi_abnormality.data.catalogue import Catalogue, Source
 from multi_abnormality.data.ct_rate_files import find_files, read_exclusions
-from multi_abnormality.data.label_table import NAME_COLUMN, read_label_table
+from multi_abnormality.data.label_table import NAME_COLUMN, label_path, read_label_table
 from multi_abnormality.data.metadata_table import GROUPS, SERIES, read_metadata_table
 from multi_abnormality.data.names import SPLITS, VolumeName, describe
 from multi_abnormality.data.rows import MOST_FAULTS, capped
@@ -91,7 +91,7 @@ def _read_labels(
     root: Path, split: str, volumes: Iterable[VolumeName], excluded: set[VolumeName]
 ) -> tuple[pd.DataFrame, list[str]]:
     """A split's labels, and the faults of the table and of its match with the volumes."""
-    path = root / "dataset" / "multi_abnormality_labels" / f"{split}_predicted_labels.csv"
+    path = root / label_path(split)
     present = sorted(name for name in volumes if name.split == split)
     empty = pd.DataFrame(columns=["name", *FINDINGS])
     if not path.exists():

@@ -13,6 +13,11 @@ from multi_abnormality.findings import FINDINGS
 NAME_COLUMN = "VolumeName"
 
 
+def label_path(split: str) -> str:
+    """Of a split's table, below a CT-RATE root."""
+    return f"dataset/multi_abnormality_labels/{split}_predicted_labels.csv"
+
+
 def read_label_table(path: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
     """Read a table with the columns VolumeName and the 18 findings in their order.
 

@@ -16,7 +16,12 @@ GROUPS = (
     "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "PatientSex", "PatientAge",
 )  # fmt: skip
 SERIES = "series"  # the column with each volume's Series, or None where the table lacks it
-_FILES = {"train": "train_metadata.csv", "valid": "validation_metadata.csv"}
+
+
+def metadata_path(split: str) -> str:
+    """Of a split's table, below a CT-RATE root."""
+    name = {"train": "train", "valid": "validation"}[split]
+    return f"dataset/metadata/{name}_metadata.csv"
 
 
 def read_metadata_table(root: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
@@ -25,7 +30,7 @@ def read_metadata_table(root: Path, split: str) -> tuple[pd.DataFrame, list[str]
     Returns:
         GROUPS and SERIES by the volume's name; and the table's faults.
     """
-    path = root / "dataset" / "metadata" / _FILES[split]
+    path = root / metadata_path(split)
     if not path.exists():
         log.info("%s is not there: scores cannot be grouped by scanner, sex or age", path)
         return _empty(), []

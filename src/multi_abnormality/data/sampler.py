@@ -30,10 +30,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         size: int,
         seed: int,
         batch_size: int,
-        epoch: int = 0,
-        batch: int = 0,
-        rank: int = 0,
-        ranks: int = 1,
+        epoch: int,
+        batch: int,
+        rank: int,
+        ranks: int,
     ) -> None:
         self.size = size
         self.seed = seed

@@ -7,7 +7,6 @@ finished folder depends on the volumes in it alone, not on the runs that made it
 """
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,6 @@ import pandas as pd
 
 from multi_abnormality.data.catalogue import Catalogue
 from multi_abnormality.data.metadata_table import GROUPS
-from multi_abnormality.data.receipts import is_receipt
 from multi_abnormality.data.series import Series
 from multi_abnormality.data.shards import (
     FOLDERS,
@@ -34,7 +32,6 @@ from multi_abnormality.data.shards import (
 )
 from multi_abnormality.data.store import (
     EXCLUDED,
-    FORMAT,
     LABELS,
     MANIFEST,
     RECIPE,
@@ -42,8 +39,8 @@ from multi_abnormality.data.store import (
     STORED,
     TOLD,
 )
+from multi_abnormality.data.store_recipe import recipe_content
 from multi_abnormality.data.volume import Volume
-from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
 from multi_abnormality.params import Recipe
 
@@ -51,9 +48,6 @@ log = logging.getLogger(__name__)
 
 PARTS = ".parts"
 LONGEST = 150  # characters of a part's name: with what is added, no file system refuses it
-# What decides the voxels; of CT-RATE, which is NIfTI, and of others.
-_CODE = ("hounsfield.py", "nifti.py", "resample.py", "series.py", "volume.py")
-_CODE_OF_OTHERS = (*_CODE, "itk.py")
 
 
 def write_part(
@@ -101,7 +95,7 @@ class StoreWriter:
         self._whole: dict[Path, set[str]] = {}  # names in each undamaged shard
         for table in (MANIFEST, LABELS):
             (root / table).unlink(missing_ok=True)
-        content = _recipe_content(recipe, is_ct_rate)
+        content = recipe_content(recipe, is_ct_rate)
         recipe_file = root / RECIPE
         if not recipe_file.exists() or recipe_file.read_bytes() != content:
             self._empty()
@@ -191,42 +185,6 @@ def _part(root: Path, name: str) -> Path:
     if len(plain) > LONGEST:
         plain = hashlib.sha256(name.encode()).hexdigest()
     return root / PARTS / f"{plain}.zip"
-
-
-def check_replaceable(
-    sources: Iterable[Path], root: Path, recipe: Recipe, is_ct_rate: bool = True
-) -> None:
-    """Refuse to empty a folder that alone holds what was made of volumes that are gone.
-
-    Raises:
-        InputError: the recipe is another, and of some volumes there are only receipts.
-    """
-    recipe_file = root / RECIPE
-    if not recipe_file.exists() or recipe_file.read_bytes() == _recipe_content(recipe, is_ct_rate):
-        return
-    gone = sum(is_receipt(source) for source in sources)
-    if gone:
-        raise InputError(
-            f"{root}/: was made by other preprocess parameters or by another version of the code, "
-            f"and {gone} of its volumes were deleted after they were processed. Put params.yaml "
-            f"and the code back as they were; or move {root}/ away, and fetch the volumes again by "
-            "`python -m multi_abnormality.download ... --then-preprocess`"
-        )
-
-
-def _recipe_content(recipe: Recipe, is_ct_rate: bool = True) -> bytes:
-    preprocess = recipe.model_dump(mode="json")
-    code = _code_hash(_CODE if is_ct_rate else _CODE_OF_OTHERS)
-    about = {"format": FORMAT, "code": code, "preprocess": preprocess}
-    return (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _code_hash(names: Iterable[str]) -> str:
-    """Of the code that makes the voxels: volumes made by another are not kept."""
-    content = hashlib.sha256()
-    for name in names:
-        content.update(Path(__file__).with_name(name).read_text(encoding="utf-8").encode())
-    return content.hexdigest()
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

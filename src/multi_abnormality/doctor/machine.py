@@ -21,7 +21,7 @@ def look_at_device(house: House) -> Iterator[Seen]:
     import torch
 
     from multi_abnormality.errors import InputError
-    from multi_abnormality.model.inference import choose_device
+    from multi_abnormality.model.device import choose_device
     from multi_abnormality.training.place import find_place
     from multi_abnormality.training.precision import resolve_precision
 

@@ -1,4 +1,4 @@
-"""The project itself: parameters, scans, stages, and a checkpoint to go on from."""
+"""The project itself: parameters, scans, stages, and a training that runs here now."""
 
 import json
 import subprocess

@@ -14,7 +14,8 @@ from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.process import process_volume
 from multi_abnormality.data.receipts import Receipt, read_receipt, receipt_path, write_receipt
 from multi_abnormality.data.shards import read_shard
-from multi_abnormality.data.store_writer import PARTS, StoreWriter, check_replaceable
+from multi_abnormality.data.store_recipe import check_replaceable
+from multi_abnormality.data.store_writer import PARTS, StoreWriter
 from multi_abnormality.download.hub import REPO, RemoteFile
 from multi_abnormality.download.place import Place
 from multi_abnormality.errors import InputError, raise_faults

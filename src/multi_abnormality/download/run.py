@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from multi_abnormality import console
+from multi_abnormality.data.label_table import label_path
 from multi_abnormality.data.names import SPLITS, VolumeName
 from multi_abnormality.data.receipts import receipt_path
 from multi_abnormality.download.choose import Choice, candidates, choose
 from multi_abnormality.download.hub import Hub, RemoteFile
 from multi_abnormality.download.keep import Keeper
 from multi_abnormality.download.place import Place
-from multi_abnormality.download.tables import Labels, Shelf, Tables, label_path
+from multi_abnormality.download.tables import Labels, Shelf, Tables
 from multi_abnormality.download.transfer import UnfetchedError, fetch
 from multi_abnormality.errors import InputError, raise_faults
 

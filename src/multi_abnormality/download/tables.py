@@ -8,20 +8,16 @@ from pathlib import Path
 
 from multi_abnormality.console import log
 from multi_abnormality.data.ct_rate_files import read_exclusions
-from multi_abnormality.data.label_table import NAME_COLUMN
+from multi_abnormality.data.label_table import NAME_COLUMN, label_path
+from multi_abnormality.data.metadata_table import metadata_path
 from multi_abnormality.data.names import VolumeName
 from multi_abnormality.download.hub import Hub, RemoteFile
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.files import write_durably
 
-_METADATA = {"train": "train_metadata.csv", "valid": "validation_metadata.csv"}
 _LIST_FOLDERS = ("dataset", "dataset/metadata")  # where the no_chest lists may lie
 
 Fetch = Callable[[RemoteFile, Path], None]
-
-
-def label_path(split: str) -> str:
-    return f"dataset/multi_abnormality_labels/{split}_predicted_labels.csv"
 
 
 class Tables:
@@ -36,7 +32,7 @@ class Tables:
     def __init__(self, hub: Hub, splits: Iterable[str], folder: Path, fetch: Fetch) -> None:
         self.folder = folder / hub.commit
         wanted = [label_path(split) for split in splits]
-        metadata = [f"dataset/metadata/{_METADATA[split]}" for split in splits]
+        metadata = [metadata_path(split) for split in splits]
         lists = [f"no_chest_{split}.txt" for split in splits]
         there = [path for place in _LIST_FOLDERS for path in hub.list_folder(place)]
         exclusions = [path for path in there if path.rpartition("/")[2] in lists]

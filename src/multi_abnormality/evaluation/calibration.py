@@ -57,7 +57,7 @@ class Calibration:
             logits: (N, F).
             labels: (N, F), 0 or 1.
             findings: F names.
-            objective: what 0.5 shall be the best cut for, one of cuts.OBJECTIVES.
+            objective: as evaluate.objective: what 0.5 shall be the best cut for.
 
         Raises:
             InputError: a logit is not finite, a label is not 0 or 1, or there is no scan.

@@ -9,10 +9,10 @@ import numpy as np
 
 from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.evaluation.explanation import Explanation, explain
 from multi_abnormality.evaluation.pictures import fit, jpeg, show
 from multi_abnormality.evaluation.predictions import Scans
 from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.model.explanation import Explanation, explain
 from multi_abnormality.params import Recipe, parse_section
 
 HITS, MISSES, FALSE_ALARMS = 2, 2, 1  # of each finding

@@ -33,11 +33,11 @@ def panel(curve: Curve, reference: Curve, label: str) -> Markup:
     )
 
 
-def interval_bar(value: float, interval: dict[str, float] | None, low: float = 0.5) -> Markup:
-    """A dot at `value` over a bar from the interval's low to its high end, on `low` to 1."""
+def interval_bar(value: float, interval: dict[str, float] | None) -> Markup:
+    """A dot at `value` over a bar from the interval's low to its high end, on 0.5 to 1."""
 
     def place(number: float) -> float:
-        return 100 * (max(number, low) - low) / (1 - low)
+        return 200 * (max(number, 0.5) - 0.5)
 
     bar = ""
     if interval:

@@ -7,7 +7,6 @@ moved, each finding's by one step on the scale of logits. The order of scans sta
 
 import numpy as np
 
-OBJECTIVES = ("crg", "f1", "accuracy", "none")
 LEAST = 1e-3  # a cut is at least so far from 0 and from 1
 
 

@@ -36,7 +36,7 @@ def write_report(
     uncalibrated: np.ndarray,
     findings: Sequence[str],
     history: Sequence[Epoch],
-    cases: Sequence[Cases] = (),
+    cases: Sequence[Cases],
 ) -> None:
     """Write the report: no request to the network, no clock; equal input gives equal bytes.
 

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from multi_abnormality import console
-from multi_abnormality.data.batches import Batch, DrawnVolumes, drawn_loader
+from multi_abnormality.data.batches import Batch
+from multi_abnormality.data.drawn import DrawnVolumes, drawn_loader
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import derived_seed, generator
 from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.model.build import build
-from multi_abnormality.model.inference import choose_device
+from multi_abnormality.model.device import choose_device
 from multi_abnormality.model.losses import multilabel_loss, positive_weights
 from multi_abnormality.params import Params
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
@@ -41,60 +42,75 @@ def range_test(
         highest: of the last one.
         steps: of the optimizer.
     """
-    names, _ = split_validation(
-        processed.volumes("train"),
-        processed.findings,
-        params.train.validation_fraction,
-        params.seed,
-    )
-    volumes = DrawnVolumes(
-        processed, names, params.train, params.seed, params.model.adjacent_slices
-    )
-    about = {
-        "findings": list(processed.findings),
-        "preprocess": processed.recipe,
-        "model": params.model.model_dump(mode="json"),
-    }
-    torch.manual_seed(derived_seed(params.seed, "weights"))
-    device = choose_device(params.machine.accelerator)
-    model = build(about, params.model.pretrained).to(device).train()
-    settings = params.train
-    groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
-    weights = positive_weights(torch.from_numpy(volumes.labels), settings.positive_weight_limit)
-    optimizer = torch.optim.AdamW(groups, lr=lowest, fused=True)
-    precision = resolve_precision(settings.precision, device)
-    mixed = torch.autocast(device.type, getattr(torch, precision), precision != "float32")
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-    tuning = FineTuning(model, params.model)
+    learner = _Learner(params, processed)
     found: list[tuple[float, float]] = []
     mean = 0.0
-    batches = endless(volumes, settings.batch_size)
     for step in console.track(range(steps), "learning rates", steps, "steps"):
         rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["share"]
-        tuning.apply(settings.epochs)
-        optimizer.zero_grad()
-        losses = []
-        for part in range(settings.accumulate):
-            batch = on_device(next(batches), device)
-            hu = model.windows.decode(batch["volume"])
-            rng = generator(params.seed, "mix", part, step, 0)
-            with mixed:
-                hu, labels = augmented(hu, batch, settings, rng)
-                logits = model.classify(hu, batch["height"]).logits
-                loss = multilabel_loss(logits, labels, settings, weights.to(device))
-            scaler.scale(loss / settings.accumulate).backward()
-            losses.append(loss.item())
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * sum(losses) / len(losses)
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * learner.learn(step, rate)
         found.append((rate, mean / (1 - SMOOTHING ** (step + 1))))
         if _has_diverged(found):
             break
     return found
+
+
+class _Learner:
+    """A fresh model, set up as for training."""
+
+    def __init__(self, params: Params, processed: ProcessedSet) -> None:
+        settings = params.train
+        names, _ = split_validation(
+            processed.volumes("train"),
+            processed.findings,
+            settings.validation_fraction,
+            params.seed,
+        )
+        volumes = DrawnVolumes(
+            processed, names, settings, params.seed, params.model.adjacent_slices
+        )
+        about = {
+            "findings": list(processed.findings),
+            "preprocess": processed.recipe,
+            "model": params.model.model_dump(mode="json"),
+        }
+        torch.manual_seed(derived_seed(params.seed, "weights"))
+        self._device = device = choose_device(params.machine.accelerator)
+        self._model = model = build(about, params.model.pretrained).to(device).train()
+        self._params = params
+        self._batches = endless(volumes, settings.batch_size)
+        labels = torch.from_numpy(volumes.labels)
+        self._weights = positive_weights(labels, settings.positive_weight_limit).to(device)
+        groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
+        self._optimizer = torch.optim.AdamW(groups, fused=True)
+        precision = resolve_precision(settings.precision, device)
+        is_mixed = precision != "float32"
+        self._mixed = torch.autocast(device.type, getattr(torch, precision), is_mixed)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+        self._tuning = FineTuning(model, params.model)
+
+    def learn(self, step: int, rate: float) -> float:
+        """A step of the optimizer at this learning rate; the loss before it."""
+        settings = self._params.train
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+        self._tuning.apply(settings.epochs)
+        self._optimizer.zero_grad()
+        losses = []
+        for part in range(settings.accumulate):
+            batch = on_device(next(self._batches), self._device)
+            hu = self._model.windows.decode(batch["volume"])
+            rng = generator(self._params.seed, "mix", part, step, 0)
+            with self._mixed:
+                hu, labels = augmented(hu, batch, settings, rng)
+                logits = self._model.classify(hu, batch["height"]).logits
+                loss = multilabel_loss(logits, labels, settings, self._weights)
+            self._scaler.scale(loss / settings.accumulate).backward()
+            losses.append(loss.item())
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), settings.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return sum(losses) / len(losses)
 
 
 def suggest(found: list[tuple[float, float]]) -> float:
@@ -117,6 +133,6 @@ def endless(volumes: DrawnVolumes, batch_size: int) -> Iterator[Batch]:
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Lightning has such a function; to import it before the model's packages fails."""
+    """As Lightning's own, which need not be loaded for it."""
     moved = {key: part.to(device) if hasattr(part, "to") else part for key, part in batch.items()}
     return cast(Batch, moved)

@@ -5,7 +5,6 @@ import torch
 
 from multi_abnormality.console import track
 from multi_abnormality.data.batches import WholeVolumes, whole_loader
-from multi_abnormality.errors import InputError
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.classifier import VolumeClassifier
 
@@ -25,15 +24,3 @@ def volume_logits(
         for batch in track(loader, "predict", len(loader), unit="batches"):
             batches.append(classifier(batch["volume"].to(device)).float().cpu().numpy())
     return np.concatenate(batches)
-
-
-def choose_device(accelerator: str) -> torch.device:
-    """The device that `machine.accelerator` asks for: a GPU if there is one, for "auto".
-
-    Raises:
-        InputError: it asks for a GPU, and there is none.
-    """
-    there = torch.cuda.is_available()
-    if accelerator == "gpu" and not there:
-        raise InputError("machine.accelerator: gpu, but torch sees no CUDA GPU; use auto or cpu")
-    return torch.device("cuda" if there and accelerator != "cpu" else "cpu")

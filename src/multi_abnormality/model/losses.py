@@ -39,9 +39,9 @@ def multilabel_loss(
 def asymmetric_loss(
     logits: Tensor,
     labels: Tensor,
-    gamma_negative: float = 4.0,
-    gamma_positive: float = 0.0,
-    clip: float = 0.05,
+    gamma_negative: float,
+    gamma_positive: float,
+    clip: float,
     positive_weight: Tensor | None = None,
 ) -> Tensor:
     """Asymmetric loss (Ridnik et al. 2021, arXiv:2009.14119), as a mean.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from multi_abnormality.sample.anatomy import Subject
-from multi_abnormality.sample.canvas import Canvas, point, ramp
+from multi_abnormality.sample.canvas import Canvas, ramp
 from multi_abnormality.sample.fields import Field
 from multi_abnormality.sample.strokes import Ellipsoid, Stroke
 from multi_abnormality.sample.thorax import MUSCLE, rounded_box, rows
@@ -130,10 +130,8 @@ class Under:
     shape: Ellipsoid
 
     def paint(self, canvas: Canvas) -> None:
-        extent = [h + canvas.pixel for h in self.shape.half_widths()]
-        low = point(c - e for c, e in zip(self.shape.centre, extent, strict=True))
-        high = point(c + e for c, e in zip(self.shape.centre, extent, strict=True))
-        box = canvas.box(low, high)
+        extent = (half + canvas.pixel for half in self.shape.half_widths())
+        box = canvas.around(self.shape.centre, extent)
         if box is None:
             return
         share = ramp(self.shape.distance(*canvas.places(box)), canvas.pixel)

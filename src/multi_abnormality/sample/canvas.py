@@ -74,6 +74,13 @@ class Canvas:
         z, y, x = slices
         return z, y, x
 
+    def around(self, centre: Point, reach: Iterable[float]) -> Box | None:
+        """The same for a shape about a centre: mm to either side along x, y and z."""
+        away = tuple(reach)
+        low = point(c - r for c, r in zip(centre, away, strict=True))
+        high = point(c + r for c, r in zip(centre, away, strict=True))
+        return self.box(low, high)
+
     def places(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, y, z of a box, broadcastable."""
         return self.x[:, :, box[2]], self.y[:, box[1]], self.z[box[0]]

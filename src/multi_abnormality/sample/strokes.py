@@ -1,4 +1,4 @@
-"""Shapes that paint themselves onto a canvas: balls, tubes and half-spaces cut from them."""
+"""Shapes that paint themselves onto a canvas: ellipsoids and tubes."""
 
 import math
 from dataclasses import dataclass
@@ -59,10 +59,7 @@ class Ellipsoid:
 
     def paint(self, canvas: Canvas) -> None:
         width = max(self.edge, canvas.pixel)
-        half = [extent + width / 2 for extent in self.half_widths()]
-        low = point(c - h for c, h in zip(self.centre, half, strict=True))
-        high = point(c + h for c, h in zip(self.centre, half, strict=True))
-        box = canvas.box(low, high)
+        box = canvas.around(self.centre, (half + width / 2 for half in self.half_widths()))
         if box is None:
             return
         if min(self.radii) < 3 * canvas.thickness:
@@ -84,7 +81,6 @@ class Tube:
     end_radius: float
     hu: float
     clip: Clip = None
-    share: float = 1.0
 
     def paint(self, canvas: Canvas) -> None:
         reach = max(self.radius, self.end_radius) + canvas.pixel
@@ -97,7 +93,7 @@ class Tube:
         share = mean_of_steps(ramp(self.distance(x, y, z), canvas.pixel), steps)
         # A tube thinner than a voxel fills no voxel: its ramp alone would draw it too thick.
         thin = min(1.0, (self.radius + self.end_radius) / canvas.pixel)
-        share *= clip_share(canvas, box, self.clip) * (thin * self.share)
+        share *= clip_share(canvas, box, self.clip) * thin
         canvas.blend(box, share, self.hu)
 
     def distance(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -112,6 +108,6 @@ class Tube:
         return np.sqrt((px * px + py * py) + pz * pz) - (self.radius + grown * along)
 
 
-def tubes(points: list[Point], radius: float, hu: float, clip: Clip = None) -> list[Tube]:
+def tubes(points: list[Point], radius: float, hu: float) -> list[Tube]:
     """A bent tube through `points`."""
-    return [Tube(a, b, radius, radius, hu, clip) for a, b in pairwise(points)]
+    return [Tube(a, b, radius, radius, hu) for a, b in pairwise(points)]

@@ -1,7 +1,7 @@
 """The evaluate stage: checkpoints/best.ckpt to scores, calibration and report."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from multi_abnormality import console
 
@@ -23,10 +23,19 @@ from multi_abnormality.evaluation.report import write_report
 from multi_abnormality.evaluation.scores import evaluate, headline
 from multi_abnormality.files import write_json
 from multi_abnormality.model.build import restore
-from multi_abnormality.model.inference import choose_device, volume_logits
+from multi_abnormality.model.classifier import VolumeClassifier
+from multi_abnormality.model.device import choose_device, loading_workers
+from multi_abnormality.model.inference import volume_logits
 from multi_abnormality.params import Params, load_params
 from multi_abnormality.training.checkpoints import BEST, load_complete
-from multi_abnormality.training.fit import loading_workers
+
+
+class _Draws(TypedDict):
+    """Of the bootstrap behind every interval."""
+
+    resamples: int
+    confidence: float
+    seed: int
 
 
 def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> dict[str, Any]:
@@ -40,43 +49,25 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     volumes = ProcessedSet(processed)
     volumes.check_trained_on(about)
     classifier = restore(checkpoint)
-
-    def score(rows: pd.DataFrame) -> Scans:
-        data = WholeVolumes(volumes, rows["name"].tolist())
-        device = choose_device(params.machine.accelerator)
-        logits = volume_logits(classifier, data, device, loading_workers(params))
-        labels = data.labels.astype(np.int64)
-        scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
-        return by_scan(data.names, logits, labels, scans, patients, findings)
-
     history = _read_history(metrics / "history.csv")
-    held_out, valid = map(score, _rows_to_score(volumes, about["volumes"]["validation"]))
+    held_out, valid = (
+        _scans(rows, classifier, volumes, params)
+        for rows in _rows_to_score(volumes, about["volumes"]["validation"])
+    )
     calibration = Calibration.fit(
         held_out.logits, held_out.labels, findings, params.evaluate.objective
     )
     probabilities, uncalibrated = calibration.apply(valid.logits), sigmoid(valid.logits)
     calibrated = calibration.calibrate(valid.logits)
-    scores = evaluate(
-        valid.labels,
-        probabilities,
-        valid.patients,
-        findings,
-        resamples=params.evaluate.resamples,
-        confidence=params.evaluate.confidence,
-        seed=params.seed,
-        uncalibrated=uncalibrated,
-        calibrated=calibrated,
-    )
-    scores["groups"] = score_groups(
-        traits(volumes.manifest.set_index("name").loc[valid.names]),
-        valid.labels,
-        probabilities,
-        valid.patients,
-        findings,
-        resamples=params.evaluate.resamples,
-        confidence=params.evaluate.confidence,
-        seed=params.seed,
-    )
+    draws: _Draws = {
+        "resamples": params.evaluate.resamples,
+        "confidence": params.evaluate.confidence,
+        "seed": params.seed,
+    }
+    known = valid.labels, probabilities, valid.patients, findings
+    scores = evaluate(*known, **draws, uncalibrated=uncalibrated, calibrated=calibrated)
+    groups = traits(volumes.manifest.set_index("name").loc[valid.names])
+    scores["groups"] = score_groups(groups, *known, **draws)
     calibration.to_json(metrics / "calibration.json")
     write_predictions(metrics / "predictions.json", valid.names, probabilities, findings)
     write_plots(metrics / "plots", valid.labels, calibrated, findings)
@@ -94,6 +85,18 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     write_json(scores, metrics / "evaluate.json")
     write_json(headline(scores), metrics / "scores.json")
     return scores
+
+
+def _scans(
+    rows: pd.DataFrame, classifier: VolumeClassifier, volumes: ProcessedSet, params: Params
+) -> Scans:
+    """What the classifier says of the scans of these rows of the manifest."""
+    data = WholeVolumes(volumes, rows["name"].tolist())
+    device = choose_device(params.machine.accelerator)
+    logits = volume_logits(classifier, data, device, loading_workers(params))
+    labels = data.labels.astype(np.int64)
+    scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
+    return by_scan(data.names, logits, labels, scans, patients, volumes.findings)
 
 
 def _rows_to_score(
@@ -127,9 +130,12 @@ def _read_history(path: Path) -> pd.DataFrame:
 def _facts(about: dict[str, Any], history: list[dict[str, Any]], valid: Scans) -> dict[str, object]:
     shape = about["preprocess"]["shape"]
     spacing = about["preprocess"]["spacing"]
+    model = about["model"]
     return {
-        "Model": f"{about['model']['backbone']} on slices, attention over slices",
-        "Weights at the start": about["model"]["pretrained"] or "random",
+        "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
+        "Weights at the start": {False: "random", True: "timm's"}.get(
+            model["pretrained"], model["pretrained"]
+        ),
         "Trained on": f"{len(about['volumes']['train'])} volumes of the train split",
         "Chosen and calibrated on": f"{len(about['volumes']['validation'])} volumes of other "
         "patients of the train split",

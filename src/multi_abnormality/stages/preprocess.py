@@ -21,7 +21,8 @@ from multi_abnormality.data.rows import capped
 from multi_abnormality.data.shards import FOLDERS, shard_path
 from multi_abnormality.data.source import read_catalogue
 from multi_abnormality.data.source_hashes import SourceHashes
-from multi_abnormality.data.store_writer import PARTS, StoreWriter, check_replaceable
+from multi_abnormality.data.store_recipe import check_replaceable
+from multi_abnormality.data.store_writer import PARTS, StoreWriter
 from multi_abnormality.data.work.outcomes import Lost, outcomes
 from multi_abnormality.errors import raise_faults
 from multi_abnormality.files import write_json

@@ -14,8 +14,9 @@ if __name__ == "__main__":
 from multi_abnormality.backup.service import Backup
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.files import write_json
-from multi_abnormality.model.inference import choose_device
-from multi_abnormality.params import Params, load_params, parse_duration
+from multi_abnormality.model.device import choose_device
+from multi_abnormality.params import Params, load_params
+from multi_abnormality.params_machine import parse_duration
 from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.history import History

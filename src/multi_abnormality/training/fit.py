@@ -1,7 +1,5 @@
 """Train a classifier, from the newest checkpoint if there is one."""
 
-import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,38 +7,22 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Subset
 
 import multi_abnormality
 from multi_abnormality.console import log
-from multi_abnormality.data.batches import (
-    DrawnVolumes,
-    Example,
-    WholeVolumes,
-    drawn_loader,
-    leave_signals_to_parent,
-    whole_loader,
-)
 from multi_abnormality.data.randomness import derived_seed
-from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.model.build import build
 from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.model.inference import choose_device
+from multi_abnormality.model.device import choose_device
 from multi_abnormality.params import Params
 from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import (
-    Backup,
-    Cadence,
-    Checkpoints,
-    NoBackup,
-    mark_complete,
-)
-from multi_abnormality.training.debug import choose, settle
+from multi_abnormality.training.checkpoints import mark_complete
+from multi_abnormality.training.debug import settle
 from multi_abnormality.training.finetuning import check_finetuning
-from multi_abnormality.training.history import History, Limits, TensorBoard
+from multi_abnormality.training.history import History, Limits
 from multi_abnormality.training.identity import (
     RAISABLE,
     differences,
@@ -55,8 +37,11 @@ from multi_abnormality.training.precision import resolve_precision
 from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.report import Report
 from multi_abnormality.training.resume import Folder, Found
+from multi_abnormality.training.saves import Backup, Cadence, Checkpoints, NoBackup
 from multi_abnormality.training.stopping import Stopped, StopRequest
+from multi_abnormality.training.tensorboard import TensorBoard
 from multi_abnormality.training.trainer import explain_failure, make_trainer
+from multi_abnormality.training.volumes import Volumes
 
 
 @dataclass(frozen=True)
@@ -89,28 +74,7 @@ class Training:
         self.params = params
         self.places = places
         self.ranks = ranks or Ranks()
-        train, validation = split_validation(
-            processed.volumes("train"),
-            processed.findings,
-            params.train.validation_fraction,
-            params.seed,
-        )
-        scans = processed.scans_of([*train, *validation])
-        train, validation = choose(params, train, validation, scans)
-        self.drawn = DrawnVolumes(
-            processed, train, params.train, params.seed, params.model.adjacent_slices
-        )
-        if len(self.drawn) < params.train.batch_size:
-            raise InputError(
-                f"train.batch_size: {params.train.batch_size} is more than the {len(self.drawn)} "
-                "scans there are to train on"
-            )
-        self.whole = WholeVolumes(processed, validation)
-        if len(self.whole) < self.ranks.size:
-            raise InputError(
-                f"machine.devices: {self.ranks.size} devices are more than the {len(self.whole)} "
-                "volumes there are to validate on; raise train.validation_fraction or use fewer"
-            )
+        self.volumes = Volumes(params, processed, self.ranks)
         check_finetuning(params.model, params.train)
         self._device = self.ranks.device(choose_device(params.machine.accelerator))
         self._precision = resolve_precision(params.train.precision, self._device)
@@ -120,7 +84,7 @@ class Training:
             "preprocess": processed.recipe,
             "model": params.model.model_dump(mode="json"),
             "train": params.train.model_dump(mode="json", exclude=RAISABLE),
-            "volumes": {"train": train, "validation": validation},
+            "volumes": self.volumes.names,
             "identity": identify(
                 params, processed.findings, processed.content_hash("train"), package
             ),
@@ -192,10 +156,9 @@ class Training:
         if self.is_over:
             log.info("%s is of a finished training; nothing is left to do", self.found.path)
             return
-        batches = len(self.drawn) // self.params.train.batch_size
         log.info(
             "resuming from %s: epoch %d, step %d of %d; at most %d epochs are left",
-            self.found.path, self._position.epoch, self._position.batch, batches,
+            self.found.path, self._position.epoch, self._position.batch, self.volumes.batches,
             self.params.train.epochs - len(self.history.epochs),
         )  # fmt: skip
         for line in told_changes(
@@ -224,30 +187,14 @@ class Training:
             model.load_state_dict(self.ranks.share(model.state_dict()))
         return model
 
-    @property
-    def _share(self) -> int:
-        """Volumes of each batch that one process has."""
-        return self.params.train.batch_size // self.ranks.size
-
-    def _loaders(self) -> tuple[DataLoader[Example], DataLoader[Example]]:
-        """This process's share of each batch to learn from, and of the volumes to validate on."""
-        ranks, batch_size = self.ranks, self.params.train.batch_size
-        workers = loading_workers(self.params, ranks.place.local_size)
-        batches = drawn_loader(
-            self.drawn, batch_size, workers,
-            self._position.epoch, self._position.batch, ranks.rank, ranks.size,
-        )  # fmt: skip
-        volumes = Subset(self.whole, ranks.volumes(len(self.whole)))
-        return batches, whole_loader(volumes, self._share, workers, leave_signals_to_parent)
-
     def _fit(self, stop: StopRequest, backup: Backup) -> History:
         params, places, ranks = self.params, self.places, self.ranks
         ranks.assemble()
         self._agree()
         keep_freed_memory()
-        labels = torch.from_numpy(self.drawn.labels)
+        labels = torch.from_numpy(self.volumes.drawn.labels)
         module = TrainingModule(self._build(), params, labels, self.about, ranks)
-        batches, validation = self._loaders()
+        batches, validation = self.volumes.loaders(self._position)
         # EMAWeightAveraging moves frozen weights: its decay * w + (1 - decay) * w is not w.
         average = get_ema_multi_avg_fn(params.train.average_decay)
         averaging = WeightAveraging(multi_avg_fn=average)
@@ -267,7 +214,7 @@ class Training:
                 backup,
                 self._mirror,
                 ranks,
-                looks=math.ceil(len(self.whole) // ranks.size / self._share),
+                looks=self.volumes.looks,
                 is_new=self.found is None,
             ),
         ]
@@ -291,16 +238,3 @@ class Training:
                 tensorboard.close()
             ranks.leave()
         return module.history
-
-
-def loading_workers(params: Params, devices: int = 1) -> int:
-    """How many processes load for each device of a machine. By itself one a core, four at most.
-
-    None for a CPU: a volume is read in a thousandth of the time that a step on it takes there, and
-    processes beside the step's threads would hold all of them up.
-    """
-    if params.machine.workers != "auto":
-        return params.machine.workers
-    if choose_device(params.machine.accelerator).type == "cpu":
-        return 0
-    return min(max((os.cpu_count() or 1) // devices, 1), 4)

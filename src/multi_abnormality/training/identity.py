@@ -25,6 +25,7 @@ RAISABLE = {
 SOURCES = (
     "data/augment.py",
     "data/batches.py",
+    "data/drawn.py",
     "data/mixing.py",
     "data/names.py",
     "data/randomness.py",

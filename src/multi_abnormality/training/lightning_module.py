@@ -7,7 +7,6 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multilabel_auroc
 
 from multi_abnormality.data.batches import Batch
 from multi_abnormality.data.mixing import augmented
@@ -20,6 +19,7 @@ from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 from multi_abnormality.training.history import Epoch, History, Limits
 from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.schedule import learning_rate_factor
+from multi_abnormality.training.validation import macro_auroc, mean_by_scan
 
 
 @dataclass
@@ -197,39 +197,3 @@ class TrainingModule(lightning.LightningModule):
 
 def _gathers_statistics(part: nn.Module) -> bool:
     return part.training and getattr(part, "running_mean", None) is not None
-
-
-def mean_by_scan(logits: Tensor, labels: Tensor, scan: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean logits over the reconstructions of each scan, and the labels that they share.
-
-    Args:
-        logits: (V, F).
-        labels: (V, F).
-        scan: (V,) int64, from 0 to S - 1.
-
-    Returns:
-        (S, F) and (S, F).
-    """
-    count = torch.bincount(scan)[:, None]
-    empty = logits.new_zeros(len(count), logits.shape[1])
-    mean_logits, mean_labels = (empty.index_add(0, scan, part) / count for part in (logits, labels))
-    return mean_logits, mean_labels
-
-
-def macro_auroc(logits: Tensor, labels: Tensor) -> float:
-    """Mean AUROC over the findings that have both classes.
-
-    Raises:
-        InputError: none has.
-    """
-    positives = labels.sum(dim=0)
-    usable = (positives > 0) & (positives < len(labels))
-    if not usable.any():
-        raise InputError(
-            "no finding has a positive and a negative among the validation scans; use more "
-            "patients or raise train.validation_fraction"
-        )
-    logits, labels = logits[:, usable].double(), labels[:, usable].int()
-    if logits.shape[1] == 1:  # torchmetrics takes two labels or more
-        logits, labels = logits.repeat(1, 2), labels.repeat(1, 2)
-    return multilabel_auroc(logits.sigmoid(), labels, num_labels=logits.shape[1]).item()

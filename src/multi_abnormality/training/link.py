@@ -63,7 +63,7 @@ class Link:
         self._heard.wait(seconds)
         return self.ending
 
-    def say(self, code: int, text: str = "") -> None:
+    def say(self, code: int, text: str) -> None:
         """This process's last word."""
         self.leave()
         self._send(Ending(self.rank, code, text))

@@ -7,7 +7,7 @@ import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import Machine
+from multi_abnormality.params_machine import Machine
 
 # What torchrun tells each process that it starts, and process 0 those that it starts.
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import Callback
 
 from multi_abnormality.console import PLAIN_LINE_SECONDS, console, log
 from multi_abnormality.params import Train
-from multi_abnormality.training.history import History, TensorBoard
+from multi_abnormality.training.history import History
+from multi_abnormality.training.tensorboard import TensorBoard
 
 
 class Report(Callback):

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from multi_abnormality.console import console
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import Params
-from multi_abnormality.training.checkpoints import DurableIO
+from multi_abnormality.training.durable_io import DurableIO
 from multi_abnormality.training.precision import LIGHTNING_PRECISION
 
 

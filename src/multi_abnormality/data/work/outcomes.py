@@ -19,7 +19,7 @@ from multi_abnormality.data.work.pool import (
     WorkerKilled,
 )
 from multi_abnormality.data.work.processes import Processes
-from multi_abnormality.params import Machine
+from multi_abnormality.params_machine import Machine
 
 R = TypeVar("R")
 

@@ -11,9 +11,9 @@ from multi_abnormality.sample.strokes import Ellipsoid, Stroke, Tube
 from multi_abnormality.sample.trees import hilum
 
 
-def lung_box(canvas: Canvas, low: float = -400.0, high: float = 400.0) -> Box | None:
-    """The voxels around both lungs between two heights."""
-    return canvas.box((-145.0, -100.0, low), (145.0, 102.0, high))
+def lung_box(canvas: Canvas, high: float = 400.0) -> Box | None:
+    """The voxels around both lungs up to a height."""
+    return canvas.box((-145.0, -100.0, -400.0), (145.0, 102.0, high))
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,8 @@ class Patch:
     edge: float  # mm
 
     def paint(self, canvas: Canvas) -> None:
-        reach = [1.35 * radius + self.edge for radius in self.shape.radii]
-        low = point(c - r for c, r in zip(self.shape.centre, reach, strict=True))
-        high = point(c + r for c, r in zip(self.shape.centre, reach, strict=True))
-        box = canvas.box(low, high)
+        reach = (1.35 * radius + self.edge for radius in self.shape.radii)
+        box = canvas.around(self.shape.centre, reach)
         if box is None:
             return
         ragged = (self.field.at(canvas, box) - 0.5) * (0.9 * min(self.shape.radii))
@@ -112,10 +110,7 @@ class Solid:
     hu: float
 
     def paint(self, canvas: Canvas) -> None:
-        reach = [1.4 * radius for radius in self.shape.radii]
-        low = point(c - r for c, r in zip(self.shape.centre, reach, strict=True))
-        high = point(c + r for c, r in zip(self.shape.centre, reach, strict=True))
-        box = canvas.box(low, high)
+        box = canvas.around(self.shape.centre, (1.4 * radius for radius in self.shape.radii))
         if box is None:
             return
         ragged = (self.field.at(canvas, box) - 0.5) * (0.7 * min(self.shape.radii))

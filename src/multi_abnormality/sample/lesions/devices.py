@@ -41,9 +41,7 @@ class Streaks:
 
     def paint(self, canvas: Canvas) -> None:
         cx, cy, cz = self.centre
-        low = cx - REACH, cy - REACH, cz - self.height
-        high = cx + REACH, cy + REACH, cz + self.height
-        box = canvas.box(low, high)
+        box = canvas.around(self.centre, (REACH, REACH, self.height))
         if box is None:
             return
         x, y, z = canvas.places(box)

@@ -74,8 +74,7 @@ class PleuralCap:
 
     def paint(self, canvas: Canvas) -> None:
         shape = Ellipsoid(self.centre, (self.reach,) * 3, 0.0)
-        low, high = (point(c + sign * self.reach for c in self.centre) for sign in (-1, 1))
-        box = canvas.box(low, high)
+        box = canvas.around(self.centre, shape.radii)
         if box is None:
             return
         ragged = self.depth * (0.4 + 1.2 * self.field.at(canvas, box))

@@ -55,9 +55,7 @@ class Plate:
     def paint(self, canvas: Canvas) -> None:
         cx, cy, cz = self.centre
         rise = abs(self.slant[0]) * self.half[0] + abs(self.slant[1]) * self.half[1] + 8.0
-        low = cx - self.half[0], cy - self.half[1], cz - rise
-        high = cx + self.half[0], cy + self.half[1], cz + rise
-        box = canvas.box(low, high)
+        box = canvas.around(self.centre, (*self.half, rise))
         if box is None:
             return
         x, y, z = canvas.places(box)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from multi_abnormality.evaluation.explanation import explain
 from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.model.explanation import explain
 
 CODES = torch.linspace(-1024, 1024, 256).tolist()
 DEPTH = 6
