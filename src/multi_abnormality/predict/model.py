@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError, field_validator
 from multi_abnormality import __version__
 from multi_abnormality.data.composition import Familiar, lung_share
 from multi_abnormality.data.resample import code_table, standardize
-from multi_abnormality.data.volume import read_volume, scan_name
+from multi_abnormality.data.volume import read_volume
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.params import Recipe
 from multi_abnormality.params_data import names_a_picture
@@ -49,7 +49,6 @@ class ModelCard(BaseModel):
 class Prediction:
     """Of one scan."""
 
-    name: str
     probabilities: dict[str, float]  # of each finding, in the model's order
     attention: np.ndarray  # (F, Z): how much each slice counts for each finding
     hu: np.ndarray  # (Z, Y, X) float32: the scan as the model sees it
@@ -93,7 +92,6 @@ class Predictor:
             raise InputError(f"{scan}: the model has no finite probability for it; export it again")
         by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
         return Prediction(
-            name=scan_name(scan),
             probabilities=dict(by_finding),
             attention=attention,
             hu=self._hu_of_code[codes],
