@@ -24,7 +24,7 @@ from multi_abnormality.predict.explain import write_explanation
 from multi_abnormality.predict.journal import Journal
 from multi_abnormality.predict.many import predict_all
 from multi_abnormality.predict.names import name_scans
-from tiny_model import CARD, write_model
+from tiny_model import CARD, save, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
@@ -168,6 +168,9 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(InputError, match="no such model"):
         predict.load(path)
+    path.touch()
+    with pytest.raises(InputError, match="is empty"):
+        predict.load(path)
     path.write_text("hello")
     with pytest.raises(InputError, match="no valid ONNX model"):
         predict.load(path)
@@ -179,6 +182,39 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
         predict.load(write_model(path, card={**CARD, "version": "9.9.9"}))
     with pytest.raises(InputError, match="has ports"):
         predict.load(write_model(path, outputs=17))
+
+
+def test_no_bit_of_a_model_can_change_unseen(tmp_path: Path, model: Path) -> None:
+    """Neither in its weights nor in what it says of itself, nor by way of an ONNX editor."""
+    whole = model.read_bytes()
+    copy = tmp_path / "copied alone.onnx"
+    copy.write_bytes(whole)
+    assert predict.load(copy).card.findings == FINDINGS
+    weights = whole.index(b"matrix") + len(whole) // 2
+    words = whole.index(b"Emphysema")
+    for place in (0, words, weights, len(whole) - 1):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        copy.write_bytes(changed)
+        with pytest.raises(
+            InputError, match=r"copied alone\.onnx: is not as it was exported.*copy"
+        ):
+            predict.load(copy)
+    copy.write_bytes(whole.replace(b"-1024, 0]", b"-1000, 0]"))
+    with pytest.raises(InputError, match="is not as it was exported"):
+        predict.load(copy)
+    edited = onnx.load(model)
+    edited.metadata_props[0].value = edited.metadata_props[0].value.replace("Emphysema", "Ephysema")
+    onnx.save(edited, copy)
+    with pytest.raises(InputError, match="is not as it was exported"):
+        predict.load(copy)
+    del edited.metadata_props[1:]
+    onnx.save(edited, copy)
+    with pytest.raises(InputError, match=r"has no checksum at its end.*export it again"):
+        predict.load(copy)
+    copy.write_bytes(whole[:-1000])
+    with pytest.raises(InputError, match=r"copied alone\.onnx: "):
+        predict.load(copy)
 
 
 @pytest.mark.parametrize("name", ["", "../../elsewhere", "/elsewhere", "a\nb", "EMPHYSEMA"])
@@ -195,7 +231,7 @@ def test_a_model_without_finite_probabilities_is_told(tmp_path: Path) -> None:
     (matrix,) = [one for one in broken.graph.initializer if one.name == "matrix"]
     nothing = np.full_like(onnx.numpy_helper.to_array(matrix), np.nan)
     matrix.CopyFrom(onnx.numpy_helper.from_array(nothing, "matrix"))
-    onnx.save(broken, path)
+    save(broken, path)
 
     result = run(write_scan(tmp_path / "scan.nii.gz"), "--model", path, "--json")
 

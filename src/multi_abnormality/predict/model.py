@@ -15,6 +15,7 @@ from multi_abnormality.data.volume import read_volume
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.params import Recipe
 from multi_abnormality.params_data import names_a_picture
+from multi_abnormality.seal import is_whole
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -109,18 +110,39 @@ def load(path: Path | str) -> Predictor:
     """Load an exported ONNX model.
 
     Raises:
-        InputError: not a model that this project exported.
+        InputError: not a model that this project exported, or not as it was exported.
     """
     import onnxruntime  # 0.2 s that `--help` need not wait for
 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such model; make it by `dvc repro` or `dvc pull`")
+    whole = _is_whole(path)
+    if whole is False:
+        raise InputError(
+            f"{path}: is not as it was exported: its checksum is of other content, so it was "
+            "damaged or changed; copy it again, or make it anew by `dvc repro --force export`"
+        )
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no other base class
         raise InputError(f"{path}: is no valid ONNX model ({error}); export it again") from None
-    return Predictor(session, _card(session, path))
+    card = _card(session, path)
+    if not whole:
+        raise InputError(
+            f"{path}: has no checksum at its end: another program changed it, or it was exported "
+            "before models had one; export it again"
+        )
+    return Predictor(session, card)
+
+
+def _is_whole(path: Path) -> bool | None:
+    try:
+        return is_whole(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
+    except ValueError:
+        raise InputError(f"{path}: is empty; copy or export it again") from None
 
 
 def _card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
