@@ -170,9 +170,9 @@ def test_predictions_that_are_no_table_of_scans_are_refused(project: Project):
     whole = json.loads(path.read_text())["predictions"]
     path.unlink()  # a link into the cache, maybe
 
-    def refuse(rows: list[dict], message: str) -> None:
+    def refuse(rows: list[dict], message: str, way_out: str = "run `dvc repro`") -> None:
         path.write_text(json.dumps({"predictions": rows}))
-        with pytest.raises(InputError, match=f"workspace: {message}.*; run `dvc repro`"):
+        with pytest.raises(InputError, match=f"workspace: {message}.*; {way_out}"):
             project.compare("main", "workspace")
 
     twin = whole[0] | {"input_image_name": "valid_2_a_2"}
@@ -183,6 +183,9 @@ def test_predictions_that_are_no_table_of_scans_are_refused(project: Project):
     refuse(whole + whole[:7], rf".* holds scans more than once \(7\): {some} and 2 more")
     refuse(whole[1:], r".* lacks scans of the valid split \(1\): valid_1_a")
     refuse([*whole, twin], r".* holds several reconstructions of scans \(1\): valid_2_a")
+    unsure = [{**row, "probabilities": {**row["probabilities"]}} for row in whole]
+    unsure[3]["probabilities"]["Emphysema"] = float("nan")
+    refuse(unsure, r".*predictions\.json, valid_2_b, Emphysema: nan", "every value must be finite")
     refuse(short, rf".* lacks the probability of 'Emphysema' of scans \(7\): {some} and 2 more")
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from multi_abnormality.compare.revisions import Read, Revision
 from multi_abnormality.data.store import LABELS, MANIFEST, STORED, read_labels, whose
 from multi_abnormality.errors import InputError, first_few
-from multi_abnormality.evaluation.checks import check_labels, check_probabilities
+from multi_abnormality.evaluation.checks import Describe, check_labels, check_probabilities
 from multi_abnormality.evaluation.scores import official_scores
 
 PREDICTIONS, EVALUATION = "metrics/predictions.json", "metrics/evaluate.json"
@@ -141,9 +141,13 @@ def _join(
 
 def _check(scored: Scored, recorded: float | None) -> None:
     """That predictions and labels are those of the recorded scores."""
-    check_labels(scored.labels, scored.findings, lambda row: scored.scans[row])
+
+    def named(file: str) -> Describe:
+        return lambda row: f"{scored.revision}: {file}, {scored.scans[row]}"
+
+    check_labels(scored.labels, scored.findings, named(f"processed/{LABELS}"))
     cells = scored.labels, scored.probabilities
-    check_probabilities(cells[1], cells[0], scored.findings, lambda row: scored.scans[row])
+    check_probabilities(cells[1], cells[0], scored.findings, named(PREDICTIONS))
     found = official_scores(*cells, scored.findings)["classification"]["macro"]["auroc"]
     if (found is None) != (recorded is None) or abs((found or 0) - (recorded or 0)) > SAME:
         raise InputError(

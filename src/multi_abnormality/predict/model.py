@@ -1,5 +1,6 @@
 """An exported ONNX model with the preprocessing that belongs to it."""
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,8 @@ def load(path: Path | str) -> Predictor:
     import onnxruntime  # 0.2 s that `--help` need not wait for
 
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the .onnx file in it")
     if not path.is_file():
         raise InputError(f"{path}: there is no such model; make it by `dvc repro` or `dvc pull`")
     whole = _is_whole(path)
@@ -126,7 +129,10 @@ def load(path: Path | str) -> Predictor:
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no other base class
-        raise InputError(f"{path}: is no valid ONNX model ({error}); export it again") from None
+        raise InputError(
+            f"{path}: is no valid ONNX model, or was cut short ({error}); copy it again, or choose "
+            "the model_<backbone>.onnx in model_weights/"
+        ) from None
     card = _card(session, path)
     if not whole:
         raise InputError(
@@ -152,17 +158,13 @@ def _card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
             f"{path}: has no metadata under {METADATA_KEY!r}, so it was not exported by this "
             "project; choose a model_<backbone>.onnx from model_weights/"
         )
+    _refuse_other_version(metadata[METADATA_KEY], path)
     try:
         card = ModelCard.model_validate_json(metadata[METADATA_KEY])
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise_faults(faults, f"{path}: has wrong metadata; export it again")
         raise
-    if _line(card.version) != _line(__version__):
-        raise InputError(
-            f"{path}: was exported by version {card.version} of this project, and this is "
-            f"{__version__}; install that one, or export the model again"
-        )
     shape, findings = card.preprocess.shape, len(card.findings)
     expected = {
         "volume": ("tensor(uint8)", [*shape]),
@@ -172,8 +174,24 @@ def _card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
     ports = (*session.get_inputs(), *session.get_outputs())
     found = {port.name: (port.type, port.shape[1:]) for port in ports}
     if found != expected:
-        raise InputError(f"{path}: has ports {found}, not {expected}; export it again")
+        raise InputError(
+            f"{path}: has ports {found}, and its metadata is of a model with {expected}; export it "
+            "again"
+        )
     return card
+
+
+def _refuse_other_version(metadata: str, path: Path) -> None:
+    """Before all else that it says: another version may say it in another form."""
+    try:
+        version = json.loads(metadata)["version"]
+    except (ValueError, KeyError, TypeError):
+        return  # who reads it all says what is wrong
+    if _line(str(version)) != _line(__version__):
+        raise InputError(
+            f"{path}: was exported by version {version} of this project, and this is "
+            f"{__version__}; install that one, or export the model again"
+        )
 
 
 def _line(version: str) -> list[str]:
