@@ -37,8 +37,7 @@ def pair(first: Scored, second: Scored) -> tuple[Scored, Scored]:
     _refuse_other_labels(first, second)
     if others := _of_other_content(first, second):
         log.warning(
-            "%d of the %d scans have other files and other voxels at %s than at %s: the models may "
-            "not have been scored on the same",
+            "%d of the %d scans have other files and other voxels at %s than at %s",
             others, len(first.scans), first.revision, second.revision,
         )  # fmt: skip
     return first, second

@@ -213,5 +213,7 @@ def find_model(folder: Path = MODEL_FOLDER) -> Path:
         )
     if len(models) > 1:
         names = ", ".join(str(model) for model in models)
-        raise InputError(f"{folder}: holds several models; choose one by --model: {names}")
+        raise InputError(
+            f"{folder}: holds several models: {names}; keep one there, or choose one by --model"
+        )
     return models[0]
