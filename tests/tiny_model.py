@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from multi_abnormality import __version__
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.predict.model import METADATA_KEY
+from multi_abnormality.predict.card import METADATA_KEY
 from multi_abnormality.seal import seal
 
 SHAPE = (32, 96, 96)

@@ -1,50 +1,25 @@
 """An exported ONNX model with the preprocessing that belongs to it."""
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ValidationError, field_validator
 
-from multi_abnormality import __version__
-from multi_abnormality.data.composition import Familiar, lung_share
+from multi_abnormality.data.composition import lung_share
 from multi_abnormality.data.resample import code_table, standardize
 from multi_abnormality.data.volume import read_volume
-from multi_abnormality.errors import InputError, raise_faults
-from multi_abnormality.params import Recipe
-from multi_abnormality.params_data import names_a_picture
+from multi_abnormality.errors import InputError
+from multi_abnormality.predict.card import ModelCard, read_card
 from multi_abnormality.seal import is_whole
 
 if TYPE_CHECKING:
     import onnxruntime
 
-METADATA_KEY = "multi_abnormality"
 MODEL_FOLDER = Path("model_weights")
 
 log = logging.getLogger(__name__)
-
-
-class ModelCard(BaseModel):
-    """What the exported model says of itself, under METADATA_KEY."""
-
-    version: str
-    findings: tuple[str, ...]
-    preprocess: Recipe
-    familiar: Familiar
-
-    @field_validator("findings")
-    @classmethod
-    def are_names(cls, findings: tuple[str, ...]) -> tuple[str, ...]:
-        """Keys of what is predicted, and names of --explain's pictures: in its folder alone."""
-        if len({finding.casefold() for finding in findings}) < len(findings):
-            raise ValueError("must be different names")
-        for finding in findings:
-            if not names_a_picture(finding):
-                raise ValueError(f"{finding!r} is no finding's name")
-        return findings
 
 
 @dataclass(frozen=True)
@@ -133,7 +108,7 @@ def load(path: Path | str) -> Predictor:
             f"{path}: is no valid ONNX model, or was cut short ({error}); copy it again, or choose "
             "the model_<backbone>.onnx in model_weights/"
         ) from None
-    card = _card(session, path)
+    card = read_card(session, path)
     if not whole:
         raise InputError(
             f"{path}: has no checksum at its end: another program changed it, or it was exported "
@@ -149,55 +124,6 @@ def _is_whole(path: Path) -> bool | None:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
     except ValueError:
         raise InputError(f"{path}: is empty; copy or export it again") from None
-
-
-def _card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
-    metadata = session.get_modelmeta().custom_metadata_map
-    if METADATA_KEY not in metadata:
-        raise InputError(
-            f"{path}: has no metadata under {METADATA_KEY!r}, so it was not exported by this "
-            "project; choose a model_<backbone>.onnx from model_weights/"
-        )
-    _refuse_other_version(metadata[METADATA_KEY], path)
-    try:
-        card = ModelCard.model_validate_json(metadata[METADATA_KEY])
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise_faults(faults, f"{path}: has wrong metadata; export it again")
-        raise
-    shape, findings = card.preprocess.shape, len(card.findings)
-    expected = {
-        "volume": ("tensor(uint8)", [*shape]),
-        "probabilities": ("tensor(float)", [findings]),
-        "attention": ("tensor(float)", [findings, shape[0]]),
-    }
-    ports = (*session.get_inputs(), *session.get_outputs())
-    found = {port.name: (port.type, port.shape[1:]) for port in ports}
-    if found != expected:
-        raise InputError(
-            f"{path}: has ports {found}, and its metadata is of a model with {expected}; export it "
-            "again"
-        )
-    return card
-
-
-def _refuse_other_version(metadata: str, path: Path) -> None:
-    """Before all else that it says: another version may say it in another form."""
-    try:
-        version = json.loads(metadata)["version"]
-    except (ValueError, KeyError, TypeError):
-        return  # who reads it all says what is wrong
-    if _line(str(version)) != _line(__version__):
-        raise InputError(
-            f"{path}: was exported by version {version} of this project, and this is "
-            f"{__version__}; install that one, or export the model again"
-        )
-
-
-def _line(version: str) -> list[str]:
-    """What versions that understand each other's files have in common; see semver.org."""
-    major, minor = ([*version.split("."), ""])[:2]
-    return [major] if major != "0" else [major, minor]
 
 
 def find_model(folder: Path = MODEL_FOLDER) -> Path:
