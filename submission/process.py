@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from multi_abnormality import console, predict
-from multi_abnormality.data.volume import SUFFIXES
+from multi_abnormality.data.volume import SUFFIXES, scan_name
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.evaluation.predictions import write_predictions
 from multi_abnormality.predict.journal import Journal
@@ -60,8 +60,11 @@ def _folders() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _scans(folder: Path) -> list[Path]:
-    """The scans in a folder; what else is in it is told. One below it would be missed: refused."""
+def _scans(folder: Path) -> dict[Path, str]:
+    """The scans in a folder, and their names; what else is in it is told.
+
+    One below it would be missed, and two of one name be one case: refused.
+    """
     try:
         found = sorted(folder.iterdir())
         scans = [path for path in found if is_scan_file(path)]
@@ -73,7 +76,12 @@ def _scans(folder: Path) -> list[Path]:
         console.log.warning("%s: these are no scans: %s", folder, ", ".join(others))
     if not scans:
         raise InputError(f"{folder}: holds no scan; one of {', '.join(SUFFIXES)} is needed")
-    return predict.find_scans(scans)
+    names: dict[str, list[str]] = {}
+    for scan in scans:
+        names.setdefault(scan_name(scan), []).append(scan.name)
+    twice = [f"{name}: {' and '.join(own)}" for name, own in names.items() if len(own) > 1]
+    raise_faults(twice, f"{folder}: results name cases without suffix, so these would be one")
+    return {scan: scan_name(scan) for scan in scans}
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def processed(scans, first, seed, files):
     for scan in range(first, first + scans):
         patient, letter = f"valid_{(scan + 1) // 2}", "ab"[(scan + 1) % 2]
         for number in range(1, 3 if scan % 3 == 0 else 2):
-            known = [f"{patient}_{letter}_{number}", "stored", f"{files}-{scan}"]
+            known = [f"{patient}_{letter}_{number}", "stored", f"{files}-{scan}", f"{scan}"]
             rows.append([*known, *labels[scan]])
-    columns = ["name", "status", "source_sha256"]
+    columns = ["name", "status", "source_sha256", "voxels_sha256"]
     frame = pd.DataFrame(rows, columns=[*columns, *FINDINGS])
     Path("processed").mkdir(exist_ok=True)
     frame[columns].to_csv("processed/manifest.csv", index=False)

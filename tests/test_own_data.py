@@ -72,8 +72,11 @@ def test_predict_agrees_with_what_was_scored(typed: tuple[Path, dict[str, str]])
         path = folder / "data/scans" / entry["input_image_name"]
         paths.append(next(p for p in path.parent.iterdir() if p.name.startswith(path.name)))
     assert {path.suffix for path in paths} == {".gz", ".mha", ""}
-    printed = run(folder, "python", "-m", "multi_abnormality.predict", "--json", *map(str, paths))
+    options = "--json", "--names-below", "data/scans"
+    printed = run(folder, "python", "-m", "multi_abnormality.predict", *options, *map(str, paths))
     found = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])["predictions"]
+    names = [[entry["input_image_name"] for entry in entries] for entries in (found, entries[:6])]
+    assert names[0] == names[1]
     for new, stored in zip(found, entries[:6], strict=True):
         assert new["probabilities"] == pytest.approx(stored["probabilities"], abs=1e-4)
 

@@ -23,7 +23,8 @@ from multi_abnormality.findings import FINDINGS
 from multi_abnormality.predict.explain import write_explanation
 from multi_abnormality.predict.journal import Journal
 from multi_abnormality.predict.many import predict_all
-from tiny_model import CARD, write_model
+from multi_abnormality.predict.names import name_scans
+from tiny_model import CARD, save, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
@@ -167,6 +168,11 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(InputError, match="no such model"):
         predict.load(path)
+    with pytest.raises(InputError, match=r"is a folder; name the \.onnx file"):
+        predict.load(tmp_path)
+    path.touch()
+    with pytest.raises(InputError, match="is empty"):
+        predict.load(path)
     path.write_text("hello")
     with pytest.raises(InputError, match="no valid ONNX model"):
         predict.load(path)
@@ -174,10 +180,44 @@ def test_wrong_models_are_refused(tmp_path: Path) -> None:
         predict.load(write_model(path, card=None))
     with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
         predict.load(write_model(path, card={**CARD, "findings": None}))
+    other = {"version": "9.9.9", "a key of another version": {}}
     with pytest.raises(InputError, match=r"exported by version 9\.9\.9 .* export the model again"):
-        predict.load(write_model(path, card={**CARD, "version": "9.9.9"}))
+        predict.load(write_model(path, card=other))
     with pytest.raises(InputError, match="has ports"):
         predict.load(write_model(path, outputs=17))
+
+
+def test_no_bit_of_a_model_can_change_unseen(tmp_path: Path, model: Path) -> None:
+    """Neither in its weights nor in what it says of itself, nor by way of an ONNX editor."""
+    whole = model.read_bytes()
+    copy = tmp_path / "copied alone.onnx"
+    copy.write_bytes(whole)
+    assert predict.load(copy).card.findings == FINDINGS
+    weights = whole.index(b"matrix") + len(whole) // 2
+    words = whole.index(b"Emphysema")
+    for place in (0, words, weights, len(whole) - 1):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        copy.write_bytes(changed)
+        with pytest.raises(
+            InputError, match=r"copied alone\.onnx: is not as it was exported.*copy"
+        ):
+            predict.load(copy)
+    copy.write_bytes(whole.replace(b"-1024, 0]", b"-1000, 0]"))
+    with pytest.raises(InputError, match="is not as it was exported"):
+        predict.load(copy)
+    edited = onnx.load(model)
+    edited.metadata_props[0].value = edited.metadata_props[0].value.replace("Emphysema", "Ephysema")
+    onnx.save(edited, copy)
+    with pytest.raises(InputError, match="is not as it was exported"):
+        predict.load(copy)
+    del edited.metadata_props[1:]
+    onnx.save(edited, copy)
+    with pytest.raises(InputError, match=r"has no checksum at its end.*export it again"):
+        predict.load(copy)
+    copy.write_bytes(whole[:-1000])
+    with pytest.raises(InputError, match=r"alone\.onnx: .*was cut short .*; copy it again"):
+        predict.load(copy)
 
 
 @pytest.mark.parametrize("name", ["", "../../elsewhere", "/elsewhere", "a\nb", "EMPHYSEMA"])
@@ -194,7 +234,7 @@ def test_a_model_without_finite_probabilities_is_told(tmp_path: Path) -> None:
     (matrix,) = [one for one in broken.graph.initializer if one.name == "matrix"]
     nothing = np.full_like(onnx.numpy_helper.to_array(matrix), np.nan)
     matrix.CopyFrom(onnx.numpy_helper.from_array(nothing, "matrix"))
-    onnx.save(broken, path)
+    save(broken, path)
 
     result = run(write_scan(tmp_path / "scan.nii.gz"), "--model", path, "--json")
 
@@ -246,7 +286,7 @@ def test_replaced_voxels_are_predicted_anew(tmp_path: Path, model: Path) -> None
     journal = Journal(tmp_path / "out.csv", model)
     journal.add(scan, prediction)
     journal.close(finished=False)
-    assert Journal(tmp_path / "out.csv", model).find(scan).row[0] == "scan"
+    assert Journal(tmp_path / "out.csv", model).find(scan).probabilities == prediction.probabilities
     os.utime(voxels, (1, 2**32))
     assert Journal(tmp_path / "out.csv", model).find(scan) is None
 
@@ -263,11 +303,41 @@ def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path)
     names = [row[0] for row in csv.reader(io.StringIO(result.stdout))]
     assert names == ["VolumeName", "two", "one", "three"]
 
-    shutil.copy(tmp_path / "a/one.nii.gz", tmp_path / "b")
     result = run(tmp_path, tmp_path / "*.mha", "--model", model)
     assert result.returncode == 1
-    assert "one: is the name of several scans" in result.stderr
     assert "*.mha: no scan fits this pattern" in result.stderr
+
+
+def test_scans_of_one_file_name_are_told_apart_by_their_folders(
+    tmp_path: Path, model: Path
+) -> None:
+    """As hospitals lay them out: in what is printed, explained, and gone on with after a kill."""
+    scans = []
+    for number, patient in enumerate(("7", "8")):
+        folder = tmp_path / "a" / patient
+        folder.mkdir(parents=True)
+        scans.append(write_scan(folder / "CT.nii.gz", 40 + 160 * number))
+    out, why = tmp_path / "out.json", tmp_path / "why"
+    missing = tmp_path / "b/7/CT.nii.gz"
+    options = "--model", model, "--out", out, "--explain", why
+
+    assert run(*scans, missing, *options).returncode == 1  # ends as one that was killed
+    rows = json.loads(out.read_text())["predictions"]
+    assert [row["input_image_name"] for row in rows] == ["a/7/CT", "a/8/CT"]
+    before = [path.stat() for path in scans]  # who reads them again fails
+    for path, about in zip(scans, before, strict=True):
+        path.write_bytes(bytes(about.st_size))
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    result = run(*scans, "--model", model, "--out", out)
+
+    assert result.returncode == 0, result.stderr
+    again = json.loads(out.read_text())["predictions"]
+    assert [row["input_image_name"] for row in again] == ["7/CT", "8/CT"]
+    assert [row["probabilities"] for row in again] == [row["probabilities"] for row in rows]
+    assert rows[0]["probabilities"] != rows[1]["probabilities"]
+    for row in rows:
+        told = json.loads((why / row["input_image_name"] / "explanation.json").read_text())
+        assert all(told[name]["probability"] == row["probabilities"][name] for name in told)
 
 
 def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
@@ -345,7 +415,7 @@ def test_slices_that_count_nothing_are_not_shown(
     if counting == "one":
         attention[:] = np.arange(31) == 0
     hu = np.zeros((31, 8, 8), np.float32)
-    prediction = predict.Prediction("scan", {"Emphysema": 0.7}, attention, hu, None)
+    prediction = predict.Prediction({"Emphysema": 0.7}, attention, hu, None)
     write_explanation(prediction, predict.load(model).card.preprocess, tmp_path)
     told = json.loads((tmp_path / "explanation.json").read_text())
     assert [one["mm_above_middle"] for one in told["Emphysema"]["slices"]] == heights
@@ -379,7 +449,7 @@ def test_real_orientations_have_equal_probabilities(model: Path) -> None:
 def test_every_real_scan_is_predicted(model: Path) -> None:
     scans = [path for path in sorted(REAL_CT.iterdir()) if path.suffix != ".md"]
 
-    predictions, faults = predict_all(predict.load(model), scans)
+    predictions, faults = predict_all(predict.load(model), name_scans(scans))
 
     assert faults == []
     assert len(predictions) == len(scans)

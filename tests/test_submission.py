@@ -128,6 +128,16 @@ def test_a_scan_in_a_folder_is_not_passed_over(container: Container):
     assert container.written == {}
 
 
+def test_two_cases_of_one_name_are_refused_before_any_is_predicted(container: Container):
+    for name in ("case_a.mha", "case_a.nii.gz", "case_b.mha"):
+        container.add(name)
+    done = container.run()
+    assert done.returncode == 1
+    assert "case_a: case_a.mha and case_a.nii.gz" in done.stderr
+    assert "case_b" not in done.stderr
+    assert container.written == {}
+
+
 def test_no_scan_and_no_model_are_errors(container: Container):
     done = container.run()
     assert done.returncode == 1

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from multi_abnormality import __version__
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.predict.model import METADATA_KEY
+from multi_abnormality.predict.card import METADATA_KEY
+from multi_abnormality.seal import seal
 
 SHAPE = (32, 96, 96)
 CARD = {
@@ -59,5 +60,11 @@ def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     if card is not None:
         helper.set_model_props(model, {METADATA_KEY: json.dumps(card)})
-    onnx.save(model, path)
+    return save(model, path)
+
+
+def save(model: onnx.ModelProto, path: Path) -> Path:
+    """As the export stage does."""
+    content = model.SerializeToString(deterministic=True)
+    path.write_bytes(content + seal(content))
     return path

@@ -27,6 +27,12 @@ class UnusableScan(InputError):
         return str(self.args[0])
 
 
+def first_few(names: Sequence[str], most: int = 5) -> str:
+    """Names in a row, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def raise_faults(faults: Sequence[str], title: str) -> None:
     """Raise one InputError that lists every fault, or return when there is none."""
     if faults:

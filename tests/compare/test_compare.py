@@ -164,19 +164,29 @@ def test_damaged_predictions_are_refused(project: Project, damage: str):
         project.compare("main", "workspace")
 
 
-@pytest.mark.parametrize(
-    ("twin", "message"),
-    [("valid_2_a_1", "a scan stands twice"), ("valid_2_a_2", "for each of its reconstructions")],
-)
-def test_two_predictions_of_one_scan_are_refused(project: Project, twin: str, message: str):
+def test_predictions_that_are_no_table_of_scans_are_refused(project: Project):
+    """Each fault with the first few scans that have it, and how many there are."""
     path = project.folder / "metrics/predictions.json"
-    content = json.loads(path.read_text())
-    (first,) = [one for one in content["predictions"] if one["input_image_name"] == "valid_2_a_1"]
-    content["predictions"].append(first | {"input_image_name": twin})
-    path.unlink()
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=f"workspace: .*{message}"):
-        project.compare("main", "workspace")
+    whole = json.loads(path.read_text())["predictions"]
+    path.unlink()  # a link into the cache, maybe
+
+    def refuse(rows: list[dict], message: str, way_out: str = "run `dvc repro`") -> None:
+        path.write_text(json.dumps({"predictions": rows}))
+        with pytest.raises(InputError, match=f"workspace: {message}.*; {way_out}"):
+            project.compare("main", "workspace")
+
+    twin = whole[0] | {"input_image_name": "valid_2_a_2"}
+    some = ", ".join(row["input_image_name"] for row in whole[:5])
+    short = [{**row, "probabilities": {**row["probabilities"]}} for row in whole]
+    for row in short[:7]:
+        del row["probabilities"]["Emphysema"]
+    refuse(whole + whole[:7], rf".* holds scans more than once \(7\): {some} and 2 more")
+    refuse(whole[1:], r".* lacks scans of the valid split \(1\): valid_1_a")
+    refuse([*whole, twin], r".* holds several reconstructions of scans \(1\): valid_2_a")
+    unsure = [{**row, "probabilities": {**row["probabilities"]}} for row in whole]
+    unsure[3]["probabilities"]["Emphysema"] = float("nan")
+    refuse(unsure, r".*predictions\.json, valid_2_b, Emphysema: nan", "every value must be finite")
+    refuse(short, rf".* lacks the probability of 'Emphysema' of scans \(7\): {some} and 2 more")
 
 
 def test_outside_a_project_it_says_where_to_run(tmp_path: Path):

@@ -18,6 +18,7 @@ def scored(
     labels_of: int = 0,
     files: str = "here",
     findings: tuple[str, ...] = FINDINGS,
+    voxels: str = "those",
 ) -> Scored:
     """Scan i has labels drawn from `labels_of`, and i as every probability."""
     drawn = np.random.default_rng(labels_of).integers(2, size=(100, len(FINDINGS)))
@@ -26,6 +27,7 @@ def scored(
         np.array([f"valid_{scan}_a" for scan in scans]),
         np.array([f"valid_{scan}" for scan in scans]),
         np.array([f"{files} {scan}" for scan in scans]),
+        np.array([f"{voxels} {scan}" for scan in scans]),
         findings,
         drawn[scans],
         np.repeat(np.array(scans)[:, None] / 100, len(FINDINGS), axis=1),
@@ -36,7 +38,7 @@ def test_rows_are_matched_by_scan_in_the_first_ones_order(caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING, logger="multi_abnormality"):
         first, second = pair(scored("old", range(9, 2, -1)), scored("new", range(5, 20)))
     assert first.scans.tolist() == [f"valid_{scan}_a" for scan in (9, 8, 7, 6, 5)]
-    for attribute in ("scans", "patients", "sources", "labels", "probabilities"):
+    for attribute in ("scans", "patients", "sources", "voxels", "labels", "probabilities"):
         np.testing.assert_array_equal(getattr(first, attribute), getattr(second, attribute))
     assert caplog.messages == [
         "2 scans that old (0123456) was scored on, and new (0123456) was not, are left out",
@@ -46,8 +48,17 @@ def test_rows_are_matched_by_scan_in_the_first_ones_order(caplog: pytest.LogCapt
 
 def test_other_files_of_the_same_scans_are_told(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING, logger="multi_abnormality"):
-        pair(scored("old", range(8)), scored("new", range(8), files="there"))
-    assert "8 of the 8 scans were read from other files at old" in caplog.text
+        pair(scored("old", range(8)), scored("new", range(8), files="there", voxels="others"))
+    assert "8 of the 8 scans have other files and other voxels at old" in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"files": "packed anew"}, {"voxels": "of another recipe"}])
+def test_the_same_scans_otherwise_packed_or_made_are_not_told(
+    caplog: pytest.LogCaptureFixture, change: dict[str, str]
+):
+    with caplog.at_level(logging.WARNING, logger="multi_abnormality"):
+        pair(scored("old", range(8)), scored("new", range(8), **change))
+    assert caplog.messages == []
 
 
 def test_other_labels_are_refused_and_the_first_one_named():

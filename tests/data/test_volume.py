@@ -1,6 +1,7 @@
 """Files of every kind to HU volumes, and every bad file to a message that helps."""
 
 import gzip
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -310,8 +311,10 @@ def test_bad_dicom_folders_are_refused(tmp_path: Path) -> None:
     hu = expected(phantom())
     folder = tmp_path / "series"
     folder.mkdir()
-    assert "holds 0 DICOM slices" in fault_of(folder)
+    assert re.search(r"holds no scan; give a folder .*DICOM .*\.nii\.gz.*\.mha", fault_of(folder))
 
+    write_dicom(folder, hu, range(1))
+    assert "holds a single DICOM slice; give a folder" in fault_of(folder)
     write_dicom(folder, hu, range(8))
     lost = folder / "1.2.3-95.dcm"
     content = lost.read_bytes()

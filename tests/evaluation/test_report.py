@@ -47,8 +47,8 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
 
-def report(path: Path, *, empty: tuple[int, ...] = (), **changes) -> str:
-    """Write a report on made-up predictions; the columns in `empty` have no positives."""
+def report_arguments(empty: tuple[int, ...]) -> dict:
+    """Of a report on made-up predictions; the columns in `empty` have no positives."""
     generator = np.random.default_rng(0)
     labels = (generator.random((80, len(FINDINGS))) < 0.3).astype(int)
     labels[:, list(empty)] = 0
@@ -63,7 +63,7 @@ def report(path: Path, *, empty: tuple[int, ...] = (), **changes) -> str:
         seed=0,
         uncalibrated=probabilities**2,
     )
-    arguments = {
+    return {
         "facts": {"Backbone": "efficientnet_b0", "Notes": "<script>alert(1)</script>"},
         "scores": scores,
         "labels": labels,
@@ -73,8 +73,13 @@ def report(path: Path, *, empty: tuple[int, ...] = (), **changes) -> str:
         "history": HISTORY,
         "cases": CASES,
     }
+
+
+def report(path: Path, *, empty: tuple[int, ...] = (), **changes) -> str:
+    arguments = report_arguments(empty)
     write_report(path, **(arguments | changes))
     text = path.read_text(encoding="utf-8")
+    scores = arguments["scores"]
     assert f"{scores['classification']['macro']['accuracy']:.3f}" in text
     return text
 
@@ -99,6 +104,29 @@ def test_every_finding_has_a_row_and_a_pair_of_curves(tmp_path):
         assert f'data-value="{finding}"' in text
         assert f"ROC curve, {finding}" in text
     assert "epoch 1 with 0.710" in text
+
+
+def test_a_narrow_screen_shows_which_group_scores_what(tmp_path):
+    """The first column stays where the table scrolls: it names the group, and AUROC comes soon."""
+    counts = {"scans": 40, "patients": 30, "positive_share": 0.25}
+    span = {"low": 0.625, "high": 0.875}
+    scored = {"auroc": 0.75, "auroc_interval": span, "crg": 0.5, "crg_interval": span}
+    groups = {"Sex": {"F": counts | scored, "M": counts}, "Age": {"above 90": counts}}
+    arguments = report_arguments(empty=())
+    arguments["scores"] = arguments["scores"] | {"groups": groups}
+    write_report(tmp_path / "report.html", **arguments)
+    table = (tmp_path / "report.html").read_text(encoding="utf-8").split("<h2>Groups</h2>")[1]
+    heads = re.findall(r'<th scope="row(group)?" [^>]*>(?:<span>)?([^<]+)', table)
+    assert heads == [
+        ("group", "Sex"),
+        ("", "F"),
+        ("", "M"),
+        ("group", "Age"),
+        ("", "above 90"),
+    ]
+    women = table.split('class="name">F</th>')[1].split("</tr>")[0]
+    cells = re.findall(r"<td[^>]*>([^<]+)", women)
+    assert cells[:3] == ["40", "0.750", "0.625\N{EN DASH}0.875"]
 
 
 def test_what_users_pass_in_is_escaped(tmp_path):

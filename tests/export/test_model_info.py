@@ -46,7 +46,12 @@ def describe(small_params: Params) -> Callable[[dict], schema.ModelInfo]:
     }
     running = running_info(about, Familiar(lung_share=(0.1, 0.6), length=(200, 500)))
     return lambda scores: model_info(
-        about, running, build(about), described_scores(scores), is_ct_rate=True
+        about,
+        running,
+        build(about),
+        described_scores(scores),
+        is_ct_rate=True,
+        files_sha256={"model.onnx": "ef" * 32},
     )
 
 

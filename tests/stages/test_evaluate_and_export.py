@@ -1,5 +1,6 @@
 """The two stages that follow training, on a small set."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from multi_abnormality import predict
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
+from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import Params
 from multi_abnormality.stages import evaluate, export
 from multi_abnormality.training.aside import Aside
@@ -161,6 +164,11 @@ def test_export_compares_each_format_and_describes_the_model(
     assert info["training_args"]["train"]["learning_rate"] == small_params.train.learning_rate
     weights = torch.load(out / "model_weights_test_efficientnet.pth", weights_only=True)
     assert weights["state_dict"]["classifier.pooling.bias"].isfinite().all()
+    models = [path for path in out.iterdir() if path.suffix not in (".json", ".md")]
+    assert info["files_sha256"] == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in models
+    }
+    assert predict.load(out / "model_test_efficientnet.onnx").card.findings == FINDINGS
 
 
 def test_an_export_that_is_off_fails_and_names_the_file(

@@ -35,12 +35,20 @@ def pair(first: Scored, second: Scored) -> tuple[Scored, Scored]:
     in_order = np.argsort(ours)  # as the first one's predictions stand
     first, second = first.rows(ours[in_order]), second.rows(theirs[in_order])
     _refuse_other_labels(first, second)
-    if others := int((first.sources != second.sources).sum()):
+    if others := _of_other_content(first, second):
         log.warning(
-            "%d of the %d scans were read from other files at %s than at %s",
+            "%d of the %d scans have other files and other voxels at %s than at %s",
             others, len(first.scans), first.revision, second.revision,
         )  # fmt: skip
     return first, second
+
+
+def _of_other_content(first: Scored, second: Scored) -> int:
+    """How many scans differ in their files and also in what was made of them.
+
+    Voxels that were packed anew are the same scan; another recipe makes others of the same file.
+    """
+    return int(((first.sources != second.sources) & (first.voxels != second.voxels)).sum())
 
 
 def _refuse_other_labels(first: Scored, second: Scored) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.compare.revisions import Read, Revision
-from multi_abnormality.data.store import LABELS, MANIFEST, read_labels, whose
-from multi_abnormality.errors import InputError
-from multi_abnormality.evaluation.checks import check_labels, check_probabilities
+from multi_abnormality.data.store import LABELS, MANIFEST, STORED, read_labels, whose
+from multi_abnormality.errors import InputError, first_few
+from multi_abnormality.evaluation.checks import Describe, check_labels, check_probabilities
 from multi_abnormality.evaluation.scores import official_scores
 
 PREDICTIONS, EVALUATION = "metrics/predictions.json", "metrics/evaluate.json"
@@ -28,6 +29,7 @@ class Scored:
         scans: N ids, such as valid_1_a.
         patients: N ids.
         sources: N hashes of the files that the scans were read from.
+        voxels: N hashes of what preprocess made of them.
         findings: F names.
         labels: (N, F), 0 or 1.
         probabilities: (N, F).
@@ -37,13 +39,14 @@ class Scored:
     scans: np.ndarray
     patients: np.ndarray
     sources: np.ndarray
+    voxels: np.ndarray
     findings: tuple[str, ...]
     labels: np.ndarray
     probabilities: np.ndarray
 
     def rows(self, rows: np.ndarray) -> "Scored":
         """These rows alone, in this order."""
-        names = ("scans", "patients", "sources", "labels", "probabilities")
+        names = ("scans", "patients", "sources", "voxels", "labels", "probabilities")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def in_order_of(self, findings: Sequence[str]) -> "Scored":
@@ -63,7 +66,7 @@ def read_scored(revision: Revision, read: Read) -> Scored:
         recorded = json.loads(read(EVALUATION))["classification"]["macro"]["auroc"]
         content = json.loads(read(PREDICTIONS))
         manifest, labels = _tables(read)
-        predictions = _predictions(content, tuple(labels.columns))
+        predictions = _predictions(revision, content, tuple(labels.columns))
         scored = _join(revision, predictions, manifest, labels)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -75,14 +78,28 @@ def read_scored(revision: Revision, read: Read) -> Scored:
     return scored
 
 
-def _predictions(content: Mapping[str, Any], findings: tuple[str, ...]) -> pd.DataFrame:
+def _predictions(
+    revision: Revision, content: Mapping[str, Any], findings: tuple[str, ...]
+) -> pd.DataFrame:
     """(N, F) probabilities by volume name, from the submission's format."""
-    rows = content["predictions"]
-    names = [row["input_image_name"] for row in rows]
-    if len(set(names)) < len(names):
-        raise ValueError("a scan stands twice")
-    values = [[float(row["probabilities"][finding]) for finding in findings] for row in rows]
-    return pd.DataFrame(values, index=names, columns=list(findings))
+    rows = {row["input_image_name"]: row["probabilities"] for row in content["predictions"]}
+    counts = Counter(row["input_image_name"] for row in content["predictions"])
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise _unusable(revision, twice, "holds scans more than once")
+    for finding in findings:
+        if lacking := [name for name, chances in rows.items() if finding not in chances]:
+            raise _unusable(revision, lacking, f"lacks the probability of {finding!r} of scans")
+    values = [[float(chances[finding]) for finding in findings] for chances in rows.values()]
+    return pd.DataFrame(values, index=list(rows), columns=list(findings))
+
+
+def _unusable(revision: Revision, scans: Sequence[str], fault: str) -> InputError:
+    """What is wrong with the predictions, and of which scans."""
+    return InputError(
+        f"{revision}: {PREDICTIONS} {fault} ({len(scans)}): {first_few(scans)}; run `dvc repro` at "
+        "that revision, which makes it anew, or bring back the one of its dvc.lock by `dvc "
+        "checkout --force evaluate`"
+    )
 
 
 def _tables(read: Read) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -98,18 +115,24 @@ def _join(
     unknown = sorted(set(predictions.index) - set(labels.index))
     if unknown:
         raise InputError(
-            f"{revision}: processed/ has no labels of {unknown[0]}"
-            f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}, which it was scored "
+            f"{revision}: processed/ has no labels of {first_few(unknown)}, which it was scored "
             "on; its dvc.lock and its predictions were not made together: run `dvc repro` there"
         )
-    told = whose(manifest.loc[predictions.index].reset_index(names="name"))
-    if not told["scan_id"].is_unique:
-        raise ValueError("a scan has a prediction for each of its reconstructions")
+    stored = manifest[manifest["status"] == STORED]
+    told = whose(stored.reset_index(names="name")).set_index("name")
+    valid = told[told["split"] == "valid"]
+    told = told.loc[predictions.index]
+    if lacking := list(dict.fromkeys(valid["scan_id"][~valid["scan_id"].isin(told["scan_id"])])):
+        raise _unusable(revision, lacking, "lacks scans of the valid split")
+    if twice := list(dict.fromkeys(told["scan_id"][told["scan_id"].duplicated()])):
+        raise _unusable(revision, twice, "holds several reconstructions of scans")
+    origins = stored.loc[predictions.index]
     return Scored(
         revision,
         told["scan_id"].to_numpy(),
         told["patient_id"].to_numpy(),
-        manifest.loc[predictions.index, "source_sha256"].to_numpy(),
+        origins["source_sha256"].to_numpy(),
+        origins["voxels_sha256"].to_numpy(),
         tuple(labels.columns),
         labels.loc[predictions.index].to_numpy(),
         predictions.to_numpy(),
@@ -118,9 +141,13 @@ def _join(
 
 def _check(scored: Scored, recorded: float | None) -> None:
     """That predictions and labels are those of the recorded scores."""
-    check_labels(scored.labels, scored.findings, lambda row: scored.scans[row])
+
+    def named(file: str) -> Describe:
+        return lambda row: f"{scored.revision}: {file}, {scored.scans[row]}"
+
+    check_labels(scored.labels, scored.findings, named(f"processed/{LABELS}"))
     cells = scored.labels, scored.probabilities
-    check_probabilities(cells[1], cells[0], scored.findings, lambda row: scored.scans[row])
+    check_probabilities(cells[1], cells[0], scored.findings, named(PREDICTIONS))
     found = official_scores(*cells, scored.findings)["classification"]["macro"]["auroc"]
     if (found is None) != (recorded is None) or abs((found or 0) - (recorded or 0)) > SAME:
         raise InputError(

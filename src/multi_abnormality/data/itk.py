@@ -92,8 +92,10 @@ def read_dicom(folder: Path) -> Scan:
     """
     slices = [found for path in sorted(folder.iterdir()) if (found := _describe(path))]
     if len(slices) < 2:
+        found = "a single DICOM slice" if slices else "no scan"
         raise UnusableScan(
-            f"{folder}: holds {len(slices)} DICOM slices; name the folder of one whole CT series",
+            f"{folder}: holds {found}; give a folder with all DICOM files of one CT series, or a "
+            "NIfTI or MetaImage file (.nii.gz, .nii, .mha)",
             "not one 3D scan",
         )
     _refuse_mixture(slices, folder)

@@ -113,22 +113,23 @@ def _rows(scores: dict[str, Any], findings: Sequence[str]) -> list[dict[str, Any
     return rows
 
 
-def _groups(groups: dict[str, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "trait": trait if first else "",
-            "kind": kind,
-            **{"auroc": None, "crg": None, "auroc_interval": None, "crg_interval": None},
-            **group,
-            "bar": charts.interval_bar(group["auroc"], group["auroc_interval"])
-            if group.get("auroc") is not None
-            else "",
-        }
+def _groups(groups: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the table, by trait."""
+    unscored = dict.fromkeys(("auroc", "crg", "auroc_interval", "crg_interval"))
+    return {
+        trait: [
+            {
+                **unscored,
+                **group,
+                "kind": kind,
+                "bar": charts.interval_bar(group["auroc"], group["auroc_interval"])
+                if group.get("auroc") is not None
+                else "",
+            }
+            for kind, group in kinds.items()
+        ]
         for trait, kinds in groups.items()
-        for first, (kind, group) in zip(
-            [True] + [False] * (len(kinds) - 1), kinds.items(), strict=True
-        )
-    ]
+    }
 
 
 def _curves(

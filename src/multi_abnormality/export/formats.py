@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from multi_abnormality.files import write_durably
+from multi_abnormality.seal import seal
 
 # (N, Z, Y, X) uint8 -> (N, F) probabilities and (N, F, Z) attention
 Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -78,7 +79,7 @@ def run_pt2(path: Path) -> Runner:
 
 
 def write_onnx(program: torch.export.ExportedProgram, info: dict[str, Any], path: Path) -> None:
-    """One file with the weights inside, and the info that `predict` reads from it."""
+    """One file with the weights inside, and the info that `predict` reads from it, sealed."""
     onnx_program = torch.onnx.export(
         program,
         input_names=["volume"],
@@ -94,7 +95,8 @@ def write_onnx(program: torch.export.ExportedProgram, info: dict[str, Any], path
         del part.metadata_props[:]
     entry = proto.metadata_props.add()
     entry.key, entry.value = INFO_KEY, json.dumps(info, sort_keys=True)
-    write_durably(proto.SerializeToString(deterministic=True), path)
+    content = proto.SerializeToString(deterministic=True)
+    write_durably(content + seal(content), path)
 
 
 def run_onnx(path: Path) -> Runner:

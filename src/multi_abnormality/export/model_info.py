@@ -63,6 +63,7 @@ def model_info(
     classifier: VolumeClassifier,
     scores: dict[str, Any],
     is_ct_rate: bool,
+    files_sha256: dict[str, str],
 ) -> ModelInfo:
     """What model_info.json says. No clock and no commit: equal models have equal files.
 
@@ -72,6 +73,7 @@ def model_info(
         classifier: the model.
         scores: from `described_scores`.
         is_ct_rate: whether it was trained on scans in CT-RATE's layout.
+        files_sha256: of each file that holds the model, by its name.
     """
     identity = about["identity"]
     backbone = about["model"]["backbone"]
@@ -88,6 +90,7 @@ def model_info(
             "train": about["train"],
         },
         "training_volumes": {name: len(names) for name, names in about["volumes"].items()},
+        "files_sha256": files_sha256,
         "data_sha256": identity["processed"],
         "source_sha256": identity["code"],
     }

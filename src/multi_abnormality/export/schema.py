@@ -97,6 +97,7 @@ class ModelInfo(Part):
         description="How many it learned from and was chosen by."
     )
     evaluation: Evaluation
+    files_sha256: dict[str, str] = Field(description="Of the model's files beside this one.")
     data_sha256: str = Field(description="Of the processed volumes and labels trained on.")
     source_sha256: dict[str, str] = Field(description="Of the source files that training uses.")
 

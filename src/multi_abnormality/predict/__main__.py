@@ -30,6 +30,10 @@ def _options() -> argparse.Namespace:
         "--explain", type=Path, metavar="DIR",
         help="write the slices that speak for each positive finding",
     )  # fmt: skip
+    parser.add_argument(
+        "--names-below", type=Path, metavar="DIR",
+        help="name each scan by its path below DIR, as a table of own scans in data.scans does",
+    )  # fmt: skip
     options = parser.parse_args()
     if options.workers < 1:
         parser.error("--workers must be at least 1")
@@ -45,10 +49,11 @@ def main() -> None:
     from multi_abnormality.predict.journal import Journal
     from multi_abnormality.predict.many import predict_all
     from multi_abnormality.predict.model import find_model, load
+    from multi_abnormality.predict.names import name_scans
     from multi_abnormality.predict.scans import find_scans
     from multi_abnormality.predict.tell import as_csv, as_json, print_tables
 
-    scans = find_scans(options.scans)
+    scans = name_scans(find_scans(options.scans), options.names_below)
     model = options.model or find_model()
     predictor = load(model)
     journal = Journal(options.out, model) if options.out else None

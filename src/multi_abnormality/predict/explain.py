@@ -50,10 +50,10 @@ def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> N
     write_durably((json.dumps(shown, indent=2) + "\n").encode(), folder / EXPLANATION)
 
 
-def is_explained(name: str, probabilities: dict[str, float], pictures: Path) -> bool:
+def is_explained(probabilities: dict[str, float], folder: Path) -> bool:
     """Whether this very prediction of a scan has all its pictures: their text is written last."""
     try:
-        shown = json.loads((pictures / name / EXPLANATION).read_text(encoding="utf-8"))
+        shown = json.loads((folder / EXPLANATION).read_text(encoding="utf-8"))
         told = {finding: one["probability"] for finding, one in shown.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # there is none, or something else: it is written anew

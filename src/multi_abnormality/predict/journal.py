@@ -12,9 +12,9 @@ from multi_abnormality.predict.model import Prediction
 
 
 class Known(NamedTuple):
-    """Of a scan that is predicted already."""
+    """Of a scan that is predicted already. What it is called depends on what else is given."""
 
-    row: tuple[str, dict[str, float]]  # its name, and the probability of each finding
+    probabilities: dict[str, float]
     doubt: str | None
 
 
@@ -56,7 +56,6 @@ class Journal:
         line = {
             "model": self._model,
             "scan": _key(scan),
-            "name": prediction.name,
             "probabilities": prediction.probabilities,
             "doubt": prediction.doubt,
         }
@@ -81,9 +80,7 @@ class Journal:
             row = json.loads(line)
             if row["model"] == self._model:
                 path, size, changed = row["scan"]
-                self.done[path, size, changed] = Known(
-                    (row["name"], row["probabilities"]), row["doubt"]
-                )
+                self.done[path, size, changed] = Known(row["probabilities"], row["doubt"])
         except (ValueError, KeyError, TypeError):
             return  # an empty line, or the last one, cut short by a kill
 

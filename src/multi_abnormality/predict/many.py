@@ -1,6 +1,6 @@
 """Predictions of many scans."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from multi_abnormality.predict.tell import Row
 
 def predict_all(
     predictor: Predictor,
-    scans: Sequence[Path],
+    scans: Mapping[Path, str],
     workers: int = 1,
     journal: Journal | None = None,
     pictures: Path | None = None,
@@ -23,7 +23,7 @@ def predict_all(
 
     Args:
         predictor: the model.
-        scans: files and folders.
+        scans: files and folders, and what each is called.
         workers: scans at a time.
         journal: of what is done already, and takes what is done now.
         pictures: folder for the slices that speak for each finding.
@@ -33,10 +33,11 @@ def predict_all(
     """
 
     def one(scan: Path) -> Row | str:
+        name = scans[scan]
         known = journal.find(scan) if journal else None
-        if known and (not pictures or is_explained(*known.row, pictures)):
+        if known and (not pictures or is_explained(known.probabilities, pictures / name)):
             _tell(known.doubt)
-            return known.row
+            return name, known.probabilities
         try:
             prediction = predictor.predict(scan)
         except InputError as error:
@@ -44,10 +45,10 @@ def predict_all(
         _tell(prediction.doubt)
         if pictures:
             recipe = predictor.card.preprocess
-            write_explanation(prediction, recipe, pictures / prediction.name)
+            write_explanation(prediction, recipe, pictures / name)
         if journal:
             journal.add(scan, prediction)
-        return prediction.name, prediction.probabilities
+        return name, prediction.probabilities
 
     with ThreadPoolExecutor(workers) as pool:
         results = list(_track(pool.map(one, scans), len(scans)))

@@ -6,50 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ValidationError, field_validator
 
-from multi_abnormality import __version__
-from multi_abnormality.data.composition import Familiar, lung_share
+from multi_abnormality.data.composition import lung_share
 from multi_abnormality.data.resample import code_table, standardize
-from multi_abnormality.data.volume import read_volume, scan_name
-from multi_abnormality.errors import InputError, raise_faults
-from multi_abnormality.params import Recipe
-from multi_abnormality.params_data import names_a_picture
+from multi_abnormality.data.volume import read_volume
+from multi_abnormality.errors import InputError
+from multi_abnormality.predict.card import ModelCard, read_card
+from multi_abnormality.seal import is_whole
 
 if TYPE_CHECKING:
     import onnxruntime
 
-METADATA_KEY = "multi_abnormality"
 MODEL_FOLDER = Path("model_weights")
 
 log = logging.getLogger(__name__)
-
-
-class ModelCard(BaseModel):
-    """What the exported model says of itself, under METADATA_KEY."""
-
-    version: str
-    findings: tuple[str, ...]
-    preprocess: Recipe
-    familiar: Familiar
-
-    @field_validator("findings")
-    @classmethod
-    def are_names(cls, findings: tuple[str, ...]) -> tuple[str, ...]:
-        """Keys of what is predicted, and names of --explain's pictures: in its folder alone."""
-        if len({finding.casefold() for finding in findings}) < len(findings):
-            raise ValueError("must be different names")
-        for finding in findings:
-            if not names_a_picture(finding):
-                raise ValueError(f"{finding!r} is no finding's name")
-        return findings
 
 
 @dataclass(frozen=True)
 class Prediction:
     """Of one scan."""
 
-    name: str
     probabilities: dict[str, float]  # of each finding, in the model's order
     attention: np.ndarray  # (F, Z): how much each slice counts for each finding
     hu: np.ndarray  # (Z, Y, X) float32: the scan as the model sees it
@@ -93,7 +69,6 @@ class Predictor:
             raise InputError(f"{scan}: the model has no finite probability for it; export it again")
         by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
         return Prediction(
-            name=scan_name(scan),
             probabilities=dict(by_finding),
             attention=attention,
             hu=self._hu_of_code[codes],
@@ -111,55 +86,44 @@ def load(path: Path | str) -> Predictor:
     """Load an exported ONNX model.
 
     Raises:
-        InputError: not a model that this project exported.
+        InputError: not a model that this project exported, or not as it was exported.
     """
     import onnxruntime  # 0.2 s that `--help` need not wait for
 
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the .onnx file in it")
     if not path.is_file():
         raise InputError(f"{path}: there is no such model; make it by `dvc repro` or `dvc pull`")
+    whole = _is_whole(path)
+    if whole is False:
+        raise InputError(
+            f"{path}: is not as it was exported: its checksum is of other content, so it was "
+            "damaged or changed; copy it again, or make it anew by `dvc repro --force export`"
+        )
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no other base class
-        raise InputError(f"{path}: is no valid ONNX model ({error}); export it again") from None
-    return Predictor(session, _card(session, path))
-
-
-def _card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
-    metadata = session.get_modelmeta().custom_metadata_map
-    if METADATA_KEY not in metadata:
         raise InputError(
-            f"{path}: has no metadata under {METADATA_KEY!r}, so it was not exported by this "
-            "project; choose a model_<backbone>.onnx from model_weights/"
+            f"{path}: is no valid ONNX model, or was cut short ({error}); copy it again, or choose "
+            "the model_<backbone>.onnx in model_weights/"
+        ) from None
+    card = read_card(session, path)
+    if not whole:
+        raise InputError(
+            f"{path}: has no checksum at its end: another program changed it, or it was exported "
+            "before models had one; export it again"
         )
+    return Predictor(session, card)
+
+
+def _is_whole(path: Path) -> bool | None:
     try:
-        card = ModelCard.model_validate_json(metadata[METADATA_KEY])
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise_faults(faults, f"{path}: has wrong metadata; export it again")
-        raise
-    if _line(card.version) != _line(__version__):
-        raise InputError(
-            f"{path}: was exported by version {card.version} of this project, and this is "
-            f"{__version__}; install that one, or export the model again"
-        )
-    shape, findings = card.preprocess.shape, len(card.findings)
-    expected = {
-        "volume": ("tensor(uint8)", [*shape]),
-        "probabilities": ("tensor(float)", [findings]),
-        "attention": ("tensor(float)", [findings, shape[0]]),
-    }
-    ports = (*session.get_inputs(), *session.get_outputs())
-    found = {port.name: (port.type, port.shape[1:]) for port in ports}
-    if found != expected:
-        raise InputError(f"{path}: has ports {found}, not {expected}; export it again")
-    return card
-
-
-def _line(version: str) -> list[str]:
-    """What versions that understand each other's files have in common; see semver.org."""
-    major, minor = ([*version.split("."), ""])[:2]
-    return [major] if major != "0" else [major, minor]
+        return is_whole(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
+    except ValueError:
+        raise InputError(f"{path}: is empty; copy or export it again") from None
 
 
 def find_model(folder: Path = MODEL_FOLDER) -> Path:
@@ -175,5 +139,7 @@ def find_model(folder: Path = MODEL_FOLDER) -> Path:
         )
     if len(models) > 1:
         names = ", ".join(str(model) for model in models)
-        raise InputError(f"{folder}: holds several models; choose one by --model: {names}")
+        raise InputError(
+            f"{folder}: holds several models: {names}; keep one there, or choose one by --model"
+        )
     return models[0]

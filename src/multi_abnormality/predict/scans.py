@@ -1,25 +1,26 @@
 """Which scans are meant by what was given."""
 
 import glob
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from multi_abnormality.console import log
-from multi_abnormality.data.volume import SUFFIXES, scan_name
+from multi_abnormality.data.volume import SUFFIXES
 from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.predict.names import absolute
 
 MAGIC = b"DICM"  # of DICOM files, after 128 bytes
 
 
 def find_scans(given: Iterable[Path]) -> list[Path]:
-    """Scans from files, folders and patterns such as "in/**/*.nii.gz", none twice.
+    """Scans from files, folders and patterns such as "in/**/*.nii.gz", no path twice.
 
     A folder stands for the scans in it and below. A folder that holds DICOM files, whatever their
-    names, is a series; other files, and those whose names begin with a dot, are no scans.
+    names, is a series; other files, and those whose names begin with a dot, are no scans. A link
+    is a scan of its own: two patients' may lead to one file.
 
     Raises:
-        InputError: two scans have one name, a pattern fits nothing, or nobody may look there.
+        InputError: a pattern fits nothing, or nobody may look there.
     """
     try:
         return _find(given)
@@ -28,31 +29,23 @@ def find_scans(given: Iterable[Path]) -> list[Path]:
 
 
 def _find(given: Iterable[Path]) -> list[Path]:
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # what each is called here, by its whole path
     faults = []
     for path in given:
         if path.is_dir():
-            found |= dict.fromkeys(_inside(path) or [path])
+            scans = _inside(path) or [path]
         elif path.exists() or not glob.has_magic(str(path)):
-            found[path] = None
+            scans = [path]
         else:
             # Path.glob takes no absolute pattern.
             matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
             scans = [match for match in matches if _is_series(match) or is_scan_file(match)]
-            found |= dict.fromkeys(scans)
             if not scans:
                 faults.append(f"{path}: no scan fits this pattern")
-    names: dict[str, dict[Path, Path]] = defaultdict(dict)  # and of each, what it is called here
-    for path in found:
-        names[scan_name(path)].setdefault(path.resolve(), path)
-    faults += [
-        f"{name}: is the name of several scans: {', '.join(map(str, paths.values()))}; "
-        "give them apart"
-        for name, paths in names.items()
-        if len(paths) > 1
-    ]
+        for scan in scans:
+            found.setdefault(absolute(scan), scan)
     raise_faults(faults, "nothing was predicted")
-    return [path for paths in names.values() for path in paths.values()]
+    return list(found.values())
 
 
 def _inside(folder: Path) -> list[Path]:

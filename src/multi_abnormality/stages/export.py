@@ -1,5 +1,6 @@
 """The export stage: checkpoints/best.ckpt to model_weights/."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,8 @@ def run(
         return CalibratedClassifier(build_plain(about), calibration)
 
     runners = _write_all(params.export.formats, model, about, running, out, empty_model)
-    described = model_info(about, running, classifier, scores, store.is_ct_rate)
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in runners}
+    described = model_info(about, running, classifier, scores, store.is_ct_rate, hashes)
     write_json(described.content(), out / "model_info.json")
     write_durably(model_card(described).encode(), out / "MODEL_CARD.md")
     report = {}

@@ -128,14 +128,20 @@ def _outcomes(
 
 
 def _tell_twins(catalogue: Catalogue, writer: StoreWriter) -> None:
-    """One scan under two patients could be learned from and scored."""
+    """One scan under two patients could be learned from and scored.
+
+    Told by what became of its voxels: another compression or header is another file.
+    """
     patients = catalogue.volumes.set_index("name")["patient_id"]
     first: dict[str, str] = {}
     twins = []
     for name in patients.index:
-        twin = first.setdefault(writer.origins[name].source_sha256, name)
+        twin = first.setdefault(writer.origins[name].voxels_sha256, name)
         if patients[twin] != patients[name]:
-            twins.append(f"{twin} and {name} are the same file, of two patients")
+            twins.append(
+                f"{twin} and {name} hold the same voxels, and are of two patients; one scan of one "
+                "patient must stand once"
+            )
     for line in capped(twins):
         console.log.warning("%s", line)
 

@@ -32,6 +32,7 @@ from multi_abnormality.training.identity import (
     told_changes,
 )
 from multi_abnormality.training.lightning_module import TrainingModule
+from multi_abnormality.training.one_sided import told_one_sided
 from multi_abnormality.training.position import Position
 from multi_abnormality.training.precision import resolve_precision
 from multi_abnormality.training.ranks import Ranks
@@ -113,6 +114,7 @@ class Training:
         stop, backup = stop or StopRequest(), backup or NoBackup()
         self._tell_start()
         if not self.is_over:
+            self._tell_one_sided()
             if stop.reason:
                 raise Stopped(stop.reason)
             self.history = self._fit(stop, backup)
@@ -164,6 +166,13 @@ class Training:
         for line in told_changes(
             self.found.content["about"]["environment"], self.about["environment"]
         ):
+            log.warning(line)
+
+    def _tell_one_sided(self) -> None:
+        if self.params.train.debug != "none":  # few scans have few findings
+            return
+        findings = self.about["findings"]
+        for line in told_one_sided(findings, self.drawn.labels, self.whole.labels):
             log.warning(line)
 
     def _agree(self) -> None:
