@@ -27,9 +27,7 @@ def second_of_two(port: int) -> Place:
 
 def test_a_process_that_ends_at_once_is_told_of():
     ranks = Ranks(Place(size=2, local_size=2), [sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(
-        InputError, match=r"process 1, .* ended at once with code 3; what"
-    ):
+    with pytest.raises(InputError, match=r"process 1, .* ended at once with code 3; what"):
         ranks.assemble()
 
 
