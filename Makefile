@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro resume test check bench drill pins
+.PHONY: repro resume test check coverage bench drill pins
 
 # DVC turns every failure into 255; a training that was stopped and saved is told by 75.
 run = rm -f .dvc/tmp/stopped; dvc repro $(1) || { test ! -e .dvc/tmp/stopped || exit 75; exit 1; }
@@ -29,6 +29,14 @@ test: .venv/installed
 
 check: .venv/installed
 	pytest -n 2 --dist loadfile -m slow
+
+# The quick tests' coverage of lines and branches; processes write in folders of their own.
+coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
+coverage: .venv/installed
+	coverage erase
+	coverage run -m pytest -n 2 --dist loadfile -m "not slow"
+	coverage combine --quiet
+	coverage report
 
 # Two hours. TABLES=<folder with CT-RATE's tables> also measures the catalogue of all of it.
 bench: repro

@@ -44,6 +44,10 @@ def die_always(folder: Path, number: int, deadly: tuple[int, ...], by: int = sig
     return square(folder, number)
 
 
+def end_at_once(*_: object) -> None:
+    os._exit(3)
+
+
 def want_too_much(folder: Path, number: int, greedy: int) -> int:
     if number == greedy:
         return len(bytearray(1 << 60))

@@ -3,7 +3,9 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
+from multi_abnormality.find_learning_rate import __main__ as program
 from multi_abnormality.find_learning_rate.range_test import range_test, suggest
 
 
@@ -37,3 +39,31 @@ def test_it_is_the_first_to_import_what_it_needs():
     program = "import multi_abnormality.find_learning_rate.range_test"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_it_writes_every_step_and_suggests_one(
+    small_set, small_params, tmp_path, monkeypatch, capsys, caplog
+):
+    caplog.set_level("INFO")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "processed").symlink_to(small_set.root)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params.model_dump(mode="json")))
+    monkeypatch.setattr(sys, "argv", ["", "--from", "1e-5", "--to", "1e-2", "--steps", "20"])
+    program.main()
+    header, *rows = (tmp_path / "learning_rates.csv").read_text().splitlines()
+    assert header == "learning_rate,loss"
+    assert [float(rows[place].split(",")[0]) for place in (0, -1)] == pytest.approx([1e-5, 1e-2])
+    assert len(rows) == 20
+    assert "1.0e-05" in capsys.readouterr().out
+    assert "the loss fell fastest at" in caplog.text
+    assert "(train.learning_rate is 1.0e-03)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--steps", "19"), ("--from", "0"), ("--from", "1e-3", "--to", "1e-4")]
+)
+def test_what_is_no_range_is_refused(wrong, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["", *wrong])
+    with pytest.raises(SystemExit):
+        program.main()
+    assert "--steps must be at least 20, and 0 < --from < --to" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from multi_abnormality import predict
 from multi_abnormality.data.composition import Familiar
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
+from multi_abnormality.predict import __main__ as program
 from multi_abnormality.predict.explain import write_explanation
 from multi_abnormality.predict.journal import Journal
 from multi_abnormality.predict.many import predict_all
@@ -144,6 +145,23 @@ def test_json_and_csv_exclude_each_other(model: Path) -> None:
     result = run("scan.nii.gz", "--model", model, "--json", "--csv")
     assert result.returncode == 2
     assert "not allowed with" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--out", "scores.txt"), "--out must end with .json or .csv"),
+        (("--workers", 0), "--workers must be at least 1"),
+    ],
+)
+def test_an_option_that_cannot_be_is_told_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, option: tuple, words: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["predict", "scan.nii.gz", *map(str, option)])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 def test_help_is_quick_to_import() -> None:

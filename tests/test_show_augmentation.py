@@ -2,7 +2,10 @@ import subprocess
 import sys
 
 import numpy as np
+import yaml
+from PIL import Image
 
+from multi_abnormality.show_augmentation import __main__ as program
 from multi_abnormality.show_augmentation.sheet import draw_sheet
 
 
@@ -24,3 +27,13 @@ def test_a_sheet_has_rows_and_columns():
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--scans: must be at least 1" in done.stderr
+
+
+def test_the_sheet_is_a_picture(small_set, small_params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "processed").symlink_to(small_set.root)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params.model_dump(mode="json")))
+    monkeypatch.setattr(sys, "argv", ["", "--scans", "2", "--epochs", "1", "--out", "sheet.png"])
+    program.main()
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (320, 320)

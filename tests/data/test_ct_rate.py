@@ -114,6 +114,23 @@ def test_what_the_metadata_lack_is_told(folder, caplog):
     assert "3 of 4 volumes have no row in the metadata tables: train_2_a_2" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("VolumeName;Manufacturer\ntrain_2_a_1;Philips\n", "has no column 'VolumeName'; separate"),
+        ("", "cannot be read as a table"),
+    ],
+)
+def test_a_metadata_table_that_is_none_is_refused(folder, content, fault):
+    """Else volumes of the first release would be left without their rows."""
+    table = folder.root / "dataset/metadata/validation_metadata.csv"
+    table.parent.mkdir()
+    table.write_text(content)
+    message = faults_of(folder)
+    assert f"{table}: {fault}" in message
+    assert "fetch it again" in message
+
+
 @pytest.mark.parametrize("present", [False, True])
 def test_empty_or_missing_data_says_how_to_get_some(tmp_path, present):
     root = tmp_path / "data"
@@ -222,6 +239,20 @@ def test_a_split_without_any_volume_is_told_before_hours_of_training(folder, spl
     message = faults_of(folder)
     assert use in message
     assert f"name them {split}_1_a_1.nii.gz" in message
+
+
+def test_a_receipt_beside_its_volume_counts_for_nothing(folder):
+    volume = next(folder.root.rglob("train_2_a_1.nii.gz"))
+    receipt_path(volume).write_text("{}")
+    volumes = read_ct_rate(folder.root).volumes.set_index("name")
+    assert volumes.loc["train_2_a_1", "path"] == str(volume)
+
+
+def test_lists_that_leave_out_everything_are_told(folder):
+    for split in ("train", "valid"):
+        names = [path.name for path in folder.root.rglob(f"{split}_*.nii.gz")]
+        (folder.root / f"dataset/no_chest_{split}.txt").write_text("\n".join(names))
+    assert "no_chest_*.txt leave out every volume; shorten them" in faults_of(folder)
 
 
 def test_a_split_that_is_left_out_whole_is_told(folder):

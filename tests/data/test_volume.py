@@ -146,6 +146,13 @@ def test_nifti2_and_zero_qfac(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_volume(path).hu, expected(phantom()))
 
 
+def test_a_nifti2_file_cut_in_its_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nii"
+    nib.Nifti2Image(phantom(), RAS_AFFINE).to_filename(path)
+    path.write_bytes(path.read_bytes()[:400])
+    assert "truncated in its header" in fault_of(path)
+
+
 def bad_data(kind: str) -> tuple[np.ndarray, np.ndarray]:
     data, affine = phantom(), RAS_AFFINE
     if kind == "2d":
@@ -277,6 +284,16 @@ def test_metaimage_equals_nifti(tmp_path: Path) -> None:
         assert volume.original_axes == "RAS"
 
 
+def test_a_metaimage_of_one_moment_is_one_scan(tmp_path: Path) -> None:
+    """As programs for series in time write it."""
+    image = sitk.ReadImage(str(save(tmp_path / "scan.nii.gz", phantom())))
+    path = tmp_path / "scan.mha"
+    sitk.WriteImage(sitk.JoinSeries(image), str(path))
+    np.testing.assert_array_equal(read_volume(path).hu, expected(phantom()))
+    sitk.WriteImage(sitk.JoinSeries(image, image), str(path))
+    assert "not that of one 3D scan" in fault_of(path)
+
+
 def test_bad_metaimages_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scan.mha"
     sitk.WriteImage(sitk.ReadImage(str(save(tmp_path / "scan.nii", phantom()))), str(path))
@@ -330,6 +347,36 @@ def test_bad_dicom_folders_are_refused(tmp_path: Path) -> None:
 
     write_dicom(folder, hu, range(2), series="1.2.4")
     assert "2 series: 1.2.3 (8 slices), 1.2.4 (2 slices)" in fault_of(folder)
+
+
+def test_dicom_slices_that_make_no_volume_are_refused(tmp_path: Path) -> None:
+    hu = expected(phantom())
+    mixed = tmp_path / "mixed"
+    write_dicom(mixed, hu, range(4))
+    write_dicom(mixed, hu, range(4, 8), spacing=(4.0, 3.0, 2.5))
+    assert "in size, spacing or direction; keep the slices of one series" in fault_of(mixed)
+
+    for name, old, new, words in (
+        ("MR", b"\x08\0\x60\0\2\0\0\0CT", b"\x08\0\x60\0\2\0\0\0MR", "its modality is MR"),
+        ("nowhere", b"\x20\0\x32\0", b"\x20\0\x33\0", "has no position"),
+    ):
+        folder = tmp_path / name
+        write_dicom(folder, hu, range(8))
+        one = folder / "1.2.3-95.dcm"
+        content = one.read_bytes()
+        assert old in content
+        one.write_bytes(content.replace(old, new))
+        with pytest.raises(InputError, match=rf"1\.2\.3-95\.dcm: {words}"):
+            read_volume(folder)
+
+
+def test_a_multi_frame_dicom_file_is_told_what_to_do(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(expected(phantom()))
+    image.SetMetaData("0008|0060", "CT")
+    for name in ("1.dcm", "2.dcm"):
+        sitk.WriteImage(image, str(tmp_path / name))
+    with pytest.raises(InputError, match=r"1\.dcm: is a multi-frame DICOM file; convert it to"):
+        read_volume(tmp_path)
 
 
 def test_scan_names() -> None:

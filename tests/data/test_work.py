@@ -88,7 +88,7 @@ def test_what_the_function_raises_ends_the_work_and_the_workers():
 
 
 def test_workers_that_cannot_start_are_not_started_for_ever(monkeypatch):
-    monkeypatch.setattr("multi_abnormality.data.work.processes._prepare", os._exit)
+    monkeypatch.setattr("multi_abnormality.data.work.processes._prepare", tasks.end_at_once)
     with pytest.raises(InputError, match="worker processes end before they begin"):
         work(str, 5)
 

@@ -126,6 +126,15 @@ def test_more_gpus_than_there_are(small_params):
         find_place(machine, torch.device("cuda"), 64)
 
 
+def test_a_process_that_does_not_see_its_gpu(small_params, monkeypatch: pytest.MonkeyPatch):
+    """As where CUDA_VISIBLE_DEVICES shows each process one alone."""
+    for name, value in zip(NAMES, ("64", "128", "64", "head", "29500"), strict=True):
+        monkeypatch.setenv(name, value)
+    machine = small_params.machine.model_copy(update={"devices": 128})
+    with pytest.raises(InputError, match=r"process 64 of this node sees \d+ GPUs; let each"):
+        find_place(machine, torch.device("cuda"), 128)
+
+
 def test_too_few_volumes_to_validate_on(trainings, tmp_path: Path):
     with pytest.raises(InputError, match=r"machine\.devices: 64 devices are more than the \d+ vol"):
         trainings.prepare(tmp_path, ranks=Ranks(Place(size=64)))

@@ -129,7 +129,12 @@ def _describe(path: Path) -> _Slice | None:
         raise UnusableScan(
             f"{path}: is a truncated or damaged DICOM file; fetch it again", "damaged"
         ) from None
-    if not reader.HasMetaDataKey(POSITION):
+    size = reader.GetSize()
+    if len(size) > 2 and size[2] != 1:
+        raise UnusableScan(
+            f"{path}: is a multi-frame DICOM file; convert it to .nii.gz first", "not one 3D scan"
+        )
+    if not reader.HasMetaDataKey(POSITION):  # of a multi-frame file each frame has its own
         raise UnusableScan(
             f"{path}: has no position (DICOM tag 0020,0032); take it out or export it", "geometry"
         )
@@ -137,11 +142,6 @@ def _describe(path: Path) -> _Slice | None:
     if modality not in ("", "CT"):
         raise UnusableScan(
             f"{path}: its modality is {modality}; give a folder of CT slices", "not HU"
-        )
-    size = reader.GetSize()
-    if len(size) > 2 and size[2] != 1:
-        raise UnusableScan(
-            f"{path}: is a multi-frame DICOM file; convert it to .nii.gz first", "not one 3D scan"
         )
     return _Slice(
         path=path,

@@ -1,0 +1,107 @@
+"""One volume into the processed set: made, kept, or a fault that says what to do."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from multi_abnormality.data.process import Outcome, process_volume
+from multi_abnormality.data.receipts import Receipt, receipt_path, write_receipt
+from multi_abnormality.data.series import Series
+from multi_abnormality.data.shards import Origin, read_shard
+from multi_abnormality.data.source_hashes import hash_source
+from multi_abnormality.params import Recipe
+
+NAME = "train_7_a_1"
+RECIPE = Recipe(spacing=(7.0, 3.0, 3.0), shape=(8, 32, 32), hu_codes=((-1024, 0), (1024, 255)))
+ROW = Series("1", "0", "[4.0, 4.0]", "5.0", "[1, 0, 0, 0, 1, 0]", "[0, 0, 0]")
+
+
+@pytest.fixture
+def scan(ct_rate) -> Path:
+    return ct_rate.add(NAME, seed=1)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "processed"
+
+
+def process(
+    scan: Path, out: Path, stored: Origin | None = None, series: Series | None = None
+) -> Outcome:
+    return process_volume(NAME, scan, series, stored, RECIPE, out)
+
+
+def replace_by_receipt(scan: Path) -> Path:
+    """As `download --then-preprocess` leaves a volume."""
+    receipt = Receipt(hash_source(scan).sha256, scan.stat().st_size, f"CT-RATE/{scan.name}")
+    write_receipt(receipt, receipt_path(scan))
+    scan.unlink()
+    return receipt_path(scan)
+
+
+def test_a_volume_is_made_once(scan: Path, out: Path):
+    made = process(scan, out)
+    part = out / f".parts/{NAME}.zip"
+    assert made.fault is None
+    assert read_shard(part)[0][NAME].origin == made.origin
+    part.unlink()
+    kept = process(scan, out, made.origin)
+    assert (kept.origin, kept.fault) == (None, None)
+    assert not part.exists()
+
+
+def test_another_file_under_the_name_is_made_anew(ct_rate, scan: Path, out: Path):
+    made = process(scan, out).origin
+    ct_rate.add_file(NAME, seed=2)
+    again = process(scan, out, made).origin
+    assert again.voxels_sha256 != made.voxels_sha256
+
+
+def test_a_receipt_stands_for_the_volume_that_was_made(scan: Path, out: Path):
+    made = process(scan, out).origin
+    kept = process(replace_by_receipt(scan), out, made)
+    assert (kept.origin, kept.fault) == (None, None)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_receipt_alone_names_the_command_that_brings_the_volume_back(
+    ct_rate, out: Path, version: str
+):
+    scan = ct_rate.add_file(NAME, "_fixed" if version == "v2" else "", seed=1)
+    receipt = replace_by_receipt(scan)
+    command = (
+        "`python -m multi_abnormality.download --split train --patients 7 "
+        f"--version {version} --then-preprocess` brings it back"
+    )
+    fault = process(receipt, out).fault
+    assert f"{receipt}: the volume was deleted after it was processed" in fault
+    assert command in fault
+    receipt.write_text("{")
+    fault = process(receipt, out).fault
+    assert f"{receipt}: is no receipt" in fault
+    assert command in fault
+
+
+def test_a_new_row_of_the_table_counts_for_the_first_release_alone(scan: Path, out: Path):
+    """The second release has its own header, so that nothing would be made otherwise."""
+    made = process(scan, out).origin
+    receipt = replace_by_receipt(scan)
+    assert process(receipt, out, made, ROW).fault is None
+    fault = process(receipt, out, replace(made, source_release="v1"), ROW).fault
+    assert f"{receipt}: the volume was deleted" in fault
+    assert "Put the row back; or delete this file" in fault
+
+
+def test_what_cannot_be_used_says_why_and_makes_nothing(scan: Path, out: Path):
+    scan.write_bytes(scan.read_bytes()[:100])
+    outcome = process(scan, out)
+    assert outcome.origin is None
+    assert outcome.reason == "damaged"
+    assert f"{scan}: is truncated or damaged" in outcome.fault
+    assert not out.exists()
+    scan.unlink()
+    outcome = process(scan, out)
+    assert (outcome.reason, outcome.hashed) == (None, None)
+    assert f"{scan}: cannot be read" in outcome.fault
