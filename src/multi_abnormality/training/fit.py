@@ -171,8 +171,8 @@ class Training:
     def _tell_one_sided(self) -> None:
         if self.params.train.debug != "none":  # few scans have few findings
             return
-        findings = self.about["findings"]
-        for line in told_one_sided(findings, self.drawn.labels, self.whole.labels):
+        drawn, whole = self.volumes.drawn.labels, self.volumes.whole.labels
+        for line in told_one_sided(self.about["findings"], drawn, whole):
             log.warning(line)
 
     def _agree(self) -> None:
