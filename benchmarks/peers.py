@@ -35,8 +35,8 @@ TITLES = {
     "dense_net": "MONAI's 3D DenseNet-121",
 }
 RATES = {
-    "slices": (1e-3, 3e-3, 1e-2),
-    "ct_net": (3e-4, 1e-3, 3e-3),
+    "slices": (3e-3, 1e-2, 3e-2),
+    "ct_net": (1e-4, 3e-4, 1e-3),
     "dense_net": (3e-4, 1e-3, 3e-3),
 }
 SEARCH = 0.25  # of a training's minutes, for each rate that is tried
