@@ -61,6 +61,7 @@ UNIMPORTED = {
     "pydrive2": "dvc-gdrive",
     "pyopenssl": "dvc-gdrive",
     "tensorboard": "torch.utils.tensorboard",
+    "torchvision": "timm; _torch.py mends it without importing it",
 }
 
 
