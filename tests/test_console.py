@@ -80,14 +80,14 @@ def test_a_quiet_program_draws_no_bar(tmp_path: Path):
         command = [sys.executable, str(tmp_path / "program.py"), option]
         process = subprocess.Popen(command, stderr=follower)
         os.close(follower)
-        shown[option] = _read_all(leader).decode()
+        shown[option] = read_all(leader).decode()
         assert process.wait() == 1
     assert "counting" not in shown["--quiet"]
     assert "a warning" in shown["--quiet"]
     assert "counting" in shown["-v"]
 
 
-def _read_all(terminal: int) -> bytes:
+def read_all(terminal: int) -> bytes:
     content = b""
     with contextlib.suppress(OSError):  # how Linux says that the other end is closed
         while piece := os.read(terminal, 1 << 16):
