@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,20 +80,46 @@ def test_a_quiet_program_draws_no_bar(tmp_path: Path):
         command = [sys.executable, str(tmp_path / "program.py"), option]
         process = subprocess.Popen(command, stderr=follower)
         os.close(follower)
-        shown[option] = _read_all(leader).decode()
+        shown[option] = read_all(leader).decode()
         assert process.wait() == 1
     assert "counting" not in shown["--quiet"]
     assert "a warning" in shown["--quiet"]
     assert "counting" in shown["-v"]
 
 
-def _read_all(terminal: int) -> bytes:
+def read_all(terminal: int) -> bytes:
     content = b""
     with contextlib.suppress(OSError):  # how Linux says that the other end is closed
         while piece := os.read(terminal, 1 << 16):
             content += piece
     os.close(terminal)
     return content
+
+
+def test_without_a_terminal_a_line_now_and_then_tells_how_far_it_is(tmp_path: Path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from multi_abnormality import console\n"
+        "console.PLAIN_LINE_SECONDS = 0\n"
+        "console.run(lambda: list(console.track(range(4), 'counting', 4, 'scans')))\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert len(lines) == 5
+    assert re.search(r" counting: 2/4, [\d.]+ scans/s, \d+ s left$", lines[1])
+    assert re.search(r" counting: 4 scans in [\d.]+ s$", lines[-1])
+
+
+def test_ctrl_c_ends_a_program_without_a_traceback(tmp_path: Path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import signal, time\n"
+        "from multi_abnormality import console\n"
+        "console.run(lambda: (signal.raise_signal(signal.SIGINT), time.sleep(9)))\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
 def test_a_mistyped_verbosity_is_an_error(tmp_path: Path):

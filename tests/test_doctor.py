@@ -1,20 +1,30 @@
 """The doctor in real houses, whole and broken."""
 
+import fcntl
 import os
+import pty
+import re
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
+import termios
 from pathlib import Path
 
 import pytest
 import yaml
 
 from multi_abnormality.doctor.__main__ import examine
-from multi_abnormality.doctor.house import DOUBT, FAULT, WELL
+from multi_abnormality.doctor.house import DOUBT, FAULT, WELL, House, Seen
+from multi_abnormality.doctor.machine import look_at_device
+from multi_abnormality.doctor.packages import look_at_drive_client
+from multi_abnormality.doctor.project import look_at_data
+from multi_abnormality.doctor.remotes import look_at_dvc_remote, look_at_git
 from multi_abnormality.stages import train
 from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.fit import Places
+from test_console import read_all
 from test_pipeline import BIN, ROOT, add_remote, make_project, run
 
 DOCTOR = (sys.executable, "-m", "multi_abnormality.doctor")
@@ -83,6 +93,14 @@ def test_wrong_parameters_are_named(house: Path):
     assert set(found) <= {"params.yaml", "stages"}
 
 
+def test_what_hangs_on_wrong_parameters_is_not_looked_at(house: Path):
+    (house / "params.yaml").unlink()
+    (remote,) = look_at_dvc_remote(House(house))
+    assert remote == Seen(DOUBT, "DVC remote", "not looked at: params.yaml says which it is")
+    assert list(look_at_data(House(house))) == []
+    assert [line.verdict for line in look_at_device(House(house))] == [WELL]
+
+
 def test_what_the_device_cannot_do_is_a_fault(house: Path):
     params = yaml.safe_load((house / "params.yaml").read_text())
     params["machine"]["accelerator"], params["train"]["precision"] = "cpu", "float16"
@@ -115,6 +133,13 @@ def test_a_git_remote_is_asked(house: Path):
     assert verdict == DOUBT
     assert "the remote 'origin' answers" in text
     assert "the remote 'gone' can't be asked" in text
+
+
+def test_commits_on_no_branch_are_easily_lost(house: Path):
+    run(house, "git", "checkout", "--quiet", "--detach")
+    first, *_ = look_at_git(House(house))
+    assert (first.verdict, first.help) == (DOUBT, "git switch main")
+    assert "HEAD is on no branch" in first.text
 
 
 @pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock", ".dvc/config"])
@@ -204,6 +229,42 @@ def test_missing_packages_are_named(house: Path, tmp_path: Path):
         assert f"{name} is missing" in done.stdout
     assert "→ pip install --requirement requirements.txt" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("A training would fail here.")
+
+
+def test_a_drive_client_that_cannot_start_is_a_fault_where_it_is_needed(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pydrive2.fs", None)  # as where it is not installed
+    (client,) = look_at_drive_client(House(house))
+    assert client.verdict == DOUBT
+    run(house, "dvc", "remote", "modify", "--local", "backup", "url", "gdrive://root/backup")
+    (client,) = look_at_drive_client(House(house))
+    assert (client.verdict, client.help) == (FAULT, "pip install --requirement requirements.txt")
+    assert re.search(r"can't start \(.+\): pydrive2 .+, cryptography \d", client.text)
+    params = yaml.safe_load((house / "params.yaml").read_text())
+    params["backup"]["remote"] = "off"
+    (house / "params.yaml").write_text(yaml.safe_dump(params))
+    (client,) = look_at_drive_client(House(house))
+    assert client.verdict == DOUBT
+
+
+def test_on_a_terminal_lines_have_colours_and_fit():
+    program = (
+        "from multi_abnormality.doctor.house import Seen\n"
+        "from multi_abnormality.doctor.tell import tell\n"
+        "tell(Seen('FAIL', 'disk', 'many words ' * 20, 'a command that is not broken ' * 4))"
+    )
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 24, 70, 0, 0))
+    environment = {name: os.environ[name] for name in os.environ.keys() - {"NO_COLOR", "COLUMNS"}}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=follower, env=environment):
+        os.close(follower)
+        first, *more, last = read_all(leader).decode().splitlines()
+    assert first.startswith("\x1b[1;31mFAIL  \x1b[0mdisk          many words")
+    assert {line[:20] for line in more} == {" " * 20}
+    assert all(len(line) <= 70 for line in more)
+    assert last.count("a command that is not broken") == 4
 
 
 def test_a_training_that_runs_here(house: Path):

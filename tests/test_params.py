@@ -104,6 +104,26 @@ def test_devices(change: str, fault: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        (
+            ("warmup_epochs: 1000",),
+            "train.warmup_epochs: must be below train.schedule_epochs, not 1000",
+        ),
+        (
+            ("mixup: 0.7", "cutmix: 0.4"),
+            "train.cutmix: must be at most 1 together with train.mixup, not 0.4",
+        ),
+        (("seed: -1",), "seed: must be greater than or equal to 0, not -1"),
+    ],
+)
+def test_what_does_not_go_together(changes: tuple[str, ...], fault: str, tmp_path: Path):
+    path = edited(tmp_path, *((line(text.partition(":")[0]), text) for text in changes))
+    with pytest.raises(InputError, match=re.escape(fault)):
+        load_params(path)
+
+
+@pytest.mark.parametrize(
     "address", ["tcp://10.0.0.7:8786", "tls://head-1.site:1", "ucx://[::1]:80"]
 )
 def test_the_address_of_a_dask_scheduler(address: str, tmp_path: Path):

@@ -309,6 +309,21 @@ def test_a_dicom_folder_without_a_row_is_told(own: OwnFolder, caplog):
     )
 
 
+def test_old_dicom_files_are_known_by_their_names(own: OwnFolder, caplog):
+    """They lack the letters that say what they are."""
+    (own.root / "b/old").mkdir()
+    (own.root / "b/old/0001.dcm").write_bytes(bytes(200))
+    own.read()
+    assert f"are left out: {own.root}/b/old" in caplog.text
+
+
+def test_a_header_without_its_voxels_is_refused(own: OwnFolder):
+    """A hash of it alone would not notice other voxels."""
+    (own.root / "a/three.mhd").touch()
+    own.write(rows=(*ROWS, "a/three.mhd,P 3,train,0,0,1"))
+    assert "three.mhd has its voxels in another file; convert both to .mha" in own.fault()
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [

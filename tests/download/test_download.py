@@ -248,6 +248,12 @@ def test_without_network_it_says_so(machine):
     assert "http://127.0.0.1:9 cannot be reached" in machine.run("--retries", "0", code=1)
 
 
+def test_a_hub_that_is_switched_off_is_not_asked(machine):
+    machine.environment["HF_HUB_OFFLINE"] = "1"
+    assert "HF_HUB_OFFLINE is set; unset it to download" in machine.run(code=1)
+    assert not machine.hub.calls
+
+
 def test_what_does_not_fit_is_told_before(machine, repository):
     free = shutil.disk_usage(machine.folder).free
     path = next(repository.root.rglob(f"{LARGE}.nii.gz")).relative_to(repository.root)
