@@ -92,9 +92,9 @@ def read_dicom(folder: Path) -> Scan:
     """
     slices = [found for path in sorted(folder.iterdir()) if (found := _describe(path))]
     if len(slices) < 2:
-        found = "a single DICOM slice" if slices else "no scan"
+        held = "a single DICOM slice" if slices else "no scan"
         raise UnusableScan(
-            f"{folder}: holds {found}; give a folder with all DICOM files of one CT series, or a "
+            f"{folder}: holds {held}; give a folder with all DICOM files of one CT series, or a "
             "NIfTI or MetaImage file (.nii.gz, .nii, .mha)",
             "not one 3D scan",
         )
