@@ -83,7 +83,7 @@ class Machine:
         process.communicate()
 
 
-def settle(backup: Backup, seconds: float = 20.0) -> None:
+def settle(backup: Backup, seconds: float = 120.0) -> None:
     """Call `poll` as a training does, until nothing is left to do."""
     end = time.monotonic() + seconds
     while backup._is_behind() or backup._is_sending:

