@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from multi_abnormality.errors import InputError
-from multi_abnormality.model.inference import choose_device
+from multi_abnormality.model.device import choose_device
 
 
 def test_a_gpu_is_taken_where_there_is_one_and_it_is_not_forbidden():
