@@ -5,6 +5,7 @@ import sys
 import pytest
 import yaml
 
+from multi_abnormality.errors import InputError
 from multi_abnormality.find_learning_rate import __main__ as program
 from multi_abnormality.find_learning_rate.range_test import range_test, suggest
 
@@ -13,6 +14,17 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     rates = [10 ** (-6 + step / 20) for step in range(100)]
     found = [(rate, 1 / (1 + math.exp(3 * (math.log10(rate) + 3)))) for rate in rates]
     assert suggest(found) == pytest.approx(1e-3, rel=0.2)
+
+
+def test_a_loss_that_runs_away_at_once_gives_no_suggestion():
+    with pytest.raises(InputError, match=r"--from: at 1\.0e\+20 .* lower first rate"):
+        suggest([(1e20, 0.39), (6.2e20, math.nan)])
+
+
+def test_a_loss_that_is_lost_in_the_end_leaves_the_suggestion_as_it_is():
+    rates = [10 ** (-6 + step / 20) for step in range(100)]
+    found = [(rate, 1 / (1 + math.exp(3 * (math.log10(rate) + 3)))) for rate in rates]
+    assert suggest([*found, (1.0, math.nan)]) == suggest(found)
 
 
 def test_the_loss_is_followed_until_it_runs_away(small_set, small_params):

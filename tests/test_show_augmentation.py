@@ -33,7 +33,9 @@ def test_the_sheet_is_a_picture(small_set, small_params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "processed").symlink_to(small_set.root)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params.model_dump(mode="json")))
-    monkeypatch.setattr(sys, "argv", ["", "--scans", "2", "--epochs", "1", "--out", "sheet.png"])
+    monkeypatch.setattr(
+        sys, "argv", ["", "--scans", "2", "--epochs", "1", "--out", "new/sheet.png"]
+    )
     program.main()
-    with Image.open(tmp_path / "sheet.png") as sheet:
+    with Image.open(tmp_path / "new/sheet.png") as sheet:
         assert sheet.size == (320, 320)

@@ -19,6 +19,7 @@ from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import derived_seed, generator
 from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.errors import InputError
 from multi_abnormality.model.build import build
 from multi_abnormality.model.device import choose_device
 from multi_abnormality.model.losses import multilabel_loss, positive_weights
@@ -28,6 +29,7 @@ from multi_abnormality.training.precision import resolve_precision
 
 SMOOTHING = 0.95  # of the loss, per step
 DIVERGED = 1.5  # times the lowest loss
+LEAST = 3  # losses that a slope is told from
 
 
 def range_test(
@@ -114,8 +116,18 @@ class _Learner:
 
 
 def suggest(found: list[tuple[float, float]]) -> float:
-    """The learning rate at which the loss fell fastest, over the logarithm of the rate."""
-    rates, losses = np.array(found).T
+    """The learning rate at which the loss fell fastest, over the logarithm of the rate.
+
+    Raises:
+        InputError: the loss ran away before it could fall.
+    """
+    finite = [pair for pair in found if math.isfinite(pair[1])]
+    if len(finite) < LEAST:
+        raise InputError(
+            f"--from: at {found[0][0]:.1e} and above the loss runs away within {len(found)} steps; "
+            "choose a lower first rate"
+        )
+    rates, losses = np.array(finite).T
     skipped = min(len(rates) // 10, 10)  # the first smoothed losses are few losses' mean
     slopes = np.gradient(losses[skipped:], np.log(rates[skipped:]))
     return float(rates[skipped:][slopes.argmin()])

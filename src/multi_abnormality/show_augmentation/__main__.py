@@ -1,6 +1,7 @@
 """`python -m multi_abnormality.show_augmentation`: what training sees, as a sheet to look at."""
 
 import argparse
+import io
 from pathlib import Path
 
 from multi_abnormality import console
@@ -30,11 +31,14 @@ def main() -> None:
     from PIL import Image
 
     from multi_abnormality.data.store import ProcessedSet
+    from multi_abnormality.files import write_durably
     from multi_abnormality.params import load_params
     from multi_abnormality.show_augmentation.sheet import draw_sheet
 
     sheet = draw_sheet(load_params(), ProcessedSet(Path("processed")), given.scans, given.epochs)
-    Image.fromarray(sheet).save(given.out, "PNG", optimize=True)
+    picture = io.BytesIO()
+    Image.fromarray(sheet).save(picture, "PNG", optimize=True)
+    write_durably(picture.getvalue(), given.out)
     console.log.info("%s: a row a scan, first as it is, then in %d epochs", given.out, given.epochs)
 
 
