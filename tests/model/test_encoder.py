@@ -168,14 +168,26 @@ def test_weights_under_their_authors_names_are_loaded(tmp_path: Path):
         SliceEncoder(backbone, 3, (56, 56), pretrained=str(path))
 
 
-def test_weights_that_cannot_be_had_are_an_error(weights: Path, tmp_path: Path):
+def test_weights_that_cannot_be_had_are_an_error(tmp_path: Path):
     with pytest.raises(InputError, match=r"there is no file .*absent\.pth"):
         SliceEncoder(BACKBONE, 3, pretrained=str(tmp_path / "absent.pth"))
-    with pytest.raises(InputError, match=r"does not hold weights of test_resnet"):
-        SliceEncoder("test_resnet", 3, pretrained=str(weights))
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(InputError, match=r"text\.pth does not hold weights"):
+    with pytest.raises(InputError, match=r"text\.pth is no file of weights \(.+\)"):
         SliceEncoder(BACKBONE, 3, pretrained=str(tmp_path / "text.pth"))
+
+
+def test_weights_of_another_architecture_are_told_by_how_many_fit(weights: Path, tmp_path: Path):
+    way_out = r"give weights of test_resnet, or set model\.backbone"
+    with pytest.raises(InputError, match=rf"of its \d+ tensors 0 are there.*{way_out}"):
+        SliceEncoder("test_resnet", 3, pretrained=str(weights))
+    state = timm.create_model("test_resnet").state_dict()
+    stem = state["conv1.0.weight"]
+    state["conv1.0.weight"] = torch.zeros(2 * len(stem), *stem.shape[1:])
+    torch.save(state, tmp_path / "wider.pth")
+    count = sum("num_batches" not in name and "fc." not in name for name in state)
+    told = rf"of its {count} tensors {count - 1} are .*, and not conv1\.0\.weight; {way_out}"
+    with pytest.raises(InputError, match=told):
+        SliceEncoder("test_resnet", 3, pretrained=str(tmp_path / "wider.pth"))
 
 
 def test_a_file_with_part_of_the_weights_is_an_error(weights: Path):

@@ -12,7 +12,7 @@ from timm.layers import to_2tuple
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from multi_abnormality.errors import InputError
+from multi_abnormality.errors import InputError, first_few
 
 Margins = tuple[int, int, int, int]  # left, right, above, below
 
@@ -98,21 +98,42 @@ def _from_file(backbone: str, path: Path, options: dict[str, Any]) -> Backbone:
     if not path.is_file():
         raise InputError(f"model.pretrained: there is no file {path}")
     try:
+        state = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # whatever a file that is no weights file makes its readers raise
+        raise InputError(
+            f"model.pretrained: {path} is no file of weights ({error or type(error).__name__})"
+        ) from error
+    way_out = f"give weights of {backbone}, or set model.backbone to what these are of"
+    try:
         model = _create(
             backbone, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
         )
-        offered = _as_loaded(load_state_dict(str(path), weights_only=True), model)
-    except Exception as error:  # whatever a file that is no weights file makes its readers raise
+        offered = _as_loaded(state, model)
+    except Exception as error:  # torch's at other shapes, and timm's at other names to translate
+        wanted = _weights(_create(backbone, **options))
+        lacking = [name for name in wanted if _shape(state.get(name)) != wanted[name].shape]
         raise InputError(
-            f"model.pretrained: {path} does not hold weights of {backbone}: {error}"
+            f"model.pretrained: {path} does not hold weights of {backbone}: of its {len(wanted)} "
+            f"tensors {len(wanted) - len(lacking)} are there in name and shape, and not "
+            f"{first_few(lacking)}; {way_out}"
         ) from error
-    wanted = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
-    if missing := sorted(wanted - offered):
+    wanted = _weights(model)
+    if missing := sorted(wanted.keys() - offered):
         raise InputError(
             f"model.pretrained: {path} holds {len(wanted) - len(missing)} of the {len(wanted)} "
-            f"tensors of {backbone}; missing: {', '.join(missing[:5])}"
+            f"tensors of {backbone}; missing: {first_few(missing)}; {way_out}"
         )
     return model
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """All that a file must hold: counters of batches are in no old one."""
+    state: dict[str, Tensor] = model.state_dict()
+    return {name: part for name, part in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def _shape(part: object) -> torch.Size | None:
+    return part.shape if isinstance(part, Tensor) else None
 
 
 def _as_loaded(state: dict[str, Any], model: nn.Module) -> set[str]:
