@@ -43,6 +43,7 @@ ELSEWHERE = {
 NEVER = {
     r"git clone <(?!.*restored)": "the repository's address; tests/backup clones it from a folder",
     r"^bash \.ci/run": "it runs the tests",
+    r"^make coverage": "the quick tests a second time",
     r"^make pins": "the newest packages, which change what is tested",
     r"^make bench|benchmarks/": "an idle machine for hours; tests/test_benchmarks.py runs parts",
     r"hf auth login": "an account of the hub, and a person",
