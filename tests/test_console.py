@@ -96,14 +96,19 @@ def read_all(terminal: int) -> bytes:
     return content
 
 
+def run_program(folder: Path, text: str) -> subprocess.CompletedProcess:
+    program = folder / "program.py"
+    program.write_text(text)
+    return subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
+
+
 def test_without_a_terminal_a_line_now_and_then_tells_how_far_it_is(tmp_path: Path):
-    program = tmp_path / "program.py"
-    program.write_text(
+    done = run_program(
+        tmp_path,
         "from multi_abnormality import console\n"
         "console.PLAIN_LINE_SECONDS = 0\n"
-        "console.run(lambda: list(console.track(range(4), 'counting', 4, 'scans')))\n"
+        "console.run(lambda: list(console.track(range(4), 'counting', 4, 'scans')))\n",
     )
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
     assert done.returncode == 0
     lines = done.stderr.splitlines()
     assert len(lines) == 5
@@ -112,13 +117,12 @@ def test_without_a_terminal_a_line_now_and_then_tells_how_far_it_is(tmp_path: Pa
 
 
 def test_ctrl_c_ends_a_program_without_a_traceback(tmp_path: Path):
-    program = tmp_path / "program.py"
-    program.write_text(
+    done = run_program(
+        tmp_path,
         "import signal, time\n"
         "from multi_abnormality import console\n"
-        "console.run(lambda: (signal.raise_signal(signal.SIGINT), time.sleep(9)))\n"
+        "console.run(lambda: (signal.raise_signal(signal.SIGINT), time.sleep(9)))\n",
     )
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
