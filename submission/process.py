@@ -17,6 +17,7 @@ from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.evaluation.predictions import write_predictions
 from multi_abnormality.predict.journal import Journal
 from multi_abnormality.predict.many import predict_all
+from multi_abnormality.predict.names import refuse_equal
 from multi_abnormality.predict.scans import is_scan_file
 
 RESULTS = ("results.json", "predictions.json")  # of one content: either name may be looked for
@@ -76,12 +77,9 @@ def _scans(folder: Path) -> dict[Path, str]:
         console.log.warning("%s: these are no scans: %s", folder, ", ".join(others))
     if not scans:
         raise InputError(f"{folder}: holds no scan; one of {', '.join(SUFFIXES)} is needed")
-    names: dict[str, list[str]] = {}
-    for scan in scans:
-        names.setdefault(scan_name(scan), []).append(scan.name)
-    twice = [f"{name}: {' and '.join(own)}" for name, own in names.items() if len(own) > 1]
-    raise_faults(twice, f"{folder}: results name cases without suffix, so these would be one")
-    return {scan: scan_name(scan) for scan in scans}
+    names = {scan: scan_name(scan) for scan in scans}
+    refuse_equal(names, f"{folder}: results name cases without suffix")
+    return names
 
 
 if __name__ == "__main__":

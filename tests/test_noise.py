@@ -7,7 +7,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
+from multi_abnormality.model.backbones import create_backbone
 from multi_abnormality.noise import silence_noise
 from train_stage import Project
 
@@ -26,6 +29,16 @@ def test_a_known_warning_is_silent_where_it_is_known_from_and_nowhere_else():
         ):
             warnings.warn_explicit(text, UserWarning, "file.py", 1, module)
     assert [str(warning.message) for warning in told] == [WORKERS, "Something new."]
+
+
+def test_a_weights_files_classifier_is_not_told_of(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+):
+    model = timm.create_model("test_efficientnet")
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    silence_noise()
+    create_backbone("test_efficientnet", 3, None, str(tmp_path / "weights.pth"), {})
+    assert caplog.records == []
 
 
 def stage(name: str) -> list[str]:

@@ -135,7 +135,7 @@ def test_two_cases_of_one_name_are_refused_before_any_is_predicted(container: Co
         container.add(name)
     done = container.run()
     assert done.returncode == 1
-    assert "case_a: case_a.mha and case_a.nii.gz" in done.stderr
+    assert "case_a: is the name of several scans" in done.stderr
     assert "case_b" not in done.stderr
     assert container.written == {}
 

@@ -9,8 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from multi_abnormality import __version__
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.predict.card import METADATA_KEY
-from multi_abnormality.seal import seal
+from multi_abnormality.seal import INFO_KEY, seal
 
 SHAPE = (32, 96, 96)
 CARD = {
@@ -59,7 +58,7 @@ def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     if card is not None:
-        helper.set_model_props(model, {METADATA_KEY: json.dumps(card)})
+        helper.set_model_props(model, {INFO_KEY: json.dumps(card)})
     return save(model, path)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import mmap
 from pathlib import Path
 
+INFO_KEY = "multi_abnormality"  # under which a model file carries what its user must know
 KEY = b"multi_abnormality_sha256"
 DIGITS = 64
 # ModelProto's field 14, metadata_props, is a message: its field 1 the key, 2 the value. Each

@@ -22,6 +22,7 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DriveProc
         yield drive
 
 
+@pytest.mark.slow
 def test_drive_alone_is_enough_though_requests_fail(
     first: Machine, second: Machine, drive: DriveProcess, tmp_path: Path
 ):

@@ -124,6 +124,7 @@ def test_pth_holds_no_code(folder: Path):
     assert json.loads(content["info"]) == INFO
 
 
+@pytest.mark.slow
 def test_same_bytes_from_elsewhere_and_no_path_of_this_machine(folder, model, tmp_path):
     """Exported by a process in another folder, from the weights alone."""
     elsewhere = tmp_path / "another folder"

@@ -198,6 +198,14 @@ def test_a_file_with_part_of_the_weights_is_an_error(weights: Path):
         SliceEncoder(BACKBONE, 3, pretrained=str(weights))
 
 
+def test_weights_that_are_no_numbers_are_an_error(weights: Path):
+    state = torch.load(weights)
+    state["conv_head.weight"].view(-1)[7] = torch.nan
+    torch.save(state, weights)
+    with pytest.raises(InputError, match=r"holds NaN or infinite numbers in conv_head\.weight"):
+        SliceEncoder(BACKBONE, 3, pretrained=str(weights))
+
+
 def test_without_a_network_pretrained_weights_are_an_error():
     program = (
         "from multi_abnormality.errors import InputError\n"

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from torch import nn
 
 from multi_abnormality.data.randomness import derived_seed
 from multi_abnormality.errors import InputError
 from multi_abnormality.model.build import build, restore
-from multi_abnormality.model.lora import LoraLinear
+from multi_abnormality.model.lora import LoraLinear, add_lora
 from multi_abnormality.params import Lora
 from multi_abnormality.training.checkpoints import BEST, LAST
 from multi_abnormality.training.files import load_checkpoint
@@ -121,10 +123,22 @@ def test_patience_counts_from_where_the_backbone_learns():
     assert ends == {0: 4, 1: 4, 4: 7}
 
 
+@pytest.mark.parametrize("targets", [("qkv", "qkv"), ("qkv", "attn.qkv")])
+def test_a_layer_that_two_targets_mean_is_adapted_once(targets: tuple[str, ...]):
+    model = timm.create_model("test_vit", pretrained=False)
+    before = sum(isinstance(part, nn.Linear) for part in model.modules())
+    add_lora(model, 2, 4.0, targets)
+    adapted = [name for name, part in model.named_modules() if isinstance(part, LoraLinear)]
+    assert len(adapted) == len(model.blocks)
+    assert sum(isinstance(part, nn.Linear) for part in model.modules()) == before  # one in each
+
+
 def test_what_cannot_be_is_told(trainings, tmp_path: Path):
     late = {"finetune": "progressive", "unfreeze_epoch": 3}
     with pytest.raises(InputError, match=r"model\.unfreeze_epoch: 3 is not before train\.epochs"):
         trainings.prepare(tmp_path, model=late)
+    with pytest.raises(InputError, match=r"model\.unfreeze_epoch: 3 is not before train\.epochs"):
+        trainings.prepare(tmp_path, model=late, debug="fast")
     nothing = ADAPTED | {"lora": LORA.model_copy(update={"targets": ("query",)})}
     with pytest.raises(InputError, match=r"model\.lora\.targets: 'query' matches no .*fc1, .*qkv"):
         trainings.run(tmp_path, model=nothing)

@@ -24,6 +24,7 @@ def projects(tmp_path: Path, small_params: Params, small_set: ProcessedSet):
     return make
 
 
+@pytest.mark.slow
 def test_signals_stop_at_the_step_and_kills_lose_nothing(projects):
     """Every process ends in another way; together they do what one does."""
     whole, ended = projects("whole"), projects("a folder, mit Umlaut ü")

@@ -17,6 +17,9 @@ def test_too_little_memory_is_told_by_the_parameters_that_need_less(small_params
     assert "train.slices below 9" in told
     alone = params.model_copy(update={"train": train.model_copy(update={"batch_size": 1})})
     assert "train.batch_size" not in str(explain_failure(failure.value, alone))
+    least = train.model_copy(update={"batch_size": 1, "slices": 1})
+    told = str(explain_failure(failure.value, params.model_copy(update={"train": least})))
+    assert told.endswith("Set preprocess.shape smaller")  # nothing that cannot go lower
 
 
 def test_other_failures_stay_what_they_are(small_params: Params):

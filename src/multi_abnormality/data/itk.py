@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from multi_abnormality.console import log
+from multi_abnormality.data.dicom import has_magic
 from multi_abnormality.data.hounsfield import Scan, to_hounsfield
 from multi_abnormality.errors import UnusableScan
 
@@ -121,9 +122,7 @@ def _describe(path: Path) -> _Slice | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        with path.open("rb") as file:
-            start = file.read(132)
-        if start and start[128:] != b"DICM":
+        if path.stat().st_size and not has_magic(path):
             log.warning("%s: is no DICOM file and was left out", path)
             return None
         raise UnusableScan(

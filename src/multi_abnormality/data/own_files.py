@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from multi_abnormality.data.dicom import is_dicom
 from multi_abnormality.data.volume import SUFFIXES
 from multi_abnormality.params_data import is_inside
 
@@ -81,13 +82,7 @@ def strangers(folder: Path, known: Collection[Path]) -> Iterator[Path]:
 
 
 def _is_dicom(path: Path) -> bool:
-    """By its name or its first bytes, as `predict` tells. What cannot be opened is none."""
-    if path.name[0] == "." or path.name == "DICOMDIR" or path.name.lower().endswith(FILES):
-        return False
-    if path.suffix.lower() in (".dcm", ".ima"):  # old ones lack the magic
-        return True
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
+        return is_dicom(path)
+    except OSError:  # what cannot be opened is none
         return False

@@ -1,4 +1,4 @@
-"""A volume in HU to the small 8-bit volume that is stored, and back to HU.
+"""A volume in HU to the small 8-bit volume that is stored.
 
 Antialiased: where the target is coarser, each target voxel is the exact mean over the box that
 it covers; where it is finer, linear interpolation. Both are one rule, the overlap of two boxes,
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from multi_abnormality.data.codes import STEPS_PER_HU, encoding_table
 from multi_abnormality.data.volume import Volume
 from multi_abnormality.errors import UnusableScan
 from multi_abnormality.params import Recipe
 
 SPACING_STEP = 2**-16  # mm
-STEPS_PER_HU = 8  # of the table from HU to codes
 SLICES_AT_ONCE = 16  # copied together, so that a volume stored along z is not read 16 times
 NEGLIGIBLE = 1e-6  # share of a voxel below which an overlap is rounding
 
@@ -37,36 +37,11 @@ def standardize(volume: Volume, recipe: Recipe) -> np.ndarray:
     z, y, x = axes = [_axis(*one) for one in grid]
     mean_hu = _average(volume.hu, axes, recipe.hu_codes[0][0], recipe.hu_codes[-1][0])
     codes = np.zeros(recipe.shape, np.uint8)
-    table = _encoding_table(recipe)
+    table = encoding_table(recipe)
     for index, plane in enumerate(mean_hu, start=z.target.start):
         steps = (plane - recipe.hu_codes[0][0]) * STEPS_PER_HU + 0.5
         codes[index, y.target, x.target] = table[steps.astype(np.intp)].T
     return codes
-
-
-def code_table(recipe: Recipe) -> np.ndarray:
-    """(256,) float32: the HU of each code, linear between the knots."""
-    hu, codes = zip(*recipe.hu_codes, strict=True)
-    table: np.ndarray = np.interp(np.arange(256), codes, hu)
-    return table.astype(np.float32)
-
-
-def decode(codes: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """HU, float32, of stored codes of any shape."""
-    hu: np.ndarray = code_table(recipe)[codes]
-    return hu
-
-
-def _encoding_table(recipe: Recipe) -> np.ndarray:
-    """The code at each eighth of a HU.
-
-    Looking up is several times as fast as interpolating, and rounding to the eighth takes away
-    what float32 sums leave behind: whole HU have exactly their code.
-    """
-    hu, codes = zip(*recipe.hu_codes, strict=True)
-    steps = np.arange((hu[-1] - hu[0]) * STEPS_PER_HU + 1)
-    table: np.ndarray = np.rint(np.interp(hu[0] + steps / STEPS_PER_HU, hu, codes))
-    return table.astype(np.uint8)
 
 
 @dataclass(frozen=True)

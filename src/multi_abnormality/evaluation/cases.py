@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from multi_abnormality.data.resample import code_table
+from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.evaluation.explanation import Explanation, explain
 from multi_abnormality.evaluation.pictures import fit, jpeg, show

@@ -17,13 +17,11 @@ import torch
 from torch import nn
 
 from multi_abnormality.files import write_durably
-from multi_abnormality.seal import seal
+from multi_abnormality.seal import INFO_KEY, seal
 
 # (N, Z, Y, X) uint8 -> (N, F) probabilities and (N, F, Z) attention
 Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 OUTPUTS = ("probabilities", "attention")
-
-INFO_KEY = "multi_abnormality"  # under which a file carries what its user must know
 
 
 def write_pth(model: nn.Module, info: dict[str, Any], path: Path) -> None:

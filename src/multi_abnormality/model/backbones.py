@@ -123,6 +123,11 @@ def _from_file(backbone: str, path: Path, options: dict[str, Any]) -> Backbone:
             f"model.pretrained: {path} holds {len(wanted) - len(missing)} of the {len(wanted)} "
             f"tensors of {backbone}; missing: {first_few(missing)}; {way_out}"
         )
+    if broken := [name for name, part in wanted.items() if not part.isfinite().all()]:
+        raise InputError(
+            f"model.pretrained: {path} holds NaN or infinite numbers in {first_few(broken)}; fetch "
+            "it again, or choose other weights"
+        )
     return model
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from multi_abnormality.data.resample import code_table
+from multi_abnormality.data.codes import code_table
 from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.lora import add_lora, merge_lora
 from multi_abnormality.params import Model, Recipe, parse_section

@@ -44,16 +44,18 @@ def add_lora(network: nn.Module, rank: int, alpha: float, targets: Sequence[str]
         InputError: a target matches none.
     """
     linear = {name: part for name, part in network.named_modules() if isinstance(part, nn.Linear)}
+    adapted: dict[str, nn.Linear] = {}
     for target in targets:
-        names = [name for name in linear if f".{name}".endswith(f".{target}")]
-        if not names:
+        meant = {name: linear[name] for name in linear if f".{name}".endswith(f".{target}")}
+        if not meant:
             known = sorted({name.rpartition(".")[2] for name in linear}) or ["none: it has none"]
             raise InputError(
                 f"model.lora.targets: {target!r} matches no linear layer of the backbone; "
                 f"there are: {', '.join(known)}"
             )
-        for name in names:
-            _replace(network, name, LoraLinear(linear.pop(name), rank, alpha))
+        adapted |= meant
+    for name, part in adapted.items():
+        _replace(network, name, LoraLinear(part, rank, alpha))
 
 
 def merge_lora(network: nn.Module) -> None:

@@ -11,15 +11,14 @@ from multi_abnormality.data.composition import Familiar
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.params import Recipe
 from multi_abnormality.params_data import names_a_picture
+from multi_abnormality.seal import INFO_KEY
 
 if TYPE_CHECKING:
     import onnxruntime
 
-METADATA_KEY = "multi_abnormality"
-
 
 class ModelCard(BaseModel):
-    """What the exported model says of itself, under METADATA_KEY."""
+    """What the exported model says of itself, under INFO_KEY."""
 
     version: str
     findings: tuple[str, ...]
@@ -45,14 +44,14 @@ def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
         InputError: it says nothing, says it as another version does, or is of other ports.
     """
     metadata = session.get_modelmeta().custom_metadata_map
-    if METADATA_KEY not in metadata:
+    if INFO_KEY not in metadata:
         raise InputError(
-            f"{path}: has no metadata under {METADATA_KEY!r}, so it was not exported by this "
+            f"{path}: has no metadata under {INFO_KEY!r}, so it was not exported by this "
             "project; choose a model_<backbone>.onnx from model_weights/"
         )
-    _refuse_other_version(metadata[METADATA_KEY], path)
+    _refuse_other_version(metadata[INFO_KEY], path)
     try:
-        card = ModelCard.model_validate_json(metadata[METADATA_KEY])
+        card = ModelCard.model_validate_json(metadata[INFO_KEY])
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise_faults(faults, f"{path}: has wrong metadata; export it again")

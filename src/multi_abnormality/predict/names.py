@@ -33,7 +33,7 @@ def name_scans(scans: Sequence[Path], below: Path | None = None) -> dict[Path, s
         names = {}
         for name, group in alike.items():
             names |= {group[0]: name} if len(group) == 1 else _told_apart(group)
-    _refuse_equal(names)
+    refuse_equal(names, "nothing was predicted")
     return {scan: names[scan] for scan in scans}
 
 
@@ -68,8 +68,12 @@ def _told_apart(scans: Sequence[Path]) -> dict[Path, str]:
     raise AssertionError(f"two of {scans} are one path")
 
 
-def _refuse_equal(names: dict[Path, str]) -> None:
-    """As where names are whole paths, and a.mha lies beside a.nii.gz."""
+def refuse_equal(names: dict[Path, str], title: str) -> None:
+    """As where names are whole paths, and a.mha lies beside a.nii.gz.
+
+    Raises:
+        InputError: several scans have one name; it begins with the title.
+    """
     scans: dict[str, list[str]] = {}
     for scan, name in names.items():
         scans.setdefault(name, []).append(str(scan))
@@ -78,4 +82,4 @@ def _refuse_equal(names: dict[Path, str]) -> None:
         for name, paths in scans.items()
         if len(paths) > 1
     ]
-    raise_faults(faults, "nothing was predicted")
+    raise_faults(faults, title)

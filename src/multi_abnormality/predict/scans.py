@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from multi_abnormality.console import log
+from multi_abnormality.data.dicom import is_dicom
 from multi_abnormality.data.volume import SUFFIXES
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.predict.names import absolute
-
-MAGIC = b"DICM"  # of DICOM files, after 128 bytes
 
 
 def find_scans(given: Iterable[Path]) -> list[Path]:
@@ -71,15 +70,4 @@ def is_scan_file(path: Path) -> bool:
 
 
 def _is_series(path: Path) -> bool:
-    return path.is_dir() and any(map(_is_dicom, path.iterdir()))
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.name.startswith(".") or path.name == "DICOMDIR":
-        return False
-    if path.name.lower().endswith(SUFFIXES) or not path.is_file():
-        return False
-    if path.suffix.lower() in (".dcm", ".ima"):  # old ones lack the magic
-        return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == MAGIC
+    return path.is_dir() and any(map(is_dicom, path.iterdir()))

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
+from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.drawn import DrawnVolumes
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import generator
-from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.params import Params
 

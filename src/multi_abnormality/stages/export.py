@@ -13,8 +13,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.composition import Familiar, length_of, lung_share
-from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.calibration import Calibration

@@ -71,12 +71,12 @@ class Training:
     def __init__(
         self, params: Params, processed: ProcessedSet, places: Places, ranks: Ranks | None = None
     ) -> None:
+        check_finetuning(params.model, params.train)
         params = settle(params)
         self.params = params
         self.places = places
         self.ranks = ranks or Ranks()
         self.volumes = Volumes(params, processed, self.ranks)
-        check_finetuning(params.model, params.train)
         self._device = self.ranks.device(choose_device(params.machine.accelerator))
         self._precision = resolve_precision(params.train.precision, self._device)
         package = Path(multi_abnormality.__file__).parent

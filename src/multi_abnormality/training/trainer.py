@@ -66,13 +66,14 @@ def _advise_less_memory(params: Params) -> str:
     """What to say where the device has not enough."""
     size, steps = params.train.batch_size, params.train.accumulate
     chunk = params.model.slice_chunk or params.train.slices * size
-    ways = [
-        f"model.slice_chunk to {max(chunk // 4, 1)}, where the backbone normalizes by layer",
-        f"train.slices below {params.train.slices}",
-        "preprocess.shape smaller",
-    ]
+    ways = []
     if size > 1:
-        ways.insert(0, f"train.batch_size to {size // 2} and train.accumulate to {2 * steps}")
-    return "the device's memory is too small; what was saved before is kept. Set " + "; or ".join(
-        ways
-    )
+        ways.append(f"train.batch_size to {size // 2} and train.accumulate to {2 * steps}")
+    if chunk > 1:
+        ways.append(f"model.slice_chunk to {max(chunk // 4, 1)}, where the backbone normalizes "
+                    "by layer")  # fmt: skip
+    if params.train.slices > 1:
+        ways.append(f"train.slices below {params.train.slices}")
+    ways.append("preprocess.shape smaller")
+    way_out = "; or ".join(ways)
+    return f"the device's memory is too small; what was saved before is kept. Set {way_out}"

@@ -53,7 +53,7 @@ class Volumes:
         if len(self.drawn) < params.train.batch_size:
             raise InputError(
                 f"train.batch_size: {params.train.batch_size} is more than the {len(self.drawn)} "
-                "scans there are to train on"
+                "scans there are to train on; lower it"
             )
         self.whole = WholeVolumes(processed, validation)
         if len(self.whole) < ranks.size:
