@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
@@ -30,12 +31,17 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def together(size: int, work: Callable[..., object], *args: object) -> list[object]:
+def together(
+    size: int,
+    work: Callable[..., object],
+    *args: object,
+    before: Callable[[Place], None] | None = None,
+) -> list[object]:
     """What `work(ranks, *args)` returns in each process, or says of a fault, or its exit code."""
     port, results = free_port(), _context.SimpleQueue()
     processes = [
         _context.Process(target=_run, args=(Place(rank, size, rank, size, "127.0.0.1", port, True),
-                                            results, work, args))
+                                            results, work, args, before))
         for rank in range(size)
     ]  # fmt: skip
     for process in processes:
@@ -49,8 +55,14 @@ def together(size: int, work: Callable[..., object], *args: object) -> list[obje
 
 
 def _run(
-    place: Place, results: multiprocessing.SimpleQueue, work: Callable[..., object], args: tuple
+    place: Place,
+    results: multiprocessing.SimpleQueue,
+    work: Callable[..., object],
+    args: tuple,
+    before: Callable[[Place], None] | None,
 ) -> None:
+    if before:
+        before(place)
     try:
         with Ranks(place) as ranks:
             outcome = work(ranks, *args)
@@ -78,9 +90,16 @@ def use_all(ranks: Ranks) -> list[object]:
 
 def lose(ranks: Ranks, lost: int) -> None:
     """One is killed, and the others wait for it."""
+    ranks.gather_number(0.0)  # all are there
     if ranks.rank == lost:
         os.kill(os.getpid(), signal.SIGKILL)
     ranks.gather_number(0.0)
+
+
+def lose_first_as_they_meet(place: Place) -> None:
+    """Process 0 is killed where all are connected and none is in the group."""
+    if place.rank == 0:
+        distributed.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
 
 class KillAtLook(StopAtLook):

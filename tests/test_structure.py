@@ -32,15 +32,12 @@ BESIDE = {
     "preprocess": {},
     "train": {
         "backup/.*": "keeps what training made, and changes none of it",
-        "data/(hounsfield|itk|nifti|series|volume).py": "names a type; the scans were read before",
         "findings.py": "the processed set says which",
     },
     "evaluate": {
-        "data/(hounsfield|itk|nifti|series|volume).py": "names a type; the scans were read before",
         "training/(checkpoints|files|history).py": "reads a checkpoint and the history, both deps",
     },
     "export": {
-        "data/(hounsfield|itk|nifti|series|volume).py": "names a type; the scans were read before",
         "evaluation/(checks|curves).py": "of fitting, which evaluate did",
         "findings.py": "the processed set says which",
         "training/(checkpoints|files|history).py": "reads a checkpoint, which is a dep",

@@ -23,7 +23,16 @@ from multi_abnormality.training.link import Ending, Link
 from multi_abnormality.training.place import NAMES, Place, find_place
 from multi_abnormality.training.ranks import Ranks
 from multi_abnormality.training.stopping import Stopped
-from rank_tasks import KillAtLook, NoteSeed, free_port, lose, together, train, use_all
+from rank_tasks import (
+    KillAtLook,
+    NoteSeed,
+    free_port,
+    lose,
+    lose_first_as_they_meet,
+    together,
+    train,
+    use_all,
+)
 from stops import StopAtLook
 from train_stage import TRAIN, Project
 
@@ -157,6 +166,12 @@ def test_who_waits_for_a_process_that_is_gone_ends(lost: int):
     told = [outcome for outcome in outcomes if isinstance(outcome, str)]
     assert len(told) == (1 if lost else 2)  # process 0 tells, where it is there
     assert all(f"process {lost} of this training ended without a word" in text for text in told)
+
+
+def test_who_meets_with_a_process_that_is_gone_ends():
+    outcomes = together(3, use_all, before=lose_first_as_they_meet)
+    assert outcomes[0] == -signal.SIGKILL
+    assert all("process 0 of this training ended without a word" in told for told in outcomes[1:])
 
 
 def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch):

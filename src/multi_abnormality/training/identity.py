@@ -25,11 +25,11 @@ RAISABLE = {
 SOURCES = (
     "data/augment.py",
     "data/batches.py",
+    "data/codes.py",
     "data/drawn.py",
     "data/mixing.py",
     "data/names.py",
     "data/randomness.py",
-    "data/resample.py",
     "data/sampler.py",
     "data/shards.py",
     "data/splits.py",

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
@@ -73,7 +74,10 @@ class Ranks:
         if self.size > 1 and "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(torch.get_num_threads() // self.place.local_size, 1))
         if self.place.is_started and self.size > 1:
-            self._meet()
+            with ExitStack() as stack:
+                stack.push(self)  # where one is lost while they meet, it is told as later
+                self._meet()
+                stack.pop_all()
         return self
 
     def assemble(self) -> None:
@@ -174,7 +178,8 @@ class Ranks:
         is_known = error is None or isinstance(error, InputError | Stopped)
         ending = None if is_known else self._link.ending_within(_TOLD)
         self._link.say(_exit_code(error), "" if error is None or ending else _describe(error))
-        if error is None or not self._on_gpu:  # NCCL would wait for processes that are gone
+        waits = error is not None and self._on_gpu  # NCCL would, for processes that are gone
+        if distributed.is_initialized() and not waits:
             distributed.destroy_process_group()
         if self._children:
             self._link.hang_up()
