@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multi_abnormality.data.batches import Batch, WholeVolumes, whole_loader
+from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.drawn import DrawnVolumes
 from multi_abnormality.data.mixing import augmented
 from multi_abnormality.data.randomness import derived_seed, generator
-from multi_abnormality.data.resample import code_table
 from multi_abnormality.data.splits import split_validation
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.find_learning_rate.range_test import endless
