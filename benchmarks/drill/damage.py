@@ -40,9 +40,12 @@ def damaged_files(work: Path, row: Callable[..., None]) -> None:
         last.write_bytes(good)
     row("last.ckpt cut short or with one bit flipped: refused", refused, CUTS + FLIPS)
     last.write_bytes(good[: len(good) // 2])
+    before = load_checkpoint(last.with_name("previous.ckpt"))["position"]
     output = project.run("dvc", "repro", "train")
-    (served,) = re.findall(r"last\.ckpt: was cut short(?s:.*)resuming from (\S+):", output)
-    row("what serves in its place", served, "the one before it")
+    told = r"last\.ckpt: was cut short(?s:.*)resuming from \S+: epoch (\d+), step (\d+) of"
+    ((epoch, step),) = re.findall(told, output)
+    row("the (epoch, step) that serves in its place", (int(epoch), int(step)),
+        f"that of the one before, {before['epoch'], before['batch']}")  # fmt: skip
 
 
 def is_refused(path: Path) -> bool:
