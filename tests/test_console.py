@@ -85,6 +85,9 @@ def test_a_quiet_program_draws_no_bar(tmp_path: Path):
     assert "counting" not in shown["--quiet"]
     assert "a warning" in shown["--quiet"]
     assert "counting" in shown["-v"]
+    for text in shown.values():  # time and level are told once
+        plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
+        assert re.search(r"(?m)^\[\d\d:\d\d:\d\d\] WARNING +a warning *\r?$", plain), plain
 
 
 def read_all(terminal: int) -> bytes:

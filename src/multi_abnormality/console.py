@@ -1,8 +1,9 @@
 """What a program shows: log lines, progress, and errors without a traceback.
 
-How much is the same everywhere: `-q` shows warnings, errors and results alone, `-v` also what
-libraries log, and where an error came from. Stages are started by DVC, which hands no options on:
-for them the environment variable MULTI_ABNORMALITY_VERBOSITY says `quiet`, `normal` or `verbose`.
+How much is the same everywhere: `-q` shows warnings, errors and a program's answer alone, `-v` also
+what libraries log, and where an error came from. Stages are started by DVC, which hands no options
+on: for them the environment variable MULTI_ABNORMALITY_VERBOSITY says `quiet`, `normal` or
+`verbose`.
 """
 
 import argparse
@@ -105,7 +106,9 @@ def _track_lines(items: Iterable[T], description: str, total: int, unit: str) ->
 
 def _handler() -> logging.Handler:
     if console.is_terminal:
-        return RichHandler(console=console, show_path=False, log_time_format="[%H:%M:%S]")
+        rich = RichHandler(console=console, show_path=False, log_time_format="[%H:%M:%S]")
+        rich.setFormatter(logging.Formatter("%(message)s"))  # it shows time and level itself
+        return rich
     plain = logging.StreamHandler()
     plain.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     return plain
@@ -121,7 +124,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     choice = parser.add_mutually_exclusive_group()
     for name, text in (
-        ("quiet", "show warnings, errors and results alone"),
+        ("quiet", "show warnings, errors and the answer alone"),
         ("verbose", "also show what libraries log, and where an error came from"),
     ):
         choice.add_argument(

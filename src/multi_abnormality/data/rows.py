@@ -48,6 +48,6 @@ def read_rows(
         begin = numbered[-1][0] + 1 if numbered else 1
         raise InputError(f"{path}, line {begin}: a quote opens and is never closed; close it")
     if len(numbered) < 2:
-        raise InputError(f"{path}: holds no labels; {mend}")
+        raise InputError(f"{path}: holds no labels; write a row for each scan below its header")
     lines, rows = zip(*numbered, strict=True)
     return rows[0], list(rows[1:]), list(lines[1:])

@@ -1,7 +1,6 @@
 """The form of model_info.json: MONAI's bundle metadata, and this project's own keys after it.
 
-`model_info.schema.json` beside this file is the same as a JSON schema, for other programs;
-`python -m multi_abnormality.export.schema` writes it anew.
+`model_info.schema.json` beside this file is the same as a JSON schema, for other programs.
 """
 
 from pathlib import Path
@@ -106,5 +105,6 @@ class ModelInfo(Part):
         return self.model_dump(mode="json", by_alias=True)
 
 
-if __name__ == "__main__":
-    write_json(ModelInfo.model_json_schema(), FILE)
+def write_schema(path: Path = FILE) -> None:
+    """Write the JSON schema anew."""
+    write_json(ModelInfo.model_json_schema(), path)

@@ -12,15 +12,27 @@ BATCH = 4  # volumes
 
 
 def volume_logits(
-    classifier: VolumeClassifier, volumes: WholeVolumes, device: torch.device, workers: int
+    classifier: VolumeClassifier,
+    volumes: WholeVolumes,
+    device: torch.device,
+    workers: int,
+    what: str = "volumes",
 ) -> np.ndarray:
-    """(V, F) float32 logits of V volumes, in their order."""
+    """(V, F) float32 logits of V volumes, in their order.
+
+    Args:
+        classifier: to ask.
+        volumes: to ask it about.
+        device: to compute on.
+        workers: processes that load.
+        what: the volumes are, on the progress bar.
+    """
     keep_freed_memory()
     classifier = classifier.to(device).eval()
     torch.backends.cudnn.allow_tf32 = False  # so that a GPU's scores are those of ONNX on a CPU
     batches = []
     loader = whole_loader(volumes, BATCH, workers)
     with torch.inference_mode():
-        for batch in track(loader, "predict", len(loader), unit="batches"):
+        for batch in track(loader, f"predict {what}", len(loader), unit="batches"):
             batches.append(classifier(batch["volume"].to(device)).float().cpu().numpy())
     return np.concatenate(batches)

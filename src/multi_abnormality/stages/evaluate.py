@@ -51,8 +51,12 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     classifier = restore(checkpoint)
     history = _read_history(metrics / "history.csv")
     held_out, valid = (
-        _scans(rows, classifier, volumes, params)
-        for rows in _rows_to_score(volumes, about["volumes"]["validation"])
+        _scans(rows, classifier, volumes, params, what)
+        for rows, what in zip(
+            _rows_to_score(volumes, about["volumes"]["validation"]),
+            ("validation patients", "valid split"),
+            strict=True,
+        )
     )
     calibration = Calibration.fit(
         held_out.logits, held_out.labels, findings, params.evaluate.objective
@@ -88,12 +92,16 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
 
 
 def _scans(
-    rows: pd.DataFrame, classifier: VolumeClassifier, volumes: ProcessedSet, params: Params
+    rows: pd.DataFrame,
+    classifier: VolumeClassifier,
+    volumes: ProcessedSet,
+    params: Params,
+    what: str,
 ) -> Scans:
     """What the classifier says of the scans of these rows of the manifest."""
     data = WholeVolumes(volumes, rows["name"].tolist())
     device = choose_device(params.machine.accelerator)
-    logits = volume_logits(classifier, data, device, loading_workers(params))
+    logits = volume_logits(classifier, data, device, loading_workers(params), what)
     labels = data.labels.astype(np.int64)
     scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
     return by_scan(data.names, logits, labels, scans, patients, volumes.findings)

@@ -1,5 +1,6 @@
 """The export stage: checkpoints/best.ckpt to model_weights/."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -12,6 +13,7 @@ if __name__ == "__main__":
     console.take_stage_options()
 
 import numpy as np
+import torch
 
 from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.composition import Familiar, length_of, lung_share
@@ -28,6 +30,12 @@ from multi_abnormality.params import Params, Recipe, load_params, parse_section
 from multi_abnormality.training.checkpoints import BEST, load_complete
 
 VOLUMES = 6  # on which each exported model is compared with the checkpoint
+FILES = {  # of each format, by the backbone's name
+    "pth": "model_weights_{}.pth",
+    "safetensors": "model_{}.safetensors",
+    "pt2": "complete_model_{}.pt2",
+    "onnx": "model_{}.onnx",
+}
 MEASURED = 500  # volumes of the train split, at most, that say what a chest looks like
 
 
@@ -85,26 +93,31 @@ def _write_all(
     empty_model: Callable[[], CalibratedClassifier],
 ) -> dict[Path, formats.Runner]:
     """Write the formats asked for, and load each back from its file."""
-    backbone = about["model"]["backbone"]
+
+    @functools.cache
+    def program() -> torch.export.ExportedProgram:
+        return formats.trace(model, tuple(about["preprocess"]["shape"]))
+
+    def write(name: str, path: Path) -> formats.Runner:
+        match name:
+            case "pth":
+                formats.write_pth(model, info, path)
+                return formats.run_pth(path, empty_model())
+            case "safetensors":
+                formats.write_safetensors(model, info, path)
+                return formats.run_safetensors(path, empty_model())
+            case "pt2":
+                formats.write_pt2(program(), info, path)
+                return formats.run_pt2(path)
+            case _:
+                formats.write_onnx(program(), info, path)
+                return formats.run_onnx(path)
+
+    wanted = [name for name in FILES if name in names]
     runners = {}
-    if "pth" in names:
-        path = out / f"model_weights_{backbone}.pth"
-        formats.write_pth(model, info, path)
-        runners[path] = formats.run_pth(path, empty_model())
-    if "safetensors" in names:
-        path = out / f"model_{backbone}.safetensors"
-        formats.write_safetensors(model, info, path)
-        runners[path] = formats.run_safetensors(path, empty_model())
-    if not {"pt2", "onnx"}.isdisjoint(names):
-        program = formats.trace(model, tuple(about["preprocess"]["shape"]))
-    if "pt2" in names:
-        path = out / f"complete_model_{backbone}.pt2"
-        formats.write_pt2(program, info, path)
-        runners[path] = formats.run_pt2(path)
-    if "onnx" in names:
-        path = out / f"model_{backbone}.onnx"
-        formats.write_onnx(program, info, path)
-        runners[path] = formats.run_onnx(path)
+    for name in console.track(wanted, "export", len(wanted), "formats"):
+        path = out / FILES[name].format(about["model"]["backbone"])
+        runners[path] = write(name, path)
     return runners
 
 
@@ -145,6 +158,10 @@ def _volumes(processed: ProcessedSet) -> np.ndarray:
 def main() -> None:
     folders = Path("checkpoints"), Path("processed"), Path("metrics"), Path("model_weights")
     run(load_params(), *folders)
+    console.log.info(
+        "%s has the model; `python -m multi_abnormality.predict SCAN` asks it about a scan",
+        folders[-1],
+    )
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ def run(
         f"and kept. Mend these, or leave them out {catalogue.source.leave_out}, or all scans that "
         "are at fault themselves by preprocess.on_error: skip; then run again",
     )
-    for outcome in faults:
-        console.log.warning("left out: %s", outcome.fault)
+    for line in capped([outcome.fault for outcome in faults if outcome.fault]):
+        console.log.warning("left out: %s", line)
     rejected = {outcome.name: outcome.reason for outcome in faults if outcome.reason}
     catalogue = catalogue.without(rejected)
     writer.finish(catalogue, rejected)
@@ -98,7 +98,10 @@ def _store_volumes(
         waiting[shard].remove(outcome.name)
         if content[shard] and not waiting[shard]:
             writer.assemble(content[shard])
-    console.log.info("%d volumes made, %d kept", made, len(volumes) - made - len(faults))
+    console.log.info(
+        "%s: %d volumes made, %d kept, %d left out",
+        writer.root, made, len(volumes) - made - len(faults), len(faults),
+    )  # fmt: skip
     return [faults[name] for name in volumes["name"] if name in faults]
 
 

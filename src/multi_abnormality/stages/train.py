@@ -18,6 +18,7 @@ from multi_abnormality.model.device import choose_device
 from multi_abnormality.params import Params, load_params
 from multi_abnormality.params_machine import parse_duration
 from multi_abnormality.training.aside import Aside
+from multi_abnormality.training.checkpoints import BEST
 from multi_abnormality.training.fit import Places, Training
 from multi_abnormality.training.history import History
 from multi_abnormality.training.lock import sole_training
@@ -62,8 +63,8 @@ def run(
     summary = summarize(history)
     write_json(summary, metrics)
     console.log.info(
-        "trained %d epochs; the best was epoch %d with a validation macro AUROC of %.4f",
-        summary["epochs"], summary["best_epoch"], summary["val_auroc"],
+        "trained %d epochs; the best, %s, is epoch %d with a validation macro AUROC of %.4f",
+        summary["epochs"], places.checkpoints / BEST, summary["best_epoch"], summary["val_auroc"],
     )  # fmt: skip
     return summary
 

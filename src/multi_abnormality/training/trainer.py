@@ -28,7 +28,8 @@ def make_trainer(
         callbacks: what goes on beside the training.
         leads: whether this process shows progress.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning has set its own one.
+    logging.getLogger("lightning.pytorch").setLevel(logging.getLogger().level)
     # Deterministic algorithms do not need it, and it would write over all new memory first.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     shows_progress = console.is_terminal and leads
