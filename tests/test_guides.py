@@ -183,7 +183,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which `dvc repro` has run once, with two commits of that run's results."""
     folder = make_project(tmp_path_factory.mktemp("guides") / "project")
     run_first(folder)
-    run(folder, "git", "tag", "first-default")
     run(folder, "git", "commit", "--quiet", "--allow-empty", "--message", "The same")
     return folder
 
