@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
@@ -55,6 +56,20 @@ def test_its_runs_name_what_exists():
         assert re.search(r"(?m)^ +time_budget: \S", (ROOT / choice["params"]).read_text())
         module = choice["data"].split()[2]
         assert (ROOT / "src" / module.replace(".", "/") / "__main__.py").is_file()
+
+
+def test_it_sets_the_time_budget_however_none_is_written():
+    (cell,) = [cell.source for cell in code_cells(read()) if "time_budget" in cell.source]
+    start, end = cell.index("settings, lines ="), cell.index('(PROJECT / "params.yaml").write')
+    for none in ("", " null", " null   # a comment", " 5h30m"):
+        settings = f"machine:\n  time_budget:{none}\n  workers: 1\n"
+        names = {"re": re, "TIME_BUDGET": "3h", "settings": settings}
+        exec(cell[start:end], names)
+        found = yaml.safe_load(names["settings"])["machine"]
+        assert found == {"time_budget": "3h", "workers": 1}
+    names |= {"settings": "machine:\n  workers: 1\n", "CHOSEN": {"params": "mine.yaml"}}
+    with pytest.raises(ValueError, match=r"mine\.yaml: needs a line time_budget"):
+        exec(cell[start:end], names)
 
 
 class Session:
