@@ -120,8 +120,8 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
         took = time.monotonic() - self._started
         log.info(
-            "saving took %.1f s of %.1f s, %.2f %%, %d times",
-            self._seconds, took, 100 * self._seconds / took, self._saves,
+            "saves: %d; they took %.1f s of %.1f s, %.2f %%",
+            self._saves, self._seconds, took, 100 * self._seconds / took,
         )  # fmt: skip
 
     def on_train_batch_end(
