@@ -11,18 +11,28 @@ import sys
 import sysconfig
 import termios
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from multi_abnormality.console import log
+from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.doctor.__main__ import examine
+from multi_abnormality.doctor.checkpoint import look_at_checkpoint
 from multi_abnormality.doctor.house import DOUBT, FAULT, WELL, House, Seen
+from multi_abnormality.doctor.listen import warnings_kept
 from multi_abnormality.doctor.machine import look_at_device
+from multi_abnormality.doctor.model import look_at_model, look_at_split
 from multi_abnormality.doctor.packages import look_at_drive_client
-from multi_abnormality.doctor.project import look_at_data
+from multi_abnormality.doctor.project import look_at_dask, look_at_data, look_at_params
 from multi_abnormality.doctor.remotes import look_at_dvc_remote, look_at_git
+from multi_abnormality.errors import InputError
+from multi_abnormality.params import Params, load_params
 from multi_abnormality.stages import train
+from multi_abnormality.training import files
 from multi_abnormality.training.aside import Aside
+from multi_abnormality.training.files import load_checkpoint, save_checkpoint
 from multi_abnormality.training.fit import Places
 from test_console import read_all
 from test_pipeline import BIN, ROOT, add_remote, make_project, run
@@ -48,7 +58,7 @@ def house(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def seen(house: Path) -> dict[str, tuple[str, str]]:
     """Of each part the worst that is said, and all that is, with the help."""
     parts: dict[str, tuple[str, str]] = {}
-    for line in examine(house):
+    for line in examine(House(house)):
         verdict, text = parts.get(line.part, (WELL, ""))
         worst = max(verdict, line.verdict, key=[WELL, DOUBT, FAULT].index)
         parts[line.part] = worst, f"{text}{line.text}\n{line.help}\n"
@@ -173,6 +183,8 @@ def test_without_scans(house: Path, small_set):
     verdict, text = seen(house)["data/"]
     assert verdict == DOUBT
     assert "dvc repro --allow-missing" in text
+    done = subprocess.run(DOCTOR, cwd=house, capture_output=True, text=True)
+    assert done.stdout.endswith("A training can run here: `dvc repro --allow-missing`.\n")
 
 
 def test_scans_without_labels(house: Path):
@@ -304,15 +316,114 @@ def test_the_checkpoint_that_training_goes_on_from(house: Path, small_set, small
     train.run(small_params, small_set.root, places, house / "train.json")
     assert "is of a finished training" in seen(house)["checkpoint"][1]
     set_params(learning_rate=0.5)
+    before = sorted(path.name for path in checkpoints.iterdir())
     verdict, text = seen(house)["checkpoint"]
     assert verdict == DOUBT
+    assert "training starts anew" in text
     assert "train.learning_rate: 0.001, now 0.5" in text
+    assert "git checkout" not in text
+    assert sorted(path.name for path in checkpoints.iterdir()) == before
     set_params()
     (checkpoints / "last.ckpt").write_bytes((checkpoints / "last.ckpt").read_bytes()[:1000])
     verdict, text = seen(house)["checkpoint"]
     assert verdict == DOUBT
     assert "last.ckpt: was cut short or altered" in text
     assert "best.ckpt is of a finished training" in text
-    shutil.rmtree(checkpoints)
-    set_params(resume="must")
-    assert "train.resume is `must`" in faults(house)["checkpoint"]
+
+
+@pytest.fixture(scope="module")
+def trained(small_set: ProcessedSet, small_params: Params, tmp_path_factory) -> Path:
+    """The checkpoints of a finished training of two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = small_params.train.model_copy(update={"epochs": 2})
+    params = small_params.model_copy(update={"train": settings})
+    train.run(params, small_set.root, places_in(folder), folder / "train.json")
+    return folder / "checkpoints"
+
+
+def places_in(folder: Path) -> Places:
+    aside = Aside(folder / ".dvc/tmp/trainings", folder / ".dvc/cache/files/md5")
+    return Places(folder / "checkpoints", folder / "logs", folder / "history.csv", aside)
+
+
+STATES: dict[str, dict[str, Any]] = {
+    "as it was trained": {},
+    "never": {"train.resume": "never", "train.epochs": 1},
+    "fewer epochs": {"train.epochs": 1},
+    "no backbone": {"model.backbone": "resnet99x"},
+    "no pool": {"model.global_pool": "sideways"},
+    "no weights file": {"model.pretrained": "absent.pth"},
+    "no weights": {"model.pretrained": "params.yaml"},
+    "no target": {"model.finetune": "lora"},
+    "late": {"model.finetune": "progressive", "model.unfreeze_epoch": 2, "model.pretrained": False},
+    "too few scans": {"train.batch_size": 100},
+    "must, and another": {"train.resume": "must", "train.learning_rate": 0.5},
+    "newer": {},
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_doctor_fails_where_training_does(
+    state: str, house: Path, small_set: ProcessedSet, small_params: Params, trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    shutil.rmtree(house / "data")
+    (house / "processed").symlink_to(small_set.root)
+    shutil.copytree(trained, house / "checkpoints")
+    if state == "newer":
+        last = house / "checkpoints/last.ckpt"
+        content = load_checkpoint(last)
+        monkeypatch.setattr(files, "FORMAT", files.FORMAT + 1)
+        save_checkpoint(content, last)
+        monkeypatch.undo()
+    content = small_params.model_dump(mode="json")
+    content["train"]["epochs"] = 2
+    for key, value in STATES[state].items():
+        section, name = key.split(".")
+        content[section][name] = value
+    (house / "params.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(house)
+    looks = (look_at_params, look_at_data, look_at_split, look_at_checkpoint, look_at_model)
+    at = House(Path())
+    told = [line for look in looks for line in look(at)]
+    found = [line.text for line in told if line.verdict == FAULT]
+    try:
+        train.run(load_params(), Path("processed"), places_in(house), house / "train.json")
+        said = []
+    except InputError as error:
+        said = [str(error)]
+    assert found == said
+    assert (state in ("as it was trained", "never", "fewer epochs")) == (found == [])
+    if state in ("never", "fewer epochs"):
+        assert any("training starts anew" in line.text for line in told)
+
+
+def test_weights_that_would_have_to_be_fetched_are_told(house: Path, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    params = yaml.safe_load((house / "params.yaml").read_text())
+    params["model"]["pretrained"] = True
+    (house / "params.yaml").write_text(yaml.safe_dump(params))
+    well, doubt = look_at_model(House(house))
+    assert (well.verdict, doubt.verdict) == (WELL, DOUBT)
+    assert "training fetches them from huggingface.co/timm/test_efficientnet" in doubt.text
+
+
+def test_a_dask_scheduler_that_does_not_answer(house: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("multi_abnormality.data.work.cluster.CONNECT_SECONDS", 1)
+    params = yaml.safe_load((house / "params.yaml").read_text())
+    params["machine"]["dask"] = "tcp://127.0.0.1:9"
+    (house / "params.yaml").write_text(yaml.safe_dump(params))
+    (line,) = look_at_dask(House(house))
+    assert line.verdict == FAULT
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in line.text
+
+
+def test_without_stages(house: Path):
+    (house / "dvc.yaml").unlink()
+    assert "dvc.yaml" in faults(house)["stages"]
+
+
+def test_what_reading_the_tables_warns_of_is_told():
+    with warnings_kept() as told:
+        log.warning("%s is left out", "a scan")
+    assert told == ["a scan is left out"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from multi_abnormality.doctor.checkpoint import look_at_checkpoint
 from multi_abnormality.doctor.house import FAULT, WELL, House, Look, Seen, look
 from multi_abnormality.doctor.machine import look_at_device, look_at_disks, look_at_memory
+from multi_abnormality.doctor.model import look_at_model, look_at_split
 from multi_abnormality.doctor.packages import (
     look_at_drive_client,
     look_at_packages,
@@ -15,6 +16,7 @@ from multi_abnormality.doctor.packages import (
     look_at_torch,
 )
 from multi_abnormality.doctor.project import (
+    look_at_dask,
     look_at_data,
     look_at_params,
     look_at_stages,
@@ -34,16 +36,18 @@ LOOKS: tuple[tuple[str, Look], ...] = (
     ("disk", look_at_disks),
     ("training", look_for_another_training),
     ("stages", look_at_stages),
+    ("Dask", look_at_dask),
+    ("processed/", look_at_split),
     ("checkpoint", look_at_checkpoint),
+    ("model", look_at_model),
     ("Drive client", look_at_drive_client),
     ("DVC remote", look_at_dvc_remote),
     ("Git", look_at_git),
 )
 
 
-def examine(root: Path) -> Iterator[Seen]:
+def examine(house: House) -> Iterator[Seen]:
     """Look at everything, whatever is broken."""
-    house = House(root)
     for part, at in LOOKS:
         yield from look(part, at, house)
 
@@ -56,16 +60,22 @@ def main() -> int:
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="only what is not well")
     given = parser.parse_args()
-    fails = False
-    for seen in examine(Path()):
+    house, fails = House(Path()), False
+    for seen in examine(house):
         fails |= seen.verdict == FAULT
         if not (given.quiet and seen.verdict == WELL):
             tell(seen)
     if fails:
         write("A training would fail here. Mend what is marked FAIL, from the top.")
     elif not given.quiet:
-        write("A training can run here: `dvc repro`.")
+        write(_closing(house))
     return int(fails)
+
+
+def _closing(house: House) -> str:
+    if house.runs == ():
+        return f"All is done here: `{house.command}` has nothing to do."
+    return f"A training can run here: `{house.command}`."
 
 
 if __name__ == "__main__":

@@ -1,66 +1,91 @@
 """The checkpoint that a training would go on from."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.doctor.house import DOUBT, FAULT, WELL, House, Seen
+from multi_abnormality.doctor.listen import warnings_kept
 
 if TYPE_CHECKING:
+    from multi_abnormality.params import Params
     from multi_abnormality.training.resume import Found
+
+CHECKPOINTS, ASIDE = Path("checkpoints"), Path(".dvc/tmp/trainings")  # as the train stage has them
 
 
 def look_at_checkpoint(house: House) -> Iterator[Seen]:
-    """The furthest whole one, and whether it is of the training that params.yaml describes."""
+    """What training itself finds, in a folder of links: it moves what is in its way."""
     from multi_abnormality.errors import InputError
-    from multi_abnormality.training.resume import Found
 
-    whole = []
-    for path in sorted((house.root / "checkpoints").glob("*.ckpt")):
+    if house.params is None:
+        yield Seen(DOUBT, "checkpoint", "not looked at: params.yaml says which serves")
+        return
+    with tempfile.TemporaryDirectory() as folder, warnings_kept() as told:
+        twin = Path(folder)
+        _link(house.root, twin)
         try:
-            whole.append(Found.read(path))
+            found = _find(house, house.params, twin)
         except InputError as error:
-            yield Seen(DOUBT, "checkpoint", f"{error}; training passes it over")
-    if whole:
-        yield _judge(max(whole, key=lambda found: found.progress), house)
-    elif house.params and house.params.train.resume == "must":
-        yield Seen(FAULT, "checkpoint", "none, and train.resume is `must`",
-                   "dvc pull --allow-missing checkpoints, or set train.resume to auto")  # fmt: skip
+            yield Seen(FAULT, "checkpoint", str(error).replace(f"{twin}/", ""))
+            return
+    lines = [line.replace(f"{twin}/", "") for line in told]
+    if found:
+        from multi_abnormality.training.history import Limits
+
+        house.starts_anew, at = False, found.position
+        house.is_trained = found.history.is_over(Limits.of(house.params))
+        name = CHECKPOINTS / found.path.name
+        text = f"{name}: training goes on at epoch {at.epoch}, step {at.batch}"
+        if house.is_trained:
+            text = f"{name} is of a finished training"
+        yield Seen(DOUBT if lines else WELL, "checkpoint", "\n".join([text, *lines]))
+    elif lines:
+        yield Seen(DOUBT, "checkpoint", "\n".join([
+            "training starts anew, at epoch 0, and keeps the earlier checkpoints aside. It will "
+            "tell:", *lines]), "git diff params.yaml")  # fmt: skip
     else:
         yield Seen(WELL, "checkpoint", "none: training starts at epoch 0")
 
 
-def _judge(found: "Found", house: House) -> Seen:
-    path, at = found.path.relative_to(house.root), found.position
-    if changes := _changes(found, house):
-        lines = "".join(f"\n  - {line}" for line in changes)
-        return Seen(DOUBT, "checkpoint", f"{path} is of another training, which would be put aside "
-                    f"and this one start anew. What differs:{lines}",
-                    "git diff; git checkout params.yaml")  # fmt: skip
-    if found.content["complete"]:
-        return Seen(WELL, "checkpoint", f"{path} is of a finished training")
-    return Seen(WELL, "checkpoint", f"{path}: training goes on at epoch {at.epoch}, step "
-                f"{at.batch}", "dvc repro")  # fmt: skip
+def _link(root: Path, twin: Path) -> None:
+    """Have what a training looks for in another folder as well."""
+    (twin / CHECKPOINTS).mkdir(parents=True)
+    for path in [*root.glob(f"{CHECKPOINTS}/*.ckpt"), *root.glob(f"{ASIDE}/*/*.ckpt")]:
+        there = twin / path.relative_to(root)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.symlink_to(path.absolute())
 
 
-def _changes(found: "Found", house: House) -> list[str]:
-    """What determines the result and is another now; nothing where that can't be told."""
+def _find(house: House, params: "Params", twin: Path) -> "Found | None":
+    from multi_abnormality.training.aside import Aside
+    from multi_abnormality.training.debug import settle
+    from multi_abnormality.training.resume import Folder
+
+    settled = settle(params)
+    about = {"identity": _identity(house, settled)}
+    aside = Aside(twin / ASIDE, house.root.absolute() / ".dvc/cache/files/md5")
+    return Folder(twin / CHECKPOINTS, aside).find(about, settled)
+
+
+def _identity(house: House, params: "Params") -> dict[str, Any]:
+    """Of the training to come; where nothing is preprocessed yet, with what the last one had."""
     import multi_abnormality
     from multi_abnormality.data.store import ProcessedSet
     from multi_abnormality.errors import InputError
-    from multi_abnormality.training.debug import settle
-    from multi_abnormality.training.identity import differences, identify
+    from multi_abnormality.training.identity import identify
+    from multi_abnormality.training.resume import Found
 
-    if house.params is None:
-        return []
-    old = found.content["about"]["identity"]
+    package = Path(multi_abnormality.__file__).parent
     try:
         processed = ProcessedSet(house.root / "processed")
         findings, content = processed.findings, processed.content_hash("train")
-    except InputError:  # preprocess tells what is wrong with it
-        findings, content = found.content["about"]["findings"], old["processed"]
-    package = Path(multi_abnormality.__file__).parent
-    new = identify(settle(house.params), findings, content, package)
-    if house.params.machine.accept_changed_code:
-        new |= {"code": old["code"]}
-    return differences(old, new)
+    except InputError:  # preprocess makes it
+        findings, content = params.data.names, ""
+        for path in sorted((house.root / CHECKPOINTS).glob("*.ckpt")):
+            try:
+                content = Found.read(path).content["about"]["identity"]["processed"]
+            except InputError:  # training tells of it
+                continue
+    return identify(params, findings, content, package)

@@ -37,11 +37,24 @@ class House:
         root: of the project.
         volumes: in data/, once that was looked at; None: nobody knows.
         trains: whether a training runs here now.
+        runs: the stages that DVC would run; None: nobody knows.
+        starts_anew: whether training goes on from no checkpoint.
+        is_trained: whether a checkpoint is of the finished training.
+        command: that starts a training here.
     """
 
     root: Path
     volumes: int | None = None
     trains: bool = False
+    runs: tuple[str, ...] | None = None
+    starts_anew: bool = True
+    is_trained: bool = False
+    command: str = "dvc repro"
+
+    @property
+    def preprocesses(self) -> bool:
+        """Whether preprocess comes before the training: not without data/."""
+        return (self.root / "data").exists() and (self.runs is None or "preprocess" in self.runs)
 
     @cached_property
     def params(self) -> "Params | None":

@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from multi_abnormality.doctor.house import DOUBT, FAULT, WELL, House, Seen
+from multi_abnormality.doctor.listen import warnings_kept
 
+INSTALL = "pip install --requirement requirements.txt"
 MOST = 4  # changes of a stage that are named
 
 
@@ -37,7 +41,8 @@ def look_at_data(house: House) -> Iterator[Seen]:
     if house.params is None:
         return
     try:
-        catalogue = read_catalogue(data, house.params.data)
+        with warnings_kept() as warned:
+            catalogue = read_catalogue(data, house.params.data)
     except InputError as error:
         yield Seen(FAULT, "data/", str(error))
         return
@@ -49,6 +54,8 @@ def look_at_data(house: House) -> Iterator[Seen]:
     patients = len(volumes[["split", "patient_id"]].drop_duplicates())
     yield Seen(WELL, "data/", f"{len(volumes)} volumes of {patients} patients ({splits}), each "
                "with its labels")  # fmt: skip
+    for warning in warned:
+        yield Seen(DOUBT, "data/", warning)
 
 
 def _without_data(house: House) -> Seen:
@@ -60,12 +67,17 @@ def _without_data(house: House) -> Seen:
     except InputError:
         return Seen(FAULT, "data/", "is not there, and no processed volumes either",
                     "dvc pull data, or make repro for the sample")  # fmt: skip
+    house.command = "dvc repro --allow-missing"
     return Seen(DOUBT, "data/", f"is not there; the {len(stored.names)} processed volumes serve",
-                "dvc repro --allow-missing")  # fmt: skip
+                house.command)  # fmt: skip
 
 
 def look_at_stages(house: House) -> Iterator[Seen]:
     """By `dvc status`, in a process of its own: what DVC makes of a broken file stays there."""
+    if (house.root / ".dvc").is_dir() and not (house.root / "dvc.yaml").is_file():
+        yield Seen(FAULT, "stages", "dvc.yaml, which names the stages, is not there",
+                   "git checkout dvc.yaml")  # fmt: skip
+        return
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, cwd=house.root, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -75,14 +87,33 @@ def look_at_stages(house: House) -> Iterator[Seen]:
         return
     status: dict[str, list[Any]] = json.loads(done.stdout)
     stages = {name: changes for name, changes in status.items() if not name.endswith(".dvc")}
+    house.runs = tuple(stages)
     for name, changes in stages.items():
         yield Seen(WELL, "stages", f"{name} will run: {_told(changes)}")
     if not stages:
         yield Seen(WELL, "stages", "all up to date: `dvc repro` has nothing to do")
 
 
+def look_at_dask(house: House) -> Iterator[Seen]:
+    """Whether a scheduler answers, by what preprocess asks it with."""
+    if house.params is None or house.params.machine.dask is None:
+        return
+    from multi_abnormality.data.work.cluster import Cluster
+    from multi_abnormality.errors import InputError
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            Cluster(house.params.machine.dask, [Path(folder)]).close()
+    except InputError as error:
+        yield Seen(FAULT if house.preprocesses else DOUBT, "Dask", str(error))
+        return
+    yield Seen(WELL, "Dask", f"a scheduler answers at {house.params.machine.dask}")
+
+
 def _help(text: str) -> str:
     """The way out of what DVC says."""
+    if "No module named" in text:
+        return INSTALL
     if "not inside of a DVC repository" in text:
         return "cd to the project's folder, or clone it anew: .dvc/ is part of it"
     if "is not a git repository" in text:

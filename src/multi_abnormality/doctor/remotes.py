@@ -1,10 +1,9 @@
 """Where a training is backed up to: DVC's remote and Git's."""
 
-import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from multi_abnormality.doctor.house import DOUBT, FAULT, WELL, House, Seen
+from multi_abnormality.doctor.listen import warnings_kept
 
 PATIENCE = 20.0  # s that a Git remote gets to answer
 
@@ -22,7 +21,7 @@ def look_at_dvc_remote(house: House) -> Iterator[Seen]:
         yield Seen(WELL, "DVC remote", "not tried: a training that runs here uses it")
         return
     worker = Worker(house.root)
-    with _warnings() as warned:
+    with warnings_kept() as warned:
         try:
             setup = set_up(house.params.backup, house.root, "doctor", worker)
         except InputError as error:
@@ -36,32 +35,6 @@ def look_at_dvc_remote(house: House) -> Iterator[Seen]:
         )
     for warning in warned:
         yield Seen(DOUBT, "DVC remote", warning)
-
-
-class _Kept(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-@contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """What this project warns of meanwhile, in place of log lines."""
-    from multi_abnormality.console import log
-
-    kept, propagates = _Kept(), log.propagate
-    log.addHandler(kept)
-    log.propagate = False
-    try:
-        yield kept.messages
-    finally:
-        log.removeHandler(kept)
-        log.propagate = propagates
 
 
 def look_at_git(house: House) -> Iterator[Seen]:
