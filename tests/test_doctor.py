@@ -388,7 +388,7 @@ def test_the_doctor_fails_where_training_does(
     told = [line for look in looks for line in look(at)]
     found = [line.text for line in told if line.verdict == FAULT]
     try:
-        train.run(load_params(), Path("processed"), places_in(house), house / "train.json")
+        train.run(load_params(), Path("processed"), places_in(Path()), house / "train.json")
         said = []
     except InputError as error:
         said = [str(error)]
