@@ -398,6 +398,16 @@ def test_the_doctor_fails_where_training_does(
         assert any("training starts anew" in line.text for line in told)
 
 
+def test_a_debug_run_is_told_of_once(house: Path):
+    params = yaml.safe_load((house / "params.yaml").read_text())
+    params["train"]["debug"] = "fast"
+    (house / "params.yaml").write_text(yaml.safe_dump(params))
+    (checkpoint,) = look_at_checkpoint(House(house))
+    assert (checkpoint.verdict, checkpoint.text) == (WELL, "none: training starts at epoch 0")
+    _, told = look_at_model(House(house))
+    assert "its scores mean nothing" in told.text
+
+
 def test_weights_that_would_have_to_be_fetched_are_told(house: Path, monkeypatch, tmp_path: Path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     params = yaml.safe_load((house / "params.yaml").read_text())

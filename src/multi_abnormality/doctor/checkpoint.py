@@ -18,15 +18,18 @@ CHECKPOINTS, ASIDE = Path("checkpoints"), Path(".dvc/tmp/trainings")  # as the t
 def look_at_checkpoint(house: House) -> Iterator[Seen]:
     """What training itself finds, in a folder of links: it moves what is in its way."""
     from multi_abnormality.errors import InputError
+    from multi_abnormality.training.debug import settle
 
     if house.params is None:
         yield Seen(DOUBT, "checkpoint", "not looked at: params.yaml says which serves")
         return
+    with warnings_kept():  # look_at_model tells of a debug run
+        params = settle(house.params)
     with tempfile.TemporaryDirectory() as folder, warnings_kept() as told:
         twin = Path(folder)
         _link(house.root, twin)
         try:
-            found = _find(house, house.params, twin)
+            found = _find(house, params, twin)
         except InputError as error:
             yield Seen(FAULT, "checkpoint", str(error).replace(f"{twin}/", ""))
             return
@@ -35,7 +38,7 @@ def look_at_checkpoint(house: House) -> Iterator[Seen]:
         from multi_abnormality.training.history import Limits
 
         house.starts_anew, at = False, found.position
-        house.is_trained = found.history.is_over(Limits.of(house.params))
+        house.is_trained = found.history.is_over(Limits.of(params))
         name = CHECKPOINTS / found.path.name
         text = f"{name}: training goes on at epoch {at.epoch}, step {at.batch}"
         if house.is_trained:
@@ -60,13 +63,11 @@ def _link(root: Path, twin: Path) -> None:
 
 def _find(house: House, params: "Params", twin: Path) -> "Found | None":
     from multi_abnormality.training.aside import Aside
-    from multi_abnormality.training.debug import settle
     from multi_abnormality.training.resume import Folder
 
-    settled = settle(params)
-    about = {"identity": _identity(house, settled)}
+    about = {"identity": _identity(house, params)}
     aside = Aside(twin / ASIDE, house.root.absolute() / ".dvc/cache/files/md5")
-    return Folder(twin / CHECKPOINTS, aside).find(about, settled)
+    return Folder(twin / CHECKPOINTS, aside).find(about, params)
 
 
 def _identity(house: House, params: "Params") -> dict[str, Any]:
