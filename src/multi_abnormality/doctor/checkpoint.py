@@ -38,10 +38,9 @@ def look_at_checkpoint(house: House) -> Iterator[Seen]:
         from multi_abnormality.training.history import Limits
 
         house.starts_anew, at = False, found.position
-        house.is_trained = found.history.is_over(Limits.of(params))
         name = CHECKPOINTS / found.path.name
         text = f"{name}: training goes on at epoch {at.epoch}, step {at.batch}"
-        if house.is_trained:
+        if found.history.is_over(Limits.of(params)):
             text = f"{name} is of a finished training"
         yield Seen(DOUBT if lines else WELL, "checkpoint", "\n".join([text, *lines]))
     elif lines:

@@ -39,7 +39,6 @@ class House:
         trains: whether a training runs here now.
         runs: the stages that DVC would run; None: nobody knows.
         starts_anew: whether training goes on from no checkpoint.
-        is_trained: whether a checkpoint is of the finished training.
         command: that starts a training here.
     """
 
@@ -48,7 +47,6 @@ class House:
     trains: bool = False
     runs: tuple[str, ...] | None = None
     starts_anew: bool = True
-    is_trained: bool = False
     command: str = "dvc repro"
 
     @property
