@@ -26,10 +26,6 @@ ELSEWHERE = {
     r"^make resume\b": ("tests/backup/test_restore.py", '"make", "resume"'),
     r"multi_abnormality\.resume": ("tests/backup/test_restore.py", "multi_abnormality.resume"),
     r"multi_abnormality\.download": ("tests/download/test_guide.py", "multi_abnormality.download"),
-    r"multi_abnormality\.export\.schema": (
-        "tests/export/test_model_info.py",
-        "test_the_schema_that_ships_is_that_of_the_code",
-    ),
     r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
     r"torchrun(?!.*nnodes)": ("tests/training/test_devices.py", "torch.distributed.run"),
     r"gdrive|GDRIVE|/content/drive|^dvc push$|> restored": (
