@@ -136,6 +136,8 @@ def test_two_cases_of_one_name_are_refused_before_any_is_predicted(container: Co
     done = container.run()
     assert done.returncode == 1
     assert "case_a: is the name of several scans" in done.stderr
+    assert "case_a.mha" in done.stderr
+    assert "case_a.nii.gz" in done.stderr
     assert "case_b" not in done.stderr
     assert container.written == {}
 

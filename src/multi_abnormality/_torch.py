@@ -10,10 +10,8 @@ from pathlib import Path
 
 import torch
 
-_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
+_OPERATORS = ("nms", "qnms")
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def _native_library_loads() -> bool:
@@ -30,7 +28,5 @@ def _native_library_loads() -> bool:
 
 
 if not _native_library_loads():
-    # Held for the life of the process: the declarations end with it.
-    _declarations = torch.library.Library("torchvision", "FRAGMENT")
-    for _schema in _SCHEMAS:
-        _declarations.define(_schema)
+    for _operator in _OPERATORS:
+        torch.library.define(f"torchvision::{_operator}", _SCHEMA)

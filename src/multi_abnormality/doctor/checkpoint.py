@@ -19,6 +19,7 @@ def look_at_checkpoint(house: House) -> Iterator[Seen]:
     """What training itself finds, in a folder of links: it moves what is in its way."""
     from multi_abnormality.errors import InputError
     from multi_abnormality.training.debug import settle
+    from multi_abnormality.training.history import Limits
 
     if house.params is None:
         yield Seen(DOUBT, "checkpoint", "not looked at: params.yaml says which serves")
@@ -35,8 +36,6 @@ def look_at_checkpoint(house: House) -> Iterator[Seen]:
             return
     lines = [line.replace(f"{twin}/", "") for line in told]
     if found:
-        from multi_abnormality.training.history import Limits
-
         house.starts_anew, at = False, found.position
         name = CHECKPOINTS / found.path.name
         text = f"{name}: training goes on at epoch {at.epoch}, step {at.batch}"
