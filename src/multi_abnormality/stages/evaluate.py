@@ -50,14 +50,9 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     volumes.check_trained_on(about)
     classifier = restore(checkpoint)
     history = _read_history(metrics / "history.csv")
-    held_out, valid = (
-        _scans(rows, classifier, volumes, params, what)
-        for rows, what in zip(
-            _rows_to_score(volumes, about["volumes"]["validation"]),
-            ("validation patients", "valid split"),
-            strict=True,
-        )
-    )
+    chosen, scored = _rows_to_score(volumes, about["volumes"]["validation"])
+    held_out = _scans(chosen, classifier, volumes, params, "validation patients")
+    valid = _scans(scored, classifier, volumes, params, "valid split")
     calibration = Calibration.fit(
         held_out.logits, held_out.labels, findings, params.evaluate.objective
     )
