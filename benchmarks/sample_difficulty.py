@@ -22,10 +22,10 @@ from sklearn.preprocessing import StandardScaler
 
 from multi_abnormality import console
 from multi_abnormality.data.ct_rate import read_ct_rate
+from multi_abnormality.data.io.read import read_volume
+from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.randomness import generator
-from multi_abnormality.data.series import Series
-from multi_abnormality.data.volume import read_volume
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import load_params
 from multi_abnormality.stages import evaluate, train

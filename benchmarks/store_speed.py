@@ -16,10 +16,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from multi_abnormality.data.io.read import read_volume, scan_name
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.shards import encode
 from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.data.volume import read_volume, scan_name
 from multi_abnormality.params import Params, Recipe, load_params
 from multi_abnormality.stages import preprocess
 from speed.folder import ct_rate_names, write_ct_rate

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multi_abnormality.data.volume import read_volume
+from multi_abnormality.data.io.read import read_volume
 
 SCANS = ("valid_1_a_1", "valid_2_a_1", "valid_4_a_1")  # a row each
 HEIGHTS = (0.25, 0.37, 0.46, 0.55, 0.67, 0.8)  # shares of the volume, from its lowest slice

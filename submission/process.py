@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from multi_abnormality import console, predict
-from multi_abnormality.data.volume import SUFFIXES, scan_name
+from multi_abnormality.data.io.read import SUFFIXES, scan_name
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.evaluation.predictions import write_predictions
 from multi_abnormality.predict.journal import Journal

@@ -44,7 +44,7 @@ BESIDE = {
     },
 }
 # A folder stands whole, so that a new file in it is a dependency too.
-FOLDERS = {"data/work", "evaluation", "export", "model", "training"}
+FOLDERS = {"data/io", "data/work", "evaluation", "export", "model", "training"}
 
 ORDER = ("data", "model", "training", "evaluation", "export", "predict")
 LAST = {"resume", "stages"}  # call all others, and are called by none

@@ -23,7 +23,7 @@ ALONE = f"""
 import os, sys
 sys.modules.update(dict.fromkeys({ABSENT!r}))
 import onnxruntime, scipy.sparse
-import multi_abnormality.data.itk, multi_abnormality.data.nifti
+import multi_abnormality.data.io.itk, multi_abnormality.data.io.nifti
 import multi_abnormality.predict.many, multi_abnormality.predict.scans
 import multi_abnormality.evaluation.predictions
 sys.argv = sys.argv[1:]

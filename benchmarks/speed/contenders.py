@@ -22,9 +22,9 @@ Way = Callable[[Path, Recipe], object]
 
 def ours() -> Way:
     """Hash, read, orient, resample with antialiasing, compress, write durably."""
+    from multi_abnormality.data.io.read import read_volume
     from multi_abnormality.data.resample import standardize
     from multi_abnormality.data.store_writer import write_part
-    from multi_abnormality.data.volume import read_volume
     from multi_abnormality.memory import keep_freed_memory
 
     keep_freed_memory()  # as the stage's workers do

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.process import Outcome, process_volume
 from multi_abnormality.data.receipts import Receipt, receipt_path, write_receipt
-from multi_abnormality.data.series import Series
 from multi_abnormality.data.shards import Origin, read_shard
 from multi_abnormality.data.source_hashes import hash_source
 from multi_abnormality.params import Recipe

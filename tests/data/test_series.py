@@ -4,8 +4,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from multi_abnormality.data.series import Series
-from multi_abnormality.data.volume import read_volume
+from multi_abnormality.data.io.read import read_volume
+from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.errors import UnusableScan
 
 AXIAL = "[1, 0, 0, 0, 1, 0]"

@@ -11,12 +11,12 @@ import pytest
 from folders import contents
 from multi_abnormality.data.catalogue import Catalogue
 from multi_abnormality.data.ct_rate import ct_rate_source
+from multi_abnormality.data.io.read import Volume
 from multi_abnormality.data.metadata_table import GROUPS
 from multi_abnormality.data.names import VolumeName
 from multi_abnormality.data.shards import Member, Origin, decode, encode, pack, shard_path
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.data.store_writer import StoreWriter, write_part
-from multi_abnormality.data.volume import Volume
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import Recipe
@@ -269,7 +269,7 @@ from pathlib import Path
 import numpy as np
 from multi_abnormality.data.shards import read_shard
 from multi_abnormality.data.store_writer import write_part
-from multi_abnormality.data.volume import Volume
+from multi_abnormality.data.io.read import Volume
 
 volume = Volume(np.zeros((4, 8, 8), np.int16), (2, 1, 1), (8, 8, 4), (1, 1, 2), "LPS")
 codes = np.random.default_rng(0).integers(0, 256, (400, 64, 64), dtype=np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from multi_abnormality.data.volume import read_volume, scan_name
+from multi_abnormality.data.io.read import read_volume, scan_name
 from multi_abnormality.errors import InputError
 from own_scans import write_dicom
 
@@ -386,7 +386,7 @@ def test_scan_names() -> None:
 
 
 def test_importing_needs_nothing_heavy() -> None:
-    code = "import sys, multi_abnormality.data.volume; print(*sys.modules, sep='\\n')"
+    code = "import sys, multi_abnormality.data.io.read; print(*sys.modules, sep='\\n')"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     assert not {"torch", "SimpleITK", "nibabel", "scipy", "pandas"} & set(modules.split())
 

@@ -12,9 +12,9 @@ import pytest
 
 from folders import contents
 from multi_abnormality.data import process
+from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.data.volume import read_volume
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import load_params
 from multi_abnormality.stages import preprocess

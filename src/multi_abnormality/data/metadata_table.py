@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from multi_abnormality.data.io.series_metadata import COLUMNS, Series
 from multi_abnormality.data.label_table import NAME_COLUMN
 from multi_abnormality.data.rows import capped
-from multi_abnormality.data.series import COLUMNS, Series
 
 log = logging.getLogger(__name__)
 

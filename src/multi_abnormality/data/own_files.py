@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from multi_abnormality.data.dicom import is_dicom
-from multi_abnormality.data.volume import SUFFIXES
+from multi_abnormality.data.io.dicom import is_dicom
+from multi_abnormality.data.io.read import SUFFIXES
 from multi_abnormality.params_data import is_inside
 
 FILES = tuple(suffix for suffix in SUFFIXES if suffix != ".mhd")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from multi_abnormality.data.io.read import read_volume
+from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.receipts import (
     is_receipt,
     read_receipt,
@@ -10,11 +12,9 @@ from multi_abnormality.data.receipts import (
     voxels_are_gone,
 )
 from multi_abnormality.data.resample import standardize
-from multi_abnormality.data.series import Series
 from multi_abnormality.data.shards import Origin
 from multi_abnormality.data.source_hashes import Hashed, hash_source
 from multi_abnormality.data.store_writer import write_part
-from multi_abnormality.data.volume import read_volume
 from multi_abnormality.errors import InputError, UnusableScan
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.params import Recipe

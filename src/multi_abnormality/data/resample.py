@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from multi_abnormality.data.codes import STEPS_PER_HU, encoding_table
-from multi_abnormality.data.volume import Volume
+from multi_abnormality.data.io.read import Volume
 from multi_abnormality.errors import UnusableScan
 from multi_abnormality.params import Recipe
 

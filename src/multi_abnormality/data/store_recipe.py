@@ -11,8 +11,8 @@ from multi_abnormality.errors import InputError
 from multi_abnormality.params import Recipe
 
 # What decides the voxels; of CT-RATE, which is NIfTI, and of others.
-_CODE = ("hounsfield.py", "nifti.py", "resample.py", "series.py", "volume.py")
-_CODE_OF_OTHERS = (*_CODE, "itk.py")
+_CODE = ("resample.py", "io/hounsfield.py", "io/nifti.py", "io/read.py", "io/series_metadata.py")
+_CODE_OF_OTHERS = (*_CODE, "io/itk.py")
 
 
 def recipe_content(recipe: Recipe, is_ct_rate: bool) -> bytes:
@@ -27,7 +27,7 @@ def _code_hash(names: Iterable[str]) -> str:
     """Of the code that makes the voxels: volumes made by another are not kept."""
     content = hashlib.sha256()
     for name in names:
-        content.update(Path(__file__).with_name(name).read_text(encoding="utf-8").encode())
+        content.update((Path(__file__).parent / name).read_text(encoding="utf-8").encode())
     return content.hexdigest()
 
 

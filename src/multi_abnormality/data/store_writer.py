@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.data.catalogue import Catalogue
+from multi_abnormality.data.io.read import Volume
+from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.metadata_table import GROUPS
-from multi_abnormality.data.series import Series
 from multi_abnormality.data.shards import (
     FOLDERS,
     Member,
@@ -40,7 +41,6 @@ from multi_abnormality.data.store import (
     TOLD,
 )
 from multi_abnormality.data.store_recipe import recipe_content
-from multi_abnormality.data.volume import Volume
 from multi_abnormality.files import write_durably
 from multi_abnormality.params import Recipe
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.composition import lung_share
+from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.resample import standardize
-from multi_abnormality.data.volume import read_volume
 from multi_abnormality.errors import InputError
 from multi_abnormality.predict.card import ModelCard, read_card
 from multi_abnormality.seal import is_whole

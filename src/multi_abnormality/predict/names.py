@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from multi_abnormality.data.volume import scan_name
+from multi_abnormality.data.io.read import scan_name
 from multi_abnormality.errors import InputError, first_few, raise_faults
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from multi_abnormality.console import log
-from multi_abnormality.data.dicom import is_dicom
-from multi_abnormality.data.volume import SUFFIXES
+from multi_abnormality.data.io.dicom import is_dicom
+from multi_abnormality.data.io.read import SUFFIXES
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.predict.names import absolute
 

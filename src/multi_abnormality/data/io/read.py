@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.data.hounsfield import Scan
-from multi_abnormality.data.series import Series
+from multi_abnormality.data.io.hounsfield import Scan
+from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.errors import InputError, UnusableScan
 
 SPACING_LIMITS = (0.05, 50.0)  # mm: what a clinical CT scan can have, generously
@@ -64,17 +64,17 @@ def scan_name(path: Path) -> str:
 def _read(path: Path, series: Series | None) -> Scan:
     """SimpleITK takes 0.4 s to import: only where needed."""
     if path.is_dir():
-        from multi_abnormality.data.itk import read_dicom
+        from multi_abnormality.data.io.itk import read_dicom
 
         return read_dicom(path)
     if path.stat().st_size == 0:
         raise UnusableScan(f"{path}: is empty; fetch it again", "damaged")
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        from multi_abnormality.data.nifti import read_nifti
+        from multi_abnormality.data.io.nifti import read_nifti
 
         return read_nifti(path, series)
     if path.name.lower().endswith((".mha", ".mhd")):
-        from multi_abnormality.data.itk import read_metaimage
+        from multi_abnormality.data.io.itk import read_metaimage
 
         return read_metaimage(path)
     raise InputError(

@@ -12,8 +12,8 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from multi_abnormality.data.hounsfield import Scan, to_hounsfield
-from multi_abnormality.data.series import Series
+from multi_abnormality.data.io.hounsfield import Scan, to_hounsfield
+from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.errors import UnusableScan
 
 HEADERS: dict[int, type[Nifti1Header]] = {  # by the header's size, its own first field

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from multi_abnormality.data.volume import SUFFIXES
+from multi_abnormality.data.io.read import SUFFIXES
 
 MAGIC = b"DICM"  # after 128 bytes
 

@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from multi_abnormality.console import log
-from multi_abnormality.data.dicom import has_magic
-from multi_abnormality.data.hounsfield import Scan, to_hounsfield
+from multi_abnormality.data.io.dicom import has_magic
+from multi_abnormality.data.io.hounsfield import Scan, to_hounsfield
 from multi_abnormality.errors import UnusableScan
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
