@@ -1,0 +1,60 @@
+"""What every reader returns, and the size limits that hold for all of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from multi_abnormality.errors import UnusableScan
+
+# Checked before memory is taken: a header of 1 KB may promise terabytes. 512x512 slices up to
+# 1,716 of them; held as int16 (0.9 GB) or, if values are fractional, float32 (1.8 GB).
+MAX_VOXELS = 450_000_000
+MAX_PLANE_VOXELS = 1 << 24  # 4096x4096: planes are read one at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """The voxels of one scan in the axis order of its file.
+
+    Attributes:
+        hu: (I, J, K) int16 or float32, HU, at least -1024.
+        affine: (4, 4) float64, mm, from voxel indices (i, j, k) to RAS+ coordinates.
+        notes: what was unusual and handled, such as "padding"; listed in the manifest.
+        release: CT-RATE release that the file follows: v1 (raw values, blank header) | v2.
+        slice_axis: index of the axis along which slices were acquired, where the format says so.
+    """
+
+    hu: np.ndarray
+    affine: np.ndarray
+    notes: tuple[str, ...] = ()
+    release: str = "v2"
+    slice_axis: int | None = None
+
+
+def check_shape(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
+    """Return the three lengths of one 3D scan; further axes of length 1 are dropped.
+
+    Args:
+        shape: number of voxels along each axis, fastest axis first.
+        path: file or folder that the error names.
+
+    Raises:
+        UnusableScan: not three axes of at least 2 voxels, or more than MAX_VOXELS.
+    """
+    if len(shape) < 3 or min(shape[:3]) < 2 or any(length != 1 for length in shape[3:]):
+        raise UnusableScan(
+            f"{path}: has shape {tuple(shape)}, not that of one 3D scan; "
+            "give a single volume with every slice in it",
+            "not one 3D scan",
+        )
+    lengths = (int(shape[0]), int(shape[1]), int(shape[2]))
+    if math.prod(lengths) > MAX_VOXELS or lengths[0] * lengths[1] > MAX_PLANE_VOXELS:
+        raise UnusableScan(
+            f"{path}: has shape {lengths}: more than the limit of {MAX_VOXELS:,} voxels, "
+            f"{MAX_PLANE_VOXELS:,} a plane; resample it, or crop it to the chest",
+            "too large",
+        )
+    return lengths
