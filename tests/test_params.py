@@ -144,3 +144,24 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = edited(tmp_path, ("  epochs: ", "  epochs: 3\n  epochs: "))
     with pytest.raises(InputError, match=r"(?s)'epochs' stands twice; keep one.*line \d+"):
         load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("seed", "value"), [("010", 10), ("0o17", 15), ("0x1F", 31), ("0b11", 3), ("1_000", 1000)]
+)
+def test_whole_numbers_are_those_that_dvc_reads(seed: str, value: int, tmp_path: Path):
+    assert load_params(edited(tmp_path, (line("seed"), f"seed: {seed}"))).seed == value
+
+
+@pytest.mark.parametrize("seed", ["1:30", "2001-01-01", "0X1F", "1e3", "yes"])
+def test_what_dvc_reads_as_no_number_is_none(seed: str, tmp_path: Path):
+    path = edited(tmp_path, (line("seed"), f"seed: {seed}"))
+    with pytest.raises(InputError, match=r"seed: must be a valid integer"):
+        load_params(path)
+
+
+def test_text_in_another_encoding_is_named(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_text(DEFAULT.read_text(), encoding="utf-16")
+    with pytest.raises(InputError, match=r"params.yaml: is not UTF-8 .*; save it as UTF-8"):
+        load_params(path)

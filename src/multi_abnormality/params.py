@@ -13,7 +13,7 @@ from multi_abnormality.params_data import Data
 from multi_abnormality.params_faults import describe
 from multi_abnormality.params_machine import Backup, Machine
 from multi_abnormality.section import Count, Positive, Probability, Section, Share
-from multi_abnormality.yaml12 import Yaml12Loader
+from multi_abnormality.yaml12 import load_yaml
 
 S = TypeVar("S", bound=Section)
 
@@ -146,12 +146,14 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         InputError: names the file and every wrong key, with what would be allowed.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Yaml12Loader)
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); run in the project's folder"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 ({error}); save it as UTF-8") from error
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold the sections {', '.join(Params.model_fields)}")
