@@ -47,6 +47,7 @@ bench: repro
 	$(if $(TABLES),python benchmarks/catalogue.py --tables $(TABLES))
 	python benchmarks/sample_difficulty.py
 	python benchmarks/shipped_speed.py
+	python benchmarks/reading_speed.py
 	python benchmarks/training_speed.py
 	python benchmarks/peers.py
 

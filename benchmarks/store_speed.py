@@ -16,7 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from multi_abnormality.data.io.read import read_volume, scan_name
+from multi_abnormality.data.io.read import read_volume
+from multi_abnormality.data.io.reader_registry import scan_name
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.shards import encode
 from multi_abnormality.data.store import ProcessedSet

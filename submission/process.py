@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from multi_abnormality import console, predict
-from multi_abnormality.data.io.read import SUFFIXES, scan_name
+from multi_abnormality.data.io.reader_registry import SUFFIXES, scan_name
+from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.evaluation.predictions import write_predictions
 from multi_abnormality.predict.journal import Journal
 from multi_abnormality.predict.many import predict_all
-from multi_abnormality.predict.names import refuse_equal
-from multi_abnormality.predict.scans import is_scan_file
+from multi_abnormality.predict.names import NamedScan, refuse_equal
 
 RESULTS = ("results.json", "predictions.json")  # of one content: either name may be looked for
 
@@ -61,15 +61,15 @@ def _folders() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _scans(folder: Path) -> dict[Path, str]:
-    """The scans in a folder, and their names; what else is in it is told.
+def _scans(folder: Path) -> list[NamedScan]:
+    """The scans in a folder, and their names; a warning names what else is in it.
 
     One below it would be missed, and two of one name be one case: refused.
     """
     try:
         found = sorted(folder.iterdir())
-        scans = [path for path in found if is_scan_file(path)]
-        below = [path for path in sorted(folder.glob("*/**/*")) if is_scan_file(path)]
+        scans = [path for path in found if _is_scan_file(path)]
+        below = [path for path in sorted(folder.glob("*/**/*")) if _is_scan_file(path)]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
     raise_faults([str(path) for path in below], f"{folder}: scans must lie in it, not in folders")
@@ -77,9 +77,14 @@ def _scans(folder: Path) -> dict[Path, str]:
         console.log.warning("%s: these are no scans: %s", folder, ", ".join(others))
     if not scans:
         raise InputError(f"{folder}: holds no scan; one of {', '.join(SUFFIXES)} is needed")
-    names = {scan: scan_name(scan) for scan in scans}
-    refuse_equal(names, f"{folder}: results name cases without suffix")
-    return names
+    named = [NamedScan(scan_name(scan), ScanSource(scan)) for scan in scans]
+    refuse_equal(named, f"{folder}: results name cases without suffix")
+    return named
+
+
+def _is_scan_file(path: Path) -> bool:
+    """Whether it is named as scans are; Macs put a "._case.mha" beside each of them."""
+    return path.name.lower().endswith(SUFFIXES) and path.name[0] != "." and not path.is_dir()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from multi_abnormality import console
+
 FROM_A_LOADING_PROCESS = """
 import sys
 from torch.utils.data import DataLoader
@@ -139,3 +141,68 @@ def test_a_mistyped_verbosity_is_an_error(tmp_path: Path):
     assert done.stderr == (
         "error: MULTI_ABNORMALITY_VERBOSITY: must be one of quiet, normal, verbose, not 'silent'\n"
     )
+
+
+def test_what_a_terminal_would_act_on_is_escaped():
+    assert console.printable("Größe 肺 ✓") == "Größe 肺 ✓"
+    assert console.printable("a\x1b[2J\r\x00\u202eb\u2028\x85") == (
+        r"a\x1b[2J\x0d\x00\u202eb\u2028\u0085"
+    )
+    assert console.printable(os.fsdecode(b"a\xff\xc3")) == r"a\xff\xc3"
+    assert console.printable("a\nb\tc\r", keep="\n\t") == "a\nb\tc\\x0d"
+
+
+HOSTILE = r"""
+from pathlib import Path
+from multi_abnormality import console
+from multi_abnormality.errors import InputError
+
+def main():
+    console.log.warning("%s", "log \x1b[31m \udcff ✓")
+    try:
+        raise ValueError("\x1b[31m")
+    except ValueError as error:
+        console.describe_failure(Path("\x1b[31m"), error)
+    raise InputError("error \x1b[31m \udcff ✓\n  - second line")
+
+console.run(main)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_messages_reach_any_terminal_without_acting_on_it(tmp_path: Path, encoding: str):
+    (tmp_path / "program.py").write_text(HOSTILE, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")], capture_output=True, encoding=encoding,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    check = "✓" if encoding == "utf-8" else r"\u2713"
+    assert done.returncode == 1
+    log, *error = done.stderr.splitlines()
+    assert log.endswith(rf"log \x1b[31m \xff {check}")
+    assert error == [rf"error: error \x1b[31m \xff {check}", "  - second line"]
+    verbose = os.environ | {"MULTI_ABNORMALITY_VERBOSITY": "verbose"}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")], capture_output=True, env=verbose
+    )
+    assert done.stderr.count(b"Traceback") == 2
+    assert b"\x1b" not in done.stderr
+
+
+def test_where_an_unexpected_error_came_from_is_shown_on_request(tmp_path: Path):
+    text = (
+        "import argparse\nfrom pathlib import Path\n"
+        "from multi_abnormality import console\n"
+        "def main():\n"
+        "    argparse.ArgumentParser(parents=[console.options()]).parse_args()\n"
+        "    try:\n        [][1]\n"
+        "    except IndexError as error:\n"
+        "        console.log.warning(console.describe_failure(Path('scan.nii'), error))\n"
+        "console.run(main)\n"
+    )
+    (tmp_path / "program.py").write_text(text)
+    for option in ([], ["-v"]):
+        command = [sys.executable, str(tmp_path / "program.py"), *option]
+        shown = subprocess.run(command, capture_output=True, text=True).stderr
+        assert "scan.nii: failed with an unexpected IndexError (list index out of range)" in shown
+        assert ("Traceback" in shown) == bool(option)

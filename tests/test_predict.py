@@ -5,26 +5,33 @@ import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import onnx
 import pytest
-import SimpleITK
 from PIL import Image
+from pydicom.dataset import Dataset
 
+from chest_files import write_metaimage, write_nifti, write_nrrd, write_series
 from multi_abnormality import predict
+from multi_abnormality.console import printable
 from multi_abnormality.data.composition import Familiar
+from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.predict import __main__ as program
 from multi_abnormality.predict.explain import write_explanation
-from multi_abnormality.predict.journal import Journal
+from multi_abnormality.predict.journal import Journal, scan_key
 from multi_abnormality.predict.many import predict_all
 from multi_abnormality.predict.names import name_scans
+from multi_abnormality.predict.tell import as_csv
 from tiny_model import CARD, save, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
@@ -43,9 +50,14 @@ def write_scan(path: Path, tissue: int = 40) -> Path:
     return path
 
 
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: object, cwd: Path | None = None, encoding: str = "utf-8"
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "multi_abnormality.predict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=cwd, check=False)
+    return subprocess.run(
+        command, capture_output=True, encoding=encoding, cwd=cwd, check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )  # fmt: skip
 
 
 def test_json_is_the_challenges_form(tmp_path: Path, model: Path) -> None:
@@ -261,6 +273,16 @@ def test_a_model_without_finite_probabilities_is_told(tmp_path: Path) -> None:
     assert "NaN" not in result.stdout
 
 
+def test_a_link_in_a_circle_is_one_bad_scan(tmp_path: Path, model: Path) -> None:
+    write_scan(tmp_path / "good.nii.gz")
+    (tmp_path / "loop.nii.gz").symlink_to(tmp_path / "loop.nii.gz")
+    result = run(tmp_path, "--model", model, "--out", tmp_path / "out.csv")
+    assert result.returncode == 1
+    assert "loop.nii.gz: cannot be read" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
     scans = [write_scan(tmp_path / f"scan_{number}.nii.gz", number) for number in range(3)]
     third = scans[2].read_bytes()
@@ -294,19 +316,25 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
 
 def test_replaced_voxels_are_predicted_anew(tmp_path: Path, model: Path) -> None:
     """Also where the scan's own file or folder does not change with them."""
-    hu = np.full((30, 40, 40), -1000, np.int16)
-    hu[:, 8:-8, 8:-8] = 40
-    image = SimpleITK.GetImageFromArray(hu)
-    image.SetSpacing((5.0, 5.0, 8.0))
-    scan, voxels = tmp_path / "scan.mhd", tmp_path / "scan.raw"
-    SimpleITK.WriteImage(image, str(scan))
-    prediction = predict.load(model).predict(scan)
+    write_metaimage(tmp_path / "scan.mhd", ElementDataFile="voxels of any name")
+    write_nrrd(tmp_path / "scan.nhdr")
+    write_nifti(tmp_path / "scan.hdr")
+    write_series(tmp_path / "series", name=lambda index: f"{index % 2}/IM{index}", slices=4)
+    scans = predict.find_scans([tmp_path]).scans
+    assert len(scans) == 4
+    prediction = predict.Prediction({"Emphysema": 0.7}, np.ones((1, 1)), np.ones((1, 1, 1)), None)
     journal = Journal(tmp_path / "out.csv", model)
-    journal.add(scan, prediction)
+    for scan in scans:
+        journal.add(scan_key(scan), prediction)
     journal.close(finished=False)
-    assert Journal(tmp_path / "out.csv", model).find(scan).probabilities == prediction.probabilities
-    os.utime(voxels, (1, 2**32))
-    assert Journal(tmp_path / "out.csv", model).find(scan) is None
+    journal = Journal(tmp_path / "out.csv", model)
+    assert all(journal.find(scan_key(scan)) for scan in scans)
+    for name in ("voxels of any name", "scan.raw", "scan.img", "series/1/IM3"):
+        about = (tmp_path / name).stat()
+        os.utime(tmp_path / name, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    assert not any(journal.find(scan_key(scan)) for scan in scans)
+    (tmp_path / "scan.img").unlink()
+    assert journal.find(scan_key(scans[0])) is None
 
 
 def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path) -> None:
@@ -321,9 +349,16 @@ def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path)
     names = [row[0] for row in csv.reader(io.StringIO(result.stdout))]
     assert names == ["VolumeName", "two", "one", "three"]
 
-    result = run(tmp_path, tmp_path / "*.mha", "--model", model)
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    others = [tmp_path / name for name in ("*.mha", "empty", "a/notes.txt", "pipe")]
+    result = run(tmp_path / "b", *others, "--model", model, "--csv")
     assert result.returncode == 1
+    assert "4 of 5 scans could not be predicted" in result.stderr
     assert "*.mha: no scan fits this pattern" in result.stderr
+    for path in others:
+        assert f"  - {path}: " in result.stderr
+    assert len(result.stdout.splitlines()) == 2
 
 
 def test_scans_of_one_file_name_are_told_apart_by_their_folders(
@@ -365,24 +400,33 @@ def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
         (tmp_path / name).write_text("no scan" * 100)
     series = tmp_path / "below/series"
     series.mkdir(parents=True)
-    (series / "CT.1.2.840.113619").write_bytes(bytes(128) + b"DICM")
+    write_series(series, name=lambda index: f"CT.1.2.840.{index}", slices=4)
 
-    assert predict.find_scans([tmp_path]) == [series, scan]
-    assert predict.find_scans([tmp_path, scan, scan.resolve(), tmp_path / "*.gz"]) == [series, scan]
+    def find(*given: Path) -> list[Path]:
+        found = predict.find_scans(given)
+        assert found.faults == []
+        return [source.path for source in found.scans]
+
+    assert find(tmp_path) == [series, scan]
+    assert find(tmp_path, scan, scan.resolve(), tmp_path / "*.gz") == [series, scan]
+    assert find(tmp_path / "**") == [series, scan]
+    assert find(series / "CT.1.2.840.2") == [series]
 
     gone = tmp_path / "gone.nii.gz"  # a link whose scan is not there: told when it is read
     gone.symlink_to(tmp_path / "elsewhere.nii.gz")
-    assert predict.find_scans([tmp_path]) == [series, scan, gone]
-    assert predict.find_scans([tmp_path / "*.gz"]) == [scan, gone]
+    assert find(tmp_path) == [series, scan, gone]
+    assert find(tmp_path / "*.gz") == [scan, gone]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_closed_folder_is_told(tmp_path: Path) -> None:
+def test_a_closed_folder_is_reported(tmp_path: Path, model: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz")
     (tmp_path / "closed").mkdir(mode=0)
-    assert predict.find_scans([tmp_path]) == [scan]
-    with pytest.raises(InputError, match=r"closed.*: cannot be read"):
-        predict.find_scans([tmp_path / "closed/scan.nii.gz"])
+    assert [source.path for source in predict.find_scans([tmp_path]).scans] == [scan]
+    result = run(tmp_path / "closed/scan.nii.gz", scan, "--model", model, "--csv")
+    assert result.returncode == 1
+    assert "closed/scan.nii.gz: cannot be read (Permission denied)" in result.stderr
+    assert len(result.stdout.splitlines()) == 2
 
 
 def test_explained_scans_are_not_explained_again(tmp_path: Path, model: Path) -> None:
@@ -467,12 +511,186 @@ def test_real_orientations_have_equal_probabilities(model: Path) -> None:
 def test_every_real_scan_is_predicted(model: Path) -> None:
     scans = [path for path in sorted(REAL_CT.iterdir()) if path.suffix != ".md"]
 
-    predictions, faults = predict_all(predict.load(model), name_scans(scans))
+    found = predict.find_scans(scans)
+    predictions, faults = predict_all(predict.load(model), name_scans(found.scans))
 
-    assert faults == []
+    assert (found.faults, faults) == ([], [])
     assert len(predictions) == len(scans)
     names = [name for name, _ in predictions]
     assert "dicom_abdomen_TotalSegmentator_J2K" in names
     assert "halfthorax_elastix_baseline_small_int16" in names
     for _, probabilities in predictions:
         assert np.isfinite(list(probabilities.values())).all()
+
+
+def odd_names(folder: Path) -> list[Path]:
+    """Scans whose names are no UTF-8, a formula, and escape sequences."""
+    names = (b"bad\xff.nii.gz", b"=cmd|' C calc'!A0.nii", b"a;+1.nii", b"red\x1b[31m\n.nii")
+    paths = [folder / os.fsdecode(name) for name in names]
+    return [write_scan(path) for path in paths]
+
+
+def test_any_file_name_works_in_every_output(tmp_path: Path, model: Path) -> None:
+    """Also on a terminal that is not UTF-8, and a resumed --out finds its scans."""
+    scans = odd_names(tmp_path)
+    exact = [r"bad\xff", "=cmd|' C calc'!A0", "a;+1", "red\x1b[31m\n"]
+    for encoding in ("utf-8", "ascii", "cp1252"):
+        output = tmp_path / f"out-{encoding}.json"
+        options = *scans, tmp_path / "missing.mha", "--model", model
+        result = run(*options, "--out", output, "--explain", tmp_path / "why", encoding=encoding)
+        assert result.returncode == 1
+        assert "error: 1 of 5 scans could not be predicted" in result.stderr
+        assert "Traceback" not in result.stderr
+        rows = json.loads(output.read_text())["predictions"]
+        assert [row["input_image_name"] for row in rows] == exact
+        folders = [tmp_path / "why" / printable(name) for name in exact]
+        assert all((folder / "explanation.json").exists() for folder in folders)
+        again = run(*scans, "--model", model, "--out", output, encoding=encoding)
+        assert again.returncode == 0, again.stderr
+    assert len(set(map(bytes, (path.read_bytes() for path in tmp_path.glob("*.json"))))) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_act_neither_in_spreadsheets_nor_on_terminals(
+    tmp_path: Path, model: Path, encoding: str
+) -> None:
+    *scans, red = odd_names(tmp_path)
+    table = run(*scans, red, "--model", model, "--csv", encoding=encoding).stdout
+    names = [row[0] for row in csv.reader(io.StringIO(table))][1:]
+    assert names == [r"bad\xff", "'=cmd|' C calc'!A0", "a;+1", r"red\x1b[31m\x0a"]
+    assert '"a;+1",' in table  # else its second half is a cell where semicolons separate
+    shown = run(red, "--model", model, encoding=encoding)
+    assert shown.returncode == 0, shown.stderr
+    red.write_bytes(b"")
+    failed = run(red, "--model", model, encoding=encoding)
+    for text in (table, shown.stdout, failed.stderr):
+        assert "\x1b" not in text
+        assert r"red\x1b[31m\x0a" in text
+    assert ("█" in shown.stdout) == (encoding == "utf-8")
+
+
+def test_formulas_get_an_apostrophe_and_other_names_none() -> None:
+    formulas = ["=1", "+1", "-2", "@x", " =1", "\uff1d1", "'=1"]
+    others = ["1=1", "a-2", "'x", "Gr\u00f6\u00dfe 1"]
+    table = as_csv([(name, {"Emphysema": 0.5}) for name in (*formulas, *others)], ["Emphysema"])
+    names = [row[0] for row in csv.reader(io.StringIO(table))][1:]
+    assert names == [*(f"'{name}" for name in formulas), *others]
+
+
+def test_a_reader_that_ends_early_is_no_error(tmp_path: Path, model: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii")
+    for option in ("--json", "--csv", "-q"):
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "multi_abnormality.predict", scan, "--model", model]
+        done = subprocess.run(
+            [*map(str, command), option], stdout=writing, stderr=subprocess.PIPE, text=True
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (1, "")
+
+
+def study(folder: Path) -> Path:
+    """Two reconstructions of a chest, its localizer, a head, and an MR."""
+    kinds: dict[str, dict[str, object]] = {
+        "soft": {"SeriesNumber": 2, "SeriesDescription": "Chest soft", "ConvolutionKernel": "B30"},
+        "sharp": {
+            "SeriesNumber": 3,
+            "SeriesDescription": "Chest sharp",
+            "ConvolutionKernel": "B70",
+        },
+        "scout": {"SeriesNumber": 1, "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+        "head": {"SeriesNumber": 4, "BodyPartExamined": "HEAD"},
+        "mr": {"SeriesNumber": 5, "Modality": "MR"},
+    }
+    for number, (name, tags) in enumerate(kinds.items()):
+
+        def edit(
+            dataset: Dataset, index: int, number: int = number, tags: dict[str, object] = tags
+        ) -> None:
+            dataset.SeriesInstanceUID = f"1.2.3.{number}"
+            dataset.SOPInstanceUID = f"1.2.3.{number}.{index}"
+            for keyword, value in tags.items():
+                setattr(dataset, keyword, value)
+
+        write_series(
+            folder,
+            edit,
+            lambda index, name=name: f"{name}{index}",
+            slices=2 if name == "scout" else 24,
+        )
+    return folder
+
+
+def test_a_study_lists_its_series_and_predicts_the_chests(tmp_path: Path, model: Path) -> None:
+    folder = study(tmp_path / "study")
+    result = run(folder, "--model", model, "--json")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["predictions"]
+    assert [row["input_image_name"] for row in rows] == ["study/2", "study/3"]
+    for number, words in {
+        2: "B30 yes",
+        3: "B70 yes",
+        4: "body part HEAD",
+        5: "modality MR",
+    }.items():
+        (line,) = [one for one in result.stderr.splitlines() if f"study/{number}" in one]
+        assert words in " ".join(line.split())
+    assert "localizer" in result.stderr
+
+    result = run(folder, "--model", model, "--json", "--series", "chest SHARP", "--series", 4)
+    assert result.returncode == 0, result.stderr
+    chosen = json.loads(result.stdout)["predictions"]
+    assert [row["input_image_name"] for row in chosen] == ["study/3", "study/4"]
+    result = run(folder, "--model", model, "--series", 9)
+    assert result.returncode == 1
+    assert "--series 9: there is no such series" in result.stderr
+    alone = run(folder / "head0", "--model", model, "--json")
+    assert alone.returncode == 0, alone.stderr
+
+
+class Failing:
+    """A predictor on which one scan has an effect that no reader expects."""
+
+    def __init__(self, error: BaseException, bad: str) -> None:
+        self.error, self.bad = error, bad
+        self.card = SimpleNamespace(preprocess=None)
+
+    def predict(self, source: ScanSource) -> predict.Prediction:
+        if source.path.name == self.bad:
+            raise self.error
+        return predict.Prediction({"Emphysema": 0.1}, np.ones((1, 1)), np.ones((1, 1, 1)), None)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RecursionError("deep"), zlib.error("x"), struct.error("y"), OSError(5)]
+)
+def test_whatever_one_scan_raises_the_others_are_predicted(
+    tmp_path: Path, model: Path, error: Exception
+) -> None:
+    scans = name_scans([ScanSource(Path(f"{name}.nii")) for name in ("a", "b", "c")])
+    journal = Journal(tmp_path / "out.csv", model)
+    rows, faults = predict_all(Failing(error, "b.nii"), scans, 2, journal, tmp_path / "why")
+    assert [name for name, _ in rows] == ["a", "c"]
+    (fault,) = faults
+    assert fault.startswith("b.nii: ")
+    assert ("more memory" in fault) == isinstance(error, MemoryError)
+    assert (type(error).__name__ in fault) != isinstance(error, MemoryError)
+
+
+def test_ctrl_c_ends_all_scans() -> None:
+    scans = name_scans([ScanSource(Path(f"{name}.nii")) for name in ("a", "b")])
+    with pytest.raises(KeyboardInterrupt):
+        predict_all(Failing(KeyboardInterrupt(), "a.nii"), scans)
+
+
+def test_a_picture_that_cannot_be_written_costs_no_prediction(tmp_path: Path, model: Path) -> None:
+    scans = [write_scan(tmp_path / f"{name}.nii", 200) for name in ("a", "b")]
+    (tmp_path / "why").mkdir()
+    (tmp_path / "why/a").write_text("in the place of a folder")
+    result = run(*scans, "--model", model, "--explain", tmp_path / "why", "--csv")
+    assert result.returncode == 1
+    assert [line.split(",")[0] for line in result.stdout.splitlines()[1:]] == ["a", "b"]
+    assert "1 of 2 scans could not be" in result.stderr
+    assert "why/a" in result.stderr
+    assert (tmp_path / "why/b/explanation.json").exists()

@@ -23,8 +23,8 @@ ALONE = f"""
 import os, sys
 sys.modules.update(dict.fromkeys({ABSENT!r}))
 import onnxruntime, scipy.sparse
-import multi_abnormality.data.io.itk, multi_abnormality.data.io.nifti
-import multi_abnormality.predict.many, multi_abnormality.predict.scans
+import multi_abnormality.data.io.metaimage, multi_abnormality.data.io.nifti
+import multi_abnormality.predict.many
 import multi_abnormality.evaluation.predictions
 sys.argv = sys.argv[1:]
 code = compile(open(sys.argv[0]).read(), sys.argv[0], "exec")

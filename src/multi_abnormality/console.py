@@ -7,12 +7,17 @@ on: for them the environment variable MULTI_ABNORMALITY_VERBOSITY says `quiet`, 
 """
 
 import argparse
+import errno
+import io
 import logging
 import os
 import sys
 import time
+import traceback
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -55,6 +60,63 @@ _LEVELS = {  # of this project's log, and of the libraries'
     "normal": (logging.INFO, logging.WARNING),
     "verbose": (logging.DEBUG, logging.INFO),
 }
+# Categories of characters that a terminal acts on or does not show: control and format characters
+# (escape sequences, text direction), bytes of a file name that are not UTF-8, line separators.
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape what could change or garble a terminal, such as "\\x1b", "\\u202e" or "\\xff".
+
+    Args:
+        text: any, such as a file's name.
+        keep: characters to leave as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        _escape(one) if unicodedata.category(one) in _HIDDEN and one not in keep else one
+        for one in text
+    )
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python holds it (PEP 383)
+        code -= 0xDC00
+    elif code > 0xFFFF:
+        return f"\\U{code:08x}"
+    elif code > 0x7F:
+        return f"\\u{code:04x}"
+    return f"\\x{code:02x}"
+
+
+def escape_path(message: str, path: Path) -> str:
+    """Make a path in a message printable; there even a line break is part of a name."""
+    return message.replace(str(path), printable(str(path)))
+
+
+def can_show(text: str, stream: TextIO) -> bool:
+    """Whether a stream's encoding has all these characters."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def describe_failure(path: Path, error: Exception) -> str:
+    """Describe an exception that no reader expects, and log its traceback for --verbose."""
+    log.debug("%s", printable(str(path)), exc_info=error)
+    if isinstance(error, MemoryError):
+        return (
+            f"{path}: needs more memory than there is; close other programs, or use a machine "
+            "with more"
+        )
+    return (
+        f"{path}: failed with an unexpected {type(error).__name__} ({error}); please report this "
+        "as a bug, with the output of --verbose"
+    )
 
 
 class RateColumn(ProgressColumn):
@@ -104,13 +166,24 @@ def _track_lines(items: Iterable[T], description: str, total: int, unit: str) ->
     log.info("%s: %d %s in %.1f s", description, done, unit, seconds)
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Formatter that escapes what file names may contain."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message, keep="\n\t")
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return printable(super().formatException(ei), keep="\n\t")
+
+
 def _handler() -> logging.Handler:
     if console.is_terminal:
         rich = RichHandler(console=console, show_path=False, log_time_format="[%H:%M:%S]")
-        rich.setFormatter(logging.Formatter("%(message)s"))  # it shows time and level itself
+        rich.setFormatter(_PrintableFormatter("%(message)s"))  # it shows time and level itself
         return rich
     plain = logging.StreamHandler()
-    plain.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    plain.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     return plain
 
 
@@ -167,19 +240,51 @@ def take_stage_options() -> None:
 
 def run(main: Callable[[], None]) -> None:
     """Run a program's main function: set up logging, turn an InputError into exit code 1."""
+    _never_fail_to_encode()
     logging.basicConfig(handlers=[_handler()])
     silence_noise()
     try:
         set_verbosity(os.environ.get(VARIABLE) or "normal")
         take_stage_options()
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_stdout_closed():
+            raise
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed once more
+        console.print(Text("error: standard output: the disk is full", style="red"))
+        sys.exit(1)
     except InputError as error:
         if log.isEnabledFor(logging.DEBUG):
-            console.print_exception()
+            console.print(Text(printable(traceback.format_exc(), keep="\n\t")), soft_wrap=True)
         # One out of a loading process comes wrapped in that process's traceback.
         message = str(error).rpartition(f"{InputError.__module__}.InputError: ")[2].rstrip()
-        console.print(Text(f"error: {message}", style="red"), soft_wrap=True)
+        text = printable(f"error: {message}", keep="\n\t")
+        console.print(Text(text, style="red"), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped")
         sys.exit(130)
+
+
+def _never_fail_to_encode() -> None:
+    """Have streams escape what their encoding lacks: a name must not end what took hours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_stdout_closed() -> bool:
+    """Whether the reader of standard output has ended, as `head` does; then discard the rest."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

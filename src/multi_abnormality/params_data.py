@@ -35,8 +35,8 @@ class Columns(Section):
     @field_validator("*")
     @classmethod
     def is_said(cls, column: str | None) -> str | None:
-        if column is not None and not column.strip():
-            raise ValueError("must be a column's name")
+        if column is not None and not (column.strip() and column.isprintable()):
+            raise ValueError("must be a column's name, without invisible characters")
         return column and unicodedata.normalize("NFC", column)
 
 

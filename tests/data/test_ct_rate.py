@@ -1,14 +1,19 @@
+import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from multi_abnormality.data.ct_rate import read_ct_rate
+from multi_abnormality.data.metadata_table import read_metadata_table
 from multi_abnormality.data.names import VolumeName
 from multi_abnormality.data.receipts import receipt_path
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
+
+REAL_METADATA = Path(__file__).parents[2] / "../shared/ct-rate/validation_metadata.csv"
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def test_metadata_are_joined_as_text_where_they_are_known(folder):
     assert volumes.loc["train_10_a_1", "Manufacturer"] == ""
     with table.open("a") as file:
         file.write("train_2_a_1.nii.gz,Siemens,036Y,1\n")
-    assert "two rows for train_2_a_1 that differ" in faults_of(folder)
+    assert f"{table}, lines 2, 3: the rows of train_2_a_1 differ; keep one" in faults_of(folder)
 
 
 def test_what_the_metadata_lack_is_told(folder, caplog):
@@ -114,21 +119,51 @@ def test_what_the_metadata_lack_is_told(folder, caplog):
     assert "3 of 4 volumes have no row in the metadata tables: train_2_a_2" in caplog.text
 
 
+METADATA = (
+    "VolumeName,Manufacturer,XYSpacing\n"
+    'train_2_a_1.nii.gz,Philips,"[0.7, 0.7]"\n'
+    'train_10_a_1.nii.gz,Siemens,"[0.8, 0.8]"\n'
+)
+
+
 @pytest.mark.parametrize(
-    ("content", "fault"),
+    ("old", "new", "fault"),
     [
-        ("VolumeName;Manufacturer\ntrain_2_a_1;Philips\n", "has no column 'VolumeName'; separate"),
-        ("", "cannot be read as a table"),
+        (",", ";", ", line 1: has no column 'VolumeName'; separate the cells by commas"),
+        ("VolumeName", "Volume", ", line 1: has no column 'VolumeName'; rename 'Volume'"),
+        (METADATA, "", ": is empty; fetch it again"),
+        (METADATA, "VolumeName,Manufacturer\n", ": has no rows below its header; fetch it"),
+        ('"[0.7, 0.7]"', "[0.7, 0.7]", ", line 2: has 4 cells and the header 3; put a cell that"),
+        (",Siemens", "", ", line 3: has 2 cells and the header 3; add the missing ones"),
+        ('"[0.7, 0.7]"', '"[0.7, 0.7]', ", line 2: a quote opens and is never closed; close it"),
+        ('0.8]"', "0.8]", ", line 3: a quote opens and is never closed; close it"),
+        ('"[0.7', 'a"[0.7', ", line 2: has 4 cells"),
+        ('0.7]"', '0.7]"mm', ", line 2: text follows a closing quote"),
+        ("XYSpacing", "Manufacturer", ", line 1: column 'Manufacturer' comes more than once"),
+        ("train_10_a_1", "train_10_1", ", line 3: 'train_10_1.nii.gz' is no CT-RATE volume name"),
+        ("Philips", "Phi\0lips", ", line 2: has a NUL byte"),
     ],
 )
-def test_a_metadata_table_that_is_none_is_refused(folder, content, fault):
-    """Else volumes of the first release would be left without their rows."""
+def test_a_faulty_metadata_table_is_refused_as_a_label_table_is(folder, old, new, fault):
+    """Else cells would move to other columns, or volumes be left without their rows."""
+    table = folder.root / "dataset/metadata/train_metadata.csv"
+    table.parent.mkdir()
+    assert old in METADATA
+    table.write_text(METADATA.replace(old, new))
+    message = faults_of(folder)
+    assert f"{table}{fault}" in message, message
+
+
+@pytest.mark.skipif(not REAL_METADATA.exists(), reason="no real tables here")
+def test_the_real_metadata_table_is_read(folder):
     table = folder.root / "dataset/metadata/validation_metadata.csv"
     table.parent.mkdir()
-    table.write_text(content)
-    message = faults_of(folder)
-    assert f"{table}: {fault}" in message
-    assert "fetch it again" in message
+    shutil.copy(REAL_METADATA, table)
+    known, faults = read_metadata_table(folder.root, "valid")
+    assert faults == []
+    assert len(known) == 3039
+    assert known.loc["valid_1_a_1", "PatientAge"] == "036Y"
+    assert known.loc["valid_1_a_1", "series"].xy_spacing == "[0.341796875, 0.341796875]"
 
 
 @pytest.mark.parametrize("present", [False, True])
@@ -144,7 +179,11 @@ def test_empty_or_missing_data_says_how_to_get_some(tmp_path, present):
     ("old", "new", "expected"),
     [
         ("Emphysema", "Emphysemas", ("'Emphysema' is missing; rename 'Emphysemas'",)),
-        (",Emphysema", "", ("'Emphysema' is missing; add it", "line 2: has not 18 cells")),
+        (
+            ",Emphysema",
+            "",
+            ("'Emphysema' is missing; add it", "line 2: has 19 cells and the header 18"),
+        ),
         ("Emphysema", "Pneumothorax", ("'Pneumothorax' is unknown", "'Emphysema' is missing")),
         ("Emphysema,Atelectasis", "Atelectasis,Emphysema", ("another order", "'Emphysema'")),
         ("Emphysema", "Lung nodule", ("'Lung nodule' comes more than once", "'Emphysema' is m")),
@@ -170,7 +209,8 @@ def test_a_faulty_table_is_refused_with_file_place_and_way_out(folder, old, new,
 def test_an_empty_table_is_refused(folder, content):
     text = folder.table().read_text().splitlines()[0] + "\n" if content else ""
     folder.table().write_text(text)
-    assert f"{folder.table()}: holds no labels" in faults_of(folder)
+    fault = "has no rows below its header" if content else "is empty"
+    assert f"{folder.table()}: {fault}; fetch it again" in faults_of(folder)
 
 
 def test_a_table_of_another_kind_is_refused(folder):
@@ -186,7 +226,7 @@ def test_a_missing_or_binary_table_is_refused(folder):
     folder.table().write_bytes(b"\x1f\x8b\xff\x00")
     message = faults_of(folder)
     assert f"{folder.table('valid')}: is missing, though there are 1 valid volumes" in message
-    assert f"{folder.table()}: cannot be read as a table" in message
+    assert f"{folder.table()}: is compressed by gzip; decompress it" in message
 
 
 def test_all_faults_are_listed_at_once_and_long_lists_are_cut(folder):
@@ -258,3 +298,13 @@ def test_lists_that_leave_out_everything_are_told(folder):
 def test_a_split_that_is_left_out_whole_is_told(folder):
     (folder.root / "dataset/no_chest_valid.txt").write_text("valid_2_b_1.nii.gz\n")
     assert "nothing to score the model on" in faults_of(folder)
+
+
+def test_a_table_of_many_unknown_columns_is_refused_in_a_moment(folder):
+    """Similar names are looked for among a few alone."""
+    folder.table().write_text(",".join(f"column {i}" for i in range(9_000)) + "\n1\n")
+    start = time.monotonic()
+    message = faults_of(folder)
+    assert time.monotonic() - start < 3
+    assert "'VolumeName' is missing; add it" in message
+    assert "... and 8995 more like it" in message

@@ -1,10 +1,14 @@
 """One volume into the processed set: made, kept, or a fault that says what to do."""
 
+import re
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from multi_abnormality.data import process as process_module
+from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.process import Outcome, process_volume
 from multi_abnormality.data.receipts import Receipt, receipt_path, write_receipt
@@ -99,9 +103,38 @@ def test_what_cannot_be_used_says_why_and_makes_nothing(scan: Path, out: Path):
     outcome = process(scan, out)
     assert outcome.origin is None
     assert outcome.reason == "damaged"
-    assert f"{scan}: is truncated or damaged" in outcome.fault
+    assert f"{scan}: is truncated" in outcome.fault
     assert not out.exists()
     scan.unlink()
     outcome = process(scan, out)
     assert (outcome.reason, outcome.hashed) == (None, None)
     assert f"{scan}: cannot be read" in outcome.fault
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "words"),
+    [
+        (RecursionError("too deep"), "unexpected error", r"unexpected RecursionError \(too deep\)"),
+        (struct.error("bad"), "unexpected error", "please report this"),
+        (MemoryError(), "out of memory", "needs more memory than there is"),
+    ],
+)
+def test_whatever_a_reader_raises_is_the_scans_fault(
+    scan: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+    words: str,
+):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(process_module, "read_volume", fail)
+    outcome = process(scan, out)
+    assert outcome.reason == reason
+    assert re.search(f"{re.escape(str(scan))}: .*{words}", outcome.fault)
+    monkeypatch.setattr(process_module, "write_part", fail)
+    monkeypatch.setattr(process_module, "read_volume", read_volume)
+    with pytest.raises(type(error)):  # the disk is not the scan's
+        process(scan, out)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.data.source_hashes import SourceHashes, hash_source
-from multi_abnormality.errors import InputError
+from chest_files import put_pixels, stored, write_metaimage, write_nifti, write_series
+from multi_abnormality.data.source_hashes import SourceHashes, Stamp, hash_source
+from multi_abnormality.errors import InputError, UnusableScan
 
 
 @pytest.fixture
@@ -144,3 +145,57 @@ def test_a_folder_is_known_by_the_content_of_its_files(tmp_path: Path) -> None:
     write_old(series / "2", b"3")
     assert SourceHashes(memory).known(series) is None
     assert hash_source(series).sha256 != found
+
+
+def test_a_series_over_subfolders_is_known_by_all_of_them(tmp_path: Path) -> None:
+    series, memory = tmp_path / "series", tmp_path / "hashes.json"
+    for name in ("a/1", "b/2"):
+        (series / name).parent.mkdir(parents=True)
+        write_old(series / name, name.encode())
+    for folder in (series / "a", series / "b", series):
+        turn_back(folder)
+    hash_all([series], memory)
+    found = hash_source(series).sha256
+    assert SourceHashes(memory).known(series) == found
+    write_old(series / "b/2", b"other")
+    assert SourceHashes(memory).known(series) is None
+    assert hash_source(series).sha256 != found
+
+
+def test_one_file_of_a_series_stands_for_all_of_it(tmp_path: Path) -> None:
+    series = write_series(tmp_path / "series", slices=4)
+    found = hash_source(series / "000.dcm").sha256
+    assert found == hash_source(series).sha256
+    write_series(series, lambda dataset, _: put_pixels(dataset, stored(9)), slices=3)
+    before = Stamp.of(series / "000.dcm")
+    assert hash_source(series / "000.dcm").sha256 != found
+    (series / "003.dcm").write_bytes((series / "002.dcm").read_bytes())
+    assert Stamp.of(series / "000.dcm") != before
+
+
+@pytest.mark.parametrize(
+    ("header", "voxels"), [("scan.mhd", "voxels.of any name"), ("scan.hdr", "scan.img")]
+)
+def test_a_header_is_known_by_its_voxels_too(tmp_path: Path, header: str, voxels: str) -> None:
+    path, memory = tmp_path / header, tmp_path / "hashes.json"
+    if path.suffix == ".mhd":
+        write_metaimage(path, ElementDataFile=voxels)
+    else:
+        write_nifti(path)
+    for file in (path, tmp_path / voxels):
+        turn_back(file)
+    hash_all([path], memory)
+    found = SourceHashes(memory).known(path)
+    assert found == hash_source(path).sha256
+    content = bytearray((tmp_path / voxels).read_bytes())
+    content[-1] ^= 1
+    write_old(tmp_path / voxels, content)
+    assert SourceHashes(memory).known(path) is None
+    assert hash_source(path).sha256 != found
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz", "scan.mha", "IM1"])
+def test_a_fifo_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UnusableScan, match=rf"{name}: is (not a|no) (regular file|scan)"):
+        hash_source(tmp_path / name)

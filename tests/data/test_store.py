@@ -1,12 +1,18 @@
 import hashlib
+import io
+import json
 import pickle
 import subprocess
 import sys
+import tracemalloc
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import zstandard
 
 from folders import contents
 from multi_abnormality.data.catalogue import Catalogue
@@ -14,8 +20,16 @@ from multi_abnormality.data.ct_rate import ct_rate_source
 from multi_abnormality.data.io.read import Volume
 from multi_abnormality.data.metadata_table import GROUPS
 from multi_abnormality.data.names import VolumeName
-from multi_abnormality.data.shards import Member, Origin, decode, encode, pack, shard_path
-from multi_abnormality.data.store import ProcessedSet
+from multi_abnormality.data.shards import (
+    Member,
+    Origin,
+    decode,
+    encode,
+    pack,
+    read_shard,
+    shard_path,
+)
+from multi_abnormality.data.store import ProcessedSet, read_labels, read_manifest
 from multi_abnormality.data.store_writer import StoreWriter, write_part
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
@@ -185,19 +199,133 @@ def test_a_missing_or_unfinished_set_says_how_to_get_it(processed, missing):
         ProcessedSet(processed if missing else root)
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "x,y\n1,2\n"])
+@pytest.mark.parametrize("content", ["", "{", "{}", "x,y\n1,2\n", "[1]", '{"format": 2}'])
 @pytest.mark.parametrize("name", ["manifest.csv", "labels.csv", "recipe.json"])
 def test_damaged_tables_are_refused(processed, name, content):
     (processed / name).write_text(content)
-    with pytest.raises(InputError, match=r"is damaged .*`dvc pull preprocess`"):
+    with pytest.raises(InputError, match=rf"{name}.*; delete it, then run `dvc pull preprocess`"):
         ProcessedSet(processed)
+
+
+@pytest.mark.parametrize(
+    "shape", ["[5, 8]", "[5, 8, 0]", "[100000, 100000, 100000]", '"a"', "[NaN]"]
+)
+def test_a_recipe_of_no_possible_shape_is_refused(processed, shape):
+    recipe = json.loads((processed / "recipe.json").read_text())
+    recipe["preprocess"]["shape"] = json.loads(shape)
+    (processed / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(InputError, match=r"recipe.json: is damaged .*; delete it, then run `dvc"):
+        ProcessedSet(processed)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "fault"),
+    [
+        ("labels.csv", "_1,0,1", "_1,0,2", "line 2, column 'Arterial wall calcification': '2' is"),
+        ("labels.csv", "_1,0,1", "_1,nan,1", "line 2, column 'Medical material': 'nan' is not 0"),
+        ("labels.csv", "_1,0,1", "_1,,1", "line 2, column 'Medical material': '' is not 0 or 1"),
+        ("labels.csv", "_1,0,1", "_1,no,1", "line 2, column 'Medical material': 'no' is not 0"),
+        ("labels.csv", "_1,0,1", "_1,1", "line 2: has 18 cells and the header 19"),
+        ("labels.csv", "_1,0,1", "_1,0,1,1", "line 2: has 20 cells and the header 19"),
+        ("labels.csv", "_1,0,1", '_1,"0,1', "line 2: a quote opens and is never closed"),
+        ("labels.csv", "2_a_2", "2_a_1", "line 3: train_2_a_1 stands in line 2 already"),
+        ("labels.csv", "Emphysema", "Atelectasis", "line 1: is damaged: has a column more than"),
+        ("manifest.csv", "2_a_2", "2_a_1", "line 3: train_2_a_1 stands in line 2 already"),
+        ("manifest.csv", ",status", ",state", "line 1: is damaged: has no column status"),
+        (
+            "manifest.csv",
+            "voxels_sha256",
+            "hash",
+            "line 1: is damaged: has no column voxels",
+        ),
+        ("manifest.csv", "stored", "kept", "line 2, column 'status': 'kept' is not stored or"),
+        ("manifest.csv", "train_2_a_1", "other", "line 2, column 'name': 'other' is no CT-RATE"),
+    ],
+)
+def test_wrong_cells_and_rows_are_named(processed, name, old, new, fault):
+    """Else a model would learn from NaN or 2, or from another volume's labels."""
+    table = processed / name
+    text = table.read_text()
+    assert old in text
+    table.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        ProcessedSet(processed)
+    assert f"{table}, {fault}" in str(caught.value)
+    assert "delete it, then run `dvc pull preprocess` or `dvc repro preprocess`" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize("read", [read_labels, read_manifest])
+def test_tables_of_a_revision_are_read_as_files_are(processed, read):
+    name = "labels.csv" if read is read_labels else "manifest.csv"
+    content = (processed / name).read_bytes()
+    pd.testing.assert_frame_equal(read(io.BytesIO(content)), read(processed / name))
+    with pytest.raises(InputError, match=f"^v1: {name}: is empty"):
+        read(io.BytesIO(b""), f"v1: {name}")
 
 
 def test_tables_that_do_not_fit_are_refused(processed):
     labels = processed / "labels.csv"
     labels.write_text("\n".join(labels.read_text().splitlines()[:-1]))
-    with pytest.raises(InputError, match=r"labels.csv: does not fit manifest.csv"):
+    with pytest.raises(
+        InputError, match=r"labels.csv: does not fit manifest.csv, which has valid_2_a_1 where it"
+    ):
         ProcessedSet(processed)
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize("says_its_size", [True, False])
+@pytest.mark.parametrize("size", [200_000_000, 321, 319, 0])
+def test_what_unpacks_to_another_size_is_refused_before_memory_is_taken(size, says_its_size):
+    compressor = zstandard.ZstdCompressor(level=1, write_content_size=says_its_size)
+    content = compressor.compress(bytes(size))
+
+    def refuse() -> None:
+        with pytest.raises((ValueError, zstandard.ZstdError)):
+            decode(content, SHAPE)
+
+    assert peak_memory(refuse) < 1_000_000
+
+
+def test_a_frame_that_does_not_say_its_size_is_read():
+    content = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(320))
+    np.testing.assert_array_equal(decode(content, SHAPE), np.zeros(SHAPE))
+    with pytest.raises(zstandard.ZstdError):
+        decode(content * 2, SHAPE)
+
+
+def test_a_member_that_claims_more_than_the_file_takes_no_memory(processed):
+    """A ZIP's directory says how large a member is; it may be damaged too."""
+    shard = processed / "train/train_00011-00020.zip"
+    content = bytearray(shard.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 20 : directory + 24] = (2_000_000_000).to_bytes(4, "little")
+    shard.write_bytes(bytes(content))
+    stored = ProcessedSet(processed)
+
+    def refuse() -> None:
+        with pytest.raises(InputError, match="ends beyond the end of the file"):
+            stored.read("train_11_a_1")
+
+    assert peak_memory(refuse) < 1_000_000
+
+
+def test_a_compressed_member_is_never_unpacked(tmp_path):
+    shard = tmp_path / "train_00001-00010.zip"
+    with zipfile.ZipFile(shard, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train_1_a_1.zst", bytes(50_000_000))
+    assert peak_memory(lambda: read_shard(shard)) < 1_000_000
+    assert read_shard(shard) == ({}, False)
 
 
 def damage(shard: Path, how: str) -> None:

@@ -1,7 +1,6 @@
 """Files of every kind to HU volumes, and every bad file to a message that helps."""
 
 import gzip
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +8,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
-from multi_abnormality.data.io.read import read_volume, scan_name
+from multi_abnormality.data.io.read import read_volume
+from multi_abnormality.data.io.reader_registry import scan_name
 from multi_abnormality.errors import InputError
-from own_scans import write_dicom
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
@@ -21,8 +19,8 @@ RAS_AFFINE = np.diag([2.0, 3.0, 4.0, 1.0])
 
 
 def phantom(shape: tuple[int, int, int] = (12, 10, 8)) -> np.ndarray:
-    """(X, Y, Z) int16 HU: air, with soft tissue of its own value in every voxel."""
-    hu = np.full(shape, -1000, np.int16)
+    """(X, Y, Z) int16 HU: air with noise, and soft tissue of its own value in every voxel."""
+    hu = np.random.default_rng(0).normal(-980, 8, shape).astype(np.int16)
     hu[2:-2, 2:-2, 2:-2] = np.arange(hu[2:-2, 2:-2, 2:-2].size).reshape(hu[2:-2, 2:-2, 2:-2].shape)
     return hu
 
@@ -97,7 +95,7 @@ def test_oblique_scan_takes_its_nearest_axes(tmp_path: Path) -> None:
     "dtype", ["int16", ">i2", "int32", "uint16", "uint32", "float32", "float64", "int8"]
 )
 def test_any_number_type_with_a_rescale(tmp_path: Path, dtype: str) -> None:
-    hu = phantom().clip(-1000, 0) if dtype == "int8" else phantom()
+    hu = phantom()
     slope, intercept = (8.0, -512.0) if dtype == "int8" else (1.0, -1024.0)
     stored = ((hu - intercept) / slope).astype(dtype)
     path = save(tmp_path / "scan.nii.gz", stored, scl_slope=slope, scl_inter=intercept)
@@ -150,7 +148,7 @@ def test_a_nifti2_file_cut_in_its_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     nib.Nifti2Image(phantom(), RAS_AFFINE).to_filename(path)
     path.write_bytes(path.read_bytes()[:400])
-    assert "truncated in its header" in fault_of(path)
+    assert "truncated" in fault_of(path)
 
 
 def bad_data(kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -216,7 +214,7 @@ def test_what_is_no_ct_scan_is_refused(tmp_path: Path, kind: str, words: str) ->
     [
         ({"pixdim": [1, 2, 3, np.nan, 0, 0, 0, 0]}, "gives the spacing"),
         ({"pixdim": [1, 2, 3, 0, 0, 0, 0, 0]}, "gives the spacing"),
-        ({"srow_z": [0, 0, np.nan, 0]}, "outside 0.05 to 50"),
+        ({"srow_z": [0, 0, np.nan, 0]}, "holds NaN"),
         ({"sform_code": 0, "qform_code": 0}, "left and right are unknown"),
         ({"sform_code": 0, "qform_code": 1, "quatern_b": 2}, "no valid affine"),
         ({"datatype": 999}, "unknown data type"),
@@ -264,119 +262,10 @@ def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
     assert "is not gzip-compressed" in fault_of(text)
     assert "is gzip-compressed" in fault_of(zipped)
     assert "is empty" in fault_of(empty)
-    assert ".nii.gz, .nii, .mha, .mhd" in fault_of(other)
+    assert ".nii.gz, .nii, .hdr, .mha, .mhd, .nrrd, .nhdr" in fault_of(other)
     assert "No such file" in fault_of(tmp_path / "missing.nii.gz")
     (tmp_path / "short.nii").write_bytes(b"abc")
-    assert "is not a NIfTI file" in fault_of(tmp_path / "short.nii")
-
-
-def test_metaimage_equals_nifti(tmp_path: Path) -> None:
-    nifti = save(tmp_path / "scan.nii.gz", phantom())
-    image = sitk.ReadImage(str(nifti))
-    sitk.WriteImage(image, str(tmp_path / "scan.mha"), useCompression=True)
-    sitk.WriteImage(image, str(tmp_path / "scan.mhd"))
-
-    for suffix in (".mha", ".mhd"):
-        volume = read_volume(tmp_path / f"scan{suffix}")
-        np.testing.assert_array_equal(volume.hu, expected(phantom()))
-        assert volume.hu.dtype == np.int16
-        assert volume.spacing == (4.0, 3.0, 2.0)
-        assert volume.original_axes == "RAS"
-
-
-def test_a_metaimage_of_one_moment_is_one_scan(tmp_path: Path) -> None:
-    """As programs for series in time write it."""
-    image = sitk.ReadImage(str(save(tmp_path / "scan.nii.gz", phantom())))
-    path = tmp_path / "scan.mha"
-    sitk.WriteImage(sitk.JoinSeries(image), str(path))
-    np.testing.assert_array_equal(read_volume(path).hu, expected(phantom()))
-    sitk.WriteImage(sitk.JoinSeries(image, image), str(path))
-    assert "not that of one 3D scan" in fault_of(path)
-
-
-def test_bad_metaimages_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "scan.mha"
-    sitk.WriteImage(sitk.ReadImage(str(save(tmp_path / "scan.nii", phantom()))), str(path))
-    whole = path.read_bytes()
-
-    path.write_bytes(whole[: len(whole) // 2])
-    assert "truncated" in fault_of(path)
-    path.write_bytes(whole.replace(b"ElementSpacing", b"ElementUnknown"))
-    assert "ElementSpacing" in fault_of(path)
-    path.write_text("hello")
-    assert "ElementSpacing" in fault_of(path)
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((8, 8, 8, 3), np.uint8), True), str(path))
-    assert "vector" in fault_of(path)
-    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((8, 8), np.int16)), str(path))
-    assert "not that of one 3D scan" in fault_of(path)
-
-
-def test_dicom_folder_is_sorted_by_position(tmp_path: Path) -> None:
-    hu = expected(phantom())  # in DICOM's own orientation, LPS
-    write_dicom(tmp_path / "series", hu, range(8))
-    (tmp_path / "series/notes.txt").write_text("not a slice")
-    (tmp_path / "series/DICOMDIR").write_bytes(b"directory")
-
-    volume = read_volume(tmp_path / "series")
-
-    np.testing.assert_array_equal(volume.hu, hu)
-    assert volume.spacing == (4.0, 3.0, 2.0)
-    assert volume.original_axes == "LPS"
-
-
-def test_bad_dicom_folders_are_refused(tmp_path: Path) -> None:
-    hu = expected(phantom())
-    folder = tmp_path / "series"
-    folder.mkdir()
-    assert re.search(r"holds no scan; give a folder .*DICOM .*\.nii\.gz.*\.mha", fault_of(folder))
-
-    write_dicom(folder, hu, range(1))
-    assert "holds a single DICOM slice; give a folder" in fault_of(folder)
-    write_dicom(folder, hu, range(8))
-    lost = folder / "1.2.3-95.dcm"
-    content = lost.read_bytes()
-    lost.unlink()
-    assert "8.00 mm apart" in fault_of(folder)
-    lost.write_bytes(content[:200])
-    with pytest.raises(InputError, match=r"95\.dcm.*(truncated|cannot be read)"):
-        read_volume(folder)
-    lost.write_bytes(content)
-    (folder / "copy.dcm").write_bytes(content)
-    assert "at the same place" in fault_of(folder)
-    (folder / "copy.dcm").unlink()
-
-    write_dicom(folder, hu, range(2), series="1.2.4")
-    assert "2 series: 1.2.3 (8 slices), 1.2.4 (2 slices)" in fault_of(folder)
-
-
-def test_dicom_slices_that_make_no_volume_are_refused(tmp_path: Path) -> None:
-    hu = expected(phantom())
-    mixed = tmp_path / "mixed"
-    write_dicom(mixed, hu, range(4))
-    write_dicom(mixed, hu, range(4, 8), spacing=(4.0, 3.0, 2.5))
-    assert "in size, spacing or direction; keep the slices of one series" in fault_of(mixed)
-
-    for name, old, new, words in (
-        ("MR", b"\x08\0\x60\0\2\0\0\0CT", b"\x08\0\x60\0\2\0\0\0MR", "its modality is MR"),
-        ("nowhere", b"\x20\0\x32\0", b"\x20\0\x33\0", "has no position"),
-    ):
-        folder = tmp_path / name
-        write_dicom(folder, hu, range(8))
-        one = folder / "1.2.3-95.dcm"
-        content = one.read_bytes()
-        assert old in content
-        one.write_bytes(content.replace(old, new))
-        with pytest.raises(InputError, match=rf"1\.2\.3-95\.dcm: {words}"):
-            read_volume(folder)
-
-
-def test_a_multi_frame_dicom_file_is_told_what_to_do(tmp_path: Path) -> None:
-    image = sitk.GetImageFromArray(expected(phantom()))
-    image.SetMetaData("0008|0060", "CT")
-    for name in ("1.dcm", "2.dcm"):
-        sitk.WriteImage(image, str(tmp_path / name))
-    with pytest.raises(InputError, match=r"1\.dcm: is a multi-frame DICOM file; convert it to"):
-        read_volume(tmp_path)
+    assert "truncated" in fault_of(tmp_path / "short.nii")
 
 
 def test_scan_names() -> None:
@@ -388,7 +277,7 @@ def test_scan_names() -> None:
 def test_importing_needs_nothing_heavy() -> None:
     code = "import sys, multi_abnormality.data.io.read; print(*sys.modules, sep='\\n')"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    assert not {"torch", "SimpleITK", "nibabel", "scipy", "pandas"} & set(modules.split())
+    assert not {"torch", "pydicom", "gdcm", "scipy", "pandas"} & set(modules.split())
 
 
 @needs_real_ct

@@ -50,7 +50,7 @@ def test_a_worker_killed_once_costs_nothing(workers, tmp_path, caplog):
     done = work(partial(tasks.die_once, tmp_path, deadly=5), 20, workers)
     assert len(done) == 20
     assert dict(done) == tasks.squares(20)
-    assert "killed (SIGKILL(-9)) amid " in caplog.text
+    assert "killed (SIGKILL(-9)) while it read " in caplog.text
     assert "item 5" in caplog.text
 
 
@@ -67,15 +67,31 @@ def test_items_that_always_kill_their_worker_are_named_and_the_others_done(tmp_p
 
 def test_a_crash_of_a_library_is_not_taken_for_want_of_memory(tmp_path):
     function = partial(tasks.die_always, tmp_path, deadly=(1,), by=signal.SIGSEGV)
-    reason = dict(work(function, 3))["item 1"].reason
-    assert "SIGSEGV(-11)" in reason
-    assert "memory" not in reason
+    lost = dict(work(function, 3))["item 1"]
+    assert lost.kind == "crashed its reader"
+    assert "SIGSEGV(-11)" in lost.reason
+    assert "memory" not in lost.reason
+
+
+@pytest.mark.parametrize(
+    ("by", "kind"), [(signal.SIGSEGV, "crashed its reader"), (signal.SIGKILL, "out of memory")]
+)
+def test_without_workers_an_item_that_ends_its_process_is_survived_where_asked_for(
+    by, kind, tmp_path
+):
+    items = {f"item {number}": (number,) for number in range(4)}
+    function = partial(tasks.die_always, tmp_path, deadly=(1,), by=by)
+    done = dict(outcomes(function, items, tasks.machine(workers=0), [], GIB, survive=True))
+    assert done.pop("item 1").kind == kind
+    assert done == tasks.squares(4, but=(1,))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_want_of_memory_without_a_kill_is_the_fault_of_the_item(workers, tmp_path):
     done = dict(work(partial(tasks.want_too_much, tmp_path, greedy=2), 6, workers))
-    assert "more memory than there is" in done.pop("item 2").reason
+    lost = done.pop("item 2")
+    assert lost.kind == "out of memory"
+    assert "more memory than there is" in lost.reason
     assert done == tasks.squares(6, but=(2,))
 
 

@@ -278,7 +278,7 @@ def test_a_disk_that_is_full_ends_it_and_keeps_what_arrived(machine, large):
 
 @pytest.mark.usefixtures("large")
 def test_two_at_a_time_in_one_folder_are_refused(machine):
-    machine.hub.set_faults(Fault("slow", LARGE, after=50_000))
+    machine.hub.set_faults(Fault("slow", LARGE, after=5_000))
     first = machine.start("--split", "train")
     while part_size(machine) < 100_000:
         time.sleep(0.005)

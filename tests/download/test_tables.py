@@ -30,7 +30,7 @@ def test_the_rows_of_what_is_there_are_written(whole: Path, tmp_path: Path):
     [
         (HUBS.replace("Lung nodule", "Hernia"), "has other columns than the hub's; move it away"),
         (HUBS.replace("VolumeName", "Scan"), "its first column is not VolumeName; move it away"),
-        ("", "cannot be read as a table"),
+        ("", "is empty; move it away"),
     ],
 )
 def test_a_users_table_of_another_kind_stays_as_it_is(

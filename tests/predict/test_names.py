@@ -1,14 +1,24 @@
 """What scans are called: by their files, apart where these are alike, or as in an own table."""
 
+import os
 import unicodedata
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from chest_files import write_series, write_zipped_series
+from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.data.own_files import locate
 from multi_abnormality.errors import InputError
 from multi_abnormality.predict.names import name_scans
 from multi_abnormality.predict.scans import find_scans
+
+
+def names_of(paths: Iterable[Path]) -> list[str]:
+    return [scan.name for scan in name_scans([ScanSource(path) for path in paths])]
 
 
 @pytest.mark.parametrize(
@@ -25,8 +35,7 @@ def test_as_few_folders_as_tell_scans_apart(tmp_path: Path, paths: list[str], na
     for path in paths:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    named = name_scans([tmp_path / path for path in paths])
-    assert list(named.values()) == names
+    assert names_of(tmp_path / path for path in paths) == names
 
 
 def test_names_do_not_depend_on_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -34,7 +43,7 @@ def test_names_do_not_depend_on_where_one_stands(tmp_path: Path, monkeypatch: py
         (tmp_path / patient).mkdir()
         (tmp_path / patient / "CT.nii").touch()
     monkeypatch.chdir(tmp_path / "7")
-    assert list(name_scans([Path("CT.nii"), Path("../8/CT.nii")]).values()) == ["7/CT", "8/CT"]
+    assert names_of([Path("CT.nii"), Path("../8/CT.nii")]) == ["7/CT", "8/CT"]
 
 
 def test_a_path_given_twice_is_one_scan_and_two_links_are_two(tmp_path: Path):
@@ -44,25 +53,50 @@ def test_a_path_given_twice_is_one_scan_and_two_links_are_two(tmp_path: Path):
         (tmp_path / patient).mkdir()
         (tmp_path / patient / "CT.nii").symlink_to(tmp_path / "cached")
     first, second = (tmp_path / patient / "CT.nii" for patient in "78")
-    scans = find_scans([first, tmp_path / "8/../7/CT.nii", second, tmp_path])
-    assert scans == [first, second]
-    assert list(name_scans(scans).values()) == ["7/CT", "8/CT"]
+    found = find_scans([first, tmp_path / "8/../7/CT.nii", second, tmp_path])
+    assert [source.path for source in found.scans] == [first, second]
+    assert [scan.name for scan in name_scans(found.scans)] == ["7/CT", "8/CT"]
 
 
 def test_below_a_folder_names_are_those_of_a_table_of_own_scans(tmp_path: Path):
-    cells = ("a/one.nii.gz", "a/two", "b/Größe", "b/c/one.MHA", "b/series")
-    for path in ("a/one.nii.gz", "a/two.nii", "b/Größe.nii", "b/c/one.MHA", "b/series/IM1.dcm"):
+    cells = ("a/one.nii.gz", "a/two", "b/Größe", "b/c/one.MHA", "b/series", "b/packed", "b/x.HDR")
+    for path in ("a/one.nii.gz", "a/two.nii", "b/Größe.nii", "b/c/one.MHA", "b/x.HDR"):
         path = tmp_path / unicodedata.normalize("NFD", path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    scans = find_scans([tmp_path])
-    expected = {locate(cell, tmp_path).path: locate(cell, tmp_path).name for cell in cells}
-    assert name_scans(scans, tmp_path) == expected
+    write_series(tmp_path / "b/series", name=lambda index: f"part {index % 2}/IM{index}", slices=4)
+    write_zipped_series(tmp_path / "b/packed.zip", slices=4)
+    scans = find_scans([tmp_path]).scans
+    located = [locate(cell, tmp_path) for cell in cells]
+    assert [one.fault for one in located] == [None] * len(cells)
+    assert {scan.source.path: scan.name for scan in name_scans(scans, tmp_path)} == {
+        one.path: one.name for one in located
+    }
     with pytest.raises(InputError, match=r"one\.nii\.gz: is not below .*b, which --names-below"):
         name_scans(scans, tmp_path / "b")
 
 
 def test_below_a_folder_no_name_stands_for_two_scans(tmp_path: Path):
-    scans = [tmp_path / "a/CT.nii.gz", tmp_path / "a/CT.mha"]
+    scans = [ScanSource(tmp_path / "a/CT.nii.gz"), ScanSource(tmp_path / "a/CT.mha")]
     with pytest.raises(InputError, match=r"a/CT: is the name of several scans: .*; give"):
         name_scans(scans, tmp_path)
+
+
+def test_bytes_that_are_not_utf_8_are_escaped_and_names_stay_different():
+    files = [
+        b"scan\xff.nii",
+        b"scan\xfe.nii",
+        rb"scan\xff.nii",
+        rb"a\b.nii",
+        "Gr\u00f6\u00dfe.nii".encode(),
+    ]
+    names = names_of(Path(os.fsdecode(file)) for file in files)
+    assert names == [r"scan\xff", r"scan\xfe", r"scan\x5cxff", r"a\b", "Gr\u00f6\u00dfe"]
+
+
+def test_no_name_leads_out_of_the_folder_that_it_is_used_in():
+    """As --explain does: what a DICOM file says of itself is part of a name."""
+    series = ScanSource(Path("in/study"), in_folder="../../../etc")
+    series = replace(series, series=SimpleNamespace(uid="../../../etc"))
+    assert names_of([Path("...nii"), Path(".nii.gz")]) == ["...nii", ".nii.gz"]
+    assert name_scans([series])[0].name == "study/.._.._.._etc"

@@ -1,5 +1,6 @@
 """The preprocess stage on own scans: three kinds of files, and a table that changes."""
 
+import os
 from pathlib import Path
 
 import nibabel
@@ -7,8 +8,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import tasks
+from chest_files import write_metaimage, write_nifti, write_series, write_zipped_series
 from folders import contents
-from multi_abnormality.data.io.read import read_volume
+from multi_abnormality.data import process
+from multi_abnormality.data.io.read import Volume, read_volume
+from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
@@ -40,7 +45,9 @@ class Own:
         self.series = self.data / "deep/er/series"
         self.series.parent.mkdir(parents=True)
         write_dicom(self.series, hu[1], range(12))
-        sitk.WriteImage(sitk.GetImageFromArray(hu[2]), str(self.data / "x.mha"))
+        image = sitk.GetImageFromArray(hu[2])
+        image.SetSpacing((4, 4, 5))
+        sitk.WriteImage(image, str(self.data / "x.mha"))
         self.write(TABLE)
 
     def write(self, table: str) -> None:
@@ -116,3 +123,79 @@ def test_what_is_left_of_deleted_scans_is_not_replaced(own: Own):
     (own.data / "train_1_a_1.nii.gz.receipt").touch()
     with pytest.raises(InputError, match="1 of its volumes were deleted after they were processed"):
         own.run()
+
+
+def test_a_row_may_name_a_scan_in_all_ways_in_which_predict_finds_it(
+    tmp_path: Path, small_params: Params, caplog
+):
+    """One file of a series, a series over subfolders or in a .zip, and headers beside voxels."""
+    own = Own(tmp_path, small_params)
+    write_series(own.data / "one", slices=12)
+    write_series(own.data / "spread", name=lambda index: f"{index % 3}/IM{index}")
+    write_zipped_series(own.data / "packed.zip", slices=13)
+    write_metaimage(own.data / "header.mhd", ElementDataFile="its voxels")
+    write_nifti(own.data / "pair.hdr")
+    write_series(own.data / "no row", slices=3)
+    cells = ("one/003.dcm", "spread", "packed", "header.mhd", "pair")
+    rows = [f"{cell},P{number},train,1,0" for number, cell in enumerate(cells)]
+    own.write("\n".join([TABLE.rstrip(), *rows]))
+    assert own.run()["volumes"] == {"train": 7, "valid": 1}
+    names = {"one/003.dcm", "spread", "packed", "header", "pair"}
+    assert names < set(ProcessedSet(own.out).names)
+    assert "1 scans have no row" in caplog.text
+    assert str(own.data / "no row") in caplog.text
+
+    content = bytearray((own.data / "its voxels").read_bytes())
+    content[9] ^= 1
+    (own.data / "its voxels").write_bytes(content)
+    caplog.set_level("INFO", logger="multi_abnormality")
+    own.run()
+    assert "1 volumes made, 7 kept" in caplog.text
+
+
+def test_what_no_reader_expects_of_one_scan_spoils_no_other(own: Own, monkeypatch):
+    """With `stop` all others are done and kept, and the scan is named."""
+
+    def fail(path: Path, series: Series | None) -> Volume:
+        if path.name == "x.mha":
+            raise RecursionError("deep")
+        return read_volume(path, series)
+
+    own.params = own.params.model_copy(update={"machine": tasks.machine(workers=0)})
+    monkeypatch.setattr(process, "read_volume", fail)
+    with pytest.raises(
+        InputError, match=r"x\.mha: failed with an unexpected RecursionError \(deep"
+    ):
+        own.run()
+    monkeypatch.setattr(process, "read_volume", None)  # what was done is not read again
+    own.write(TABLE.replace("x.mha,C", "Größe 2.nii.gz,C"))
+    (own.data / "Größe 2.nii.gz").write_bytes((own.data / "Größe 1.nii.gz").read_bytes())
+    with pytest.raises(InputError, match=r"(?s)1 of 3 volumes.*Größe 2\.nii\.gz: .*TypeError"):
+        own.run()
+
+
+CRASH = """
+import os, signal
+from pathlib import Path
+from multi_abnormality.data import process
+
+def deadly(path, series, read=process.read_volume):
+    if path.name == "Größe 1.nii.gz":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return read(path, series)
+
+process.read_volume = deadly
+"""
+
+
+def test_without_workers_a_reader_that_crashes_is_skipped(own: Own, monkeypatch):
+    """By a fault that is in every Python process: nothing but the end of one shows it."""
+    folder = own.data.parent / "fault"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        f"import sys\nif any('loky' in word for word in sys.orig_argv):\n    exec({CRASH!r})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    own.params = own.params.model_copy(update={"machine": tasks.machine(workers=0)})
+    assert own.run(on_error="skip")["rejected"] == {"crashed its reader": 1}
+    assert ProcessedSet(own.out).names == ["deep/er/series", "x"]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.compare.revisions import Read, Revision
-from multi_abnormality.data.store import LABELS, MANIFEST, STORED, read_labels, whose
+from multi_abnormality.data.store import LABELS, MANIFEST, STORED, read_labels, read_manifest, whose
 from multi_abnormality.errors import InputError, first_few
 from multi_abnormality.evaluation.checks import Describe, check_labels, check_probabilities
 from multi_abnormality.evaluation.scores import official_scores
@@ -65,7 +65,7 @@ def read_scored(revision: Revision, read: Read) -> Scored:
     try:
         recorded = json.loads(read(EVALUATION))["classification"]["macro"]["auroc"]
         content = json.loads(read(PREDICTIONS))
-        manifest, labels = _tables(read)
+        manifest, labels = _tables(revision, read)
         predictions = _predictions(revision, content, tuple(labels.columns))
         scored = _join(revision, predictions, manifest, labels)
     except (KeyError, TypeError, ValueError) as error:
@@ -102,11 +102,13 @@ def _unusable(revision: Revision, scans: Sequence[str], fault: str) -> InputErro
     )
 
 
-def _tables(read: Read) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tables(revision: Revision, read: Read) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The manifest and the labels of a processed set, by volume name."""
-    texts = (io.BytesIO(read(f"processed/{name}")) for name in (MANIFEST, LABELS))
-    manifest = pd.read_csv(next(texts), dtype=str, keep_default_na=False).set_index("name")
-    return manifest, read_labels(next(texts)).set_index("name")
+    manifest, labels = (
+        reader(io.BytesIO(read(f"processed/{name}")), f"{revision}: processed/{name}")
+        for reader, name in ((read_manifest, MANIFEST), (read_labels, LABELS))
+    )
+    return manifest.set_index("name"), labels.set_index("name")
 
 
 def _join(

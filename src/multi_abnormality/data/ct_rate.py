@@ -65,7 +65,7 @@ def read_ct_rate(root: Path, findings: Sequence[str] = FINDINGS) -> Catalogue:
         faults.append(f"{root}/: its no_chest_*.txt leave out every volume; shorten them")
     elif files.volumes:
         faults += source.split_faults(name.split for name in names)
-    raise_faults(faults, f"{root}/: mend these first")
+    raise_faults(faults, f"{root}/: correct these first")
     volumes = pd.DataFrame(describe(names)).assign(
         path=[str(files.volumes[name]) for name in names]
     )

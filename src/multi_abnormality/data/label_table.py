@@ -1,12 +1,12 @@
 """A CT-RATE label table, read strictly: nothing is guessed, every fault is found at once."""
 
-import difflib
 from pathlib import Path
 
 import pandas as pd
 
 from multi_abnormality.data.names import VolumeName
-from multi_abnormality.data.rows import capped, read_rows
+from multi_abnormality.data.rows import MOST_FAULTS, capped, read_rows, repeated
+from multi_abnormality.data.spelling import find_similar, quote
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
 
@@ -27,20 +27,18 @@ def read_label_table(path: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
         that could not be read are 0 and rows without a readable name are missing.
     """
     try:
-        header, rows, lines = read_rows(path, "fetch it again")
+        read = read_rows(path, "fetch it again")
     except InputError as error:
         return _empty(), [str(error)]
-    if len(header) == 1:
+    if len(read.header) == 1:
         fault = (
             f"{path}, line 1: has one column; separate the cells by commas, as CT-RATE does, or "
             "fetch the table again"
         )
         return _empty(), [fault]
-    faults = [f"{path}, line 1: {fault}" for fault in _header_faults(header)]
-    bad = [n for n, row in zip(lines, rows, strict=True) if len(row) != len(header)]
-    faults += capped([f"{path}, line {n}: has not {len(header)} cells as the header" for n in bad])
-    kept = [(n, row) for n, row in zip(lines, rows, strict=True) if len(row) == len(header)]
-    table = pd.DataFrame([row for _, row in kept], [n for n, _ in kept], header, dtype=str)
+    faults = [f"{path}, line 1: {fault}" for fault in _header_faults(read.header)]
+    faults += read.faults
+    table = pd.DataFrame(read.rows, read.lines, read.header, dtype=str)
     table = table.loc[:, ~table.columns.duplicated()]
     faults += _cell_faults(table, path)
     labels, name_faults = _with_names(table, path, split)
@@ -55,16 +53,19 @@ def _header_faults(header: list[str]) -> list[str]:
     expected = [NAME_COLUMN, *FINDINGS]
     missing = [column for column in expected if column not in header]
     unknown = [column for column in header if column not in expected]
-    repeated = sorted({column for column in header if header.count(column) > 1})
-    faults = [f"column {column!r} comes more than once; keep one" for column in repeated]
+    faults = capped(
+        [f"column {column!r} comes more than once; keep one" for column in repeated(header)]
+    )
     for column in missing:
-        close = difflib.get_close_matches(column, unknown, n=1)
-        hint = f"rename {close[0]!r}" if close else "add it"
-        faults.append(f"column {column!r} is missing; {hint}")
-    for column in unknown:
-        close = difflib.get_close_matches(column, expected, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "delete it"
-        faults.append(f"column {column!r} is unknown; {hint}")
+        similar = find_similar(column, unknown)
+        faults.append(
+            f"column {column!r} is missing; {f'rename {quote(similar)}' if similar else 'add it'}"
+        )
+    for column in unknown[:MOST_FAULTS]:
+        similar = find_similar(column, expected)
+        hint = f"did you mean {similar!r}?" if similar else "delete it"
+        faults.append(f"column {quote(column)} is unknown; {hint}")
+    faults += capped(unknown)[MOST_FAULTS:]
     if not faults and header != expected:
         place = next(
             i for i, pair in enumerate(zip(header, expected, strict=True)) if len({*pair}) > 1

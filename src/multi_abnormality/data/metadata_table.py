@@ -7,7 +7,10 @@ import pandas as pd
 
 from multi_abnormality.data.io.series_metadata import COLUMNS, Series
 from multi_abnormality.data.label_table import NAME_COLUMN
-from multi_abnormality.data.rows import capped
+from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.rows import Table, capped, format_lines, read_rows, repeated
+from multi_abnormality.data.spelling import find_similar, quote
+from multi_abnormality.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -35,28 +38,57 @@ def read_metadata_table(root: Path, split: str) -> tuple[pd.DataFrame, list[str]
         log.info("%s is not there: scores cannot be grouped by scanner, sex or age", path)
         return _empty(), []
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except (OSError, ValueError) as error:
-        return _empty(), [f"{path}: cannot be read as a table ({error}); fetch it again"]
-    if NAME_COLUMN not in table:
-        way_out = "separate the cells by commas, as CT-RATE does, or fetch it again"
-        return _empty(), [f"{path}: has no column {NAME_COLUMN!r}; {way_out}"]
-    missing = [column for column in (*GROUPS, *COLUMNS.values()) if column not in table]
-    if missing:
+        read = read_rows(path, "fetch it again")
+    except InputError as error:
+        return _empty(), [str(error)]
+    faults = [
+        f"{path}, line 1: column {column!r} comes more than once; keep one"
+        for column in repeated(read.header)
+    ]
+    if NAME_COLUMN not in read.header:
+        similar = find_similar(NAME_COLUMN, read.header)
+        hint = (
+            f"rename {quote(similar)}"
+            if similar
+            else "separate the cells by commas, as CT-RATE does"
+        )
+        fault = f"{path}, line 1: has no column {NAME_COLUMN!r}; {hint}, or fetch the table again"
+        return _empty(), [fault, *faults]
+    table, row_faults = _rows_by_name(read, path)
+    return table, capped(faults) + read.faults + row_faults
+
+
+def _rows_by_name(read: Table, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    used = (*GROUPS, *COLUMNS.values())
+    if missing := [column for column in used if column not in read.header]:
         log.warning(
             "%s: has no column %s: scores cannot be grouped by what it lacks, and volumes of "
             "CT-RATE's first release not be read without theirs", path, ", ".join(missing),
         )  # fmt: skip
-    base_names = table[NAME_COLUMN].str.strip().str.rpartition("/")[2]
-    table["name"] = base_names.str.replace(r"\.nii(\.gz)?$", "", regex=True)
-    used = ["name", *GROUPS, *COLUMNS.values()]
-    table = table.reindex(columns=used, fill_value="").drop_duplicates()
-    twice = table.loc[table["name"].duplicated(), "name"]
-    faults = [f"{path}: has two rows for {name} that differ; keep one" for name in twice]
+    table = pd.DataFrame(read.rows, read.lines, read.header, dtype=str)
+    table = table.loc[:, ~table.columns.duplicated()]
+    names = table[NAME_COLUMN].str.strip().str.replace(r"^.*/", "", regex=True)
+    faults = capped(
+        [
+            f"{path}, line {line}: {name!r} is no CT-RATE volume name such as train_1_a_1.nii.gz; "
+            "correct or delete the row"
+            for line, name in names.items()
+            if not VolumeName.is_name(name)
+        ]
+    )
+    table["name"] = names.str.replace(r"\.nii(\.gz)?$", "", regex=True)
+    table = table.reindex(columns=["name", *used], fill_value="").drop_duplicates()
+    differing = table[table["name"].duplicated(keep=False)]
+    faults += capped(
+        [
+            f"{path}, {format_lines(list(rows.index))}: the rows of {name} differ; keep one"
+            for name, rows in differing.groupby("name", sort=False)
+        ]
+    )
     table = table.drop_duplicates("name").set_index("name")
-    rows = table[list(COLUMNS.values())].itertuples(index=False, name=None)
+    rows = zip(*(table[column] for column in COLUMNS.values()), strict=True)
     table[SERIES] = [Series(*row) for row in rows]
-    return table[[*GROUPS, SERIES]], capped(faults)
+    return table[[*GROUPS, SERIES]], faults
 
 
 def _empty() -> pd.DataFrame:

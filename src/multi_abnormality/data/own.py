@@ -1,25 +1,26 @@
 """Scans of one's own, with a table that says whose they are and what they have."""
 
 import logging
-import re
 from pathlib import Path
 
 import pandas as pd
 
 from multi_abnormality.data.catalogue import Catalogue, Source
+from multi_abnormality.data.io.reader_registry import suffix_of
+from multi_abnormality.data.io.scan_sources import resolve_scan
 from multi_abnormality.data.metadata_table import GROUPS, SERIES
 from multi_abnormality.data.names import SPLITS, natural
 from multi_abnormality.data.own_files import locate, strangers
-from multi_abnormality.data.own_table import read_own_table, unread_columns
-from multi_abnormality.data.rows import capped, told_lines
+from multi_abnormality.data.own_table import read_own_table
+from multi_abnormality.data.rows import capped, format_lines
+from multi_abnormality.data.spelling import canonical, has_invisible, quote
 from multi_abnormality.data.splits import hold_out
-from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.errors import InputError, first_few, raise_faults
 from multi_abnormality.params_data import Data
 
 log = logging.getLogger(__name__)
 
 FEW = 10  # patients; what is learned of fewer may be anything that these have in common
-_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
 def own_source(table: Path) -> Source:
@@ -37,11 +38,11 @@ def read_own(root: Path, table: str, settings: Data) -> Catalogue:
 
     Raises:
         InputError: lists every fault of the table and of the files that it names, each with its
-            way out.
+            fix.
     """
     path, folder = root / table, root / settings.scans
     source = own_source(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             f"{path}: is not there; bring it, or name another one as data.table in params.yaml"
         )
@@ -50,7 +51,7 @@ def read_own(root: Path, table: str, settings: Data) -> Catalogue:
             f"{folder}: is no folder; bring it, or name the one that the table's paths start from "
             "as data.scans in params.yaml"
         )
-    rows, faults = read_own_table(path, settings)
+    rows, unread, faults = read_own_table(path, settings)
     volumes, scan_faults = _find_scans(rows, folder, path)
     faults += scan_faults
     if "patient_id" not in volumes:
@@ -64,33 +65,74 @@ def read_own(root: Path, table: str, settings: Data) -> Catalogue:
     if not faults:  # else what seems to be lacking may be what could not be read
         faults += source.split_faults(volumes["split"])
         faults += _label_faults(volumes, settings, path)
-    raise_faults(faults, f"{path}: mend these first")
+    raise_faults(faults, f"{path}: correct these first")
     volumes = volumes.sort_values("name", key=lambda names: names.map(natural))
     volumes = volumes.assign(scan_id=volumes["name"], reconstruction=1).reset_index(drop=True)
     volumes[SERIES] = pd.Series([None] * len(volumes), dtype=object)
-    _tell(volumes, folder, path, settings)
+    if unread:
+        log.warning("%s: these columns are not read: %s", path, first_few([*map(repr, unread)], 20))
+    _warn(volumes, folder, path, settings)
     order = ["name", "split", "patient_id", "scan_id", "reconstruction", "path", *settings.names]
     return Catalogue(volumes[[*order, *GROUPS, SERIES]], settings.names, (), source)
 
 
 def _find_scans(rows: pd.DataFrame, folder: Path, table: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The rows with name and path in the place of what the table says, and the faults."""
+    """The rows with name and path in place of the table's cell, and the faults."""
     if "scan" not in rows:
         return rows.assign(name="", path="")[:0], []
-    found = {line: locate(cell, folder) for line, cell in rows["scan"].items() if cell}
+    found = {line: locate(cell, folder) for line, cell in rows["scan"].items()
+             if cell and not has_invisible(cell)}  # fmt: skip
     lost = [
         f"{table}, line {line}: {one.fault}" for line, one in found.items() if one.fault is not None
     ]
     volumes = rows.loc[list(found)].assign(
         name=[one.name for one in found.values()], path=[str(one.path) for one in found.values()]
     )
-    first = volumes.reset_index(names="line").drop_duplicates("name").set_index("name")["line"]
-    twice = [
-        f"{table}, line {line}: {name} stands in line {first[name]} already; keep one row, and "
-        "give two scans two names"
-        for line, name in volumes.loc[volumes["name"].duplicated(), "name"].items()
-    ]
-    return volumes, capped(lost) + capped(twice)
+    first: dict[str | tuple[int, int], tuple[int, str]] = {}
+    twice = []
+    for line, one in found.items():
+        if one.fault is not None:
+            continue
+        # A symlinked folder, or a disk that ignores case, gives one file two names.
+        about = one.path.stat()
+        known = [first.setdefault(key, (line, one.name))
+                 for key in (one.name, (about.st_dev, about.st_ino))]  # fmt: skip
+        above, name = min(known)
+        if above != line:
+            same = "" if name == one.name else f", as {name}"
+            twice.append(
+                f"{table}, line {line}: {one.name} stands in line {above} already{same}; keep one "
+                "row, and give two scans two names"
+            )
+    series = _series_faults({line: one.path for line, one in found.items() if not one.fault}, table)
+    return volumes, capped(lost) + capped(twice) + series
+
+
+def _series_faults(paths: dict[int, Path], table: Path) -> list[str]:
+    """Rows that mean one DICOM series by different paths: its folder, one above, or its files.
+
+    Headers are read only where two rows may do so.
+    """
+    folders: dict[Path, list[int]] = {}
+    for line, path in paths.items():
+        if path.is_dir() or not (suffix_of(path) or path.suffix.lower() == ".zip"):
+            folders.setdefault(path if path.is_dir() else path.parent, []).append(line)
+    faults = []
+    for folder, lines in folders.items():
+        above = [line for parent in folder.parents for line in folders.get(parent, [])]
+        owner: dict[Path, int] = {}
+        for line in sorted({*lines, *above}) if len(lines) + len(above) > 1 else []:
+            try:
+                files = resolve_scan(paths[line]).files
+            except (InputError, OSError):
+                continue  # preprocess reports it
+            if other := next((owner[file] for file in files if file in owner), None):
+                faults.append(
+                    f"{table}, lines {other}, {line}: {paths[other]} and {paths[line]} are one "
+                    "DICOM series; keep one row for each series"
+                )
+            owner |= dict.fromkeys(files, line)
+    return capped(sorted(set(faults)))
 
 
 def _draw(volumes: pd.DataFrame, settings: Data) -> list[str]:
@@ -108,17 +150,17 @@ def _draw(volumes: pd.DataFrame, settings: Data) -> list[str]:
 
 
 def _likeness_faults(volumes: pd.DataFrame, path: Path) -> list[str]:
-    """A spreadsheet makes 7 of 007, and whoever types writes a-7 for A-7: one patient, or two?"""
+    """Refuse ids that may be one patient's: spreadsheets make 7 of 007, and 1.0 of 1."""
     faults = []
     first: dict[str, tuple[str, int]] = {}
     for line, patient in volumes["patient_id"].drop_duplicates().items():
-        plain = _ZEROS.sub("", " ".join(patient.split()).casefold())
-        other, above = first.setdefault(plain, (patient, line))
+        other, above = first.setdefault(canonical(patient), (patient, line))
         if other != patient:
             faults.append(
-                f"{path}, lines {above}, {line}: the patients {other!r} and {patient!r} differ in "
-                "case, spaces or leading zeros alone; write one patient's alike, and two people's "
-                "less alike"
+                f"{path}, lines {above}, {line}: the patients {quote(other)} and {quote(patient)} "
+                "differ in case, spaces, dashes, the form of a number, invisible characters or "
+                "letters that look alike, and in nothing else; write one patient's the same way, "
+                "and those of two patients less alike"
             )
     return capped(faults)
 
@@ -129,7 +171,7 @@ def _patient_faults(volumes: pd.DataFrame, path: Path) -> list[str]:
     for patient, rows in volumes.groupby("patient_id", sort=False):
         if rows["split"].nunique() > 1:
             faults.append(
-                f"{path}, {told_lines(list(rows.index))}: patient {patient} is in both "
+                f"{path}, {format_lines(list(rows.index))}: patient {patient} is in both "
                 "splits; put all of a patient's scans into one"
             )
     return capped(faults)
@@ -152,16 +194,14 @@ def _label_faults(volumes: pd.DataFrame, settings: Data, path: Path) -> list[str
     return faults
 
 
-def _tell(volumes: pd.DataFrame, folder: Path, path: Path, settings: Data) -> None:
-    """What is no fault, and a user should know."""
+def _warn(volumes: pd.DataFrame, folder: Path, path: Path, settings: Data) -> None:
+    """Log what is not an error, but affects what a model can learn or how it is scored."""
     if settings.columns.patient is None:
         log.warning(
             "data.columns.patient is null: each of %d scans counts as a patient of its own. Are "
             "there two of one patient, one may be learned from and the other scored, and every "
             "score is too good", len(volumes),
         )  # fmt: skip
-    if unread := unread_columns(path, settings):
-        log.warning("%s: these columns are not read: %s", path, ", ".join(map(repr, unread)))
     if others := list(strangers(folder, [Path(one) for one in volumes["path"]])):
         log.warning(
             "%s: %d scans have no row in %s and are left out: %s",

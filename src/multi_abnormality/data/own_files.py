@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from multi_abnormality.data.io.dicom import is_dicom
-from multi_abnormality.data.io.read import SUFFIXES
+from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom
+from multi_abnormality.data.io.reader_registry import SUFFIXES
+from multi_abnormality.data.spelling import has_invisible
 from multi_abnormality.params_data import is_inside
 
-FILES = tuple(suffix for suffix in SUFFIXES if suffix != ".mhd")
+FILES = (*SUFFIXES, ".zip")
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,19 @@ class Located:
 def locate(cell: str, folder: Path) -> Located:
     """Find a scan by its path below a folder, with or without its suffix.
 
-    The name is that path without the suffix.
+    It is a file of a known format, a DICOM file of a series, a .zip with a series, or a folder with
+    one in it or below. The name is that path without the suffix.
     """
     text = PurePosixPath(cell.replace("\\", "/")).as_posix()
     path = folder / text
-    if not is_inside(text) or not text.isprintable():
+    if not is_inside(text):
         return Located(text, path, f"must be a path below {folder}/; correct it")
-    found = _found(path) or _found(folder / unicodedata.normalize("NFD", text))
+    if has_invisible(text):
+        return Located(text, path, f"{text!r} has invisible characters; rename the file")
+    try:
+        found = _found(path) or _found(folder / unicodedata.normalize("NFD", text))
+    except OSError as error:
+        return Located(text, path, f"{text[:80]!r} cannot be read ({error.strerror}); correct it")
     if not found:
         return Located(text, path, f"{path} is not there; bring it, or correct or delete the row")
     if len(found) > 1:
@@ -42,47 +49,57 @@ def locate(cell: str, folder: Path) -> Located:
 
 def _found(path: Path) -> list[Path]:
     found = [path] if path.exists() else []
-    return found + [file for suffix in FILES if (file := Path(f"{path}{suffix}")).is_file()]
+    ends = [end for suffix in FILES for end in (suffix, suffix.upper())]
+    found += [file for end in ends if (file := Path(f"{path}{end}")).is_file()]
+    # To a file system that ignores case, both ends are one file's.
+    return list({file.stat().st_ino: file for file in reversed(found)}.values())[::-1]
 
 
 def _name_of(text: str) -> str:
-    for suffix in FILES:
-        if text.lower().endswith(suffix):
-            return text[: -len(suffix)]
-    return text
+    suffix = next((suffix for suffix in (*FILES, ".img") if text.lower().endswith(suffix)), "")
+    return text[: len(text) - len(suffix)]
 
 
 def _fault_of(path: Path) -> str | None:
     if path.is_dir():
-        if any(file.is_file() for file in path.iterdir()):
+        if any(names for _, _, names in os.walk(path)):
             return None
-        return f"{path}/ holds no files; name the folder that the DICOM files are in themselves"
-    if path.name.lower().endswith(".mhd"):
-        return f"{path} has its voxels in another file; convert both to .mha"
-    if not path.name.lower().endswith(FILES):
-        return f"{path} is none of {', '.join(FILES)}; for DICOM name the folder of the series"
-    return None
+        return f"{path}/ holds no files; name the folder that the DICOM files are in"
+    if not path.is_file():
+        return f"{path} is not a regular file; give a file or a folder"
+    if path.name.lower().endswith((*FILES, ".img")) or _is_dicom(path):
+        return None
+    return f"{path} is none of {', '.join(FILES)}, and no DICOM file"
 
 
 def strangers(folder: Path, known: Collection[Path]) -> Iterator[Path]:
-    """Scan files, and folders of DICOM files, below a folder that no row means."""
+    """Scan files, and folders of DICOM files, below a folder that no row means.
+
+    `find_scans` would parse every DICOM file there; here one in each folder without a row will do.
+    """
     there = {path.absolute() for path in known}
+    with_known_files = {path.parent for path in there}
     for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place).absolute()
+        if here in there:
+            folders.clear()  # a series may be spread over subfolders
+            continue
         folders.sort()
-        names.sort()
-        if Path(place).absolute() not in there and any(
-            _is_dicom(Path(place, name)) for name in names
-        ):
+        paths = [Path(place, name) for name in sorted(names) if name[0] != "."]
+        if here not in with_known_files and any(map(_is_dicom, paths)):
             yield Path(place)
-        for name in names:
-            path = Path(place, name)
-            is_scan = name.lower().endswith(FILES) and name[0] != "."
-            if is_scan and path.absolute() not in there:
+        for path in paths:
+            if path.name.lower().endswith(FILES) and path.absolute() not in there:
                 yield path
 
 
 def _is_dicom(path: Path) -> bool:
+    """Whether it begins as DICOM files do, and is no list of them."""
+    name = path.name.lower()
+    if name.endswith((*FILES, ".img")) or name == "dicomdir" or not path.is_file():
+        return False
     try:
-        return is_dicom(path)
+        with path.open("rb") as file:
+            return begins_like_dicom(file.read(MAGIC_BYTES), path.stat().st_size)
     except OSError:  # what cannot be opened is none
         return False

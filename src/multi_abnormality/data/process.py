@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from multi_abnormality.console import describe_failure, escape_path
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.receipts import (
@@ -15,14 +16,17 @@ from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.shards import Origin
 from multi_abnormality.data.source_hashes import Hashed, hash_source
 from multi_abnormality.data.store_writer import write_part
+from multi_abnormality.data.work.pool import OUT_OF_MEMORY
 from multi_abnormality.errors import InputError, UnusableScan
 from multi_abnormality.memory import keep_freed_memory
 from multi_abnormality.params import Recipe
 
+UNEXPECTED = "unexpected error"
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one volume: made anew (origin), bad (fault), or kept as it was (neither)."""
+    """Result of one volume: made (origin), failed (fault), or kept as it was (neither)."""
 
     name: str
     origin: Origin | None = None
@@ -34,9 +38,10 @@ class Outcome:
 def process_volume(
     name: str, path: Path, series: Series | None, stored: Origin | None, recipe: Recipe, out: Path
 ) -> Outcome:
-    """Keep what is stored of a volume, or make it anew from its file and keep that as a part.
+    """Keep what is stored of a volume, or make it again from its file and keep that as a part.
 
-    Several processes may do so at a time. A fault of the output's disk is raised.
+    Several processes may do so at a time. Whatever its file leads to is its fault; a fault of the
+    output's disk is raised.
 
     Args:
         name: of the volume.
@@ -62,8 +67,12 @@ def process_volume(
         codes = standardize(volume, recipe)
     except InputError as error:
         fault = str(error)
-        fault = fault if str(path) in fault else f"{path}: {fault}"
+        fault = escape_path(fault if str(path) in fault else f"{path}: {fault}", path)
         reason = error.reason if isinstance(error, UnusableScan) else None
+        return Outcome(name, None, fault, reason, hashed)
+    except Exception as error:  # of a library, say: the other volumes need not suffer
+        fault = escape_path(describe_failure(path, error), path)
+        reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else UNEXPECTED
         return Outcome(name, None, fault, reason, hashed)
     origin = write_part(out, name, hashed.sha256, volume, codes, series)
     return Outcome(name, origin, hashed=hashed)

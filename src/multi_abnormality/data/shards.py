@@ -7,6 +7,7 @@ volume was made of, so a shard describes itself.
 import hashlib
 import io
 import json
+import math
 import struct
 import zipfile
 import zlib
@@ -29,8 +30,8 @@ FOLDERS = (*SPLITS, OTHERS)
 COMPRESSION_LEVEL = 1
 # What zipfile and zstd raise over damaged files.
 UNREADABLE = (
-    OSError, EOFError, KeyError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile,
-    zstandard.ZstdError,
+    OSError, EOFError, KeyError, OverflowError, RuntimeError, ValueError, struct.error,
+    zipfile.BadZipFile, zstandard.ZstdError,
 )  # fmt: skip
 
 
@@ -85,7 +86,14 @@ def decode(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
         ValueError, zstandard.ZstdError: the content is no volume of this shape.
     """
-    unpacked = zstandard.ZstdDecompressor().decompress(content)
+    expected = math.prod(shape)
+    claimed = zstandard.frame_content_size(content)  # -1: the frame does not say
+    if claimed not in (-1, expected):
+        raise ValueError(f"unpacks to {claimed:,} bytes, not {expected:,}")
+    # Of memory, a frame that says nothing gets as much as a volume needs.
+    unpacked = zstandard.ZstdDecompressor().decompress(
+        content, max_output_size=expected, allow_extra_data=False
+    )
     differences = np.frombuffer(unpacked, np.uint8).reshape(shape)
     codes = np.empty(shape, np.uint8)
     codes[0] = differences[0]
@@ -109,8 +117,12 @@ def pack(members: Mapping[str, Member]) -> bytes:
 
 def read_member(shard: Path, name: str) -> bytes:
     """One compressed volume, its checksum proved. Raises one of UNREADABLE."""
+    if not shard.is_file():  # a FIFO would block
+        raise zipfile.BadZipFile(f"{shard} is no regular file")
     about = shard.stat()
     place = _places(shard, about.st_mtime_ns, about.st_size)[f"{name}.zst"]
+    if place.start + place.size > about.st_size:  # else memory is taken for what is not there
+        raise zipfile.BadZipFile(f"{name} ends beyond the end of the file")
     with shard.open("rb") as file:
         file.seek(place.start)
         content = file.read(place.size)
@@ -141,12 +153,16 @@ def _place(info: zipfile.ZipInfo, file: BinaryIO) -> _Place:
 
 def read_shard(shard: Path) -> tuple[dict[str, Member], bool]:
     """All volumes that can be read, their checksums proved; and whether that is all of them."""
+    if not shard.is_file():  # a FIFO would block
+        return {}, False
     members = {}
     whole = True
     try:
         with zipfile.ZipFile(shard) as archive:
             for info in archive.infolist():
                 try:
+                    if info.compress_type != zipfile.ZIP_STORED:  # could unpack to any size
+                        raise zipfile.BadZipFile(f"{info.filename} is compressed")
                     origin = Origin(**json.loads(info.comment))
                     members[info.filename.removesuffix(".zst")] = Member(origin, archive.read(info))
                 except (*UNREADABLE, TypeError):

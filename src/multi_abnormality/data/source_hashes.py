@@ -8,11 +8,15 @@ nothing else, so a damaged memory is dropped.
 import hashlib
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from multi_abnormality.data.io.byte_streams import open_regular_file
+from multi_abnormality.data.io.reader_registry import suffix_of
+from multi_abnormality.data.io.scan_sources import resolve_scan
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
 
@@ -32,14 +36,28 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> "Stamp":
-        """Of a file; or of a folder: its files' size, and the latest change of any, or of itself"""
-        folder = path.stat()
-        files = [file.stat() for file in _files(path)] if path.is_dir() else [folder]
+        """Size of all files that a scan may consist of, and the latest change of any of them.
+
+        Of DICOM files that is their whole folder: so no header is parsed.
+
+        Raises:
+            UnusableScan: a header that should name the file with the voxels is damaged.
+            OSError: the path cannot be read.
+        """
+        itself = path.stat()
+        if path.is_dir():
+            files, folders = _below(path)
+        elif _is_series_file(path):
+            files, folders = [one for one in path.parent.iterdir() if one.is_file()], [path.parent]
+        else:
+            files, folders = _files_of(path), []
+        about = [file.stat() for file in files]
+        changed = [itself, *about, *(folder.stat() for folder in folders)]
         return cls(
-            sum(file.st_size for file in files),
-            max(file.st_mtime_ns for file in (folder, *files)),
-            max(file.st_ctime_ns for file in (folder, *files)),
-            folder.st_ino,
+            sum(file.st_size for file in about),
+            max(one.st_mtime_ns for one in changed),
+            max(one.st_ctime_ns for one in changed),
+            itself.st_ino,
         )
 
 
@@ -51,34 +69,57 @@ class Hashed(NamedTuple):
 
 
 def hash_source(path: Path) -> Hashed:
-    """Read and hash a file, or all files of a folder, whatever their names.
+    """Read and hash the file or the files of a scan, whatever their names.
+
+    Of a folder these are all files in it and below; of one DICOM file those of its series; of a
+    header that names another file, both.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read; UnusableScan where no scan is there.
     """
     try:
         before = Stamp.of(path)
         started_ns = time.time_ns()
-        if path.is_dir():
-            content = sorted(map(_sha256, _files(path)))
-            sha256 = hashlib.sha256("\n".join(content).encode()).hexdigest()
-        else:
-            sha256 = _sha256(path)
+        files = _below(path)[0] if path.is_dir() else _files_of(path)
+        hashes = sorted(map(_sha256, files))
+        is_single = not path.is_dir() and len(hashes) == 1
+        joined = "\n".join(hashes)
+        sha256 = joined if is_single else hashlib.sha256(joined.encode()).hexdigest()
         # One more write within the clock's step would leave the stamp as it is.
         settled = started_ns - before.mtime_ns > UNSETTLED_NS and Stamp.of(path) == before
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); fetch it again") from None
+        name = error.filename or path
+        raise InputError(f"{name}: cannot be read ({error.strerror}); fetch it again") from None
     return Hashed(sha256, before if settled else None)
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(folder: Path) -> list[Path]:
-    """That a DICOM series may consist of."""
-    return [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+def _is_series_file(path: Path) -> bool:
+    """Whether a file may be one of a DICOM series, which has no suffix that others have."""
+    return not suffix_of(path) and path.suffix.lower() != ".zip"
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The files that the voxels of a scan depend on, as far as they are there."""
+    if suffix_of(path) in (".nii", ".nii.gz") or path.suffix.lower() == ".zip":
+        return [path]  # nothing is to be looked up
+    return [file for file in resolve_scan(path).files if file == path or file.exists()]
+
+
+def _below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files and folders in a folder, at every level; hidden ones are no part of a series."""
+    files, folders = [], []
+    for place, inner, names in os.walk(folder, followlinks=True):
+        inner[:] = [name for name in inner if name[0] != "."]
+        folders.append(Path(place))
+        files += [
+            path for name in names if name[0] != "." and (path := Path(place, name)).is_file()
+        ]
+    return files, folders
 
 
 class SourceHashes:
@@ -103,7 +144,7 @@ class SourceHashes:
             return None
         try:
             return entry.sha256 if Stamp.of(path) == entry.stamp else None
-        except OSError:  # whoever reads it next says what is wrong
+        except (OSError, InputError):  # whoever reads it next says what is wrong
             return None
 
     def note(self, path: Path, hashed: Hashed) -> None:

@@ -9,44 +9,144 @@ processed/recipe.json                   the preprocess parameters, and the code'
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.names import VolumeName, describe
+from multi_abnormality.data.names import SPLITS, VolumeName, describe
+from multi_abnormality.data.rows import capped, parse_rows, read_rows, repeated
 from multi_abnormality.data.shards import UNREADABLE, decode, read_member, shard_path
-from multi_abnormality.errors import InputError
+from multi_abnormality.errors import InputError, raise_faults
 
 FORMAT = 2  # raised when files of an earlier version can no longer be read
 MANIFEST, LABELS, RECIPE = "manifest.csv", "labels.csv", "recipe.json"
-TOLD = {"split", "patient_id"}  # of the manifest's columns, where names do not tell it
+TOLD = {"split", "patient_id"}  # of the manifest's columns, unless names of volumes say it
 STORED, EXCLUDED, REJECTED = "stored", "excluded", "rejected"  # a volume's status in the manifest
 
 _RESTORE = "run `dvc pull preprocess` or `dvc repro preprocess`"
+_REPLACE = f"delete it, then {_RESTORE}"
+_NEEDED = ("name", "status", "source_sha256", "voxels_sha256")  # columns of every manifest
+_MAX_VOLUME = 1 << 30  # voxels; a recipe of more is damaged, and would take all memory
 
 
 def whose(manifest: pd.DataFrame) -> pd.DataFrame:
     """name, split, patient_id, scan_id and reconstruction of a manifest's rows.
 
-    Of CT-RATE's the names tell it. Of others the manifest does, and each volume is a scan.
+    CT-RATE's names say it. For others the manifest does, and each volume is a scan.
     """
     if not TOLD.issubset(manifest):
-        return pd.DataFrame(describe([VolumeName.parse(name) for name in manifest["name"]]))
-    told = manifest[["name", "split", "patient_id"]].reset_index(drop=True)
-    return told.assign(scan_id=told["name"], reconstruction=1)
+        return pd.DataFrame(
+            describe([VolumeName.parse(name) for name in manifest["name"].tolist()])
+        )
+    ids = manifest[["name", "split", "patient_id"]].reset_index(drop=True)
+    return ids.assign(scan_id=ids["name"], reconstruction=1)
 
 
-def read_labels(file: Path | BinaryIO) -> pd.DataFrame:
-    """labels.csv: name and the findings.
+def read_labels(file: Path | BinaryIO, name: str = f"processed/{LABELS}") -> pd.DataFrame:
+    """Read labels.csv: name and the findings, 0 or 1.
+
+    Args:
+        file: path, or the open file.
+        name: for errors, of an open file.
 
     Raises:
-        KeyError: it has no column of names.
-        ValueError: it is no such table.
+        InputError: lists every wrong cell and repeated row, with its line.
     """
-    table = pd.read_csv(file, dtype={"name": str}, keep_default_na=False)
-    return table[["name", *table.columns.drop("name")]]
+    name = str(file) if isinstance(file, Path) else name
+    table, faults = _read_table(file, name, ("name",))
+    cells = table.drop(columns="name")
+    positive = (cells == "1").to_numpy(dtype=bool)
+    wrong = ~positive & ~(cells == "0").to_numpy(dtype=bool)
+    faults += capped(
+        [
+            f"{name}, line {table.index[row]}, column {cells.columns[column]!r}: "
+            f"{cells.iat[row, column]!r} is not 0 or 1"
+            for row, column in zip(*wrong.nonzero(), strict=True)
+        ]
+    )
+    if cells.columns.empty:
+        faults.append(f"{name}, line 1: has no findings")
+    raise_faults(faults, f"{name}: is damaged; {_REPLACE}")
+    labels = pd.DataFrame(positive.astype("int64"), columns=cells.columns)
+    labels.insert(0, "name", table["name"].array)
+    return labels
+
+
+def read_manifest(file: Path | BinaryIO, name: str = f"processed/{MANIFEST}") -> pd.DataFrame:
+    """Read manifest.csv, every cell as text. Arguments are those of read_labels.
+
+    Raises:
+        InputError: lists every missing column, repeated row and wrong cell, with its line.
+    """
+    name = str(file) if isinstance(file, Path) else name
+    table, faults = _read_table(file, name, _NEEDED)
+    choices: dict[str, tuple[str, ...]] = {"status": (STORED, EXCLUDED, REJECTED)}
+    stored = table[table["status"] == STORED] if "status" in table else table
+    if TOLD.issubset(table):
+        choices["split"] = SPLITS
+        splits = stored.groupby("patient_id")["split"].nunique()
+        faults += capped(
+            [
+                f"{name}: patient {patient!r} is in both splits"
+                if patient
+                else f"{name}, column 'patient_id': a cell is empty"
+                for patient in splits.index[(splits > 1) | (splits.index == "")]
+            ]
+        )
+    else:
+        names = stored["name"]
+        faults += capped(
+            [
+                f"{name}, line {line}, column 'name': {one!r} is no CT-RATE volume name, and the "
+                "columns split and patient_id are missing"
+                for line, one in zip(names.index, names.tolist(), strict=True)
+                if not VolumeName.is_name(one)
+            ]
+        )
+    for column, allowed in choices.items():
+        cells = (table if column == "status" else stored)[column]
+        faults += capped(
+            [
+                f"{name}, line {line}, column {column!r}: {cell!r} is not {' or '.join(allowed)}"
+                for line, cell in cells[~cells.isin(allowed)].items()
+            ]
+        )
+    raise_faults(faults, f"{name}: is damaged; {_REPLACE}")
+    return table.reset_index(drop=True)
+
+
+def _read_table(
+    file: Path | BinaryIO, name: str, needed: Sequence[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """A table by line, with its repeated rows and columns as faults.
+
+    Raises:
+        InputError: it cannot be read, or lacks a column that is needed.
+    """
+    if isinstance(file, Path):
+        read = read_rows(file, _REPLACE)
+    else:
+        read = parse_rows(file.read(), name, _REPLACE)
+    if missing := [column for column in needed if column not in read.header]:
+        raise InputError(
+            f"{name}, line 1: is damaged: has no column {', '.join(missing)}; {_REPLACE}"
+        )
+    if again := repeated(read.header):
+        raise InputError(
+            f"{name}, line 1: is damaged: has a column more than once: "
+            f"{', '.join(capped([*map(repr, again)]))}; {_REPLACE}"
+        )
+    table = pd.DataFrame(read.rows, read.lines, read.header, dtype=str)
+    names = table["name"]
+    first = names.drop_duplicates().reset_index().set_index("name")["index"]
+    twice = [
+        f"{name}, line {line}: {one} stands in line {first[one]} already"
+        for line, one in names[names.duplicated()].items()
+    ]
+    return table, read.faults + capped(twice)
 
 
 class ProcessedSet:
@@ -69,37 +169,47 @@ class ProcessedSet:
     def __init__(self, root: Path) -> None:
         self.root = root
         for name in (MANIFEST, LABELS, RECIPE):
-            if not (root / name).exists():
+            if not (root / name).is_file():
                 raise InputError(f"{root / name}: is missing or not finished yet; {_RESTORE}")
-        try:
-            self._read_tables()
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{root}: {RECIPE}, {MANIFEST} or {LABELS} is damaged ({error!r}); delete the "
-                f"three, then {_RESTORE}"
-            ) from error
+        self._read_recipe()
+        self._read_tables()
         for shard in self.manifest["shard"].unique():
-            if not (root / shard).exists():
+            if not (root / shard).is_file():
                 raise InputError(f"{root / shard}: is missing; {_RESTORE}")
 
+    def _read_recipe(self) -> None:
+        path = self.root / RECIPE
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            if about["format"] != FORMAT:
+                raise InputError(
+                    f"{path}: has format {about['format']}, this version reads {FORMAT}; "
+                    "run `dvc repro preprocess`"
+                )
+            self.recipe: dict[str, Any] = dict(about["preprocess"])
+            z, y, x = self.recipe["shape"]
+            possible = min(z, y, x) > 0 and z * y * x <= _MAX_VOLUME
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{path}: is damaged ({error!r}); {_REPLACE}") from error
+        if not possible:
+            raise InputError(f"{path}: is damaged (shape {z} {y} {x}); {_REPLACE}")
+
     def _read_tables(self) -> None:
-        about = json.loads((self.root / RECIPE).read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise InputError(
-                f"{self.root / RECIPE}: has format {about['format']}, this version reads {FORMAT}; "
-                "run `dvc repro preprocess`"
-            )
-        self.recipe: dict[str, Any] = about["preprocess"]
-        manifest = pd.read_csv(self.root / MANIFEST, dtype=str, keep_default_na=False)
+        manifest = read_manifest(self.root / MANIFEST)
         stored = manifest[manifest["status"] == STORED].reset_index(drop=True)
         self.is_ct_rate = not TOLD.issubset(manifest)
-        told = whose(stored).assign(shard=[shard_path(name) for name in stored["name"]])
-        self.manifest = told.join(stored[stored.columns.difference(told.columns, sort=False)])
+        ids = whose(stored).assign(shard=[shard_path(name) for name in stored["name"].tolist()])
+        self.manifest = ids.join(stored[stored.columns.difference(ids.columns, sort=False)])
         self.labels = read_labels(self.root / LABELS)
         self.findings: tuple[str, ...] = tuple(self.labels.columns[1:])
         self._row = {name: row for row, name in enumerate(self.labels["name"])}
-        if not self.findings or self.names != list(self._row):
-            raise InputError(f"{self.root / LABELS}: does not fit {MANIFEST}; {_RESTORE}")
+        if self.names != list(self._row):
+            pairs = zip_longest(self.names, self._row)
+            name, labelled = next(pair for pair in pairs if pair[0] != pair[1])
+            raise InputError(
+                f"{self.root / LABELS}: does not fit {MANIFEST}, which has {name} where it has "
+                f"{labelled}; {_RESTORE}"
+            )
 
     def check_trained_on(self, about: Mapping[str, Any]) -> None:
         """Refuse a model that knows other volumes or findings than these.

@@ -10,24 +10,31 @@ from multi_abnormality.data.store import FORMAT, RECIPE
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import Recipe
 
-# What decides the voxels; of CT-RATE, which is NIfTI, and of others.
-_CODE = ("resample.py", "io/hounsfield.py", "io/nifti.py", "io/read.py", "io/series_metadata.py")
-_CODE_OF_OTHERS = (*_CODE, "io/itk.py")
+# What decides the voxels of CT-RATE, which is NIfTI; of others all readers do.
+_CODE_OF_NIFTI = (
+    "resample.py",
+    *(f"io/{name}.py" for name in ("byte_streams", "geometry", "hounsfield", "nifti", "read")),
+    *(f"io/{name}.py" for name in ("scan", "series_metadata")),
+)
 
 
 def recipe_content(recipe: Recipe, is_ct_rate: bool) -> bytes:
     """Of recipe.json."""
     preprocess = recipe.model_dump(mode="json")
-    code = _code_hash(_CODE if is_ct_rate else _CODE_OF_OTHERS)
+    code = _code_hash(is_ct_rate)
     about = {"format": FORMAT, "code": code, "preprocess": preprocess}
     return (json.dumps(about, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _code_hash(names: Iterable[str]) -> str:
+def _code_hash(is_ct_rate: bool) -> str:
     """Of the code that makes the voxels: volumes made by another are not kept."""
+    folder = Path(__file__).parent
+    files = {folder / name for name in _CODE_OF_NIFTI}
+    if not is_ct_rate:
+        files |= set((folder / "io").glob("*.py"))
     content = hashlib.sha256()
-    for name in names:
-        content.update((Path(__file__).parent / name).read_text(encoding="utf-8").encode())
+    for file in sorted(files):
+        content.update(file.read_text(encoding="utf-8").encode())
     return content.hexdigest()
 
 

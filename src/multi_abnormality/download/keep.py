@@ -103,7 +103,7 @@ class KeepProcessed:
         check_replaceable(volumes, self._out, self._recipe)
         self._writer = StoreWriter(self._out, self._recipe)
         tables = [read_metadata_table(self._place.root, split) for split in SPLITS]
-        raise_faults([fault for _, faults in tables for fault in faults], "mend these first")
+        raise_faults([fault for _, faults in tables for fault in faults], "correct these first")
         self._series = pd.concat([table[SERIES] for table, _ in tables]).to_dict()
 
     def process(self, name: VolumeName, file: RemoteFile) -> str | None:

@@ -67,7 +67,7 @@ class Place:
     def volumes(self) -> dict[VolumeName, Path]:
         """All that are there."""
         files = self.files()
-        raise_faults(files.faults, f"{self.root}/: mend these first")
+        raise_faults(files.faults, f"{self.root}/: correct these first")
         return files.volumes
 
     def files(self) -> Files:

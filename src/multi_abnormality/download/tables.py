@@ -11,6 +11,7 @@ from multi_abnormality.data.ct_rate_files import read_exclusions
 from multi_abnormality.data.label_table import NAME_COLUMN, label_path
 from multi_abnormality.data.metadata_table import metadata_path
 from multi_abnormality.data.names import VolumeName
+from multi_abnormality.data.rows import read_rows
 from multi_abnormality.download.hub import Hub, RemoteFile
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.files import write_durably
@@ -134,11 +135,9 @@ class Shelf:
 
 def _read(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     """The header, and the rows by name without suffix."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = [row for row in csv.reader(file, skipinitialspace=True) if row]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table ({error}); move it away") from None
+    table = read_rows(path, "move it away")
+    raise_faults(table.faults, f"{path}: cannot be read as a table; correct it, or move it away")
+    header, rows = table.header, table.rows
     if header[0] != NAME_COLUMN:
         raise InputError(f"{path}: its first column is not {NAME_COLUMN}; move it away")
     return header, {row[0].removesuffix(".gz").removesuffix(".nii"): row for row in rows}

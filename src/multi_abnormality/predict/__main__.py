@@ -15,7 +15,13 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "scans", nargs="+", type=Path, metavar="SCAN",
-        help=".nii, .nii.gz, .mha, a DICOM series' folder, a folder of these, a pattern in quotes",
+        help="NIfTI, MetaImage or NRRD file, DICOM file (means its series), .zip of a series, "
+        "folder of these, pattern in quotes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--series", action="append", default=[], metavar="SERIES",
+        help="DICOM series to predict where a folder holds several, by number, description or "
+        "SeriesInstanceUID; may be repeated (default: those that may be CT of a chest)",
     )  # fmt: skip
     parser.add_argument("--model", type=Path, help="default: the one .onnx in model_weights/")
     form = parser.add_mutually_exclusive_group()
@@ -23,7 +29,7 @@ def _options() -> argparse.Namespace:
     form.add_argument("--csv", action="store_true", help="print a row a scan")
     form.add_argument(
         "--out", type=Path, metavar="FILE",
-        help=".json or .csv; after a kill the same command goes on where it was",
+        help=".json or .csv; after a kill the same command resumes where it was",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, help="scans at a time (1)")
     parser.add_argument(
@@ -39,6 +45,8 @@ def _options() -> argparse.Namespace:
         parser.error("--workers must be at least 1")
     if options.out and options.out.suffix not in (".json", ".csv"):
         parser.error("--out must end with .json or .csv")
+    if options.explain and options.explain.exists() and not options.explain.is_dir():
+        parser.error(f"--explain: {options.explain} is a file; name a folder")
     return options
 
 
@@ -53,7 +61,8 @@ def main() -> None:
     from multi_abnormality.predict.scans import find_scans
     from multi_abnormality.predict.tell import as_csv, as_json, print_tables
 
-    scans = name_scans(find_scans(options.scans), options.names_below)
+    found = find_scans(options.scans, options.series)
+    scans = name_scans(found.scans, options.names_below)
     model = options.model or find_model()
     predictor = load(model)
     journal = Journal(options.out, model) if options.out else None
@@ -62,13 +71,15 @@ def main() -> None:
     text = as_json(rows) if is_json else as_csv(rows, predictor.card.findings)
     if journal:
         write_durably(text.encode(), options.out)
-        journal.close(finished=not faults)
+        journal.close(finished=not (found.faults or faults))
         console.log.info("%s: %d scans", options.out, len(rows))
     elif options.json or options.csv:
         sys.stdout.write(text)
     else:
         print_tables(rows)
-    raise_faults(faults, f"{len(faults)} of {len(scans)} scans could not be predicted")
+    faults = found.faults + faults
+    count = len(scans) + len(found.faults)
+    raise_faults(faults, f"{len(faults)} of {count} scans could not be predicted")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ EXPLANATION = "explanation.json"
 def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> None:
     """Write a JPEG a positive finding, and explanation.json that says what they show.
 
-    Where a slice lies is told from the scan's middle, towards the head: the model's own slices
+    Where a slice lies is given from the scan's middle, towards the head: the model's own slices
     are others than the file's.
 
     Args:
@@ -54,7 +54,7 @@ def is_explained(probabilities: dict[str, float], folder: Path) -> bool:
     """Whether this very prediction of a scan has all its pictures: their text is written last."""
     try:
         shown = json.loads((folder / EXPLANATION).read_text(encoding="utf-8"))
-        told = {finding: one["probability"] for finding, one in shown.items()}
+        known = {finding: one["probability"] for finding, one in shown.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # there is none, or something else: it is written anew
-    return told == {one: chance for one, chance in probabilities.items() if chance >= THRESHOLD}
+        return False  # there is none, or something else: it is written again
+    return known == {one: chance for one, chance in probabilities.items() if chance >= THRESHOLD}

@@ -1,25 +1,29 @@
-"""Predictions on their way into a file, so that a killed run goes on where it was."""
+"""Predictions on their way into a file, so that a killed run resumes where it was."""
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from multi_abnormality.errors import InputError
-from multi_abnormality.predict.model import Prediction
+
+if TYPE_CHECKING:
+    from multi_abnormality.data.io.scan_sources import ScanSource
+    from multi_abnormality.predict.model import Prediction
 
 
 class Known(NamedTuple):
-    """Of a scan that is predicted already. What it is called depends on what else is given."""
+    """Result of a scan that is predicted already. Its name depends on what else is given."""
 
     probabilities: dict[str, float]
     doubt: str | None
 
 
 class Journal:
-    """What is predicted so far, a line of JSON a scan, beside the file that is to be made.
+    """Finished predictions, a line of JSON each, beside the file that is to be made.
 
     Args:
         out: that file.
@@ -33,8 +37,8 @@ class Journal:
         self.path = path = out.with_name(f"{out.name}.part")
         with model.open("rb") as file:
             self._model = hashlib.file_digest(file, "sha256").hexdigest()
-        self.done: dict[tuple[str, int, int], Known] = {}
-        with self._told():
+        self.done: dict[str, Known] = {}
+        with self._errors_named():
             if out.is_dir():
                 raise InputError(f"{out}: is a folder; name a file in it")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,21 +49,23 @@ class Journal:
                 self._take(line)
             self._file.write(b"\n")  # after a line that was cut short
 
-    def find(self, scan: Path) -> Known | None:
-        """What was predicted, if this very file was predicted by this very model."""
-        try:
-            return self.done.get(_key(scan))
-        except OSError:
-            return None  # who reads the scan says what is wrong with it
+    def find(self, key: str | None) -> Known | None:
+        """Return what was predicted, if this very scan was predicted by this very model.
 
-    def add(self, scan: Path, prediction: Prediction) -> None:
+        Args:
+            key: of the scan, by `scan_key`.
+        """
+        return self.done.get(key) if key else None
+
+    def add(self, key: str | None, prediction: "Prediction") -> None:
+        """Keep a prediction; without a key it is not found again."""
         line = {
             "model": self._model,
-            "scan": _key(scan),
+            "scan": key,
             "probabilities": prediction.probabilities,
             "doubt": prediction.doubt,
         }
-        with self._told():
+        with self._errors_named():
             self._file.write(json.dumps(line).encode() + b"\n")
 
     def close(self, finished: bool) -> None:
@@ -69,7 +75,7 @@ class Journal:
             self.path.unlink()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors_named(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -79,22 +85,23 @@ class Journal:
         try:
             row = json.loads(line)
             if row["model"] == self._model:
-                path, size, changed = row["scan"]
-                self.done[path, size, changed] = Known(row["probabilities"], row["doubt"])
+                self.done[row["scan"]] = Known(row["probabilities"], row["doubt"])
         except (ValueError, KeyError, TypeError):
             return  # an empty line, or the last one, cut short by a kill
 
 
-def _key(scan: Path) -> tuple[str, int, int]:
-    """A folder is as large as its files, and as new as the newest: slices may be replaced.
+def scan_key(source: "ScanSource") -> str | None:
+    """Digest of the path, size and time of every file that the voxels depend on.
 
-    So is a .mhd file with the voxels beside it.
+    To be taken before the scan is read: a file that changes meanwhile then has another key.
+
+    Returns:
+        None where a file cannot be found; the scan's reader reports that.
     """
-    parts = [scan]
-    if scan.is_dir():
-        parts += scan.iterdir()
-    elif scan.suffix.lower() == ".mhd":
-        parts += filter(Path.exists, map(scan.with_suffix, (".raw", ".zraw")))
-    about = [part.stat() for part in parts]
-    size, changed = sum(one.st_size for one in about), max(one.st_mtime_ns for one in about)
-    return str(scan.resolve()), size, changed
+    try:
+        files = [(os.path.realpath(file), file.stat()) for file in source.files]
+    except (OSError, InputError):
+        return None
+    series = source.series.uid if source.series else ""
+    parts = [(path, about.st_size, about.st_mtime_ns) for path, about in files]
+    return hashlib.sha256(json.dumps([series, parts]).encode()).hexdigest()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from multi_abnormality.console import printable
 from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.composition import lung_share
 from multi_abnormality.data.io.read import read_volume
@@ -17,6 +18,8 @@ from multi_abnormality.seal import is_whole
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from multi_abnormality.data.io.scan_sources import ScanSource
 
 MODEL_FOLDER = Path("model_weights")
 
@@ -45,42 +48,48 @@ class Predictor:
         self.card = card
         self._hu_of_code = code_table(card.preprocess)
 
-    def __call__(self, scan: Path | str) -> dict[str, float]:
+    def __call__(self, scan: "Path | str | ScanSource") -> dict[str, float]:
         """Probability of each finding, in the model's order; a doubt is logged as a warning.
 
         Raises:
             InputError: the scan cannot be read, or is no CT in HU.
         """
-        prediction = self.predict(Path(scan))
+        prediction = self.predict(Path(scan) if isinstance(scan, str) else scan)
         if prediction.doubt:
             log.warning("%s", prediction.doubt)
         return prediction.probabilities
 
-    def predict(self, scan: Path) -> Prediction:
-        """Everything that the model says of a scan.
+    def predict(self, scan: "Path | ScanSource") -> Prediction:
+        """Return the model's outputs for a scan, and the volume that it was given.
+
+        Args:
+            scan: path of a file, a DICOM file or a folder with one series; or what `find_scans`
+                found.
 
         Raises:
             InputError: the scan cannot be read, or is no CT in HU.
         """
+        path = scan if isinstance(scan, Path) else scan.path
         volume = read_volume(scan)
         codes = standardize(volume, self.card.preprocess)
         outputs = self.session.run(["probabilities", "attention"], {"volume": codes[None]})
         (probabilities,), (attention,) = outputs
         if not np.isfinite(probabilities).all():  # JSON has no word for it
-            raise InputError(f"{scan}: the model has no finite probability for it; export it again")
+            raise InputError(f"{path}: the model has no finite probability for it; export it again")
         by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
         return Prediction(
             probabilities=dict(by_finding),
             attention=attention,
             hu=self._hu_of_code[codes],
-            doubt=self._doubt(scan, codes, len(volume.hu) * volume.spacing[0]),
+            doubt=self._doubt(path, codes, len(volume.hu) * volume.spacing[0]),
         )
 
-    def _doubt(self, scan: Path, codes: np.ndarray, length: float) -> str | None:
+    def _doubt(self, path: Path, codes: np.ndarray, length: float) -> str | None:
         reason = self.card.familiar.doubt(lung_share(codes, self._hu_of_code), length)
         if reason is None:
             return None
-        return f"{scan}: {reason}; it may be no chest, and its probabilities may mean nothing"
+        name = printable(str(path))
+        return f"{name}: {reason}; it may be no chest, and its probabilities may mean nothing"
 
 
 def load(path: Path | str) -> Predictor:

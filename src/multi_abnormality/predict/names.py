@@ -1,40 +1,59 @@
-"""What each scan is called in what is written of it."""
+"""The name of each scan in everything that is written about it."""
 
 import os
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from multi_abnormality.data.io.read import scan_name
+from multi_abnormality.console import printable
 from multi_abnormality.errors import InputError, first_few, raise_faults
 
+if TYPE_CHECKING:
+    from multi_abnormality.data.io.scan_sources import ScanSource
 
-def name_scans(scans: Sequence[Path], below: Path | None = None) -> dict[Path, str]:
-    """A name of its own for each scan.
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_LIKE_AN_ESCAPE = re.compile(r"\\(?=x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 
-    It is the file's name without its suffix, or the folder's. Where several scans have the same,
-    as with a folder for each patient, as many folders go before it as tell these apart: 7/CT and
-    8/CT. Files that differ in their suffixes alone keep them.
+
+class NamedScan(NamedTuple):
+    """A scan, and the name that no other scan of the call has."""
+
+    name: str
+    source: "ScanSource"
+
+
+def name_scans(sources: Sequence["ScanSource"], below: Path | None = None) -> list[NamedScan]:
+    """Give each scan a name of its own, in the order given.
+
+    It is the file's name without its suffix, or the folder's; one of several series in a folder
+    has its number or UID behind that. Where several scans have the same, as with a folder for each
+    patient, as many folders go before it as make them different: 7/CT and 8/CT. Files that differ
+    in their suffixes alone keep them. Bytes that are not UTF-8 are escaped: "scan\\xff".
 
     Args:
-        scans: different paths.
+        sources: different scans.
         below: folder from which on the whole path is the name, as in a table of own scans.
 
     Raises:
-        InputError: a scan is not below that folder.
+        InputError: a scan is not below that folder, or its name would be another's.
     """
     if below:
-        names = {scan: "/".join(_parts(scan, below)) for scan in scans}
-        names = {scan: unicodedata.normalize("NFC", name) for scan, name in names.items()}
+        names = {
+            index: unicodedata.normalize("NFC", "/".join(_parts(source, below)))
+            for index, source in enumerate(sources)
+        }
     else:
-        alike: dict[str, list[Path]] = {}
-        for scan in scans:
-            alike.setdefault(scan_name(scan), []).append(scan)
+        alike: dict[str, list[int]] = {}
+        for index, source in enumerate(sources):
+            alike.setdefault(_own_name(source), []).append(index)
         names = {}
         for name, group in alike.items():
-            names |= {group[0]: name} if len(group) == 1 else _told_apart(group)
-    refuse_equal(names, "nothing was predicted")
-    return {scan: names[scan] for scan in scans}
+            names |= {group[0]: name} if len(group) == 1 else _disambiguate(sources, group)
+    named = [NamedScan(_valid_text(names[index]), source) for index, source in enumerate(sources)]
+    refuse_equal(named, "nothing was predicted")
+    return named
 
 
 def absolute(path: Path) -> Path:
@@ -42,44 +61,63 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  resolve() follows links
 
 
-def _parts(scan: Path, below: Path | None = None) -> list[str]:
+def _own_name(source: "ScanSource") -> str:
+    """The scan's name without its folders; never one that means a folder, such as "..".
+
+    What follows a slash comes from inside a DICOM file, and must not lead elsewhere.
+    """
+    first, *rest = source.name.split("/", 1)
+    rest = [re.sub(r"[^\w.-]", "_", part) for part in rest]
+    return "/".join(part if part.strip(".") else source.path.name for part in (first, *rest))
+
+
+def _parts(source: "ScanSource", below: Path | None = None) -> list[str]:
     """The folders that a scan lies in, and its name; from the root, or from a folder on."""
-    folders = absolute(scan).parent
+    folders = absolute(source.path).parent
     if below is None:
-        return [*folders.parts[1:], scan_name(scan)]
+        return [*folders.parts[1:], _own_name(source)]
     try:
-        return [*folders.relative_to(absolute(below)).parts, scan_name(scan)]
+        return [*folders.relative_to(absolute(below)).parts, _own_name(source)]
     except ValueError:
         raise InputError(
-            f"{scan}: is not below {below}, which --names-below says that names start from"
+            f"{source.path}: is not below {below}, which --names-below says that names start from"
         ) from None
 
 
-def _told_apart(scans: Sequence[Path]) -> dict[Path, str]:
+def _disambiguate(sources: Sequence["ScanSource"], group: Sequence[int]) -> dict[int, str]:
     """By the last parts of their paths, as few of them as it takes."""
-    plain = [_parts(scan) for scan in scans]
-    with_suffix = [[*own[:-1], absolute(scan).name] for scan, own in zip(scans, plain, strict=True)]
+    plain = [_parts(sources[index]) for index in group]
+    with_suffix = [
+        [*own[:-1], absolute(sources[index].path).name]
+        for index, own in zip(group, plain, strict=True)
+    ]
     deepest = max(map(len, plain))
     for parts, least in ((plain, 2), (with_suffix, 1)):
         for count in range(least, deepest + 1):
             names = ["/".join(own[-count:]) for own in parts]
-            if len(set(names)) == len(scans):
-                return dict(zip(scans, names, strict=True))
-    raise AssertionError(f"two of {scans} are one path")
+            if len(set(names)) == len(group):
+                return dict(zip(group, names, strict=True))
+    return {index: "/".join(own) for index, own in zip(group, plain, strict=True)}
 
 
-def refuse_equal(names: dict[Path, str], title: str) -> None:
+def _valid_text(name: str) -> str:
+    """Escape bytes that are not UTF-8, such that two names stay two."""
+    escaped = _LIKE_AN_ESCAPE.sub(r"\\x5c", name)
+    return _SURROGATES.sub(lambda found: printable(found[0]), escaped)
+
+
+def refuse_equal(scans: Iterable[NamedScan], title: str) -> None:
     """As where names are whole paths, and a.mha lies beside a.nii.gz.
 
     Raises:
         InputError: several scans have one name; it begins with the title.
     """
-    scans: dict[str, list[str]] = {}
-    for scan, name in names.items():
-        scans.setdefault(name, []).append(str(scan))
+    paths: dict[str, list[str]] = {}
+    for name, source in scans:
+        paths.setdefault(name, []).append(str(source.path))
     faults = [
-        f"{name}: is the name of several scans: {first_few(paths)}; give them apart"
-        for name, paths in scans.items()
-        if len(paths) > 1
+        f"{name}: is the name of several scans: {first_few(given)}; give them apart"
+        for name, given in paths.items()
+        if len(given) > 1
     ]
     raise_faults(faults, title)

@@ -1,73 +1,172 @@
-"""Which scans are meant by what was given."""
+"""Scans and DICOM series that the paths of a command line stand for."""
 
 import glob
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from multi_abnormality.console import log
-from multi_abnormality.data.io.dicom import is_dicom
-from multi_abnormality.data.io.read import SUFFIXES
-from multi_abnormality.errors import InputError, raise_faults
+from multi_abnormality.console import console, describe_failure, escape_path, log, printable
+from multi_abnormality.data.io import scan_sources
+from multi_abnormality.data.io.scan_sources import ScanSource
+from multi_abnormality.errors import InputError
 from multi_abnormality.predict.names import absolute
 
+if TYPE_CHECKING:
+    from multi_abnormality.data.io.dicom_series import DicomSeries
 
-def find_scans(given: Iterable[Path]) -> list[Path]:
-    """Scans from files, folders and patterns such as "in/**/*.nii.gz", no path twice.
+MIN_SLICES = 10  # fewer with a problem are a localizer, a screenshot or a test image
 
-    A folder stands for the scans in it and below. A folder that holds DICOM files, whatever their
-    names, is a series; other files, and those whose names begin with a dot, are no scans. A link
-    is a scan of its own: two patients' may lead to one file.
+# Parts of Body Part Examined: of regions that show no chest, or only its edge.
+_OTHER_BODY_PART = re.compile(
+    r"HEAD|BRAIN|SKULL|FACE|ORBIT|SINUS|JAW|\bEAR|NECK|LARYNX|[CL]-?SPINE|CERVICAL|LUMBAR|SACRUM|"
+    r"PELVIS|HIP|LEG|THIGH|FEMUR|KNEE|ANKLE|FOOT|FEET|TOE|\bARM|HUMERUS|ELBOW|WRIST|HAND|FINGER|"
+    r"EXTREMITY|PROSTATE|BLADDER|COLON"
+)
+_CHEST = re.compile(r"CHEST|THORA|LUNG|HEART|CARDIAC|CORONARY|AORTA|TRUNK|BODY")
 
-    Raises:
-        InputError: a pattern fits nothing, or nobody may look there.
+
+class Found(NamedTuple):
+    """Scans to predict, and an error for each path that stands for none."""
+
+    scans: list[ScanSource]
+    faults: list[str]
+
+
+def find_scans(given: Iterable[Path], series: Sequence[str] = ()) -> Found:
+    """Find the scans in files, folders and patterns such as "in/**/*.nii.gz", none twice.
+
+    A folder stands for the scans in it and below. If it holds several DICOM series, a table of them
+    is printed, and those are taken that may be CT of a chest. A link is a scan of its own: two
+    patients' may lead to one file.
+
+    Args:
+        given: paths and patterns.
+        series: SeriesInstanceUID, number or description of the DICOM series to take; the scans of
+            other formats are taken anyway.
     """
-    try:
-        return _find(given)
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
-
-def _find(given: Iterable[Path]) -> list[Path]:
-    found: dict[Path, Path] = {}  # what each is called here, by its whole path
-    faults = []
+    found: dict[tuple[Path, str], ScanSource] = {}
+    faults: list[str] = []
+    unused = set(series)
     for path in given:
-        if path.is_dir():
-            scans = _inside(path) or [path]
-        elif path.exists() or not glob.has_magic(str(path)):
-            scans = [path]
-        else:
-            # Path.glob takes no absolute pattern.
-            matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
-            scans = [match for match in matches if _is_series(match) or is_scan_file(match)]
-            if not scans:
-                faults.append(f"{path}: no scan fits this pattern")
-        for scan in scans:
-            found.setdefault(absolute(scan), scan)
-    raise_faults(faults, "nothing was predicted")
-    return list(found.values())
+        sources = _sources(path, faults)
+        unused -= {value for value in series for one in sources if _matches(one.series, value)}
+        chosen = _choose(path, sources, series, faults)
+        for source in chosen:
+            uid = source.series.uid if source.series else ""
+            found.setdefault((absolute(source.path), uid), source)
+    faults += [
+        f"--series {value}: there is no such series; give its number, description or "
+        "SeriesInstanceUID, as predict lists them without --series"
+        for value in sorted(unused)
+    ]
+    return Found(list(found.values()), faults)
 
 
-def _inside(folder: Path) -> list[Path]:
-    """The scans in a folder and below. What nobody may look into there is told and left out."""
-    scans = []
-    for path in (folder, *sorted(folder.rglob("*"))):
+def _sources(given: Path, faults: list[str]) -> list[ScanSource]:
+    """Everything that a path or pattern stands for; what cannot be read is added to the faults."""
+    sources = []
+    is_pattern = glob.has_magic(str(given)) and not given.exists()
+    for path in _matching(given) if is_pattern else [given]:
         try:
-            if _is_series(path) or is_scan_file(path):
-                scans.append(path)
-        except PermissionError as error:
-            log.warning("%s: cannot be read (%s) and was left out", path, error.strerror)
-    return scans
+            # Where nothing is found, the error of the second describes what is there.
+            sources += scan_sources.find_scans(path) or [scan_sources.resolve_scan(path)]
+        except InputError as error:
+            if not is_pattern:  # "in/*" also matches what is no scan
+                faults.append(escape_path(str(error), path))
+        except OSError as error:
+            name = printable(str(error.filename or path))
+            faults.append(f"{name}: cannot be read ({error.strerror or error})")
+        except Exception as error:  # the other paths need not suffer
+            faults.append(escape_path(describe_failure(path, error), path))
+    if is_pattern and not sources:
+        faults.append(f"{given}: no scan fits this pattern")
+    return sources
 
 
-def is_scan_file(path: Path) -> bool:
-    """Whether it is named as scans are; a DICOM series is a folder.
+def _matching(pattern: Path) -> Iterator[Path]:
+    """Paths that match a pattern, sorted; of a folder and what is in it only the folder."""
+    # Path.glob takes no absolute pattern.
+    matches = map(Path, sorted(glob.glob(str(pattern), recursive=True)))  # noqa: PTH207
+    last: Path | None = None
+    for path in matches:
+        if last is None or not path.is_relative_to(last):
+            yield path
+            last = path if path.is_dir() else last
 
-    A link to a scan that is gone is one too: who reads it says so, and it is not passed over.
-    """
-    # Macs put a "._scan.nii.gz" beside each scan on other systems' disks.
-    hidden = path.name.startswith(".")
-    return path.name.lower().endswith(SUFFIXES) and not hidden and not path.is_dir()
+
+def _choose(
+    given: Path, sources: list[ScanSource], series: Sequence[str], faults: list[str]
+) -> list[ScanSource]:
+    """The scans to predict. One DICOM series alone is never passed over in silence."""
+    count = sum(source.series is not None for source in sources)
+    reasons = [
+        _reason_against(source.series, series, is_alone=count == 1) if source.series else None
+        for source in sources
+    ]
+    if count > 1 and log.isEnabledFor(logging.INFO):
+        _print_series(given, sources, reasons)
+    chosen = [one for one, reason in zip(sources, reasons, strict=True) if reason is None]
+    if sources and not chosen and not series:
+        faults.append(
+            f"{given}: none of its {count} DICOM series seems to be a CT of the chest; choose one "
+            "by --series"
+        )
+    return chosen
 
 
-def _is_series(path: Path) -> bool:
-    return path.is_dir() and any(map(is_dicom, path.iterdir()))
+def _reason_against(series: "DicomSeries", chosen: Sequence[str], is_alone: bool) -> str | None:
+    """Why a series is not predicted."""
+    if chosen:
+        return None if any(_matches(series, one) for one in chosen) else "not chosen by --series"
+    if is_alone:
+        return None
+    if series.modality not in ("", "CT"):
+        return f"modality {series.modality}"
+    body_part = series.body_part.upper()
+    if _OTHER_BODY_PART.search(body_part) and not _CHEST.search(body_part):
+        return f"body part {series.body_part}"
+    if series.problem and len(series.slices) < MIN_SLICES:
+        return series.problem.partition("; ")[0].rpartition(": ")[2]  # neither path nor remedy
+    return None
+
+
+def _matches(series: "DicomSeries | None", value: str) -> bool:
+    if series is None:
+        return False
+    value = value.strip()
+    is_number = value.isascii() and value.isdecimal() and int(value) == series.number
+    return (
+        is_number
+        or value in (series.uid, str(series.number))
+        or (value.casefold() == series.description.casefold() != "")
+    )
+
+
+def _print_series(
+    given: Path, sources: Sequence[ScanSource], reasons: Sequence[str | None]
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(f"DICOM series in {printable(str(given))}"), title_justify="left", box=None,
+        pad_edge=False,
+    )  # fmt: skip
+    columns = ("Scan", "No.", "Description", "Slices", "Spacing (mm)", "Kernel", "Predicted")
+    for header in columns:
+        table.add_column(header, overflow="fold")  # an ellipsis is not in every encoding
+    for source, reason in zip(sources, reasons, strict=True):
+        if series := source.series:
+            spacing = " x ".join(f"{one:.3g}" for one in series.spacing or ()) or "unknown"
+            cells = (
+                source.name, "" if series.number is None else str(series.number),
+                series.description, str(len(series.slices)), spacing, series.kernel,
+                f"no: {reason}" if reason else "yes",
+            )  # fmt: skip
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+    # In a file each series has one line.
+    screen = console if console.is_terminal else Console(stderr=True, width=250)
+    screen.print(table)

@@ -46,7 +46,7 @@ def run(
     Raises:
         InputError: lists everything wrong with the tables, or else every volume that cannot be
             used, where preprocess.on_error does not leave those out. All others are kept, and the
-            next run goes on from there.
+            next run continues from there.
     """
     catalogue = read_catalogue(data, params.data)
     recipe, is_ct_rate = params.preprocess.recipe, catalogue.source.is_ct_rate
@@ -60,8 +60,8 @@ def run(
     raise_faults(
         [item.fault for item in faults if item.fault and not (skip and item.reason)],
         f"{len(faults)} of {len(catalogue.volumes)} volumes cannot be used; the others are done "
-        f"and kept. Mend these, or leave them out {catalogue.source.leave_out}, or all scans that "
-        "are at fault themselves by preprocess.on_error: skip; then run again",
+        f"and kept. Correct these, or leave them out {catalogue.source.leave_out}, or all scans "
+        "that are at fault themselves by preprocess.on_error: skip; then run again",
     )
     for line in capped([outcome.fault for outcome in faults if outcome.fault]):
         console.log.warning("left out: %s", line)
@@ -120,10 +120,11 @@ def _outcomes(
         return
     process = partial(process_volume, recipe=params.preprocess.recipe, out=writer.root.absolute())
     share = [writer.root / PARTS, next(iter(items.values()))[1]]
-    for name, outcome in outcomes(process, items, params.machine, share, MEMORY):
+    skip = params.preprocess.on_error == "skip"
+    for name, outcome in outcomes(process, items, params.machine, share, MEMORY, survive=skip):
         path = items[name][1]
         if isinstance(outcome, Lost):
-            yield Outcome(name, fault=f"{path}: {outcome.reason}")
+            yield Outcome(name, fault=f"{path}: {outcome.reason}", reason=outcome.kind)
             continue
         if outcome.hashed:
             hashes.note(path, outcome.hashed)

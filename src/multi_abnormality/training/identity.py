@@ -30,6 +30,7 @@ SOURCES = (
     "data/mixing.py",
     "data/names.py",
     "data/randomness.py",
+    "data/rows.py",
     "data/sampler.py",
     "data/shards.py",
     "data/splits.py",

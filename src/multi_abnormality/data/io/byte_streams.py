@@ -9,6 +9,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
@@ -20,16 +21,17 @@ from multi_abnormality.errors import UnusableScan
 Encoding = Literal["raw", "gzip", "zlib", "bzip2"]
 
 _READ_BYTES = 1 << 18
-_GZIP_MAGIC = b"\x1f\x8b"
+_MEMBER_MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}  # of formats that may have several members
 # DEFLATE packs at most 1032 bytes into one (zlib's technical notes). bzip2 has no useful limit.
 _MAX_RATIO: dict[str, float] = {"raw": 1, "gzip": 1032, "zlib": 1032}
 _isal_error: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub: an instance
 
 
 class _Decompressor(Protocol):
-    eof: bool
-    unused_data: bytes
-
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
     def decompress(self, data: bytes, max_length: int = -1, /) -> bytes: ...
 
 
@@ -37,11 +39,11 @@ class _Decompressor(Protocol):
 _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
     "gzip": lambda: isal_zlib.decompressobj(wbits=31),
     "zlib": lambda: isal_zlib.decompressobj(wbits=15),
-    "bzip2": bz2.BZ2Decompressor,
+    "bzip2": lambda: bz2.BZ2Decompressor(),
 }
 
 
-def open_regular_file(path: Path) -> BinaryIO:
+def open_regular_file(path: Path) -> BufferedReader:
     """Open a file for reading. A FIFO, which would block, or a device is an error.
 
     Raises:
@@ -58,17 +60,17 @@ class ByteStream:
 
     Args:
         file: open for reading, at the first byte of the content.
-        path: of the file; errors name it.
+        path: name of the file in errors.
         encoding: how the content is compressed.
         size: bytes of the file that belong to the content; None: all that follow.
     """
 
     def __init__(
-        self, file: BinaryIO, path: Path, encoding: Encoding = "raw", size: int | None = None
+        self, file: BinaryIO, path: Path | str, encoding: Encoding = "raw", size: int | None = None
     ) -> None:
         self._file = file
         self._path = path
-        self._encoding = encoding
+        self.encoding = encoding
         there = os.fstat(file.fileno()).st_size - file.tell()
         if size is not None and size > there:
             raise self._damaged(f"is truncated: {size:,} bytes of voxels expected, {there:,} found")
@@ -77,16 +79,28 @@ class ByteStream:
         self._decompressor = None if encoding == "raw" else _DECOMPRESSORS[encoding]()
         self._pending = b""  # read, not yet decompressed
 
-    def check_can_hold(self, count: int) -> None:
-        """Refuse a size that the stored bytes cannot decompress to, before memory is taken.
+    def check_holds(self, count: int) -> None:
+        """Check, before memory is taken, that what follows may be so many decompressed bytes.
+
+        Of plain content exactly: one byte more (line ends converted, a header edited) may mean that
+        all are shifted. Padding is harmless.
 
         Raises:
-            UnusableScan: they cannot.
+            UnusableScan: it cannot be.
         """
-        if count > self._stored * _MAX_RATIO.get(self._encoding, float("inf")):
+        if self._decompressor is not None:
+            has_room = count <= self._stored * _MAX_RATIO.get(self.encoding, float("inf"))
+        else:
+            has_room = count <= self._left
+        if not has_room:
             raise self._damaged(
                 f"is truncated: its header promises {count:,} bytes of voxels, and its "
                 f"{self._stored:,} bytes cannot hold them"
+            )
+        if self._decompressor is None and self._peek_behind(count).strip(b"\0\r\n "):
+            raise self._damaged(
+                f"holds more than the {count:,} bytes of voxels that its header promises, so where "
+                "they begin is unknown"
             )
 
     def read(self, count: int) -> bytes:
@@ -105,8 +119,13 @@ class ByteStream:
                 missing -= len(part)
             data = parts[0] if len(parts) == 1 else b"".join(parts)
         if len(data) < count:
-            raise self._damaged("is truncated: its voxels end too early")
+            raise self._damaged("is truncated: it ends too early")
         return data
+
+    def skip(self, count: int) -> None:
+        """Read past `count` decompressed bytes."""
+        while count > 0:
+            count -= len(self.read(min(count, _READ_BYTES)))
 
     def finish(self) -> None:
         """Check that a compressed stream ends here, with its checksum.
@@ -125,12 +144,24 @@ class ByteStream:
         Args:
             shape: number of voxels along each axis, fastest axis first.
             dtype: as stored.
+
+        Raises:
+            UnusableScan: fewer voxels are there, or a compressed stream does not end with them.
         """
         native = dtype.newbyteorder("=")
+        plane_bytes = shape[0] * shape[1] * dtype.itemsize
         for _ in range(shape[2]):
-            data = self.read(shape[0] * shape[1] * dtype.itemsize)
+            data = self.read(plane_bytes)
             yield np.frombuffer(data, dtype).reshape(shape[1], shape[0]).astype(native, copy=False)
         self.finish()
+
+    def _peek_behind(self, count: int) -> bytes:
+        """The first stored bytes that follow the next `count` ones."""
+        position = self._file.tell()
+        self._file.seek(position + count)
+        behind = self._file.read(_READ_BYTES)
+        self._file.seek(position)
+        return behind
 
     def _read_file(self, count: int) -> bytes:
         data = self._file.read(min(count, self._left))
@@ -141,7 +172,7 @@ class ByteStream:
         """Between 1 and `most` bytes, or none at the end of the stream."""
         assert self._decompressor is not None
         try:
-            while not self._decompressor.eof:
+            while not self._decompressor.eof or self._next_member():
                 self._pending = self._pending or self._read_file(_READ_BYTES)
                 given = self._pending
                 data = self._decompressor.decompress(given, most)
@@ -149,19 +180,23 @@ class ByteStream:
                 self._pending = getattr(self._decompressor, "unconsumed_tail", b"")
                 if data:
                     return data
-                if self._decompressor.eof:
-                    break
-                if not given:
-                    raise self._damaged("is truncated: its compressed voxels end too early")
+                if not given and not self._decompressor.eof:
+                    raise self._damaged("is truncated: its compressed content ends too early")
         except (_isal_error, zlib.error, OSError, ValueError, EOFError) as error:
             raise self._damaged(f"is damaged ({error})") from None
-        if self._encoding == "gzip":
-            rest = self._decompressor.unused_data + (self._read_file(2) if self._left else b"")
-            if rest.startswith(_GZIP_MAGIC):  # a gzip file may have several members
-                self._decompressor = _DECOMPRESSORS["gzip"]()
-                self._pending = rest
-                return self._decompress(most)
         return b""
+
+    def _next_member(self) -> bool:
+        """Start the compressed member that follows, and return whether there is one."""
+        magic = _MEMBER_MAGIC.get(self.encoding)
+        if magic is None or self._decompressor is None:
+            return False
+        rest = self._decompressor.unused_data + self._read_file(len(magic))
+        if not rest.startswith(magic):
+            return False
+        self._decompressor = _DECOMPRESSORS[self.encoding]()
+        self._pending = rest
+        return True
 
     def _damaged(self, what: str) -> UnusableScan:
         return UnusableScan(f"{self._path}: {what}; fetch it again", "damaged")

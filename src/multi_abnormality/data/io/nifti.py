@@ -1,200 +1,323 @@
-"""NIfTI files: a header that is trusted in nothing, and voxels read as a stream."""
+"""NIfTI files: a header that is trusted in nothing, and voxels read as a stream.
 
-import zlib
-from collections.abc import Iterator
-from contextlib import closing
-from io import BufferedIOBase
+The header is parsed here: importing nibabel takes longer than reading a scan, and its own checks
+turn a spacing of 0 into 1 mm.
+"""
+
+import math
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from isal import igzip, isal_zlib
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-from nibabel.spatialimages import HeaderDataError
 
-from multi_abnormality.data.io.hounsfield import Scan, to_hounsfield
+from multi_abnormality.data.io.byte_streams import ByteStream, open_regular_file
+from multi_abnormality.data.io.geometry import axis_codes, is_default_geometry
+from multi_abnormality.data.io.hounsfield import to_hounsfield
+from multi_abnormality.data.io.scan import Scan, check_shape
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.errors import UnusableScan
 
-HEADERS: dict[int, type[Nifti1Header]] = {  # by the header's size, its own first field
-    348: Nifti1Header,
-    540: Nifti2Header,
+# Fields by type and place (https://nifti.nimh.nih.gov), those that are needed, in both versions.
+_NIFTI1 = {
+    "dim": ("8i2", 40),
+    "datatype": ("i2", 70),
+    "pixdim": ("8f4", 76),
+    "vox_offset": ("f4", 108),
+    "scl_slope": ("f4", 112),
+    "scl_inter": ("f4", 116),
+    "xyzt_units": ("u1", 123),
+    "qform_code": ("i2", 252),
+    "sform_code": ("i2", 254),
+    "quatern": ("3f4", 256),
+    "qoffset": ("3f4", 268),
+    "srow": ("(3,4)f4", 280),
+    "magic": ("S4", 344),
 }
-DEFLATE_LIMIT = 1032  # no deflate stream shrinks further: zlib's technical notes
-LARGEST_OFFSET = 1 << 28  # bytes before the voxels: room for any header extension
-READ_BYTES = 1 << 20
-_IsalError: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub: an instance
+_NIFTI2 = {
+    "magic": ("S4", 4),
+    "datatype": ("i2", 12),
+    "dim": ("8i8", 16),
+    "pixdim": ("8f8", 104),
+    "vox_offset": ("i8", 168),
+    "scl_slope": ("f8", 176),
+    "scl_inter": ("f8", 184),
+    "qform_code": ("i4", 344),
+    "sform_code": ("i4", 348),
+    "quatern": ("3f8", 352),
+    "qoffset": ("3f8", 376),
+    "srow": ("(3,4)f8", 400),
+    "xyzt_units": ("i4", 500),
+}
 
 
-def read_nifti(path: Path, series: Series | None = None) -> Scan:
-    """Read a scan by its header; or by its series, where that is known and the header is blank.
+def _header_dtype(size: int, fields: dict[str, tuple[str, int]]) -> np.dtype:
+    spec: Any = {
+        "names": list(fields),
+        "formats": [np.dtype(form).newbyteorder("<") for form, _ in fields.values()],
+        "offsets": [offset for _, offset in fields.values()],
+        "itemsize": size,
+    }
+    dtype: np.dtype = np.dtype(spec)
+    return dtype
+
+
+_HEADERS = {348: _header_dtype(348, _NIFTI1), 540: _header_dtype(540, _NIFTI2)}  # by their size
+_DTYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8",
+    256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+_OTHER_TYPES = {
+    0: "unknown", 1: "binary", 32: "complex64", 128: "RGB", 1536: "float128", 1792: "complex128",
+    2048: "complex256", 2304: "RGBA",
+}  # fmt: skip
+MAX_OFFSET = 1 << 28  # bytes before the voxels: room for any header extension
+MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metres and microns in xyzt_units; all others are mm
+# b² + c² + d² of the quaternion: what float32 rounding may add to 1. More is another fault.
+QUATERNION_TOLERANCE = 1e-3
+SPACING_TOLERANCE = 0.01  # relative: between the header's places that give it
+
+
+def read_nifti(path: Path, metadata: Series | None = None) -> Scan:
+    """Read a scan by its header; or by the metadata table, if the header is blank.
+
+    Args:
+        path: .nii, .nii.gz, or either file of a pair of .hdr and .img.
+        metadata: row of CT-RATE's metadata table.
 
     Raises:
         UnusableScan: not a NIfTI file, damaged, not a 3D scan, or not HU.
     """
-    zipped = path.name.lower().endswith(".gz")
-    with path.open("rb") as file:
-        if (file.read(2) == b"\x1f\x8b") != zipped:
-            raise UnusableScan(
-                f"{path}: {'is not' if zipped else 'is'} gzip-compressed, which its name denies "
-                "(a text file, a Git LFS pointer, or renamed?); fetch it again or rename it",
-                "damaged",
-            )
-        file.seek(0)
-        # isal unpacks six times as fast as zlib, which would be half of the time of a scan.
-        with closing(igzip.IGzipFile(fileobj=file, mode="rb") if zipped else file) as stream:
-            try:
-                most_bytes = path.stat().st_size * (DEFLATE_LIMIT if zipped else 1)
-                return _read(stream, path, series, most_bytes)
-            except (EOFError, igzip.BadGzipFile, _IsalError, zlib.error) as error:
-                raise UnusableScan(
-                    f"{path}: is truncated or damaged ({error}); fetch it again", "damaged"
-                ) from None
+    with ExitStack() as stack:
+        if path.suffix.lower() not in (".hdr", ".img"):
+            stream = _open(path, stack)
+            header = _header(stream, path, magic=b"n+")
+            stream.skip(_voxel_offset(header, path) - header.itemsize)
+            return _read(header, stream, path, metadata)
+        header_path, image_path = pair_of(path)
+        header = _header(_open(header_path, stack), header_path, magic=b"ni")
+        stream = _open(image_path, stack)
+        stream.skip(max(0, _integer(header["vox_offset"], header_path)))
+        return _read(header, stream, path, metadata)
 
 
-def _read(stream: BufferedIOBase, path: Path, series: Series | None, most_bytes: int) -> Scan:
-    header = _header(stream, path)
-    shape, dtype = _shape(header, path), _dtype(header, path)
-    if np.prod(shape, dtype=float) * dtype.itemsize > most_bytes:
+def pair_of(path: Path) -> tuple[Path, Path]:
+    """The .hdr and the .img file of a pair, of which one is given."""
+    other = ".img" if path.suffix.lower() == ".hdr" else ".hdr"
+    names = [path.with_suffix(one) for one in (other, other.upper())]
+    if path.suffix.isupper():
+        names.reverse()
+    partner = next((one for one in names if one.exists()), names[0])
+    return (partner, path) if other == ".hdr" else (path, partner)
+
+
+def _open(path: Path, stack: ExitStack) -> ByteStream:
+    file = stack.enter_context(open_regular_file(path))
+    is_gzip = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    if is_gzip != path.name.lower().endswith(".gz"):
         raise UnusableScan(
-            f"{path}: is truncated: its header promises {shape} voxels; fetch it again", "damaged"
+            f"{path}: {'is' if is_gzip else 'is not'} gzip-compressed, which its name denies "
+            "(a text file, a Git LFS pointer, or renamed?); fetch it again or rename it",
+            "damaged",
         )
-    if not _is_blank(header, series, path):
-        release, affine, rescale = "v2", _affine(header, path), _rescale(header, path)
-    elif series is not None:
-        release, affine, rescale = "v1", series.affine(path), series.rescale(path)
+    return ByteStream(file, path, "gzip" if is_gzip else "raw")
+
+
+def _read(header: np.void, stream: ByteStream, path: Path, metadata: Series | None) -> Scan:
+    shape, dtype = _shape(header, path), _dtype(header, path)
+    stream.check_holds(math.prod(shape) * dtype.itemsize)
+    affine = _affine(header, path)
+    if affine is not None and not _is_blank(affine, shape, metadata):
+        release, rescale = "v2", _rescale(header, path)
+    elif metadata is not None:
+        release, affine, rescale = "v1", metadata.affine(path), metadata.rescale(path)
     else:
         raise _unknown_geometry(path)
-    hu, padded = to_hounsfield(
-        _planes(stream, shape, dtype, path),
+    hu, notes = to_hounsfield(
+        stream.planes(shape, dtype),
         shape[::-1],  # NIfTI's first axis is the fastest
         dtype.kind in "iu",
         path,
         *rescale,
     )
-    return Scan(hu.T, affine, padded, release)
+    return Scan(hu.T, affine, notes, release)
 
 
-def _is_blank(header: Nifti1Header, series: Series | None, path: Path) -> bool:
-    """Whether it says nothing: no coordinates, or voxels of 1 mm along the axes, which is what
-    programs write that know of none, where the scanner's were others or the first lies at zero.
-    """
-    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
-        return True
-    affine = _affine(header, path)
-    if not np.array_equal(np.abs(affine[:3, :3]), np.eye(3)):
-        return False
-    return not affine[:3, 3].any() if series is None else series.spacing != (1.0, 1.0, 1.0)
+def _is_blank(affine: np.ndarray, shape: tuple[int, int, int], metadata: Series | None) -> bool:
+    """Whether it is a program's default, and not what the scanner had."""
+    if metadata is None:
+        return is_default_geometry(affine, shape)
+    is_1_mm = np.array_equal(np.abs(affine[:3, :3]), np.eye(3))
+    return is_1_mm and metadata.spacing != (1.0, 1.0, 1.0)
 
 
 def _unknown_geometry(path: Path) -> UnusableScan:
     return UnusableScan(
         f"{path}: its header does not say how the scan lies (sform_code and qform_code are 0, or "
-        "it has just 1 mm along each axis, from zero), so left and right are unknown; convert the "
-        "scan again from its source, or, for CT-RATE's first release (v1), bring its row of the "
-        "metadata table to data/",
+        "it has just 1 mm along each axis, from zero or for a scan too small for that), so "
+        "spacing, left and right are unknown; convert the scan again from its source, or, for "
+        "CT-RATE's first release (v1), bring its row of the metadata table to data/",
         "geometry",
     )
 
 
-def _rescale(header: Nifti1Header, path: Path) -> tuple[float, float]:
-    try:
-        slope, intercept = header.get_slope_inter()
-    except HeaderDataError as error:
+def _rescale(header: np.void, path: Path) -> tuple[float, float]:
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):  # not set
+        return 1.0, 0.0
+    if not math.isfinite(intercept):
         raise UnusableScan(
-            f"{path}: has no valid rescale ({error}); convert the scan again", "not HU"
-        ) from None
-    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+            f"{path}: has no valid rescale (scl_inter is {intercept}); convert the scan again",
+            "not HU",
+        )
+    return slope, intercept
 
 
-def _header(stream: BufferedIOBase, path: Path) -> Nifti1Header:
-    """Parse the header and leave the stream at the first voxel.
-
-    Unchecked, since nibabel's check silently turns a spacing of 0 into 1 mm.
-    """
-    block = stream.read(348)
-    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")} & set(HEADERS)
-    if len(block) < 348 or not sizes:
+def _header(stream: ByteStream, path: Path, magic: bytes) -> np.void:
+    """Parse the header, of either version and byte order, and leave the stream behind it."""
+    size_field = stream.read(4)
+    little, big = int.from_bytes(size_field, "little"), int.from_bytes(size_field, "big")
+    if little in _HEADERS:
+        dtype = _HEADERS[little]
+    elif big in _HEADERS:
+        dtype = _HEADERS[big].newbyteorder(">")
+    else:
         raise UnusableScan(f"{path}: is not a NIfTI file; fetch it again", "damaged")
-    size = sizes.pop()
-    block += stream.read(size - 348)
-    if len(block) < size:
-        raise UnusableScan(f"{path}: is truncated in its header; fetch it again", "damaged")
-    header = HEADERS[size](block, check=False)
-    if not header["magic"].item().startswith(b"n+"):
-        raise UnusableScan(
-            f"{path}: has its voxels in another file; convert both to .nii.gz", "damaged"
-        )
-    offset = header["vox_offset"].item()
-    if not size <= offset <= LARGEST_OFFSET:
-        raise UnusableScan(
-            f"{path}: has no valid start of the voxels ({offset:g}); fetch it again", "damaged"
-        )
-    stream.read(int(offset) - size)
+    block = size_field + stream.read(dtype.itemsize - 4)
+    header: np.void = np.frombuffer(block, dtype)[0]
+    _check_magic(header, path, magic)
     return header
 
 
-def _shape(header: Nifti1Header, path: Path) -> tuple[int, int, int]:
+def _check_magic(header: np.void, path: Path, magic: bytes) -> None:
+    found = header["magic"].item()
+    if found.startswith(magic):
+        return
+    if found.startswith(b"ni"):
+        raise UnusableScan(
+            f"{path}: has its voxels in another file; name it .hdr, or convert both to .nii.gz",
+            "damaged",
+        )
+    if magic == b"ni" and not found.startswith(b"n+"):
+        raise UnusableScan(
+            f"{path}: is an ANALYZE 7.5 file: it does not say how the scan lies, so left and "
+            "right are unknown; convert the scan again from its source",
+            "geometry",
+        )
+    raise UnusableScan(f"{path}: is not a NIfTI file of this kind; fetch it again", "damaged")
+
+
+def _voxel_offset(header: np.void, path: Path) -> int:
+    """Where the voxels begin. Some programs leave it 0, and mean the first place possible."""
+    size = header.itemsize
+    return _integer(header["vox_offset"], path, least=size) or size + 4
+
+
+def _integer(field: np.ndarray, path: Path, least: int = 0) -> int:
+    offset = float(field)
+    if offset != 0 and not least <= offset <= MAX_OFFSET:  # also where it is NaN
+        raise UnusableScan(
+            f"{path}: has no valid start of the voxels ({offset:g}); fetch it again", "damaged"
+        )
+    return int(offset)
+
+
+def _shape(header: np.void, path: Path) -> tuple[int, int, int]:
     count = min(max(int(header["dim"][0]), 0), 7)
-    shape = tuple(int(length) for length in header["dim"][1 : 1 + count])
-    if len(shape) < 3 or min(shape[:3]) < 2 or any(length != 1 for length in shape[3:]):
-        raise UnusableScan(
-            f"{path}: has shape {shape}, not that of one 3D scan; "
-            "give a single volume with every slice in it",
-            "not one 3D scan",
-        )
-    return shape[0], shape[1], shape[2]
+    shape = [int(length) for length in header["dim"][1 : 1 + count]]
+    shape[3:] = [length or 1 for length in shape[3:]]  # 0 stands for an axis that is not there
+    return check_shape(shape, path)
 
 
-def _dtype(header: Nifti1Header, path: Path) -> np.dtype:
-    try:
-        dtype: np.dtype = header.get_data_dtype()
-    except (HeaderDataError, KeyError):
-        raise UnusableScan(
-            f"{path}: has an unknown data type; convert it to int16", "not HU"
-        ) from None
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise UnusableScan(
-            f"{path}: holds {header.get_value_label('datatype')} voxels, not plain numbers; "
-            "convert it to int16 HU",
-            "not HU",
-        )
-    return dtype
+def _dtype(header: np.void, path: Path) -> np.dtype:
+    code = int(header["datatype"])
+    if code in _DTYPES:
+        is_big = header.dtype["datatype"].byteorder == ">"
+        return np.dtype(_DTYPES[code]).newbyteorder(">" if is_big else "<")
+    name = _OTHER_TYPES.get(code)
+    what = f"holds {name} voxels, not plain numbers" if name else f"has unknown data type {code}"
+    raise UnusableScan(f"{path}: {what}; convert it to int16 HU", "not HU")
 
 
-def _affine(header: Nifti1Header, path: Path) -> np.ndarray:
-    spacing = header["pixdim"][1:4]
-    if not (np.isfinite(spacing).all() and spacing.all()):
+def _affine(header: np.void, path: Path) -> np.ndarray | None:
+    """(4, 4), mm; None if the header has none. All places that give it must agree.
+
+    Raises:
+        UnusableScan: they do not, or hold no valid numbers.
+    """
+    pixdim = np.abs(header["pixdim"][1:4].astype(np.float64))
+    if not (np.isfinite(pixdim).all() and pixdim.all()):
         raise UnusableScan(
-            f"{path}: its header gives the spacing {spacing.tolist()} mm; "
+            f"{path}: its header gives the spacing {header['pixdim'][1:4].tolist()} mm; "
             "set the true one (pixdim) or convert the scan again",
             "geometry",
         )
-    if header["pixdim"][0] == 0:  # the NIfTI standard: a qfac of 0 means 1
-        header["pixdim"][0] = 1
-    try:
-        with np.errstate(invalid="ignore"):  # a NaN in it is refused with the spacing
-            affine: np.ndarray = header.get_best_affine()
-    except (HeaderDataError, ValueError) as error:
+    sform = _with_last_row(header["srow"]) if header["sform_code"] > 0 else None
+    qform = _qform(header, pixdim, path) if header["qform_code"] > 0 else None
+    affine = qform if sform is None else sform
+    if affine is None:
+        return None
+    if not np.isfinite(affine).all():
+        raise UnusableScan(f"{path}: its affine holds NaN; convert the scan again", "geometry")
+    if sform is not None:
+        _refuse_contradiction(sform, pixdim, "pixdim", path)
+        if qform is not None:
+            _refuse_contradiction(sform, qform, "qform", path)
+    factor = MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    return np.asarray(np.diag([factor, factor, factor, 1.0]) @ affine)
+
+
+def _qform(header: np.void, pixdim: np.ndarray, path: Path) -> np.ndarray:
+    """The affine that the quaternion gives, which rounding may have made longer than 1."""
+    quaternion = header["quatern"].astype(np.float64)
+    square = float(quaternion @ quaternion)
+    if not square <= 1 + QUATERNION_TOLERANCE:  # also where it is NaN
         raise UnusableScan(
-            f"{path}: has no valid affine ({error}); convert the scan again", "geometry"
-        ) from None
-    return affine
+            f"{path}: has no valid affine: the square of its quaternion is {square:g}, more than "
+            "1; convert the scan again",
+            "geometry",
+        )
+    b, c, d = quaternion / max(1.0, math.sqrt(square))
+    a = math.sqrt(max(0.0, 1 - square))
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    handedness = -1.0 if header["pixdim"][0] < 0 else 1.0
+    columns = rotation * (*pixdim[:2], handedness * pixdim[2])
+    return _with_last_row(np.column_stack([columns, header["qoffset"]]))
 
 
-def _planes(
-    stream: BufferedIOBase, shape: tuple[int, int, int], dtype: np.dtype, path: Path
-) -> Iterator[np.ndarray]:
-    """Yield arrays of shape (shape[1], shape[0]), then read on so that the checksum is tested."""
-    plane_bytes = shape[0] * shape[1] * dtype.itemsize
-    for index in range(shape[2]):
-        data = stream.read(plane_bytes)
-        if len(data) < plane_bytes:
-            raise UnusableScan(
-                f"{path}: is truncated: it ends in plane {index} of {shape[2]}; fetch it again",
-                "damaged",
-            )
-        plane = np.frombuffer(data, dtype).reshape(shape[1], shape[0])
-        yield plane.astype(dtype.newbyteorder("="), copy=False)
-    while stream.read(READ_BYTES):
-        pass
+def _with_last_row(rows: np.ndarray) -> np.ndarray:
+    return np.vstack([rows.astype(np.float64), [0, 0, 0, 1]])
+
+
+def _refuse_contradiction(sform: np.ndarray, other: np.ndarray, name: str, path: Path) -> None:
+    """Compare spacing, and directions where there are any, of two places of the header.
+
+    Of slices that lie obliquely on each other, a place may have the distance along the slant, or
+    that of the planes.
+    """
+    columns = sform[:3, :3]
+    spacing = np.linalg.norm(columns, axis=0)
+    theirs = other if other.ndim == 1 else np.linalg.norm(other[:3, :3], axis=0)
+    heights = 1 / np.maximum(np.linalg.norm(np.linalg.pinv(columns), axis=1), 1e-12)
+    close = [np.isclose(one, theirs, rtol=SPACING_TOLERANCE, atol=0) for one in (spacing, heights)]
+    if not np.all(close[0] | close[1]):
+        raise UnusableScan(
+            f"{path}: its header contradicts itself: sform gives a spacing of "
+            f"{spacing.round(4).tolist()} mm, {name} {theirs.round(4).tolist()}; keep the true "
+            "one, or convert the scan again from its source",
+            "geometry",
+        )
+    if other.ndim == 2 and (axes := axis_codes(columns)) != axis_codes(other[:3, :3]):
+        raise UnusableScan(
+            f"{path}: its header contradicts itself: by sform its axes point to {axes}, by {name} "
+            f"to {axis_codes(other[:3, :3])}, so left and right are unknown; keep the true one, "
+            "or convert the scan again from its source",
+            "geometry",
+        )

@@ -1,4 +1,4 @@
-"""A scan's file or folder to a volume in HU, canonically oriented, with its spacing."""
+"""Read a scan as a volume in HU, canonically oriented, with its spacing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,143 +6,117 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.data.io.hounsfield import Scan
+from multi_abnormality.data.io.geometry import (
+    MAX_SHEAR,
+    axis_codes,
+    nearest_axes,
+    spacing_and_tilt,
+)
+from multi_abnormality.data.io.reader_registry import reader_of, suffix_of
+from multi_abnormality.data.io.scan import Scan
+from multi_abnormality.data.io.scan_sources import ScanSource, is_dicom_by_content, resolve_scan
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.errors import InputError, UnusableScan
 
-SPACING_LIMITS = (0.05, 50.0)  # mm: what a clinical CT scan can have, generously
-SMALLEST_EXTENT = 10.0  # mm along each axis; less is no scan of a chest
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd")
 SPACING_TOLERANCE = 0.01  # relative: what a header's spacing may differ from the metadata table's
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan, and how its file had it."""
+    """A scan in HU, and how its file had it."""
 
     hu: np.ndarray  # (Z, Y, X) int16 or float32, at least -1024; often a view, not contiguous
     spacing: tuple[float, float, float]  # mm, (z, y, x)
     original_shape: tuple[int, int, int]  # in the file's axis order, its fastest axis first
     original_spacing: tuple[float, float, float]  # mm, in the file's axis order
     original_axes: str  # where each of the file's axes points to, such as "LPS"
-    release: str = "v2"  # of CT-RATE, that the file is as in: v1 | v2
+    release: str = "v2"  # CT-RATE release that the file follows: v1 | v2
     notes: tuple[str, ...] = ()  # what was out of the ordinary, and handled
 
 
-def read_volume(path: Path, series: Series | None = None) -> Volume:
-    """Read a NIfTI or MetaImage file, or the DICOM series in a folder.
+def read_volume(source: Path | ScanSource, metadata: Series | None = None) -> Volume:
+    """Read a scan of any known format.
 
-    An oblique scan is taken along its nearest axes, without interpolation.
+    An oblique scan is taken along its nearest axes, without interpolation. Slices of a tilted
+    gantry keep their places; the spacing is the distance between their planes.
 
     Args:
-        path: of the file or folder.
-        series: what CT-RATE's metadata table knows of it; None: nothing. A NIfTI file with a blank
-            header is read by it.
+        source: path of a file, of one DICOM file of a series, or of the folder of a series; or
+            what `find_scans` found.
+        metadata: row of CT-RATE's metadata table; a NIfTI file with a blank header is read by it.
 
     Raises:
         InputError: missing, damaged, not one 3D CT scan in HU, or with an impossible geometry;
             UnusableScan where the voxels or the geometry are at fault.
     """
+    path = source if isinstance(source, Path) else source.path
     try:
-        scan = _read(path, series)
+        return _orient(_read(source, metadata), metadata, path)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); check its name and rights"
+            f"{path}: cannot be read ({_reason(error, path)}); check its name and permissions"
         ) from None
-    return _orient(scan, series, path)
 
 
-def scan_name(path: Path) -> str:
-    """The file's name without its suffix, or the folder's."""
-    name = path.resolve().name if path.is_dir() else path.name
-    for suffix in SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+def _read(source: Path | ScanSource, metadata: Series | None) -> Scan:
+    path = source if isinstance(source, Path) else source.path
+    reader = None if path.is_dir() or is_dicom_by_content(path) else reader_of(path)
+    if reader is None:
+        # pydicom takes 0.2 s to import: only where needed.
+        from multi_abnormality.data.io.dicom_series import read_series
 
-
-def _read(path: Path, series: Series | None) -> Scan:
-    """SimpleITK takes 0.4 s to import: only where needed."""
-    if path.is_dir():
-        from multi_abnormality.data.io.itk import read_dicom
-
-        return read_dicom(path)
-    if path.stat().st_size == 0:
+        if isinstance(source, Path) or source.series is None:  # a damaged .zip raises here
+            source = resolve_scan(path)
+        if source.series is not None:
+            return read_series(source)
+        path = source.path
+        reader = reader_of(path)
+        if reader is None:
+            raise UnusableScan(f"{path}: is of no known format", "not one 3D scan")
+    if path.is_file() and path.stat().st_size == 0:
         raise UnusableScan(f"{path}: is empty; fetch it again", "damaged")
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        from multi_abnormality.data.io.nifti import read_nifti
-
-        return read_nifti(path, series)
-    if path.name.lower().endswith((".mha", ".mhd")):
-        from multi_abnormality.data.io.itk import read_metaimage
-
-        return read_metaimage(path)
-    raise InputError(
-        f"{path}: is none of {', '.join(SUFFIXES)}; for DICOM name the folder of the series"
-    )
+    if suffix_of(path) in (".nii", ".nii.gz"):
+        return reader(path, metadata)
+    return reader(path)
 
 
-def _orient(scan: Scan, series: Series | None, path: Path) -> Volume:
+def _reason(error: OSError, path: Path) -> str:
+    """What happened, and to which file if it is another one than was named."""
+    reason = error.strerror or str(error)
+    other = error.filename
+    return reason if other is None or Path(other) == path else f"{other}: {reason}"
+
+
+def _orient(scan: Scan, metadata: Series | None, path: Path) -> Volume:
     """Turn (I, J, K) into a (Z, Y, X) view that rises to the head, the back and the left."""
-    hu, columns = scan.hu, scan.affine[:3, :3]
-    spacing = np.linalg.norm(columns, axis=0)
-    low, high = SPACING_LIMITS
-    if not np.all((spacing >= low) & (spacing <= high)):  # also where it is NaN
-        raise UnusableScan(
-            f"{path}: its spacing is {spacing.tolist()} mm, outside {low:g} to {high:g}; "
-            "set the true one in its header or convert the scan again",
-            "geometry",
-        )
-    if min(spacing * hu.shape) < SMALLEST_EXTENT:
-        raise UnusableScan(
-            f"{path}: covers only {(spacing * hu.shape).round(1).tolist()} mm; give the whole scan",
-            "geometry",
-        )
-    if abs(np.linalg.det(columns / spacing)) < 0.1:
-        raise UnusableScan(
-            f"{path}: its affine is singular, two of its axes run alike; convert the scan again",
-            "geometry",
-        )
-    world_of, sign_of = _nearest_axes(columns / spacing)
+    columns = scan.affine[:3, :3]
+    spacing, tilt = spacing_and_tilt(columns, scan.hu.shape, path, scan.slice_axis)
+    directions = columns / np.linalg.norm(columns, axis=0)
+    world_of, sign_of = nearest_axes(directions)
     order = [int(np.flatnonzero(world_of == world)[0]) for world in (2, 1, 0)]
     rising = sign_of[order] * (1, -1, -1) > 0  # of z, y, x to superior, posterior, left
     steps = tuple(slice(None, None, 1 if rises else -1) for rises in rising)
-    names = (("L", "P", "I"), ("R", "A", "S"))
+    shape = scan.hu.shape
     return Volume(
-        hu=hu.transpose(order)[steps],
-        spacing=tuple(spacing[order].tolist()),
-        original_shape=hu.shape,
-        original_spacing=tuple(spacing.tolist()),
-        original_axes="".join(
-            names[int(sign > 0)][world] for world, sign in zip(world_of, sign_of, strict=True)
-        ),
+        hu=scan.hu.transpose(order)[steps],
+        spacing=(float(spacing[order[0]]), float(spacing[order[1]]), float(spacing[order[2]])),
+        original_shape=(shape[0], shape[1], shape[2]),
+        original_spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        original_axes=axis_codes(directions),
         release=scan.release,
-        notes=tuple(_notes(scan, spacing, series)),
+        notes=tuple(_notes(scan, spacing, tilt, metadata)),
     )
 
 
-def _notes(scan: Scan, spacing: np.ndarray, series: Series | None) -> Iterator[str]:
-    if scan.padded:
-        yield "padding"
-    if series and series.feet_first:
+def _notes(scan: Scan, spacing: np.ndarray, tilt: float, metadata: Series | None) -> Iterator[str]:
+    yield from scan.notes
+    if tilt > MAX_SHEAR:
+        yield f"gantry tilt {tilt:.0f} degrees"
+    if metadata and metadata.feet_first:
         yield "feet first"
-    if series is None or scan.release == "v1":
+    if metadata is None or scan.release == "v1":
         return
-    if series.spacing is None:
+    if metadata.spacing is None:
         yield "no spacing in the metadata"
-    elif not np.allclose(sorted(spacing), sorted(series.spacing), rtol=SPACING_TOLERANCE):
+    elif not np.allclose(sorted(spacing), sorted(metadata.spacing), rtol=SPACING_TOLERANCE):
         yield "another spacing in the metadata"
-
-
-def _nearest_axes(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each column, a file axis: the world axis it is nearest to, and its sign along it.
-
-    The strongest component decides first, so that no world axis is given twice.
-    """
-    world_of, sign_of = np.full(3, -1), np.zeros(3)
-    strength = np.abs(directions)
-    for _ in range(3):
-        world, axis = np.unravel_index(strength.argmax(), strength.shape)
-        world_of[axis], sign_of[axis] = world, np.sign(directions[world, axis])
-        strength[world, :] = strength[:, axis] = -1
-    return world_of, sign_of

@@ -12,7 +12,7 @@ import cloudpickle
 from distributed import Client, Future, KilledWorker
 
 from multi_abnormality import console
-from multi_abnormality.data.work.pool import Arguments, Function, WorkerKilled
+from multi_abnormality.data.work.pool import OUT_OF_MEMORY, Arguments, Function, WorkerKilled
 from multi_abnormality.data.work.remote import Answer, Expected, attempt, code_hash, versions
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
@@ -65,7 +65,8 @@ class Cluster:
             raise WorkerKilled(
                 f"{2 * error.allowed_failures + 2} Dask workers were killed while they worked on "
                 f"it, the last at {error.last_worker.address}, most likely for want of memory: "
-                f"{self.way_out}"
+                f"{self.way_out}",
+                OUT_OF_MEMORY,
             ) from None
         except CancelledError:
             raise self._disconnected() from None

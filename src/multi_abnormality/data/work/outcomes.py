@@ -11,6 +11,7 @@ import joblib
 
 from multi_abnormality import memory
 from multi_abnormality.data.work.pool import (
+    OUT_OF_MEMORY,
     Arguments,
     F,
     NotBegun,
@@ -28,9 +29,15 @@ PATIENCE = 3.0  # s without any outcome before the pool looks whether somebody w
 
 @dataclass(frozen=True)
 class Lost:
-    """An item that no worker could do: it kills them, or wants more memory than they have."""
+    """An item that no worker could do: it kills them, or wants more memory than they have.
+
+    Attributes:
+        reason: for the user.
+        kind: CRASHED or OUT_OF_MEMORY.
+    """
 
     reason: str
+    kind: str
 
 
 def outcomes(
@@ -39,6 +46,7 @@ def outcomes(
     machine: Machine,
     share: Collection[Path],
     memory_each: int,
+    survive: bool = False,
 ) -> Iterator[tuple[str, R | Lost]]:
     """Yield each item's name with what `function(*items[name])` returned, as they are done.
 
@@ -52,11 +60,13 @@ def outcomes(
         machine: says who works.
         share: files and folders that every machine must see; the first is a folder to write to.
         memory_each: bytes that a worker needs, so that `workers: auto` does not start too many.
+        survive: whether the work continues after an item that ends its process; `workers: 0` is
+            one worker then.
 
     Raises:
         InputError: the workers cannot work, or went away. What was yielded until then holds.
     """
-    pool = _open(machine, len(items), share, memory_each)
+    pool = _open(machine, len(items), share, memory_each, survive)
     suspects = []
     try:
         for name, outcome in _hand_out(function, items, list(items), pool):
@@ -67,7 +77,10 @@ def outcomes(
         if suspects:
             pool.isolate()
         for name, outcome in _hand_out(function, items, suspects, pool):
-            yield name, Lost(str(outcome)) if isinstance(outcome, WorkerKilled) else outcome
+            if isinstance(outcome, WorkerKilled):
+                yield name, Lost(str(outcome), outcome.kind)
+            else:
+                yield name, outcome
     finally:
         pool.close()
 
@@ -80,13 +93,15 @@ def worker_count(workers: int | str, memory_each: int) -> int:
     return max(1, min(cores, memory.free() // memory_each))
 
 
-def _open(machine: Machine, items: int, share: Collection[Path], memory_each: int) -> Pool[Any]:
+def _open(
+    machine: Machine, items: int, share: Collection[Path], memory_each: int, survive: bool
+) -> Pool[Any]:
     if machine.dask:
         # distributed takes half a second to import, and most runs have one machine.
         from multi_abnormality.data.work.cluster import Cluster
 
         return Cluster(machine.dask, share)
-    count = min(worker_count(machine.workers, memory_each), items)
+    count = min(max(worker_count(machine.workers, memory_each), int(survive)), items)
     return Processes(count) if count else ThisProcess()
 
 
@@ -124,4 +139,4 @@ def _outcome(future: F, pool: Pool[F]) -> Any:
     except (NotBegun, WorkerKilled) as ended:
         return ended
     except MemoryError:
-        return Lost(f"needs more memory than there is; {pool.way_out}")
+        return Lost(f"needs more memory than there is; {pool.way_out}", OUT_OF_MEMORY)

@@ -16,9 +16,22 @@ class Future(Protocol):
 
 F = TypeVar("F", bound=Future)
 
+# Why an item could not be done, as counts and tables name it.
+CRASHED = "crashed its reader"
+OUT_OF_MEMORY = "out of memory"
+
 
 class WorkerKilled(Exception):
-    """A worker ended amid an item, or amid one beside it. Says what a user should know then."""
+    """A worker ended while it worked on an item, or on one beside it.
+
+    Args:
+        message: for the user.
+        kind: CRASHED or OUT_OF_MEMORY.
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class NotBegun(Exception):

@@ -16,7 +16,14 @@ from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from multi_abnormality import console
-from multi_abnormality.data.work.pool import Arguments, Function, NotBegun, WorkerKilled
+from multi_abnormality.data.work.pool import (
+    CRASHED,
+    OUT_OF_MEMORY,
+    Arguments,
+    Function,
+    NotBegun,
+    WorkerKilled,
+)
 from multi_abnormality.errors import InputError
 
 # A worker is a core: threads of libraries in it would only get in each other's way.
@@ -63,7 +70,8 @@ class Processes:
             if not note.exists():
                 raise NotBegun from None
             raise WorkerKilled(
-                f"its worker process was killed twice ({self._how}){self._guess()}"
+                f"its worker process was killed twice ({self._how}){self._guess()}",
+                OUT_OF_MEMORY if "SIGKILL" in self._how else CRASHED,
             ) from None
         self._vain = 0
         return result
@@ -109,7 +117,7 @@ class Processes:
                 f"({self._how}); {self.way_out}. What is done is kept"
             )
         console.log.warning(
-            "a worker process was killed (%s) amid %s; going on with new ones",
+            "a worker process was killed (%s) while it read %s; continuing with new ones",
             self._how, " or ".join(names) or "nothing",
         )  # fmt: skip
         self._start()

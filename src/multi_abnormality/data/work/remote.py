@@ -14,10 +14,11 @@ from multi_abnormality.errors import InputError
 
 _DECIDING = (
     "isal",
-    "nibabel",
     "numpy",
+    "pydicom",
+    "pylibjpeg-openjpeg",
+    "python-gdcm",
     "scipy",
-    "simpleitk",
     "zstandard",
 )  # what reads, what packs
 

@@ -1,0 +1,156 @@
+"""Where DICOM slices lie, and whether they are the planes of one volume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from multi_abnormality.data.io.dicom_headers import DicomSlice, tag_name
+from multi_abnormality.errors import UnusableScan
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+MAX_ANGLE = (
+    1.0  # degrees between directions that count as equal, or off 90 between rows and columns
+)
+MAX_UNIT_ERROR = 0.05  # of the length of a direction: two decimals make 0.01
+MAX_SPACING_ERROR = 0.01  # relative, between slices
+MAX_WOBBLE = 1.0  # mm that a slice may lie beside the line through all, or half a pixel
+SAME_POSITION = 1e-3  # mm
+# Of the slice distance: how far a slice may lie from where evenly spaced ones do.
+MAX_DISTANCE_ERROR = 0.1
+MISSING_SLICE = 1.5  # times the usual distance
+# Rounding a number moves it by half of its last digit, and least squares a little more. Where the
+# last digit is a larger part of the slice distance, rounding would look like missing slices.
+ROUNDING = 0.6
+MAX_COARSENESS = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Where one slice lies, in mm, LPS.
+
+    Attributes:
+        position: (3,) centre of the first voxel.
+        row: (3,) unit vector along a row, to the next column.
+        column: (3,) unit vector along a column, to the next row.
+        spacing: between rows, between columns.
+        size: number of rows and columns.
+    """
+
+    position: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    spacing: tuple[float, float]
+    size: tuple[int, int]
+
+    @property
+    def normal(self) -> np.ndarray:
+        return np.cross(self.row, self.column)
+
+    def is_like(self, other: "Plane") -> bool:
+        """Whether orientation, spacing and size are the same."""
+        return (
+            self.size == other.size
+            and np.allclose(self.spacing, other.spacing, rtol=MAX_SPACING_ERROR, atol=0)
+            and min(self.row @ other.row, self.column @ other.column)
+            >= np.cos(np.radians(MAX_ANGLE))
+        )
+
+
+def plane_of(one: DicomSlice) -> Plane:
+    """The geometry of a slice, by its tags alone: none has a default.
+
+    Raises:
+        UnusableScan: a tag is missing, empty or no geometry.
+    """
+    spacing = one.numbers("PixelSpacing", 2)
+    if min(spacing) <= 0:
+        one.refuse(f"its {tag_name('PixelSpacing')} is {one.text('PixelSpacing')}", "geometry")
+    directions = np.reshape(one.numbers("ImageOrientationPatient", 6), (2, 3))
+    lengths = np.linalg.norm(directions, axis=1)
+    if np.abs(lengths - 1).max() <= MAX_UNIT_ERROR:
+        directions = directions / lengths[:, None]
+    cosine = float(directions[0] @ directions[1])
+    if np.abs(lengths - 1).max() > MAX_UNIT_ERROR or abs(cosine) > np.sin(np.radians(MAX_ANGLE)):
+        one.refuse(
+            f"its {tag_name('ImageOrientationPatient')} is {one.text('ImageOrientationPatient')}, "
+            "not two directions at right angles",
+            "geometry",
+        )
+    column = directions[1] - cosine * directions[0]
+    return Plane(
+        position=np.array(one.numbers("ImagePositionPatient", 3)),
+        row=directions[0],
+        column=column / np.linalg.norm(column),
+        spacing=(spacing[0], spacing[1]),
+        size=(one.whole("Rows"), one.whole("Columns")),
+    )
+
+
+def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane], path: Path) -> np.ndarray:
+    """(4, 4) mm, from (column, row, slice) to RAS+. Of a tilted gantry's slices it is sheared.
+
+    Args:
+        slices: by rising position along the normal of the first.
+        planes: of the slices.
+        path: folder or .zip that errors name.
+
+    Raises:
+        UnusableScan: slices are missing, or do not lie evenly on a line.
+    """
+    first = planes[0]
+    normal = first.normal
+    positions = np.array([plane.position for plane in planes])
+    index = np.arange(len(planes))
+    line = np.polynomial.polynomial.polyfit(index, positions, 1)  # (2, 3)
+    off = positions - line[0] - index[:, None] * line[1]
+    step = float(line[1] @ normal)
+    _check_gaps(slices, np.diff(positions @ normal), path)
+    along = off @ normal
+    digit = _last_digit(positions)
+    rounding = ROUNDING * digit if digit <= MAX_COARSENESS * step else 0.0
+    if np.abs(along).max() > max(MAX_DISTANCE_ERROR * step, rounding * np.abs(normal).sum()):
+        worst = int(np.abs(along).argmax())
+        raise _uneven(
+            f"{slices[worst]} lies {abs(along[worst]):.2f} mm from where it would with slices "
+            f"every {step:.3f} mm",
+            path,
+        )
+    beside = np.linalg.norm(off - along[:, None] * normal, axis=1)
+    if beside.max() > max(MAX_WOBBLE, min(first.spacing) / 2):
+        worst = int(beside.argmax())
+        raise _uneven(f"{slices[worst]} lies {beside[worst]:.2f} mm beside the others", path)
+    affine = np.eye(4)
+    affine[:3, 0] = first.row * first.spacing[1]
+    affine[:3, 1] = first.column * first.spacing[0]
+    affine[:3, 2] = line[1].round(9)
+    affine[:3, 3] = first.position
+    affine[:3] = LPS_TO_RAS @ affine[:3]
+    return affine
+
+
+def _check_gaps(slices: Sequence[DicomSlice], gaps: np.ndarray, path: Path) -> None:
+    # The mean of those that are near the median: rounded distances alternate.
+    usual = float(np.median(gaps))
+    usual = float(gaps[gaps <= MISSING_SLICE * usual + SAME_POSITION].mean())
+    for gap, (below, above) in zip(gaps, pairwise(slices), strict=True):
+        if gap > MISSING_SLICE * usual + 2 * SAME_POSITION:
+            raise _uneven(
+                f"{below.name} and {above.name} are {gap:.2f} mm apart, where {usual:.2f} mm is "
+                "usual: slices are missing",
+                path,
+            )
+
+
+def _last_digit(positions: np.ndarray) -> float:
+    """The power of ten, at most 1, that all coordinates are multiples of."""
+    for decimals in range(6):
+        if np.allclose(positions, positions.round(decimals), rtol=0, atol=1e-7):
+            return 10.0**-decimals
+    return 0.0
+
+
+def _uneven(what: str, path: Path) -> UnusableScan:
+    return UnusableScan(f"{path}: {what}; export the whole series again", "geometry")

@@ -1,0 +1,464 @@
+"""Tags of DICOM files, and the slices that a file holds, without their pixels."""
+
+import logging
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedReader, BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+from pydicom import config
+from pydicom.datadict import keyword_dict
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import UID
+
+from multi_abnormality.data.io.byte_streams import open_regular_file
+from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom, has_preamble
+from multi_abnormality.data.io.scan import MAX_VOXELS
+from multi_abnormality.errors import UnusableScan
+
+MAX_MEMBERS = 100_000
+MAX_ARCHIVE_BYTES = 2 << 30  # of all members, unpacked
+MAX_INFLATED_BYTES = 1 << 29  # of one deflated file; unpacking takes twice as much
+
+IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}  # float, double, integer
+_KEYWORDS = """
+    ImageType SOPClassUID SOPInstanceUID AcquisitionTime Modality SeriesDescription PatientName
+    PatientID PatientBirthDate BodyPartExamined ConvolutionKernel SeriesInstanceUID SeriesNumber
+    AcquisitionNumber InstanceNumber ImagePositionPatient ImageOrientationPatient SamplesPerPixel
+    PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored
+    HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleIntercept
+    RescaleSlope RescaleType ModalityLUTSequence SharedFunctionalGroupsSequence
+    PerFrameFunctionalGroupsSequence
+"""
+_TAGS: list[BaseTag | int] = [keyword_dict[keyword] for keyword in _KEYWORDS.split()]
+
+# Values are checked here where they are used; pydicom's checks are slow, and warn of what does no
+# harm, such as a UID with a letter.
+warnings.filterwarnings("ignore", module="pydicom")
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+config.settings.reading_validation_mode = config.IGNORE
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """A file in a folder, or a member of a .zip.
+
+    Attributes:
+        path: of the file or of the .zip.
+        member: name inside the .zip.
+    """
+
+    path: Path
+    member: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path if self.member is None else self.path / self.member)
+
+    @property
+    def name(self) -> str:
+        return self.path.name if self.member is None else PurePosixPath(self.member).name
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent if self.member is None else (self.path / self.member).parent
+
+
+class Container:
+    """Opens the files of a folder or, where the path is that of a .zip, its members.
+
+    Raises:
+        UnusableScan: a damaged .zip.
+        OSError: a .zip that cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._archive: zipfile.ZipFile | None = None
+        self._file: BinaryIO | None = None
+        if path.suffix.lower() == ".zip" and not path.is_dir():
+            self._file = open_regular_file(path)
+            try:
+                self._archive = zipfile.ZipFile(self._file)
+            except (
+                zipfile.BadZipFile,
+                ValueError,
+                NotImplementedError,
+                EOFError,
+                OSError,
+            ) as error:
+                self._file.close()  # a damaged directory may point anywhere: an OSError
+                raise self._damaged(path, error) from None
+
+    def __enter__(self) -> "Container":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def members(self) -> Iterator[DicomFile]:
+        """Yield the members of a .zip after checking their number and sizes.
+
+        Raises:
+            UnusableScan: encrypted, or beyond the limits.
+        """
+        assert self._archive is not None
+        members = [member for member in self._archive.infolist() if not member.is_dir()]
+        unpacked = sum(member.file_size for member in members)
+        if len(members) > MAX_MEMBERS or unpacked > MAX_ARCHIVE_BYTES:
+            raise UnusableScan(
+                f"{self._path}: holds {len(members):,} files of {unpacked:,} bytes; the limits are "
+                f"{MAX_MEMBERS:,} files and {MAX_ARCHIVE_BYTES:,} bytes; unpack it, and give a "
+                "folder for each series",
+                "too large",
+            )
+        for member in members:
+            file = DicomFile(self._path, member.filename)
+            if member.flag_bits & 1:
+                raise UnusableScan(f"{file}: is encrypted; unpack the .zip first", "damaged")
+            yield file
+
+    def open(self, file: DicomFile) -> BinaryIO:
+        """Open a file or a member for reading, with `seek`.
+
+        Raises:
+            UnusableScan: not a regular file, or a damaged member.
+            OSError: it cannot be read.
+        """
+        if file.member is None:
+            return open_regular_file(file.path)
+        assert self._archive is not None
+        try:
+            # The buffer makes small reads fast, and small steps back free.
+            member: Any = self._archive.open(file.member)  # a raw stream as to its methods
+            return BufferedReader(member, 1 << 16)
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
+            raise self._damaged(file, error) from None
+
+    def size(self, file: DicomFile) -> int:
+        """Number of bytes, decompressed."""
+        if file.member is None:
+            return file.path.stat().st_size
+        assert self._archive is not None
+        return self._archive.getinfo(file.member).file_size
+
+    @staticmethod
+    def _damaged(where: object, error: Exception) -> UnusableScan:
+        return UnusableScan(f"{where}: is a damaged .zip ({error}); fetch it again", "damaged")
+
+
+@dataclass(frozen=True, eq=False)
+class DicomHeader:
+    """What one DICOM file says before its pixels.
+
+    Attributes:
+        file: where it is.
+        tags: those that this package uses, read but not converted.
+        meta: file meta information, group 0002.
+        syntax: transfer syntax UID.
+        size: bytes of the file; of a deflated one, after decompression.
+        pixels_at: byte at which the element with the pixels begins, or None where there is none.
+        data_at: byte at which the data set begins, after the file meta information.
+    """
+
+    file: DicomFile
+    tags: Dataset
+    meta: Dataset
+    syntax: str
+    size: int
+    pixels_at: int | None
+    data_at: int
+
+    @property
+    def sop_class(self) -> str:
+        return _text(self.tags, "SOPClassUID") or _text(self.meta, "MediaStorageSOPClassUID")
+
+    @property
+    def kind(self) -> str:
+        """Name of the SOP class, such as "X-Ray Radiation Dose SR"."""
+        name = UID(self.sop_class).name.removesuffix(" Storage")
+        return name if name != self.sop_class else f"SOP class {name or 'missing'}"
+
+    @property
+    def without_pixels(self) -> UnusableScan:
+        """The error for a file that ends before its pixels."""
+        return UnusableScan(
+            f"{self.file}: is truncated: it ends before its pixel data (7FE0,0010); fetch it again",
+            "damaged",
+        )
+
+    def text(self, keyword: str) -> str:
+        """Value of a tag as plain text, "" where it is missing or empty."""
+        return _text(self.tags, keyword)
+
+    @property
+    def encoding(self) -> tuple[bool, bool]:
+        """Whether the data set has implicit VRs, and whether it is little endian."""
+        is_implicit, is_little = self.tags.original_encoding
+        return bool(is_implicit), bool(is_little)
+
+    def integer(self, keyword: str) -> int | None:
+        """Value of a tag of 2 or 4 bytes, unsigned; None where it is missing or something else."""
+        if (tag := keyword_dict[keyword]) not in self.tags:
+            return None
+        value = self.tags.get_item(tag).value
+        if not isinstance(value, bytes):
+            return value if isinstance(value, int) else None
+        return int.from_bytes(value, "little" if self.encoding[1] else "big") if value else None
+
+    def label(self, keyword: str) -> str:
+        """Value of a text tag, decoded by the file's character set, for people to read."""
+        try:
+            value = self.tags.get(keyword, "")
+        except Exception:  # whatever pydicom raises on a damaged value: it is only shown
+            return ""
+        parts = value if not isinstance(value, str) and isinstance(value, Sequence) else [value]
+        return " ".join("".join(c for c in str(part) if c.isprintable()) for part in parts).strip()
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSlice:
+    """One frame of a file, with the tags that hold for it.
+
+    Attributes:
+        header: of the file.
+        frame: number of the frame in its file, from 0.
+        groups: where tags are looked up, the frame's own first, those of the whole file last.
+    """
+
+    header: DicomHeader
+    frame: int
+    groups: tuple[Dataset, ...]
+
+    def __str__(self) -> str:
+        return str(self.header.file) + self._frame_name()
+
+    @property
+    def name(self) -> str:
+        return self.header.file.name + self._frame_name()
+
+    def _frame_name(self) -> str:
+        return f" (frame {self.frame + 1})" if len(self.groups) > 1 else ""
+
+    def text(self, keyword: str) -> str:
+        """Value of a tag as plain text, "" where it is missing or empty."""
+        return next((text for group in self.groups if (text := _text(group, keyword))), "")
+
+    def numbers(self, keyword: str, count: int, reason: str = "geometry") -> tuple[float, ...]:
+        """Value of a tag of `count` finite decimal numbers.
+
+        Raises:
+            UnusableScan: missing, empty or something else; of the kind `reason`.
+        """
+        text = self.text(keyword)
+        if not text:
+            there = any(keyword_dict[keyword] in group for group in self.groups)
+            self.refuse(f"has {'an empty' if there else 'no'} {tag_name(keyword)}", reason)
+        try:
+            values = tuple(float(part) for part in text.split("\\"))
+        except ValueError:
+            values = ()
+        if len(values) != count or not np.isfinite(values).all():
+            what = "a finite number" if count == 1 else f"{count} finite numbers"
+            self.refuse(f"its {tag_name(keyword)} is {text[:80]!r}, not {what}", reason)
+        return values
+
+    def whole(self, keyword: str, default: int | None = None) -> int:
+        """Value of a tag of one whole number.
+
+        Raises:
+            UnusableScan: missing without a default, or something else.
+        """
+        value = _whole(self.header.tags, keyword)
+        if value is None:
+            if default is not None and not self.header.text(keyword):
+                return default
+            self.refuse(f"has no {tag_name(keyword)} that is a whole number", "damaged")
+        return value
+
+    def refuse(self, what: str, reason: str) -> NoReturn:
+        """Raise the error that names this file."""
+        raise UnusableScan(f"{self}: {what}; export the series again from its source", reason)
+
+
+def tag_name(keyword: str) -> str:
+    """A tag as messages name it, such as "PixelSpacing (0028,0030)"."""
+    tag = keyword_dict[keyword]
+    return f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def read_header(container: Container, file: DicomFile) -> DicomHeader | None:
+    """Read a file's tags; None where it is no DICOM file.
+
+    Raises:
+        UnusableScan: a DICOM file that cannot be parsed.
+        OSError: it cannot be read.
+    """
+    is_marked = True
+    with container.open(file) as stream:
+        try:
+            size = container.size(file)
+            head = stream.read(MAGIC_BYTES)
+            if not begins_like_dicom(head, size):
+                return None
+            is_marked = has_preamble(head)
+            return _parse(stream, file, size, is_marked)
+        except (UnusableScan, OSError):
+            raise
+        except Exception as error:  # pydicom raises of every kind on damaged files
+            if not is_marked:
+                return None
+            raise UnusableScan(
+                f"{file}: is a damaged DICOM file ({type(error).__name__}: {error}); "
+                "fetch it again",
+                "damaged",
+            ) from None
+
+
+def slices_of(header: DicomHeader) -> list[DicomSlice]:
+    """The frames of an image file.
+
+    Raises:
+        UnusableScan: several frames without a geometry of each, or no sound groups.
+    """
+    first = DicomSlice(header, 0, (header.tags,))
+    count = first.whole("NumberOfFrames", 1)
+    if not 1 <= count <= MAX_VOXELS:
+        first.refuse(f"its {tag_name('NumberOfFrames')} is {count}", "damaged")
+    try:
+        shared = _macros(header.tags, "SharedFunctionalGroupsSequence")
+        frames = _macros(header.tags, "PerFrameFunctionalGroupsSequence")
+    except Exception as error:  # pydicom parses sequences only now
+        first.refuse(f"its functional groups are damaged ({error})", "damaged")
+    if not frames and not shared:
+        if count > 1:
+            first.refuse(
+                f"is a multi-frame file ({header.kind}) whose frames have no positions: it has no "
+                f"{tag_name('PerFrameFunctionalGroupsSequence')}",
+                "not one 3D scan",
+            )
+        return [first]
+    if len(frames) != count:
+        first.refuse(
+            f"has {count} frames and {len(frames)} items in its "
+            f"{tag_name('PerFrameFunctionalGroupsSequence')}",
+            "damaged",
+        )
+    common = tuple(macro for item in shared for macro in item)
+    return [
+        DicomSlice(header, index, (*own, *common, header.tags)) for index, own in enumerate(frames)
+    ]
+
+
+def _macros(tags: Dataset, keyword: str) -> list[tuple[Dataset, ...]]:
+    """For each item of a functional groups sequence the data sets that its macros consist of."""
+    return [
+        tuple(
+            element.value[0]
+            for element in item
+            if element.VR == "SQ" and element.value and not element.tag.is_private
+        )
+        for item in tags.get(keyword) or ()
+    ]
+
+
+def _parse(stream: BinaryIO, file: DicomFile, size: int, is_marked: bool) -> DicomHeader | None:
+    """Read the tags of a stream that is after its first MAGIC_BYTES bytes."""
+    if not is_marked:
+        stream.seek(0)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _n: int(tag) >> 16 != 2)
+    syntax = _text(meta, "TransferSyntaxUID")
+    start = stream.tell()
+    probe = stream.read(6)
+    stream.seek(start)
+    if syntax == DEFLATED:
+        stream, size = inflate(stream, file)
+    is_implicit, is_little = _encoding(syntax, probe)
+    tags = read_dataset(
+        stream,
+        is_implicit,
+        is_little,
+        stop_when=lambda tag, _vr, _n: int(tag) in _PIXEL_TAGS,  # BaseTag compares slowly
+        specific_tags=_TAGS,
+    )
+    if not is_marked and not {0x00080016, 0x00280010} & tags.keys():
+        return None  # neither SOP class nor rows: not DICOM after all
+    end = stream.tell()
+    found = stream.read(4)
+    at_pixels = len(found) == 4 and _tag_of(found, is_little) in _PIXEL_TAGS
+    if not syntax:
+        was_implicit, was_little = tags.original_encoding
+        syntax = IMPLICIT if was_implicit else EXPLICIT if was_little else BIG_ENDIAN
+    return DicomHeader(
+        file=file,
+        tags=tags,
+        meta=meta,
+        syntax=syntax,
+        size=size,
+        pixels_at=end if at_pixels else None,
+        data_at=start,
+    )
+
+
+def _encoding(syntax: str, probe: bytes) -> tuple[bool, bool]:
+    """Whether the data set has implicit VRs, and whether it is little endian."""
+    if syntax:
+        return syntax == IMPLICIT, syntax != BIG_ENDIAN
+    is_explicit = probe[4:6].isalpha() and probe[4:6].isupper()
+    # Group 0008 read in the wrong order is 0800.
+    return not is_explicit, not (is_explicit and probe[:1] == b"\0")
+
+
+def inflate(stream: BinaryIO, file: DicomFile) -> tuple[BinaryIO, int]:
+    """Decompress the rest of a file with deflated transfer syntax; also return its size.
+
+    Raises:
+        UnusableScan: truncated, or beyond the limit.
+        zlib.error: damaged.
+    """
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = decompressor.decompress(stream.read(), MAX_INFLATED_BYTES)
+    if not decompressor.eof:
+        what = "is too large" if decompressor.unconsumed_tail else "is truncated"
+        raise UnusableScan(
+            f"{file}: {what}: its deflated data do not end; fetch it again", "damaged"
+        )
+    return BytesIO(data), len(data)
+
+
+def _tag_of(data: bytes, is_little: bool) -> int:
+    group, element = struct.unpack("<HH" if is_little else ">HH", data)
+    return int(group) << 16 | int(element)
+
+
+def _text(tags: Dataset, keyword: str) -> str:
+    tag = keyword_dict[keyword]
+    if tag not in tags:
+        return ""
+    value = tags.get_item(tag).value
+    if isinstance(value, bytes):
+        return value.decode("latin-1").strip(" \0")
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "\\".join(map(str, value))
+    return "" if value is None else str(value).strip(" \0")
+
+
+def _whole(tags: Dataset, keyword: str) -> int | None:
+    try:
+        return int(tags[keyword].value)
+    except Exception:  # missing, empty, or whatever pydicom raises on a damaged value
+        return None

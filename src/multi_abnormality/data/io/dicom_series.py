@@ -1,0 +1,348 @@
+"""DICOM series: which of their files are slices of one volume, and that volume."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from multi_abnormality.console import log
+from multi_abnormality.data.io.dicom_frames import UNCOMPRESSED
+from multi_abnormality.data.io.dicom_geometry import SAME_POSITION, Plane, fit_affine, plane_of
+from multi_abnormality.data.io.dicom_headers import DicomHeader, DicomSlice, slices_of, tag_name
+from multi_abnormality.data.io.dicom_pixels import pixel_format, same_pixels, stored_planes
+from multi_abnormality.data.io.dicom_rescale import Rescale, rescale_of
+from multi_abnormality.data.io.hounsfield import HU_MIN, to_hounsfield
+from multi_abnormality.data.io.scan import Scan, check_shape
+from multi_abnormality.errors import UnusableScan, first_few
+
+if TYPE_CHECKING:
+    from multi_abnormality.data.io.scan_sources import ScanSource
+
+MIN_SLICES = 3
+# Slices of another geometry that are left out, at most: more are a second series.
+MAX_OTHERS = 3
+MAX_OTHERS_SHARE = 0.1
+
+_CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2", "2.1", "2.2"))
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_DIRECTORY = "1.2.840.10008.1.3.10"
+_VOLUME_MODALITIES = ("CT", "MR", "PT", "NM", "")  # which files of others are no slices
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSeries:
+    """The slices of one series, and what it is.
+
+    Attributes:
+        uid: SeriesInstanceUID, "" where it is missing.
+        number: SeriesNumber.
+        description: SeriesDescription.
+        kernel: ConvolutionKernel.
+        modality: such as "CT".
+        body_part: BodyPartExamined.
+        slices: of the volume, by rising position; where there is a problem, all that were found.
+        left_out: files that are not part of the volume, each with what it is.
+        spacing: mm, (z, y, x), or None where there is a problem.
+        problem: why it is no CT volume: a message that names the file, and what to do.
+        problem_kind: the kind of it, as UnusableScan has it.
+        affine: (4, 4) mm, from (column, row, slice) to RAS+.
+        rescale: from stored values to HU.
+    """
+
+    uid: str
+    number: int | None
+    description: str
+    kernel: str
+    modality: str
+    body_part: str
+    slices: tuple[DicomSlice, ...]
+    left_out: tuple[str, ...] = ()
+    spacing: tuple[float, float, float] | None = None
+    problem: str | None = None
+    problem_kind: str = ""
+    affine: np.ndarray | None = None
+    rescale: Rescale | None = None
+
+
+def describe_no_slice(header: DicomHeader) -> str | None:
+    """What a file is that cannot be a slice of a volume, or None where it may be one."""
+    if header.sop_class == _DIRECTORY:
+        return "Media Storage Directory, no image"
+    has_image = header.pixels_at is not None or bool(header.text("Rows"))
+    if not has_image and header.sop_class not in _CT_CLASSES:
+        return "truncated DICOM file" if not header.sop_class else f"{header.kind}, no image"
+    modality = header.text("Modality")
+    if modality not in _VOLUME_MODALITIES:
+        return f"{header.kind}, modality {modality}"
+    is_capture = header.sop_class.startswith(_SECONDARY_CAPTURE)
+    keywords = ("ImagePositionPatient", "PerFrameFunctionalGroupsSequence")
+    if is_capture and not any(map(header.text, keywords)):
+        return f"{header.kind}, without a position"
+    return None
+
+
+def build_series(
+    headers: Sequence[DicomHeader],
+    path: Path,
+    left_out: Sequence[str] = (),
+    fault: UnusableScan | None = None,
+) -> DicomSeries:
+    """A series of the files that have its UID. It never raises: what is wrong is its problem.
+
+    Args:
+        headers: of the files that may be slices.
+        path: of the folder or .zip that they are in.
+        left_out: other files there, and what they are.
+        fault: what is wrong with another file there that may belong to it.
+    """
+    first = headers[0]
+    number = first.label("SeriesNumber")
+    series = DicomSeries(
+        uid=first.text("SeriesInstanceUID"),
+        number=int(number) if number.lstrip("-").isdecimal() else None,
+        description=first.label("SeriesDescription"),
+        kernel=first.label("ConvolutionKernel"),
+        modality=first.text("Modality"),
+        body_part=first.label("BodyPartExamined"),
+        slices=tuple(DicomSlice(header, 0, (header.tags,)) for header in headers),
+        left_out=tuple(left_out),
+    )
+    try:
+        if fault is not None:
+            raise fault
+        return _assemble(series, headers, path)
+    except (UnusableScan, OSError) as error:
+        kind = error.reason if isinstance(error, UnusableScan) else "damaged"
+        return replace(series, problem=str(error), problem_kind=kind)
+
+
+def read_series(source: "ScanSource") -> Scan:
+    """Read a series' volume, its axes (column, row, slice).
+
+    Raises:
+        UnusableScan: it has a problem, a slice is damaged, or values are not HU.
+        OSError: a file cannot be read.
+    """
+    series = source.series
+    assert series is not None
+    if series.left_out:
+        log.warning("%s: left out %s", source.path, first_few(series.left_out))
+    if series.problem is not None:
+        raise UnusableScan(series.problem, series.problem_kind)
+    assert series.affine is not None
+    assert series.rescale is not None
+    form = pixel_format(series.slices[0])
+    rescale, padded = series.rescale, []
+
+    def planes() -> Iterator[np.ndarray]:
+        for stored, mask in stored_planes(series.slices, source.path):
+            plane = rescale.look_up(stored)
+            if mask is not None:
+                padded.append(mask)
+                plane = np.where(mask, rescale.stored(HU_MIN), plane)
+            yield plane
+
+    hu, notes = to_hounsfield(
+        planes(),
+        (len(series.slices), form.rows, form.columns),
+        True,
+        source.path,
+        rescale.slope,
+        rescale.intercept,
+    )
+    if padded and "padding" not in notes:
+        notes = (*notes, "padding")
+    return Scan(hu.T, series.affine, notes, slice_axis=2)
+
+
+def _assemble(series: DicomSeries, headers: Sequence[DicomHeader], path: Path) -> DicomSeries:
+    left_out = list(series.left_out)
+    slices = _scanned(_of_ct(headers, path, left_out), path, left_out)
+    planes = {one: plane_of(one) for one in slices}
+    slices = _of_one_geometry(slices, planes, path, left_out)
+    _refuse_patients(slices)
+    normal = planes[slices[0]].normal
+    heights = {one: float(normal @ planes[one].position) for one in slices}
+    slices.sort(key=lambda one: (heights[one], len(one.name)))  # "7 (1)" is 7's copy
+    slices = _without_copies(slices, heights, left_out)
+    if len(slices) < MIN_SLICES:
+        raise UnusableScan(
+            f"{path}: has only {len(slices)} slice{'s' * (len(slices) > 1)} of one CT volume; "
+            "give a folder with all DICOM files of the series",
+            "not one 3D scan",
+        )
+    _refuse_interleaved(slices, path)
+    ordered = [planes[one] for one in slices]
+    affine = fit_affine(slices, ordered, path)
+    rows, columns = ordered[0].size
+    check_shape((columns, rows, len(slices)), path)
+    pixel_format(slices[0])
+    distance = abs(float(affine[:3, 2] @ np.cross(affine[:3, 0], affine[:3, 1])))
+    in_plane = ordered[0].spacing
+    return replace(
+        series,
+        slices=tuple(slices),
+        left_out=tuple(left_out),
+        spacing=(distance / (in_plane[0] * in_plane[1]), *in_plane),
+        affine=affine,
+        rescale=rescale_of(slices),
+    )
+
+
+def _of_ct(
+    headers: Sequence[DicomHeader], path: Path, left_out: list[str]
+) -> Iterator[DicomHeader]:
+    """The CT images of a series; of another modality they are left out beside CT."""
+    is_ct = {header: _modality(header) == "CT" for header in headers}
+    if not any(is_ct.values()):
+        kinds = sorted({f"{header.kind}, modality {_modality(header)}" for header in headers})
+        raise UnusableScan(
+            f"{path}: its series is no CT ({first_few(kinds)}); give a series of CT slices",
+            "not HU",
+        )
+    for header in headers:
+        if is_ct[header]:
+            yield header
+        else:
+            left_out.append(f"{header.file.name}: {header.kind}, modality {_modality(header)}")
+
+
+def _modality(header: DicomHeader) -> str:
+    modality = header.text("Modality")
+    is_known = header.kind != f"SOP class {header.sop_class or 'missing'}"
+    if modality or (is_known and header.sop_class not in _CT_CLASSES):
+        return modality or "unknown"
+    return "CT"
+
+
+def _scanned(headers: Iterator[DicomHeader], path: Path, left_out: list[str]) -> list[DicomSlice]:
+    """All slices but localizers."""
+    slices = []
+    for header in headers:
+        for one in slices_of(header):
+            if "LOCALIZER" in (one.text("ImageType") + one.text("FrameType")).upper():
+                left_out.append(f"{one.name}: localizer")
+            else:
+                slices.append(one)
+    if not slices:
+        raise UnusableScan(
+            f"{path}: its series is a localizer; give a series of CT slices", "not one 3D scan"
+        )
+    for one in slices:
+        if one.header.pixels_at is None:
+            raise one.header.without_pixels
+    return slices
+
+
+def _of_one_geometry(
+    slices: list[DicomSlice], planes: dict[DicomSlice, Plane], path: Path, left_out: list[str]
+) -> list[DicomSlice]:
+    """The slices of the geometry that most have; a few others are left out."""
+    groups: list[list[DicomSlice]] = []
+    for one in slices:
+        for group in groups:
+            if planes[one].is_like(planes[group[0]]):
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    groups.sort(key=len, reverse=True)
+    others = [one for group in groups[1:] for one in group]
+    if (
+        len(others) > max(MAX_OTHERS, MAX_OTHERS_SHARE * len(slices))
+        or len(others) > len(slices) / 3
+    ):
+        raise UnusableScan(
+            f"{path}: {first_few([one.name for one in groups[1]], 3)} differ from "
+            f"{groups[0][0].name} in size, spacing or orientation: the series has {len(groups)} "
+            "geometries; keep the slices of one",
+            "geometry",
+        )
+    left_out += [f"{one.name}: slice of another size, spacing or orientation" for one in others]
+    return groups[0]
+
+
+def _refuse_patients(slices: Sequence[DicomSlice]) -> None:
+    """Refuse slices of different patients."""
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate"):
+        first = None
+        for one in slices:
+            # Trailing ^ are empty parts of a name.
+            value = " ".join(one.header.label(keyword).rstrip("^ ").upper().split())
+            if not value:
+                continue
+            first = first or (value, one)
+            if value != first[0]:
+                one.refuse(
+                    f"its {tag_name(keyword)} is not that of {first[1].name}: two patients under "
+                    "one SeriesInstanceUID",
+                    "not one 3D scan",
+                )
+
+
+def _without_copies(
+    slices: Sequence[DicomSlice], heights: dict[DicomSlice, float], left_out: list[str]
+) -> list[DicomSlice]:
+    """Slices by rising height without second files of one image.
+
+    Raises:
+        UnusableScan: different images at one height.
+    """
+    kept: list[DicomSlice] = []
+    for one in slices:
+        if not kept or heights[one] - heights[kept[-1]] > SAME_POSITION:
+            kept.append(one)
+        elif _is_copy(one, kept[-1]):
+            left_out.append(f"{one.name}: copy of {kept[-1].name}")
+        else:
+            one.refuse(
+                f"and {kept[-1].name} are different images at one position"
+                f"{_acquisitions(kept[-1], one)}: two acquisitions under one series",
+                "geometry",
+            )
+    return kept
+
+
+def _is_copy(one: DicomSlice, other: DicomSlice) -> bool:
+    uid = one.text("SOPInstanceUID")
+    syntaxes = {one.header.syntax, other.header.syntax}
+    is_transcoded = len(syntaxes) > 1 and not syntaxes <= set(UNCOMPRESSED)
+    if is_transcoded and uid and uid == other.text("SOPInstanceUID"):
+        return True
+    return same_pixels(one, other)
+
+
+def _acquisitions(one: DicomSlice, other: DicomSlice) -> str:
+    for keyword in ("AcquisitionNumber", "AcquisitionTime", "InstanceNumber"):
+        values = one.text(keyword), other.text(keyword)
+        if values[0] != values[1]:
+            return f" ({tag_name(keyword)} {values[0]} and {values[1]})"
+    return ""
+
+
+def _refuse_interleaved(slices: Sequence[DicomSlice], path: Path) -> None:
+    """Refuse two acquisitions whose slices lie between each other's: evenly spaced they may be."""
+    numbered = [one for one in slices if one.text("AcquisitionNumber")]
+    runs = [number for number, _ in groupby(one.text("AcquisitionNumber") for one in numbered)]
+    instances = Counter(one.text("InstanceNumber") for one in slices)
+    if len(runs) > len(set(runs)):
+        below, above = next(
+            (a, b)
+            for a, b in pairwise(numbered)
+            if a.text("AcquisitionNumber") != b.text("AcquisitionNumber")
+        )
+    # Each number several times; a single one may be a program's default.
+    elif len(instances) > 1 and min(instances.values()) > 1:
+        number = slices[0].text("InstanceNumber")
+        below, above = [one for one in slices if one.text("InstanceNumber") == number][:2]
+    else:
+        return
+    raise UnusableScan(
+        f"{path}: slices of different acquisitions lie between each other, such as {below.name} "
+        f"and {above.name}{_acquisitions(below, above)}; export each acquisition as a series",
+        "geometry",
+    )

@@ -1,0 +1,123 @@
+"""Spacing and orientation out of an affine, and the geometries that are no scanner's."""
+
+from pathlib import Path
+
+import numpy as np
+
+from multi_abnormality.errors import UnusableScan
+
+SPACING_LIMITS = (0.05, 50.0)  # mm: what a clinical CT scan can have, generously
+MIN_EXTENT = 10.0  # mm along each axis; less is no scan of a chest
+MAX_FIELD_OF_VIEW = 900.0  # mm; no scanner has more, though a scan may be longer along the body
+# Voxels of exactly 1 mm along the axes are what programs write when they know none, if the first or
+# the middle voxel lies at 0, or the scan would be shorter or narrower (mm) than a chest.
+MIN_EXTENTS_AT_1_MM = (100, 200)
+MAX_SHEAR = 1.0  # degrees between two axes that are taken to be orthogonal
+MAX_TILT = 45.0  # degrees; gantries tilt up to 30
+
+
+def is_default_geometry(affine: np.ndarray, shape: tuple[int, int, int]) -> bool:
+    """Whether an affine is what programs write that know of none: 1 mm along the axes."""
+    if not np.array_equal(np.abs(affine[:3, :3]), np.eye(3)):
+        return False
+    first, middle = affine[:3, 3], affine[:3] @ [*((np.array(shape) - 1) / 2), 1]
+    shortest, longest = MIN_EXTENTS_AT_1_MM
+    return not first.any() or not middle.any() or min(shape) < shortest or max(shape) < longest
+
+
+def spacing_and_tilt(
+    columns: np.ndarray, shape: tuple[int, ...], path: Path, slice_axis: int | None = None
+) -> tuple[np.ndarray, float]:
+    """Spacing along each axis, where slices lie obliquely on each other the planes' distance.
+
+    A tilted gantry shifts each slice sideways, so that the slice axis is not normal to the slices.
+
+    Args:
+        columns: (3, 3) mm, the affine without its translation.
+        shape: number of voxels along each axis.
+        path: file or folder that errors name.
+        slice_axis: axis along which slices lie; None: the one that fits best.
+
+    Returns:
+        (3,) mm, and the tilt in degrees.
+
+    Raises:
+        UnusableScan: spacing or extent that no chest CT has, or axes that are not orthogonal.
+    """
+    lengths = np.linalg.norm(columns, axis=0)
+    _check_spacing(lengths, shape, path)
+    directions = columns / lengths
+    # By axis: how far the angle between the two others is from a right one, degrees.
+    cosines = [float(directions[:, axis - 2] @ directions[:, axis - 1]) for axis in range(3)]
+    shear = np.degrees(np.arcsin(np.clip(np.abs(cosines), 0, 1)))
+    axis = _slice_axis(shear, lengths) if slice_axis is None else slice_axis
+    normal = np.cross(directions[:, axis - 2], directions[:, axis - 1])
+    normal /= max(float(np.linalg.norm(normal)), 1e-12)
+    cosine = min(abs(float(normal @ directions[:, axis])), 1.0)
+    tilt = float(np.degrees(np.arccos(cosine)))
+    if shear[axis] > MAX_SHEAR or tilt > MAX_TILT:
+        angles = ", ".join(f"{90 - angle:.1f}" for angle in shear)
+        raise UnusableScan(
+            f"{path}: its affine is sheared or singular: its axes meet at {angles} degrees where "
+            "90 are expected; convert the scan again from its source",
+            "geometry",
+        )
+    spacing = lengths.copy()
+    if tilt > 0.1:  # less is rounding
+        spacing[axis] *= cosine
+    _check_spacing(spacing, shape, path)
+    return spacing, tilt
+
+
+def nearest_axes(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each column, a file axis: the world axis it is nearest to, and its sign along it.
+
+    The strongest component decides first, so that no world axis is given twice.
+    """
+    world_of, sign_of = np.full(3, -1), np.zeros(3)
+    strength = np.abs(directions)
+    for _ in range(3):
+        world, axis = np.unravel_index(strength.argmax(), strength.shape)
+        world_of[axis], sign_of[axis] = world, np.sign(directions[world, axis])
+        strength[world, :] = strength[:, axis] = -1
+    return world_of, sign_of
+
+
+def axis_codes(directions: np.ndarray) -> str:
+    """Where each of the file's axes points to, such as "LPS"."""
+    names = (("L", "P", "I"), ("R", "A", "S"))
+    world_of, sign_of = nearest_axes(directions)
+    return "".join(
+        names[int(sign > 0)][world] for world, sign in zip(world_of, sign_of, strict=True)
+    )
+
+
+def _check_spacing(spacing: np.ndarray, shape: tuple[int, ...], path: Path) -> None:
+    low, high = SPACING_LIMITS
+    if not np.all((spacing >= low) & (spacing <= high)):  # also where it is NaN
+        raise UnusableScan(
+            f"{path}: its spacing is {spacing.round(6).tolist()} mm, outside {low:g} to {high:g}; "
+            "set the true one in its header or convert the scan again",
+            "geometry",
+        )
+    extent = spacing * shape
+    if extent.min() < MIN_EXTENT:
+        raise UnusableScan(
+            f"{path}: covers only {extent.round(1).tolist()} mm; give the whole scan", "geometry"
+        )
+    if sorted(extent)[1] > MAX_FIELD_OF_VIEW:
+        raise UnusableScan(
+            f"{path}: covers {extent.round(1).tolist()} mm, more than any scanner's field of view; "
+            "set the true spacing in its header or convert the scan again",
+            "geometry",
+        )
+
+
+def _slice_axis(shear: np.ndarray, lengths: np.ndarray) -> int:
+    """The axis whose two others are orthogonal; of several the last that is spaced unlike them."""
+    fitting = [axis for axis in (2, 1, 0) if shear[axis] <= MAX_SHEAR]
+
+    def in_plane_difference(axis: int) -> float:
+        return round(abs(float(lengths[axis - 2] / lengths[axis - 1]) - 1), 3)
+
+    return min(fitting or [2], key=in_plane_difference)

@@ -1,0 +1,192 @@
+"""What MetaImage and NRRD share: a header of text lines, and the file beside it with the voxels."""
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from multi_abnormality.data.io.byte_streams import ByteStream
+from multi_abnormality.data.io.geometry import is_default_geometry
+from multi_abnormality.data.io.hounsfield import to_hounsfield
+from multi_abnormality.data.io.scan import Scan
+from multi_abnormality.errors import UnusableScan
+
+MAX_HEADER_BYTES = 1 << 18  # some programs store all DICOM tags in it
+SPACING_TOLERANCE = 0.01  # relative: between the places of a header that give it
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+class TextHeader:
+    """The fields of a header, each read as what it must be or refused by name.
+
+    Args:
+        path: file that errors name.
+        fields: the text after each key.
+    """
+
+    def __init__(self, path: Path, fields: dict[str, str]) -> None:
+        self.path = path
+        self.fields = fields
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.fields
+
+    def __getitem__(self, key: str) -> str:
+        if key not in self.fields:
+            raise self.refuse(f"has no {key}", "damaged")
+        return self.fields[key]
+
+    def get(self, key: str, default: str) -> str:
+        return self.fields.get(key, default)
+
+    def integers(self, key: str) -> list[int]:
+        words = self[key].split()
+        if not words or not all(map(_INTEGER.fullmatch, words)):
+            raise self.refuse(f"has {quoted(self[key])} as {key}, not whole numbers", "damaged")
+        return [int(word) for word in words]
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        if default is not None and key not in self.fields:
+            return default
+        numbers = self.integers(key)
+        if len(numbers) != 1:
+            raise self.refuse(f"has {quoted(self[key])} as {key}, not one number", "damaged")
+        return numbers[0]
+
+    def numbers(self, key: str, count: int, words: list[str] | None = None) -> np.ndarray:
+        """(count,) float64 out of a field, or out of some of its words."""
+        words = self[key].split() if words is None else words
+        if len(words) != count or not all(map(_NUMBER.fullmatch, words)):
+            expected = f"{count} numbers" if count > 1 else "a number"
+            raise self.refuse(
+                f"has {quoted(self[key])} as {key}, where {expected} should be", "geometry"
+            )
+        values = np.array(words, np.float64)
+        if not np.isfinite(values).all():
+            raise self.refuse(f"has a number beyond all limits as {key}", "geometry")
+        return values
+
+    def data_file(self, name: str, key: str) -> Path:
+        """The path of the file that holds the voxels: a regular file in the header's folder."""
+        advice = "convert both to one .nii.gz file"
+        if name.split()[:1] == ["LIST"] or "%" in name:
+            raise self.refuse(
+                f"has its voxels in several files ({key} is {quoted(name)})", "damaged", advice
+            )
+        parts = Path(name).parts
+        if len(parts) != 1 or parts[0] == ".." or "\\" in name or "://" in name:
+            raise self.refuse(
+                f"names a file in another folder ({key} is {quoted(name)})",
+                "damaged",
+                f"put it beside the header and correct {key}",
+            )
+        path = self.path.parent / parts[0]
+        if not path.is_file():
+            there = "which is no regular file" if path.exists() else "which is not beside it"
+            raise self.refuse(
+                f"has its voxels in {quoted(name)}, {there}", "damaged", "bring both files"
+            )
+        if path.samefile(self.path):
+            raise self.refuse(f"names itself as the file with its voxels ({key})", "damaged")
+        return path
+
+    def stream_name(self, data_file: Path | None) -> str:
+        """Name of the voxels in errors: of this file, or of one beside it."""
+        return (
+            str(self.path)
+            if data_file is None
+            else f"{self.path} (voxels in {quoted(data_file.name)})"
+        )
+
+    def refuse(
+        self, what: str, kind: str, advice: str = "convert the scan again from its source"
+    ) -> UnusableScan:
+        return UnusableScan(f"{self.path}: {what}; {advice}", kind)
+
+
+def quoted(value: str) -> str:
+    """A value out of a file, safe to print."""
+    return repr(value if len(value) <= 60 else f"{value[:57]}...")
+
+
+def read_lines(file: BinaryIO, path: Path, name: str) -> Iterator[str]:
+    """Yield the lines of a header without their ends.
+
+    Args:
+        file: open for reading.
+        path: file that errors name.
+        name: the format, with its article.
+
+    Raises:
+        UnusableScan: not text, or longer than any header.
+    """
+    left = MAX_HEADER_BYTES
+    while line := file.readline(left):
+        left -= len(line)
+        if b"\0" in line or not left:
+            raise UnusableScan(
+                f"{path}: is not {name} file: it does not begin with a header of text lines; "
+                "fetch it again or rename it",
+                "damaged",
+            )
+        # File names may hold any bytes.
+        yield line.decode("utf-8", "surrogateescape").strip()
+
+
+def read_scan(
+    header: TextHeader,
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    affine: np.ndarray,
+    stream: ByteStream,
+) -> Scan:
+    """Read the voxels that a header describes.
+
+    Args:
+        header: the parsed header; errors name its path.
+        shape: number of voxels along each axis, fastest axis first.
+        dtype: as stored.
+        affine: (4, 4) mm, from voxel indices to RAS+ coordinates.
+        stream: the voxels, from the first one on.
+    """
+    if is_default_geometry(affine, shape):
+        raise header.refuse(
+            "does not say how the scan lies (it has just 1 mm along each axis, from zero or for a "
+            "scan too small for that, which programs write by default), so spacing, left and "
+            "right are unknown",
+            "geometry",
+        )
+    stream.check_holds(byte_count(shape, dtype))
+    hu, notes = to_hounsfield(
+        stream.planes(shape, dtype), shape[::-1], dtype.kind in "iu", header.path
+    )
+    return Scan(hu.T, affine, notes)
+
+
+def byte_count(shape: tuple[int, int, int], dtype: np.dtype) -> int:
+    """Size of all voxels."""
+    return math.prod(shape) * dtype.itemsize
+
+
+def seek_from_end(file: BinaryIO, count: int) -> None:
+    """Go to the last `count` bytes, or stay where fewer are left."""
+    file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - count))
+
+
+def affine_of(columns: np.ndarray, origin: np.ndarray, signs: tuple[float, ...]) -> np.ndarray:
+    """The (4, 4) matrix to RAS+ mm.
+
+    Args:
+        columns: (3, 3) mm, in the world coordinates of the file.
+        origin: (3,) mm, likewise.
+        signs: 1 or -1 for each world axis, -1 where it points away from R, A or S.
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag(signs) @ columns
+    affine[:3, 3] = np.array(signs) * origin
+    return affine
