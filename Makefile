@@ -28,7 +28,7 @@ test: .venv/installed
 	pytest -n 2 --dist loadfile -m "not slow"
 
 check: .venv/installed
-	pytest -n 2 --dist loadfile -m slow
+	pytest -n 2 --dist loadfile -m "slow and not drill"
 
 # The quick tests' coverage of lines and branches; processes write in folders of their own.
 coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
@@ -52,6 +52,7 @@ bench: repro
 	python benchmarks/peers.py
 
 drill: repro
+	pytest -n 2 --dist loadfile -m drill
 	PYTHONPATH=benchmarks python -m drill
 
 # requirements.txt has every version; the package itself is installed in place.

@@ -16,6 +16,8 @@ WIDTH = 100  # columns of the terminal that the guides were written at
 EXPERIMENTS = ROOT / "docs/experiments.md"
 OWN_DATA = ROOT / "docs/own-data.md"  # tests/test_own_data.py types it, where such scans are
 
+MINUTES_LONG = ("experiments", "models")  # pages whose commands `make drill` runs
+
 # Commands that something else runs: where, and the words there that do it.
 ELSEWHERE = {
     r"^make test\b": (".ci/run", "make test"),
@@ -195,7 +197,15 @@ def shell(project: Path, tmp_path: Path) -> Shell:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", [*filter(to_run, documents())], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(
+            path, id=path.stem, marks=[pytest.mark.drill] if path.stem in MINUTES_LONG else []
+        )
+        for path in filter(to_run, documents())
+    ],
+)
 def test_commands_run(document: Path, shell: Shell):
     for command in to_run(document):
         printed = shell(typed(command))

@@ -256,7 +256,7 @@ def test_what_is_newer_here_than_the_backup_stays(first: Machine, remote: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("git_remote", [None, "origin"])
+@pytest.mark.parametrize("git_remote", [None, pytest.param("origin", marks=pytest.mark.drill)])
 def test_a_lost_machine_costs_at_most_a_save(
     first: Machine, second: Machine, remote: Path, tmp_path: Path, git_remote: str | None
 ):
@@ -306,6 +306,7 @@ def test_a_machine_lost_before_the_first_save_costs_no_preprocessing(
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_somebody_elses_end_of_the_same_training_is_none_of_this_machines(
     first: Machine, second: Machine, remote: Path, tmp_path: Path
 ):
