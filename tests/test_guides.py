@@ -16,7 +16,8 @@ WIDTH = 100  # columns of the terminal that the guides were written at
 EXPERIMENTS = ROOT / "docs/experiments.md"
 OWN_DATA = ROOT / "docs/own-data.md"  # tests/test_own_data.py types it, where such scans are
 
-MINUTES_LONG = ("experiments", "models")  # pages whose commands `make drill` runs
+# Pages whose commands take minutes: `make drill` runs them.
+MINUTES_LONG = ("compare", "experiments", "from-the-seed", "models")
 
 # Commands that something else runs: where, and the words there that do it.
 ELSEWHERE = {
@@ -218,6 +219,7 @@ def test_commands_run(document: Path, shell: Shell):
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_commands_in_running_text_run(shell: Shell):
     for text in IN_TEXT:
         shell(typed(Command("", text)))

@@ -244,6 +244,7 @@ def test_after_a_kill_training_goes_on_to_the_same_bytes(longer):
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_a_killed_experiment_goes_on_and_is_one_row(longer):
     whole, killed = longer("whole"), longer("killed")
     command = ("dvc", "exp", "run", "--name", "longer", "-S", "train.weight_decay=0.1")

@@ -332,6 +332,7 @@ def test_somebody_elses_end_of_the_same_training_is_none_of_this_machines(
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_make_resume_goes_on_or_starts(first: Machine, second: Machine, remote: Path):
     """Its environment being made already. A stop is told by 75."""
     for machine in (first, second):
@@ -357,6 +358,7 @@ def test_make_resume_goes_on_or_starts(first: Machine, second: Machine, remote: 
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_the_same_machine_goes_on_after_a_kill(first: Machine, remote: Path):
     """`make resume` there neither loses what is newer than the backup nor stumbles over it."""
     first.train_longer()
@@ -368,6 +370,7 @@ def test_the_same_machine_goes_on_after_a_kill(first: Machine, remote: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("options", [("--temp",), ()])
 def test_experiments_are_backed_up(first: Machine, remote: Path, options: tuple[str, ...]):
     first.use(remote)
