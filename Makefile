@@ -12,10 +12,10 @@ repro: .venv/installed data
 	$(call run)
 	@$(show)
 
-# On a new machine. Where nothing was backed up yet it starts as `make repro` does: with
+# On a new machine; RESUME=--allow-code-changes also restores other code. Where nothing was backed up yet it starts as `make repro` does: with
 # --allow-missing DVC would take processed volumes that are nowhere for given.
 resume: .venv/installed
-	python -m multi_abnormality.resume
+	python -m multi_abnormality.resume $(RESUME)
 	dvc pull --allow-missing
 	@test -e processed || $(MAKE) repro
 	$(call run,--allow-missing)

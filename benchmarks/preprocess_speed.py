@@ -14,7 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from multi_abnormality.params import Recipe, load_params
+from multi_abnormality.params import load_params
+from multi_abnormality.params_preprocess import Recipe
 from speed.contenders import CONTENDERS
 from speed.phantom import draw_phantom
 from speed.processes import measure

@@ -21,7 +21,8 @@ from multi_abnormality.data.io.reader_registry import scan_name
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.shards import encode
 from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.params import Params, Recipe, load_params
+from multi_abnormality.params import Params, load_params
+from multi_abnormality.params_preprocess import Recipe
 from multi_abnormality.stages import preprocess
 from speed.folder import ct_rate_names, write_ct_rate
 from speed.phantom import draw_phantom

@@ -46,6 +46,7 @@ NEVER = {
     r"^make coverage": "the quick tests a second time",
     r"^make pins": "the newest packages, which change what is tested",
     r"^make bench|benchmarks/": "an idle machine for hours; tests/test_benchmarks.py runs parts",
+    r"^git diff HEAD 0123456789ab": "a resume commit; its message names the reader's own",
     r"hf auth login": "an account of the hub, and a person",
     r"timm\.create_model": "weights from the hub",
     r"^tensorboard": "a person's browser; tests/training/test_resume.py reads what it would show",

@@ -284,7 +284,7 @@ def test_a_link_in_a_circle_is_one_bad_scan(tmp_path: Path, model: Path) -> None
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
-    scans = [write_scan(tmp_path / f"scan_{number}.nii.gz", number) for number in range(3)]
+    scans = [write_scan(tmp_path / f"scan_{n}.nii.gz", 100 + n) for n in range(3)]
     third = scans[2].read_bytes()
     scans[2].unlink()
     out, part = tmp_path / "new folder/out.csv", tmp_path / "new folder/out.csv.part"
@@ -645,6 +645,9 @@ def test_a_study_lists_its_series_and_predicts_the_chests(tmp_path: Path, model:
     result = run(folder, "--model", model, "--series", 9)
     assert result.returncode == 1
     assert "--series 9: there is no such series" in result.stderr
+    assert "0 scans were predicted; 1 other error\n" in result.stderr
+    result = run(folder, folder / "gone", "--model", model, "--series", 3, "--series", 9)
+    assert "1 of 2 scans could not be predicted; 1 other error\n" in result.stderr
     alone = run(folder / "head0", "--model", model, "--json")
     assert alone.returncode == 0, alone.stderr
 
@@ -691,6 +694,6 @@ def test_a_picture_that_cannot_be_written_costs_no_prediction(tmp_path: Path, mo
     result = run(*scans, "--model", model, "--explain", tmp_path / "why", "--csv")
     assert result.returncode == 1
     assert [line.split(",")[0] for line in result.stdout.splitlines()[1:]] == ["a", "b"]
-    assert "1 of 2 scans could not be" in result.stderr
+    assert "2 scans were predicted; 1 other error" in result.stderr
     assert "why/a" in result.stderr
     assert (tmp_path / "why/b/explanation.json").exists()

@@ -22,7 +22,8 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # What a stage imports without depending on it. Of every stage:
 GENERAL = {
     "_torch.py": "loads PyTorch",
-    "console.py|errors.py|noise.py": "what is said, to whom",
+    "backup/.*": "checks what DVC pulled and keeps what training made, and changes none of it",
+    "(console|errors|noise|progress_bar).py": "what is said, to whom",
     "files.py": "how files are written, not what",
     "memory.py": "how much room there is",
     r"(params\w*|section|yaml12).py": "what these read is tracked as params",
@@ -31,7 +32,6 @@ GENERAL = {
 BESIDE = {
     "preprocess": {},
     "train": {
-        "backup/.*": "keeps what training made, and changes none of it",
         "findings.py": "the processed set says which",
     },
     "evaluate": {

@@ -22,7 +22,7 @@ ABSENT = ("torch", "timm", "lightning", "pandas", "sklearn", "dvc", "joblib", "j
 ALONE = f"""
 import os, sys
 sys.modules.update(dict.fromkeys({ABSENT!r}))
-import onnxruntime, scipy.sparse
+import onnxruntime, rich.console, rich.text, scipy.sparse
 import multi_abnormality.data.io.metaimage, multi_abnormality.data.io.nifti
 import multi_abnormality.predict.many
 import multi_abnormality.evaluation.predictions

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from drill import away, damage, kills, speed, steps
+from drill import away, damage, interference, kills, speed, steps
 
 DRILLS = {
     "kills": kills.random_kills,
@@ -16,6 +16,7 @@ DRILLS = {
     "disk": damage.full_disk,
     "speed": speed.start_and_saves,
     "lost": away.lost_machine,
+    "interference": interference.interference,
     "drive": away.failing_drive,
 }
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from multi_abnormality.params import Recipe
+from multi_abnormality.params_preprocess import Recipe
 
 Way = Callable[[Path, Recipe], object]
 

@@ -16,43 +16,55 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
-
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from multi_abnormality.errors import InputError
 from multi_abnormality.noise import silence_noise
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-class Screen(Console):
-    """The terminal, if there is one: a quiet one is none, and so shows no progress."""
+
+class TerminalConsole:
+    """Standard error, and whether it is a terminal.
+
+    Rich takes 50 ms to import, so it is imported only where something is drawn or styled.
+    """
 
     is_quiet = False
 
     @property
     def is_terminal(self) -> bool:
-        return super().is_terminal and not self.is_quiet
+        """Whether progress bars can be drawn; never for a quiet program."""
+        # sys.stderr may be missing or closed; its number is always 2.
+        may_be = os.isatty(2) or not _TERMINAL_VARIABLES.isdisjoint(os.environ)
+        return may_be and not self.is_quiet and self.rich.is_terminal
+
+    @cached_property
+    def rich(self) -> "Console":
+        """Rich's console of standard error."""
+        from rich.console import Console
+
+        return Console(stderr=True)
+
+    def print(self, text: str, style: str = "") -> None:
+        """Print a text of which nothing is markup, and no line is wrapped."""
+        from rich.text import Text
+
+        self.rich.print(Text(text, style=style), soft_wrap=True)
 
 
-console = Screen(stderr=True)
+console = TerminalConsole()
 log = logging.getLogger("multi_abnormality")
 
 T = TypeVar("T")
 
 PLAIN_LINE_SECONDS = 15.0  # how often progress is told where there is no terminal
+
+# Variables that make rich treat any stream as a terminal.
+_TERMINAL_VARIABLES = {"FORCE_COLOR", "TTY_COMPATIBLE"}
 
 VARIABLE = "MULTI_ABNORMALITY_VERBOSITY"
 _LEVELS = {  # of this project's log, and of the libraries'
@@ -119,35 +131,14 @@ def describe_failure(path: Path, error: Exception) -> str:
     )
 
 
-class RateColumn(ProgressColumn):
-    """Units a second, such as "12.3 volumes/s"."""
-
-    def render(self, task: Task) -> Text:
-        rate = task.finished_speed or task.speed
-        return Text(f"{rate:.1f} {task.fields['unit']}/s" if rate else "")
-
-
 def track(items: Iterable[T], description: str, total: int, unit: str = "volumes") -> Iterator[T]:
     """Yield `items` under a progress bar, or with a plain line now and then without a terminal."""
-    show = _track_bar if console.is_terminal else _track_lines
-    yield from show(items, description, total, unit)
+    if console.is_terminal:
+        from multi_abnormality.progress_bar import track_bar
 
-
-def _track_bar(items: Iterable[T], description: str, total: int, unit: str) -> Iterator[T]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(description, total=total, unit=unit)
-        for item in items:
-            yield item
-            progress.advance(task)
+        yield from track_bar(items, description, total, unit, console.rich)
+    else:
+        yield from _track_lines(items, description, total, unit)
 
 
 def _track_lines(items: Iterable[T], description: str, total: int, unit: str) -> Iterator[T]:
@@ -179,7 +170,9 @@ class _PrintableFormatter(logging.Formatter):
 
 def _handler() -> logging.Handler:
     if console.is_terminal:
-        rich = RichHandler(console=console, show_path=False, log_time_format="[%H:%M:%S]")
+        from rich.logging import RichHandler
+
+        rich = RichHandler(console=console.rich, show_path=False, log_time_format="[%H:%M:%S]")
         rich.setFormatter(_PrintableFormatter("%(message)s"))  # it shows time and level itself
         return rich
     plain = logging.StreamHandler()
@@ -256,15 +249,14 @@ def run(main: Callable[[], None]) -> None:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed once more
-        console.print(Text("error: standard output: the disk is full", style="red"))
+        console.print("error: standard output: the disk is full", style="red")
         sys.exit(1)
     except InputError as error:
         if log.isEnabledFor(logging.DEBUG):
-            console.print(Text(printable(traceback.format_exc(), keep="\n\t")), soft_wrap=True)
+            console.print(printable(traceback.format_exc(), keep="\n\t"))
         # One out of a loading process comes wrapped in that process's traceback.
         message = str(error).rpartition(f"{InputError.__module__}.InputError: ")[2].rstrip()
-        text = printable(f"error: {message}", keep="\n\t")
-        console.print(Text(text, style="red"), soft_wrap=True)
+        console.print(printable(f"error: {message}", keep="\n\t"), style="red")
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped")

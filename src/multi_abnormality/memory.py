@@ -4,8 +4,6 @@ import ctypes
 import sys
 from pathlib import Path
 
-import psutil
-
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 
 
@@ -27,6 +25,8 @@ def keep_freed_memory() -> None:
 
 def free() -> int:
     """Bytes that new processes can have: what the machine has left, or the job's share of it."""
+    import psutil  # 20 ms that predict need not wait for
+
     available: int = psutil.virtual_memory().available
     return min([available, *_limits()])
 

@@ -1,7 +1,6 @@
 """params.yaml as types: one frozen model a section, unknown keys refused, all faults at once."""
 
 import math
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -12,36 +11,11 @@ from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.params_data import Data
 from multi_abnormality.params_faults import describe
 from multi_abnormality.params_machine import Backup, Machine
+from multi_abnormality.params_preprocess import Preprocess
 from multi_abnormality.section import Count, Positive, Probability, Section, Share
 from multi_abnormality.yaml12 import load_yaml
 
 S = TypeVar("S", bound=Section)
-
-
-class Recipe(Section):
-    """What a stored volume is. Axes are (Z, Y, X): to the head, to the back, to the left."""
-
-    spacing: tuple[Positive, Positive, Positive]  # mm
-    shape: tuple[Count, Count, Count]  # voxels
-    hu_codes: tuple[tuple[int, int], ...] = Field(min_length=2)  # (HU, 8-bit code) knots
-
-    @field_validator("hu_codes")
-    @classmethod
-    def rise(cls, knots: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        hu, codes = zip(*knots, strict=True)
-        rising = all(a < b for column in (hu, codes) for a, b in pairwise(column))
-        if not rising or codes[0] != 0 or codes[-1] != 255:
-            raise ValueError("must rise in both columns, its codes from 0 to 255")
-        return knots
-
-
-class Preprocess(Recipe):
-    on_error: Literal["stop", "skip"]  # over volumes that cannot be used
-
-    @property
-    def recipe(self) -> Recipe:
-        """The part of it that stored volumes depend on."""
-        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
 
 class Lora(Section):

@@ -1,46 +1,50 @@
-"""Bring the newest resume state of this branch into the work tree.
+"""Restore the newest resume state of this branch.
 
 python -m multi_abnormality.resume && dvc pull --allow-missing && dvc repro --allow-missing
 """
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from multi_abnormality import console
-from multi_abnormality.backup.find import HERE, State, find_states
+from multi_abnormality.backup.discovery import HERE, State, find_states
 from multi_abnormality.backup.git import GitError, repository_of
 from multi_abnormality.backup.ledger import Ledger
-from multi_abnormality.backup.place import WorkTree
 from multi_abnormality.backup.record import (
-    STAGE,
     Recorder,
     RecordError,
     open_repository,
     uncached_outputs,
 )
 from multi_abnormality.backup.remote import Remote
+from multi_abnormality.backup.restore import Inspected, WorkTree
 from multi_abnormality.backup.setup import OFF
-from multi_abnormality.errors import InputError
+from multi_abnormality.backup.tree_changes import UnsafeTreeError
+from multi_abnormality.backup.verification import remotes_to_verify, set_verify
+from multi_abnormality.errors import InputError, first_few
 from multi_abnormality.params import load_params
 
 log = console.log
 
 
-def resume(root: Path, fingerprint: str | None = None) -> State | None:
-    """Put the newest state's files into the work tree, and nothing else.
+def resume(
+    root: Path, fingerprint: str | None = None, allow_code_changes: bool = False
+) -> State | None:
+    """Restore the newest state's files into the work tree, and its objects into DVC's cache.
 
     Args:
-        root: folder of the project.
-        fingerprint: of the run to go on with; None for the newest of all.
+        root: the project's folder.
+        fingerprint: of the run to continue; None: the newest of all.
+        allow_code_changes: whether the state may bring other code than this clone has.
 
     Returns:
-        What was put there; None where there is nothing to resume.
+        The restored state; None if there is nothing to resume.
 
     Raises:
-        InputError: there are local changes, or the remotes can't be asked.
+        InputError: there are conflicting changes here, the state is of another run than would be
+            trained, or the remotes can't be asked.
     """
     repo, git = open_repository(root), repository_of(root)
     if repo is None or git is None:
@@ -49,8 +53,7 @@ def resume(root: Path, fingerprint: str | None = None) -> State | None:
     remote = _open_remote(repo, wanted)
     states = find_states(git, remote)
     if fingerprint is not None:
-        states = [state for state in states if state.about.run.endswith(f"/{fingerprint}")]
-    tree = WorkTree(git, Path(repo.root_dir), uncached_outputs(repo))
+        states = [state for state in states if state.metadata.fingerprint == fingerprint]
     if not states:
         if remote is None:
             raise InputError(
@@ -59,22 +62,26 @@ def resume(root: Path, fingerprint: str | None = None) -> State | None:
             )
         log.info("nothing to resume on this branch: `dvc repro` starts from what is here")
         return None
-    state = _newest_whole(states, remote)
-    if any(_is_had(hash_, repo, remote) for hash_ in tree.ends_of(state)):
-        log.info("that training has ended, and dvc.lock has its end: nothing to resume")
+    tree = WorkTree(git, Path(repo.root_dir), uncached_outputs(repo))
+    found = _newest_restorable(states, tree, remote)
+    state = found.state
+    if any(_is_available(hash_, repo, remote) for hash_ in tree.ends_of(found)):
+        log.info("that run is finished and recorded in dvc.lock: nothing to resume")
         return None
-    names = tree.put(state)
+    plan = tree.plan(found, allow_code_changes)
+    tree.apply(plan, state)
     if state.place == HERE:
-        _record_what_is_ahead(state, repo)
-    _take_over(state, remote, Ledger(Path(repo.tmp_dir) / "backup.json"))
+        _record_newer_checkpoints(state, repo)
+    _adopt(state, remote, Ledger(Path(repo.tmp_dir) / "backup.json"))
+    set_verify(Path(repo.root_dir), remotes_to_verify(Path(repo.root_dir)))
     log.info(
-        "going on with %s, epochs done %d, from %s; brought back: %s",
-        state.about.run, state.about.epochs, state.place, ", ".join(names) or "nothing new",
+        "resuming run %s, epochs done %d, from %s; restored: %s",
+        state.metadata.run, state.metadata.epochs, state.place,
+        ", ".join(sorted(plan)) or "nothing new",
     )  # fmt: skip
-    if wanted not in (None, repo.config["core"].get("remote")):
-        _fetch(repo, wanted)
-    for other in {item.about.run for item in states} - {state.about.run}:
-        log.info("another run can be resumed: --run %s", other.rpartition("/")[2])
+    _log_branch(tree, found)
+    for other in {item.metadata.fingerprint for item in states} - {state.metadata.fingerprint}:
+        log.info("another run can be resumed: --run %s", other)
     return state
 
 
@@ -90,69 +97,104 @@ def _open_remote(repo: Any, wanted: str | None) -> Remote | None:
         raise InputError(f"the DVC remote {name!r} does not serve: {error}") from error
 
 
-def _is_had(hash_: str, repo: Any, remote: Remote | None) -> bool:
-    """A lock may come from somebody else, who has what it names."""
+def _is_available(hash_: str, repo: Any, remote: Remote | None) -> bool:
+    """dvc.lock may have been committed elsewhere; its objects may not exist here."""
     if repo.cache.local.exists(hash_):
         return True
-    return remote is not None and not _lacking(remote, [hash_])
+    return remote is not None and not _ask(remote, lambda: remote.lacks([hash_]))
 
 
-def _newest_whole(states: list[State], remote: Remote | None) -> State:
-    """The newest whose objects have all arrived: a machine may vanish while they are written."""
-    if remote is None:
-        return states[0]
+def _newest_restorable(states: list[State], tree: WorkTree, remote: Remote | None) -> Inspected:
+    """Return the newest state that is safe to write and whose objects are here, whole.
+
+    Others are skipped with a warning. A machine may vanish while objects are written.
+
+    Raises:
+        InputError: there is none.
+    """
     for state in states:
-        objects = state.about.generations[-1].objects
-        lacking = {hash_ for hash_ in _lacking(remote, objects) if not remote.cache.exists(hash_)}
-        if not lacking:
-            return state
+        reason = None
+        try:
+            found = tree.inspect(state)
+            reason = _fetch(found, remote) if remote is not None else None
+        except (UnsafeTreeError, GitError) as error:
+            reason = str(error)
+        if reason is None:
+            return found
         log.warning(
-            "the state after %d epochs (%s) is skipped: %d of its objects are not on %s",
-            state.about.epochs, state.place, len(lacking), remote.url,
+            "the state after %d epochs (%s) is skipped: %s",
+            state.metadata.epochs, state.place, reason,
         )  # fmt: skip
+    where = remote.url if remote is not None else "this machine"
     raise InputError(
-        f"{remote.url} has the objects of no resume state; `dvc remote list` tells whether it is "
-        "the remote that was trained with, `dvc repro` starts from what is here"
+        f"none of the resume states on {where} can be restored (see above); `dvc remote list` "
+        "shows whether it is the remote that was trained with, `dvc repro` starts from what is here"
     )
 
 
-def _lacking(remote: Remote, objects: Iterable[str]) -> set[str]:
+def _fetch(found: Inspected, remote: Remote) -> str | None:
+    """Fetch what training needs, verified; return why the state can't be used, if it can't."""
+    folders = found.folders()
+    faults = _ask(remote, lambda: remote.fetch(folders))
+    if unsafe := remote.unsafe_folders(folders):
+        return f"a folder on the remote names the file {next(iter(unsafe.values()))!r}"
+    needed = found.objects()
+    for folder in sorted(needed):
+        if folder in faults:
+            remote.remove_damaged([folder], folder)
+            return f"the list of a folder, {folder}, {faults[folder]}"
+    for folder in sorted(needed):
+        paths = remote.files_of(folder)
+        faults = _ask(remote, partial(remote.fetch, paths))
+        if faults:
+            names = sorted(f"{paths[hash_]} {reason}" for hash_, reason in faults.items())
+            removed = remote.remove_damaged(faults, folder)
+            return f"{first_few(names)}" + ("; it was removed there" if removed else "")
+    return None
+
+
+def _ask(remote: Remote, question: Any) -> Any:
     try:
-        return set(remote.lacks(objects))
+        return question()
     except Exception as error:  # any file system's own
         raise InputError(f"the DVC remote {remote.url} can't be asked: {error}") from error
 
 
-def _fetch(repo: Any, remote: str) -> None:
-    """Fill the cache from a remote that is not DVC's default one: `dvc pull` asks that alone."""
-    from dvc.exceptions import DvcException
-
-    try:
-        repo.fetch([STAGE, "preprocess"], remote=remote)
-    except DvcException as error:
-        raise InputError(f"the DVC remote {remote!r} did not give all: {error}") from error
-
-
-def _record_what_is_ahead(state: State, repo: Any) -> None:
-    """Training went on here after its last backup: `dvc pull` must not put that over it."""
+def _record_newer_checkpoints(state: State, repo: Any) -> None:
+    """Training continued here after its last backup: `dvc pull` must not overwrite that."""
     try:
         recorder = Recorder(repo)
         if recorder.is_ahead():
-            recorder.record(state.about.epochs)
-            log.info("this machine's checkpoints are newer than what it sent; they stay")
+            recorder.record(state.metadata.epochs)
+            log.info("this machine's checkpoints are newer than its last backup; they stay")
     except RecordError as error:
         raise InputError(str(error)) from error
 
 
-def _take_over(state: State, remote: Remote | None, ledger: Ledger) -> None:
-    """What the lost machine sent is from now on this one's to tidy up."""
-    run = state.about.run
+def _adopt(state: State, remote: Remote | None, ledger: Ledger) -> None:
+    """Let this machine prune what the lost one uploaded."""
+    run = state.metadata.run
     if remote is None or ledger.generations(run):
         return
-    *earlier, newest = state.about.generations
-    newest = replace(newest, uploaded=newest.own, remote=remote.url, sent=True)
-    there = [replace(item, remote=remote.url) for item in earlier if not remote.lacks(item.objects)]
-    ledger.set_generations(run, [*there, newest])
+    *earlier, newest = state.metadata.generations
+    newest = newest.model_copy(update={"uploaded": newest.own, "remote": remote.id, "sent": True})
+    present = [
+        item.model_copy(update={"remote": remote.id})
+        for item in earlier if not remote.lacks(item.objects)
+    ]  # fmt: skip
+    ledger.set_generations(run, [*present, newest])
+
+
+def _log_branch(tree: WorkTree, found: Inspected) -> None:
+    """Log how the state's branch and this one differ."""
+    if unpushed := tree.unpushed(found):
+        commit = found.state.commit[:12]
+        log.info(
+            "the backup builds on commits that this branch lacks: %s; `git reset %s^` adds them, "
+            "`git fetch` may bring them as well", first_few(unpushed, 3), commit,
+        )  # fmt: skip
+    if found.moved:
+        log.info("this branch has newer commits than the backup; what they changed stays")
 
 
 def main() -> None:
@@ -162,8 +204,14 @@ def main() -> None:
         parents=[console.options()],
     )
     parser.add_argument("--run", metavar="FINGERPRINT", help="instead of the newest of the branch")
+    parser.add_argument(
+        "--allow-code-changes", action="store_true",
+        help="also restore code that differs from this clone's: whoever can write to the remote "
+        "can have it run here",
+    )  # fmt: skip
+    arguments = parser.parse_args()
     try:
-        resume(Path(), parser.parse_args().run)
+        resume(Path(), arguments.run, arguments.allow_code_changes)
     except GitError as error:
         raise InputError(str(error)) from error
 

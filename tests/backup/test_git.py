@@ -6,7 +6,7 @@ import pytest
 
 from machines import git
 from multi_abnormality.backup.git import Git, GitError, repository_of
-from multi_abnormality.backup.states import About, branch_of
+from multi_abnormality.backup.snapshot_metadata import SnapshotMetadata, branch_of
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_states_are_named_after_the_branch_or_the_commit(repository: Path):
 
 def test_another_commit_is_no_state(repository: Path):
     with pytest.raises(ValueError, match="is no resume commit"):
-        About.read(Git(repository), "HEAD")
+        SnapshotMetadata.read(Git(repository), "HEAD")
 
 
 def test_ssh_asks_nothing_unless_it_was_set_up_otherwise(repository: Path):

@@ -113,15 +113,68 @@ def test_a_remote_that_cannot_be_asked_is_an_error(second: Machine, origin: Path
 def test_local_changes_are_named_and_kept(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote)
     second.use(remote)
-    second.set("train", learning_rate=0.5)
     data = second.folder / "data.dvc"
     data.write_text(data.read_text() + "# mine\n")
-    output = second(*RESUME, ok=False)
-    assert "  - data.dvc\n  - params.yaml" in output
+    assert "would overwrite:\n  - data.dvc\n" in second(*RESUME, ok=False)
     assert data.read_text().endswith("# mine\n")
-    assert git(second.folder, "status", "--porcelain").split() == [
-        "M", "data.dvc", "M", "params.yaml",
-    ]  # fmt: skip
+    assert git(second.folder, "status", "--porcelain").split() == ["M", "data.dvc"]
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("train", {"learning_rate": 0.5}),
+        ("seed", 7),
+        ("data", {"valid_fraction": 0.5}),
+        ("preprocess", {"spacing": [9.0, 6.0, 6.0]}),
+        ("model", {"dropout": 0.25}),
+    ],
+)
+def test_params_of_another_run_are_named_and_kept(
+    first: Machine, second: Machine, remote: Path, section: str, values: object
+):
+    leave_state(first, remote)
+    second.use(remote)
+    edit(second, section, values)
+    before = (second.folder / "params.yaml").read_text()
+    output = second(*RESUME, ok=False)
+    key = f"{section}.{next(iter(values))}" if isinstance(values, dict) else section
+    assert f"describe two runs:\n  - {key}: " in output
+    assert "git checkout -- params.yaml" in output
+    assert (second.folder / "params.yaml").read_text() == before
+    assert git(second.folder, "status", "--porcelain").split() == ["M", "params.yaml"]
+
+
+def edit(machine: Machine, section: str, values: object) -> None:
+    path = machine.folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params[section] = params[section] | values if isinstance(values, dict) else values
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("machine", {"time_budget": "5h"}),
+        ("backup", {"keep": 5}),
+        ("train", {"epochs": 9}),
+        ("evaluate", {"resamples": 50}),
+    ],
+)
+def test_params_that_change_no_run_are_merged(
+    first: Machine, second: Machine, remote: Path, section: str, values: dict
+):
+    first.set("train", learning_rate=0.004)
+    first.set("machine", workers=0)
+    leave_state(first, remote)
+    second.use(remote)
+    edit(second, section, values)
+    assert "epochs done 3" in second(*RESUME)
+    params = yaml.safe_load((second.folder / "params.yaml").read_text())
+    assert params["train"]["learning_rate"] == 0.004
+    assert params["machine"]["workers"] != 0
+    assert values.items() <= params[section].items()
+    assert "nothing new" in second(*RESUME)
 
 
 def test_a_remote_in_the_tracked_config_is_no_local_change(
@@ -152,7 +205,7 @@ def test_a_branch_that_moved_on_keeps_its_commits(first: Machine, second: Machin
     assert "checkpoints" in (second.folder / "dvc.lock").read_text()
 
 
-def test_a_branch_that_moved_on_in_the_same_file_is_left_alone(
+def test_a_branch_that_changed_the_same_key_is_left_alone(
     first: Machine, second: Machine, remote: Path
 ):
     first.set("train", learning_rate=0.004)
@@ -161,10 +214,213 @@ def test_a_branch_that_moved_on_in_the_same_file_is_left_alone(
     second.set("train", learning_rate=0.1)
     commit_and_push(second, "Another learning rate")
     output = second(*RESUME, ok=False)
-    assert "moved on" in output
-    assert "  - params.yaml\n" in output
-    assert "git switch --create" in output
+    assert "  - train.learning_rate: 0.004 in the backup, 0.1 here\n" in output
     assert git(second.folder, "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unpushed", ["nothing", "parameters", "code"])
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize("branch", ["behind", "ahead"])
+def test_a_lost_machine_with_work_of_its_own(
+    first: Machine, second: Machine, remote: Path, unpushed: str, edited: bool, branch: str
+):
+    """Commits that were never pushed, uncommitted parameters, and a branch that is not the same."""
+    (first.folder / "docs.txt").write_text("pushed later\n")
+    git(first.folder, "add", "docs.txt")
+    git(first.folder, "commit", "--quiet", "--message", "Pushed")
+    git(first.folder, "push", "--quiet")
+    if unpushed == "parameters":
+        first.set("train", learning_rate=0.004)
+        git(first.folder, "commit", "--quiet", "--all", "--message", "Learn faster")
+    elif unpushed == "code":
+        (first.folder / "tool.py").write_text("print()\n")
+        git(first.folder, "add", "tool.py")
+        git(first.folder, "commit", "--quiet", "--message", "Add a tool")
+    if edited:
+        first.set("train", weight_decay=0.01)
+    leave_state(first, remote)
+    shutil.rmtree(first.folder)
+    second.use(remote)
+    if branch == "ahead":
+        git(second.folder, "pull", "--quiet")
+        (second.folder / "more.txt").write_text("later\n")
+        git(second.folder, "add", "more.txt")
+        commit_and_push(second, "Later")
+    head = git(second.folder, "rev-parse", "HEAD")
+    if unpushed == "code":
+        output = second(*RESUME, ok=False)
+        assert "has other code than this clone:\n  - " in output
+        assert "tool.py\n" in output
+        assert "Add a tool" in output
+        assert git(second.folder, "status", "--porcelain") == ""
+    flags = ["--allow-code-changes"] if unpushed == "code" or branch == "behind" else []
+    output = second(*RESUME, *flags)
+    assert "epochs done 3" in output
+    assert ("the backup builds on commits that this branch lacks" in output) == (
+        unpushed != "nothing" or branch == "behind"
+    )
+    assert ("this branch has newer commits" in output) == (branch == "ahead")
+    params = yaml.safe_load((second.folder / "params.yaml").read_text())["train"]
+    assert (params["learning_rate"] == 0.004) == (unpushed == "parameters")
+    assert (params["weight_decay"] == 0.01) == edited
+    assert (second.folder / "tool.py").exists() == (unpushed == "code")
+    assert (second.folder / "more.txt").exists() == (branch == "ahead")
+    assert git(second.folder, "rev-parse", "HEAD") == head
+    second("dvc", "pull", "--allow-missing")
+    assert checkpoint(second) == "one"
+
+
+def test_code_that_decides_the_result_must_be_the_backups(
+    first: Machine, second: Machine, remote: Path
+):
+    """A branch with a newer training would train another model from the start."""
+    leave_state(first, remote)
+    second.use(remote)
+    lock = yaml.safe_load((second.folder / "dvc.lock").read_text())
+    source = lock["stages"]["preprocess"]["deps"][0]["path"]
+    assert source == "data"
+    data = second.folder / "data.dvc"
+    data.write_text(data.read_text() + "# another\n")
+    commit_and_push(second, "Other scans")
+    output = second(*RESUME, ok=False)
+    assert "code that decides the result differs" in output
+    assert "  - data.dvc\n" in output
+    assert "git switch --create resumed" in output
+    second.set("machine", accept_changed_code=True)
+    assert "epochs done 3" in second(*RESUME)
+
+
+def test_a_rewritten_history_is_named(first: Machine, second: Machine, remote: Path):
+    """`git fetch` can't help there."""
+    (first.folder / ".dvcignore").write_text("first\n")
+    commit_and_push(first, "To be rewritten")
+    leave_state(first, remote)
+    git(first.folder, "commit", "--quiet", "--amend", "--message", "Rewritten")
+    git(first.folder, "push", "--quiet", "--force")
+    shutil.rmtree(first.folder)
+    git(second.folder, "pull", "--quiet", "--rebase")
+    second.use(remote)
+    output = second(*RESUME, ok=False)
+    assert "history was rewritten since the backup" in output
+    assert "unshallow" not in output
+
+
+def test_a_clone_that_is_older_than_the_backup_fetches(
+    first: Machine, second: Machine, remote: Path
+):
+    first.set("train", learning_rate=0.004)
+    commit_and_push(first, "Learn faster")
+    leave_state(first, remote)
+    second.use(remote)
+    assert "params.yaml" in second(*RESUME)
+    params = yaml.safe_load((second.folder / "params.yaml").read_text())
+    assert params["train"]["learning_rate"] == 0.004
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(0o444)
+
+
+def object_of(remote: Path, content: bytes) -> Path:
+    (found,) = (path for path in (remote / "files").rglob("*")
+                if path.is_file() and path.read_bytes() == content)  # fmt: skip
+    return found
+
+
+def test_a_damaged_checkpoint_on_the_remote_is_not_restored(
+    first: Machine, second: Machine, remote: Path
+):
+    """And the next push sends it again: DVC goes by the name alone."""
+    leave_state(first, remote, "one")
+    leave_state(first, remote, "two")
+    damaged = object_of(remote, b"two")
+    flip(damaged)
+    second.use(remote)
+    output = second(*RESUME)
+    assert "last.ckpt is damaged on the remote" in output
+    assert "it was removed there" in output
+    assert not damaged.exists()
+    second("dvc", "pull", "--allow-missing")
+    assert checkpoint(second) == "one"
+    backup = second.backup()
+    backup.start()
+    second.save("two")
+    backup.saved(4)
+    backup.close(30)
+    assert damaged.read_bytes() == b"two"
+
+
+def test_where_every_checkpoint_is_damaged_nothing_starts_anew(
+    first: Machine, second: Machine, remote: Path
+):
+    leave_state(first, remote)
+    flip(object_of(remote, b"one"))
+    second.use(remote)
+    assert "none of the resume states" in second(*RESUME, ok=False)
+
+
+def test_an_altered_label_on_the_remote_is_not_trained_on(
+    first: Machine, second: Machine, remote: Path
+):
+    leave_state(first, remote)
+    labels = (first.folder / "processed/labels.csv").read_bytes()
+    damaged = object_of(remote, labels)
+    damaged.chmod(0o644)
+    damaged.write_bytes(labels.replace(b",0", b",1", 1))
+    damaged.chmod(0o444)
+    second.use(remote)
+    output = second(*RESUME, ok=False)
+    assert "labels.csv is damaged on the remote" in output
+
+
+def test_what_dvc_pulled_unverified_is_checked_before_training(
+    first: Machine, second: Machine, remote: Path
+):
+    """`dvc pull` and `dvc repro` alone, from a folder that somebody wrote to."""
+    first.use(remote)
+    first("dvc", "push", "--quiet", "preprocess")
+    labels = (first.folder / "processed/labels.csv").read_bytes()
+    damaged = object_of(remote, labels)
+    damaged.chmod(0o644)
+    damaged.write_bytes(labels.replace(b",0", b",1", 1))
+    damaged.chmod(0o444)
+    second.use(remote)
+    second("dvc", "pull", "--quiet", "--allow-missing")
+    assert (second.folder / "processed/labels.csv").read_bytes() != labels
+    output = second("dvc", "repro", "--allow-missing", ok=False)
+    assert "damaged since they were made, and removed: processed/labels.csv" in output
+    assert "verify = true" in (second.folder / ".dvc/config.local").read_text()
+    assert not (second.folder / "processed/labels.csv").exists()
+    second("dvc", "pull", "--allow-missing", ok=False)  # the remote's own copy is damaged
+    damaged.chmod(0o644)
+    damaged.write_bytes(labels)
+    second("dvc", "pull", "--allow-missing")
+    assert (second.folder / "processed/labels.csv").read_bytes() == labels
+
+
+def test_a_resume_commit_holds_no_address(first: Machine, remote: Path):
+    """It may be pushed to a public Git remote."""
+    first("dvc", "remote", "add", "--quiet", "--default", "backup", str(remote))
+    leave_state_of(first)
+    commit = git(first.folder, "rev-parse", f"refs/resume/main/{FINGERPRINT}")
+    shown = git(first.folder, "show", "--format=%B", commit)
+    ledger = (first.folder / ".dvc/tmp/backup.json").read_text()
+    for text in (shown, ledger):
+        assert str(remote) not in text
+        assert str(first.folder) not in text
+
+
+def leave_state_of(machine: Machine) -> None:
+    backup = machine.backup()
+    backup.start()
+    machine.save("one")
+    backup.saved(3)
+    backup.close(30)
 
 
 def test_a_finished_training_is_not_undone(first: Machine, second: Machine, remote: Path):
@@ -177,7 +433,7 @@ def test_a_finished_training_is_not_undone(first: Machine, second: Machine, remo
     commit_and_push(first, "Finished")
     git(second.folder, "pull", "--quiet")
     second.use(remote)
-    assert "has ended" in second(*RESUME)
+    assert "is finished" in second(*RESUME)
     assert git(second.folder, "status", "--porcelain") == ""
 
 
@@ -234,8 +490,9 @@ def test_commits_that_were_never_pushed_travel_in_the_bundle(
     git(first.folder, "commit", "--quiet", "--message", "Unpublished")
     leave_state(first, remote)
     second.use(remote)
-    second(*RESUME)
+    second(*RESUME, "--allow-code-changes")
     assert git(second.folder, "show", f"refs/resume/main/{FINGERPRINT}:notes.txt") == "mine"
+    assert (second.folder / "notes.txt").read_text() == "mine"
 
 
 def test_a_run_can_be_named(first: Machine, second: Machine, remote: Path):
@@ -328,7 +585,7 @@ def test_somebody_elses_end_of_the_same_training_is_none_of_this_machines(
     second("dvc", "pull", "--allow-missing")
     assert "resuming from checkpoints/" in second("dvc", "repro", "--allow-missing")
     assert hashes(second.folder) == hashes(first.folder)
-    assert "that training has ended" in second(*RESUME)
+    assert "that run is finished" in second(*RESUME)
 
 
 @pytest.mark.slow

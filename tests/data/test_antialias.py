@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.io.read import Volume, read_volume
 from multi_abnormality.data.resample import standardize
-from multi_abnormality.params import Recipe, load_params
+from multi_abnormality.params import load_params
+from multi_abnormality.params_preprocess import Recipe
 from multi_abnormality.sample.cohort import plan_cohort
 from multi_abnormality.sample.draw import draw_scan
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import zipfile
-from base64 import b85decode
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
+import compressed_frames as frames
 from dicom_files import (
     chest,
     ct_slice,
@@ -39,19 +39,8 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 RLE = "1.2.840.10008.1.2.5"
 JPEG_LOSSLESS, JPEG_LS, JPEG_2000 = (f"1.2.840.10008.1.2.4.{number}" for number in (70, 80, 90))
-HTJ2K = "1.2.840.10008.1.2.4.201"
-# The stored values of chest(size=16)[3]; no encoder is at hand.
-HTJ2K_SLICE = (
-    "|4;u>04YEK0000G0000G00000000000000G0000G0000000000009pH0sl|{2mk^A000XAQUDA90ssL31q1{@0smY8"
-    "6Cj9?kdTm&kdTm&kdTmwh=~7W02crOPjF>!N>E53R%LP^FfKASE;BCwkN^q*00001*#H6mlfVEbMg0W_bN~Rr0206e"
-    "6F>kH09FDAbO4V00*7<}SpEVBbO68r6)*q=Q~&`~ATFB1umGc!0AcAu$_)MiM>GJw=8lI5@BqP-"
-    "0Kfni)Bpi)KmZolicKM!00sH$!bLaY8w^G#)VER@%0>VYmjJGSZ{G0nk}B5@fE1QYiBJp!E$RT0kr05^xB!x{6$s!~"
-    "I1ql&#1e~<P^7rOXHfwG#xN0=0Kfn*T7Upv!2kfgbN~nnfjVal63|@=7$cJz4a`Ny6enRI2rMwW`qF`<h{;J*1!P~0"
-    "G$n!HN^sKb;sD!|T&S^dM4cQI93BV|0@_`)CqfDq`~U(mxH38E0aYnD00bZ~E0O^K0V{PAJi#FU0sI*-"
-    "=f<TEbXFZ;v&1_THw;u^f|3l}cu!R)LEsC7MzN?dgA-"
-    "&HJUZZuQy`azK?Jl|kn{*wyimXam2gmm2Lk*6n(s77t^@!mxEQmDU}6X$3zPvfw2{J;LnPG;%+QAgD)<~UU4jAX0i|"
-    "`IfCrx;5w8Pi&&-1(UPxzU?EE+?x=?50`T|^c&(1*z835SG9%qPfzzqR3i9!u1oH4-w0Mwua3NN@tAs85u!B>$1|Je"
-)
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+HTJ2K = [f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)]
 
 
 def check(path: Path, notes: tuple[str, ...] = ()) -> None:
@@ -112,16 +101,60 @@ def test_reads_compressed_transfer_syntaxes(tmp_path: Path, syntax: str, signed:
     check(tmp_path)
 
 
-def test_reads_high_throughput_jpeg_2000(tmp_path: Path) -> None:
-    hu = chest(size=16)
+def with_frame(folder: Path, frame: bytes, syntax: str, signed: bool = True) -> Path:
+    """A series of which one slice is compressed, as chest(size=16)[3] is in compressed_frames."""
 
     def edit(data: Dataset, index: int) -> None:
+        if signed:
+            data.RescaleIntercept = "0"
+            set_values(data, chest(size=16)[index])
+        data.PixelRepresentation = int(signed)
         if index == 3:
-            data.file_meta.TransferSyntaxUID = HTJ2K
-            data.PixelData = encapsulate([b85decode(HTJ2K_SLICE)])
+            data.file_meta.TransferSyntaxUID = syntax
+            data.PixelData = encapsulate([frame])
             data["PixelData"].VR = "OB"
 
-    np.testing.assert_array_equal(read_volume(write_series(tmp_path, hu, edit)).hu, hu)
+    return write_series(folder, chest(size=16), edit)
+
+
+@pytest.mark.parametrize("syntax", HTJ2K)
+@pytest.mark.parametrize("signed", [False, True])
+def test_reads_high_throughput_jpeg_2000(tmp_path: Path, syntax: str, signed: bool) -> None:
+    frame = frames.HTJ2K_SIGNED if signed else frames.HTJ2K_UNSIGNED
+    volume = read_volume(with_frame(tmp_path, frame, syntax, signed))
+    np.testing.assert_array_equal(volume.hu, chest(size=16))
+
+
+@pytest.mark.parametrize(
+    ("frame", "syntax", "error"),
+    [(frames.HTJ2K_LOSSY, HTJ2K[2], 44), (frames.JPEG_12_BITS, JPEG_EXTENDED, 1)],
+)
+def test_reads_lossy_frames(tmp_path: Path, frame: bytes, syntax: str, error: int) -> None:
+    """Also of 12 bits, where the values of air lie at the lower end."""
+    volume = read_volume(with_frame(tmp_path, frame, syntax, signed=False))
+    assert 0 < np.abs(volume.hu[3].astype(int) - chest(size=16)[3]).max() <= error
+
+
+@pytest.mark.parametrize(
+    ("frame", "syntax"), [(frames.HTJ2K_UNSIGNED, HTJ2K[0]), (frames.JPEG_12_BITS, JPEG_EXTENDED)]
+)
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
+def test_refuses_half_a_frame(tmp_path: Path, frame: bytes, syntax: str, end: bytes) -> None:
+    half = frame[: len(frame) // 4 * 2] + end
+    message = fault_of(with_frame(tmp_path, half, syntax, signed=False), tmp_path / "003.dcm")
+    assert "decode" in message or "truncated" in message
+
+
+def test_refuses_lossy_jpeg_of_16_bits(tmp_path: Path) -> None:
+    """As GDCM writes it: there, what the compression puts a little below 0 becomes 4095."""
+
+    def edit(data: Dataset, _: int) -> None:
+        data.PixelRepresentation, data.BitsStored, data.HighBit = 0, 12, 11
+
+    write_series(tmp_path, HU, edit)
+    for path in tmp_path.iterdir():
+        transcode(path, JPEG_EXTENDED)
+    assert "lossy JPEG data have 16 bits a value" in fault_of(tmp_path, tmp_path / "000.dcm")
 
 
 @pytest.mark.parametrize("syntax", [JPEG_LOSSLESS, JPEG_LS, JPEG_2000, RLE])
@@ -720,3 +753,58 @@ def test_a_name_in_two_character_sets_is_one_patient(tmp_path: Path) -> None:
         data.PatientName = "Müller^Jörg"
 
     np.testing.assert_array_equal(read_volume(write_series(tmp_path, chest(), edit)).hu, chest())
+
+
+def test_refuses_two_frames_of_reference(tmp_path: Path) -> None:
+    def edit(data: Dataset, index: int) -> None:
+        data.FrameOfReferenceUID = f"1.2.9.{1 + (index > 7)}"
+
+    message = fault_of(write_series(tmp_path, HU, edit), tmp_path / "008.dcm")
+    assert "FrameOfReferenceUID (0020,0052) is not that of 000.dcm" in message
+    assert "two acquisitions" in message
+
+
+@pytest.mark.parametrize("value", ["1.2.9", ""])
+def test_takes_one_frame_of_reference_or_none(tmp_path: Path, value: str) -> None:
+    check(
+        write_series(
+            tmp_path, HU, lambda data, i: setattr(data, "FrameOfReferenceUID", value if i else "")
+        )
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [(1.0, 5.0), (5.0, 1.0), (1.0, 1.25), (1.0, 2.0)])
+@pytest.mark.parametrize("count", [4, 6, 8])
+def test_refuses_two_slice_distances_with_both(
+    tmp_path: Path, first: float, second: float, count: int
+) -> None:
+    def edit(data: Dataset, index: int) -> None:
+        data.ImagePositionPatient = [
+            0, 0, first * min(index, count) + second * max(0, index - count)
+        ]  # fmt: skip
+        data.SliceThickness = first if index <= count else second
+
+    message = fault_of(write_series(tmp_path, HU, edit))
+    assert "two slice distances under one series" in message
+    assert f"{first:.2f} mm" in message
+    assert f"{second:.2f} mm" in message
+    low, high = sorted([first, second])
+    assert f"SliceThickness (0018,0050) {low:g} and {high:g} mm" in message
+
+
+def test_refuses_two_thicknesses_between_each_other(tmp_path: Path) -> None:
+    def edit(data: Dataset, index: int) -> None:
+        data.SliceThickness = 5 if index % 2 else 1
+
+    message = fault_of(write_series(tmp_path, HU, edit))
+    assert "000.dcm and 001.dcm (SliceThickness (0018,0050) 1 and 5 mm)" in message
+    assert "two reconstructions" in message
+
+
+@pytest.mark.parametrize("thick", [(0, 11), range(6), ()])
+def test_takes_evenly_spaced_slices_of_any_thickness(tmp_path: Path, thick: tuple) -> None:
+    check(
+        write_series(
+            tmp_path, HU, lambda data, i: setattr(data, "SliceThickness", 5 if i in thick else 4)
+        )
+    )

@@ -52,9 +52,101 @@ def raw(hu: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("background", [-2000, -1024, -1000, -500, 0])
 @pytest.mark.parametrize("place", [with_frame, around])
 def test_raw_values_are_refused_whatever_is_around(place: object, background: int) -> None:
-    with pytest.raises(UnusableScan, match="no air near -1000") as caught:
+    with pytest.raises(UnusableScan, match=r"soft tissue near [19]\d\d+, not near 0") as caught:
         convert(place(raw(chest()), background))
     assert caught.value.reason == "not HU"
+
+
+def noisy_frame(hu: np.ndarray, value: float, noise: float = 10, radius: float = 1) -> np.ndarray:
+    """A frame without a constant value, as where noise was added or an image was resampled."""
+    outside = np.hypot(Y - MIDDLE, X - MIDDLE) > radius * MIDDLE
+    around_it = np.random.default_rng(0).normal(value, noise, hu.shape)
+    return np.where(outside, np.round(around_it), hu).astype(np.int32)
+
+
+NO_HU = {
+    "raw": (raw, "soft tissue near"),
+    "raw of 1000": (lambda hu: hu.astype(np.int32) + 1000, "soft tissue near"),
+    "raw at half a HU": (lambda hu: 2 * raw(hu), "soft tissue near"),
+    "doubled": (lambda hu: 2 * hu.astype(np.int32), "lie below -1200"),
+    "halved": (lambda hu: hu // 2, "hardly any values from -750 to -550"),
+    "rescaled twice": (lambda hu: hu.astype(np.int32) - 1024, "hardly any soft tissue near 0"),
+    "window": (lambda hu: hu.clip(-160, 240), "clipped to a window: nothing is below -160"),
+    "8 bits": (
+        lambda hu: (hu.clip(-160, 240).astype(np.int32) + 160) * 255 // 400,
+        "nothing is below 0",
+    ),
+    "lung window": (lambda hu: hu.clip(-1350, -200), "clipped to a window for lungs"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_HU)
+@pytest.mark.parametrize("background", [None, -1000, -1024])
+def test_what_is_no_hu_is_refused_also_in_a_noisy_frame(kind: str, background: int | None) -> None:
+    change, reason = NO_HU[kind]
+    values = change(chest())
+    with pytest.raises(UnusableScan, match=reason) as caught:
+        convert(values if background is None else noisy_frame(values, background))
+    assert caught.value.reason == "not HU"
+
+
+@pytest.mark.parametrize("kind", ["rescaled twice"])
+def test_a_noisy_frame_of_0_is_no_tissue(kind: str) -> None:
+    with pytest.raises(UnusableScan, match="hardly any soft tissue near 0"):
+        convert(noisy_frame(NO_HU[kind][0](chest()), 0))
+
+
+@pytest.mark.parametrize("value", [-1000, 0, 40])
+def test_one_value_alone_is_no_scan(value: int) -> None:
+    with pytest.raises(UnusableScan, match="does not look like HU"):
+        convert(np.full_like(chest(), value))
+
+
+def noisy(hu: np.ndarray, noise: float) -> np.ndarray:
+    return np.round(hu + np.random.default_rng(0).normal(0, noise, hu.shape)).astype(np.int32)
+
+
+def with_contrast(hu: np.ndarray) -> np.ndarray:
+    """Blood of 400 HU and more in a third of the plane's width."""
+    heart = np.hypot(Y - MIDDLE, X - MIDDLE) < MIDDLE / 3
+    return np.where(heart & (hu > 0) & (hu < 150), hu + 450, hu).astype(np.int32)
+
+
+def of_a_child(hu: np.ndarray) -> np.ndarray:
+    """A quarter of the field of view, the rest noise of air."""
+    _, rows, columns = hu.shape
+    wide = noisy(np.full((len(hu), 2 * rows, 2 * columns), -1000), 10)
+    wide[:, rows // 2 : -rows // 2, columns // 2 : -columns // 2] = hu
+    return wide
+
+
+SCANS = {
+    "noise of a low dose": lambda hu: noisy(hu, 60),
+    "noise of a sharp kernel": lambda hu: noisy(hu, 150),
+    "much noise, clipped at -1024": lambda hu: noisy(hu, 250).clip(-1024),
+    "small field of view": lambda hu: hu[:, 12:36, 12:36],
+    "contrast agent": with_contrast,
+    "contrast agent in a small field of view": lambda hu: with_contrast(hu)[:, 12:36, 12:36],
+    "metal": lambda hu: np.where((Y > 30) & (Y < 36) & (X > 20) & (X < 26), 3071, hu),
+    "child": of_a_child,
+    "body cut out": lambda hu: around(hu, -1024),
+    "clipped to -1000 to 400": lambda hu: hu.clip(-1000, 400),
+    "noisy frame of air": lambda hu: noisy_frame(hu, -1000, 60),
+}
+
+
+@pytest.mark.parametrize("kind", SCANS)
+def test_unusual_scans_are_hu(kind: str) -> None:
+    values = SCANS[kind](chest())
+    np.testing.assert_array_equal(convert(values)[0], values.clip(-1024))
+
+
+@pytest.mark.parametrize("kind", SCANS)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_raw_values_of_unusual_scans_are_refused(kind: str, axis: int) -> None:
+    values = SCANS[kind](chest()) + 1024
+    with pytest.raises(UnusableScan):
+        convert(np.ascontiguousarray(np.moveaxis(values, 0, axis)))
 
 
 @pytest.mark.parametrize("background", [-3000, -1024, 0, 40])

@@ -222,6 +222,35 @@ def test_two_spellings_of_one_path_are_found(own: OwnFolder):
         assert expected in own.fault()
 
 
+@pytest.mark.parametrize("forms", ["CC", "CD", "DC", "DD"])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("suffix", ["", ".nii"])
+def test_each_part_of_a_path_may_have_its_own_form(
+    own: OwnFolder, forms: str, written: str, suffix: str
+):
+    """A folder from a Mac, with a file from elsewhere."""
+    folder, file = (
+        unicodedata.normalize(f"NF{form}", name)
+        for form, name in zip(forms, ("M\u00fcller", "gr\u00f6\u00dfe.nii"), strict=True)
+    )
+    (own.root / folder).mkdir()
+    (own.root / folder / file).touch()
+    cell = unicodedata.normalize(written, f"M\u00fcller/gr\u00f6\u00dfe{suffix}")
+    own.write(rows=(*ROWS, f"{cell},P7,train,0,0,0"))
+    volumes = own.read().set_index("name")
+    assert volumes.loc["M\u00fcller/gr\u00f6\u00dfe", "path"] == str(own.root / folder / file)
+
+
+def test_two_files_that_differ_in_the_form_of_a_letter_are_refused(own: OwnFolder):
+    for form in ("NFC", "NFD"):
+        (own.root / unicodedata.normalize(form, "\u00e9.nii")).touch()
+    own.write(rows=(*ROWS, "\u00e9.nii,P7,train,0,0,0"))
+    message = own.fault()
+    assert "line 7: may mean " in message
+    assert "\\xe9.nii" in message
+    assert "e\\u0301.nii" in message
+
+
 def test_a_series_in_two_rows_is_found(own: OwnFolder):
     """By its folder and by a file in it, or by two of its files: one scan, and two labels."""
     write_series(own.root / "b/series", chest())
@@ -245,6 +274,31 @@ def test_a_path_that_no_disk_can_have_is_refused_by_its_line(own: OwnFolder):
     own.write(rows=(*ROWS, f"{'x' * 300},P7,train,0,0,0"))
     assert "line 7:" in (message := own.fault())
     assert "File name too long" in message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1.000", "1000"), ("1,000", "1"), ("1.234", "1,234"), ("1.234.567", "1234567")],
+)
+def test_patients_that_may_be_one_number_are_refused(own: OwnFolder, one: str, other: str):
+    """1.000 is one by decimals, and a thousand as Germans write it."""
+    own.write(
+        HEADER.replace(",", ";"),
+        rows=tuple(
+            row.replace(",", ";").replace("P 1;", f"{one};").replace("P10;", f"{other};")
+            for row in ROWS
+        ),
+    )
+    message = own.fault()
+    assert f"lines 2, 5: the patients {one!r} and {other!r} may be one number" in message
+
+
+def test_one_and_a_thousand_are_two_patients_but_not_beside_both_readings(own: OwnFolder):
+    rows = [row.replace("P 1,", "1,").replace("P10,", "1000,") for row in ROWS]
+    own.write(rows=tuple(rows))
+    assert set(own.read()["patient_id"]) == {"1", "1000", "P 2", "P 9"}
+    own.write(rows=tuple(row.replace("P 9,", "1.000,") for row in rows))
+    assert "and '1.000' " in own.fault()
 
 
 def test_patients_whose_numbers_differ_are_two(own: OwnFolder):

@@ -14,7 +14,7 @@ from multi_abnormality.data.process import Outcome, process_volume
 from multi_abnormality.data.receipts import Receipt, receipt_path, write_receipt
 from multi_abnormality.data.shards import Origin, read_shard
 from multi_abnormality.data.source_hashes import hash_source
-from multi_abnormality.params import Recipe
+from multi_abnormality.params_preprocess import Recipe
 
 NAME = "train_7_a_1"
 RECIPE = Recipe(spacing=(7.0, 3.0, 3.0), shape=(8, 32, 32), hu_codes=((-1024, 0), (1024, 255)))

@@ -10,7 +10,7 @@ from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.io.read import Volume, read_volume
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import Recipe
+from multi_abnormality.params_preprocess import Recipe
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")

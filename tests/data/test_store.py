@@ -33,7 +33,7 @@ from multi_abnormality.data.store import ProcessedSet, read_labels, read_manifes
 from multi_abnormality.data.store_writer import StoreWriter, write_part
 from multi_abnormality.errors import InputError
 from multi_abnormality.findings import FINDINGS
-from multi_abnormality.params import Recipe
+from multi_abnormality.params_preprocess import Recipe
 
 SHAPE = (5, 8, 8)
 NAMES = ("train_2_a_1", "train_2_a_2", "train_10_a_1", "train_11_a_1", "valid_2_a_1")

@@ -8,6 +8,7 @@ KINDS = (
     "unavailable",  # status 503
     "cut",  # the connection ends after `after` bytes of the answer
     "wrong",  # the first byte of the answer is another
+    "longer",  # the answer continues with `after` more bytes than the file has
     "slow",  # the answer comes in pieces of `after` bytes, one each 50 ms
 )
 

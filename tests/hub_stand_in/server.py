@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,6 +32,7 @@ class Call:
     range: str
     status: int
     sent: int = 0
+    authorization: str = ""
 
 
 class HubStandIn:
@@ -40,6 +42,11 @@ class HubStandIn:
         folder: the repository's files.
         access: "open", "unaccepted" (the account has not accepted the terms: status 403).
         claimed_sizes: by path, where it is to tell others than the true ones.
+        commit: the id sent with each file; None: none is sent.
+        alter: returns what the API answers ("paths-info" or "tree") instead of the true content;
+            bytes are sent as they are.
+        store: where large files are redirected to.
+        next_page: address that the API's listings are said to continue at.
         calls: the log.
     """
 
@@ -47,11 +54,16 @@ class HubStandIn:
         self.folder = folder
         self.access = "open"
         self.claimed_sizes: dict[str, int] = {}
+        self.commit: str | None = COMMIT
+        self.alter: Callable[[str, Any], Any] = lambda _call, content: content
+        self.next_page = ""
         self.calls: list[Call] = []
         self.faults = FaultSource()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.stand_in = self
         self.port = self._server.server_port
+        # Another host, as the hub's store is: what is for the hub must not go there.
+        self.store = f"http://localhost:{self.port}/store/"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -128,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"X-Error-Code": "RevisionNotFound"})
         elif call == "paths-info":
             paths = parse_qs(body.decode())["paths"]
-            self._json([about for path in paths if (about := self.hub.describe(path))])
+            self._json(call, [about for path in paths if (about := self.hub.describe(path))])
         elif call == "tree":
             self._tree(rest)
         else:
@@ -140,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         place = self.hub.folder / folder
         if place.is_dir():
             names = sorted(path.name for path in place.iterdir())
-            self._json([self.hub.describe(f"{folder}/{name}") for name in names])
+            self._json("tree", [self.hub.describe(f"{folder}/{name}") for name in names])
         else:
             self._answer(404, {"X-Error-Code": "EntryNotFound"})
 
@@ -153,18 +165,18 @@ class _Handler(BaseHTTPRequestHandler):
         elif about is None:
             self._answer(404, {"X-Error-Code": "EntryNotFound"})
         elif "lfs" in about:
-            # Another host, as the hub's store is: what is for the hub must not go there.
-            location = f"http://localhost:{self.hub.port}/store/{path}"
-            large = {
-                "X-Repo-Commit": COMMIT,
+            large = self._commit() | {
                 "X-Linked-Size": str(about["size"]),
                 "X-Linked-ETag": f'"{about["lfs"]["oid"]}"',
                 "ETag": f'"{about["oid"]}"',
-                "Location": location,
+                "Location": f"{self.hub.store}{path}",
             }
             self._answer(302, large)
         else:
-            self._send_file(path, {"X-Repo-Commit": COMMIT, "ETag": f'"{about["oid"]}"'})
+            self._send_file(path, self._commit() | {"ETag": f'"{about["oid"]}"'})
+
+    def _commit(self) -> dict[str, str]:
+        return {} if self.hub.commit is None else {"X-Repo-Commit": self.hub.commit}
 
     def _store(self, path: str) -> None:
         if self.headers["Authorization"]:  # as S3 does beside a signed address
@@ -189,10 +201,17 @@ class _Handler(BaseHTTPRequestHandler):
         content = content[start:]
         if fault and fault.kind == "wrong":
             content = bytes([content[0] ^ 1]) + content[1:]
+        if fault and fault.kind == "longer":
+            content += bytes(fault.after)
         self._answer(206 if match else 200, headers, content, fault)
 
-    def _json(self, content: Any) -> None:
-        self._answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+    def _json(self, call: str, content: Any) -> None:
+        content = self.hub.alter(call, content)
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        headers = {"Content-Type": "application/json"}
+        if self.hub.next_page:
+            headers["Link"] = f'<{self.hub.next_page}>; rel="next"'
+        self._answer(200, headers, body)
 
     def _answer(
         self, status: int, headers: dict[str, str], body: bytes = b"", fault: Fault | None = None
@@ -203,7 +222,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             body = b""
-        call = Call(self.command, unquote(self.path), self.headers["Range"] or "", status)
+        call = Call(
+            self.command, unquote(self.path), self.headers["Range"] or "", status,
+            authorization=self.headers["Authorization"] or "",
+        )  # fmt: skip
         self.hub.calls.append(call)
         self._send(body, fault, call)
 

@@ -1,9 +1,10 @@
 """A well-formed file or folder of each format, and where its voxels lie."""
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import gdcm
@@ -64,11 +65,14 @@ def _compressed(syntax: int, slices: int = FEW) -> Callable[[Path], Path]:
 
 def _write_set(folder: Path) -> Path:
     """A processed set of one volume."""
-    codes = (files.chest().clip(-1024, 1023) + 1024) // 8
-    origin = Origin(*[f"{name} of it" for name in ORIGIN])
+    codes = ((files.chest().clip(-1024, 1023) + 1024) // 8).astype(np.uint8)
+    origin = replace(
+        Origin(*[f"{name} of it" for name in ORIGIN]),
+        voxels_sha256=hashlib.sha256(codes.tobytes()).hexdigest(),
+    )
     shard = folder / shard_path(MEMBER)
     shard.parent.mkdir(parents=True)
-    shard.write_bytes(pack({MEMBER: Member(origin, encode(codes.astype(np.uint8)))}))
+    shard.write_bytes(pack({MEMBER: Member(origin, encode(codes))}))
     about = {"format": 2, "preprocess": {"shape": codes.shape}}
     (folder / "recipe.json").write_text(json.dumps(about))
     row = [MEMBER, "stored", *asdict(origin).values()]

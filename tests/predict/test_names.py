@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pydicom.dataset import Dataset
 
 from chest_files import write_series, write_zipped_series
 from multi_abnormality.data.io.scan_sources import ScanSource
@@ -74,6 +75,30 @@ def test_below_a_folder_names_are_those_of_a_table_of_own_scans(tmp_path: Path):
     }
     with pytest.raises(InputError, match=r"one\.nii\.gz: is not below .*b, which --names-below"):
         name_scans(scans, tmp_path / "b")
+
+
+def test_a_dicom_file_of_a_table_has_the_name_of_its_series(tmp_path: Path):
+    """As predict has it, whichever of its files is named, also beside other series."""
+    write_series(tmp_path / "alone/series", slices=4)
+    for number in (2, 3, 4):
+
+        def edit(dataset: Dataset, index: int, number: int = number) -> None:
+            dataset.SeriesNumber = number
+            dataset.SeriesInstanceUID = f"1.2.3.{number}"
+            dataset.SOPInstanceUID = f"1.2.3.{number}.{index}"
+
+        def name(index: int, number: int = number) -> str:
+            return f"{index % 2}/IM{index}" if number == 2 else f"{number}_{index}.dcm"
+
+        write_series(tmp_path / ("spread" if number == 2 else "Stüdy"), edit, name, slices=4)
+    cells = ("alone/series/002.dcm", "spread/1/IM1", "Stüdy/3_1.dcm", "Stüdy/4_0.dcm")
+    expected = ["alone/series", "spread", "Stüdy/3", "Stüdy/4"]
+    located = [locate(cell, tmp_path) for cell in cells]
+    assert [one.fault for one in located] == [None] * len(cells)
+    assert [one.name for one in located] == expected
+    for given in ([tmp_path], [one.path for one in located]):
+        scans = name_scans(find_scans(given).scans, tmp_path)
+        assert sorted(scan.name for scan in scans) == sorted(expected)
 
 
 def test_below_a_folder_no_name_stands_for_two_scans(tmp_path: Path):

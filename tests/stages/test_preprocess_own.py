@@ -140,7 +140,7 @@ def test_a_row_may_name_a_scan_in_all_ways_in_which_predict_finds_it(
     rows = [f"{cell},P{number},train,1,0" for number, cell in enumerate(cells)]
     own.write("\n".join([TABLE.rstrip(), *rows]))
     assert own.run()["volumes"] == {"train": 7, "valid": 1}
-    names = {"one/003.dcm", "spread", "packed", "header", "pair"}
+    names = {"one", "spread", "packed", "header", "pair"}
     assert names < set(ProcessedSet(own.out).names)
     assert "1 scans have no row" in caplog.text
     assert str(own.data / "no row") in caplog.text
@@ -199,3 +199,23 @@ def test_without_workers_a_reader_that_crashes_is_skipped(own: Own, monkeypatch)
     own.params = own.params.model_copy(update={"machine": tasks.machine(workers=0)})
     assert own.run(on_error="skip")["rejected"] == {"crashed its reader": 1}
     assert ProcessedSet(own.out).names == ["deep/er/series", "x"]
+
+
+def test_one_scan_in_both_splits_is_refused(own: Own, caplog: pytest.LogCaptureFixture):
+    """As two patients', and as another file: it would be learned from and scored."""
+    hu = np.asarray(nibabel.load(own.data / "Größe 1.nii.gz").dataobj)
+    nibabel.save(nibabel.Nifti1Image(hu, np.diag([-4, -4, 5, 1])), own.data / "again.nii")
+    own.write(TABLE + "again.nii,D,valid,1,0\n")
+    with pytest.raises(InputError) as caught:
+        own.run()
+    message = str(caught.value)
+    assert "Größe 1 and again hold the same voxels" in message
+    assert "one in each split" in message
+    assert "data.columns.patient" in message
+    own.write(TABLE + "again.nii,D,train,1,0\n")
+    own.run()
+    assert "hold the same voxels, and are of two patients; one scan" in caplog.text
+    own.write(TABLE + "again.nii,A,train,1,0\n")
+    caplog.clear()
+    own.run()
+    assert "same voxels" not in caplog.text

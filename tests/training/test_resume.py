@@ -126,6 +126,27 @@ def test_what_an_epochs_end_leaves_is_made_up_for(
     assert trainings.hashes(tmp_path) == trainings.hashes(straight)
 
 
+@pytest.mark.parametrize("moment", ["between runs", "during a run"])
+def test_a_kept_checkpoint_that_was_deleted_comes_back(moment: str, trainings, tmp_path: Path):
+    settings = {"epochs": 3, "save_every_n_epochs": 1}
+    trainings.run(tmp_path / "straight", **settings)
+    folder = tmp_path / "killed"
+
+    class DeleteThenCrash(CrashAtSave):
+        def saved(self, epochs_done: int) -> None:
+            super().saved(epochs_done)
+            if moment == "during a run":
+                for path in (folder / "checkpoints").glob("*epoch=00*"):
+                    path.unlink()
+
+    with pytest.raises(Crash):
+        trainings.run(folder, backup=DeleteThenCrash(8), **ALWAYS, **settings)
+    for path in (folder / "checkpoints").glob("*epoch=00*"):
+        path.unlink()
+    trainings.run(folder, **settings)
+    assert trainings.hashes(folder) == trainings.hashes(tmp_path / "straight")
+
+
 def test_an_unfinished_run_with_more_epochs_and_then_killed(trainings, straight, tmp_path: Path):
     trainings.run(tmp_path, epochs=1)
     crash(trainings, tmp_path, saves=2)

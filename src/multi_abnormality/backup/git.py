@@ -10,7 +10,11 @@ _LEAKED = {
     "GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY",
     "GIT_PREFIX", "GIT_WORK_TREE", "SSH_ASKPASS",
 }  # fmt: skip
-_QUIET = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "gc.auto=0")
+_QUIET = (
+    "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "gc.auto=0",
+    "log.showSignature=false",
+    "fetch.fsckObjects=true", "transfer.fsckObjects=true",
+)  # fmt: skip
 _AUTHOR = {"NAME": "multi-abnormality backup", "EMAIL": "backup@multi-abnormality.invalid"}
 
 
@@ -77,6 +81,16 @@ class Git:
             return self(*arguments) or None
         except GitError:
             return None
+
+    def matches(self, *arguments: str, given: str) -> list[str]:
+        """Return the names that a question with `-z` answers; Git ends with 1 where none is."""
+        try:
+            answer = self.bytes(*arguments, given=os.fsencode(given))
+        except GitError as error:
+            if getattr(error.__cause__, "returncode", None) == 1:
+                return []
+            raise
+        return [os.fsdecode(name) for name in answer.split(b"\0") if name]
 
     def names(self, *arguments: str) -> list[str]:
         """File names that a command lists with `-z`."""

@@ -1,17 +1,18 @@
 """`.dvc/tmp/backup.json`: what was backed up when, and what this run may take away again."""
 
 import json
+import re
 from collections.abc import Iterable
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality.backup.states import Generation
+from multi_abnormality.backup.snapshot_metadata import Generation
 from multi_abnormality.console import log
 from multi_abnormality.files import write_json
 
 KEPT_LINES = 100  # backups that stay listed
+_ADDRESS = re.compile(r"""(?:\b[a-z0-9+]+:/|(?<![\w.]))/(?:[^'"\n]*(?=['"])|[^\s'",;]+)""")
 
 
 class Ledger:
@@ -35,12 +36,17 @@ class Ledger:
         return {"backups": [], "last_failure": None, "runs": {}}
 
     def generations(self, run: str) -> list[Generation]:
-        """Of a run, the oldest first."""
-        return [Generation.from_json(item) for item in self._read()["runs"].get(run, ())]
+        """Return a run's generations, oldest first."""
+        known = self._read()["runs"].get(run, ())
+        try:
+            return [Generation.model_validate_json(json.dumps(item)) for item in known]
+        except ValueError as error:
+            log.warning("%s: what it knows of %s is malformed: %s", self.path, run, error)
+            return []
 
     def set_generations(self, run: str, generations: Iterable[Generation]) -> None:
         content = self._read()
-        content["runs"][run] = [asdict(generation) for generation in generations]
+        content["runs"][run] = [item.model_dump() for item in generations]
         write_json(content, self.path)
 
     def add_generation(self, run: str, generation: Generation) -> None:
@@ -50,12 +56,12 @@ class Ledger:
         """Note before an upload what the remote does not have, so that a kill forgets nothing."""
         *earlier, newest = self.generations(run)
         uploaded = tuple(sorted({*newest.uploaded, *hashes.intersection(newest.own)}))
-        newest = replace(newest, uploaded=uploaded, remote=remote)
+        newest = newest.model_copy(update={"uploaded": uploaded, "remote": remote})
         self.set_generations(run, [*earlier, newest])
 
     def mark_sent(self, run: str) -> None:
         *earlier, newest = self.generations(run)
-        self.set_generations(run, [*earlier, replace(newest, sent=True)])
+        self.set_generations(run, [*earlier, newest.model_copy(update={"sent": True})])
 
     def add_backup(self, backup: dict[str, Any]) -> None:
         content = self._read()
@@ -63,6 +69,8 @@ class Ledger:
         write_json(content, self.path)
 
     def add_failure(self, reason: str) -> None:
+        """Note a failure, without the addresses and paths of its message."""
+        reason = _ADDRESS.sub("<path>", reason)
         write_json(self._read() | {"last_failure": {"at": _now(), "reason": reason}}, self.path)
 
     def last_backup(self) -> dict[str, Any] | None:

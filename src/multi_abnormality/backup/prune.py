@@ -34,7 +34,7 @@ def prune(
     if git_remote:
         fetch_refs(git, git_remote, "*")
     needed = named_objects(git, remote).union(*(item.objects for item in kept))
-    elsewhere = [item for item in old if item.uploaded and item.remote != remote.url]
+    elsewhere = [item for item in old if item.uploaded and item.remote != remote.id]
     there = {hash_ for item in old if item not in elsewhere for hash_ in item.uploaded} - needed
     there -= remote.lacks(there)
     _delete(remote, there)

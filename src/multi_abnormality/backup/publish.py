@@ -1,13 +1,17 @@
 """The resume commit leaves the machine: to a Git remote, or as a bundle onto DVC's remote."""
 
+import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from multi_abnormality.backup.git import Git, GitError
 from multi_abnormality.backup.remote import SUFFIX, Remote
-from multi_abnormality.backup.states import LOCAL, PUBLISHED
+from multi_abnormality.backup.snapshot_metadata import LOCAL, PUBLISHED
 
-_NEW = "refs/resume-bundle"  # while a bundle is looked into
+_NEW = "refs/resume-bundle"  # while a bundle is checked
+_HEAD = re.compile(r"([0-9a-f]{40}) (refs/resume/[^\s]+)")
+MAX_BUNDLE_BYTES = 512 << 20
 
 
 def push_ref(git: Git, remote: str, commit: str, run: str, rehearse: bool = False) -> None:
@@ -64,21 +68,57 @@ def put_bundle(git: Git, remote: Remote, commit: str, run: str) -> str:
 
 
 def fetch_bundle(git: Git, remote: Remote, name: str) -> str:
-    """Bring a bundle's commit here; its hash.
+    """Fetch a bundle's commit into this repository, under no ref; return its hash.
 
     Raises:
-        GitError: it is damaged, or builds on commits that are not here.
+        GitError: it is damaged, too large, or builds on commits that are not here.
     """
+    if (size := remote.bundle_size(name)) > MAX_BUNDLE_BYTES:
+        raise GitError(f"it has {size:,} bytes, the limit is {MAX_BUNDLE_BYTES:,}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bundle"
         remote.get_bundle(name, file)
-        heads = git("bundle", "list-heads", str(file)).split()
-        if len(heads) != 2:
-            raise GitError(f"{name} is no bundle of this project")
-        commit, ref = heads
-        git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(file), f"+{ref}:{_NEW}")
-    git("update-ref", "-d", _NEW)
+        heads = git("bundle", "list-heads", str(file)).splitlines()
+        found = _HEAD.fullmatch(heads[0]) if len(heads) == 1 else None
+        if found is None:
+            raise GitError("it is no bundle of this project: it must hold one resume commit")
+        commit, ref = found.groups()
+        try:
+            _unbundle(git, file, ref)
+        except GitError as error:
+            if "prerequisite" not in str(error):
+                raise
+            _fetch_history(git)
+            try:
+                _unbundle(git, file, ref)
+            except GitError as error:
+                raise GitError(f"{error}; {_missing_history(git)}") from error
     return commit
+
+
+def _unbundle(git: Git, file: Path, ref: str) -> None:
+    options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+    git("fetch", *options, str(file), f"+{ref}:{_NEW}")
+    git("update-ref", "-d", _NEW)
+
+
+def _fetch_history(git: Git) -> None:
+    """Fetch what the Git remotes have: the clone may be older than the backup."""
+    if git.find("rev-parse", "--is-shallow-repository") == "true":
+        return
+    with suppress(GitError):  # the bundle's own error says more
+        git.unattended()("fetch", "--quiet", "--all", "--no-recurse-submodules")
+
+
+def _missing_history(git: Git) -> str:
+    """What to do where a bundle builds on commits that are not here."""
+    if git.find("rev-parse", "--is-shallow-repository") == "true":
+        return "this clone is shallow: `git fetch --unshallow` brings what it builds on"
+    return (
+        "no Git remote of this clone has these commits: the branch's history was rewritten since "
+        "the backup, or it is of another project. Push them from a clone that has them, or start "
+        "a new run with `dvc repro`"
+    )
 
 
 def drop_bundles(remote: Remote, run: str, keep: int) -> None:

@@ -1,6 +1,10 @@
 """DVC's remote: objects and bundles, through DVC's own file system for it."""
 
+import hashlib
+import json
 import logging
+import re
+import shutil
 import tempfile
 import time
 import uuid
@@ -19,7 +23,35 @@ SUFFIX = ".bundle"
 PAUSES = (0.5, 1.0, 2.0)  # s between the tries of one question
 ABANDONED = 24 * 3600  # s after which an upload to a folder that has not ended never will
 
+_HASH = re.compile(r"[0-9a-f]{32}")
+
 T = TypeVar("T")
+
+
+def digest_of(file: Path) -> str:
+    """Return a file's MD5, by which DVC names objects."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _unsafe_name(content: bytes) -> str | None:
+    """Return the first path in a folder's list that leaves the folder, or is no path at all."""
+    try:
+        entries = json.loads(content)
+        if not isinstance(entries, list):
+            raise TypeError
+        names = [(entry["relpath"], entry["md5"]) for entry in entries]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "(no list of files)"
+    for name, hash_ in names:
+        if not isinstance(name, str) or not isinstance(hash_, str):
+            return str(name)
+        parts = name.split("/")
+        if {"", ".", ".."} & set(parts) or "\\" in name or "\0" in name or ".git" in parts:
+            return name
+        if not _HASH.fullmatch(hash_):
+            return name
+    return None
 
 
 class RemoteError(Exception):
@@ -80,6 +112,9 @@ class Remote:
         remote = repo.cloud.get_remote(name)
         self.fs, self.path = remote.fs, remote.path
         self.url = self.fs.unstrip_protocol(self.path)
+        self.name = remote.name
+        # Tells remotes from each other in files that must not hold an address.
+        self.id = hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
     def close(self) -> None:
         """Forget connections, log-ins and folders that were looked up: a later use asks anew."""
@@ -87,16 +122,17 @@ class Remote:
 
     def probe(self) -> None:
         """Write a small file and take it away again."""
-        if self.fs.protocol == "local" and not Path(self.path).parent.is_dir():
-            raise RemoteError(
-                f"the folder {Path(self.path).parent} is not there (is its disk mounted?)"
-            )
+        self._check_folder(Path(self.path).parent)
         place = self._place(f"probe-{uuid.uuid4().hex}")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "probe"
             file.write_bytes(b"probe")
             _patiently(lambda: self._put(file, place))
         _patiently(lambda: self.fs.remove(place))
+
+    def _check_folder(self, folder: Path) -> None:
+        if self.fs.protocol == "local" and not folder.is_dir():
+            raise RemoteError(f"the folder {folder} is not there (is its disk mounted?)")
 
     def push(
         self, hashes: Iterable[str], claim: Callable[[set[str]], None], beat: Callable[[], None]
@@ -122,8 +158,11 @@ class Remote:
         def check(status: CompareStatusResult) -> None:
             if status.missing:
                 raise RemoteError(f"{len(status.missing)} objects are in no cache and no remote")
-            claim({info.value for info in status.new if info.value})
+            new.update(info.value for info in status.new if info.value)
+            self._check_room(new)
+            claim(new)
 
+        start, new = time.time(), set[str]()
         first, logger = _FirstError(), logging.getLogger("dvc_data")
         logger.addHandler(first)
         infos = {HashInfo("md5", hash_) for hash_ in hashes}
@@ -136,8 +175,105 @@ class Remote:
         finally:
             logger.removeHandler(first)
         if failed:
+            self._remove_partial_uploads(new, start)
             raise RemoteError(f"{len(failed)} files could not be sent: {first.reason}")
         return sum(Path(self.cache.oid_to_path(info.value)).stat().st_size for info in sent)
+
+    def _check_room(self, hashes: set[str]) -> None:
+        """Refuse before the first byte what a folder has no room for: DVC leaves what it copied."""
+        folder = Path(self.path)
+        if self.fs.protocol != "local" or not folder.is_dir():
+            return
+        size = sum(Path(self.cache.oid_to_path(hash_)).stat().st_size for hash_ in hashes)
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise RemoteError(
+                f"{size / 1e6:.0f} MB are to be sent, and the disk has {free / 1e6:.0f} MB free"
+            )
+
+    def _remove_partial_uploads(self, hashes: set[str], start: float) -> None:
+        """Remove what a failed push left in a folder; another try would leave as much again."""
+        if self.fs.protocol != "local":
+            return
+        for folder in {Path(self.odb.oid_to_path(hash_)).parent for hash_ in hashes}:
+            for file in folder.glob(".*.tmp"):
+                with suppress(FileNotFoundError):
+                    if file.stat().st_mtime >= start - 1:
+                        file.unlink()
+
+    def fetch(self, hashes: Iterable[str]) -> dict[str, str]:
+        """Copy objects into the cache, and check each one's content against its hash.
+
+        Returns:
+            What is wrong with each object that is not in the cache afterwards, such as "is damaged
+            on the remote", by its hash.
+        """
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.transfer import transfer
+
+        wanted = {hash_ for hash_ in hashes if not self.cache.exists(hash_)}
+        if not wanted:
+            return {}
+        lacking = self.lacks(wanted)
+        infos = {HashInfo("md5", hash_) for hash_ in wanted - lacking}
+        for _ in range(2):  # a cut connection damages a copy as well
+            transfer(self.odb, self.cache, infos, cache_odb=self.cache, verify=True, shallow=True)
+            infos = {info for info in infos if not self.cache.exists(info.value)}
+            if not infos:
+                break
+        faults = dict.fromkeys(lacking, "is not on the remote")
+        for info in infos:
+            path = self.odb.oid_to_path(info.value)
+            faults[str(info.value)] = (
+                f"is damaged on the remote: delete {path} there, so that the next backup sends it"
+            )
+        return faults
+
+    def remove_damaged(self, hashes: Iterable[str], folder: str) -> bool:
+        """Remove damaged objects from a remote that is a folder, so that a push sends them again.
+
+        DVC goes by their names alone. With them goes the list of the folder that they are of:
+        where that is, DVC takes its files for given.
+
+        Returns:
+            Whether there were any.
+        """
+        if self.fs.protocol != "local":
+            return False
+        damaged = []
+        for hash_ in hashes:
+            file = Path(self.odb.oid_to_path(hash_))
+            with suppress(OSError):
+                if digest_of(file) != hash_[:32]:
+                    file.unlink()
+                    damaged.append(hash_)
+        if damaged:
+            with suppress(OSError):
+                Path(self.odb.oid_to_path(folder)).unlink()
+            self.forget_what_is_there()
+        return bool(damaged)
+
+    def unsafe_folders(self, hashes: Iterable[str]) -> dict[str, str]:
+        """Return those lists of a folder's files that name a path outside of it, with the path.
+
+        They are removed from the cache: `dvc pull` writes wherever they say.
+        """
+        found = {}
+        for hash_ in hashes:
+            path = Path(self.cache.oid_to_path(hash_))
+            if path.exists() and (name := _unsafe_name(path.read_bytes())) is not None:
+                path.unlink()
+                found[hash_] = name
+        return found
+
+    def files_of(self, folder: str) -> dict[str, str]:
+        """Return a folder's files, by their object's hash, as its list in the cache has them."""
+        entries = json.loads(Path(self.cache.oid_to_path(folder)).read_bytes())
+        return {entry["md5"]: entry["relpath"] for entry in entries}
+
+    def bundle_size(self, name: str) -> int:
+        """Return a bundle's size in bytes."""
+        return int(_patiently(lambda: self.fs.size(self._place(name))) or 0)
 
     def lacks(self, hashes: Iterable[str]) -> set[str]:
         """Which objects are not there, asked anew of each."""
@@ -169,7 +305,12 @@ class Remote:
             index.clear()
 
     def bundles(self, branch: str | None = None) -> list[str]:
-        """Bundles' names below the folder, of a branch or of all: <branch>/<run>/<name>.bundle."""
+        """Return the bundles' names, of a branch or of all: <branch>/<run>/<name>.bundle.
+
+        Raises:
+            RemoteError: the remote is a folder that is not there.
+        """
+        self._check_folder(Path(self.path))
         folder = self._place(branch or "")
         if not _patiently(lambda: self.fs.exists(folder)):
             return []

@@ -26,9 +26,11 @@ class Reporter:
         self._told: set[str] = set()
 
     def told_backup(self, job: Job, said: dict[str, Any]) -> None:
-        keys = ("to", "bytes", "seconds", "resume", "pruned")
+        keys = ("bytes", "seconds", "resume", "pruned")
         told = {key: said[key] for key in keys if key in said}
-        self._note(self._ledger.add_backup, {"epochs": job.epochs, "commit": job.commit, **told})
+        self._note(self._ledger.add_backup, {
+            "remote": job.remote, "epochs": job.epochs, "commit": job.commit, **told,
+        })  # fmt: skip
         what = (
             "what training reads" if job.epochs is None else f"training, epochs done {job.epochs}"
         )

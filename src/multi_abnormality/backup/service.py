@@ -3,13 +3,14 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from multi_abnormality.backup.git import GitError
 from multi_abnormality.backup.process import Worker
 from multi_abnormality.backup.record import RecordError
 from multi_abnormality.backup.report import Reporter
 from multi_abnormality.backup.setup import Setup, set_up
-from multi_abnormality.backup.states import About, Generation
+from multi_abnormality.backup.snapshot_metadata import Generation, SnapshotMetadata
 from multi_abnormality.backup.worker import Job
 from multi_abnormality.errors import InputError
 from multi_abnormality.params_machine import Backup as Settings
@@ -29,13 +30,21 @@ class Backup:
     Args:
         settings: the parameters' section.
         root: folder of the project.
-        fingerprint: tells this training from others, in the name of its resume states.
+        fingerprint: of the run; part of the name of its resume states.
+        identity: what the fingerprint is made of; a resume compares it.
     """
 
-    def __init__(self, settings: Settings, root: Path, fingerprint: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        root: Path,
+        fingerprint: str,
+        identity: dict[str, Any] | None = None,
+    ) -> None:
         self.settings = settings
         self.root = root
         self.fingerprint = fingerprint
+        self.identity = identity or {}
         self._setup: Setup | None = None  # None: nothing is backed up
         self._worker = Worker(root)
         self._is_sending = False  # the worker has a job whose end nobody has looked at
@@ -151,12 +160,16 @@ class Backup:
         if recorded.objects == self._sent:
             self._job = None
             return
-        newest = Generation(recorded.epochs, recorded.objects, recorded.own)
+        newest = Generation(epochs=recorded.epochs, objects=recorded.objects, own=recorded.own)
         commit = None
         if setup.snapshot is not None:
             sent = [item for item in setup.ledger.generations(run) if item.sent]
-            about = About(run, recorded.epochs, (*sent[-self.settings.keep :], newest))
-            commit = setup.snapshot.commit(setup.written, about)
+            generations = (*sent[-self.settings.keep :], newest)
+            metadata = SnapshotMetadata(
+                run=run, epochs=recorded.epochs, identity=self.identity,
+                generations=tuple(item.model_copy(update={"remote": ""}) for item in generations),
+            )  # fmt: skip
+            commit = setup.snapshot.commit(setup.written, metadata)
         setup.ledger.add_generation(run, newest)
         self._job = replace(
             setup.job, objects=(*setup.inputs, *recorded.objects),

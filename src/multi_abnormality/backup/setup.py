@@ -14,7 +14,7 @@ from multi_abnormality.backup.record import (
     uncached_outputs,
 )
 from multi_abnormality.backup.snapshot import Snapshot
-from multi_abnormality.backup.states import branch_of
+from multi_abnormality.backup.snapshot_metadata import branch_of
 from multi_abnormality.backup.worker import Job
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError

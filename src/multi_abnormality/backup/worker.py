@@ -80,7 +80,7 @@ def _push(job: Job, remote: Remote, ledger: Ledger) -> dict[str, Any]:
 
     def claim(hashes: set[str]) -> None:
         if job.epochs is not None:
-            ledger.claim(job.run, hashes, remote.url)
+            ledger.claim(job.run, hashes, remote.id)
 
     sent = remote.push(job.objects, claim, _Beat())
     said: dict[str, Any] = {"bytes": sent, "to": remote.url}

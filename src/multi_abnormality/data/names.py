@@ -9,7 +9,10 @@ from multi_abnormality.errors import InputError
 
 SPLITS = ("train", "valid")
 
-_PATTERN = re.compile(r"(train|valid)_([1-9]\d*)_([a-z]+)_([1-9]\d*)(?:\.nii(?:\.gz)?)?", re.ASCII)
+# Numbers and letters are bounded, so that every name can be a file's.
+_PATTERN = re.compile(
+    r"(train|valid)_([1-9]\d{0,17})_([a-z]{1,20})_([1-9]\d{0,17})(?:\.nii(?:\.gz)?)?", re.ASCII
+)
 
 
 @dataclass(frozen=True, order=True)

@@ -13,7 +13,7 @@ from multi_abnormality.data.names import SPLITS, natural
 from multi_abnormality.data.own_files import locate, strangers
 from multi_abnormality.data.own_table import read_own_table
 from multi_abnormality.data.rows import capped, format_lines
-from multi_abnormality.data.spelling import canonical, has_invisible, quote
+from multi_abnormality.data.spelling import canonical, has_invisible, quote, readings
 from multi_abnormality.data.splits import hold_out
 from multi_abnormality.errors import InputError, first_few, raise_faults
 from multi_abnormality.params_data import Data
@@ -150,18 +150,26 @@ def _draw(volumes: pd.DataFrame, settings: Data) -> list[str]:
 
 
 def _likeness_faults(volumes: pd.DataFrame, path: Path) -> list[str]:
-    """Refuse ids that may be one patient's: spreadsheets make 7 of 007, and 1.0 of 1."""
+    """Refuse ids that may be one patient's: spreadsheets make 7 of 007, 1.0 of 1, 1.000 of 1000."""
     faults = []
     first: dict[str, tuple[str, int]] = {}
     for line, patient in volumes["patient_id"].drop_duplicates().items():
-        other, above = first.setdefault(canonical(patient), (patient, line))
-        if other != patient:
+        same = canonical(patient)
+        for reading in sorted(readings(patient), key=lambda one: one != same):
+            other, above = first.setdefault(reading, (patient, line))
+            if other == patient:
+                continue
+            differ = (
+                "differ in case, spaces, dashes, the form of a number, invisible characters or "
+                "letters that look alike, and in nothing else"
+                if canonical(other) == same
+                else "may be one number, with a separator of thousands or of decimals"
+            )
             faults.append(
                 f"{path}, lines {above}, {line}: the patients {quote(other)} and {quote(patient)} "
-                "differ in case, spaces, dashes, the form of a number, invisible characters or "
-                "letters that look alike, and in nothing else; write one patient's the same way, "
-                "and those of two patients less alike"
+                f"{differ}; write one patient's the same way, and those of two patients less alike"
             )
+            break
     return capped(faults)
 
 

@@ -19,7 +19,7 @@ from multi_abnormality.data.store_writer import write_part
 from multi_abnormality.data.work.pool import OUT_OF_MEMORY
 from multi_abnormality.errors import InputError, UnusableScan
 from multi_abnormality.memory import keep_freed_memory
-from multi_abnormality.params import Recipe
+from multi_abnormality.params_preprocess import Recipe
 
 UNEXPECTED = "unexpected error"
 

@@ -6,20 +6,23 @@ applied one axis after the other.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from multi_abnormality.data.codes import STEPS_PER_HU, encoding_table
 from multi_abnormality.data.io.read import Volume
 from multi_abnormality.errors import UnusableScan
-from multi_abnormality.params import Recipe
+
+if TYPE_CHECKING:
+    from multi_abnormality.params_preprocess import Recipe
 
 SPACING_STEP = 2**-16  # mm
 SLICES_AT_ONCE = 16  # copied together, so that a volume stored along z is not read 16 times
 NEGLIGIBLE = 1e-6  # share of a voxel below which an overlap is rounding
 
 
-def standardize(volume: Volume, recipe: Recipe) -> np.ndarray:
+def standardize(volume: Volume, recipe: "Recipe") -> np.ndarray:
     """Resample onto the recipe's grid about the volume's centre, and pack into 8 bits.
 
     HU are clipped to the recipe's range before any averaging: metal of 20000 HU or padding would

@@ -20,12 +20,25 @@ MAX_COLUMNS = 10_000
 _SAVE = 'save it as CSV in UTF-8 (in Excel "CSV UTF-8")'
 _SIGNATURES = {
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": f"is an Excel workbook (.xls); {_SAVE}",
+    b"\xff\xfe\x00\x00": f"is text in UTF-32; {_SAVE}",  # before UTF-16, which begins alike
+    b"\x00\x00\xfe\xff": f"is text in UTF-32; {_SAVE}",
     b"\xff\xfe": f"is text in UTF-16; {_SAVE}",
     b"\xfe\xff": f"is text in UTF-16; {_SAVE}",
     b"\x1f\x8b": "is compressed by gzip; decompress it",
+    b"BZh": "is compressed by bzip2; decompress it",
+    b"\xfd7zXZ\x00": "is compressed by xz; decompress it",
+    b"(\xb5/\xfd": "is compressed by Zstandard (.zst); decompress it",
+    b"7z\xbc\xaf\x27\x1c": "is a 7-Zip archive; unpack it",
+    b"\x89PNG\r\n\x1a\n": f"is a PNG image; give the table itself, or {_SAVE}",
+    b"\xff\xd8\xff": f"is a JPEG image; give the table itself, or {_SAVE}",
+    b"%PDF-": f"is a PDF document; give the table itself, or {_SAVE}",
+    b"PAR1": f"is a Parquet file; {_SAVE}",
+    b"\x89HDF\r\n\x1a\n": f"is an HDF5 file; {_SAVE}",
+    b"SQLite format 3\x00": f"is an SQLite database; {_SAVE}",
     b"version https://git-lfs": "is a pointer of Git LFS, not the table; run `git lfs pull`",
     b"<": f"is an HTML or XML file; fetch the table itself, or {_SAVE}",
 }
+_DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _NAMES_IN_ZIP = {
     b"xl/": f"is an Excel workbook (.xlsx); {_SAVE}",
     b"opendocument.spreadsheet": f"is an OpenDocument spreadsheet (.ods); {_SAVE}",
@@ -97,7 +110,7 @@ def parse_rows(content: bytes, name: str, fix: str, delimiters: str = ",") -> Ta
     for line, row in _parse(text, name, fix, delimiter):
         if not header:
             header = row
-            _check_header(header, name)
+            _check_header(header, name, delimiters)
         elif len(row) == len(header):
             rows.append(row)
             lines.append(line)
@@ -134,8 +147,10 @@ def _decode(content: bytes, name: str, fix: str) -> str:
         raise InputError(f"{name}: {kinds[0]}")
     if (nul := content.find(0)) >= 0:
         line = _line_of(content, nul)
+        # Of ASCII, UTF-32 has three NUL bytes a character, and UTF-16 one.
+        text = "UTF-32" if content[:4].count(0) == 3 else "UTF-16"
         raise InputError(
-            f"{name}, line {line}: has a NUL byte, so it is no text, or text in UTF-16; {_SAVE}, "
+            f"{name}, line {line}: has a NUL byte, so it is no text, or text in {text}; {_SAVE}, "
             f"or {fix}"
         )
     try:
@@ -209,7 +224,12 @@ def _count_fault(row: Sequence[str], header: Sequence[str], delimiter: str) -> s
     return f"has {len(row)} cells and the header {len(header)}; {fix}"
 
 
-def _check_header(header: Sequence[str], name: str) -> None:
+def _check_header(header: Sequence[str], name: str, delimiters: str) -> None:
+    if len(header) == 1 and "|" in header[0]:
+        names = " or ".join(_DELIMITER_NAMES[one] for one in delimiters)
+        raise InputError(
+            f"{name}, line 1: has one column; separate the cells by {names}, not by '|'"
+        )
     if len(header) > MAX_COLUMNS:
         raise InputError(
             f"{name}, line 1: has {len(header):,} columns, more than {MAX_COLUMNS:,}; check that "

@@ -9,6 +9,7 @@ from decimal import Decimal
 _MAX_CANDIDATES = 200  # comparing a name with many more takes seconds
 _LONG_NUMBER = re.compile(r"[-+]?\d[.,]\d+E\+\d\d+")
 _GROUPED = re.compile(r"[1-9]\d{0,2}(,\d{3})+(\.0*)?")
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}([.,]\d{3})+")
 _NUMBER = re.compile(r"([-+]?)(\d*[.,]?\d*)(?:e([-+]?\d{1,4}))?")
 _TRAILING_ZEROS = re.compile(r"(?<=\d)[.,]0+$")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
@@ -49,9 +50,7 @@ def canonical(text: str) -> str:
     with and without spaces and quotes, digits of all scripts, letters of other alphabets that look
     alike, numbers of one value (1, 01, 1.0, 1e0), and texts that differ in invisible characters.
     """
-    text = "".join(map(_simplify, unicodedata.normalize("NFKC", text))).casefold()
-    text = unicodedata.normalize("NFKC", text).translate(_LOOKALIKES)
-    text = _NO_PART.sub("", text)
+    text = _plain(text)
     if _GROUPED.fullmatch(text):
         text = text.replace(",", "")
     if text.count(".") + text.count(",") == 1:  # two stand in versions and UIDs
@@ -59,6 +58,25 @@ def canonical(text: str) -> str:
     if (match := _NUMBER.fullmatch(text)) and any(map(str.isdigit, match[2])):
         return _number(match[1], Decimal(match[2].replace(",", ".")), int(match[3] or 0))
     return _LEADING_ZEROS.sub("", text)
+
+
+def readings(text: str) -> set[str]:
+    """The canonical text for each way to read an identifier.
+
+    Of 1.000 and 1,000 there are two: 1, and 1000 with a separator of thousands.
+    """
+    plain = _plain(text)
+    found = {canonical(text)}
+    if _THOUSANDS.fullmatch(plain):
+        found |= {canonical(re.sub("[.,]", "", plain)), canonical(plain.replace(",", "."))}
+    return found
+
+
+def _plain(text: str) -> str:
+    """Without what the same letters and digits may differ in."""
+    text = "".join(map(_simplify, unicodedata.normalize("NFKC", text))).casefold()
+    text = unicodedata.normalize("NFKC", text).translate(_LOOKALIKES)
+    return _NO_PART.sub("", text)
 
 
 def quote(text: str) -> str:

@@ -8,6 +8,7 @@ processed/recipe.json                   the preprocess parameters, and the code'
 
 import hashlib
 import json
+import mmap
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -149,8 +150,27 @@ def _read_table(
     return table, read.faults + capped(twice)
 
 
+class _Flags:
+    """One flag a volume, shared with the worker processes that are forked from this one."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._flags = mmap.mmap(-1, max(count, 1))  # of no file
+
+    def __reduce__(self) -> tuple[type["_Flags"], tuple[int]]:
+        return _Flags, (self._count,)  # a process that is not forked has flags of its own
+
+    def __getitem__(self, place: int) -> bool:
+        return self._flags[place] != 0
+
+    def set(self, place: int) -> None:
+        self._flags[place] = 1
+
+
 class ProcessedSet:
     """Reads a processed set. Holds no open file, so worker processes can share or copy it.
+
+    A volume is compared with its hash in the manifest when it is read first.
 
     Attributes:
         root: its folder.
@@ -203,6 +223,8 @@ class ProcessedSet:
         self.labels = read_labels(self.root / LABELS)
         self.findings: tuple[str, ...] = tuple(self.labels.columns[1:])
         self._row = {name: row for row, name in enumerate(self.labels["name"])}
+        self._hashes = self.manifest["voxels_sha256"].tolist()
+        self._verified = _Flags(len(self._hashes))
         if self.names != list(self._row):
             pairs = zip_longest(self.names, self._row)
             name, labelled = next(pair for pair in pairs if pair[0] != pair[1])
@@ -212,7 +234,7 @@ class ProcessedSet:
             )
 
     def check_trained_on(self, about: Mapping[str, Any]) -> None:
-        """Refuse a model that knows other volumes or findings than these.
+        """Refuse a model that knows other volumes, labels or findings than these.
 
         Args:
             about: from its checkpoint.
@@ -229,6 +251,13 @@ class ProcessedSet:
             raise InputError(
                 f"{self.root} has the findings {', '.join(self.findings)}, and the checkpoint was "
                 f"trained on {', '.join(about['findings'])}; run `dvc repro`"
+            )
+        if self.content_hash("train") != about["identity"]["processed"]:
+            raise InputError(
+                f"{self.root}: the train split's volumes or labels are not those that the "
+                "checkpoint was trained on: they were changed or damaged since, or are of another "
+                "version; `dvc status` names what differs, and `dvc repro` makes both anew where "
+                "needed"
             )
 
     @property
@@ -256,22 +285,32 @@ class ProcessedSet:
         """One volume: (Z, Y, X) uint8 codes, an array of its own.
 
         Raises:
-            InputError: its shard is missing or damaged.
+            InputError: its shard is missing or damaged, or holds another volume than the manifest
+                says.
         """
         shard = self.root / shard_path(name)
         try:
-            return decode(read_member(shard, name), tuple(self.recipe["shape"]))
+            codes = decode(read_member(shard, name), tuple(self.recipe["shape"]))
         except UNREADABLE as error:
             raise InputError(
                 f"{shard}: {name} cannot be read ({error}). The file is damaged: delete it, then "
                 f"{_RESTORE}"
             ) from None
+        row = self._row[name]
+        if not self._verified[row]:
+            if hashlib.sha256(codes.data).hexdigest() != self._hashes[row]:
+                raise InputError(
+                    f"{shard}: {name} does not have the SHA-256 that {MANIFEST} says: one of the "
+                    f"two was changed or is of another set; delete both, then {_RESTORE}"
+                )
+            self._verified.set(row)
+        return codes
 
     def content_hash(self, split: str) -> str:
         """Of a split's voxels, names and labels: what a training on it depends on."""
         content = hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode())
         volumes = self.volumes(split)
-        labels = volumes[list(self.findings)].astype(str).agg("".join, axis=1)
+        labels = ["".join(row) for row in volumes[list(self.findings)].astype(str).to_numpy()]
         for row in sorted(zip(volumes["name"], volumes["voxels_sha256"], labels, strict=True)):
             content.update(" ".join(row).encode() + b"\n")
         return content.hexdigest()

@@ -8,13 +8,13 @@ from pathlib import Path
 from multi_abnormality.data.receipts import is_receipt
 from multi_abnormality.data.store import FORMAT, RECIPE
 from multi_abnormality.errors import InputError
-from multi_abnormality.params import Recipe
+from multi_abnormality.params_preprocess import Recipe
 
 # What decides the voxels of CT-RATE, which is NIfTI; of others all readers do.
 _CODE_OF_NIFTI = (
     "resample.py",
-    *(f"io/{name}.py" for name in ("byte_streams", "geometry", "hounsfield", "nifti", "read")),
-    *(f"io/{name}.py" for name in ("scan", "series_metadata")),
+    *(f"io/{name}.py" for name in ("byte_streams", "geometry", "hounsfield", "hu_checks", "nifti")),
+    *(f"io/{name}.py" for name in ("read", "scan", "series_metadata")),
 )
 
 

@@ -42,7 +42,7 @@ from multi_abnormality.data.store import (
 )
 from multi_abnormality.data.store_recipe import recipe_content
 from multi_abnormality.files import write_durably
-from multi_abnormality.params import Recipe
+from multi_abnormality.params_preprocess import Recipe
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ def look_at_dvc_remote(house: House) -> Iterator[Seen]:
     """By what a training does itself before its first epoch: a small file there and away again."""
     from multi_abnormality.backup.process import Worker
     from multi_abnormality.backup.setup import set_up
+    from multi_abnormality.backup.verification import remotes_to_verify
     from multi_abnormality.errors import InputError
 
     if house.params is None:
@@ -35,6 +36,11 @@ def look_at_dvc_remote(house: House) -> Iterator[Seen]:
         )
     for warning in warned:
         yield Seen(DOUBT, "DVC remote", warning)
+    for name in remotes_to_verify(house.root):
+        yield Seen(
+            DOUBT, "DVC remote", f"DVC does not check what it pulls from {name!r}",
+            f"dvc remote modify --local {name} verify true",
+        )  # fmt: skip
 
 
 def look_at_git(house: House) -> Iterator[Seen]:

@@ -11,7 +11,7 @@ from multi_abnormality.data.ct_rate_files import read_exclusions
 from multi_abnormality.data.label_table import NAME_COLUMN, label_path
 from multi_abnormality.data.metadata_table import metadata_path
 from multi_abnormality.data.names import VolumeName
-from multi_abnormality.data.rows import read_rows
+from multi_abnormality.data.rows import MAX_BYTES, read_rows
 from multi_abnormality.download.hub import Hub, RemoteFile
 from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.files import write_durably
@@ -41,6 +41,15 @@ class Tables:
         raise_faults(
             [f"{path}: is not on the hub" for path in wanted if path not in files],
             f"revision {hub.revision} has no labels; ask for another --revision",
+        )
+        raise_faults(
+            [
+                f"{path}: has {file.size:,} bytes"
+                for path, file in files.items()
+                if file.size > MAX_BYTES
+            ],
+            f"revision {hub.revision} has tables of more than {MAX_BYTES:,} bytes, which are not "
+            "CT-RATE's; ask for another --revision",
         )
         for path, file in files.items():
             if not (self.folder / path).exists():

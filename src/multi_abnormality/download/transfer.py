@@ -87,12 +87,15 @@ def _receive(hub: Hub, file: RemoteFile, part: Path) -> str:
                 if start and response.status_code != httpx2.codes.PARTIAL_CONTENT:
                     out.truncate(0)
                     start, hasher = 0, file.hasher()
-                for piece in response.iter_raw():
+                for received in response.iter_raw():
                     if hub.stopping.is_set():
                         raise StoppedError
+                    piece = received[: file.size - start]  # an endless answer fills no disk
                     _write(out, piece)
                     hasher.update(piece)
                     start += len(piece)
+                    if start == file.size:
+                        break
             if start < file.size:
                 raise httpx2.ReadError(f"ended after {start} of {file.size} bytes")
         os.fsync(out.fileno())

@@ -13,7 +13,8 @@ from multi_abnormality.evaluation.explanation import Explanation, explain
 from multi_abnormality.evaluation.pictures import fit, jpeg, show
 from multi_abnormality.evaluation.predictions import Scans
 from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.params import Recipe, parse_section
+from multi_abnormality.params import parse_section
+from multi_abnormality.params_preprocess import Recipe
 
 HITS, MISSES, FALSE_ALARMS = 2, 2, 1  # of each finding
 HEAT = np.array([255.0, 120.0, 0.0])  # its colour

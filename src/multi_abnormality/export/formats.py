@@ -16,7 +16,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
+from multi_abnormality.onnx_graph import UnsupportedModel, check_graph
 from multi_abnormality.seal import INFO_KEY, seal
 
 # (N, Z, Y, X) uint8 -> (N, F) probabilities and (N, F, Z) attention
@@ -98,6 +100,18 @@ def write_onnx(program: torch.export.ExportedProgram, info: dict[str, Any], path
 
 
 def run_onnx(path: Path) -> Runner:
+    """Run it as `predict` does, which refuses some operators.
+
+    Raises:
+        InputError: the backbone needs one of these.
+    """
+    try:
+        check_graph(path)
+    except UnsupportedModel as error:
+        raise InputError(
+            f"{path}: {error}, and `predict` refuses such models (onnx_graph.py has the operators "
+            "that it takes); leave onnx out of export.formats, or choose another model.backbone"
+        ) from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda volumes: tuple(session.run(OUTPUTS, {"volume": volumes}))
 

@@ -7,7 +7,8 @@ import torch
 from multi_abnormality.data.codes import code_table
 from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.lora import add_lora, merge_lora
-from multi_abnormality.params import Model, Recipe, parse_section
+from multi_abnormality.params import Model, parse_section
+from multi_abnormality.params_preprocess import Recipe
 
 
 def build(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassifier:

@@ -2,20 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from multi_abnormality.evaluation import THRESHOLD
 from multi_abnormality.evaluation.pictures import jpeg, show
 from multi_abnormality.files import write_durably
-from multi_abnormality.params import Recipe
-from multi_abnormality.predict.model import Prediction
+
+if TYPE_CHECKING:
+    from multi_abnormality.params_preprocess import Recipe
+    from multi_abnormality.predict.model import Prediction
 
 SLICES = 3  # that count most, shown from low to high
 EXPLANATION = "explanation.json"
 
 
-def write_explanation(prediction: Prediction, recipe: Recipe, folder: Path) -> None:
+def write_explanation(prediction: "Prediction", recipe: "Recipe", folder: Path) -> None:
     """Write a JPEG a positive finding, and explanation.json that says what they show.
 
     Where a slice lies is given from the scan's middle, towards the head: the model's own slices

@@ -1,6 +1,8 @@
 """An exported ONNX model with the preprocessing that belongs to it."""
 
+import functools
 import logging
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from multi_abnormality.data.composition import lung_share
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.resample import standardize
 from multi_abnormality.errors import InputError
+from multi_abnormality.onnx_graph import UnsupportedModel, check_graph
 from multi_abnormality.predict.card import ModelCard, read_card
 from multi_abnormality.seal import is_whole
 
@@ -21,7 +24,14 @@ if TYPE_CHECKING:
 
     from multi_abnormality.data.io.scan_sources import ScanSource
 
+OUTPUTS = ("probabilities", "attention")
 MODEL_FOLDER = Path("model_weights")
+MEMORY = 3.0  # GB that a model may take for a scan, beside its weights
+COPIES = 3  # of the weights, as they are in the file and as kernels want them
+SECONDS = 900  # that it may take for one
+# A constant that ONNX Runtime computes as it loads a model. Exported models have them computed.
+MAX_FOLDED = 1 << 16  # bytes
+MAX_SHOWN = 300  # characters of ONNX Runtime's error
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +51,15 @@ class Predictor:
 
     Attributes:
         card: what the model says of itself.
+        memory: GB that the model may take for all scans at a time.
     """
 
-    def __init__(self, session: "onnxruntime.InferenceSession", card: ModelCard) -> None:
+    def __init__(
+        self, session: "onnxruntime.InferenceSession", card: ModelCard, memory: float = MEMORY
+    ) -> None:
         self.session = session
         self.card = card
+        self.memory = memory
         self._hu_of_code = code_table(card.preprocess)
 
     def __call__(self, scan: "Path | str | ScanSource") -> dict[str, float]:
@@ -72,10 +86,7 @@ class Predictor:
         path = scan if isinstance(scan, Path) else scan.path
         volume = read_volume(scan)
         codes = standardize(volume, self.card.preprocess)
-        outputs = self.session.run(["probabilities", "attention"], {"volume": codes[None]})
-        (probabilities,), (attention,) = outputs
-        if not np.isfinite(probabilities).all():  # JSON has no word for it
-            raise InputError(f"{path}: the model has no finite probability for it; export it again")
+        probabilities, attention = self._run(path, codes)
         by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
         return Prediction(
             probabilities=dict(by_finding),
@@ -83,6 +94,43 @@ class Predictor:
             hu=self._hu_of_code[codes],
             doubt=self._doubt(path, codes, len(volume.hu) * volume.spacing[0]),
         )
+
+    def _run(self, path: Path, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (F,) and attention (F, Z), of which nothing is taken on trust."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        watch = threading.Timer(SECONDS, _terminate, [options])
+        watch.daemon = True
+        watch.start()
+        try:
+            outputs = self.session.run(list(OUTPUTS), {"volume": codes[None]}, options)
+        except Exception as error:  # onnxruntime's own errors share no other base class
+            if options.terminate:
+                raise InputError(
+                    f"{path}: the model took more than {SECONDS / 60:g} minutes for it, and was "
+                    "stopped; use a faster machine or a smaller model"
+                ) from None
+            raise InputError(
+                f"{path}: the model cannot be run on it ({_shown(error)}). If it is too large for "
+                f"{self.memory:g} GB, allow more by --memory; otherwise export it again"
+            ) from None
+        finally:
+            watch.cancel()
+        findings = len(self.card.findings)
+        shapes = [(1, findings), (1, findings, len(codes))]
+        if [getattr(output, "shape", None) for output in outputs] != shapes:
+            raise InputError(f"{path}: the model's outputs have other shapes; export it again")
+        probabilities, attention = outputs[0][0], outputs[1][0]
+        # Comparisons with NaN are false. JSON has no word for it, and a bar no length.
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise InputError(
+                f"{path}: the model has no finite probability between 0 and 1 for it; export it "
+                "again"
+            )
+        if not np.isfinite(attention).all():
+            raise InputError(f"{path}: the model's attention is not finite; export it again")
+        return probabilities, attention
 
     def _doubt(self, path: Path, codes: np.ndarray, length: float) -> str | None:
         reason = self.card.familiar.doubt(lung_share(codes, self._hu_of_code), length)
@@ -92,8 +140,12 @@ class Predictor:
         return f"{name}: {reason}; it may be no chest, and its probabilities may mean nothing"
 
 
-def load(path: Path | str) -> Predictor:
+def load(path: Path | str, memory: float = MEMORY) -> Predictor:
     """Load an exported ONNX model.
+
+    Args:
+        path: of the file. It may be of anybody's: what this project's exports have not is refused.
+        memory: GB that the model may take for all scans at a time, beside its weights.
 
     Raises:
         InputError: not a model that this project exported, or not as it was exported.
@@ -112,11 +164,20 @@ def load(path: Path | str) -> Predictor:
             "damaged or changed; copy it again, or make it anew by `dvc repro --force export`"
         )
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        check_graph(path)
+        _limit_memory(int(memory * 1e9) + COPIES * path.stat().st_size)
+        session = onnxruntime.InferenceSession(
+            path, _session_options(), providers=["CPUExecutionProvider"]
+        )
+    except UnsupportedModel as error:
+        raise InputError(
+            f"{path}: {error}, which no model exported by this project does; choose the "
+            "model_<backbone>.onnx in model_weights/"
+        ) from None
     except Exception as error:  # onnxruntime's own errors share no other base class
         raise InputError(
-            f"{path}: is no valid ONNX model, or was cut short ({error}); copy it again, or choose "
-            "the model_<backbone>.onnx in model_weights/"
+            f"{path}: is no valid ONNX model, or was cut short ({_shown(error)}); copy it again, "
+            "or choose the model_<backbone>.onnx in model_weights/"
         ) from None
     card = read_card(session, path)
     if not whole:
@@ -124,7 +185,42 @@ def load(path: Path | str) -> Predictor:
             f"{path}: has no checksum at its end: another program changed it, or it was exported "
             "before models had one; export it again"
         )
-    return Predictor(session, card)
+    return Predictor(session, card, memory)
+
+
+def _session_options() -> "onnxruntime.SessionOptions":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised as well
+    for key, value in (
+        ("session.use_env_allocators", "1"),  # of which _limit_memory's is one
+        ("optimization.constant_folding_max_output_size_in_bytes", str(MAX_FOLDED)),
+    ):
+        options.add_session_config_entry(key, value)
+    return options
+
+
+@functools.lru_cache(maxsize=1)
+def _limit_memory(size: int) -> None:
+    """Limit the memory of all models of this process; the latest call counts."""
+    import onnxruntime
+
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    arena = onnxruntime.OrtArenaCfg({"max_mem": size})
+    onnxruntime.create_and_register_allocator(place, arena)
+
+
+def _terminate(options: "onnxruntime.RunOptions") -> None:
+    options.terminate = True
+
+
+def _shown(error: Exception) -> str:
+    """ONNX Runtime's error in a line, without paths of its own source."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _is_whole(path: Path) -> bool | None:

@@ -47,7 +47,7 @@ def name_scans(sources: Sequence["ScanSource"], below: Path | None = None) -> li
     else:
         alike: dict[str, list[int]] = {}
         for index, source in enumerate(sources):
-            alike.setdefault(_own_name(source), []).append(index)
+            alike.setdefault(source.own_name, []).append(index)
         names = {}
         for name, group in alike.items():
             names |= {group[0]: name} if len(group) == 1 else _disambiguate(sources, group)
@@ -61,23 +61,13 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  resolve() follows links
 
 
-def _own_name(source: "ScanSource") -> str:
-    """The scan's name without its folders; never one that means a folder, such as "..".
-
-    What follows a slash comes from inside a DICOM file, and must not lead elsewhere.
-    """
-    first, *rest = source.name.split("/", 1)
-    rest = [re.sub(r"[^\w.-]", "_", part) for part in rest]
-    return "/".join(part if part.strip(".") else source.path.name for part in (first, *rest))
-
-
 def _parts(source: "ScanSource", below: Path | None = None) -> list[str]:
     """The folders that a scan lies in, and its name; from the root, or from a folder on."""
     folders = absolute(source.path).parent
     if below is None:
-        return [*folders.parts[1:], _own_name(source)]
+        return [*folders.parts[1:], source.own_name]
     try:
-        return [*folders.relative_to(absolute(below)).parts, _own_name(source)]
+        return [*folders.relative_to(absolute(below)).parts, source.own_name]
     except ValueError:
         raise InputError(
             f"{source.path}: is not below {below}, which --names-below says that names start from"

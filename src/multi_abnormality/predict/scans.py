@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from multi_abnormality.console import console, describe_failure, escape_path, log, printable
 from multi_abnormality.data.io import scan_sources
 from multi_abnormality.data.io.scan_sources import ScanSource
-from multi_abnormality.errors import InputError
+from multi_abnormality.errors import InputError, first_few
 from multi_abnormality.predict.names import absolute
 
 if TYPE_CHECKING:
@@ -28,17 +28,25 @@ _CHEST = re.compile(r"CHEST|THORA|LUNG|HEART|CARDIAC|CORONARY|AORTA|TRUNK|BODY")
 
 
 class Found(NamedTuple):
-    """Scans to predict, and an error for each path that stands for none."""
+    """Scans to predict, and what is wrong.
+
+    Attributes:
+        scans: those to predict.
+        faults: an error for each path that stands for none.
+        unused: an error for each value of --series that fits none.
+    """
 
     scans: list[ScanSource]
     faults: list[str]
+    unused: list[str]
 
 
 def find_scans(given: Iterable[Path], series: Sequence[str] = ()) -> Found:
     """Find the scans in files, folders and patterns such as "in/**/*.nii.gz", none twice.
 
     A folder stands for the scans in it and below. If it holds several DICOM series, a table of them
-    is printed, and those are taken that may be CT of a chest. A link is a scan of its own: two
+    is printed, and those are taken that may be CT of a chest: of several the scanner's own slices,
+    never a projection, which has to be chosen. A link is a scan of its own: two
     patients' may lead to one file.
 
     Args:
@@ -56,12 +64,12 @@ def find_scans(given: Iterable[Path], series: Sequence[str] = ()) -> Found:
         for source in chosen:
             uid = source.series.uid if source.series else ""
             found.setdefault((absolute(source.path), uid), source)
-    faults += [
+    errors = [
         f"--series {value}: there is no such series; give its number, description or "
         "SeriesInstanceUID, as predict lists them without --series"
         for value in sorted(unused)
     ]
-    return Found(list(found.values()), faults)
+    return Found(list(found.values()), faults, errors)
 
 
 def _sources(given: Path, faults: list[str]) -> list[ScanSource]:
@@ -70,8 +78,7 @@ def _sources(given: Path, faults: list[str]) -> list[ScanSource]:
     is_pattern = glob.has_magic(str(given)) and not given.exists()
     for path in _matching(given) if is_pattern else [given]:
         try:
-            # Where nothing is found, the error of the second describes what is there.
-            sources += scan_sources.find_scans(path) or [scan_sources.resolve_scan(path)]
+            sources += scan_sources.require_scans(path)
         except InputError as error:
             if not is_pattern:  # "in/*" also matches what is no scan
                 faults.append(escape_path(str(error), path))
@@ -105,21 +112,41 @@ def _choose(
         _reason_against(source.series, series, is_alone=count == 1) if source.series else None
         for source in sources
     ]
+    if not series:
+        reasons = _prefer_originals(sources, reasons)
     if count > 1 and log.isEnabledFor(logging.INFO):
         _print_series(given, sources, reasons)
     chosen = [one for one, reason in zip(sources, reasons, strict=True) if reason is None]
     if sources and not chosen and not series:
+        why = first_few(list(dict.fromkeys(reason for reason in reasons if reason)))
         faults.append(
-            f"{given}: none of its {count} DICOM series seems to be a CT of the chest; choose one "
-            "by --series"
+            f"{given}: none of its {count} DICOM series seems to be a CT of the chest ({why}); "
+            "choose one by --series"
         )
     return chosen
+
+
+def _prefer_originals(
+    sources: Sequence[ScanSource], reasons: Sequence[str | None]
+) -> list[str | None]:
+    """Also leave out what was computed from others, where these are there."""
+    names = [one.series.derivation.name if one.series else "" for one in sources]
+    has_original = any(
+        one.series is not None and not name and reason is None and one.series.problem is None
+        for one, name, reason in zip(sources, names, reasons, strict=True)
+    )
+    return [
+        f"{name}, not the original" if reason is None and name and has_original else reason
+        for name, reason in zip(names, reasons, strict=True)
+    ]
 
 
 def _reason_against(series: "DicomSeries", chosen: Sequence[str], is_alone: bool) -> str | None:
     """Why a series is not predicted."""
     if chosen:
         return None if any(_matches(series, one) for one in chosen) else "not chosen by --series"
+    if series.derivation.is_projection:
+        return series.derivation.name
     if is_alone:
         return None
     if series.modality not in ("", "CT"):
@@ -168,5 +195,5 @@ def _print_series(
             )  # fmt: skip
             table.add_row(*(Text(printable(cell)) for cell in cells))
     # In a file each series has one line.
-    screen = console if console.is_terminal else Console(stderr=True, width=250)
+    screen = console.rich if console.is_terminal else Console(stderr=True, width=250)
     screen.print(table)

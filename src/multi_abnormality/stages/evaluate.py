@@ -11,6 +11,7 @@ if __name__ == "__main__":
 import numpy as np
 import pandas as pd
 
+from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.data.batches import WholeVolumes
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
@@ -112,13 +113,7 @@ def _rows_to_score(
             f"{volumes.root}: holds no volume of the valid split, and so nothing to score; bring "
             "some to data/, then `dvc repro`"
         )
-    held_out = train[train["name"].isin(validation)]
-    if len(held_out) < len(validation):
-        raise InputError(
-            f"{volumes.root}: lacks {len(validation) - len(held_out)} of the {len(validation)} "
-            f"validation volumes of {BEST}; `dvc repro train` makes one of the volumes there are"
-        )
-    return held_out, valid
+    return train[train["name"].isin(validation)], valid
 
 
 def _read_history(path: Path) -> pd.DataFrame:
@@ -153,6 +148,7 @@ def _facts(about: dict[str, Any], history: list[dict[str, Any]], valid: Scans) -
 
 
 def main() -> None:
+    verify_pulled(Path())
     scores = run(load_params(), Path("checkpoints"), Path("processed"), Path("metrics"))
     for name, value in headline(scores).items():
         console.log.info("%s: %s", name, "undefined" if value is None else f"{value:.4f}")

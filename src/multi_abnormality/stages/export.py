@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
+from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.composition import Familiar, length_of, lung_share
 from multi_abnormality.data.store import ProcessedSet
@@ -26,7 +27,8 @@ from multi_abnormality.export.card import model_card
 from multi_abnormality.export.model_info import described_scores, model_info, running_info
 from multi_abnormality.files import write_durably, write_json
 from multi_abnormality.model.build import build_plain, restore
-from multi_abnormality.params import Params, Recipe, load_params, parse_section
+from multi_abnormality.params import Params, load_params, parse_section
+from multi_abnormality.params_preprocess import Recipe
 from multi_abnormality.training.checkpoints import BEST, load_complete
 
 VOLUMES = 6  # on which each exported model is compared with the checkpoint
@@ -156,6 +158,7 @@ def _volumes(processed: ProcessedSet) -> np.ndarray:
 
 
 def main() -> None:
+    verify_pulled(Path())
     folders = Path("checkpoints"), Path("processed"), Path("metrics"), Path("model_weights")
     run(load_params(), *folders)
     console.log.info(

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import pandas as pd
 
+from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.data.catalogue import Catalogue
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.process import Outcome, is_made_of, process_volume
@@ -67,8 +68,8 @@ def run(
         console.log.warning("left out: %s", line)
     rejected = {outcome.name: outcome.reason for outcome in faults if outcome.reason}
     catalogue = catalogue.without(rejected)
+    _check_duplicates(catalogue, writer)
     writer.finish(catalogue, rejected)
-    _tell_twins(catalogue, writer)
     summary = _summarize(catalogue, writer, rejected)
     write_json(summary, metrics)
     return summary
@@ -131,23 +132,39 @@ def _outcomes(
         yield outcome
 
 
-def _tell_twins(catalogue: Catalogue, writer: StoreWriter) -> None:
-    """One scan under two patients could be learned from and scored.
+def _check_duplicates(catalogue: Catalogue, writer: StoreWriter) -> None:
+    """Compare the voxels of all scans: another compression or header is another file.
 
-    Told by what became of its voxels: another compression or header is another file.
+    One scan under two patients may be learned from and scored. In a table of own scans that is
+    refused; CT-RATE's splits are given, so there it is logged, as is what lies in one split.
+
+    Raises:
+        InputError: lists such scans of own tables.
     """
-    patients = catalogue.volumes.set_index("name")["patient_id"]
+    rows = catalogue.volumes.set_index("name")[["patient_id", "split"]]
     first: dict[str, str] = {}
-    twins = []
-    for name in patients.index:
-        twin = first.setdefault(writer.origins[name].voxels_sha256, name)
-        if patients[twin] != patients[name]:
-            twins.append(
-                f"{twin} and {name} hold the same voxels, and are of two patients; one scan of one "
-                "patient must stand once"
+    faults, warnings = [], []
+    for name, patient, split in rows.itertuples():
+        other = first.setdefault(writer.origins[name].voxels_sha256, name)
+        if rows["patient_id"][other] == patient:
+            continue
+        same = f"{other} and {name} hold the same voxels, and are of two patients"
+        if rows["split"][other] == split:
+            warnings.append(f"{same}; one scan of one patient must stand once")
+        elif catalogue.source.is_ct_rate:
+            warnings.append(
+                f"{same}, one in each split, so the scores are too good; leave one of them out "
+                f"{catalogue.source.leave_out}"
             )
-    for line in capped(twins):
+        else:
+            faults.append(
+                f"{same}, one in each split, so the model would be scored on what it learned; "
+                "delete one of the rows, or give both the true patient (data.columns.patient) and "
+                "one split"
+            )
+    for line in capped(warnings):
         console.log.warning("%s", line)
+    raise_faults(capped(faults), "the same scan is learned from and scored; correct these first")
 
 
 def _summarize(
@@ -180,6 +197,7 @@ def _counts(kinds: Iterable[str]) -> dict[str, int]:
 
 
 def main() -> None:
+    verify_pulled(Path())
     run(
         load_params(),
         Path("data"),

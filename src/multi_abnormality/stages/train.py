@@ -12,6 +12,7 @@ if __name__ == "__main__":
     console.take_stage_options()
 
 from multi_abnormality.backup.service import Backup
+from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.files import write_json
 from multi_abnormality.model.device import choose_device
@@ -57,9 +58,9 @@ def run(
         if project is None or training.is_over:
             history = training.run(stop)
         else:
-            history = _run_backed_up(
-                training, stop, Backup(params.backup, project, training.fingerprint)
-            )
+            identity = training.about["identity"]
+            backup = Backup(params.backup, project, training.fingerprint, identity)
+            history = _run_backed_up(training, stop, backup)
     summary = summarize(history)
     write_json(summary, metrics)
     console.log.info(
@@ -122,6 +123,7 @@ def main() -> None:
     stopped_mark.unlink(missing_ok=True)
     try:
         with ranks, sole_training(here / "train.lock"):
+            verify_pulled(Path())
             run(params, PROCESSED, places, Path("metrics/train.json"), Path(), ranks)
     except Stopped as stopped:
         stopped_mark.touch()

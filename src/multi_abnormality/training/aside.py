@@ -8,8 +8,10 @@ training of another kind finds in its way is put here. Whoever goes back to it g
 import hashlib
 import itertools
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
 from multi_abnormality.training.files import load_checkpoint
@@ -35,16 +37,30 @@ class Aside:
         held = self.place(name).glob("*.ckpt")
         return all(_is_same(path, folder / path.name) for path in held)
 
-    def mirror(self, folder: Path, name: str) -> None:
-        """Hold what a folder holds."""
+    def mirror(self, folder: Path, name: str, kept: Sequence[str] = ()) -> None:
+        """Make this run's archive an exact hard-linked copy of `folder`.
+
+        Args:
+            folder: directory of checkpoints.
+            name: the run's fingerprint.
+            kept: files that the run keeps; one that was deleted from `folder` is restored first.
+        """
         place = self.place(name)
         place.mkdir(parents=True, exist_ok=True)
+        self.restore(folder, name, kept)
         there = {path.name for path in folder.glob("*.ckpt")}
         for path in place.glob("*.ckpt"):
             if path.name not in there:
                 path.unlink()
         for path in folder.glob("*.ckpt"):
             link(path, place / path.name)
+
+    def restore(self, folder: Path, name: str, kept: Sequence[str]) -> None:
+        """Restore files that were deleted from a run's `folder` and that its archive still has."""
+        for file in kept:
+            if not (folder / file).exists() and (self.place(name) / file).is_file():
+                link(self.place(name) / file, folder / file)
+                log.info("%s was deleted and is restored", folder / file)
 
     def bring_back(self, folder: Path, name: str) -> None:
         """Put a training's files, if there are any, into a folder."""

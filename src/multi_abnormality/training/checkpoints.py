@@ -25,6 +25,11 @@ def names_of_epoch(history: History, every: int) -> list[str]:
     return names
 
 
+def kept_names(history: History, every: int) -> list[str]:
+    """Return the file names of the epoch checkpoints that a run has kept so far."""
+    return [epoch_name(epoch) for epoch in history.epochs if (epoch.epoch + 1) % every == 0]
+
+
 def mark_complete(folder: Path, about: dict[str, Any]) -> None:
     """Say in best.ckpt and last.ckpt that training ended, and drop what only resuming needs.
 

@@ -19,7 +19,7 @@ from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.device import choose_device
 from multi_abnormality.params import Params
 from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import mark_complete
+from multi_abnormality.training.checkpoints import kept_names, mark_complete
 from multi_abnormality.training.debug import settle
 from multi_abnormality.training.finetuning import check_finetuning
 from multi_abnormality.training.history import History, Limits
@@ -120,7 +120,7 @@ class Training:
             self.history = self._fit(stop, backup)
         full = {"train": self.params.train.model_dump(mode="json")}
         mark_complete(self.places.checkpoints, self.about | full)
-        self._mirror()
+        self._mirror(kept_names(self.history, self.params.train.save_every_n_epochs))
         self.history.write_csv(self.places.history)
         return self.history
 
@@ -136,9 +136,9 @@ class Training:
         """
         self._fit(stop, NoBackup())
 
-    def _mirror(self) -> None:
+    def _mirror(self, kept: list[str]) -> None:
         try:
-            self.places.aside.mirror(self.places.checkpoints, self.fingerprint)
+            self.places.aside.mirror(self.places.checkpoints, self.fingerprint, kept)
         except InputError as error:  # checkpoints/ has it all
             log.warning("%s; training goes on", error)
 

@@ -6,11 +6,12 @@ import platform
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.params import Params
+
+if TYPE_CHECKING:
+    import torch
 
 # May change between a save and the resume: they say how long to train, not how.
 RAISABLE = {
@@ -79,8 +80,10 @@ def fingerprint(identity: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def environment(device: torch.device, precision: str, devices: int) -> dict[str, Any]:
-    """What floats are rounded by. Another one is told, not refused."""
+def environment(device: "torch.device", precision: str, devices: int) -> dict[str, Any]:
+    """Hardware and library versions that affect rounding. A change is only warned about."""
+    import torch  # not with the module: who only compares identities need not wait for it
+
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "lightning", "timm", "numpy")},

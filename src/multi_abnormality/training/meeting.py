@@ -21,12 +21,16 @@ PATIENCE_WITH_NODES = 600.0  # which start at different times
 _KEY = "link"  # in the store, where process 0 says how to reach it
 _POLL = 0.2  # s
 _GREETING = 10.0  # s in which who has come must have said who it is
+_LOOPBACK = "127.0.0.1"
 
 
 def meet(
     place: Place, command: Sequence[str], children: list[subprocess.Popen[bytes]]
 ) -> tuple[TCPStore, dict[int, socket.socket]]:
     """Wait for all processes of a training, having started those that nobody else starts.
+
+    On one node everything listens on loopback alone: whoever reaches the store of a group of
+    processes can join it, and have its members unpickle what it sends.
 
     Args:
         place: of this one.
@@ -46,28 +50,41 @@ def meet(
         )
     seconds = PATIENCE if place.is_one_node else PATIENCE_WITH_NODES
     # torchrun's agent serves the store at this address.
-    serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = place.rank == 0 and not is_agents
+    address = _LOOPBACK if place.is_one_node and not is_agents else place.address
     try:
+        port, listener = _listen(place.port) if serves and place.is_one_node else (place.port, None)
         store = TCPStore(
-            place.address, place.port, place.size, serves,
-            timeout=timedelta(seconds=seconds), wait_for_workers=False,
+            address, port, place.size, serves, timeout=timedelta(seconds=seconds),
+            wait_for_workers=False, master_listen_fd=listener,
         )  # fmt: skip
         if not place.is_started:
             _start_others(place, store.port, command, children)
         if place.rank == 0:
             return store, _call_in(place, store, seconds, children)
         return store, _call_first(place, store, seconds)
-    except DistError as error:
+    except (DistError, OSError) as error:
         raise InputError(
-            f"process {place.rank} cannot meet the others at {place.address}:{place.port}: "
+            f"process {place.rank} cannot meet the others at {address}:{place.port}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def _listen(port: int) -> tuple[int, int]:
+    """A port of loopback, and the socket that listens there: torch's own listens everywhere.
+
+    Args:
+        port: the one to take; 0: any.
+    """
+    server = socket.create_server((_LOOPBACK, port))
+    return server.getsockname()[1], server.detach()
 
 
 def _start_others(
     place: Place, port: int, command: Sequence[str], children: list[subprocess.Popen[bytes]]
 ) -> None:
-    told = {"WORLD_SIZE": place.size, "MASTER_ADDR": place.address, "MASTER_PORT": port}
+    told = {"WORLD_SIZE": place.size, "MASTER_ADDR": _LOOPBACK, "MASTER_PORT": port}
     for rank in range(1, place.size):
         of_it = told | {"RANK": rank, "LOCAL_RANK": rank}
         environment = os.environ | {name: str(value) for name, value in of_it.items()}
@@ -90,9 +107,9 @@ def _call_in(
     secret = secrets.token_hex(16)
     peers: dict[int, socket.socket] = {}
     deadline = time.monotonic() + seconds
-    with socket.create_server(("127.0.0.1" if place.is_one_node else "", 0)) as server:
+    with socket.create_server((_LOOPBACK if place.is_one_node else "", 0)) as server:
         server.settimeout(_POLL)
-        address = "127.0.0.1" if place.is_one_node else place.address
+        address = _LOOPBACK if place.is_one_node else place.address
         store.set(_KEY, json.dumps([address, server.getsockname()[1], secret]))
         while len(peers) < place.size - 1:
             _check(children)

@@ -90,8 +90,10 @@ class Ranks:
             self._meet()
 
     def _meet(self) -> None:
-        if self.place.is_one_node and sys.platform == "linux":  # a VPN's address may lead nowhere
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        if self.place.is_one_node and sys.platform == "linux":
+            # By themselves both listen on the network, and a VPN's address may lead nowhere.
+            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+                os.environ.setdefault(name, "lo")
         store, peers = meet(self.place, self._command, self._children)
         self._link = Link(self.rank, peers, self._give_up)
         # What is decided goes over the CPU's group, so that no step waits for the GPU's queue.

@@ -9,7 +9,7 @@ from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import Params
 from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import BEST, LAST, names_of_epoch
+from multi_abnormality.training.checkpoints import BEST, LAST, kept_names, names_of_epoch
 from multi_abnormality.training.files import NewerFormatError, load_checkpoint, save_checkpoint
 from multi_abnormality.training.history import History, Limits
 from multi_abnormality.training.identity import differences, fingerprint
@@ -166,6 +166,8 @@ class Folder:
             if there.get(name) != source.position:
                 content = load_checkpoint(source.path) | {"complete": False, "about": about}
                 save_checkpoint(content, self.path / name)
+        kept = kept_names(history, params.train.save_every_n_epochs)
+        self.aside.restore(self.path, fingerprint(about["identity"]), kept)
 
 
 def _read(folder: Path) -> tuple[list[Found], list[Path]]:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from multi_abnormality.console import log
 from multi_abnormality.training.aside import link
-from multi_abnormality.training.checkpoints import BEST, LAST, names_of_epoch
+from multi_abnormality.training.checkpoints import BEST, LAST, kept_names, names_of_epoch
 from multi_abnormality.training.durable_io import Held
 from multi_abnormality.training.files import save_checkpoint
 from multi_abnormality.training.history import History
@@ -72,7 +72,7 @@ class Checkpoints(Checkpoint):
         stop: looked at after every step.
         averaging: whose average stands in for the weights during a validation.
         backup: told of each save of last.ckpt.
-        mirror: called after each save of any.
+        mirror: called after each save, with the names of the epoch checkpoints to keep.
         ranks: the processes that train together.
         looks: batches of a validation after which a stop is looked for; each process has so many.
         is_new: whether training starts with nothing to go on from.
@@ -87,7 +87,7 @@ class Checkpoints(Checkpoint):
         stop: StopRequest,
         averaging: WeightAveraging,
         backup: Backup,
-        mirror: Callable[[], None],
+        mirror: Callable[[list[str]], None],
         ranks: Ranks,
         looks: int,
         is_new: bool,
@@ -192,6 +192,7 @@ class Checkpoints(Checkpoint):
         if not self.ranks.leads:
             return
         started = time.monotonic()
+        history: Any = trainer.lightning_module.history
         self._position = position
         if BEST not in names:
             for path, checkpoint in self._held.items():
@@ -201,7 +202,8 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(last)
         for name in names:
             link(last, self.folder / name)
-        self.mirror()
+        kept = kept_names(history, self.cadence.epochs)
+        self.mirror(kept)
         self._saves += 1
         self._saved_at = time.monotonic()
         self._seconds += self._saved_at - started

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +22,7 @@ SAME_POSITION = 1e-3  # mm
 # Of the slice distance: how far a slice may lie from where evenly spaced ones do.
 MAX_DISTANCE_ERROR = 0.1
 MISSING_SLICE = 1.5  # times the usual distance
+MIN_RUN = 3  # distances in a row that differ from the others, and are a second slice distance
 # Rounding a number moves it by half of its last digit, and least squares a little more. Where the
 # last digit is a larger part of the slice distance, rounding would look like missing slices.
 ROUNDING = 0.6
@@ -53,7 +55,10 @@ class Plane:
         """Whether orientation, spacing and size are the same."""
         return (
             self.size == other.size
-            and np.allclose(self.spacing, other.spacing, rtol=MAX_SPACING_ERROR, atol=0)
+            and all(
+                abs(own - others) <= MAX_SPACING_ERROR * others
+                for own, others in zip(self.spacing, other.spacing, strict=True)
+            )
             and min(self.row @ other.row, self.column @ other.column)
             >= np.cos(np.radians(MAX_ANGLE))
         )
@@ -68,25 +73,35 @@ def plane_of(one: DicomSlice) -> Plane:
     spacing = one.numbers("PixelSpacing", 2)
     if min(spacing) <= 0:
         one.refuse(f"its {tag_name('PixelSpacing')} is {one.text('PixelSpacing')}", "geometry")
-    directions = np.reshape(one.numbers("ImageOrientationPatient", 6), (2, 3))
-    lengths = np.linalg.norm(directions, axis=1)
-    if np.abs(lengths - 1).max() <= MAX_UNIT_ERROR:
-        directions = directions / lengths[:, None]
-    cosine = float(directions[0] @ directions[1])
-    if np.abs(lengths - 1).max() > MAX_UNIT_ERROR or abs(cosine) > np.sin(np.radians(MAX_ANGLE)):
+    directions = _directions(one.numbers("ImageOrientationPatient", 6))
+    if directions is None:
         one.refuse(
             f"its {tag_name('ImageOrientationPatient')} is {one.text('ImageOrientationPatient')}, "
             "not two directions at right angles",
             "geometry",
         )
-    column = directions[1] - cosine * directions[0]
     return Plane(
         position=np.array(one.numbers("ImagePositionPatient", 3)),
         row=directions[0],
-        column=column / np.linalg.norm(column),
+        column=directions[1],
         spacing=(spacing[0], spacing[1]),
         size=(one.whole("Rows"), one.whole("Columns")),
     )
+
+
+@lru_cache  # most slices of a series have the same
+def _directions(orientation: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Unit vectors along a row and a column, or None where they are not at right angles."""
+    directions = np.reshape(orientation, (2, 3))
+    lengths = np.linalg.norm(directions, axis=1)
+    if np.abs(lengths - 1).max() > MAX_UNIT_ERROR:
+        return None
+    directions = directions / lengths[:, None]
+    cosine = float(directions[0] @ directions[1])
+    if abs(cosine) > np.sin(np.radians(MAX_ANGLE)):
+        return None
+    column = directions[1] - cosine * directions[0]
+    return directions[0], column / np.linalg.norm(column)
 
 
 def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane], path: Path) -> np.ndarray:
@@ -107,15 +122,18 @@ def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane], path: Path
     line = np.polynomial.polynomial.polyfit(index, positions, 1)  # (2, 3)
     off = positions - line[0] - index[:, None] * line[1]
     step = float(line[1] @ normal)
-    _check_gaps(slices, np.diff(positions @ normal), path)
-    along = off @ normal
+    gaps = np.diff(positions @ normal)
     digit = _last_digit(positions)
-    rounding = ROUNDING * digit if digit <= MAX_COARSENESS * step else 0.0
+    digit = digit if digit <= MAX_COARSENESS * step else 0.0
+    _refuse_two_distances(slices, gaps, digit, path)
+    _check_gaps(slices, gaps, path)
+    along = off @ normal
+    rounding = ROUNDING * digit
     if np.abs(along).max() > max(MAX_DISTANCE_ERROR * step, rounding * np.abs(normal).sum()):
         worst = int(np.abs(along).argmax())
         raise _uneven(
             f"{slices[worst]} lies {abs(along[worst]):.2f} mm from where it would with slices "
-            f"every {step:.3f} mm",
+            f"every {step:.3f} mm{thicknesses(slices)}",
             path,
         )
     beside = np.linalg.norm(off - along[:, None] * normal, axis=1)
@@ -139,9 +157,55 @@ def _check_gaps(slices: Sequence[DicomSlice], gaps: np.ndarray, path: Path) -> N
         if gap > MISSING_SLICE * usual + 2 * SAME_POSITION:
             raise _uneven(
                 f"{below.name} and {above.name} are {gap:.2f} mm apart, where {usual:.2f} mm is "
-                "usual: slices are missing",
+                f"usual{thicknesses(slices)}: slices are missing",
                 path,
             )
+
+
+def _refuse_two_distances(
+    slices: Sequence[DicomSlice], gaps: np.ndarray, digit: float, path: Path
+) -> None:
+    """Refuse a series whose slices lie at one distance in a part, and at another elsewhere.
+
+    Args:
+        slices: by rising position.
+        gaps: mm between them.
+        digit: the last one of positions, mm, where they are rounded.
+        path: folder or .zip that errors name.
+    """
+    usual = float(np.median(gaps))
+    is_other = np.abs(gaps - usual) > max(MAX_DISTANCE_ERROR * usual, 1.01 * digit)
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], is_other, [False]])))
+    runs = [(start, end) for start, end in zip(ends[::2], ends[1::2], strict=True)]
+    start, end = max(runs, key=lambda run: run[1] - run[0], default=(0, 0))
+    if (
+        end - start < MIN_RUN
+        or np.ptp(gaps[start:end]) > MAX_DISTANCE_ERROR * gaps[start:end].max()
+    ):
+        return
+    raise UnusableScan(
+        f"{path}: its slices lie {usual:.2f} mm apart, but {gaps[start:end].mean():.2f} mm from "
+        f"{slices[start].name} to {slices[end].name}{thicknesses(slices)}: two slice distances "
+        "under one series; export each part as a series",
+        "geometry",
+    )
+
+
+def thicknesses(slices: Sequence[DicomSlice]) -> str:
+    """The different values of SliceThickness, for an error; "" where all have one."""
+    values = sorted({value for one in slices if (value := thickness_of(one))}, key=float)
+    if len(values) < 2:
+        return ""
+    return f" ({tag_name('SliceThickness')} {' and '.join(values[:MIN_RUN])} mm)"
+
+
+def thickness_of(one: DicomSlice) -> str:
+    """SliceThickness, one text for each number; "" where it is missing or no number."""
+    try:
+        value = float(one.text("SliceThickness"))
+    except ValueError:
+        return ""
+    return f"{value:g}" if np.isfinite(value) else ""
 
 
 def _last_digit(positions: np.ndarray) -> float:

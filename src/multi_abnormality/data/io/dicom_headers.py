@@ -1,17 +1,18 @@
 """Tags of DICOM files, and the slices that a file holds, without their pixels."""
 
 import logging
+import math
 import struct
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NoReturn
 
-import numpy as np
 from pydicom import config
 from pydicom.datadict import keyword_dict
 from pydicom.dataset import Dataset
@@ -38,10 +39,11 @@ _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}  # float, double, integer
 _KEYWORDS = """
     ImageType SOPClassUID SOPInstanceUID AcquisitionTime Modality SeriesDescription PatientName
     PatientID PatientBirthDate BodyPartExamined ConvolutionKernel SeriesInstanceUID SeriesNumber
-    AcquisitionNumber InstanceNumber ImagePositionPatient ImageOrientationPatient SamplesPerPixel
-    PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored
-    HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleIntercept
-    RescaleSlope RescaleType ModalityLUTSequence SharedFunctionalGroupsSequence
+    AcquisitionNumber InstanceNumber FrameOfReferenceUID ImagePositionPatient
+    ImageOrientationPatient SliceThickness SamplesPerPixel PhotometricInterpretation
+    NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored HighBit
+    PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit RescaleIntercept RescaleSlope
+    RescaleType ModalityLUTSequence SharedFunctionalGroupsSequence
     PerFrameFunctionalGroupsSequence
 """
 _TAGS: list[BaseTag | int] = [keyword_dict[keyword] for keyword in _KEYWORDS.split()]
@@ -183,11 +185,11 @@ class DicomHeader:
     pixels_at: int | None
     data_at: int
 
-    @property
+    @cached_property
     def sop_class(self) -> str:
         return _text(self.tags, "SOPClassUID") or _text(self.meta, "MediaStorageSOPClassUID")
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """Name of the SOP class, such as "X-Ray Radiation Dose SR"."""
         name = UID(self.sop_class).name.removesuffix(" Storage")
@@ -213,9 +215,10 @@ class DicomHeader:
 
     def integer(self, keyword: str) -> int | None:
         """Value of a tag of 2 or 4 bytes, unsigned; None where it is missing or something else."""
-        if (tag := keyword_dict[keyword]) not in self.tags:
+        element = self.tags.get_item(_tag(keyword))
+        if element is None:
             return None
-        value = self.tags.get_item(tag).value
+        value = element.value
         if not isinstance(value, bytes):
             return value if isinstance(value, int) else None
         return int.from_bytes(value, "little" if self.encoding[1] else "big") if value else None
@@ -223,7 +226,8 @@ class DicomHeader:
     def label(self, keyword: str) -> str:
         """Value of a text tag, decoded by the file's character set, for people to read."""
         try:
-            value = self.tags.get(keyword, "")
+            element = self.tags.get(_tag(keyword))
+            value = "" if element is None else element.value
         except Exception:  # whatever pydicom raises on a damaged value: it is only shown
             return ""
         parts = value if not isinstance(value, str) and isinstance(value, Sequence) else [value]
@@ -272,7 +276,7 @@ class DicomSlice:
             values = tuple(float(part) for part in text.split("\\"))
         except ValueError:
             values = ()
-        if len(values) != count or not np.isfinite(values).all():
+        if len(values) != count or not all(map(math.isfinite, values)):
             what = "a finite number" if count == 1 else f"{count} finite numbers"
             self.refuse(f"its {tag_name(keyword)} is {text[:80]!r}, not {what}", reason)
         return values
@@ -445,11 +449,17 @@ def _tag_of(data: bytes, is_little: bool) -> int:
     return int(group) << 16 | int(element)
 
 
+@cache
+def _tag(keyword: str) -> BaseTag:
+    """The tag in the form that pydicom looks up fastest."""
+    return BaseTag(keyword_dict[keyword])
+
+
 def _text(tags: Dataset, keyword: str) -> str:
-    tag = keyword_dict[keyword]
-    if tag not in tags:
+    element = tags.get_item(_tag(keyword))
+    if element is None:
         return ""
-    value = tags.get_item(tag).value
+    value = element.value
     if isinstance(value, bytes):
         return value.decode("latin-1").strip(" \0")
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -459,6 +469,6 @@ def _text(tags: Dataset, keyword: str) -> str:
 
 def _whole(tags: Dataset, keyword: str) -> int | None:
     try:
-        return int(tags[keyword].value)
+        return int(tags[_tag(keyword)].value)
     except Exception:  # missing, empty, or whatever pydicom raises on a damaged value
         return None

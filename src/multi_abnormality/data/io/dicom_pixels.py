@@ -20,6 +20,7 @@ from multi_abnormality.data.io.dicom_frames import END_OF_IMAGE, UNCOMPRESSED, F
 from multi_abnormality.data.io.dicom_headers import BIG_ENDIAN, Container, DicomSlice, tag_name
 
 JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
+_LOSSY_JPEG = JPEG[:2]  # Baseline and Extended
 JPEG_2000 = (*(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91)), *dicom_decoder.HTJ2K)
 
 _FRAMES_A_PROCESS = 8  # for fewer another process does not pay
@@ -103,10 +104,11 @@ def stored_planes(
         FrameReader(container) as frames,
         _Decoders(processes) as decoders,
     ):
-        usual = Counter(map(pixel_format, slices)).most_common(1)[0][0]
+        forms = list(map(pixel_format, slices))
+        usual = Counter(forms).most_common(1)[0][0]
 
-        def load(one: DicomSlice) -> tuple[np.ndarray, np.ndarray | None]:
-            form = pixel_format(one)
+        def load(given: tuple[DicomSlice, PixelFormat]) -> tuple[np.ndarray, np.ndarray | None]:
+            one, form = given
             data = frames.read(one, form.frame_bytes)
             if one.header.syntax in UNCOMPRESSED:
                 order = ">" if one.header.syntax == BIG_ENDIAN else "<"
@@ -130,7 +132,7 @@ def stored_planes(
                 )
             return stored, _padding(one, form, values, stored)
 
-        yield from _in_threads(load, slices, cpus)
+        yield from _in_threads(load, zip(slices, forms, strict=True), cpus)
 
 
 def _available_cpus() -> int:
@@ -310,6 +312,13 @@ def _check_stream(one: DicomSlice, form: PixelFormat, data: bytes) -> tuple[int,
         one.refuse(
             f"its compressed pixel data have {rows} rows, {columns} columns and {samples} values a "
             f"pixel where its tags have {form.rows}, {form.columns} and 1",
+            "damaged",
+        )
+    # GDCM writes others, and its own decoder lets what is below 0 wrap around.
+    if syntax in _LOSSY_JPEG and precision not in (8, 12):
+        one.refuse(
+            f"its lossy JPEG data have {precision} bits a value, where JPEG has 8 or 12, so that "
+            "decoders differ in what they make of them",
             "damaged",
         )
     if not 2 <= precision <= form.allocated:

@@ -41,8 +41,9 @@ class Rescale:
     def is_like(self, other: "Rescale") -> bool:
         """Whether all values become the same HU."""
         if self.table is None or other.table is None:
-            return self.table is other.table and np.allclose(
-                (self.slope, self.intercept), (other.slope, other.intercept), rtol=1e-5, atol=0
+            own, others = (self.slope, self.intercept), (other.slope, other.intercept)
+            return self.table is other.table and all(
+                abs(a - b) <= 1e-5 * abs(b) for a, b in zip(own, others, strict=True)
             )
         return self.first == other.first and np.array_equal(self.table, other.table)
 

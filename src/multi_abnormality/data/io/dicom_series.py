@@ -1,7 +1,7 @@
 """DICOM series: which of their files are slices of one volume, and that volume."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -11,11 +11,20 @@ import numpy as np
 
 from multi_abnormality.console import log
 from multi_abnormality.data.io.dicom_frames import UNCOMPRESSED
-from multi_abnormality.data.io.dicom_geometry import SAME_POSITION, Plane, fit_affine, plane_of
+from multi_abnormality.data.io.dicom_geometry import (
+    SAME_POSITION,
+    Plane,
+    fit_affine,
+    plane_of,
+    thickness_of,
+    thicknesses,
+)
 from multi_abnormality.data.io.dicom_headers import DicomHeader, DicomSlice, slices_of, tag_name
 from multi_abnormality.data.io.dicom_pixels import pixel_format, same_pixels, stored_planes
 from multi_abnormality.data.io.dicom_rescale import Rescale, rescale_of
-from multi_abnormality.data.io.hounsfield import HU_MIN, to_hounsfield
+from multi_abnormality.data.io.hounsfield import to_hounsfield
+from multi_abnormality.data.io.hu_checks import HU_MIN
+from multi_abnormality.data.io.image_type import ORIGINAL, Derivation, derivation_of
 from multi_abnormality.data.io.scan import Scan, check_shape
 from multi_abnormality.errors import UnusableScan, first_few
 
@@ -26,6 +35,7 @@ MIN_SLICES = 3
 # Slices of another geometry that are left out, at most: more are a second series.
 MAX_OTHERS = 3
 MAX_OTHERS_SHARE = 0.1
+MAX_CHANGES = 2  # of the slice thickness, such as at both ends
 
 _CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2", "2.1", "2.2"))
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -51,6 +61,7 @@ class DicomSeries:
         problem_kind: the kind of it, as UnusableScan has it.
         affine: (4, 4) mm, from (column, row, slice) to RAS+.
         rescale: from stored values to HU.
+        derivation: how the images were computed, where they are not a scanner's slices.
     """
 
     uid: str
@@ -66,6 +77,7 @@ class DicomSeries:
     problem_kind: str = ""
     affine: np.ndarray | None = None
     rescale: Rescale | None = None
+    derivation: Derivation = ORIGINAL
 
 
 def describe_no_slice(header: DicomHeader) -> str | None:
@@ -110,6 +122,9 @@ def build_series(
         body_part=first.label("BodyPartExamined"),
         slices=tuple(DicomSlice(header, 0, (header.tags,)) for header in headers),
         left_out=tuple(left_out),
+        derivation=derivation_of(
+            (header.text("ImageType") for header in headers), first.label("SeriesDescription")
+        ),
     )
     try:
         if fault is not None:
@@ -133,6 +148,11 @@ def read_series(source: "ScanSource") -> Scan:
         log.warning("%s: left out %s", source.path, first_few(series.left_out))
     if series.problem is not None:
         raise UnusableScan(series.problem, series.problem_kind)
+    if series.derivation.is_projection:
+        log.warning(
+            "%s: is a %s: its values are not those of the places where they stand; use the "
+            "original slices", source.path, series.derivation.name,
+        )  # fmt: skip
     assert series.affine is not None
     assert series.rescale is not None
     form = pixel_format(series.slices[0])
@@ -165,6 +185,7 @@ def _assemble(series: DicomSeries, headers: Sequence[DicomHeader], path: Path) -
     planes = {one: plane_of(one) for one in slices}
     slices = _of_one_geometry(slices, planes, path, left_out)
     _refuse_patients(slices)
+    _refuse_frames_of_reference(slices)
     normal = planes[slices[0]].normal
     heights = {one: float(normal @ planes[one].position) for one in slices}
     slices.sort(key=lambda one: (heights[one], len(one.name)))  # "7 (1)" is 7's copy
@@ -284,6 +305,19 @@ def _refuse_patients(slices: Sequence[DicomSlice]) -> None:
                 )
 
 
+def _refuse_frames_of_reference(slices: Sequence[DicomSlice]) -> None:
+    """Refuse slices whose positions do not count from the same origin."""
+    keyword = "FrameOfReferenceUID"
+    named = [one for one in slices if one.header.text(keyword)]
+    for one in named[1:]:
+        if one.header.text(keyword) != named[0].header.text(keyword):
+            one.refuse(
+                f"its {tag_name(keyword)} is not that of {named[0].name}, so their positions "
+                "cannot be compared: two acquisitions under one SeriesInstanceUID",
+                "geometry",
+            )
+
+
 def _without_copies(
     slices: Sequence[DicomSlice], heights: dict[DicomSlice, float], left_out: list[str]
 ) -> list[DicomSlice]:
@@ -325,16 +359,20 @@ def _acquisitions(one: DicomSlice, other: DicomSlice) -> str:
 
 
 def _refuse_interleaved(slices: Sequence[DicomSlice], path: Path) -> None:
-    """Refuse two acquisitions whose slices lie between each other's: evenly spaced they may be."""
-    numbered = [one for one in slices if one.text("AcquisitionNumber")]
-    runs = [number for number, _ in groupby(one.text("AcquisitionNumber") for one in numbered)]
-    instances = Counter(one.text("InstanceNumber") for one in slices)
-    if len(runs) > len(set(runs)):
-        below, above = next(
-            (a, b)
-            for a, b in pairwise(numbered)
-            if a.text("AcquisitionNumber") != b.text("AcquisitionNumber")
+    """Refuse two acquisitions, or reconstructions of another thickness, whose slices lie between
+    each other's: evenly spaced they may be.
+    """
+    if pair := _alternating(slices, thickness_of, MAX_CHANGES):
+        below, above = pair
+        raise UnusableScan(
+            f"{path}: slices of different thickness lie between each other, such as {below.name} "
+            f"and {above.name}{thicknesses(slices)}: two reconstructions under one series; export "
+            "each as a series",
+            "geometry",
         )
+    instances = Counter(one.text("InstanceNumber") for one in slices)
+    if pair := _alternating(slices, lambda one: one.text("AcquisitionNumber")):
+        below, above = pair
     # Each number several times; a single one may be a program's default.
     elif len(instances) > 1 and min(instances.values()) > 1:
         number = slices[0].text("InstanceNumber")
@@ -346,3 +384,14 @@ def _refuse_interleaved(slices: Sequence[DicomSlice], path: Path) -> None:
         f"and {above.name}{_acquisitions(below, above)}; export each acquisition as a series",
         "geometry",
     )
+
+
+def _alternating(
+    slices: Sequence[DicomSlice], value_of: Callable[[DicomSlice], str], most: int = 0
+) -> tuple[DicomSlice, DicomSlice] | None:
+    """Neighbours of different values, where values come again after others more often than that."""
+    named = [one for one in slices if value_of(one)]
+    runs = [value for value, _ in groupby(map(value_of, named))]
+    if len(runs) <= len(set(runs)) + most:
+        return None
+    return next((a, b) for a, b in pairwise(named) if value_of(a) != value_of(b))

@@ -9,9 +9,13 @@ from multi_abnormality.errors import UnusableScan
 SPACING_LIMITS = (0.05, 50.0)  # mm: what a clinical CT scan can have, generously
 MIN_EXTENT = 10.0  # mm along each axis; less is no scan of a chest
 MAX_FIELD_OF_VIEW = 900.0  # mm; no scanner has more, though a scan may be longer along the body
-# Voxels of exactly 1 mm along the axes are what programs write when they know none, if the first or
-# the middle voxel lies at 0, or the scan would be shorter or narrower (mm) than a chest.
-MIN_EXTENTS_AT_1_MM = (100, 200)
+# Voxels of exactly 1 mm along the axes are what programs write when they know none: if the first or
+# the middle voxel lies at 0; if the scan would be smaller (mm, shortest and longest side) than that
+# of a newborn's chest; or if it has a scanner's matrix, which is 1 mm by chance alone, and would be
+# shorter than an adult's chest. Children's scans are resampled to 1 mm, and are smaller.
+MIN_EXTENTS_AT_1_MM = (60, 100)
+MIN_LENGTH_AT_1_MM = 100
+MATRICES = (256, 320, 512, 768, 1024)
 MAX_SHEAR = 1.0  # degrees between two axes that are taken to be orthogonal
 MAX_TILT = 45.0  # degrees; gantries tilt up to 30
 
@@ -21,8 +25,11 @@ def is_default_geometry(affine: np.ndarray, shape: tuple[int, int, int]) -> bool
     if not np.array_equal(np.abs(affine[:3, :3]), np.eye(3)):
         return False
     first, middle = affine[:3, 3], affine[:3] @ [*((np.array(shape) - 1) / 2), 1]
-    shortest, longest = MIN_EXTENTS_AT_1_MM
-    return not first.any() or not middle.any() or min(shape) < shortest or max(shape) < longest
+    # Programs count the middle from different corners of the voxels.
+    is_at_zero = not first.any() or np.abs(middle).max() <= 1
+    is_too_small = min(shape) < MIN_EXTENTS_AT_1_MM[0] or max(shape) < MIN_EXTENTS_AT_1_MM[1]
+    has_matrix = any(shape.count(side) > 1 for side in MATRICES)
+    return is_at_zero or is_too_small or (has_matrix and min(shape) < MIN_LENGTH_AT_1_MM)
 
 
 def spacing_and_tilt(

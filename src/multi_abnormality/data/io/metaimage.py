@@ -15,12 +15,14 @@ from multi_abnormality.data.io.scan import Scan, check_shape
 from multi_abnormality.data.io.text_headers import (
     SPACING_TOLERANCE,
     TextHeader,
+    add_field,
     affine_of,
     byte_count,
     quoted,
     read_lines,
     read_scan,
     seek_from_end,
+    wrong_line,
 )
 from multi_abnormality.errors import UnusableScan
 
@@ -86,20 +88,10 @@ def _read_header(file: BinaryIO, path: Path) -> TextHeader:
     for number, line in enumerate(read_lines(file, path, "a MetaImage"), 1):
         if not line:
             continue
-        key, separator, value = line.partition("=")
-        key, value = key.strip(), value.strip()
+        key, separator, value = (part.strip() for part in line.partition("="))
         if not separator:
-            raise UnusableScan(
-                f"{path}: is not a MetaImage file, or damaged: line {number} of its header is "
-                f"{quoted(line)}, not 'key = value'; fetch it again or rename it",
-                "damaged",
-            )
-        if fields.setdefault(key, value) != value:
-            raise UnusableScan(
-                f"{path}: its header contradicts itself: {quoted(key)} is {quoted(fields[key])} "
-                f"and {quoted(value)}; keep the true one",
-                "damaged",
-            )
+            raise wrong_line(path, "a MetaImage", number, line, "key = value")
+        add_field(fields, key, value, path)
         if key == "ElementDataFile":  # voxels may follow
             return TextHeader(path, fields)
     raise UnusableScan(

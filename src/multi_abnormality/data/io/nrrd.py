@@ -15,12 +15,14 @@ from multi_abnormality.data.io.scan import Scan, check_shape
 from multi_abnormality.data.io.text_headers import (
     SPACING_TOLERANCE,
     TextHeader,
+    add_field,
     affine_of,
     byte_count,
     quoted,
     read_lines,
     read_scan,
     seek_from_end,
+    wrong_line,
 )
 from multi_abnormality.errors import UnusableScan
 
@@ -115,21 +117,11 @@ def _read_header(file: BinaryIO, path: Path) -> TextHeader:
             continue
         match = _FIELD.fullmatch(line)
         if match is None:
-            raise UnusableScan(
-                f"{path}: is damaged: line {number} of its header is {quoted(line)}, not "
-                "'field: value'; fetch it again",
-                "damaged",
-            )
+            raise wrong_line(path, "an NRRD", number, line, "field: value")
         if match[2]:  # key:=value: free text
             continue
         key = match[1].strip().lower()
-        key, value = _SAME_FIELDS.get(key, key), match[3].strip()
-        if fields.setdefault(key, value) != value:
-            raise UnusableScan(
-                f"{path}: its header contradicts itself: {quoted(key)} is {quoted(fields[key])} "
-                f"and {quoted(value)}; keep the true one",
-                "damaged",
-            )
+        add_field(fields, _SAME_FIELDS.get(key, key), match[3].strip(), path)
     return TextHeader(path, fields)
 
 

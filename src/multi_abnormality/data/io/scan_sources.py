@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -60,6 +61,25 @@ class ScanSource:
             return f"{name}/{self.in_folder}" if self.in_folder else name
         return scan_name(path)
 
+    @property
+    def own_name(self) -> str:
+        """Its name, but never one that means a folder, such as "..".
+
+        What follows a slash comes from inside a DICOM file, and must not lead elsewhere.
+        """
+        first, *rest = self.name.split("/", 1)
+        rest = [re.sub(r"[^\w.-]", "_", part) for part in rest]
+        return "/".join(part if part.strip(".") else self.path.name for part in (first, *rest))
+
+    def name_below(self, folder: Path) -> str | None:
+        """Its name with the folders that it lies in, in NFC; None where it is not below."""
+        # resolve() would follow links.
+        path, start = (Path(os.path.abspath(one)) for one in (self.path, folder))  # noqa: PTH100
+        if not path.is_relative_to(start) or path == start:
+            return None
+        parts = [*path.parent.relative_to(start).parts, self.own_name]
+        return unicodedata.normalize("NFC", "/".join(parts))
+
 
 def find_scans(path: Path) -> list[ScanSource]:
     """Everything that a path stands for, in natural order.
@@ -72,31 +92,54 @@ def find_scans(path: Path) -> list[ScanSource]:
         UnusableScan: a .zip that is damaged, encrypted or too large.
         OSError: the path does not exist or cannot be read.
     """
+    return _find(path)[0]
+
+
+def require_scans(path: Path) -> list[ScanSource]:
+    """As find_scans, of a path that must stand for something.
+
+    Raises:
+        UnusableScan: there is none; it describes what is there.
+    """
+    sources, found = _find(path)
+    if not sources:
+        raise UnusableScan(_describe_nothing(path, found), "not one 3D scan")
+    return sources
+
+
+def _find(path: Path) -> "tuple[list[ScanSource], _Found]":
+    """The scans of a path, and what else is there."""
     if path.is_dir():
-        return _in_folders([path])
+        return _in_folder(path)
     if suffix_of(path) and not is_dicom_by_content(path):
-        return [ScanSource(path)]
+        return [ScanSource(path)], _Found()
     if _is_zip(path):
-        return _in_zip(path)
+        found = _members_of(path)
+        if not found.headers:
+            found.raise_faults()
+        return found.sources(path), found
     return _series_of(path)
 
 
 def resolve_scan(path: Path) -> ScanSource:
     """The one scan that a path stands for.
 
-    Of several series the only usable one is taken, with a warning.
+    Of several series the only usable one is taken, with a warning: of those without a problem the
+    one with a scanner's slices. A projection has to be named by one of its files.
 
     Raises:
-        UnusableScan: there is none, or there are several.
+        UnusableScan: there is none, or there are several, or a folder has but a projection.
         OSError: the path does not exist or cannot be read.
     """
-    sources = find_scans(path)
+    sources = require_scans(path)
     if len(sources) == 1:
+        _refuse_projection(sources[0], path)
         return sources[0]
-    if not sources:
-        raise UnusableScan(_describe_nothing(path), "not one 3D scan")
     usable = [source for source in sources if source.series is None or not source.series.problem]
+    originals = [one for one in usable if one.series is None or not one.series.derivation.name]
+    usable = originals or usable
     if len(usable) == 1:
+        _refuse_projection(usable[0], path)
         others = [_describe(source) for source in sources if source is not usable[0]]
         log.warning("%s: takes %s; left out %s", path, _describe(usable[0]), first_few(others))
         return usable[0]
@@ -105,6 +148,18 @@ def resolve_scan(path: Path) -> ScanSource:
         f"{path}: holds {len(sources)} scans; name one of them, or one file of a series:\n{listed}",
         "not one 3D scan",
     )
+
+
+def _refuse_projection(source: ScanSource, path: Path) -> None:
+    """Refuse a folder or .zip that stands for no more than a projection."""
+    if source.series is None or not source.series.derivation.is_projection:
+        return
+    if path.is_dir() or _is_zip(path):
+        raise UnusableScan(
+            f"{path}: its only series is a {source.series.derivation.name}; give the original "
+            f"slices, or, if it is meant, one of its files, such as {source.files[0].name}",
+            "not HU",
+        )
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -124,26 +179,28 @@ def is_dicom_by_content(path: Path) -> bool:
         return has_preamble(file.read(MAGIC_BYTES))
 
 
-def _series_of(path: Path) -> list[ScanSource]:
+def _series_of(path: Path) -> "tuple[list[ScanSource], _Found]":
     """The series of one DICOM file: in its folder, and in those beside it that begin with it."""
+    named = _Found()
+    named.add_path(path)
+    named.raise_faults()
+    uids = named.uids()
+    if not uids:
+        return [], named
     found = _Found()
-    found.add_path(path)
-    found.raise_faults()
-    uids = found.uids()
-    folder = path.absolute().parent
-    beside = [
-        other
-        for other in _subfolders(folder.parent)
-        if other != folder and uids & _first_uids(other) - {""}
-    ]
-    sources = _in_folders([path.parent, *beside], with_subfolders=False)
-    return [
+    found.add_folder(path.parent)
+    here = path.absolute().parent
+    for folder in _subfolders(here.parent) if uids != {""} else []:
+        if folder != here:
+            found.add_folder(folder, uids)
+    sources = [
         source
-        for source in sources
+        for source in _sorted(found.sources())
         if source.series is not None
         and source.series.uid in uids
         and any(one.header.file.folder == path.parent for one in source.series.slices)
     ]
+    return sources, found if sources else named
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -151,20 +208,6 @@ def _subfolders(folder: Path) -> list[Path]:
         return sorted(one for one in folder.iterdir() if one.is_dir() and one.name[0] != ".")
     except OSError:  # what cannot be looked into holds no part of a series that can be read
         return []
-
-
-def _first_uids(folder: Path) -> set[str]:
-    """SeriesInstanceUID of the first DICOM file of a folder."""
-    try:
-        for path in _files(folder, with_subfolders=False):
-            found = _Found()
-            if not suffix_of(path) or is_dicom_by_content(path):
-                found.add_path(path)
-            if found.headers:
-                return found.uids()
-    except OSError:
-        return set()
-    return set()
 
 
 class _Found:
@@ -201,6 +244,37 @@ class _Found:
 
         with Container(path.parent) as container:
             self.add(container, DicomFile(path))
+
+    def try_path(self, path: Path) -> None:
+        """Add a file that is not in a .zip; what cannot be read is a fault of its folder."""
+        try:
+            self.add_path(path)
+        except FileNotFoundError:
+            self.others[path.parent].append(f"{path.name}: link to a file that is gone")
+        except OSError as error:
+            fault = f"{path}: cannot be read ({error.strerror}); check its permissions"
+            self.faults.setdefault(path.parent, UnusableScan(fault, "damaged"))
+
+    def add_folder(self, folder: Path, uids: set[str] | None = None) -> None:
+        """Add the DICOM files of a folder without its subfolders.
+
+        Args:
+            folder: where they are; if it cannot be read, there are none.
+            uids: SeriesInstanceUIDs; of a folder whose first file has another nothing is added.
+        """
+        before = len(self.headers)
+        try:
+            for path in _files(folder, with_subfolders=False):
+                if _is_zip(path) or (suffix_of(path) and not is_dicom_by_content(path)):
+                    continue
+                self.try_path(path)
+                if uids is not None and len(self.headers) > before:
+                    if self.headers[before].text("SeriesInstanceUID") not in uids:
+                        del self.headers[before:]
+                        return
+                    uids = None
+        except OSError:
+            return
 
     def add(self, container: "Container", file: "DicomFile") -> None:
         """Add a file or a member of a .zip."""
@@ -297,10 +371,11 @@ def _named(sources: list[ScanSource]) -> list[ScanSource]:
     return named
 
 
-def _in_folders(folders: list[Path], with_subfolders: bool = True) -> list[ScanSource]:
+def _in_folder(folder: Path) -> tuple[list[ScanSource], _Found]:
+    """The scans in a folder and below, and what else is there."""
     found = _Found()
     sources = []
-    for path in (path for folder in folders for path in _files(folder, with_subfolders)):
+    for path in _files(folder, with_subfolders=True):
         suffix = "" if is_dicom_by_content(path) else suffix_of(path)
         if suffix in SUFFIXES:
             sources.append(ScanSource(path))
@@ -309,25 +384,16 @@ def _in_folders(folders: list[Path], with_subfolders: bool = True) -> list[ScanS
         elif _is_zip(path):
             sources += _in_zip_below(path)
         else:
-            try:
-                found.add_path(path)
-            except FileNotFoundError:
-                found.others[path.parent].append(f"{path.name}: link to a file that is gone")
-            except OSError as error:
-                fault = f"{path}: cannot be read ({error.strerror}); check its permissions"
-                found.faults.setdefault(path.parent, UnusableScan(fault, "damaged"))
+            found.try_path(path)
     sources += found.sources()
-    if not found.headers:
+    if not found.headers and sources:
         for damaged in found.faults.values():
             log.warning("%s", damaged)
+    return _sorted(sources), found
+
+
+def _sorted(sources: list[ScanSource]) -> list[ScanSource]:
     return sorted(sources, key=lambda one: natural_key(one.path / one.in_folder))
-
-
-def _in_zip(path: Path) -> list[ScanSource]:
-    found = _members_of(path)
-    if not found.headers:
-        found.raise_faults()
-    return found.sources(path)
 
 
 def _members_of(path: Path) -> _Found:
@@ -350,7 +416,7 @@ def _members_of(path: Path) -> _Found:
 def _in_zip_below(path: Path) -> list[ScanSource]:
     """The series in a .zip that was not named; a damaged one is a scan that cannot be read."""
     try:
-        return _in_zip(path)
+        return _find(path)[0]
     except (UnusableScan, OSError):
         return [ScanSource(path)]
 
@@ -415,6 +481,8 @@ def _describe(source: ScanSource) -> str:
     if series is None:
         return str(source.path)
     parts = [f"{source.name}:", series.description or "(no description)"]
+    if series.derivation.name:
+        parts.append(f"({series.derivation.name})")
     if series.number is not None:
         parts.append(f"number {series.number},")
     parts.append(f"{len(series.slices)} slices,")
@@ -425,17 +493,16 @@ def _describe(source: ScanSource) -> str:
     return " ".join([*parts, f"in {example}"]) + (f" ({series.problem})" if series.problem else "")
 
 
-def _describe_nothing(path: Path) -> str:
-    """What is there where no scan is."""
+def _describe_nothing(path: Path, found: _Found) -> str:
+    """What is there where no scan is.
+
+    Raises:
+        UnusableScan: what is wrong with a file that may be a slice.
+    """
     formats = f"DICOM or one of {', '.join(SUFFIXES)}"
-    found = _members_of(path) if _is_zip(path) and not path.is_dir() else _Found()
-    if path.is_dir():
-        for file in _files(path, with_subfolders=True):
-            found.add_path(file)
-    elif not _is_zip(path):
-        found.add_path(path)
     found.raise_faults()
     others = [other for folder in found.others.values() for other in folder]
     if path.is_dir() or _is_zip(path):
         return f"{path}: holds no scan, {formats}" + (f"; {first_few(others)}" if others else "")
-    return f"{path}: is no scan ({others[0].partition(': ')[2]}); give {formats}"
+    what = others[0].partition(": ")[2] if others else "no slice of a CT volume"
+    return f"{path}: is no scan ({what}); give {formats}"

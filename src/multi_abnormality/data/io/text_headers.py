@@ -138,6 +138,37 @@ def read_lines(file: BinaryIO, path: Path, name: str) -> Iterator[str]:
         yield line.decode("utf-8", "surrogateescape").strip()
 
 
+def wrong_line(path: Path, name: str, number: int, line: str, form: str) -> UnusableScan:
+    """The error for a line that is no field.
+
+    Args:
+        path: of the file.
+        name: the format, with its article.
+        number: of the line, from 1.
+        line: its text.
+        form: that it should have, such as "key = value".
+    """
+    return UnusableScan(
+        f"{path}: is not {name} file, or damaged: line {number} of its header is {quoted(line)}, "
+        f"not '{form}'; fetch it again or rename it",
+        "damaged",
+    )
+
+
+def add_field(fields: dict[str, str], key: str, value: str, path: Path) -> None:
+    """Add a field of a header, which may be there already with the same value.
+
+    Raises:
+        UnusableScan: it is there with another value.
+    """
+    if fields.setdefault(key, value) != value:
+        raise UnusableScan(
+            f"{path}: its header contradicts itself: {quoted(key)} is {quoted(fields[key])} and "
+            f"{quoted(value)}; keep the true one",
+            "damaged",
+        )
+
+
 def read_scan(
     header: TextHeader,
     shape: tuple[int, int, int],

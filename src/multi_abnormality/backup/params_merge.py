@@ -1,0 +1,111 @@
+"""Three-way merge of params.yaml, key by key."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from multi_abnormality.yaml12 import load_yaml
+
+OWN_SECTIONS = ("machine", "backup")  # of each machine; never taken from a backup
+_MISSING = object()
+Path = tuple[str, ...]
+
+
+class MergeConflictError(ValueError):
+    """Both sides changed the same keys; the message lists them, a line each."""
+
+
+def merge_params(base: str, backup: str, here: str) -> str:
+    """Merge the backup's changes since `base` into the file that is here.
+
+    `machine` and `backup` stay as they are here. Comments and order are those of the backup where
+    it changed anything.
+
+    Args:
+        base: text of params.yaml that both are derived from.
+        backup: its text in the backup.
+        here: its text in the work tree.
+
+    Raises:
+        MergeConflictError: both changed the same key, to different values.
+        ValueError: one of the texts is no valid params.yaml.
+    """
+    old, theirs, ours = (_flat(text) for text in (base, backup, here))
+    merged: dict[Path, Any] = {}
+    conflicts = []
+    for path in dict.fromkeys((*theirs, *ours)):
+        before, backed_up, now = (side.get(path, _MISSING) for side in (old, theirs, ours))
+        value = now
+        if path[0] not in OWN_SECTIONS and backed_up != now:
+            if now == before:
+                value = backed_up
+            elif backed_up != before:
+                conflicts.append(f"{'.'.join(path)}: {_show(backed_up)} in the backup, "
+                                 f"{_show(now)} here")  # fmt: skip
+        if value is not _MISSING:
+            merged[path] = value
+    conflicts += [
+        f"{'.'.join(path)}: a section on one side, a value on the other"
+        for path in merged if any(path[:count] in merged for count in range(1, len(path)))
+    ]  # fmt: skip
+    if conflicts:
+        raise MergeConflictError("\n".join(conflicts))
+    for text, side in ((here, ours), (backup, theirs)):
+        if merged == side:
+            return text
+    return _edited(backup, theirs, merged)
+
+
+def changed_keys(backup: str, here: str, sections: tuple[str, ...]) -> list[str]:
+    """Return a line for each key of these sections that differs between two texts."""
+    theirs, ours = _flat(backup), _flat(here)
+    return [
+        f"{'.'.join(path)}: {_show(theirs.get(path, _MISSING))} in the backup, "
+        f"{_show(ours.get(path, _MISSING))} here"
+        for path in dict.fromkeys((*theirs, *ours))
+        if path[0] in sections and theirs.get(path, _MISSING) != ours.get(path, _MISSING)
+    ]
+
+
+def _flat(text: str) -> dict[Path, Any]:
+    try:
+        content = load_yaml(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"params.yaml is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError("params.yaml holds no sections")
+    return dict(_leaves(content, ()))
+
+
+def _leaves(value: dict[Any, Any], path: Path) -> Iterator[tuple[Path, Any]]:
+    for key, item in value.items():
+        here = (*path, str(key))
+        if isinstance(item, dict) and item:
+            yield from _leaves(item, here)
+        else:
+            yield here, item
+
+
+def _show(value: Any) -> str:
+    return "not there" if value is _MISSING else str(value)
+
+
+def _edited(text: str, old: dict[Path, Any], new: dict[Path, Any]) -> str:
+    """The text with other values, and its comments."""
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+    content = parse_yaml_for_update(text, "params.yaml")
+    for path in old.keys() - new.keys():
+        section = content
+        for key in path[:-1]:
+            section = section[key]
+        del section[path[-1]]
+    for path, value in new.items():
+        if path not in old or old[path] != value:
+            section = content
+            for key in path[:-1]:
+                section = section.setdefault(key, {})
+            section[path[-1]] = value
+    edited: str = dumps_yaml(content)
+    return edited

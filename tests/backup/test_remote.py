@@ -1,0 +1,136 @@
+"""Objects on a remote that is full, damaged, or not there."""
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from machines import Machine
+from multi_abnormality.backup.record import open_repository
+from multi_abnormality.backup.remote import Remote, RemoteError
+
+SIZE = 3 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB. Mounting one takes root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a disk takes root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def opened(first: Machine, remote: Path) -> Iterator[Remote]:
+    first.use(remote)
+    repo = open_repository(first.folder)
+    with closing(repo), closing(Remote(repo, "backup")) as found:
+        yield found
+
+
+def add(remote: Remote, content: bytes) -> str:
+    """Put an object into the cache; its hash."""
+    name = hashlib.md5(content).hexdigest()
+    path = Path(remote.cache.oid_to_path(name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(0o444)
+    return name
+
+
+def push(remote: Remote, *hashes: str) -> int:
+    return remote.push(hashes, lambda _: None, lambda: None)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list(folder.rglob(".*.tmp"))
+
+
+def test_what_does_not_fit_is_refused_before_the_first_byte(first: Machine, small_disk: Path):
+    first.use(small_disk / "backup")
+    (small_disk / "backup").mkdir()
+    repo = open_repository(first.folder)
+    with closing(repo), closing(Remote(repo, "backup")) as remote:
+        objects = [add(remote, bytes([n]) * SIZE) for n in range(2)]
+        with pytest.raises(RemoteError, match="6 MB are to be sent, and the disk has 4 MB free"):
+            push(remote, *objects)
+    assert not [path for path in small_disk.rglob("*") if path.is_file()]
+
+
+def test_failed_uploads_leave_nothing(
+    first: Machine, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As on a mounted Drive, whose quota the system does not know: each retry would add to it."""
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 40))
+    first.use(small_disk / "backup")
+    (small_disk / "backup").mkdir()
+    repo = open_repository(first.folder)
+    with closing(repo), closing(Remote(repo, "backup")) as remote:
+        objects = [add(remote, bytes([n]) * SIZE) for n in range(2)]
+        for _ in range(3):
+            with pytest.raises(RemoteError, match="No space left"):
+                push(remote, *objects)
+            assert not leftovers(small_disk)
+
+
+def test_a_missing_folder_is_an_error(opened: Remote, remote: Path):
+    """Not "no backup": the disk of the backups may just not be mounted."""
+    shutil.rmtree(remote)
+    with pytest.raises(RemoteError, match="is its disk mounted"):
+        opened.bundles("main")
+
+
+def test_damaged_objects_are_not_taken_over(opened: Remote):
+    sound, damaged = add(opened, b"sound"), add(opened, b"damaged")
+    push(opened, sound, damaged)
+    path = Path(opened.odb.oid_to_path(damaged))
+    path.chmod(0o644)
+    path.write_bytes(b"Damaged")
+    path.chmod(0o444)
+    for name in (sound, damaged):
+        opened.cache.delete(name)
+    faults = opened.fetch([sound, damaged, "0" * 32])
+    assert opened.cache.exists(sound)
+    assert not opened.cache.exists(damaged)
+    assert "is damaged on the remote" in faults[damaged]
+    assert faults["0" * 32] == "is not on the remote"
+    assert opened.remove_damaged([sound, damaged], "0" * 32)
+    assert not path.exists()
+    assert Path(opened.odb.oid_to_path(sound)).exists()
+    add(opened, b"damaged")
+    assert push(opened, damaged) == len(b"damaged")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not JSON",
+        b"{}",
+        b"[1]",
+        b"[" * 100_000,
+        b'[{"relpath": "../x", "md5": "00000000000000000000000000000000"}]',
+        b'[{"relpath": "/x", "md5": "00000000000000000000000000000000"}]',
+        b'[{"relpath": "a/../../x", "md5": "00000000000000000000000000000000"}]',
+        b'[{"relpath": "..\\\\x", "md5": "00000000000000000000000000000000"}]',
+        b'[{"relpath": ".git/config", "md5": "00000000000000000000000000000000"}]',
+        b'[{"relpath": "x", "md5": "../../x"}]',
+        b'[{"relpath": 1, "md5": "00000000000000000000000000000000"}]',
+    ],
+    ids=repr,
+)
+def test_lists_of_files_that_leave_their_folder_are_dropped(opened: Remote, content: bytes):
+    name = f"{hashlib.md5(content).hexdigest()}.dir"
+    path = Path(opened.cache.oid_to_path(name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    assert name in opened.unsafe_folders([name])
+    assert not path.exists()

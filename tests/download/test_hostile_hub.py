@@ -1,0 +1,275 @@
+"""Answers that no hub gives: each ends in a message, and nothing is written outside the folder."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import close_session, constants, get_session
+
+from hub_stand_in import COMMIT, TOKEN, Fault, HubStandIn
+from multi_abnormality.data.names import SPLITS
+from multi_abnormality.download.choose import Choice
+from multi_abnormality.download.hub import Hub
+from multi_abnormality.download.keep import KeepFiles
+from multi_abnormality.download.place import Place
+from multi_abnormality.download.run import download
+from multi_abnormality.errors import InputError
+
+LISTS = "dataset/metadata/no_chest_train.txt"
+LABELS = "dataset/multi_abnormality_labels/train_predicted_labels.csv"
+DEEP = 100_000
+
+
+@pytest.fixture
+def outside(machine, repository, tmp_path: Path) -> Iterator[None]:
+    """Asserts that a download writes to data/, data.download/ and the hub's cache alone."""
+    ours = [repository.root]
+    ours += [machine.folder / name for name in ("data", "data.download", "home")]
+    roots = [tmp_path, Path("/tmp/hostile"), Path.home() / "hostile"]
+
+    def others() -> dict[Path, tuple[int, int]]:
+        found = {}
+        for root in roots:
+            for path in [root, *root.rglob("*")] if root.exists() else []:
+                about = path.lstat()
+                if path.is_file() and not any(path.is_relative_to(folder) for folder in ours):
+                    found[path] = about.st_size, about.st_mtime_ns
+        return found
+
+    before = others()
+    yield
+    assert others() == before
+
+
+@pytest.fixture
+def refused(machine, monkeypatch: pytest.MonkeyPatch, outside: None) -> Callable[[], str]:  # noqa: ARG001
+    """Downloads by the real client in this process, which is quicker; returns the error."""
+    for name, value in machine.hub.environment(machine.folder / "home").items():
+        monkeypatch.setenv(name, value)
+    hub = machine.environment["HF_ENDPOINT"]
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub)
+
+    def attempt() -> str:
+        place = Place(machine.data)
+        choice = Choice(SPLITS, None, None, "all", "v2")
+        with pytest.raises(InputError) as error:
+            download(Hub("main", 0), choice, place, 1, lambda: KeepFiles(place))
+        assert not machine.volumes()
+        return str(error.value)
+
+    return attempt
+
+
+def change(key: str, value: object, match: str) -> Callable[[str, Any], Any]:
+    """Alter one key of what the API says about the files whose paths match."""
+
+    def alter(_call: str, content: Any) -> Any:
+        for about in content:
+            if match in about["path"]:
+                *parents, last = key.split(".")
+                part = about
+                for parent in parents:
+                    part = part.setdefault(parent, {"size": 1, "oid": "", "pointerSize": 1})
+                part[last] = value
+        return content
+
+    return alter
+
+
+@pytest.mark.parametrize(
+    "commit",
+    [
+        "../../../hostile",
+        "/tmp/hostile",
+        COMMIT[:-1],
+        COMMIT.upper(),
+        f"{COMMIT}/..",
+        "main",
+        "",
+        None,
+        "..\\..\\hostile",
+        "C:hostile",
+        "a\tb",
+    ],
+)
+def test_a_commit_id_is_40_hex_digits(machine, refused, commit):
+    machine.hub.commit = commit
+    assert "is not a commit id" in refused()
+    assert not machine.data.exists()
+    assert not [path for path in machine.folder.glob("data.download/*") if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../hostile/no_chest_train.txt",
+        "dataset/metadata/../../../hostile/no_chest_train.txt",
+        "/tmp/hostile/no_chest_train.txt",
+        "dataset/metadata/x/no_chest_train.txt",
+        "dataset/metadata\\..\\no_chest_train.txt",
+        "C:/hostile/no_chest_train.txt",
+        "dataset/metadata/..",
+        "dataset/metadata/",
+        "no_chest_train.txt",
+        "dataset//metadata/no_chest_train.txt",
+        "\x1b[2J\0/no_chest_train.txt",
+        "\ud800/no_chest_train.txt",
+        7,
+        None,
+        {"a": 1},
+    ],
+)
+def test_a_listing_holds_what_is_in_the_folder(machine, refused, path):
+    def alter(call: str, content: Any) -> Any:
+        changed = change("path", path, LISTS)(call, content)
+        return changed if call == "tree" else content
+
+    machine.hub.alter = alter
+    assert "its answer is not a hub's" in refused()
+    assert not machine.data.exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../hostile", "/tmp/hostile", f"../{LABELS}", f"{LABELS}/..", "home/hostile", "a\0b", 3],
+)
+@pytest.mark.parametrize("match", [LABELS, "train_1_a_1"])
+def test_only_files_that_were_asked_for_are_described(machine, refused, match, path):
+    def alter(call: str, content: Any) -> Any:
+        return change("path", path, match)(call, content) if call == "paths-info" else content
+
+    machine.hub.alter = alter
+    assert "was not asked for" in refused()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("size", -1),
+        ("size", 10**30),
+        ("size", "12"),
+        ("size", 1.5),
+        ("size", True),
+        ("size", None),
+        ("lfs.oid", "../../../hostile"),
+        ("lfs.oid", "0" * 63),
+        ("lfs.oid", "G" * 64),
+        ("lfs.oid", None),
+        ("lfs.oid", 5),
+    ],
+)
+@pytest.mark.parametrize("match", [LABELS, "train_1_a_1"])
+def test_sizes_and_hashes_are_such(machine, refused, match, key, value):
+    machine.hub.alter = change(key, value, match)
+    said = refused()
+    assert "its answer is not a hub's" in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[1, 2]",
+        b"[null]",
+        b'["file"]',
+        b"null",
+        b'[{"type": "file"}]',
+        b'[{"type": "file", "path": "a", "size": 1, "oid": "a", "lfs": []}]',
+        b'[{"type": "file", "path": "a", "size": 1, "oid": "a", "lfs": {"size": 1}}]',
+        b"[" * DEEP,
+        b"not JSON",
+        b"\xff\xfe",
+        b"",
+    ],
+    ids=range(11),
+)
+@pytest.mark.parametrize("which", ["tree", "paths-info"])
+def test_json_of_another_form_is_no_answer(machine, refused, content, which):
+    machine.hub.alter = lambda call, true: content if call == which else true
+    said = refused()
+    assert "its answer is not a hub's" in said or "cannot be reached" in said
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_table_that_is_too_large_is_not_fetched(machine):
+    machine.hub.claimed_sizes[LABELS] = 10**11
+    assert "which are not CT-RATE's" in machine.run(code=1)
+    assert not machine.hub.sent("store.*train_predicted")
+
+
+@pytest.mark.usefixtures("outside")
+def test_an_answer_that_goes_on_after_the_file_fills_no_disk(machine, repository):
+    machine.hub.set_faults(Fault("longer", "train_2_a_1", after=50_000_000))
+    machine.run("--patients", "2", "--split", "train")
+    assert machine.hub.sent("store.*train_2_a_1") < 50_000_000
+    for path in machine.data.rglob("*.nii.gz"):
+        assert path.read_bytes() == (repository.root / path.relative_to(machine.data)).read_bytes()
+
+
+@pytest.mark.parametrize("name", [f"train_{'9' * 5000}_a_1", f"train_1_{'a' * 5000}_1"])
+@pytest.mark.usefixtures("outside")
+def test_a_label_of_a_volume_that_no_file_can_be_named_as(machine, repository, name):
+    table = repository.table("train")
+    table.write_text(f"{table.read_text()}{name}.nii.gz{',0' * 18}\n")
+    assert "is no CT-RATE volume name" in machine.run(code=1)
+
+
+@pytest.mark.usefixtures("outside")
+def test_an_escape_sequence_in_an_answer_reaches_no_terminal(machine):
+    machine.hub.alter = change("path", "\x1b[2J\0", LABELS)
+    assert "\x1b" not in machine.run(code=1)
+
+
+@pytest.fixture
+def other(repository) -> Iterator[HubStandIn]:
+    """Another host, that the hub sends clients to."""
+    with HubStandIn(repository.root) as stand_in:
+        yield stand_in
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.usefixtures("outside")
+def test_the_token_goes_to_the_hub_alone(machine, other, host):
+    """Redirects of files and links to the next page of a listing lead to another host."""
+    machine.hub.store = f"http://{host}:{other.port}/store/"
+    machine.run("--patients", "2")
+    machine.hub.store = f"http://localhost:{machine.hub.port}/store/"
+    machine.hub.next_page = f"http://{host}:{other.port}/api/next"
+    machine.run("--retries", "0", code=1)
+    assert {call.path.split("/")[1] for call in other.calls} == {"store", "api"}
+    assert not [call for call in other.calls if call.authorization]
+    sent = [call.authorization for call in machine.hub.calls if "/store/" not in call.path]
+    assert set(sent) == {f"Bearer {TOKEN}"}
+
+
+def test_a_client_that_is_made_anew_keeps_the_token_to_the_hub() -> None:
+    """The hub's library makes one after a lost connection."""
+    Hub("main", 0)
+    for _ in range(2):
+        request = get_session().build_request(
+            "GET", "http://other.example/", headers={"Authorization": "Bearer x"}
+        )
+        for hook in get_session().event_hooks["request"]:
+            hook(request)
+        assert "Authorization" not in request.headers
+        close_session()
+
+
+@pytest.mark.parametrize(
+    "store", ["file:///etc/passwd#", "gopher://a/", "http://[", "//", "http://127.0.0.1:9/", "\x7f"]
+)
+def test_a_redirect_to_what_is_no_web_address(machine, refused, store):
+    machine.hub.store = store
+    refused()
+
+
+@pytest.mark.usefixtures("outside")
+def test_links_of_the_repository_are_files(machine, repository):
+    """Git keeps a link as a file with its target; a download writes the text, and no link."""
+    path = next(repository.root.rglob("train_2_a_1.nii.gz"))
+    path.write_bytes(b"../../../../../hostile")
+    machine.run("--patients", "2", "--split", "train")
+    assert not [entry for entry in machine.data.rglob("*") if entry.is_symlink()]
+    assert (machine.data / path.relative_to(repository.root)).is_file()

@@ -1,0 +1,49 @@
+"""Which addresses a process and its children listen at, as the kernel knows it."""
+
+import ipaddress
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+_LISTEN = "0A"  # state of a TCP socket in /proc/net/tcp; a UDP socket that is bound has 07
+_BOUND = "07"
+KINDS = {"tcp": _LISTEN, "tcp6": _LISTEN, "udp": _BOUND, "udp6": _BOUND}
+
+
+def listeners(pid: int) -> set[tuple[str, str, int]]:
+    """Kind, address and port of each socket that a process, or a descendant of it, listens at."""
+    found = set()
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(OSError):
+                found |= _of(process.pid)
+    return found
+
+
+def beyond_loopback(found: set[tuple[str, str, int]]) -> set[tuple[str, str, int]]:
+    return {one for one in found if not ipaddress.ip_address(one[1]).is_loopback}
+
+
+def _of(pid: int) -> set[tuple[str, str, int]]:
+    sockets = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            sockets.add(str(entry.readlink()))
+    found = set()
+    for kind, state in KINDS.items():
+        for line in Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]:
+            cells = line.split()
+            if cells[3] == state and f"socket:[{cells[9]}]" in sockets:
+                address, port = cells[1].split(":")
+                found.add((kind, _address(address), int(port, 16)))
+    return found
+
+
+def _address(text: str) -> str:
+    """Hexadecimal words of 32 bits, each in the machine's order of bytes."""
+    words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
