@@ -242,6 +242,7 @@ REFUSED: dict[str, Callable[[Forgery], None]] = {
     ),
     "negative epochs": _metadata(epochs=-1),
     "epochs beyond any number": _metadata(epochs=10**40),
+    "an identity without findings": _metadata(identity={"code": {}}),
     "a key that is not known": _metadata(command="touch /tmp/owned"),
     "a newer format": _metadata(format=99),
     "a run of another branch": _metadata(run=f"another/{FINGERPRINT}"),

@@ -55,9 +55,9 @@ class Machine:
         folder.mkdir(exist_ok=True)
         (folder / "last.ckpt").write_text(content)
 
-    def backup(self, **settings: object) -> Backup:
+    def backup(self, identity: dict | None = None, **settings: object) -> Backup:
         given = {"remote": None, "git_remote": None, "keep": 2, "grace": 30.0} | settings
-        return Backup(Settings(**given), self.folder, FINGERPRINT)
+        return Backup(Settings(**given), self.folder, FINGERPRINT, identity)
 
     def ledger(self) -> dict:
         path = self.folder / ".dvc/tmp/backup.json"

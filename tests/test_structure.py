@@ -13,7 +13,7 @@ import yaml
 
 from documents import ROOT
 from multi_abnormality.params import Params, Section
-from multi_abnormality.training.identity import SOURCES
+from multi_abnormality.run_fingerprint import SOURCES
 
 SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "multi_abnormality"

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import multi_abnormality
 from multi_abnormality import console
 from multi_abnormality.backup.discovery import HERE, State, find_states
 from multi_abnormality.backup.git import GitError, repository_of
@@ -25,6 +26,7 @@ from multi_abnormality.backup.tree_changes import UnsafeTreeError
 from multi_abnormality.backup.verification import remotes_to_verify, set_verify
 from multi_abnormality.errors import InputError, first_few
 from multi_abnormality.params import load_params
+from multi_abnormality.run_fingerprint import differences, identify
 
 log = console.log
 
@@ -70,6 +72,7 @@ def resume(
         return None
     plan = tree.plan(found, allow_code_changes)
     tree.apply(plan, state)
+    _check_fingerprint(state, Path(repo.root_dir))
     if state.place == HERE:
         _record_newer_checkpoints(state, repo)
     _adopt(state, remote, Ledger(Path(repo.tmp_dir) / "backup.json"))
@@ -158,6 +161,33 @@ def _ask(remote: Remote, question: Any) -> Any:
         return question()
     except Exception as error:  # any file system's own
         raise InputError(f"the DVC remote {remote.url} can't be asked: {error}") from error
+
+
+def _check_fingerprint(state: State, root: Path) -> None:
+    """Compare the run that would be trained now with the state's.
+
+    What was restored stays: it is the state's own, so what differs lies outside of the work tree,
+    such as a package that is installed elsewhere.
+    """
+    backup = state.metadata.identity
+    if not backup:
+        return
+    params = load_params(root / "params.yaml")
+    if params.train.debug != "none":
+        from multi_abnormality.training.debug import settle  # imports torch
+
+        params = settle(params)
+    package = Path(multi_abnormality.__file__).parent
+    now = identify(params, backup["findings"], backup["processed"], package)
+    if params.machine.accept_changed_code:
+        now["code"] = backup["code"]
+    if lines := differences(backup, now):
+        raise InputError(
+            f"the run that would be trained is not the one that was backed up ({state.place}):\n"
+            + "\n".join(f"  - {line}" for line in lines)
+            + f"\nThe code that runs here is {package}. `machine.accept_changed_code: true` "
+            "continues the run over changed code, `dvc repro` starts a new run"
+        )
 
 
 def _record_newer_checkpoints(state: State, repo: Any) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import multi_abnormality
 from machines import FINGERPRINT, Machine, git
+from multi_abnormality.params import load_params
+from multi_abnormality.run_fingerprint import identify
 from test_pipeline import ROOT, hashes
 
 RESUME = ("python", "-m", "multi_abnormality.resume")
@@ -287,6 +290,21 @@ def test_code_that_decides_the_result_must_be_the_backups(
     assert "code that decides the result differs" in output
     assert "  - data.dvc\n" in output
     assert "git switch --create resumed" in output
+    second.set("machine", accept_changed_code=True)
+    assert "epochs done 3" in second(*RESUME)
+
+
+def test_the_fingerprint_is_compared(first: Machine, second: Machine, remote: Path):
+    """The package may be installed elsewhere, in another version than the backup's."""
+    params = load_params(first.folder / "params.yaml")
+    package = Path(multi_abnormality.__file__).parent
+    identity = identify(params, ["Cyst"], "0" * 64, package)
+    leave_state(first, remote, identity=identity)
+    second.use(remote)
+    assert "epochs done 3" in second(*RESUME)
+    identity["code"]["model/gone.py"] = "0" * 64
+    leave_state(first, remote, "two", identity=identity)
+    assert "  - model/gone.py: changed\n" in second(*RESUME, ok=False)
     second.set("machine", accept_changed_code=True)
     assert "epochs done 3" in second(*RESUME)
 

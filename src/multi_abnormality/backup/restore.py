@@ -22,6 +22,7 @@ from multi_abnormality.backup.tree_changes import (
 )
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
+from multi_abnormality.run_fingerprint import RAISABLE
 from multi_abnormality.yaml12 import load_yaml
 
 PREPROCESS = "preprocess"
@@ -262,10 +263,9 @@ class WorkTree:
     def _check_same_run(self, found: Inspected, params: str, local: set[str]) -> None:
         """Compare what would be trained with what the state's run is made of."""
         backup = self._text(found.state.commit, self._params) or ""
-        raisable = _raisable()
         lines = [
             line for line in changed_keys(backup, params, RESULT_SECTIONS)
-            if line.partition(":")[0] not in raisable
+            if line.partition(":")[0].removeprefix("train.") not in RAISABLE
         ]  # fmt: skip
         if lines:
             raise InputError(self._other_params(lines, found))
@@ -403,12 +403,6 @@ def _pointer(text: str | None) -> dict[str, Any] | None:
 
 def _paths(pointer: dict[str, Any]) -> list[str]:
     return sorted(out["path"] for out in pointer["outs"])
-
-
-def _raisable() -> set[str]:
-    from multi_abnormality.training.identity import RAISABLE
-
-    return {f"train.{name}" for name in RAISABLE}
 
 
 def _accepts_changed_code(params: str) -> bool:

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from multi_abnormality.backup.git import Git
 from multi_abnormality.section import Section
@@ -57,6 +57,18 @@ class SnapshotMetadata(Section):
     generations: Annotated[tuple[Generation, ...], Field(min_length=1, max_length=1000)]
     identity: dict[str, Any] = Field(default_factory=dict)
     format: int = FORMAT
+
+    @field_validator("identity")
+    @classmethod
+    def is_whole(cls, identity: dict[str, Any]) -> dict[str, Any]:
+        """Refuse one that lacks what a resume compares."""
+        if identity and not (
+            isinstance(identity.get("findings"), list)
+            and isinstance(identity.get("processed"), str)
+            and isinstance(identity.get("code"), dict)
+        ):
+            raise ValueError("must have findings, processed and code")
+        return identity
 
     @property
     def branch(self) -> str:

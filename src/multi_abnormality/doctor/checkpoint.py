@@ -73,7 +73,7 @@ def _identity(house: House, params: "Params") -> dict[str, Any]:
     import multi_abnormality
     from multi_abnormality.data.store import ProcessedSet
     from multi_abnormality.errors import InputError
-    from multi_abnormality.training.identity import identify
+    from multi_abnormality.run_fingerprint import identify
     from multi_abnormality.training.resume import Found
 
     package = Path(multi_abnormality.__file__).parent

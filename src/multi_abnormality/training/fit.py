@@ -18,12 +18,7 @@ from multi_abnormality.model.build import build
 from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.device import choose_device
 from multi_abnormality.params import Params
-from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import kept_names, mark_complete
-from multi_abnormality.training.debug import settle
-from multi_abnormality.training.finetuning import check_finetuning
-from multi_abnormality.training.history import History, Limits
-from multi_abnormality.training.identity import (
+from multi_abnormality.run_fingerprint import (
     RAISABLE,
     differences,
     environment,
@@ -31,6 +26,11 @@ from multi_abnormality.training.identity import (
     identify,
     told_changes,
 )
+from multi_abnormality.training.aside import Aside
+from multi_abnormality.training.checkpoints import kept_names, mark_complete
+from multi_abnormality.training.debug import settle
+from multi_abnormality.training.finetuning import check_finetuning
+from multi_abnormality.training.history import History, Limits
 from multi_abnormality.training.lightning_module import TrainingModule
 from multi_abnormality.training.one_sided import told_one_sided
 from multi_abnormality.training.position import Position

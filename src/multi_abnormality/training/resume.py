@@ -8,11 +8,11 @@ from typing import Any
 from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import Params
+from multi_abnormality.run_fingerprint import differences, fingerprint
 from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.checkpoints import BEST, LAST, kept_names, names_of_epoch
 from multi_abnormality.training.files import NewerFormatError, load_checkpoint, save_checkpoint
 from multi_abnormality.training.history import History, Limits
-from multi_abnormality.training.identity import differences, fingerprint
 from multi_abnormality.training.position import Position
 
 _TENSORS = {"state_dict", "current_model_state", "averaging_state", "optimizer_states"}

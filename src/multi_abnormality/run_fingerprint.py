@@ -1,4 +1,7 @@
-"""What determines a training's result: a checkpoint of another is never gone on from."""
+"""Run fingerprint: everything that determines the result.
+
+A checkpoint with another fingerprint is never resumed.
+"""
 
 import hashlib
 import json
@@ -37,6 +40,7 @@ SOURCES = (
     "data/splits.py",
     "data/store.py",
     "model",
+    "run_fingerprint.py",
     "training",
     "stages/train.py",
 )
