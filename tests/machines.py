@@ -43,7 +43,7 @@ class Machine:
 
     def use(self, remote: Path) -> None:
         remote.parent.mkdir(parents=True, exist_ok=True)
-        self("dvc", "remote", "add", "--quiet", "--default", "--local", "backup", str(remote))
+        write_remote(self.folder, "backup", {"url": str(remote)})
 
     def log_in(self, options: dict[str, str]) -> None:
         """Use a remote that takes more than an address."""

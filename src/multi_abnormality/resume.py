@@ -152,7 +152,8 @@ def _fetch(found: Inspected, remote: Remote) -> str | None:
         if faults:
             names = sorted(f"{paths[hash_]} {reason}" for hash_, reason in faults.items())
             removed = remote.remove_damaged(faults, folder)
-            return f"{first_few(names)}" + ("; it was removed there" if removed else "")
+            end = "; what is damaged was removed there" if removed else ""
+            return first_few(names) + end
     return None
 
 

@@ -1,6 +1,7 @@
 """Objects on a remote that is full, damaged, or not there."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -108,6 +109,20 @@ def test_damaged_objects_are_not_taken_over(opened: Remote):
     assert Path(opened.odb.oid_to_path(sound)).exists()
     add(opened, b"damaged")
     assert push(opened, damaged) == len(b"damaged")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_is_no_regular_file_is_not_read(opened: Remote, remote: Path, kind: str):
+    """A pipe would be waited for without end, and a link to a device never ends."""
+    name, bundle = "0" * 32, remote / "resume/main/0123456789abcdef/1.bundle"
+    bundle.parent.mkdir(parents=True)
+    for path in (Path(opened.odb.oid_to_path(name)), bundle):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    assert opened.fetch([name]) == {name: "is no regular file on the remote"}
+    for found in opened.bundles("main"):
+        with pytest.raises(RemoteError, match="no regular file"):
+            opened.get_bundle(found, remote / "copy")
 
 
 @pytest.mark.parametrize(

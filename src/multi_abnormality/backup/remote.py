@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -207,27 +208,45 @@ class Remote:
         Returns:
             What is wrong with each object that is not in the cache afterwards, such as "is damaged
             on the remote", by its hash.
-        """
-        from dvc_data.hashfile.hash_info import HashInfo
-        from dvc_data.hashfile.transfer import transfer
 
-        wanted = {hash_ for hash_ in hashes if not self.cache.exists(hash_)}
-        if not wanted:
-            return {}
-        lacking = self.lacks(wanted)
-        infos = {HashInfo("md5", hash_) for hash_ in wanted - lacking}
+        Raises:
+            Exception: the file system's own, where the remote can't be asked.
+        """
+        wanted = [hash_ for hash_ in sorted(hashes) if not self.cache.exists(hash_)]
+        paths = {hash_: self.odb.oid_to_path(hash_) for hash_ in wanted}
+        faults = {
+            hash_: "is no regular file on the remote"
+            for hash_ in wanted if not self._is_regular(paths[hash_])
+        }  # fmt: skip
+        wanted = [hash_ for hash_ in wanted if hash_ not in faults]
+        errors: dict[str, BaseException] = {}
         for _ in range(2):  # a cut connection damages a copy as well
-            transfer(self.odb, self.cache, infos, cache_odb=self.cache, verify=True, shallow=True)
-            infos = {info for info in infos if not self.cache.exists(info.value)}
-            if not infos:
-                break
-        faults = dict.fromkeys(lacking, "is not on the remote")
-        for info in infos:
-            path = self.odb.oid_to_path(info.value)
-            faults[str(info.value)] = (
-                f"is damaged on the remote: delete {path} there, so that the next backup sends it"
-            )
+            if not wanted:
+                return faults
+            errors.clear()
+            self.cache.add(
+                [paths[hash_] for hash_ in wanted], self.odb.fs, wanted, verify=True,
+                check_exists=False, batch_size=self.odb.fs.jobs, on_error=errors.__setitem__,
+            )  # fmt: skip
+            wanted = [hash_ for hash_ in wanted if not self.cache.exists(hash_)]
+        for hash_ in wanted:
+            error = errors.get(hash_)
+            if error is None:
+                faults[hash_] = f"is damaged on the remote ({paths[hash_]})"
+            elif isinstance(error, FileNotFoundError):
+                faults[hash_] = "is not on the remote"
+            else:
+                raise error
         return faults
+
+    def _is_regular(self, path: str) -> bool:
+        """Whether it is no link, pipe or device, as a folder may hold, or not there."""
+        if self.fs.protocol != "local":
+            return True
+        try:
+            return stat.S_ISREG(Path(path).lstat().st_mode)
+        except FileNotFoundError:
+            return True
 
     def remove_damaged(self, hashes: Iterable[str], folder: str) -> bool:
         """Remove damaged objects from a remote that is a folder, so that a push sends them again.
@@ -325,6 +344,8 @@ class Remote:
         _patiently(lambda: self._put(file, self._place(name)))
 
     def get_bundle(self, name: str, file: Path) -> None:
+        if not self._is_regular(self._place(name)):
+            raise RemoteError("it is no regular file")
         _patiently(lambda: self.fs.get_file(self._place(name), str(file)))
 
     def delete_bundle(self, name: str) -> None:
