@@ -25,10 +25,10 @@ PAYLOAD = b"#!/bin/sh\ntouch /tmp/owned\n"
 OBJECT = "0123456789abcdef0123456789abcdef"
 
 
-def git(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
+def git(folder: Path, *arguments: str, given: bytes = b"", time: int = TIME) -> bytes:
     names = ("AUTHOR", "COMMITTER")
     who = {f"GIT_{name}_{key}": "x@y" for name in names for key in ("NAME", "EMAIL")}
-    when = {f"GIT_{name}_DATE": f"{TIME} +0000" for name in names}
+    when = {f"GIT_{name}_DATE": f"@{time} +0000" for name in names}
     environment = os.environ | who | when
     done = subprocess.run(
         ["git", *arguments], cwd=folder, input=given, capture_output=True, env=environment
@@ -58,6 +58,7 @@ class Forgery:
     metadata: dict[str, Any] = field(default_factory=dict)
     ref: str = f"refs/resume/{BRANCH}/{FINGERPRINT}"
     parent: str | None = "HEAD"
+    time: int = TIME
     more_refs: tuple[str, ...] = ()
     mangle: Callable[[bytes], bytes] = bytes
 
@@ -74,7 +75,9 @@ class Forgery:
         tree = self._tree()
         message = self.message or f"Resume state\n\n{json.dumps(self.metadata)}\n"
         parent = ("-p", self.parent) if self.parent else ()
-        commit = git(self.clone, "commit-tree", tree, *parent, given=message.encode())
+        commit = git(
+            self.clone, "commit-tree", tree, *parent, given=message.encode(), time=self.time
+        )
         refs = [self.ref, *self.more_refs]
         for ref in refs:
             git(self.clone, "update-ref", ref, commit.decode())
@@ -90,27 +93,27 @@ class Forgery:
         top = [(mode, name.encode(), hash_) for name, (mode, _, hash_) in known.items()]
         for name, content in self.files.items():
             top = [item for item in top if item[1] != name.encode()]
-            top.append(("100644", name.encode(), self._blob(content)))
+            top.append(("100644", name.encode(), self.blob(content)))
         names = {entry.name.encode() for entry in self.entries}
         top = [item for item in top if item[1] not in names]
         for entry in self.entries:
             top.append((entry.mode, entry.name.encode(), self._object(entry)))
-        return self._write(top)
+        return self.tree(top)
 
     def _object(self, entry: Entry) -> str:
         if entry.mode == "160000":
             return git(self.clone, "rev-parse", "HEAD").decode()
         if isinstance(entry.content, bytes):
-            return self._blob(entry.content)
+            return self.blob(entry.content)
         if isinstance(entry.content, str):
             return entry.content
         below = [(item.mode, item.name.encode(), self._object(item)) for item in entry.content]
-        return self._write(below)
+        return self.tree(below)
 
-    def _blob(self, content: bytes) -> str:
+    def blob(self, content: bytes) -> str:
         return git(self.clone, "hash-object", "-w", "--stdin", given=content).decode()
 
-    def _write(self, entries: list[tuple[str, bytes, str]]) -> str:
+    def tree(self, entries: list[tuple[str, bytes, str]]) -> str:
         entries = sorted(entries, key=lambda item: item[1] + b"/" * (item[0] == "40000"))
         parts = (
             f"{mode.lstrip('0')} ".encode() + name + b"\0" + bytes.fromhex(hash_)
@@ -130,6 +133,14 @@ def file(name: str, content: bytes = PAYLOAD, mode: str = "100644") -> Entry:
 
 def link(name: str, target: str) -> Entry:
     return Entry("120000", name, target.encode())
+
+
+def _bomb(forgery: Forgery) -> None:
+    """Ten equal folders in each of ten equal folders, and so on: few objects, many names."""
+    below = forgery.tree([("100644", b"x", forgery.blob(PAYLOAD))])
+    for _ in range(9):
+        below = forgery.tree([("40000", str(n).encode(), below) for n in range(10)])
+    forgery.entries.append(Entry("40000", "bomb", below))
 
 
 def _entries(*entries: Entry) -> Callable[[Forgery], None]:
@@ -207,10 +218,6 @@ REFUSED: dict[str, Callable[[Forgery], None]] = {
     "a file and a folder at once": _entries(file("notes"), folder("notes", file("x"))),
     "a link named checkpoints": _entries(link("checkpoints", "/tmp")),
     "a link in place of a file": _entries(link("params.yaml", "/etc/passwd")),
-    "a program of the environment": _entries(
-        folder(".venv", folder("bin", file("dvc", mode="100755")))
-    ),
-    "a checkpoint past DVC": _entries(folder("checkpoints", file("last.ckpt"))),
     "a submodule": _entries(Entry("160000", "vendor", b"")),
     "a file of 65 MB": _entries(file("big.bin", bytes(65 << 20))),
     "a lock with a path above": _lock(
@@ -219,6 +226,26 @@ REFUSED: dict[str, Callable[[Forgery], None]] = {
     "a lock with a hash that is a path": _lock(
         lambda stages: stages["train"]["outs"].append({"path": "x", "md5": "../../escaped"})
     ),
+    "a lock with a list of files": _lock(
+        lambda stages: stages["train"]["outs"][0].update(
+            files=[{"relpath": "../.git/hooks/post-checkout", "md5": OBJECT, "isexec": True}]
+        )
+    ),
+    "a lock of DVC's older objects": _lock(
+        lambda stages: [out.pop("hash") for out in stages["train"]["outs"]]
+    ),
+    "a lock with an object of another kind": _lock(
+        lambda stages: stages["train"]["outs"][0].update(hash="md5-dos2unix")
+    ),
+    "parameters that are none": _file("params.yaml", lambda _: "[]"),
+    "no parameters": _file("params.yaml", lambda _: ""),
+    "a parameter of another type": _file("params.yaml", _param("train", learning_rate="evil")),
+    "an unknown section": _file(
+        "params.yaml", lambda forgery: forgery.text("params.yaml") + "evil: {}\n"
+    ),
+    "a key that is a number": _file("params.yaml", _param("machine", **{"7": 1})),
+    "a time beyond any": _set(time=2**62),
+    "folders in folders": _bomb,
     "a lock that is a list": _file("dvc.lock", lambda _: "[]"),
     "a lock without epochs": _lock(lambda stages: stages["train"].pop("params")),
     "a lock of aliases of aliases": _file(
@@ -260,6 +287,10 @@ REFUSED: dict[str, Callable[[Forgery], None]] = {
 
 # To be restored without what is wrong: none of it is written.
 REDUCED: dict[str, Callable[[Forgery], None]] = {
+    "a program of the environment": _entries(
+        folder(".venv", folder("bin", file("dvc", mode="100755")))
+    ),
+    "a checkpoint past DVC": _entries(folder("checkpoints", file("last.ckpt"))),
     "another DVC remote": _config,
     "a Dask scheduler of somebody else": _file(
         "params.yaml", _param("machine", dask="tcp://evil:8786")

@@ -120,13 +120,27 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         InputError: names the file and every wrong key, with what would be allowed.
     """
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        return parse_params(path.read_text(encoding="utf-8"), path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); run in the project's folder"
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 ({error}); save it as UTF-8") from error
+
+
+def parse_params(text: str, path: Path) -> Params:
+    """Check the text of a params.yaml.
+
+    Args:
+        text: of the file.
+        path: that errors name.
+
+    Raises:
+        InputError: names every wrong key, with what would be allowed.
+    """
+    try:
+        content = load_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(content, dict):

@@ -14,6 +14,7 @@ from multi_abnormality.backup.discovery import HERE, State, find_states
 from multi_abnormality.backup.git import GitError, repository_of
 from multi_abnormality.backup.ledger import Ledger
 from multi_abnormality.backup.record import (
+    CHECKPOINTS,
     Recorder,
     RecordError,
     open_repository,
@@ -30,9 +31,14 @@ from multi_abnormality.run_fingerprint import differences, identify
 
 log = console.log
 
+REPLACED = "trainings/replaced"  # in DVC's folder of temporary files
+
 
 def resume(
-    root: Path, fingerprint: str | None = None, allow_code_changes: bool = False
+    root: Path,
+    fingerprint: str | None = None,
+    allow_code_changes: bool = False,
+    commit: str | None = None,
 ) -> State | None:
     """Restore the newest state's files into the work tree, and its objects into DVC's cache.
 
@@ -40,6 +46,7 @@ def resume(
         root: the project's folder.
         fingerprint: of the run to continue; None: the newest of all.
         allow_code_changes: whether the state may bring other code than this clone has.
+        commit: start of the hash of the state's commit; None: the newest.
 
     Returns:
         The restored state; None if there is nothing to resume.
@@ -53,9 +60,14 @@ def resume(
         raise InputError(f"{root.resolve()} is not a clone of the project: no Git or no DVC here")
     wanted = load_params(root / "params.yaml").backup.remote
     remote = _open_remote(repo, wanted)
-    states = find_states(git, remote)
-    if fingerprint is not None:
-        states = [state for state in states if state.metadata.fingerprint == fingerprint]
+    known = find_states(git, remote)
+    states = [
+        state for state in known
+        if state.metadata.fingerprint.startswith(fingerprint or "")
+        and state.commit.startswith(commit or "")
+    ]  # fmt: skip
+    if known and not states:
+        raise InputError("no such resume state; these are there:\n" + _listed(known))
     if not states:
         if remote is None:
             raise InputError(
@@ -63,9 +75,11 @@ def resume(
                 "backup URL` names it, `dvc repro` starts from what is here"
             )
         log.info("nothing to resume on this branch: `dvc repro` starts from what is here")
+        if others := {name.rpartition("/")[0].rpartition("/")[0] for name in _bundles(remote)}:
+            log.info("other branches have states: %s", first_few(sorted(others)))
         return None
     tree = WorkTree(git, Path(repo.root_dir), uncached_outputs(repo))
-    found = _newest_restorable(states, tree, remote)
+    found = _newest_restorable(states, tree, remote, allow_code_changes)
     state = found.state
     if any(_is_available(hash_, repo, remote) for hash_ in tree.ends_of(found)):
         log.info("that run is finished and recorded in dvc.lock: nothing to resume")
@@ -73,9 +87,11 @@ def resume(
     plan = tree.plan(found, allow_code_changes)
     tree.apply(plan, state)
     _check_fingerprint(state, Path(repo.root_dir))
-    if state.place == HERE:
+    if state.place == HERE and state is known[0]:
         _record_newer_checkpoints(state, repo)
-    _adopt(state, remote, Ledger(Path(repo.tmp_dir) / "backup.json"))
+    elif state.place == HERE:
+        _make_way(Path(repo.root_dir) / CHECKPOINTS, Path(repo.tmp_dir) / REPLACED)
+    _adopt(found, remote, Ledger(Path(repo.tmp_dir) / "backup.json"))
     set_verify(Path(repo.root_dir), remotes_to_verify(Path(repo.root_dir)))
     log.info(
         "resuming run %s, epochs done %d, from %s; restored: %s",
@@ -107,7 +123,21 @@ def _is_available(hash_: str, repo: Any, remote: Remote | None) -> bool:
     return remote is not None and not _ask(remote, lambda: remote.lacks([hash_]))
 
 
-def _newest_restorable(states: list[State], tree: WorkTree, remote: Remote | None) -> Inspected:
+def _listed(states: list[State]) -> str:
+    return "\n".join(
+        f"  - {state.commit[:12]}: run {state.metadata.fingerprint}, epochs done "
+        f"{state.metadata.epochs}, {state.place}"
+        for state in states
+    )
+
+
+def _bundles(remote: Remote | None) -> list[str]:
+    return [] if remote is None else _ask(remote, remote.bundles)
+
+
+def _newest_restorable(
+    states: list[State], tree: WorkTree, remote: Remote | None, allow_code_changes: bool
+) -> Inspected:
     """Return the newest state that is safe to write and whose objects are here, whole.
 
     Others are skipped with a warning. A machine may vanish while objects are written.
@@ -118,7 +148,7 @@ def _newest_restorable(states: list[State], tree: WorkTree, remote: Remote | Non
     for state in states:
         reason = None
         try:
-            found = tree.inspect(state)
+            found = tree.inspect(state, allow_code_changes)
             reason = _fetch(found, remote) if remote is not None else None
         except (UnsafeTreeError, GitError) as error:
             reason = str(error)
@@ -141,6 +171,8 @@ def _fetch(found: Inspected, remote: Remote) -> str | None:
     faults = _ask(remote, lambda: remote.fetch(folders))
     if unsafe := remote.unsafe_folders(folders):
         return f"a folder on the remote names the file {next(iter(unsafe.values()))!r}"
+    if found.drop_missing_preprocess(faults):
+        log.warning("the preprocessed volumes are not on the remote; they have to be made again")
     needed = found.objects()
     for folder in sorted(needed):
         if folder in faults:
@@ -202,15 +234,33 @@ def _record_newer_checkpoints(state: State, repo: Any) -> None:
         raise InputError(str(error)) from error
 
 
-def _adopt(state: State, remote: Remote | None, ledger: Ledger) -> None:
-    """Let this machine prune what the lost one uploaded."""
-    run = state.metadata.run
+def _make_way(folder: Path, replaced: Path) -> None:
+    """Move another run's checkpoints out of the way: `dvc pull` would stop at them."""
+    for path in sorted(folder.glob("*.ckpt")):
+        replaced.mkdir(parents=True, exist_ok=True)
+        path.replace(replaced / path.name)
+    if replaced.exists():
+        log.info("another run's checkpoints were moved to %s", replaced)
+
+
+def _adopt(found: Inspected, remote: Remote | None, ledger: Ledger) -> None:
+    """Let this machine prune what the lost one uploaded.
+
+    Only of the newest generation it is known what the run made: what a state says of earlier ones
+    may be anybody's, and is only taken away on the remote.
+    """
+    run = found.state.metadata.run
     if remote is None or ledger.generations(run):
         return
-    *earlier, newest = state.metadata.generations
-    newest = newest.model_copy(update={"uploaded": newest.own, "remote": remote.id, "sent": True})
+    *earlier, newest = found.state.metadata.generations
+    folders = found.objects()
+    made = folders.union(*map(remote.files_of, folders)).intersection(newest.own)
+    own = tuple(sorted(made))
+    newest = newest.model_copy(
+        update={"own": own, "uploaded": own, "remote": remote.id, "sent": True}
+    )
     present = [
-        item.model_copy(update={"remote": remote.id})
+        item.model_copy(update={"own": (), "remote": remote.id})
         for item in earlier if not remote.lacks(item.objects)
     ]  # fmt: skip
     ledger.set_generations(run, [*present, newest])
@@ -220,10 +270,13 @@ def _log_branch(tree: WorkTree, found: Inspected) -> None:
     """Log how the state's branch and this one differ."""
     if unpushed := tree.unpushed(found):
         commit = found.state.commit[:12]
+        how = f"`git merge {commit}^`" if found.moved else f"`git reset {commit}^`"
         log.info(
-            "the backup builds on commits that this branch lacks: %s; `git reset %s^` adds them, "
-            "`git fetch` may bring them as well", first_few(unpushed, 3), commit,
+            "the backup builds on commits that this branch lacks: %s; %s adds them",
+            first_few(unpushed, 3), how,
         )  # fmt: skip
+    if found.ignored:
+        log.warning("left out, since .gitignore excludes it: %s", first_few(sorted(found.ignored)))
     if found.moved:
         log.info("this branch has newer commits than the backup; what they changed stays")
 
@@ -235,6 +288,7 @@ def main() -> None:
         parents=[console.options()],
     )
     parser.add_argument("--run", metavar="FINGERPRINT", help="instead of the newest of the branch")
+    parser.add_argument("--state", metavar="COMMIT", help="instead of the newest of the run")
     parser.add_argument(
         "--allow-code-changes", action="store_true",
         help="also restore code that differs from this clone's: whoever can write to the remote "
@@ -242,7 +296,7 @@ def main() -> None:
     )  # fmt: skip
     arguments = parser.parse_args()
     try:
-        resume(Path(), arguments.run, arguments.allow_code_changes)
+        resume(Path(), arguments.run, arguments.allow_code_changes, arguments.state)
     except GitError as error:
         raise InputError(str(error)) from error
 

@@ -1,5 +1,6 @@
 """A machine vanishes; another goes on from what was sent alone."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -11,6 +12,9 @@ import yaml
 
 import multi_abnormality
 from machines import FINGERPRINT, Machine, git
+from multi_abnormality.backup.record import open_repository
+from multi_abnormality.backup.verification import remotes_to_verify, verify_pulled
+from multi_abnormality.errors import InputError
 from multi_abnormality.params import load_params
 from multi_abnormality.run_fingerprint import identify
 from test_pipeline import ROOT, hashes
@@ -412,7 +416,7 @@ def test_what_dvc_pulled_unverified_is_checked_before_training(
     second("dvc", "pull", "--quiet", "--allow-missing")
     assert (second.folder / "processed/labels.csv").read_bytes() != labels
     output = second("dvc", "repro", "--allow-missing", ok=False)
-    assert "damaged since they were made, and removed: processed/labels.csv" in output
+    assert "damaged or changed since they were made: processed/labels.csv" in output
     assert "verify = true" in (second.folder / ".dvc/config.local").read_text()
     assert not (second.folder / "processed/labels.csv").exists()
     second("dvc", "pull", "--allow-missing")  # the remote's own copy is damaged
@@ -421,6 +425,55 @@ def test_what_dvc_pulled_unverified_is_checked_before_training(
     damaged.write_bytes(labels)
     second("dvc", "pull", "--allow-missing")
     assert (second.folder / "processed/labels.csv").read_bytes() == labels
+
+
+def test_an_edit_through_a_link_to_the_cache_is_kept(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """DVC calls the object damaged, and it is the only copy of what a person wrote."""
+    first.use(remote)
+    monkeypatch.chdir(first.folder)
+    repo = open_repository(first.folder)
+    labels = first.folder / "processed/labels.csv"
+    name = hashlib.md5(labels.read_bytes()).hexdigest()
+    cached = Path(repo.cache.local.oid_to_path(name))
+    cached.chmod(0o644)
+    labels.unlink()
+    labels.hardlink_to(cached)
+    with labels.open("a") as file:
+        file.write("mine\n")
+    with pytest.raises(InputError, match=r"processed/labels.csv.*\.dvc/tmp/damaged"):
+        verify_pulled(first.folder)
+    kept = first.folder / ".dvc/tmp/damaged/processed/labels.csv"
+    assert kept.read_text().endswith("mine\n")
+    assert not cached.exists()
+    verify_pulled(first.folder)  # once: DVC checks from now on
+
+
+def test_a_remote_of_all_projects_is_verified_too(
+    first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "config"))
+    (tmp_path / "config").mkdir()
+    text = f"[core]\nremote = backup\n['remote \"backup\"']\nurl = {remote}\n"
+    (tmp_path / "config/config").write_text(text)
+    assert remotes_to_verify(first.folder) == ["backup"]
+    verify_pulled(first.folder)
+    assert "verify = true" in (first.folder / ".dvc/config.local").read_text()
+    assert remotes_to_verify(first.folder) == []
+
+
+def test_a_forged_history_deletes_nothing_from_the_cache(
+    first: Machine, second: Machine, remote: Path
+):
+    """What a state says that its run made is deleted later, when it is superseded."""
+    leave_state(first, remote)
+    second.use(remote)
+    second(*RESUME)
+    for generation in second.ledger()["runs"][f"main/{FINGERPRINT}"]:
+        folder = generation["objects"][0]
+        assert folder.endswith(".dir")
+        assert set(generation["own"]) <= set(generation["objects"])
 
 
 def test_a_resume_commit_holds_no_address(first: Machine, remote: Path):
@@ -518,7 +571,7 @@ def test_commits_that_were_never_pushed_travel_in_the_bundle(
 def test_a_run_can_be_named(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote)
     second.use(remote)
-    assert "nothing to resume" in second(*RESUME, "--run", "other")
+    assert f"run {FINGERPRINT}, epochs done 3" in second(*RESUME, "--run", "other", ok=False)
     assert "epochs done 3" in second(*RESUME, "--run", FINGERPRINT)
 
 

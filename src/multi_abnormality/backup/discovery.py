@@ -12,6 +12,7 @@ from multi_abnormality.console import log
 from multi_abnormality.errors import InputError
 
 HERE = "this machine"
+LATEST = 2**32 - 1  # s: Git takes no time far beyond, and each backup is later than the last
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class State:
         metadata = SnapshotMetadata.read(git, commit)
         if metadata.branch != branch:
             raise ValueError(f"it says that it is of branch {metadata.branch!r}, not {branch!r}")
-        return cls(commit, int(git("log", "-1", "--format=%ct", commit)), metadata, place)
+        time = int(git("log", "-1", "--format=%ct", commit))
+        if time > LATEST:
+            raise ValueError(f"its time, {time}, lies beyond {LATEST}")
+        return cls(commit, time, metadata, place)
 
     def order(self) -> tuple[int, int, str]:
         """Sort key: the newest state sorts last; of two with one time, the one with more epochs."""

@@ -88,7 +88,9 @@ def _leaves(value: dict[Any, Any], path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _show(value: Any) -> str:
-    return "not there" if value is _MISSING else str(value)
+    if value is _MISSING:
+        return "not there"
+    return repr(value) if isinstance(value, str) else str(value)
 
 
 def _edited(text: str, old: dict[Path, Any], new: dict[Path, Any]) -> str:

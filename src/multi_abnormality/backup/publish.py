@@ -11,7 +11,8 @@ from multi_abnormality.backup.snapshot_metadata import LOCAL, PUBLISHED
 
 _NEW = "refs/resume-bundle"  # while a bundle is checked
 _HEAD = re.compile(r"([0-9a-f]{40}) (refs/resume/[^\s]+)")
-MAX_BUNDLE_BYTES = 512 << 20
+MAX_BUNDLE_BYTES = 128 << 20
+PATIENCE = 300.0  # s that Git gets to unpack one
 
 
 def push_ref(git: Git, remote: str, commit: str, run: str, rehearse: bool = False) -> None:
@@ -78,19 +79,20 @@ def fetch_bundle(git: Git, remote: Remote, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bundle"
         remote.get_bundle(name, file)
+        patient = Git(git.folder, patience=PATIENCE)
         heads = git("bundle", "list-heads", str(file)).splitlines()
         found = _HEAD.fullmatch(heads[0]) if len(heads) == 1 else None
         if found is None:
             raise GitError("it is no bundle of this project: it must hold one resume commit")
         commit, ref = found.groups()
         try:
-            _unbundle(git, file, ref)
+            _unbundle(patient, file, ref)
         except GitError as error:
             if "prerequisite" not in str(error):
                 raise
             _fetch_history(git)
             try:
-                _unbundle(git, file, ref)
+                _unbundle(patient, file, ref)
             except GitError as error:
                 raise GitError(f"{error}; {_missing_history(git)}") from error
     return commit

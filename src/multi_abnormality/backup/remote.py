@@ -26,6 +26,8 @@ ABANDONED = 24 * 3600  # s after which an upload to a folder that has not ended 
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 
+MAX_LIST_BYTES = 64 << 20  # of a folder's list of files: some 700,000 of them
+
 T = TypeVar("T")
 
 
@@ -263,7 +265,7 @@ class Remote:
         for hash_ in hashes:
             file = Path(self.odb.oid_to_path(hash_))
             with suppress(OSError):
-                if digest_of(file) != hash_[:32]:
+                if not self._is_regular(str(file)) or digest_of(file) != hash_[:32]:
                     file.unlink()
                     damaged.append(hash_)
         if damaged:
@@ -280,7 +282,11 @@ class Remote:
         found = {}
         for hash_ in hashes:
             path = Path(self.cache.oid_to_path(hash_))
-            if path.exists() and (name := _unsafe_name(path.read_bytes())) is not None:
+            if not path.exists():
+                continue
+            too_long = path.stat().st_size > MAX_LIST_BYTES
+            name = "(too many files)" if too_long else _unsafe_name(path.read_bytes())
+            if name is not None:
                 path.unlink()
                 found[hash_] = name
         return found

@@ -1,7 +1,7 @@
 """Restoring a resume state into the work tree. Branch and index stay as they are."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from multi_abnormality.backup.tree_changes import (
     UnsafeTreeError,
     changes_between,
     check_changes,
+    ignored_names,
 )
 from multi_abnormality.errors import InputError
 from multi_abnormality.files import write_durably
+from multi_abnormality.params import parse_params
 from multi_abnormality.run_fingerprint import RAISABLE
 from multi_abnormality.yaml12 import load_yaml
 
@@ -30,7 +32,9 @@ RESULT_SECTIONS = ("seed", "data", "preprocess", "model", "train")  # that decid
 MACHINES_OWN = ".dvc/config"  # has addresses of remotes; never restored
 _OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _POINTER_KEYS = {"outs", "desc", "meta"}
-_OUT_KEYS = {"md5", "hash", "size", "nfiles", "path", "isexec", "desc", "type", "labels", "meta"}
+# Keys of an entry in dvc.lock and .dvc files. DVC would also take `files`, a list that nothing
+# verifies, and reads entries without `hash: md5` from another place of the remote.
+_ENTRY_TYPES = {"path": str, "md5": str, "hash": str, "size": int, "nfiles": int, "isexec": bool}
 _SHOWN = 10  # names in a message
 
 
@@ -43,8 +47,9 @@ class Inspected:
         base: the newest commit that it and HEAD have in common.
         changes: what it changes since then.
         moved: what HEAD changes since then.
-        lock: its dvc.lock.
-        pointers: its .dvc files, by name.
+        lock: its dvc.lock, without stages that are somebody else's.
+        pointers: the .dvc files that it changes, by name.
+        ignored: names in it that .gitignore excludes; they are left out.
     """
 
     state: State
@@ -53,12 +58,26 @@ class Inspected:
     moved: Changes
     lock: dict[str, Any]
     pointers: dict[str, dict[str, Any]]
+    ignored: frozenset[str]
 
     def folders(self) -> set[str]:
         """Return the hashes of all folders that DVC would check out."""
         outs = [out for stage in self.lock["stages"].values() for out in stage.get("outs", ())]
         outs += [out for pointer in self.pointers.values() for out in pointer["outs"]]
         return {out["md5"] for out in outs if out.get("md5", "").endswith(".dir")}
+
+    def drop_missing_preprocess(self, faults: Mapping[str, str]) -> bool:
+        """Forget the preprocess stage if what it made never reached the remote, as was warned of.
+
+        Args:
+            faults: what is wrong with objects, by their hash.
+        """
+        outs = (self.lock["stages"].get(PREPROCESS) or {}).get("outs", ())
+        if any(out.get("md5") in faults and "not on the remote" in faults[out["md5"]]
+               for out in outs):  # fmt: skip
+            del self.lock["stages"][PREPROCESS]
+            return True
+        return False
 
     def objects(self) -> set[str]:
         """Return the hashes of what training needs: preprocessed volumes and checkpoints."""
@@ -92,8 +111,12 @@ class WorkTree:
     def _name(self, path: Path) -> str:
         return path.relative_to(self.top).as_posix()
 
-    def inspect(self, state: State) -> Inspected:
+    def inspect(self, state: State, allow_code_changes: bool = False) -> Inspected:
         """Check that a state's files are safe to write.
+
+        Args:
+            state: the state.
+            allow_code_changes: whether its code, and so what its parameters may be, is its own.
 
         Raises:
             UnsafeTreeError: one of them is not, or the state has no commit in common with HEAD.
@@ -108,15 +131,35 @@ class WorkTree:
         changes = changes_between(self.git, base, state.commit)
         changes.pop(self._config, None)
         check_changes(self.git, changes)
+        ignored = frozenset(ignored_names(self.git, changes))
+        changes = {name: blob for name, blob in changes.items() if name not in ignored}
         lock = _checked_lock(self._text(state.commit, self._lock) or "")
-        names = self.git.names("ls-tree", "-r", "-z", "--name-only", state.commit)
         pointers = {
             name: content
-            for name in names if name.endswith(".dvc")
+            for name in changes if name.endswith(".dvc")
             if (content := _pointer(self._text(state.commit, name)))
         }  # fmt: skip
+        if not allow_code_changes:
+            self._check_params(state)
         moved = changes_between(self.git, base, "HEAD")
-        return Inspected(state, base, changes, moved, lock, pointers)
+        own = self._own_stages(lock)
+        return Inspected(state, base, changes, moved, {"stages": own}, pointers, ignored)
+
+    def _own_stages(self, lock: dict[str, Any]) -> dict[str, Any]:
+        """Return the entries of the run's stages, and those that HEAD has as well."""
+        head = (yaml.safe_load(self._text("HEAD", self._lock) or "") or {}).get("stages") or {}
+        return {
+            name: stage for name, stage in lock["stages"].items()
+            if name in (PREPROCESS, STAGE) or stage == head.get(name)
+        }  # fmt: skip
+
+    def _check_params(self, state: State) -> None:
+        try:
+            parse_params(self._text(state.commit, self._params) or "", Path("its params.yaml"))
+        except InputError as error:
+            raise UnsafeTreeError(
+                f"{error}. If it comes with code of its own, `--allow-code-changes` restores both"
+            ) from error
 
     def ends_of(self, found: Inspected) -> list[str]:
         """Return the hashes of the checkpoints in which the same run ended, according to dvc.lock
@@ -146,20 +189,33 @@ class WorkTree:
         """
         local = self._local_changes(found.changes)
         self._check_code(found, allow_code_changes)
-        self._check_conflicts(found, local)
+        self._check_conflicts(found, local, allow_code_changes)
         params = self._merged_params(found)
+        if not allow_code_changes:
+            parse_params(params, self.top / self._params)
         self._check_same_run(found, params, local)
         plan: dict[str, Blob | bytes | None] = {
             name: blob
             for name, blob in found.changes.items()
-            if name != self._params and found.moved.get(name, "") != blob
+            if name not in (self._params, self._lock) and found.moved.get(name, "") != blob
             and (allow_code_changes or not _is_ignore_list(name))
             and not self._is_there(name, blob)
         }  # fmt: skip
-        file = self.top / self._params
-        if params.encode() != (file.read_bytes() if file.is_file() else b""):
-            plan[self._params] = params.encode()
+        for name, text in ((self._params, params), (self._lock, self._lock_text(found))):
+            file = self.top / name
+            if not file.is_file() or file.read_text(encoding="utf-8") != text:
+                plan[name] = text.encode()
         return plan
+
+    def _lock_text(self, found: Inspected) -> str:
+        """Return the state's dvc.lock, as it is unless it has other stages' entries."""
+        from dvc.utils.serialize import dumps_yaml
+
+        text = self._text(found.state.commit, self._lock) or ""
+        if load_yaml(text)["stages"] == found.lock["stages"]:
+            return text
+        dumped: str = dumps_yaml({"schema": "2.0", **found.lock})
+        return dumped
 
     def apply(self, plan: dict[str, Blob | bytes | None], state: State) -> None:
         """Write what was planned, and keep the state's commit."""
@@ -197,19 +253,21 @@ class WorkTree:
             raise InputError(
                 f"the resume state ({found.state.place}) has other code than this clone:\n"
                 + _listed(code)
-                + f"\n`git diff HEAD {commit} -- {code[0]}` shows a file's changes. If you trust "
-                "everyone who can write to the remote, `--allow-code-changes` restores them; "
-                + self._how_to_get_commits(found)
+                + f"\n`git diff HEAD {commit}` shows it. If you trust everyone who can write to "
+                "the remote, `--allow-code-changes` restores it, and `--state COMMIT` takes an "
+                "earlier state; " + self._how_to_get_commits(found)
             )
 
     def _how_to_get_commits(self, found: Inspected) -> str:
         unpushed = self.unpushed(found)
         if not unpushed:
-            return "they were not committed when the backup was made"
-        return "they are of commits that this branch lacks:\n" + _listed(unpushed)
+            return "it was not committed when the backup was made"
+        return "it is of commits that this branch lacks:\n" + _listed(unpushed)
 
-    def _check_conflicts(self, found: Inspected, local: set[str]) -> None:
+    def _check_conflicts(self, found: Inspected, local: set[str], allowed: bool) -> None:
         free = self._results | {self._params}
+        if not allowed:  # and so not restored
+            free |= {name for name in found.changes if _is_ignore_list(name)}
         both = sorted(
             name for name, blob in found.changes.items()
             if name not in free and name in found.moved and found.moved[name] != blob
@@ -219,16 +277,17 @@ class WorkTree:
                 f"the branch has moved on since the resume state ({found.state.place}) was made, "
                 "in the same files:\n" + _listed(both) + self._two_ways(found)
             )
+        wanted = {part for name in found.changes for part in _with_parents(name)}
         blocked = sorted(
             name for name in local
-            if name not in free and (name in found.changes or name.endswith(".dvc"))
+            if name not in free and (name in wanted or name.endswith(".dvc"))
             and not self._is_known(name, found.state)
         )  # fmt: skip
         if blocked:
             raise InputError(
                 "the work tree has changes of its own, which the resume state would overwrite:\n"
                 + _listed(blocked)
-                + "\n`git stash` keeps them, `git checkout -- FILE` drops them"
+                + "\n`git stash --include-untracked` keeps them for later"
             )
 
     def _two_ways(self, found: Inspected) -> str:
@@ -253,11 +312,11 @@ class WorkTree:
 
     def _other_params(self, lines: list[str], found: Inspected) -> str:
         return (
-            f"{self._params} here and the backup ({found.state.place}) describe two runs:\n"
+            f"params.yaml here and the backup ({found.state.place}) describe two runs:\n"
             + _listed(lines)
-            + f"\nTo continue the backed-up run, give these keys the backup's values (`git "
-            f"checkout -- {self._params}` drops what is not committed) and resume again. To train "
-            "with what is here, start a new run: `dvc repro`"
+            + "\nTo continue the backed-up run, give these keys the backup's values (`git checkout "
+            "-- params.yaml` drops what is not committed) and resume again. To train with what is "
+            "here, start a new run: `dvc repro`"
         )
 
     def _check_same_run(self, found: Inspected, params: str, local: set[str]) -> None:
@@ -295,7 +354,12 @@ class WorkTree:
     def _local_changes(self, wanted: Iterable[str]) -> set[str]:
         """Return tracked files that differ from HEAD, and untracked ones that are in the way."""
         tracked = set(self.git.names("ls-files", "-z"))
-        untracked = {name for name in wanted if name not in tracked and (self.top / name).exists()}
+        untracked = {
+            blocking
+            for name in wanted if name not in tracked
+            for blocking in _with_parents(name)
+            if (self.top / blocking).is_file() and blocking not in tracked
+        }  # fmt: skip
         changed = self.git.names("diff", "--name-only", "-z", "--no-renames", "HEAD")
         return untracked.union(changed) - {self._config}
 
@@ -326,6 +390,12 @@ class WorkTree:
             write_durably(text, path)
             if content.is_executable:
                 path.chmod(0o755)
+
+
+def _with_parents(name: str) -> list[str]:
+    """Return a name and those of the folders that it lies in."""
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def _is_ignore_list(name: str) -> bool:
@@ -372,8 +442,9 @@ def _are_entries(entries: object) -> bool:
     for entry in entries:
         if not isinstance(entry, dict) or not _is_relative(entry.get("path")):
             return False
-        value = entry.get("md5", "0" * 32)
-        if not isinstance(value, str) or not _OBJECT.fullmatch(value):
+        if not all(type(value) is _ENTRY_TYPES.get(key) for key, value in entry.items()):
+            return False
+        if "md5" in entry and not (_OBJECT.fullmatch(entry["md5"]) and entry.get("hash") == "md5"):
             return False
     return True
 
@@ -396,7 +467,7 @@ def _pointer(text: str | None) -> dict[str, Any] | None:
     if not isinstance(content, dict) or not content.keys() <= _POINTER_KEYS:
         return None
     outs = content.get("outs")
-    if not outs or not _are_entries(outs) or not all(out.keys() <= _OUT_KEYS for out in outs):
+    if not outs or not _are_entries(outs):
         return None
     return content
 

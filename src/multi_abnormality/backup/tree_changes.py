@@ -12,6 +12,7 @@ from multi_abnormality.backup.git import Git
 
 MAX_FILE_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 256 << 20
+MAX_NAMES = 16 << 20  # bytes of all changed names: equal folders in folders make any number
 _FILE_MODES = {"100644": "a file", "100755": "an executable file"}
 _OTHER_MODES = {"120000": "a symbolic link", "160000": "a Git submodule"}
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\:\ud800-\udfff]")
@@ -41,7 +42,8 @@ Changes = Mapping[str, Blob | None]  # by the file's name from the top; None: de
 
 def changes_between(git: Git, old: str, new: str) -> dict[str, Blob | None]:
     """Return the files that differ between two commits or trees, as they are in `new`."""
-    fields = git.names("diff-tree", "-r", "-z", "--no-renames", old, new)
+    command = ("diff-tree", "-r", "-z", "--no-renames", old, new)
+    fields = git.limited_names(*command, limit=MAX_NAMES)
     found: dict[str, Blob | None] = {}
     for raw, name in zip(fields[::2], fields[1::2], strict=True):
         _, mode, _, hash_, status = raw.lstrip(":").split()
@@ -64,7 +66,6 @@ def check_changes(git: Git, changes: Changes) -> None:
             raise UnsafeTreeError(f"{name!r} is {kind}; only regular files are restored")
     written = [name for name, blob in changes.items() if blob is not None]
     _check_parents(git, written)
-    _check_not_ignored(git, written)
     _check_sizes(git, {name: blob.hash for name, blob in changes.items() if blob is not None})
 
 
@@ -91,13 +92,12 @@ def _check_parents(git: Git, names: list[str]) -> None:
             seen.add(parent)
 
 
-def _check_not_ignored(git: Git, names: list[str]) -> None:
-    """What this clone's .gitignore excludes, such as .venv/ and checkpoints/, is never Git's."""
+def ignored_names(git: Git, changes: Changes) -> list[str]:
+    """Return the names that this clone's .gitignore excludes, such as .venv/ and checkpoints/."""
+    names = [name for name, blob in changes.items() if blob is not None]
     if not names:
-        return
-    ignored = git.matches("check-ignore", "-z", "--stdin", given="\0".join(names))
-    if ignored:
-        raise UnsafeTreeError(f"{ignored[0]!r} is ignored by this project's .gitignore")
+        return []
+    return git.matches("check-ignore", "-z", "--stdin", given="\0".join(names))
 
 
 def _check_sizes(git: Git, hashes: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ DVC trusts a remote that is a folder, a web server or a bucket unless the remote
 Then a damaged or altered object is linked into the work tree, and later over sound files.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +18,25 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 BUDGET = 20e9  # bytes that are read once; a minute from a disk
+DAMAGED = ".dvc/tmp/damaged"
 _VERIFYING = ("gdrive://", "oss://")  # DVC's default for these
 
 
 def remotes_to_verify(root: Path) -> list[str]:
-    """Return the names of the remotes that DVC pulls from unverified, without importing DVC.
+    """Return the names of the remotes that DVC pulls from unverified, in DVC's order of files.
 
     One whose `verify` was set, to true or to false, is none of them.
     """
     from configobj import ConfigObj, ConfigObjError
+    from dvc.dirs import global_config_dir, system_config_dir
 
     options: dict[str, dict[str, Any]] = {}
-    for name in ("config", "config.local"):
-        file = root / ".dvc" / name
+    everywhere = (Path(system_config_dir()) / "config", Path(global_config_dir()) / "config")
+    for file in (*everywhere, root / ".dvc/config", root / ".dvc/config.local"):
         if not file.is_file():
             continue
         try:
-            content = ConfigObj(str(file), encoding="utf-8")
+            content = ConfigObj(str(file), encoding="utf-8", interpolation=False)
         except (ConfigObjError, UnicodeDecodeError):
             return []  # DVC names the fault
         for section in content.sections:
@@ -69,7 +72,8 @@ def verify_pulled(root: Path) -> None:
     """Check once what may have been pulled unverified; from then on DVC checks it by itself.
 
     Objects of the pipeline's outputs in DVC's cache whose content does not match their name are
-    removed, and with them their copies in the work tree.
+    moved to `DAMAGED`, and so are their copies in the work tree: a file may be linked to the cache,
+    and the change may be a person's.
 
     Args:
         root: the project's folder.
@@ -85,17 +89,17 @@ def verify_pulled(root: Path) -> None:
     repo = open_repository(root)
     if repo is None:
         return
-    damaged = sorted(_remove_damaged(repo))
+    damaged = sorted(_move_damaged(repo))
     set_verify(Path(repo.root_dir), names)
     if damaged:
         raise InputError(
-            f"damaged since they were made, and removed: {first_few(damaged)}. `dvc pull "
-            "--allow-missing` fetches them again, and checks them now; if the remote's own copy is "
-            "damaged, `dvc repro` makes them again"
+            f"damaged or changed since they were made: {first_few(damaged)}. What was there is "
+            f"now in {DAMAGED}/. `dvc pull --allow-missing` fetches them again, and checks them "
+            "now; if the remote's own copy is damaged, `dvc repro` makes them again"
         )
 
 
-def _remove_damaged(repo: "Repo") -> set[str]:
+def _move_damaged(repo: "Repo") -> set[str]:
     """Return the paths, from the project's folder, whose object in the cache was damaged."""
     cache, left = repo.cache.local, BUDGET
     damaged: set[str] = set()
@@ -115,13 +119,20 @@ def _remove_damaged(repo: "Repo") -> set[str]:
                     return damaged
                 digests[hash_] = digest_of(file)
                 if digests[hash_] != hash_[:32]:
-                    cache.delete(hash_)
+                    _put_aside(file, Path(repo.root_dir) / DAMAGED / hash_)
             if digests[hash_] != hash_[:32]:
                 damaged.add(path)
                 copy = Path(repo.root_dir) / path
-                if copy.is_file() and digest_of(copy) == digests[hash_]:
+                if copy.is_symlink() and not copy.exists():  # it led to the object
                     copy.unlink()
+                elif copy.is_file() and digest_of(copy) == digests[hash_]:
+                    _put_aside(copy, Path(repo.root_dir) / DAMAGED / path)
     return damaged
+
+
+def _put_aside(file: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(file, place)  # the cache may be on another disk
 
 
 def _objects(repo: "Repo", out: "Output") -> Iterator[tuple[str, str]]:
