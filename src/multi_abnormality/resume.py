@@ -4,6 +4,7 @@ python -m multi_abnormality.resume && dvc pull --allow-missing && dvc repro --al
 """
 
 import argparse
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -236,10 +237,11 @@ def _record_newer_checkpoints(state: State, repo: Any) -> None:
 
 def _make_way(folder: Path, replaced: Path) -> None:
     """Move another run's checkpoints out of the way: `dvc pull` would stop at them."""
-    for path in sorted(folder.glob("*.ckpt")):
+    paths = sorted(folder.glob("*.ckpt"))
+    for path in paths:
         replaced.mkdir(parents=True, exist_ok=True)
-        path.replace(replaced / path.name)
-    if replaced.exists():
+        shutil.move(path, replaced / path.name)
+    if paths:
         log.info("another run's checkpoints were moved to %s", replaced)
 
 

@@ -82,11 +82,11 @@ class Git:
         except GitError:
             return None
 
-    def limited_names(self, *arguments: str, limit: int) -> list[str]:
-        """As `names`, for what may have no end.
+    def check_length(self, *arguments: str, limit: int) -> None:
+        """Check that a command prints no more than `limit` bytes; end it where it does.
 
         Raises:
-            GitError: the answer has more bytes than `limit`, or the command failed.
+            GitError: it prints more, or failed.
         """
         settings = [part for setting in _QUIET for part in ("-c", setting)]
         with subprocess.Popen(
@@ -94,13 +94,11 @@ class Git:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
             assert process.stdout is not None  # a pipe
-            answer = process.stdout.read(limit + 1)
-            if len(answer) > limit:
+            if len(process.stdout.read(limit + 1)) > limit:
                 process.kill()
                 raise GitError(f"git {arguments[0]}: more than {limit:,} bytes of names")
         if process.returncode:
             raise GitError(f"git {arguments[0]}: exit status {process.returncode}")
-        return [os.fsdecode(name) for name in answer.split(b"\0") if name]
 
     def matches(self, *arguments: str, given: str) -> list[str]:
         """Return the names that a question with `-z` answers; Git ends with 1 where none is."""

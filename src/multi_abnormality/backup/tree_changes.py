@@ -42,8 +42,9 @@ Changes = Mapping[str, Blob | None]  # by the file's name from the top; None: de
 
 def changes_between(git: Git, old: str, new: str) -> dict[str, Blob | None]:
     """Return the files that differ between two commits or trees, as they are in `new`."""
-    command = ("diff-tree", "-r", "-z", "--no-renames", old, new)
-    fields = git.limited_names(*command, limit=MAX_NAMES)
+    # Git lists names as it meets them, but compares whole trees before it prints a difference.
+    git.check_length("ls-tree", "-r", "-z", "--name-only", new, limit=MAX_NAMES)
+    fields = git.names("diff-tree", "-r", "-z", "--no-renames", old, new)
     found: dict[str, Blob | None] = {}
     for raw, name in zip(fields[::2], fields[1::2], strict=True):
         _, mode, _, hash_, status = raw.lstrip(":").split()
