@@ -387,15 +387,21 @@ def test_where_every_checkpoint_is_damaged_nothing_starts_anew(
     assert "none of the resume states" in second(*RESUME, ok=False)
 
 
-def test_an_altered_label_on_the_remote_is_not_trained_on(
-    first: Machine, second: Machine, remote: Path
-):
-    leave_state(first, remote)
-    labels = (first.folder / "processed/labels.csv").read_bytes()
+def alter_a_label(machine: Machine, remote: Path) -> tuple[Path, bytes]:
+    """Change one label on the remote; the object, and what it held before."""
+    labels = (machine.folder / "processed/labels.csv").read_bytes()
     damaged = object_of(remote, labels)
     damaged.chmod(0o644)
     damaged.write_bytes(labels.replace(b",0", b",1", 1))
     damaged.chmod(0o444)
+    return damaged, labels
+
+
+def test_an_altered_label_on_the_remote_is_not_trained_on(
+    first: Machine, second: Machine, remote: Path
+):
+    leave_state(first, remote)
+    alter_a_label(first, remote)
     second.use(remote)
     output = second(*RESUME, ok=False)
     assert "labels.csv is damaged on the remote" in output
@@ -407,11 +413,7 @@ def test_what_dvc_pulled_unverified_is_checked_before_training(
     """`dvc pull` and `dvc repro` alone, from a folder that somebody wrote to."""
     first.use(remote)
     first("dvc", "push", "--quiet", "preprocess")
-    labels = (first.folder / "processed/labels.csv").read_bytes()
-    damaged = object_of(remote, labels)
-    damaged.chmod(0o644)
-    damaged.write_bytes(labels.replace(b",0", b",1", 1))
-    damaged.chmod(0o444)
+    damaged, labels = alter_a_label(first, remote)
     second.use(remote)
     second("dvc", "pull", "--quiet", "--allow-missing")
     assert (second.folder / "processed/labels.csv").read_bytes() != labels

@@ -108,11 +108,11 @@ class Git:
             if getattr(error.__cause__, "returncode", None) == 1:
                 return []
             raise
-        return [os.fsdecode(name) for name in answer.split(b"\0") if name]
+        return _split(answer)
 
     def names(self, *arguments: str) -> list[str]:
         """File names that a command lists with `-z`."""
-        return [os.fsdecode(name) for name in self.bytes(*arguments).split(b"\0") if name]
+        return _split(self.bytes(*arguments))
 
     def at(self, seconds: int) -> "Git":
         """This, with another time for commits, in seconds of the epoch."""
@@ -126,6 +126,10 @@ class Git:
         if not (self.find("config", "core.sshCommand") or "GIT_SSH" in self._environment):
             self._environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
         return self
+
+
+def _split(answer: bytes) -> list[str]:
+    return [os.fsdecode(name) for name in answer.split(b"\0") if name]
 
 
 def repository_of(folder: Path) -> Git | None:

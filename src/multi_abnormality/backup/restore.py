@@ -242,11 +242,10 @@ class WorkTree:
         return not (name.endswith(".dvc") and here and there and _paths(here) == _paths(there))
 
     def _check_code(self, found: Inspected, allowed: bool) -> None:
-        head = changes_between(self.git, "HEAD", found.state.commit)
         code = sorted(
             name for name in found.changes
-            if name in head and self._is_code(name, found) and not _is_ignore_list(name)
-            and not self._is_there(name, found.changes[name])
+            if found.moved.get(name, "") != found.changes[name] and self._is_code(name, found)
+            and not _is_ignore_list(name) and not self._is_there(name, found.changes[name])
         )  # fmt: skip
         if code and not allowed:
             commit = found.state.commit[:12]

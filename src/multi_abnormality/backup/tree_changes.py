@@ -13,7 +13,7 @@ from multi_abnormality.backup.git import Git
 MAX_FILE_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 256 << 20
 MAX_NAMES = 16 << 20  # bytes of all changed names: equal folders in folders make any number
-_FILE_MODES = {"100644": "a file", "100755": "an executable file"}
+_FILE_MODES = {"100644", "100755"}
 _OTHER_MODES = {"120000": "a symbolic link", "160000": "a Git submodule"}
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\:\ud800-\udfff]")
 # Characters that some file systems leave out of names, so that `.g\u200cit` would be `.git`.
