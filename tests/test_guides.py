@@ -31,7 +31,7 @@ ELSEWHERE = {
     r"multi_abnormality\.download": ("tests/download/test_guide.py", "multi_abnormality.download"),
     r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
     r"torchrun(?!.*nnodes)": ("tests/training/test_devices.py", "torch.distributed.run"),
-    r"gdrive|GDRIVE|/content/drive|^dvc push$|> restored": (
+    r"gdrive|GDRIVE|/content/drive|--local backup verify|^dvc push$|> restored": (
         "tests/test_drive_guide.py",
         "commands(GUIDE)",
     ),
