@@ -82,6 +82,7 @@ def test_predict_agrees_with_what_was_scored(typed: tuple[Path, dict[str, str]])
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_other_findings_are_another_training(typed: tuple[Path, dict[str, str]], tmp_path: Path):
     folder = shutil.copytree(typed[0], tmp_path / "other", symlinks=True)
     set_data(folder, findings=["Emphysem"])

@@ -265,6 +265,7 @@ def experiments(folder: Path, name: str) -> list[dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_a_queued_experiment_trains_in_a_folder_of_its_own(longer):
     folder = longer("project")
     before = hashes(folder)

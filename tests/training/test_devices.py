@@ -300,6 +300,7 @@ def ranks_of(process) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_whichever_process_ends_all_do_and_nothing_is_lost(projects):
     whole, ended = projects("whole"), projects("a folder, mit Umlaut ü")
     assert whole.run()[0] == 0
