@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro resume test check coverage bench drill pins
+.PHONY: repro resume exps test check coverage bench study drill pins
 
 # DVC turns every failure into 255; a training that was stopped and saved is told by 75.
 run = rm -f .dvc/tmp/stopped; dvc repro $(1) || { test ! -e .dvc/tmp/stopped || exit 75; exit 1; }
@@ -12,14 +12,20 @@ repro: .venv/installed data
 	$(call run)
 	@$(show)
 
-# On a new machine; RESUME=--allow-code-changes also restores other code. Where nothing was backed up yet it starts as `make repro` does: with
-# --allow-missing DVC would take processed volumes that are nowhere for given.
+# On a new machine; RESUME=--allow-code-changes also restores other code. Where nothing was backed up
+# yet it starts as `make repro` does: with --allow-missing DVC would take volumes that are nowhere for
+# given.
 resume: .venv/installed
 	python -m multi_abnormality.resume $(RESUME)
 	dvc pull --allow-missing
 	@test -e processed || $(MAKE) repro
 	$(call run,--allow-missing)
 	@$(show)
+
+# Scores of the experiments, with intervals and the parameters that differ; EXPS='--num 2': also
+# those of the commit before.
+exps: .venv/installed
+	@python -m multi_abnormality.experiments $(EXPS)
 
 test: .venv/installed
 	ruff check .
@@ -38,17 +44,17 @@ coverage: .venv/installed
 	coverage combine --quiet
 	coverage report
 
-# Two hours. TABLES=<folder with CT-RATE's tables> also measures the catalogue of all of it.
+# Half an hour; BENCH holds options and names: BENCH='--scan CHEST.nii.gz reading'. TABLES=<folder with
+# CT-RATE's tables> also measures the catalogue of all of it. Results: benchmarks/results.json.
 bench: repro
+	pip install --quiet --no-deps --requirement benchmarks/requirements.txt || echo 'without peers'
+	PYTHONPATH=benchmarks python -m bench $(if $(TABLES),--tables $(TABLES)) $(BENCH)
+
+# Comparisons that take many trainings: more than an hour.
+study: repro
 	pip install --quiet --no-deps --requirement benchmarks/requirements.txt
-	python benchmarks/preprocess_speed.py
-	python benchmarks/store_speed.py
-	python benchmarks/growth.py
-	$(if $(TABLES),python benchmarks/catalogue.py --tables $(TABLES))
+	python benchmarks/training_charts.py
 	python benchmarks/sample_difficulty.py
-	python benchmarks/shipped_speed.py
-	python benchmarks/reading_speed.py
-	python benchmarks/training_speed.py
 	python benchmarks/peers.py
 
 drill: repro
@@ -57,6 +63,7 @@ drill: repro
 
 # requirements.txt has every version; the package itself is installed in place.
 .venv/installed: requirements.txt pyproject.toml
+	@echo 'Installing the pinned requirements (2-3 minutes)...'
 	$(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	pip install --quiet --disable-pip-version-check --no-deps --editable .

@@ -15,7 +15,8 @@ from multi_abnormality import console, predict
 from multi_abnormality.data.io.reader_registry import SUFFIXES, scan_name
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.errors import InputError, raise_faults
-from multi_abnormality.evaluation.predictions import write_predictions
+from multi_abnormality.evaluation.predictions import write_submission
+from multi_abnormality.evaluation.thresholds import submission_probabilities
 from multi_abnormality.predict.journal import Journal
 from multi_abnormality.predict.many import predict_all
 from multi_abnormality.predict.names import NamedScan, refuse_equal
@@ -34,10 +35,14 @@ def main() -> None:
         journal = Journal(kept / RESULTS[0], model)
         rows, faults = predict_all(predictor, scans, workers=1, journal=journal)
         raise_faults(faults, f"no results: {len(faults)} of {len(scans)} cases failed")
-        probabilities = np.array([list(found.values()) for _, found in rows])
+        card = predictor.card
+        probabilities = submission_probabilities(
+            np.array([list(found.values()) for _, found in rows]),
+            np.array([card.thresholds[finding] for finding in card.findings]),
+        )
         for name in RESULTS:
             names = [case for case, _ in rows]
-            write_predictions(given.output / name, names, probabilities, predictor.card.findings)
+            write_submission(given.output / name, names, probabilities, card.findings)
         journal.close(finished=True)
     console.log.info("%s: %d cases", given.output / RESULTS[0], len(rows))
 

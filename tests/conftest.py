@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 from pathlib import Path
 
 import nibabel
@@ -17,6 +18,11 @@ from multi_abnormality.stages import preprocess
 # For this process and all that it starts, before torch is imported: nets of the tests' size gain
 # nothing by threads, and two on a busy machine hold each other up to a tenth of their speed.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell without job control starts background jobs (`make test &`) with SIGINT ignored, and every
+# process inherits that. The tests that interrupt a process need the default action.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Test workers send warnings to the process that started them, and its receiving threads import the
 # warnings' classes. Where that import fails in a thread, the whole run ends: so it comes first.

@@ -24,7 +24,7 @@ stages:
     deps: [make.py, processed]
     params: [model]
     outs:
-      - metrics/predictions.json
+      - metrics/submission.json
       - metrics/plots
       - metrics/evaluate.json:
           cache: false
@@ -44,7 +44,7 @@ import pandas as pd
 import yaml
 
 from multi_abnormality.evaluation.plots import write_plots
-from multi_abnormality.evaluation.predictions import write_predictions
+from multi_abnormality.evaluation.predictions import write_submission
 from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.files import write_json
 from multi_abnormality.findings import FINDINGS
@@ -76,7 +76,7 @@ def metrics(noise, seed):
     logits += noise * np.random.default_rng(seed).normal(size=(400, 18))[: len(truth)]
     probabilities = 1 / (1 + np.exp(-logits))
     folder = Path("metrics")
-    write_predictions(folder / "predictions.json", labels.index, probabilities, FINDINGS)
+    write_submission(folder / "submission.json", labels.index, probabilities, FINDINGS)
     write_json(official_scores(truth, probabilities, FINDINGS), folder / "evaluate.json")
     write_plots(folder / "plots", truth, probabilities, FINDINGS)
     epochs = [f"{epoch},{noise},{noise + 1},0.5" for epoch in range(4)]

@@ -1,3 +1,6 @@
+import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +19,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     known = set(sys.modules)
     yield
     for name in set(sys.modules) - known:
-        if name.partition(".")[0] in ("loops", "peer_models", "speed"):
+        if name.partition(".")[0] in ("bench", "loops", "peer_models", "speed"):
             del sys.modules[name]
 
 
@@ -55,17 +58,43 @@ def test_scores_are_by_scan_and_leave_out_findings_of_one_class(small_set):
     assert macro_auroc(small_set, names, np.zeros(labels.shape)) == 0.5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ours", "bare", "plain"])
-def test_a_loop_runs_a_block_when_asked(name, small_set, small_params, tmp_path):
-    from loops.turns import Loop, take_turns
+def test_a_benchmark_that_fails_is_recorded_and_the_others_run(monkeypatch, tmp_path, capsys):
+    from bench import __main__ as bench
+    from bench import store, training
+    from bench.rows import Row, compared
 
-    loop = Loop(name, 1, small_set.root, small_params, tmp_path, threads=1)
-    try:
-        found = take_turns({name: loop}, rounds=1)
-    finally:
-        loop.stop()
-    assert list(loop.start["marks"]) == [
-        "interpreter and imports", "processed set", "model and trainer", "first step"
-    ]  # fmt: skip
-    assert found[name].seconds[0] > found[name].waited[0] > 0
+    rows = [
+        compared("reading", "s", [2.0, 3.0, 8.0], "decoding alone", [1.0, 2.0, 2.0], "at most 2"),
+        Row("packing", 1.0, "s", "a peer"),
+    ]
+    monkeypatch.setattr(store, "run", lambda _: 1 / 0)
+    monkeypatch.setattr(training, "run", lambda _: rows)
+    out = tmp_path / "results.json"
+    names = ["store", "catalogue", "training"]
+    monkeypatch.setattr(sys, "argv", ["bench", "--out", str(out), *names])
+    with pytest.raises(SystemExit) as ended:
+        bench.main()
+    assert ended.value.code == 1
+    found = json.loads(out.read_text())
+    benchmarks = found["benchmarks"]
+    assert [benchmarks[name]["status"] for name in names] == ["failed", "skipped", "done"]
+    assert benchmarks["store"]["error"] == "ZeroDivisionError: division by zero"
+    assert benchmarks["training"]["rows"][0]["ratio"] == 2
+    assert {"commit", "clean", "date", "machine", "quick"} <= found.keys()
+    printed = capsys.readouterr().out
+    assert "not installed" in printed
+    assert "ZeroDivisionError" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.drill
+def test_every_benchmark_runs(tmp_path):
+    """In small sizes, in the project's own folder, where `make drill` has run the pipeline."""
+    out = tmp_path / "results.json"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "benchmarks")}
+    environment.pop("OMP_NUM_THREADS", None)
+    command = [sys.executable, "-m", "bench", "--quick", "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    for name, found in json.loads(out.read_text())["benchmarks"].items():
+        assert found["status"] == ("skipped" if name == "catalogue" else "done"), found
+        assert (found["rows"] != []) == (name != "catalogue")

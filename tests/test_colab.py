@@ -239,6 +239,7 @@ def publish_results(whole: Session, repository: Path, folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_after_a_lost_session_it_goes_on_by_itself(
     whole: Session, repository: Path, tmp_path: Path
 ):
@@ -259,6 +260,7 @@ def test_after_a_lost_session_it_goes_on_by_itself(
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_stopping_a_cell_saves_and_backs_up(repository: Path, tmp_path: Path):
     session = Session(tmp_path / "machine", tmp_path / "My Drive", repository)
     how = session.run_until((session.project / "checkpoints/previous.ckpt").exists, interrupt)

@@ -1,6 +1,7 @@
 """What a user sees of a program, in a process of its own."""
 
 import contextlib
+import io
 import os
 import pty
 import re
@@ -9,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from multi_abnormality import console
+from multi_abnormality.progress_bar import ProgressBar
 
 FROM_A_LOADING_PROCESS = """
 import sys
@@ -99,6 +102,19 @@ def read_all(terminal: int) -> bytes:
             content += piece
     os.close(terminal)
     return content
+
+
+def test_a_bar_is_one_line_with_room_for_ctrl_c():
+    """The terminal writes ^C after the bar: on a full line it would begin another one."""
+    drawn = Console(file=io.StringIO(), width=80)
+    with ProgressBar(Console(file=io.StringIO(), width=80)) as bar:
+        task = bar.add_task("predict validation patients", total=6000, unit="batches")
+        bar.advance(task, 5000)
+        drawn.print(bar.get_renderable())
+    (line,) = drawn.file.getvalue().splitlines()
+    assert "5000/6000" in line
+    assert re.search(r"left (-|\d):(--|\d\d):(--|\d\d) *$", line)
+    assert len(line.rstrip()) <= 78
 
 
 def run_program(folder: Path, text: str) -> subprocess.CompletedProcess:
@@ -206,3 +222,13 @@ def test_where_an_unexpected_error_came_from_is_shown_on_request(tmp_path: Path)
         shown = subprocess.run(command, capture_output=True, text=True).stderr
         assert "scan.nii: failed with an unexpected IndexError (list index out of range)" in shown
         assert ("Traceback" in shown) == bool(option)
+
+
+@pytest.mark.parametrize(("root", "is_hinted"), [(".", True), ("..", False)])
+def test_a_failed_experiment_names_the_way_back(tmp_path: Path, root: str, is_hinted: bool):
+    """Where DVC runs it in the work tree; one of the queue runs in a folder of its own."""
+    environment = os.environ | {"DVC_EXP_NAME": "faster", "DVC_ROOT": str(tmp_path / root)}
+    command = [sys.executable, "-m", "multi_abnormality.stages.export"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert ("git restore . && dvc checkout" in done.stderr) == is_hinted

@@ -1,6 +1,7 @@
 """The doctor in real houses, whole and broken."""
 
 import fcntl
+import logging
 import os
 import pty
 import re
@@ -14,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from conftest import CtRateFolder
 from multi_abnormality.console import log
+from multi_abnormality.data.receipts import Receipt, receipt_path, write_receipt
 from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.doctor.__main__ import examine
+from multi_abnormality.doctor.__main__ import examine, main
 from multi_abnormality.doctor.checkpoint import look_at_checkpoint
 from multi_abnormality.doctor.house import DOUBT, FAULT, WELL, House, Seen
 from multi_abnormality.doctor.listen import warnings_kept
@@ -28,12 +32,15 @@ from multi_abnormality.doctor.packages import look_at_drive_client
 from multi_abnormality.doctor.project import look_at_dask, look_at_data, look_at_params
 from multi_abnormality.doctor.remotes import look_at_dvc_remote, look_at_git
 from multi_abnormality.errors import InputError
+from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import Params, load_params
-from multi_abnormality.stages import train
+from multi_abnormality.stages import preprocess, train
 from multi_abnormality.training import files
 from multi_abnormality.training.aside import Aside
 from multi_abnormality.training.files import load_checkpoint, save_checkpoint
 from multi_abnormality.training.fit import Places
+from multi_abnormality.training.place import find_place
+from multi_abnormality.training.ranks import Ranks
 from test_console import read_all
 from test_pipeline import BIN, ROOT, add_remote, make_project, run
 
@@ -396,6 +403,88 @@ def test_the_doctor_fails_where_training_does(
     assert (state in ("as it was trained", "never", "fewer epochs")) == (found == [])
     if state in ("never", "fewer epochs"):
         assert any("training starts anew" in line.text for line in told)
+
+
+# Scans of a project (training patients, validation patients, reconstructions of each scan, files
+# or rows too many) and its parameters; and whether the stages succeed.
+TABLES: dict[str, tuple[dict[str, int], dict[str, Any], bool]] = {
+    "enough": ({}, {}, True),
+    "too few scans for a batch": ({"train": 4}, {}, False),
+    "too few scans of two reconstructions": ({"train": 5, "each": 2}, {}, False),
+    "enough reconstructions": ({"train": 5, "each": 2}, {"train.reconstructions": "all"}, True),
+    "one patient": ({"train": 1, "each": 6}, {}, False),
+    "no training patient": ({"train": 0}, {}, False),
+    "no patient to score": ({"valid": 0}, {}, False),
+    "one class to validate on": ({}, {"train.validation_fraction": 0.01}, False),
+    "more devices than volumes": ({}, {"train.validation_fraction": 0.2, "machine.devices": 4},
+                                  False),
+    "a scan without labels": ({"unlabelled": 1}, {}, False),
+    "labels without a scan": ({"missing": 1}, {}, False),
+    "few scans, on purpose": ({"train": 14}, {"train.debug": "fast"}, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_doctor_predicts_from_the_tables_what_the_stages_do(
+    kind: str, house: Path, small_params: Params, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    """Its exit code and reason, before the first scan is read; nobody has the last finding."""
+    counts, changes, succeeds = TABLES[kind]
+    shutil.rmtree(house / "data")
+    scans = CtRateFolder(house / "data")
+    for split, patients in (("train", counts.get("train", 8)), ("valid", counts.get("valid", 3))):
+        for patient in range(1, patients + 1):
+            positive = FINDINGS[patient % 2 : -1 : 2]
+            for number in range(1, counts.get("each", 1) + 1):
+                scans.add(f"{split}_{patient}_a_{number}", positive, seed=10 * patient + number)
+    for number in range(counts.get("unlabelled", 0)):
+        scans.add_file(f"train_{100 + number}_a_1")
+    for number in range(counts.get("missing", 0)):
+        scans.label(f"train_{200 + number}_a_1")
+    scans.write_tables()
+    content = small_params.model_dump(mode="json")
+    content["backup"]["remote"] = "off"
+    content["train"]["epochs"] = 1
+    for key, value in changes.items():
+        section, name = key.split(".")
+        content[section][name] = value
+    (house / "params.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(house)
+    monkeypatch.setattr(sys, "argv", ["doctor", "--quiet"])
+    code, said = main(), " ".join(capsys.readouterr().out.split())
+    assert not (house / "processed").exists()
+
+    params, out = load_params(), Path("processed")
+    place = find_place(params.machine, torch.device("cpu"), params.train.batch_size)
+    try:
+        preprocess.run(params, Path("data"), out, house / "preprocess.json")
+        with caplog.at_level(logging.WARNING, logger="multi_abnormality"):
+            train.run(params, out, places_in(Path()), house / "train.json", ranks=Ranks(place))
+        failure = ""
+    except InputError as error:
+        failure = " ".join(str(error).split())
+    assert (code == 0, failure == "") == (succeeds, succeeds), said
+    assert failure in said
+    if failure:
+        return
+    rare = [line for line in caplog.messages if repr(FINDINGS[-1]) in line]
+    assert len(rare) == (0 if "train.debug" in changes else 2)
+    assert [line for line in rare if line not in said] == []
+
+
+def test_volumes_whose_scans_are_gone_are_not_given_up(house: Path):
+    """Other preprocess parameters, and only receipts of the scans: preprocess refuses."""
+    scans = CtRateFolder(house / "data")
+    shutil.rmtree(scans.root)
+    for name in ("train_1_a_1", "train_2_a_1", "valid_1_a_1"):
+        path = scans.add(name, FINDINGS[int(name[6]) :: 2], seed=1)
+        write_receipt(Receipt("0" * 64, 1, name), receipt_path(path))
+        path.unlink()
+    scans.write_tables()
+    (house / "processed").mkdir()
+    (house / "processed/recipe.json").write_text("{}")
+    assert "volumes were deleted after they were processed" in faults(house)["split"]
 
 
 def test_a_debug_run_is_told_of_once(house: Path):

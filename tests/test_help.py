@@ -11,8 +11,9 @@ HEAVY = {
     "pandas", "PIL", "scipy", "SimpleITK", "sklearn", "timm", "torch", "torchvision",
 }  # fmt: skip
 PROGRAMS = (
-    "compare", "doctor", "download", "find_learning_rate", "predict", "resume", "sample",
-    "show_augmentation",
+    "compare", "doctor", "download", "experiments", "find_learning_rate", "predict", "recipe",
+    "resume",
+    "sample", "show_augmentation",
 )  # fmt: skip
 STAGES = ("preprocess", "train", "evaluate", "export")
 SOURCE = Path(__file__).parents[1] / "src/multi_abnormality"

@@ -43,7 +43,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 @pytest.mark.slow
 def test_from_a_folder_and_a_table_to_a_model(typed: tuple[Path, dict[str, str]]):
     folder, printed = typed
-    doctor, _, repro, predicted = printed.values()
+    doctor, _, repro, _, predicted = printed.values()
     assert "36 patients" in doctor
     assert "these columns are not read: 'Bemerkung'" in repro
     shown = [line for line in predicted.splitlines() if re.search(r"\d\.\d{3}", line)]

@@ -143,6 +143,7 @@ def test_same_bytes_from_scratch_in_another_folder(project: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.usefixtures("restored")
 def test_an_experiment_is_listed_beside_the_first_run(project: Path):
     run(project, "dvc", "exp", "run", "--name", "faster", "-S", "train.learning_rate=4e-3")
@@ -173,7 +174,7 @@ def test_evaluate_parameters_never_retrain(project: Path):
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["evaluate"]["resamples"] = 60
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    output = run(project, "dvc", "repro")
+    output = run(project, "dvc", "repro", "--dry")
     assert "Running stage 'evaluate'" in output
     assert "Stage 'train' didn't change" in output
 
@@ -233,6 +234,7 @@ def longer(project: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_after_a_kill_training_goes_on_to_the_same_bytes(longer):
     whole, killed = longer("whole"), longer("killed")
     run(whole, "dvc", "repro")

@@ -32,10 +32,12 @@ from multi_abnormality.predict.journal import Journal, scan_key
 from multi_abnormality.predict.many import predict_all
 from multi_abnormality.predict.names import name_scans
 from multi_abnormality.predict.tell import as_csv
+from multi_abnormality.seal import INFO_KEY
 from tiny_model import CARD, save, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
+HALF = {"Emphysema": 0.5}  # thresholds
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +62,20 @@ def run(
     )  # fmt: skip
 
 
-def test_json_is_the_challenges_form(tmp_path: Path, model: Path) -> None:
+def test_json_has_probability_threshold_and_verdict(tmp_path: Path, model: Path) -> None:
     scan = write_scan(tmp_path / "valid_1_a_1.nii.gz")
 
     result = run(scan, "--model", model, "--json")
 
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
-    assert list(printed) == ["name", "predictions"]
+    assert list(printed) == ["synthetic", "thresholds", "predictions"]
+    assert printed["thresholds"] == CARD["thresholds"]
     (row,) = printed["predictions"]
-    assert list(row) == ["input_image_name", "probabilities"]
+    assert list(row) == ["input_image_name", "probabilities", "positive"]
+    assert row["positive"] == {
+        name: value >= CARD["thresholds"][name] for name, value in row["probabilities"].items()
+    }
     assert row["input_image_name"] == "valid_1_a_1"
     assert list(row["probabilities"]) == list(FINDINGS)
     assert row["probabilities"] == predict.load(model)(scan)
@@ -77,16 +83,22 @@ def test_json_is_the_challenges_form(tmp_path: Path, model: Path) -> None:
     assert len(set(row["probabilities"].values())) == 18
 
 
-def test_csv_has_the_label_tables_header(tmp_path: Path, model: Path) -> None:
+def test_csv_has_three_columns_for_each_finding(tmp_path: Path, model: Path) -> None:
     scans = [write_scan(tmp_path / f"scan_{hu}.nii.gz", hu) for hu in (40, 200)]
 
     result = run(*scans, "--model", model, "--csv")
 
     assert result.returncode == 0, result.stderr
     header, *rows = csv.reader(io.StringIO(result.stdout))
-    assert header == ["VolumeName", *FINDINGS]
+    kinds = ("", " (threshold)", " (positive)")
+    assert header == ["VolumeName", *(f"{name}{kind}" for name in FINDINGS for kind in kinds)]
     assert [row[0] for row in rows] == ["scan_40", "scan_200"]
-    assert [float(value) for value in rows[0][1:]] == list(predict.load(model)(scans[0]).values())
+    probabilities = predict.load(model)(scans[0])
+    assert [float(value) for value in rows[0][1::3]] == list(probabilities.values())
+    thresholds = CARD["thresholds"]
+    assert [float(value) for value in rows[0][2::3]] == list(thresholds.values())
+    positive = [str(int(value >= thresholds[name])) for name, value in probabilities.items()]
+    assert rows[0][3::3] == positive
     assert "predict: 2 scans" in result.stderr
 
 
@@ -105,7 +117,39 @@ def test_table_marks_the_positive_findings(tmp_path: Path) -> None:
     for finding in FINDINGS:
         (line,) = [line for line in result.stdout.splitlines() if f" {finding} " in line]
         assert f"{probabilities[finding]:.3f}" in line
-        assert ("●" in line) == (probabilities[finding] >= 0.5)
+        assert f"{CARD['thresholds'][finding]:.3f}" in line
+        positive = probabilities[finding] >= CARD["thresholds"][finding]
+        assert ("●" in line) == (" yes" in line) == positive
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_a_model_of_phantoms_warns_once_a_call(tmp_path: Path, synthetic: bool) -> None:
+    model = write_model(tmp_path / "model.onnx", CARD | {"synthetic": synthetic})
+    scans = [write_scan(tmp_path / f"{number}.nii.gz") for number in range(2)]
+    done = run(*scans, "--model", model, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no clinical meaning") == int(synthetic)
+    assert json.loads(done.stdout)["synthetic"] is synthetic
+
+
+def test_a_marker_or_threshold_changed_by_hand_is_noticed(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model.onnx", CARD | {"synthetic": True})
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    marked, whole = b'"synthetic": true', model.read_bytes()
+    assert marked in whole
+    model.write_bytes(whole.replace(marked, b'"synthetic":false'))
+    done = run(scan, "--model", model)
+    assert done.returncode == 1
+    assert "is not as it was exported" in done.stderr
+    lower = CARD["thresholds"] | {"Emphysema": 0.1}
+    write_model(model)
+    proto = onnx.load(model)
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, {INFO_KEY: json.dumps(CARD | {"thresholds": lower})})
+    done = run(scan, "--model", save(proto, model))
+    assert done.returncode == 1
+    assert "thresholds are not those of its metadata" in done.stderr
 
 
 def test_a_bad_scan_spoils_no_other(tmp_path: Path, model: Path) -> None:
@@ -311,7 +355,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
     rows = list(csv.reader(out.open()))
     assert [row[0] for row in rows[1:]] == ["scan_0", "scan_1", "scan_2"]
     expected = predict.load(model)(scans[1])
-    assert [float(value) for value in rows[2][1:]] == list(expected.values())
+    assert [float(value) for value in rows[2][1::3]] == list(expected.values())
 
 
 def test_replaced_voxels_are_predicted_anew(tmp_path: Path, model: Path) -> None:
@@ -322,7 +366,9 @@ def test_replaced_voxels_are_predicted_anew(tmp_path: Path, model: Path) -> None
     write_series(tmp_path / "series", name=lambda index: f"{index % 2}/IM{index}", slices=4)
     scans = predict.find_scans([tmp_path]).scans
     assert len(scans) == 4
-    prediction = predict.Prediction({"Emphysema": 0.7}, np.ones((1, 1)), np.ones((1, 1, 1)), None)
+    prediction = predict.Prediction(
+        {"Emphysema": 0.7}, HALF, np.ones((1, 1)), np.ones((1, 1, 1)), None
+    )
     journal = Journal(tmp_path / "out.csv", model)
     for scan in scans:
         journal.add(scan_key(scan), prediction)
@@ -455,7 +501,7 @@ def test_slices_that_speak_for_findings_are_written(tmp_path: Path, model: Path)
     result = run(scan, "--model", model, "--explain", tmp_path / "why", "--json")
     assert result.returncode == 0, result.stderr
     (row,) = json.loads(result.stdout)["predictions"]
-    positive = {name for name, chance in row["probabilities"].items() if chance >= 0.5}
+    positive = {name for name, is_positive in row["positive"].items() if is_positive}
     assert 0 < len(positive) < 18
     told = json.loads((tmp_path / "why/scan/explanation.json").read_text())
     assert told.keys() == positive
@@ -477,10 +523,25 @@ def test_slices_that_count_nothing_are_not_shown(
     if counting == "one":
         attention[:] = np.arange(31) == 0
     hu = np.zeros((31, 8, 8), np.float32)
-    prediction = predict.Prediction({"Emphysema": 0.7}, attention, hu, None)
+    prediction = predict.Prediction({"Emphysema": 0.7}, HALF, attention, hu, None)
     write_explanation(prediction, predict.load(model).card.preprocess, tmp_path)
     told = json.loads((tmp_path / "explanation.json").read_text())
     assert [one["mm_above_middle"] for one in told["Emphysema"]["slices"]] == heights
+
+
+@pytest.mark.parametrize(("shown", "counts"), [([0.0], 0.0), ([-9.0, 0.0, 9.0], 0.1)])
+def test_padding_is_not_shown_whatever_attention_it_has(
+    tmp_path: Path, model: Path, shown: list[float], counts: float
+) -> None:
+    attention = np.full((1, 31), counts / 31, np.float32)
+    attention[0, [0, 1, 30]] = 0.3
+    hu = np.full((31, 8, 8), -1024, np.float32)
+    hu[10:21] = 40
+    prediction = predict.Prediction({"Emphysema": 0.7}, HALF, attention, hu, None)
+    write_explanation(prediction, predict.load(model).card.preprocess, tmp_path)
+    explained = json.loads((tmp_path / "explanation.json").read_text())["Emphysema"]
+    assert [one["mm_above_middle"] for one in explained["slices"]] == shown
+    assert explained["attention_on_padding"] == pytest.approx(0.9 + counts * 17 / 31)
 
 
 @needs_real_ct
@@ -572,7 +633,8 @@ def test_names_act_neither_in_spreadsheets_nor_on_terminals(
 def test_formulas_get_an_apostrophe_and_other_names_none() -> None:
     formulas = ["=1", "+1", "-2", "@x", " =1", "\uff1d1", "'=1"]
     others = ["1=1", "a-2", "'x", "Gr\u00f6\u00dfe 1"]
-    table = as_csv([(name, {"Emphysema": 0.5}) for name in (*formulas, *others)], ["Emphysema"])
+    rows = [(name, {"Emphysema": 0.5}) for name in (*formulas, *others)]
+    table = as_csv(rows, {"Emphysema": 0.5})
     names = [row[0] for row in csv.reader(io.StringIO(table))][1:]
     assert names == [*(f"'{name}" for name in formulas), *others]
 
@@ -657,12 +719,14 @@ class Failing:
 
     def __init__(self, error: BaseException, bad: str) -> None:
         self.error, self.bad = error, bad
-        self.card = SimpleNamespace(preprocess=None)
+        self.card = SimpleNamespace(preprocess=None, thresholds=HALF)
 
     def predict(self, source: ScanSource) -> predict.Prediction:
         if source.path.name == self.bad:
             raise self.error
-        return predict.Prediction({"Emphysema": 0.1}, np.ones((1, 1)), np.ones((1, 1, 1)), None)
+        return predict.Prediction(
+            {"Emphysema": 0.1}, HALF, np.ones((1, 1)), np.ones((1, 1, 1)), None
+        )
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from multi_abnormality import predict
 from multi_abnormality.findings import FINDINGS
-from tiny_model import write_model
+from tiny_model import CARD, write_model
 
 ROOT = Path(__file__).parents[1]
 REAL_CT = ROOT.parent / "shared/real-ct"
@@ -98,6 +99,12 @@ def test_every_case_is_in_both_files_and_nothing_else_is_written(container: Cont
     for row in first["predictions"]:
         assert list(row["probabilities"]) == list(FINDINGS)
         assert all(0 <= chance <= 1 for chance in row["probabilities"].values())
+    predictor = predict.load(container.root / "weights/model_tiny.onnx")
+    chances = predictor(container.root / "input/case_a.nii.gz")
+    positive = {name for name, chance in chances.items() if chance >= CARD["thresholds"][name]}
+    assert 0 < len(positive) < len(FINDINGS)
+    submitted = first["predictions"][0]["probabilities"]
+    assert positive == {name for name, chance in submitted.items() if chance >= 0.5}
 
 
 def test_one_bad_case_is_an_error_and_the_others_are_not_done_twice(container: Container):

@@ -21,6 +21,8 @@ CARD = {
         "hu_codes": [[-1024, 0], [-200, 80], [240, 226], [1024, 255]],
     },
     "familiar": {"lung_share": [0.0, 1.0], "length": [0.0, 9999.0]},
+    "synthetic": False,
+    "thresholds": dict.fromkeys(FINDINGS, 0.25) | {"Emphysema": 0.75},
 }
 
 
@@ -30,11 +32,14 @@ def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path
     Its attention is on dense slices, the same for each finding.
     """
     matrix = np.random.default_rng(0).normal(0, 0.01, (SHAPE[2], outputs)).astype(np.float32)
+    stated = (card or CARD).get("thresholds", CARD["thresholds"]).values()
+    thresholds = np.resize(np.array([*stated], dtype=np.float32), outputs)
     nodes = [
         helper.make_node("Cast", ["volume"], ["values"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["values", "axes"], ["means"], keepdims=0),
         helper.make_node("MatMul", ["means", "matrix"], ["logits"]),
-        helper.make_node("Sigmoid", ["logits"], ["probabilities"]),
+        helper.make_node("Sigmoid", ["logits"], ["probability"]),
+        helper.make_node("Identity", ["thresholds"], ["threshold"]),
         helper.make_node("ReduceMean", ["values", "plane"], ["density"], keepdims=0),
         helper.make_node("Softmax", ["density"], ["weights"]),
         helper.make_node("Unsqueeze", ["weights", "one"], ["row"]),
@@ -45,7 +50,8 @@ def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path
         "tiny",
         [helper.make_tensor_value_info("volume", TensorProto.UINT8, ["n", *SHAPE])],
         [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", outputs]),
+            helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n", outputs]),
+            helper.make_tensor_value_info("threshold", TensorProto.FLOAT, [outputs]),
             helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["n", outputs, SHAPE[0]]),
         ],
         [
@@ -54,6 +60,7 @@ def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path
             numpy_helper.from_array(np.array([1]), "one"),
             numpy_helper.from_array(np.ones((outputs, 1), np.float32), "ones"),
             numpy_helper.from_array(matrix, "matrix"),
+            numpy_helper.from_array(thresholds, "thresholds"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

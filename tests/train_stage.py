@@ -31,9 +31,11 @@ class Project:
         content[section] |= changes
         self.set(content)
 
-    def start(self, command: list[str] = TRAIN, **environment: str) -> subprocess.Popen:
+    def start(
+        self, command: list[str] = TRAIN, stderr: int = subprocess.PIPE, **environment: str
+    ) -> subprocess.Popen:
         return subprocess.Popen(
-            command, cwd=self.root, stderr=subprocess.PIPE, text=True,
+            command, cwd=self.root, stderr=stderr, text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, start_new_session=True,
         )  # fmt: skip
 

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ def measure(module: str, arguments: Sequence[object], folder: Path, cores: int =
     environment = {
         **os.environ,
         **dict.fromkeys(_THREADS, "1"),
-        "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": _search_path(),
     }
     allowed = sorted(os.sched_getaffinity(0))[-cores:]
     done = subprocess.run(
@@ -39,3 +41,46 @@ def measure(module: str, arguments: Sequence[object], folder: Path, cores: int =
         preexec_fn=lambda: os.sched_setaffinity(0, allowed),
     )
     return json.loads(done.stdout)
+
+
+def _search_path() -> str:
+    return os.pathsep.join([str(BENCHMARKS), os.environ.get("PYTHONPATH", "")])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a whole process: seconds by the clock, and peak memory in GB."""
+
+    seconds: float
+    peak: float
+
+
+def whole_process(command: Sequence[str], cores: int = 2) -> Cost:
+    """Run a process that may use so many cores, with those that it starts.
+
+    Like every installed package, this one may keep its bytecode: a first run compiles it.
+    """
+    allowed = sorted(os.sched_getaffinity(0))[-cores:]
+    environment = {key: os.environ[key] for key in os.environ.keys() - {"PYTHONDONTWRITEBYTECODE"}}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(BENCHMARKS), environment.get("PYTHONPATH", "")]
+    )
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}")
+    return Cost(time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9)
+
+
+def predict(*scans: Path) -> Cost:
+    """`python -m multi_abnormality.predict` with the model of the working directory."""
+    program = [sys.executable, "-m", "multi_abnormality.predict", "--csv"]
+    return whole_process([*program, *map(str, scans)])

@@ -1,4 +1,4 @@
-"""Full-size scans in several formats, written once and kept."""
+"""Full-size scans in several formats, made of a .nii.gz of 512 x 512 once and kept."""
 
 import gzip
 import shutil
@@ -13,56 +13,57 @@ from isal import igzip
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from speed.phantom import CACHE, draw_phantom
+from multi_abnormality.data.io.reader_registry import scan_name
+from speed.phantom import CACHE
 
-REAL_SCAN = (
-    Path(__file__).resolve().parents[3] / "shared/real-ct/chest_LIDC-IDRI-0001_2.5mm_int16.nii.gz"
-)
 SIZE = 512
 SPACING = (0.7, 0.7, 1.25)  # mm
 
 
-def _planes(slices: int) -> np.ndarray:
-    """(slices, 512, 512) int16 HU: a chest, up and down again as often as it takes."""
-    path = REAL_SCAN if REAL_SCAN.exists() else draw_phantom(SIZE, 300)
-    hu = np.asarray(nib.load(path).dataobj, np.int16).T
+def _planes(source: Path, slices: int) -> np.ndarray:
+    """(slices, 512, 512) int16 HU of a .nii.gz, up and down again as often as it takes."""
+    hu = np.asarray(nib.load(source).dataobj, np.int16).T
     turn = np.concatenate([np.arange(len(hu)), np.arange(len(hu) - 2, 0, -1)])
     return hu[np.resize(turn, slices)]
+
+
+def _cached(kind: str, source: Path, slices: int, suffix: str = "") -> Path:
+    return CACHE / f"{kind}_{slices}_of_{scan_name(source)}{suffix}"
 
 
 def _once(path: Path, write: Callable[[Path], None]) -> Path:
     if not path.exists():
         part = path.with_name(f"part_{path.name}")
         shutil.rmtree(part, ignore_errors=True)
-        CACHE.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         write(part)
         part.rename(path)
     return path
 
 
-def dicom_series(slices: int) -> Path:
+def dicom_series(source: Path, slices: int) -> Path:
     """A folder of uncompressed slices."""
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        for index, plane in enumerate(_planes(slices)):
+        for index, plane in enumerate(_planes(source, slices)):
             _write_slice(folder / f"{index:04d}.dcm", index, plane)
 
-    return _once(CACHE / f"dicom_{slices}", write)
+    return _once(_cached("dicom", source, slices), write)
 
 
-def jpeg_lossless_series(slices: int) -> Path:
+def jpeg_lossless_series(source: Path, slices: int) -> Path:
     """A folder of slices as JPEG Lossless, the commonest compression of archives."""
 
     def write(folder: Path) -> None:
         folder.mkdir()
-        for path in dicom_series(slices).iterdir():
+        for path in dicom_series(source, slices).iterdir():
             _transcode(path, folder / path.name)
 
-    return _once(CACHE / f"dicom_jpeg_lossless_{slices}", write)
+    return _once(_cached("dicom_jpeg_lossless", source, slices), write)
 
 
-def nifti(slices: int) -> Path:
+def nifti(source: Path, slices: int) -> Path:
     """A .nii.gz, packed as quickly as possible."""
 
     def write(path: Path) -> None:
@@ -72,20 +73,20 @@ def nifti(slices: int) -> Path:
         header.set_sform(np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1]), 1)
         header.set_zooms(SPACING)
         header["vox_offset"], header["magic"] = 352, b"n+1"
-        planes = _planes(min(slices, 400))
+        planes = _planes(source, min(slices, 400))
         with igzip.open(path, "wb", compresslevel=1) as file:
             file.write(header.binaryblock + bytes(4))
             for index in range(slices):
                 file.write(planes[index % len(planes)].astype("<i2").tobytes())
 
-    return _once(CACHE / f"scan_{slices}.nii.gz", write)
+    return _once(_cached("scan", source, slices, ".nii.gz"), write)
 
 
-def metaimage(slices: int) -> Path:
+def metaimage(source: Path, slices: int) -> Path:
     """A .mha as programs write it by default: one zlib stream."""
 
     def write(path: Path) -> None:
-        voxels = zlib.compress(_planes(slices).astype("<i2").tobytes(), 1)
+        voxels = zlib.compress(_planes(source, slices).astype("<i2").tobytes(), 1)
         header = {
             "ObjectType": "Image",
             "NDims": 3,
@@ -103,10 +104,10 @@ def metaimage(slices: int) -> Path:
         text = "".join(f"{key} = {value}\n" for key, value in header.items())
         path.write_bytes(text.encode() + voxels)
 
-    return _once(CACHE / f"scan_{slices}.mha", write)
+    return _once(_cached("scan", source, slices, ".mha"), write)
 
 
-def nrrd(slices: int) -> Path:
+def nrrd(source: Path, slices: int) -> Path:
     """A .nrrd, packed by gzip."""
 
     def write(path: Path) -> None:
@@ -117,10 +118,10 @@ def nrrd(slices: int) -> Path:
             "kinds: domain domain domain\nendian: little\nencoding: gzip\n"
             "space origin: (-180,-180,-300)\n\n"
         )
-        voxels = gzip.compress(_planes(slices).astype("<i2").tobytes(), 1)
+        voxels = gzip.compress(_planes(source, slices).astype("<i2").tobytes(), 1)
         path.write_bytes(text.encode() + voxels)
 
-    return _once(CACHE / f"scan_{slices}.nrrd", write)
+    return _once(_cached("scan", source, slices, ".nrrd"), write)
 
 
 def _write_slice(path: Path, index: int, plane: np.ndarray) -> None:

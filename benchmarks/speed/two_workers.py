@@ -4,7 +4,6 @@ python -m speed.two_workers WORKERS DATA PARAMS     # prints its seconds as JSON
 """
 
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -14,20 +13,18 @@ from multi_abnormality.params import Params
 from speed.folder import ct_rate_names, write_ct_rate
 from speed.processes import measure
 
-VOLUMES = 40
-ROUNDS = 3
 
-
-def two_worker_gain(params: Params, scan: Path, folder: Path) -> tuple[float, dict[int, float]]:
-    """One worker's time over two workers', and the medians of both in seconds."""
-    data = write_ct_rate(folder / "data", dict.fromkeys(ct_rate_names(VOLUMES), scan))
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(ROUNDS):
-        for workers, times in seconds.items():
+def two_worker_gain(
+    params: Params, scan: Path, folder: Path, volumes: int, rounds: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of the stage with one worker and with two, in turns."""
+    data = write_ct_rate(folder / "data", dict.fromkeys(ct_rate_names(volumes), scan))
+    found: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for workers, seconds in found.items():
             arguments = workers, data, params.model_dump_json()
-            times.append(measure("speed.two_workers", arguments, folder, cores=workers))
-    median = {workers: statistics.median(times) for workers, times in seconds.items()}
-    return median[1] / median[2], median
+            seconds.append(measure("speed.two_workers", arguments, folder, cores=workers))
+    return found[1], found[2]
 
 
 def main() -> None:

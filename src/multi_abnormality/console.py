@@ -257,10 +257,21 @@ def run(main: Callable[[], None]) -> None:
         # One out of a loading process comes wrapped in that process's traceback.
         message = str(error).rpartition(f"{InputError.__module__}.InputError: ")[2].rstrip()
         console.print(printable(f"error: {message}", keep="\n\t"), style="red")
+        if _is_experiment_in_workspace():
+            console.print(
+                "the work tree keeps the parameters of this failed experiment; back to the last "
+                "commit: git restore . && dvc checkout (docs/experiments.md)"
+            )
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped")
         sys.exit(130)
+
+
+def _is_experiment_in_workspace() -> bool:
+    """Whether `dvc exp run` started this stage; one of the queue leaves the work tree alone."""
+    root = os.environ.get("DVC_ROOT")
+    return "DVC_EXP_NAME" in os.environ and root is not None and Path(root).resolve() == Path.cwd()
 
 
 def _never_fail_to_encode() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 
 _NOISE: tuple[tuple[str, type[Warning], str], ...] = (
     (  # Processes that load for a CPU would hold its steps up.
@@ -20,13 +21,21 @@ _NOISE: tuple[tuple[str, type[Warning], str], ...] = (
         r"(lightning\.pytorch\.utilities\._pytree|copyreg)$",
     ),
 )
-# Of a weights file's classifier, which is left out; what it lacks is an error of this project's.
-_LOGGED = ("timm.models._builder", "Unexpected keys (")
+_LOGGED = (
+    # Of a weights file's classifier, which is left out; what it lacks is an error of our own.
+    ("timm.models._builder", "Unexpected keys ("),
+    # The exported model's thresholds are an output without being computed.
+    ("onnx_ir.passes.common.initializer_deduplication", "Skipped deduplication of initializer"),
+)
 
 
 def silence_noise() -> None:
     """Show none of them in this process."""
     for message, category, module in _NOISE:
         warnings.filterwarnings("ignore", message, category, module)
-    name, start = _LOGGED
-    logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(start))
+    for name, start in _LOGGED:
+        logging.getLogger(name).addFilter(_without(start))
+
+
+def _without(start: str) -> Callable[[logging.LogRecord], bool]:
+    return lambda record: not record.getMessage().startswith(start)

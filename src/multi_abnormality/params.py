@@ -91,7 +91,7 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    objective: Literal["crg", "f1", "accuracy", "none"]  # that a cut at 0.5 shall be best for
+    threshold_metric: Literal["crg", "f1", "accuracy", "none"]  # that thresholds are best for
     resamples: Count  # of the bootstrap over patients behind every interval
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
@@ -99,6 +99,17 @@ class Evaluate(Section):
 class Export(Section):
     formats: tuple[Literal["pth", "safetensors", "pt2", "onnx"], ...] = Field(min_length=1)
     tolerance: Positive  # largest difference allowed between an exported model and the checkpoint
+    name: str | None  # these four stand in the model card
+    owner: str | None
+    license: str | None
+    contact: str | None
+
+    @field_validator("name", "owner", "license", "contact")
+    @classmethod
+    def is_one_line(cls, text: str | None) -> str | None:
+        if text is not None and (not text.strip() or not text.isprintable()):
+            raise ValueError("must be one line of text, or null")
+        return text
 
 
 class Params(Section):

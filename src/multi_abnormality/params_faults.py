@@ -6,6 +6,8 @@ from pydantic import ValidationError
 
 from multi_abnormality.section import Section
 
+RENAMED = {"evaluate.objective": "evaluate.threshold_metric"}  # keys of earlier versions
+
 
 def describe(error: ValidationError, whole: type[Section]) -> list[str]:
     """A line a wrong key, with what would be allowed.
@@ -22,7 +24,9 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
         if fault["type"] == "missing":
             faults.append(f"{key}: is missing")
         elif fault["type"] == "extra_forbidden":
-            faults.append(f"{key}: unknown key; {_nearest(str(fault['loc'][-1]), section)}")
+            name = str(fault["loc"][-1])
+            hint = f"it is now {RENAMED[key]}" if key in RENAMED else _nearest(name, section)
+            faults.append(f"{key}: unknown key; {hint}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             allowed.setdefault(key, []).append(message.replace("Input should", "must"))

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 T = TypeVar("T")
@@ -27,20 +29,38 @@ class RateColumn(ProgressColumn):
         return Text(f"{rate:.1f} {task.fields['unit']}/s" if rate else "")
 
 
+class ProgressBar(Progress):
+    """Progress with this project's columns.
+
+    Args:
+        console: to draw on, that of the log: its lines then appear above the bar.
+        transient: whether the bar is erased when it stops.
+    """
+
+    def __init__(self, console: Console, transient: bool = False) -> None:
+        self._terminal = console  # super().__init__ renders before it has one
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=transient,
+        )
+
+    def get_renderable(self) -> RenderableType:
+        """Leave room for the "^C" that a terminal shows: on a full line it would move the bar."""
+        return Constrain(super().get_renderable(), self._terminal.width - 2)
+
+
 def track_bar(
     items: Iterable[T], description: str, total: int, unit: str, console: Console
 ) -> Iterator[T]:
     """Yield `items` under a progress bar."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        RateColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with ProgressBar(console) as progress:
         task = progress.add_task(description, total=total, unit=unit)
         for item in items:
             yield item

@@ -33,6 +33,7 @@ SOURCES = (
     "data/drawn.py",
     "data/mixing.py",
     "data/names.py",
+    "data/patients.py",
     "data/randomness.py",
     "data/rows.py",
     "data/sampler.py",

@@ -122,7 +122,7 @@ def test_of_grown_data_the_common_scans_are_compared_and_of_relabelled_data_none
 def test_outputs_that_are_nowhere_are_told_with_the_way_out(project: Project):
     cache = project.folder / ".dvc/cache"
     cache.rename(cache.with_name("away"))
-    with pytest.raises(InputError, match=r"predictions\.json is neither .*`dvc remote add"):
+    with pytest.raises(InputError, match=r"submission\.json is neither .*`dvc remote add"):
         project.compare("main", "better")
     shutil.rmtree(project.folder / "processed")
     with pytest.raises(InputError, match=r"manifest\.csv: cannot be read .*`dvc pull`"):
@@ -157,16 +157,16 @@ def test_predictions_of_another_evaluation_are_refused(project: Project):
 
 @pytest.mark.parametrize("damage", ["[]", "{", '{"predictions": [{"input_image_name": "a"}]}'])
 def test_damaged_predictions_are_refused(project: Project, damage: str):
-    path = project.folder / "metrics/predictions.json"
+    path = project.folder / "metrics/submission.json"
     path.unlink()  # a link into the cache, maybe
     path.write_text(damage)
-    with pytest.raises(InputError, match=r"workspace: .*predictions\.json, .* cannot be read"):
+    with pytest.raises(InputError, match=r"workspace: .*submission\.json, .* cannot be read"):
         project.compare("main", "workspace")
 
 
 def test_predictions_that_are_no_table_of_scans_are_refused(project: Project):
     """Each fault with the first few scans that have it, and how many there are."""
-    path = project.folder / "metrics/predictions.json"
+    path = project.folder / "metrics/submission.json"
     whole = json.loads(path.read_text())["predictions"]
     path.unlink()  # a link into the cache, maybe
 
@@ -185,7 +185,7 @@ def test_predictions_that_are_no_table_of_scans_are_refused(project: Project):
     refuse([*whole, twin], r".* holds several reconstructions of scans \(1\): valid_2_a")
     unsure = [{**row, "probabilities": {**row["probabilities"]}} for row in whole]
     unsure[3]["probabilities"]["Emphysema"] = float("nan")
-    refuse(unsure, r".*predictions\.json, valid_2_b, Emphysema: nan", "every value must be finite")
+    refuse(unsure, r".*submission\.json, valid_2_b, Emphysema: nan", "every value must be finite")
     refuse(short, rf".* lacks the probability of 'Emphysema' of scans \(7\): {some} and 2 more")
 
 

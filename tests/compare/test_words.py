@@ -1,10 +1,12 @@
 """What a comparison says, where it says nothing, and where numbers are missing."""
 
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from multi_abnormality.compare import chart
 from multi_abnormality.compare.chart import draw
 from multi_abnormality.compare.paired import Draws, compare_models
 from multi_abnormality.compare.show import show
@@ -62,6 +64,16 @@ def test_without_positives_all_is_dashes(guess, capsys):
     show(comparison)
     assert "AUROC is undefined" in capsys.readouterr().out
     assert "\N{EN DASH}" in "".join(ElementTree.fromstring(draw(comparison)).itertext())
+
+
+def test_the_axis_of_differences_ends_at_one(labels):
+    """From every scan ranked wrongly to every scan ranked rightly: AUROC differs by 1."""
+    drawn = draw(comparison_of(labels, 1.0 - labels, labels.astype(float)))
+    dots = [float(x) for x in re.findall(r'<circle class="dot" cx="([\d.]+)"', drawn)]
+    assert max(dots) == chart.RIGHT
+    texts = ["".join(one.itertext()) for one in ElementTree.fromstring(drawn)]
+    assert "1.0" in texts
+    assert not {"1.2", "1.5"} & set(texts)
 
 
 def test_numbers_are_as_long_as_they_need_be():

@@ -44,7 +44,7 @@ def test_agrees_with_logistic_regression_on_plenty_of_data():
 def test_lowers_both_errors_on_other_patients_and_keeps_auroc():
     calibration = Calibration.fit(*made_up(400), FINDINGS)
     logits, labels = made_up(1000, seed=1)
-    before, after = sigmoid(logits), calibration.apply(logits)
+    before, after = sigmoid(logits), calibration.calibrate(logits)
     errors = [calibration_scores(labels, p, FINDINGS)["macro"] for p in (before, after)]
     assert errors[1]["ece"] < 0.5 * errors[0]["ece"]
     assert errors[1]["brier"] < errors[0]["brier"]
@@ -77,9 +77,9 @@ def test_a_single_class_keeps_the_logit_and_says_so(tmp_path):
     assert (calibration.slope[2], calibration.intercept[2]) == (1, 0)
     calibration.to_json(tmp_path / "calibration.json")
     written = json.loads((tmp_path / "calibration.json").read_text())
-    assert written["Cardiomegaly"]["fitted"] is False
-    assert written["Cardiomegaly"]["negatives"] == 50
-    assert written["Emphysema"]["fitted"] is True
+    assert written["findings"]["Cardiomegaly"]["fitted"] is False
+    assert written["findings"]["Cardiomegaly"]["negatives"] == 50
+    assert written["findings"]["Emphysema"]["fitted"] is True
 
 
 def test_written_and_read_back_it_gives_the_same_probabilities(tmp_path):
@@ -88,55 +88,70 @@ def test_written_and_read_back_it_gives_the_same_probabilities(tmp_path):
     path = tmp_path / "metrics" / "calibration.json"
     calibration.to_json(path)
     np.testing.assert_array_equal(
-        Calibration.from_json(path, FINDINGS).apply(logits), calibration.apply(logits)
+        Calibration.from_json(path, FINDINGS).calibrate(logits), calibration.calibrate(logits)
     )
 
 
 def test_extreme_logits_stay_inside_zero_and_one():
     calibration = Calibration.fit(*made_up(60), FINDINGS)
-    probabilities = calibration.apply(np.array([[1e6] * COUNT, [-1e6] * COUNT]))
+    probabilities = calibration.calibrate(np.array([[1e6] * COUNT, [-1e6] * COUNT]))
     assert (probabilities > 0).all()
     assert (probabilities < 1).all()
 
 
-def test_the_best_cut_for_crg_comes_to_lie_at_a_half():
-    """At the challenge's best AUROC and CT-RATE's share of positives."""
+def expected_logits(mean, spread, scans: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of a calibrated model, and labels drawn from them."""
     rng = np.random.default_rng(0)
-    logits = rng.normal(-2.3, 1.9, (4000, COUNT))
-    labels = (rng.random(logits.shape) < sigmoid(logits)).astype(int)
+    logits = rng.normal(mean, spread, (scans, COUNT))
+    return logits, (rng.random(logits.shape) < sigmoid(logits)).astype(int)
+
+
+def test_the_thresholds_for_crg_are_the_best():
+    """At the challenge's best AUROC and CT-RATE's share of positives."""
+    logits, labels = expected_logits(-2.3, 1.9, 4000)
     assert labels.mean() == pytest.approx(0.19, abs=0.01)
     aurocs = [roc_auc_score(labels[:, f], logits[:, f]) for f in range(COUNT)]
     assert np.mean(aurocs) == pytest.approx(0.864, abs=0.01)
-    plain = Calibration.fit(logits, labels, FINDINGS)
-    moved = Calibration.fit(logits, labels, FINDINGS, objective="crg")
-    before, after = (crg(labels, c.apply(logits) >= 0.5)["CRG"] for c in (plain, moved))
-    assert before < 0.46
-    assert after >= 0.53
-    grid = [crg(labels, plain.apply(logits) >= cut)["CRG"] for cut in np.linspace(0.02, 0.98, 97)]
-    assert after == pytest.approx(max(grid), abs=0.003)
-    np.testing.assert_array_equal(moved.calibrate(logits), plain.apply(logits))
-    for finding in range(COUNT):
-        truth = labels[:, finding]
-        assert roc_auc_score(truth, moved.apply(logits)[:, finding]) == aurocs[finding]
+    calibration = Calibration.fit(logits, labels, FINDINGS, threshold_metric="crg")
+    chances = calibration.calibrate(logits)
+    best = crg(labels, chances >= calibration.thresholds)["CRG"]
+    assert crg(labels, chances >= 0.5)["CRG"] < 0.46
+    assert best >= 0.53
+    grid = [crg(labels, chances >= cut)["CRG"] for cut in np.linspace(0.02, 0.98, 97)]
+    assert best == pytest.approx(max(grid), abs=0.003)
 
 
-def test_the_best_cut_for_f1_is_each_findings_own():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(np.linspace(-3, 1, COUNT), 1.5, (6000, COUNT))
-    labels = (rng.random(logits.shape) < sigmoid(logits)).astype(int)
-    moved = Calibration.fit(logits, labels, FINDINGS, objective="f1").apply(logits)
+def test_the_threshold_for_f1_is_each_findings_own():
+    logits, labels = expected_logits(np.linspace(-3, 1, COUNT), 1.5, 6000)
+    calibration = Calibration.fit(logits, labels, FINDINGS, threshold_metric="f1")
+    positive = calibration.calibrate(logits) >= calibration.thresholds
     for finding in range(COUNT):
         truth, chances = labels[:, finding], sigmoid(logits[:, finding])
         best = max(f1_score(truth, chances >= cut) for cut in np.linspace(0.05, 0.6, 56))
-        assert f1_score(truth, moved[:, finding] >= 0.5) == pytest.approx(best, abs=0.01)
+        assert f1_score(truth, positive[:, finding]) == pytest.approx(best, abs=0.01)
 
 
-def test_accuracy_needs_no_other_cut():
+@pytest.mark.parametrize("metric", ["none", "accuracy"])
+def test_the_threshold_for_accuracy_is_a_half(metric):
+    calibration = Calibration.fit(*made_up(100), FINDINGS, threshold_metric=metric)
+    np.testing.assert_array_equal(calibration.thresholds, 0.5)
+
+
+def test_the_metric_does_not_change_the_probabilities():
     logits, labels = made_up(100)
-    plain, accurate = (
-        Calibration.fit(logits, labels, FINDINGS, objective=o) for o in ("none", "accuracy")
+    plain, other = (
+        Calibration.fit(logits, labels, FINDINGS, threshold_metric=m) for m in ("none", "f1")
     )
-    np.testing.assert_array_equal(plain.apply(logits), accurate.apply(logits))
+    np.testing.assert_array_equal(plain.calibrate(logits), other.calibrate(logits))
+    assert (other.thresholds != 0.5).all()
+
+
+def test_without_a_positive_the_threshold_stays_inside_zero_and_one():
+    logits, labels = made_up(30)
+    logits[:, 2], labels[:, 2] = -40, 0
+    calibration = Calibration.fit(logits, labels, FINDINGS, threshold_metric="f1")
+    assert 0 < calibration.thresholds[2] < 1
+    assert not calibration.is_fitted[2]
 
 
 def test_bad_files_and_logits_are_named(tmp_path):
@@ -146,7 +161,7 @@ def test_bad_files_and_logits_are_named(tmp_path):
     path.write_text("no json")
     with pytest.raises(InputError, match="is no calibration"):
         Calibration.from_json(path, FINDINGS)
-    path.write_text('{"Medical material": {"slope": 1}}')
+    path.write_text('{"findings": {"Medical material": {"slope": 1}}, "threshold_metric": "crg"}')
     with pytest.raises(InputError, match="lacks"):
         Calibration.from_json(path, FINDINGS)
     logits, labels = made_up(10)

@@ -7,6 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from multi_abnormality.evaluation.explanation import explain
 from multi_abnormality.model.classifier import VolumeClassifier
+from multi_abnormality.model.pooling import MeanPooling
 
 CODES = torch.linspace(-1024, 1024, 256).tolist()
 DEPTH = 6
@@ -77,3 +78,22 @@ def test_what_was_learned_is_where_the_heat_is():
         assert seen.slice == z
         density.append(seen.heat[*square].mean() / seen.heat.mean())
     assert np.mean(density) > 2
+
+
+def test_padding_is_never_the_slice_shown():
+    """Scan data on two of six slices; the attention is on the padding at both ends."""
+    model = make("test_efficientnet", pooling="mean")
+    volume = noise(1)[0]
+    volume[[0, 1, 4, 5]] = 0
+
+    def pool(features: torch.Tensor, height: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, weights = MeanPooling.forward(model.pooling, features, height)
+        given = torch.tensor([0.5, 0.2, 0.05, 0.1, 0.1, 0.05])
+        return logits, given.expand_as(weights) if weights.shape[-1] == DEPTH else weights
+
+    model.pooling.forward = pool
+    for seen in explain(model, volume, [0, 1]):
+        assert seen.slice in (2, 3)
+        assert seen.padding == pytest.approx(0.85)
+    (whole,) = explain(model, noise(1)[0], [0])
+    assert whole.padding == 0

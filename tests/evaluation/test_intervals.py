@@ -120,3 +120,23 @@ def test_the_whole_valid_split_takes_seconds():
     start = time.process_time()
     bootstrap(labels, probabilities, patients, resamples=500, seed=0)
     assert time.process_time() - start < 5
+
+
+def test_an_interval_is_unreliable_with_few_patients_of_a_class():
+    """Patients are counted, not scans: finding two has 20 positive scans of 5 patients."""
+    patients = [f"p{row // 4}" for row in range(160)]
+    labels = np.zeros((160, 3), int)
+    labels[:80, 0] = 1
+    labels[:20, 1] = 1
+    probabilities = np.random.default_rng(0).random((160, 3))
+    options = {"resamples": 100, "confidence": 0.95, "seed": 0}
+    found = intervals(labels, probabilities, patients, FINDINGS, **options)
+    per_finding = found["per_pathology"]
+    assert per_finding["one"]["auroc"]["reliable"] is True
+    assert per_finding["two"]["auroc"]["reliable"] is False
+    assert per_finding["three"]["auroc"] is None
+    assert found["macro"]["auroc"]["reliable"] is False
+    assert found["crg"]["CRG"]["reliable"] is True
+    alone = intervals(labels[:, ::2], probabilities[:, ::2], patients, FINDINGS[::2], **options)
+    assert alone["macro"]["auroc"]["reliable"] is True  # finding three has no AUROC
+    assert alone["macro"]["f1"]["reliable"] is False  # but an F1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from multi_abnormality.errors import InputError
-from multi_abnormality.evaluation.predictions import by_scan, write_predictions
+from multi_abnormality.evaluation.predictions import by_scan, predictions_json, write_submission
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.findings import FINDINGS
 
@@ -56,8 +56,8 @@ def test_scores_follow_from_the_written_file_alone(tmp_path):
     labels = (generator.random((40, len(FINDINGS))) < 0.4).astype(int)
     probabilities = generator.random(labels.shape)
     names = [f"valid_{row}_a_1" for row in range(40)]
-    path = tmp_path / "metrics" / "predictions.json"
-    write_predictions(path, names, probabilities, FINDINGS)
+    path = tmp_path / "metrics" / "submission.json"
+    write_submission(path, names, probabilities, FINDINGS)
     written = json.loads(path.read_text())
     assert written["name"]
     assert [item["input_image_name"] for item in written["predictions"]] == names
@@ -70,10 +70,26 @@ def test_scores_follow_from_the_written_file_alone(tmp_path):
     )
 
 
+def test_predictions_state_threshold_and_verdict():
+    thresholds = {"Emphysema": 0.3, "Cyst": 0.6}
+    rows = [("a", {"Emphysema": 0.3, "Cyst": 0.59})]
+    assert json.loads(predictions_json(rows, thresholds, synthetic=True)) == {
+        "synthetic": True,
+        "thresholds": thresholds,
+        "predictions": [
+            {
+                "input_image_name": "a",
+                "probabilities": {"Emphysema": 0.3, "Cyst": 0.59},
+                "positive": {"Emphysema": True, "Cyst": False},
+            }
+        ],
+    }
+
+
 def test_a_name_twice_or_a_nan_is_refused_and_nothing_written(tmp_path):
-    path = tmp_path / "predictions.json"
+    path = tmp_path / "submission.json"
     with pytest.raises(InputError, match="valid_1_a_1 stands twice"):
-        write_predictions(path, ["valid_1_a_1"] * 2, np.full((2, 1), 0.5), ["one"])
+        write_submission(path, ["valid_1_a_1"] * 2, np.full((2, 1), 0.5), ["one"])
     with pytest.raises(InputError, match="not finite"):
-        write_predictions(path, ["valid_1_a_1"], np.full((1, 1), np.nan), ["one"])
+        write_submission(path, ["valid_1_a_1"], np.full((1, 1), np.nan), ["one"])
     assert not path.exists()

@@ -1,19 +1,24 @@
 """The report: one offline page that says what the scores say."""
 
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from multi_abnormality.data.patients import describe_validation
+from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.cases import Case, Cases
 from multi_abnormality.evaluation.explanation import Explanation
 from multi_abnormality.evaluation.report import write_report
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.findings import FINDINGS
 
-EXPLANATION = Explanation(np.array([0.2, 0.7, 0.1]), 1, np.zeros((2, 2)))
+EXPLANATION = Explanation(np.array([0.2, 0.7, 0.1]), 1, 0.0, np.zeros((2, 2)))
 CASE = Case("valid_1_a_1 & more", 0.91, EXPLANATION, "bm8gcmVhbCBpbWFnZQ==")
 CASES = [Cases("Emphysema", hits=[CASE], misses=[], false_alarms=[CASE])]
 HISTORY = [
@@ -63,7 +68,10 @@ def report_arguments(empty: tuple[int, ...]) -> dict:
         seed=0,
         uncalibrated=probabilities**2,
     )
+    ones = np.ones(len(FINDINGS))
     return {
+        "synthetic": False,
+        "calibration": Calibration(FINDINGS, ones, 0 * ones, ones, ones, ones / 3, "crg"),
         "facts": {"Backbone": "efficientnet_b0", "Notes": "<script>alert(1)</script>"},
         "scores": scores,
         "labels": labels,
@@ -71,6 +79,8 @@ def report_arguments(empty: tuple[int, ...]) -> dict:
         "uncalibrated": probabilities**2,
         "findings": FINDINGS,
         "history": HISTORY,
+        "planned_epochs": 3,
+        "chosen_on": "40 validation patients",
         "cases": CASES,
     }
 
@@ -98,6 +108,20 @@ def test_the_page_is_well_formed_and_asks_the_network_for_nothing(tmp_path):
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", text)
 
 
+def test_a_model_of_phantoms_has_a_banner(tmp_path):
+    assert "no clinical meaning" not in report(tmp_path / "report.html")
+    assert "no clinical meaning" in report(tmp_path / "report.html", synthetic=True)
+
+
+def test_thresholds_stand_beside_the_findings(tmp_path):
+    text = report(tmp_path / "report.html")
+    assert text.count(">0.333</td>") >= len(FINDINGS)
+    assert "best for crg on validation patients" in text
+    ones = np.ones(len(FINDINGS))
+    unfitted = Calibration(FINDINGS, ones, 0 * ones, 0 * ones, ones, ones / 3, "none")
+    assert report(tmp_path / "r.html", calibration=unfitted).count("not calibrated:") == 18
+
+
 def test_every_finding_has_a_row_and_a_pair_of_curves(tmp_path):
     text = report(tmp_path / "report.html")
     for finding in FINDINGS:
@@ -109,7 +133,7 @@ def test_every_finding_has_a_row_and_a_pair_of_curves(tmp_path):
 def test_a_narrow_screen_shows_which_group_scores_what(tmp_path):
     """The first column stays where the table scrolls: it names the group, and AUROC comes soon."""
     counts = {"scans": 40, "patients": 30, "positive_share": 0.25}
-    span = {"low": 0.625, "high": 0.875}
+    span = {"low": 0.625, "high": 0.875, "reliable": True}
     scored = {"auroc": 0.75, "auroc_interval": span, "crg": 0.5, "crg_interval": span}
     groups = {"Sex": {"F": counts | scored, "M": counts}, "Age": {"above 90": counts}}
     arguments = report_arguments(empty=())
@@ -127,6 +151,75 @@ def test_a_narrow_screen_shows_which_group_scores_what(tmp_path):
     women = table.split('class="name">F</th>')[1].split("</tr>")[0]
     cells = re.findall(r"<td[^>]*>([^<]+)", women)
     assert cells[:3] == ["40", "0.750", "0.625\N{EN DASH}0.875"]
+
+
+def bars(page: str) -> list[dict[str, str]]:
+    """Ends of each interval's bar and the dot on it, in a table's rows."""
+    found = re.findall(r'<svg class="bar".*?</svg>', page)
+    return [
+        {
+            name: float(number)
+            for element in re.findall(r'<line class="range"[^>]*>|<circle[^>]*>', one)
+            for name, number in re.findall(r'(x1|x2|cx)="([-\d.]+)"', element)
+        }
+        for one in found
+    ]
+
+
+def test_a_bar_shows_an_auroc_below_chance_where_it_is(tmp_path):
+    arguments = report_arguments(empty=())
+    scores = arguments["scores"]
+    for finding, value, low, high in (
+        (FINDINGS[0], 1 / 3, 0.21, 0.5),
+        (FINDINGS[1], 0.6, 0.5, 1.0),
+    ):
+        scores["classification"]["per_pathology"][finding]["auroc"] = value
+        span = {"low": low, "high": high, "reliable": low > 0.3}
+        scores["intervals"]["per_pathology"][finding]["auroc"] = span
+    write_report(tmp_path / "report.html", **arguments)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    first, second, *_ = bars(text)
+    assert "<span>0.2</span><span>1</span>" in text  # the axis holds the lowest end
+
+    def place(value: float) -> float:
+        return pytest.approx(100 * (value - 0.2) / 0.8, abs=0.06)
+
+    assert first == {"x1": place(0.21), "x2": place(0.5), "cx": place(1 / 3)}
+    assert second == {"x1": place(0.5), "x2": place(1), "cx": place(0.6)}
+    row = text.split(f'data-value="{FINDINGS[0]}"')[1].split("</tr>")[0]
+    assert 'class="mark"' in row
+    assert "* unreliable interval: fewer than 10 patients" in text
+
+
+def test_an_axis_of_auroc_ends_at_one_and_one_of_losses_begins_at_zero():
+    epochs, best = [0.0, 1.0], 1.0
+    for values, most, ends in (([0.5, 1.0], 1.0, (0.47, 1.0)), ([0.0, 9.0], math.inf, (0.0, 9.54))):
+        drawn = charts.history_chart(epochs, {"validation": values}, "y", best, most)
+        top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
+        ticks = re.findall(r'y="([\d.]+)" dy="4" text-anchor="end">([-\d.]+)<', drawn)
+        for y, text in ticks:
+            share = (float(text) - ends[0]) / (ends[1] - ends[0])
+            assert float(y) == pytest.approx(bottom - share * (bottom - top), abs=0.06)
+            assert 0 <= float(text) <= most
+        line = re.search(r'class="main" d="M[\d.]+ ([\d.]+)L[\d.]+ ([\d.]+)"', drawn)
+        for y, value in zip(line.groups(), values, strict=True):
+            share = (value - ends[0]) / (ends[1] - ends[0])
+            assert float(y) == pytest.approx(bottom - share * (bottom - top), abs=0.06)
+
+
+def test_early_stopping_and_few_validation_patients_are_reported(tmp_path):
+    few = describe_validation(np.ones((11, 2)), [f"p{row}" for row in range(11)])
+    text = report(tmp_path / "report.html", planned_epochs=16, chosen_on=few)
+    assert "3 of 16 epochs, ended by early stopping;" in text
+    assert "chosen on 11 validation patients: few, so the choice is uncertain." in text
+    assert "early stopping" not in report(tmp_path / "report.html", planned_epochs=3)
+
+
+def test_attention_on_padding_is_in_the_caption(tmp_path):
+    padded = replace(CASE, explanation=replace(EXPLANATION, padding=0.63))
+    cases = [Cases("Emphysema", hits=[padded], misses=[CASE], false_alarms=[])]
+    text = report(tmp_path / "report.html", cases=cases)
+    assert text.count("63&nbsp;% of the attention is on padding outside the scan") == 1
 
 
 def test_what_users_pass_in_is_escaped(tmp_path):

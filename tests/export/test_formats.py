@@ -49,7 +49,7 @@ path, volumes = sys.argv[1], np.load(sys.argv[2])
 if path.endswith(".onnx"):
     import onnxruntime
     session = onnxruntime.InferenceSession(path)
-    results = session.run(["probabilities", "attention"], {"volume": volumes})
+    results = session.run(["probability", "threshold", "attention"], {"volume": volumes})
 else:
     import torch
     results = torch.export.load(path).module()(torch.from_numpy(volumes))
@@ -68,7 +68,9 @@ def model() -> CalibratedClassifier:
     count = len(FINDINGS)
     lines = np.linspace(0.5, 2, count), np.linspace(-1, 1, count)
     counts, cuts = (np.ones(count), np.ones(count)), np.linspace(0.2, 0.7, count)
-    return CalibratedClassifier(classifier, Calibration(FINDINGS, *lines, *counts, cuts)).eval()
+    return CalibratedClassifier(
+        classifier, Calibration(FINDINGS, *lines, *counts, cuts, "f1")
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def volumes() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def expected(model: CalibratedClassifier, volumes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def expected(model: CalibratedClassifier, volumes: np.ndarray) -> tuple[np.ndarray, ...]:
     return formats.run_module(model)(volumes)
 
 
@@ -99,13 +101,22 @@ def write_all(model: CalibratedClassifier, folder: Path) -> None:
 def empty_model() -> CalibratedClassifier:
     lines = [np.zeros(len(FINDINGS))] * 4
     halves = np.full(len(FINDINGS), 0.5)
-    return CalibratedClassifier(build(ABOUT), Calibration(FINDINGS, *lines, halves)).eval()
+    return CalibratedClassifier(build(ABOUT), Calibration(FINDINGS, *lines, halves, "none")).eval()
 
 
 def test_weights_files_give_the_same_probabilities(folder, volumes, expected):
     for run, name in ((formats.run_pth, "m.pth"), (formats.run_safetensors, "m.safetensors")):
-        for got, wanted in zip(run(folder / name, empty_model())(volumes), expected, strict=True):
-            np.testing.assert_array_equal(got, wanted)
+        probability, threshold, attention = run(folder / name, empty_model())(volumes)
+        np.testing.assert_array_equal(probability, expected[0])
+        np.testing.assert_array_equal(threshold, 0.5)  # not in the file: the new model's own
+        np.testing.assert_array_equal(attention, expected[2])
+
+
+def test_the_probability_is_the_calibrated_one(model, volumes, expected):
+    logits = model.classifier(torch.from_numpy(volumes)).detach().numpy()
+    calibrated = 1 / (1 + np.exp(-(np.linspace(0.5, 2, 18) * logits + np.linspace(-1, 1, 18))))
+    np.testing.assert_allclose(expected[0], calibrated, atol=1e-6)
+    np.testing.assert_allclose(expected[1], np.linspace(0.2, 0.7, 18), atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["m.pt2", "m.onnx"])
@@ -115,8 +126,10 @@ def test_graphs_run_without_this_package(name, batch, folder, volumes, expected,
     arguments = [folder / name, tmp_path / "in.npy", tmp_path / "out.npz"]
     subprocess.run([sys.executable, "-c", ALONE, *arguments], check=True, cwd=tmp_path)
     results = np.load(tmp_path / "out.npz")
-    for got, wanted in zip((results["arr_0"], results["arr_1"]), expected, strict=True):
-        np.testing.assert_allclose(got, wanted[:batch], atol=1e-5)
+    probability, threshold, attention = (results[f"arr_{number}"] for number in range(3))
+    np.testing.assert_allclose(probability, expected[0][:batch], atol=1e-5)
+    np.testing.assert_array_equal(threshold, expected[1])
+    np.testing.assert_allclose(attention, expected[2][:batch], atol=1e-5)
 
 
 def test_pth_holds_no_code(folder: Path):

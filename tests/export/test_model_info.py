@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from multi_abnormality.data.composition import Familiar
+from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export import schema
 from multi_abnormality.export.card import model_card
 from multi_abnormality.export.model_info import described_scores, model_info, running_info
@@ -38,6 +40,7 @@ def describe(small_params: Params) -> Callable[[dict], schema.ModelInfo]:
     """Describes a small model that was scored so."""
     about = {
         "findings": list(FINDINGS),
+        "synthetic": False,
         "preprocess": small_params.preprocess.recipe.model_dump(mode="json"),
         "model": small_params.model.model_dump(mode="json"),
         "train": {"learning_rate": 1e-3},
@@ -45,11 +48,16 @@ def describe(small_params: Params) -> Callable[[dict], schema.ModelInfo]:
         "identity": {"seed": 0, "processed": "ab" * 32, "code": {"findings.py": "cd" * 32}},
     }
     running = running_info(about, Familiar(lung_share=(0.1, 0.6), length=(200, 500)))
-    return lambda scores: model_info(
-        about,
-        running,
+    ones = np.ones(len(FINDINGS))
+    positives = ones - (np.arange(len(FINDINGS)) == 2)
+    calibration = Calibration(FINDINGS, ones, 0 * ones, positives, ones, ones / 4, "crg")
+    return lambda scores, synthetic=False, **stated: model_info(
+        about | {"synthetic": synthetic},
+        running | {"synthetic": synthetic},
         build(about),
+        calibration,
         described_scores(scores),
+        small_params.export.model_copy(update=stated),
         is_ct_rate=True,
         files_sha256={"model.onnx": "ef" * 32},
     )
@@ -58,7 +66,7 @@ def describe(small_params: Params) -> Callable[[dict], schema.ModelInfo]:
 def test_it_has_what_monai_requires_of_a_bundle(describe, scores: dict):
     info = describe(scores).content()
     assert set(info) >= REQUIRED
-    for side, name, channels in (("inputs", "volume", 1), ("outputs", "probabilities", 18)):
+    for side, name, channels in (("inputs", "volume", 1), ("outputs", "probability", 18)):
         tensor = info["network_data_format"][side][name]
         assert set(tensor) >= REQUIRED_OF_A_TENSOR
         assert tensor["num_channels"] == channels == len(tensor["channel_def"])
@@ -92,11 +100,38 @@ def test_the_card_says_the_same_without_a_date(describe, scores: dict):
     assert model_card(describe(scores)) == card
 
 
+def test_a_model_of_phantoms_says_so_first(describe, scores: dict):
+    info = describe(scores, synthetic=True)
+    assert info.synthetic
+    assert "phantoms" in info.data_source
+    assert info.intended_use.startswith("None.")
+    card = model_card(info)
+    assert "no clinical meaning" in card.split("\n", 3)[2]
+    assert "no clinical meaning" not in model_card(describe(scores))
+
+
+def test_owner_licence_and_contact_are_the_users(describe, scores: dict):
+    stated = {"name": "Ours", "owner": "A | B", "license": "MIT", "contact": "a@example.org"}
+    info = describe(scores, **stated)
+    assert (info.name, info.authors, info.license, info.contact) == tuple(stated.values())
+    card = model_card(info)
+    assert card.startswith("# Ours\n")
+    assert "| Owner | A \\| B |" in card
+    silent = model_card(describe(scores))
+    assert "| Owner | not stated |" in silent
+    assert "maintainers" not in silent
+
+
+def test_the_card_names_what_could_not_be_calibrated(describe, scores: dict):
+    assert describe(scores).uncalibrated == [FINDINGS[2]]
+    assert f"or without it: {FINDINGS[2]}." in model_card(describe(scores))
+
+
 def test_scores_that_are_undefined_are_dashes(describe, scores: dict):
     scores = json.loads(json.dumps(scores))
     scores["classification"]["per_pathology"]["Emphysema"]["auroc"] = None
     scores["intervals"]["per_pathology"]["Emphysema"]["auroc"] = None
     scores["groups"] = {}
     card = model_card(describe(scores))
-    assert re.search(r"\| Emphysema \| \d+ \| \N{EN DASH} \| \N{EN DASH} \|", card)
+    assert re.search(r"\| Emphysema \| 0.250 \| \d+ \| \N{EN DASH} \| \N{EN DASH} \|", card)
     assert "Scanners" not in card

@@ -63,7 +63,7 @@ def with_nodes(
         del model.graph.node[:]
         model.graph.node.extend([*kept[:3], *nodes])
         model.graph.node.append(node("Add", "logits extra", "moved"))
-        model.graph.node.append(node("Sigmoid", "moved", "probabilities"))
+        model.graph.node.append(node("Sigmoid", "moved", "probability"))
         model.graph.node.extend(kept[3:])
         model.graph.initializer.extend(constants)
 
@@ -132,7 +132,7 @@ def functions(path: Path) -> Path:
             function = helper.make_function("bomb", f"f{level}", ["a"], ["c"], nodes, opsets)
             model.functions.append(function)
         model.graph.node[3].CopyFrom(
-            helper.make_node("f39", ["logits"], ["probabilities"], domain="bomb")
+            helper.make_node("f39", ["logits"], ["probability"], domain="bomb")
         )
 
     return altered(path, alter)
@@ -216,7 +216,7 @@ def other_output(**changes: Any) -> Callable[[Path], Path]:
 
         def alter(model: onnx.ModelProto) -> None:
             last = next(each for each in model.graph.node if each.op_type == "Sigmoid")
-            last.CopyFrom(node("Mul", "logits factor", "probabilities"))
+            last.CopyFrom(node("Mul", "logits factor", "probability"))
             model.graph.initializer.append(values)
 
         return altered(path, alter)

@@ -5,12 +5,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from multi_abnormality import predict
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
+from multi_abnormality.evaluation.calibration import calibration_scores, sigmoid
+from multi_abnormality.evaluation.predictions import by_scan
+from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.findings import FINDINGS
 from multi_abnormality.params import Params
 from multi_abnormality.stages import evaluate, export
@@ -36,7 +41,8 @@ def trained(
 def test_evaluate_writes_what_the_design_names(trained: Path):
     names = {path.name for path in (trained / "metrics").iterdir()}
     promised = {"scores.json", "evaluate.json", "predictions.json", "calibration.json", "plots"}
-    assert promised | {"report.html", "history.csv"} == names
+    others = {"report.html", "history.csv", "submission.json", "logits.safetensors"}
+    assert promised | others == names
     plots = {path.name for path in (trained / "metrics/plots").iterdir()}
     assert plots == {"roc.csv", "precision_recall.csv", "reliability.csv"}
 
@@ -49,6 +55,79 @@ def test_evaluate_gives_the_same_bytes_again(
     for path in (trained / "metrics").rglob("*.*"):
         again = tmp_path / path.relative_to(trained / "metrics")
         assert again.read_bytes() == path.read_bytes(), path.name
+
+
+def test_another_threshold_metric_needs_no_inference(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet, monkeypatch
+):
+    metrics = shutil.copytree(trained / "metrics", tmp_path / "metrics")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the classifier ran")
+
+    monkeypatch.setattr(evaluate, "volume_logits", refuse)
+    update = {"threshold_metric": "f1"}
+    other = small_params.evaluate.model_copy(update=update)
+    params = small_params.model_copy(update={"evaluate": other})
+    evaluate.run(params, trained / "checkpoints", small_set.root, metrics)
+    old, new = (
+        json.loads((one / "predictions.json").read_text()) for one in (trained / "metrics", metrics)
+    )
+    assert new["thresholds"] != old["thresholds"]
+    chances = [[row["probabilities"] for row in one["predictions"]] for one in (old, new)]
+    assert chances[0] == chances[1]
+
+
+def test_kept_logits_of_other_weights_are_not_used(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    shutil.copytree(trained, tmp_path / "other")
+    best = tmp_path / "other/checkpoints/best.ckpt"
+    checkpoint = load_checkpoint(best)
+    for value in checkpoint["state_dict"].values():
+        if value.is_floating_point():
+            value.mul_(1.01)
+    save_checkpoint(checkpoint, best)
+    metrics = tmp_path / "other/metrics"
+    before = (metrics / "logits.safetensors").read_bytes()
+    evaluate.run(small_params, best.parent, small_set.root, metrics)
+    kept = (metrics / "logits.safetensors").read_bytes()
+    assert kept != before
+    (metrics / "logits.safetensors").write_bytes(kept[: len(kept) // 2])  # cut by a kill
+    evaluate.run(small_params, best.parent, small_set.root, metrics)
+    assert (metrics / "logits.safetensors").read_bytes() == kept
+
+
+def test_the_models_calibration_error_is_the_reports(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+):
+    """Of the ONNX file's own outputs, and the challenge's scores of what is submitted."""
+    metrics = shutil.copytree(trained / "metrics", tmp_path / "metrics")
+    places = trained / "checkpoints", small_set.root, metrics, tmp_path / "weights"
+    export.run(small_params, *places)
+    (model,) = (tmp_path / "weights").glob("*.onnx")
+    session = onnxruntime.InferenceSession(model)
+    rows = small_set.volumes("valid")
+    volumes = np.stack([small_set.read(name) for name in rows["name"]])
+    probability, threshold, _ = session.run(None, {"volume": volumes})
+    logits = np.log(probability / (1 - probability.astype(np.float64)))
+    labels = rows[list(FINDINGS)].to_numpy()
+    scans = by_scan(
+        rows["name"].tolist(), logits, labels, rows["scan_id"].tolist(),
+        rows["patient_id"].tolist(), FINDINGS,
+    )  # fmt: skip
+    written = json.loads((metrics / "evaluate.json").read_text())
+    error = calibration_scores(scans.labels, sigmoid(scans.logits), FINDINGS)["macro"]["ece"]
+    assert error == pytest.approx(written["calibration"]["after"]["macro"]["ece"], abs=1e-6)
+    calibration = json.loads((metrics / "calibration.json").read_text())["findings"]
+    assert threshold == pytest.approx([one["threshold"] for one in calibration.values()])
+    submitted = json.loads((metrics / "submission.json").read_text())["predictions"]
+    predicted = np.array([[row["probabilities"][one] for one in FINDINGS] for row in submitted])
+    official = official_scores(scans.labels, predicted, FINDINGS)
+    assert official["crg"] == written["crg"]
+    assert official["classification"] == written["classification"]
+    predictions = json.loads((metrics / "predictions.json").read_text())["predictions"]
+    assert [list(row["positive"].values()) for row in predictions] == (predicted >= 0.5).tolist()
 
 
 def test_a_processed_set_of_another_recipe_is_refused(

@@ -17,6 +17,7 @@ from multi_abnormality.data.resample import standardize
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import load_params
+from multi_abnormality.sample.nifti import encode_nifti
 from multi_abnormality.stages import preprocess
 
 PROJECT = Path(__file__).parents[2]
@@ -202,6 +203,44 @@ def test_one_scan_under_two_patients_is_told(stage, folder, caplog):
     assert paths["train_11_a_1"].read_bytes() != paths["train_1_a_1"].read_bytes()
     stage.run("out")
     assert "train_1_a_1 and train_11_a_1 hold the same voxels, and are of two pat" in caplog.text
+
+
+def draw_phantom(path: Path) -> None:
+    hu = np.random.default_rng(7).integers(-1000, 300, (20, 20, 12), dtype=np.int16)
+    path.write_bytes(encode_nifti(hu, np.diag([-4.0, -4, 5, 1])))
+
+
+def test_phantoms_among_patients_are_refused(stage, folder):
+    draw_phantom(folder.add_file("train_10_a_1"))
+    with pytest.raises(InputError, match=r"such as train_10_a_1.*patients \(such as train_1_a_1"):
+        stage.run("out")
+    assert not (stage.tmp_path / "out/manifest.csv").exists()
+    folder.add_file("train_10_a_1", seed=1)
+    stage.run("out")
+    assert not ProcessedSet(stage.tmp_path / "out").synthetic
+
+
+def test_phantoms_added_to_a_finished_set_are_refused(stage, folder):
+    stage.run("out")
+    draw_phantom(folder.add("train_12_a_1"))
+    folder.write_tables()
+    with pytest.raises(InputError, match=r"such as train_12_a_1"):
+        stage.run("out")
+
+
+def test_phantoms_alone_make_a_set_that_says_so_however_its_tables_are_changed(stage, folder):
+    for path in folder.root.rglob("*.nii.gz"):
+        draw_phantom(path)
+    stage.run("out")
+    marked = ProcessedSet(stage.tmp_path / "out")
+    assert marked.synthetic
+    manifest = stage.tmp_path / "out/manifest.csv"
+    text = manifest.read_text()
+    manifest.write_text(text.replace("synthetic", ""))
+    assert ProcessedSet(manifest.parent).content_hash("train") != marked.content_hash("train")
+    manifest.write_text(text.replace("synthetic", "", 1))
+    with pytest.raises(InputError, match="mixes synthetic scans"):
+        ProcessedSet(manifest.parent)
 
 
 def test_a_bad_scan_can_be_left_out(stage, folder):

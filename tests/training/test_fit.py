@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from multi_abnormality.errors import InputError
+from multi_abnormality.stages.train import summarize
 from multi_abnormality.training.files import load_checkpoint
 from multi_abnormality.training.stopping import Stopped
 from stops import StopAtLook
@@ -35,6 +36,8 @@ def test_raised_patience_ends_as_a_straight_run(trainings, tmp_path: Path):
     settings = {"epochs": 8, "learning_rate": 1e-5}
     first = trainings.run(tmp_path / "raised", early_stopping_patience=1, **settings)
     assert len(first.epochs) < 8
+    assert summarize(first, 8)["stopped_early"] is True
+    assert summarize(first, len(first.epochs))["stopped_early"] is False
     for name in ("raised", "straight"):
         trainings.run(tmp_path / name, early_stopping_patience=8, **settings)
     assert trainings.hashes(tmp_path / "raised") == trainings.hashes(tmp_path / "straight")
@@ -56,6 +59,7 @@ def test_few_scans_can_be_learned_by_heart(trainings, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.drill
 def test_a_compiled_training_resumes_to_the_byte(trainings, tmp_path: Path):
     trainings.run(tmp_path / "straight", compile=True, epochs=2)
     with pytest.raises(Stopped):

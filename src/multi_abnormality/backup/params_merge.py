@@ -1,15 +1,11 @@
 """Three-way merge of params.yaml, key by key."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
-from multi_abnormality.yaml12 import load_yaml
+from multi_abnormality.params_text import KeyPath, flatten
 
 OWN_SECTIONS = ("machine", "backup")  # of each machine; never taken from a backup
 _MISSING = object()
-Path = tuple[str, ...]
 
 
 class MergeConflictError(ValueError):
@@ -31,8 +27,8 @@ def merge_params(base: str, backup: str, here: str) -> str:
         MergeConflictError: both changed the same key, to different values.
         ValueError: one of the texts is no valid params.yaml.
     """
-    old, theirs, ours = (_flat(text) for text in (base, backup, here))
-    merged: dict[Path, Any] = {}
+    old, theirs, ours = (flatten(text) for text in (base, backup, here))
+    merged: dict[KeyPath, Any] = {}
     conflicts = []
     for path in dict.fromkeys((*theirs, *ours)):
         before, backed_up, now = (side.get(path, _MISSING) for side in (old, theirs, ours))
@@ -59,7 +55,7 @@ def merge_params(base: str, backup: str, here: str) -> str:
 
 def changed_keys(backup: str, here: str, sections: tuple[str, ...]) -> list[str]:
     """Return a line for each key of these sections that differs between two texts."""
-    theirs, ours = _flat(backup), _flat(here)
+    theirs, ours = flatten(backup), flatten(here)
     return [
         f"{'.'.join(path)}: {_show(theirs.get(path, _MISSING))} in the backup, "
         f"{_show(ours.get(path, _MISSING))} here"
@@ -68,32 +64,13 @@ def changed_keys(backup: str, here: str, sections: tuple[str, ...]) -> list[str]
     ]
 
 
-def _flat(text: str) -> dict[Path, Any]:
-    try:
-        content = load_yaml(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"params.yaml is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError("params.yaml holds no sections")
-    return dict(_leaves(content, ()))
-
-
-def _leaves(value: dict[Any, Any], path: Path) -> Iterator[tuple[Path, Any]]:
-    for key, item in value.items():
-        here = (*path, str(key))
-        if isinstance(item, dict) and item:
-            yield from _leaves(item, here)
-        else:
-            yield here, item
-
-
 def _show(value: Any) -> str:
     if value is _MISSING:
         return "not there"
     return repr(value) if isinstance(value, str) else str(value)
 
 
-def _edited(text: str, old: dict[Path, Any], new: dict[Path, Any]) -> str:
+def _edited(text: str, old: dict[KeyPath, Any], new: dict[KeyPath, Any]) -> str:
     """The text with other values, and its comments."""
     from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 

@@ -84,7 +84,7 @@ class _Axis:
     def __init__(self, rows: Sequence[Scores]) -> None:
         ends = [abs(end) for row in rows for end in (row["interval"] or {}).values()]
         ends += [abs(row["difference"]) for row in rows if row["difference"] is not None]
-        self.reach: float = 1.05 * max([LEAST, *ends])
+        self.reach: float = min(1.05 * max([LEAST, *ends]), 1.0)  # no score's range is wider
 
     def x(self, value: float) -> float:
         return (LEFT + RIGHT) / 2 + value / self.reach * (RIGHT - LEFT) / 2

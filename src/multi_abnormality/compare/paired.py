@@ -18,9 +18,9 @@ import numpy as np
 from scipy.stats import false_discovery_control, rankdata
 
 from multi_abnormality.data.randomness import generator
-from multi_abnormality.evaluation import THRESHOLD
 from multi_abnormality.evaluation.intervals import CHUNK, bootstrap, number_patients, percentiles
 from multi_abnormality.evaluation.scores import OfficialScores, official_scores
+from multi_abnormality.evaluation.thresholds import CHALLENGE_THRESHOLD
 from multi_abnormality.evaluation.weighted import (
     MEASURES,
     defined_mean,
@@ -109,7 +109,7 @@ def permuted_differences(
     """
     count, patient_of_row = number_patients(patients, len(labels))
     truth = np.concatenate([labels, labels])
-    called = np.concatenate([first, second]) >= THRESHOLD
+    called = np.concatenate([first, second]) >= CHALLENGE_THRESHOLD
     ranks = [rankdata(chances, axis=0) for chances in (first, second)]
     rankings = rankings_of(truth, np.concatenate(ranks))
     parts = []

@@ -16,7 +16,7 @@ from multi_abnormality.errors import InputError, first_few
 from multi_abnormality.evaluation.checks import Describe, check_labels, check_probabilities
 from multi_abnormality.evaluation.scores import official_scores
 
-PREDICTIONS, EVALUATION = "metrics/predictions.json", "metrics/evaluate.json"
+SUBMISSION, EVALUATION = "metrics/submission.json", "metrics/evaluate.json"
 SAME = 1e-9  # of a score that is computed again
 
 
@@ -64,13 +64,13 @@ def read_scored(revision: Revision, read: Read) -> Scored:
     """
     try:
         recorded = json.loads(read(EVALUATION))["classification"]["macro"]["auroc"]
-        content = json.loads(read(PREDICTIONS))
+        content = json.loads(read(SUBMISSION))
         manifest, labels = _tables(revision, read)
         predictions = _predictions(revision, content, tuple(labels.columns))
         scored = _join(revision, predictions, manifest, labels)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{revision}: {PREDICTIONS}, {EVALUATION}, processed/{MANIFEST} or processed/{LABELS} "
+            f"{revision}: {SUBMISSION}, {EVALUATION}, processed/{MANIFEST} or processed/{LABELS} "
             f"cannot be read ({error!r}): damaged, or of another version of this project; run "
             "`dvc repro` at that revision"
         ) from error
@@ -96,7 +96,7 @@ def _predictions(
 def _unusable(revision: Revision, scans: Sequence[str], fault: str) -> InputError:
     """What is wrong with the predictions, and of which scans."""
     return InputError(
-        f"{revision}: {PREDICTIONS} {fault} ({len(scans)}): {first_few(scans)}; run `dvc repro` at "
+        f"{revision}: {SUBMISSION} {fault} ({len(scans)}): {first_few(scans)}; run `dvc repro` at "
         "that revision, which makes it anew, or bring back the one of its dvc.lock by `dvc "
         "checkout --force evaluate`"
     )
@@ -149,11 +149,11 @@ def _check(scored: Scored, recorded: float | None) -> None:
 
     check_labels(scored.labels, scored.findings, named(f"processed/{LABELS}"))
     cells = scored.labels, scored.probabilities
-    check_probabilities(cells[1], cells[0], scored.findings, named(PREDICTIONS))
+    check_probabilities(cells[1], cells[0], scored.findings, named(SUBMISSION))
     found = official_scores(*cells, scored.findings)["classification"]["macro"]["auroc"]
     if (found is None) != (recorded is None) or abs((found or 0) - (recorded or 0)) > SAME:
         raise InputError(
-            f"{scored.revision}: {PREDICTIONS} and the labels in processed/ give a macro AUROC of "
+            f"{scored.revision}: {SUBMISSION} and the labels in processed/ give a macro AUROC of "
             f"{found}, but {EVALUATION} says {recorded}: they were not made together; run `dvc "
             "repro` at that revision, and commit dvc.lock with metrics/"
         )

@@ -39,6 +39,7 @@ def show(comparison: Comparison) -> None:
 
 def _macro_table(comparison: Comparison) -> Table:
     table = _table("All findings", "", comparison, ["p"])
+    table.columns[0].min_width = 30
     for measure, title in TITLES.items():
         _add(table, title, "", comparison["macro"][measure], comparison)
     return table
@@ -54,7 +55,7 @@ def _finding_table(comparison: Comparison) -> Table:
 
 def _table(title: str, count: str, comparison: Comparison, tests: list[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    table.add_column(title, no_wrap=True, min_width=30)
+    table.add_column(title)  # wrapped where the terminal is narrow, so that numbers are whole
     for header in (count, "A", "B", f"B {MINUS} A", confidence(comparison), *tests):
         table.add_column(header, justify="right", no_wrap=True)
     return table

@@ -40,11 +40,7 @@ class DrawnVolumes(Dataset[Example]):
         self.slices = settings.slices
         self.augmentation = settings.augmentation
         self.seed = seed
-        scans: dict[str, list[str]] = defaultdict(list)
-        for name, scan in zip(names, processed.scans_of(names), strict=True):
-            scans[name if settings.reconstructions == "all" else scan].append(name)
-        last = 1 if settings.reconstructions == "first" else None
-        self.samples = [volumes[:last] for volumes in scans.values()]  # one volume of each a turn
+        self.samples = group_samples(names, processed.scans_of(names), settings.reconstructions)
         firsts = [volumes[0] for volumes in self.samples]
         self.labels = processed.labels_of(firsts).astype(np.float32)
 
@@ -72,6 +68,23 @@ class DrawnVolumes(Dataset[Example]):
             cutout=drawn.cutout,
             noise_seed=drawn.noise_seed,
         )
+
+
+def group_samples(
+    names: Sequence[str], scans: Sequence[str], reconstructions: str
+) -> list[list[str]]:
+    """The volumes of each training sample, of which an epoch takes one.
+
+    Args:
+        names: of the volumes.
+        scans: the scan that each is a reconstruction of.
+        reconstructions: the parameter of this name.
+    """
+    samples: dict[str, list[str]] = defaultdict(list)
+    for name, scan in zip(names, scans, strict=True):
+        samples[name if reconstructions == "all" else scan].append(name)
+    last = 1 if reconstructions == "first" else None
+    return [volumes[:last] for volumes in samples.values()]
 
 
 def heights(depth: int) -> np.ndarray:

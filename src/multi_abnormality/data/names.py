@@ -8,6 +8,7 @@ from typing import Any
 from multi_abnormality.errors import InputError
 
 SPLITS = ("train", "valid")
+SYNTHETIC = "synthetic"  # note of a volume whose scan was drawn by a program
 
 # Numbers and letters are bounded, so that every name can be a file's.
 _PATTERN = re.compile(

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.names import SPLITS, VolumeName, describe
+from multi_abnormality.data.names import SPLITS, SYNTHETIC, VolumeName, describe
 from multi_abnormality.data.rows import capped, parse_rows, read_rows, repeated
 from multi_abnormality.data.shards import UNREADABLE, decode, read_member, shard_path
 from multi_abnormality.errors import InputError, raise_faults
@@ -150,6 +150,26 @@ def _read_table(
     return table, read.faults + capped(twice)
 
 
+def is_synthetic(notes: str) -> bool:
+    """Whether a volume was made from a synthetic scan, by its `source_notes`."""
+    return SYNTHETIC in notes.split("; ")
+
+
+def mixed_with_synthetic(root: Path | str, synthetic: str, other: str) -> InputError:
+    """Return the error for a set of both synthetic scans and scans of patients.
+
+    Args:
+        root: folder that holds both.
+        synthetic: name of a synthetic volume.
+        other: name of a volume that is not.
+    """
+    return InputError(
+        f"{root}: mixes synthetic scans (such as {synthetic}) with scans of patients (such as "
+        f"{other}), and a model trained on both has no meaning; keep one kind in data/, with its "
+        "rows in the tables, then run `dvc repro` again"
+    )
+
+
 class _Flags:
     """One flag a volume, shared with the worker processes that are forked from this one."""
 
@@ -177,13 +197,15 @@ class ProcessedSet:
         recipe: what of params.yaml's preprocess section it was made by.
         findings: the labels' names in their order.
         is_ct_rate: whether the scans were laid out as CT-RATE's.
+        synthetic: whether the scans are synthetic phantoms.
         manifest: a row a stored volume in natural order: whose it is (split, patient_id, scan_id,
             reconstruction), shard, status, the source's hash, shape, spacing and axes, the
             voxels' hash, and metadata.
         labels: name and the findings, the same rows.
 
     Raises:
-        InputError: it is missing, incomplete, or of another version.
+        InputError: it is missing, incomplete, of another version, or mixes synthetic scans with
+            scans of patients.
     """
 
     def __init__(self, root: Path) -> None:
@@ -220,6 +242,7 @@ class ProcessedSet:
         self.is_ct_rate = not TOLD.issubset(manifest)
         ids = whose(stored).assign(shard=[shard_path(name) for name in stored["name"].tolist()])
         self.manifest = ids.join(stored[stored.columns.difference(ids.columns, sort=False)])
+        self.synthetic = self._is_synthetic()
         self.labels = read_labels(self.root / LABELS)
         self.findings: tuple[str, ...] = tuple(self.labels.columns[1:])
         self._row = {name: row for row, name in enumerate(self.labels["name"])}
@@ -232,6 +255,17 @@ class ProcessedSet:
                 f"{self.root / LABELS}: does not fit {MANIFEST}, which has {name} where it has "
                 f"{labelled}; {_RESTORE}"
             )
+
+    def _is_synthetic(self) -> bool:
+        if "source_notes" not in self.manifest:
+            return False
+        synthetic = self.manifest["source_notes"].map(is_synthetic).to_numpy(dtype=bool)
+        if synthetic.any() and not synthetic.all():
+            names = self.manifest["name"]
+            raise mixed_with_synthetic(
+                self.root, names[synthetic].iloc[0], names[~synthetic].iloc[0]
+            )
+        return bool(synthetic.any())
 
     def check_trained_on(self, about: Mapping[str, Any]) -> None:
         """Refuse a model that knows other volumes, labels or findings than these.
@@ -309,6 +343,8 @@ class ProcessedSet:
     def content_hash(self, split: str) -> str:
         """Of a split's voxels, names and labels: what a training on it depends on."""
         content = hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode())
+        if self.synthetic:
+            content.update(SYNTHETIC.encode())
         volumes = self.volumes(split)
         labels = ["".join(row) for row in volumes[list(self.findings)].astype(str).to_numpy()]
         for row in sorted(zip(volumes["name"], volumes["voxels_sha256"], labels, strict=True)):

@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from multi_abnormality.data.receipts import is_receipt
+from multi_abnormality.data.catalogue import Catalogue
+from multi_abnormality.data.receipts import SUFFIX, is_receipt
 from multi_abnormality.data.store import FORMAT, RECIPE
 from multi_abnormality.errors import InputError
 from multi_abnormality.params_preprocess import Recipe
@@ -36,6 +37,20 @@ def _code_hash(is_ct_rate: bool) -> str:
     for file in sorted(files):
         content.update(file.read_text(encoding="utf-8").encode())
     return content.hexdigest()
+
+
+def check_catalogue_replaceable(
+    catalogue: Catalogue, data: Path, root: Path, recipe: Recipe
+) -> None:
+    """Refuse to empty a folder that alone holds what was made of a catalogue's deleted scans.
+
+    Raises:
+        InputError: as check_replaceable.
+    """
+    is_ct_rate = catalogue.source.is_ct_rate
+    # CT-RATE's receipts count for other scans too: these would take the place of what is left.
+    sources = map(Path, catalogue.volumes["path"]) if is_ct_rate else data.rglob(f"*{SUFFIX}")
+    check_replaceable(sources, root, recipe, is_ct_rate)
 
 
 def check_replaceable(

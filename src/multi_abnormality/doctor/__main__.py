@@ -37,7 +37,7 @@ LOOKS: tuple[tuple[str, Look], ...] = (
     ("training", look_for_another_training),
     ("stages", look_at_stages),
     ("Dask", look_at_dask),
-    ("processed/", look_at_split),
+    ("split", look_at_split),
     ("checkpoint", look_at_checkpoint),
     ("model", look_at_model),
     ("Drive client", look_at_drive_client),

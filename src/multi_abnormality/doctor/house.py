@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from multi_abnormality.data.catalogue import Catalogue
     from multi_abnormality.params import Params
 
 WELL, DOUBT, FAULT = "ok", "warn", "FAIL"  # a training fails over a fault, and over no doubt
@@ -35,7 +36,8 @@ class House:
 
     Attributes:
         root: of the project.
-        volumes: in data/, once that was looked at; None: nobody knows.
+        catalogue: of data/, once that was read without an error.
+        devices: number of devices that train together.
         trains: whether a training runs here now.
         runs: the stages that DVC would run; None: nobody knows.
         starts_anew: whether training goes on from no checkpoint.
@@ -43,7 +45,8 @@ class House:
     """
 
     root: Path
-    volumes: int | None = None
+    catalogue: "Catalogue | None" = None
+    devices: int = 1
     trains: bool = False
     runs: tuple[str, ...] | None = None
     starts_anew: bool = True

@@ -33,7 +33,7 @@ def look_at_device(house: House) -> Iterator[Seen]:
         device = choose_device(params.machine.accelerator if params else "auto")
         precision = resolve_precision(params.train.precision if params else "auto", device)
         if params:
-            find_place(params.machine, device, params.train.batch_size)
+            house.devices = find_place(params.machine, device, params.train.batch_size).size
     except InputError as error:
         yield Seen(FAULT, "device", str(error))
         return
@@ -88,9 +88,9 @@ def look_at_disks(house: House) -> Iterator[Seen]:
 
 def _to_come(house: House) -> float:
     """Bytes of processed volumes, at most, with their copies in DVC's cache."""
-    if house.params is None or house.volumes is None or (house.root / "processed").exists():
+    if house.params is None or house.catalogue is None or (house.root / "processed").exists():
         return 0
-    return 2.0 * house.volumes * math.prod(house.params.preprocess.shape)
+    return 2.0 * len(house.catalogue.volumes) * math.prod(house.params.preprocess.shape)
 
 
 def _fault(path: Path) -> str | None:

@@ -34,23 +34,39 @@ def look_at_model(house: House) -> Iterator[Seen]:
 
 
 def look_at_split(house: House) -> Iterator[Seen]:
-    """Whether the processed volumes are enough, where no preprocessing comes before."""
+    """Whether the scans suffice, by training's own selection of them.
+
+    From the processed set, or from the tables of data/ where preprocess runs first.
+    """
     from multi_abnormality.data.store import ProcessedSet
+    from multi_abnormality.data.store_recipe import check_catalogue_replaceable
     from multi_abnormality.errors import InputError
     from multi_abnormality.training.debug import settle
-    from multi_abnormality.training.ranks import Ranks
-    from multi_abnormality.training.volumes import Volumes
+    from multi_abnormality.training.volumes import select_volumes
 
-    if house.params is None or house.preprocesses:
+    if house.params is None or (house.preprocesses and house.catalogue is None):
         return
+    processed = house.root / "processed"
     try:
-        with warnings_kept():  # settle's: look_at_model tells it
-            volumes = Volumes(settle(house.params), ProcessedSet(house.root / "processed"), Ranks())
+        if house.preprocesses and house.catalogue:
+            rows, findings = house.catalogue.volumes, house.catalogue.findings
+            rows = rows[rows["split"] == "train"]
+            check_catalogue_replaceable(
+                house.catalogue, house.root / "data", processed, house.params.preprocess.recipe
+            )
+        else:
+            stored = ProcessedSet(processed)
+            rows, findings = stored.volumes("train"), stored.findings
+        with warnings_kept():  # settle's: look_at_model reports it
+            params = settle(house.params)
+        selection = select_volumes(params, rows, findings, house.devices)
     except InputError as error:
-        yield Seen(FAULT, "processed/", str(error))
+        yield Seen(FAULT, "split", str(error))
         return
-    train, validation = (len(volumes.names[name]) for name in ("train", "validation"))
-    yield Seen(WELL, "processed/", f"{train} volumes to learn from, {validation} to validate on")
+    yield Seen(WELL, "split", f"{len(selection.train)} volumes to train on, "
+               f"{len(selection.validation)} to validate on")  # fmt: skip
+    for warning in selection.warnings:
+        yield Seen(DOUBT, "split", warning)
 
 
 def _make(house: House, params: "Params") -> int:

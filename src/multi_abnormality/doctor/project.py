@@ -47,7 +47,7 @@ def look_at_data(house: House) -> Iterator[Seen]:
         yield Seen(FAULT, "data/", str(error))
         return
     volumes = catalogue.volumes
-    house.volumes = len(volumes)
+    house.catalogue = catalogue
     splits = ", ".join(
         f"{count} {split}" for split, count in volumes["split"].value_counts().items()
     )

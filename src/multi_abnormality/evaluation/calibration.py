@@ -1,10 +1,9 @@
-"""Probabilities that mean what they say: Platt scaling, one line a finding.
+"""Calibrated probabilities by Platt scaling, one line per finding, and a threshold for each.
 
     p = 1 / (1 + exp(-(slope * logit + intercept)))
 
-They are then moved so that the best cut for an objective comes to lie at 0.5 (cuts.py). The slope
-stays positive, so that the order of scans and with it AUROC stays. Fitted on validation patients
-alone (J. Platt, "Probabilistic outputs for support vector machines", 1999).
+The slope stays positive, so that the order of scans and with it AUROC stays. Fitted on validation
+patients alone (J. Platt, "Probabilistic outputs for support vector machines", 1999).
 """
 
 import json
@@ -18,7 +17,7 @@ import numpy as np
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.checks import check_labels, check_scores
 from multi_abnormality.evaluation.curves import reliability_bins
-from multi_abnormality.evaluation.cuts import best_cuts
+from multi_abnormality.evaluation.thresholds import best_thresholds
 from multi_abnormality.files import write_json
 
 MIN_SLOPE = 0.05  # a finding that the model cannot see must not tie all its scans
@@ -30,10 +29,10 @@ DIGITS = 12  # significant; the last digits of exp differ between processors
 
 @dataclass(frozen=True)
 class Calibration:
-    """A line a finding: slope, intercept, and the scans of each class that it was fitted on.
+    """Slope, intercept and threshold of each finding, and the scans that they were fitted on.
 
-    A finding that has only one class keeps slope 1 and intercept 0. Where no objective asks for
-    another cut, it is 0.5.
+    A finding that has only one class among these scans is not calibrated: it keeps slope 1 and
+    intercept 0.
     """
 
     findings: tuple[str, ...]
@@ -41,7 +40,8 @@ class Calibration:
     intercept: np.ndarray  # (F,)
     positives: np.ndarray  # (F,)
     negatives: np.ndarray  # (F,)
-    cut: np.ndarray  # (F,) calibrated probability that becomes 0.5
+    thresholds: np.ndarray  # (F,) calibrated probability from which a scan counts as positive
+    threshold_metric: str  # that the thresholds are best for
 
     @classmethod
     def fit(
@@ -49,7 +49,7 @@ class Calibration:
         logits: np.ndarray,
         labels: np.ndarray,
         findings: Sequence[str],
-        objective: str = "none",
+        threshold_metric: str = "none",
     ) -> "Calibration":
         """Fit on validation scans.
 
@@ -57,7 +57,7 @@ class Calibration:
             logits: (N, F).
             labels: (N, F), 0 or 1.
             findings: F names.
-            objective: as evaluate.objective: what 0.5 shall be the best cut for.
+            threshold_metric: as evaluate.threshold_metric: what the thresholds are best for.
 
         Raises:
             InputError: a logit is not finite, a label is not 0 or 1, or there is no scan.
@@ -71,38 +71,34 @@ class Calibration:
         ]
         slope, intercept = np.array(lines).T
         positives = labels.sum(axis=0).astype(int)
-        cuts = best_cuts(sigmoid(logits * slope + intercept), objective)
-        cuts = np.array([float(f"{cut:.{DIGITS}g}") for cut in cuts])
+        best = best_thresholds(sigmoid(logits * slope + intercept), threshold_metric)
+        thresholds = np.array([float(f"{threshold:.{DIGITS}g}") for threshold in best])
         counts = positives, len(labels) - positives
-        return cls(tuple(findings), slope, intercept, *counts, cuts)
+        return cls(tuple(findings), slope, intercept, *counts, thresholds, threshold_metric)
 
     @property
-    def moved_intercept(self) -> np.ndarray:
-        """(F,) of the line whose probabilities are cut at 0.5."""
-        moved: np.ndarray = self.intercept - np.log(self.cut / (1 - self.cut))
-        return moved
+    def is_fitted(self) -> np.ndarray:
+        """(F,) whether a finding had scans of both classes to fit it on."""
+        fitted: np.ndarray = (self.positives > 0) & (self.negatives > 0)
+        return fitted
 
     def calibrate(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of logits (N, F): float64, above 0 and below 1."""
         return sigmoid(np.asarray(logits, dtype=np.float64) * self.slope + self.intercept)
 
-    def apply(self, logits: np.ndarray) -> np.ndarray:
-        """The same, moved so that 0.5 is the cut: what is predicted and scored."""
-        return sigmoid(np.asarray(logits, dtype=np.float64) * self.slope + self.moved_intercept)
-
     def to_json(self, path: Path) -> None:
-        content = {
+        by_finding = {
             finding: {
                 "slope": float(self.slope[column]),
                 "intercept": float(self.intercept[column]),
-                "cut": float(self.cut[column]),
+                "threshold": float(self.thresholds[column]),
                 "positives": int(self.positives[column]),
                 "negatives": int(self.negatives[column]),
-                "fitted": bool(self.positives[column] and self.negatives[column]),
+                "fitted": bool(self.is_fitted[column]),
             }
             for column, finding in enumerate(self.findings)
         }
-        write_json(content, path)
+        write_json({"findings": by_finding, "threshold_metric": self.threshold_metric}, path)
 
     @classmethod
     def from_json(cls, path: Path, findings: Sequence[str]) -> "Calibration":
@@ -111,12 +107,13 @@ class Calibration:
         Raises:
             InputError: the file is missing, is no JSON, or lacks a finding or number.
         """
-        hint = "run `dvc repro evaluate` to write it anew"
+        hint = "run `dvc repro evaluate` to write it again"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            by_finding, metric = content["findings"], str(content["threshold_metric"])
             columns = [
-                [float(content[finding][key]) for finding in findings]
-                for key in ("slope", "intercept", "positives", "negatives", "cut")
+                [float(by_finding[finding][key]) for finding in findings]
+                for key in ("slope", "intercept", "positives", "negatives", "threshold")
             ]
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
@@ -124,7 +121,8 @@ class Calibration:
             raise InputError(f"{path}: is no calibration ({error}); {hint}") from error
         except KeyError as error:
             raise InputError(f"{path}: lacks {error}; {hint}") from error
-        return cls(tuple(findings), *(np.array(column) for column in columns))
+        slope, intercept, positives, negatives, thresholds = map(np.array, columns)
+        return cls(tuple(findings), slope, intercept, positives, negatives, thresholds, metric)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

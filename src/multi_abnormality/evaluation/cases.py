@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from multi_abnormality.console import track
 from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.evaluation.explanation import Explanation, explain
@@ -85,7 +86,7 @@ def draw_cases(
             wanted.setdefault(row, []).append(place)
     hu_of_code = code_table(parse_section(Recipe, volumes.recipe))
     drawn: dict[tuple[int, int], Case] = {}
-    for row, places in wanted.items():
+    for row, places in track(wanted.items(), "explain cases", len(wanted), "scans"):
         name = scans.names[row]
         codes = volumes.read(name)
         for place, seen in zip(places, explain(classifier, codes, places), strict=True):

@@ -4,7 +4,8 @@ Classes give the colours, so that a drawing follows light and dark: `main`, `sec
 for lines, `frame` and `grid` for axes. Coordinates are rounded, so equal data give equal bytes.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -33,17 +34,39 @@ def panel(curve: Curve, reference: Curve, label: str) -> Markup:
     )
 
 
-def interval_bar(value: float, interval: dict[str, float] | None) -> Markup:
-    """A dot at `value` over a bar from the interval's low to its high end, on 0.5 to 1."""
+def bar_start(rows: Iterable[tuple[float | None, Mapping[str, float] | None]]) -> float:
+    """Return the left end of all bars' axis: 0.5, or the tenth below the lowest value.
+
+    Args:
+        rows: AUROC and its interval, each None where it is undefined.
+    """
+    lows = [0.5]
+    for value, interval in rows:
+        lows += [] if value is None else [value]
+        lows += [interval["low"]] if interval else []
+    return math.floor(10 * min(lows)) / 10
+
+
+def interval_bar(value: float, interval: Mapping[str, float] | None, start: float) -> Markup:
+    """A dot at `value` over a bar from the interval's low to its high end.
+
+    Args:
+        value: AUROC.
+        interval: None draws the dot alone.
+        start: left end of the axis, from `bar_start`; the right one is 1. A line marks 0.5.
+    """
 
     def place(number: float) -> float:
-        return 200 * (max(number, 0.5) - 0.5)
+        return 100 * (number - start) / (1 - start)
 
     bar = ""
     if interval:
-        start, end = place(interval["low"]), place(interval["high"])
-        bar = f'<line class="range" x1="{start:.1f}" x2="{end:.1f}" y1="6" y2="6"/>'
-    ticks = "".join(f'<line class="grid" x1="{x}" x2="{x}" y1="1" y2="11"/>' for x in (0, 50, 100))
+        low, high = place(interval["low"]), place(interval["high"])
+        bar = f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="6" y2="6"/>'
+    ticks = "".join(
+        f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="1" y2="11"/>'
+        for x in map(place, sorted({start, 0.5, 1.0}))
+    )
     dot = f'<circle class="dot" cx="{place(value):.1f}" cy="6" r="3.2"/>'
     return Markup(
         f'<svg class="bar" viewBox="-4 0 108 12" aria-hidden="true">{ticks}{bar}{dot}</svg>'
@@ -74,11 +97,24 @@ def reliability_chart(after: Bins, before: Bins | None) -> Markup:
 
 
 def history_chart(
-    epochs: Sequence[float], series: Mapping[str, Sequence[float]], y_label: str, best: float | None
+    epochs: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    y_label: str,
+    best: float | None,
+    most: float = math.inf,
 ) -> Markup:
-    """One line a series over epochs; `best` marks an epoch with a vertical line."""
+    """One line a series over epochs, of values from 0 to `most`.
+
+    Args:
+        epochs: of each value.
+        series: values by name.
+        y_label: title of the axis, which never runs past 0 or `most`.
+        best: epoch to mark with a vertical line.
+        most: the largest value that can be.
+    """
     values = np.concatenate([np.asarray(values, dtype=float) for values in series.values()])
     low, high = _padded(np.nanmin(values), np.nanmax(values))
+    low, high = max(low, 0.0), min(high, most)
     first, last = float(min(epochs)), float(max(epochs))
     axes = _Axes((first, max(last, first + 1)), (low, high), "epoch", y_label, whole_x=True)
     parts = [axes.marker(best)] if best is not None else []

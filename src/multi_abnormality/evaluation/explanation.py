@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from multi_abnormality.evaluation.pictures import in_scan
 from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.encoder import SliceEncoder
 
@@ -23,7 +24,8 @@ class Explanation:
     """For one finding in one volume."""
 
     attention: np.ndarray  # (Z,) how much each slice counts; the sum is 1
-    slice: int  # the one that speaks for the finding most
+    slice: int  # the one within the scan that speaks for the finding most
+    padding: float  # share of the attention on slices outside the scan
     heat: np.ndarray  # (Y, X) float32: where in it, 0 to 1; all 0 where nothing speaks for it
 
 
@@ -45,13 +47,16 @@ def explain(
         height = classifier.heights(codes)
         attention = classifier.pooling(features[None], height)[1][0]
         alone = classifier.pooling(features[:, None], height.T)[0]  # (Z, F), a logit a slice
-        chosen = (attention.T * alone.sigmoid()).argmax(dim=0)
+        evidence = attention.T * alone.sigmoid()
+        inside = torch.from_numpy(in_scan(volume)).to(device)
+        chosen = evidence.masked_fill(~inside[:, None], -1).argmax(dim=0)
     explanations = []
     for finding in findings:
         best = int(chosen[finding])
         heat = _grad_cam(classifier, slices[[best]], height[:, [best]], finding)
         weights = attention[finding].float().cpu().numpy()
-        explanations.append(Explanation(weights, best, heat.cpu().numpy()))
+        padding = float(attention[finding, ~inside].sum())
+        explanations.append(Explanation(weights, best, padding, heat.cpu().numpy()))
     return explanations
 
 

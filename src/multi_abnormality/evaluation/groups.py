@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from multi_abnormality.console import track
 from multi_abnormality.evaluation.scores import evaluate
 
 MOST_KINDS = 6  # of one trait; rarer ones are taken together
@@ -71,33 +72,34 @@ def score_groups(
     """
     patient_of_row = np.asarray(patients)
     result: dict[str, dict[str, dict[str, Any]]] = {}
+    parts = []
     for trait in groups:
         kinds = _merge_rare(groups[trait].astype(str).to_numpy())
-        for kind in _ordered(kinds):
-            rows = kinds == kind
-            counts = {
-                "scans": int(rows.sum()),
-                "patients": len(set(patient_of_row[rows])),
-                "positive_share": float(labels[rows].mean()),
+        parts += [(trait, kind, kinds == kind) for kind in _ordered(kinds)]
+    for trait, kind, rows in track(parts, "score groups", len(parts), "groups"):
+        counts = {
+            "scans": int(rows.sum()),
+            "patients": len(set(patient_of_row[rows])),
+            "positive_share": float(labels[rows].mean()),
+        }
+        scores = {}
+        if counts["scans"] >= SMALLEST:
+            own = evaluate(
+                labels[rows],
+                probabilities[rows],
+                patient_of_row[rows].tolist(),
+                findings,
+                resamples=resamples,
+                confidence=confidence,
+                seed=seed,
+            )
+            scores = {
+                "auroc": own["classification"]["macro"]["auroc"],
+                "auroc_interval": own["intervals"]["macro"]["auroc"],
+                "crg": own["crg"]["CRG"],
+                "crg_interval": own["intervals"]["crg"]["CRG"],
             }
-            scores = {}
-            if counts["scans"] >= SMALLEST:
-                own = evaluate(
-                    labels[rows],
-                    probabilities[rows],
-                    patient_of_row[rows].tolist(),
-                    findings,
-                    resamples=resamples,
-                    confidence=confidence,
-                    seed=seed,
-                )
-                scores = {
-                    "auroc": own["classification"]["macro"]["auroc"],
-                    "auroc_interval": own["intervals"]["macro"]["auroc"],
-                    "crg": own["crg"]["CRG"],
-                    "crg_interval": own["intervals"]["crg"]["CRG"],
-                }
-            result.setdefault(trait, {})[kind] = counts | scores
+        result.setdefault(trait, {})[kind] = counts | scores
     return {trait: kinds for trait, kinds in result.items() if len(kinds) > 1}
 
 

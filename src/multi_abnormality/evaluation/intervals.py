@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from multi_abnormality.data.patients import has_enough_patients
 from multi_abnormality.errors import InputError
-from multi_abnormality.evaluation import THRESHOLD
+from multi_abnormality.evaluation.thresholds import CHALLENGE_THRESHOLD
 from multi_abnormality.evaluation.weighted import (
     MEASURES,
     defined_mean,
@@ -33,25 +34,38 @@ def intervals(
     confidence: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Percentile intervals of every score, each {"low", "high"} or None.
+    """Percentile intervals of every score, each {"low", "high", "reliable"} or None.
 
     None stands where the score is undefined in more than 5 % of the resamples, such as AUROC
-    with one or two positive patients. Arguments are those of `scores.evaluate`.
+    with one or two positive patients. An interval is unreliable, since the bootstrap then
+    underestimates its width, where fewer than 10 patients have the finding or fewer than 10 lack
+    it; a macro interval where that holds for any finding of the mean; CRG's where fewer than 10
+    patients have any finding, or fewer than 10 lack any. Arguments are those of `scores.evaluate`.
     """
     drawn = bootstrap(labels, probabilities, patients, resamples=resamples, seed=seed)
+    enough = has_enough_patients(labels, patients)
+
+    def interval(values: np.ndarray, reliable: np.bool_) -> dict[str, float | bool] | None:
+        ends = percentiles(values, confidence)
+        return ends and {**ends, "reliable": bool(reliable)}
+
     per_finding = {
         finding: {
-            measure: percentiles(drawn[measure][:, column], confidence) for measure in MEASURES
+            measure: interval(drawn[measure][:, column], enough[column]) for measure in MEASURES
         }
         for column, finding in enumerate(findings)
     }
-    macro = {measure: percentiles(defined_mean(drawn[measure]), confidence) for measure in MEASURES}
+    macro = {}
+    for measure in MEASURES:
+        counted = ~np.isnan(drawn[measure]).all(axis=0)
+        macro[measure] = interval(defined_mean(drawn[measure]), enough[counted].all())
+    cells = labels.reshape(-1, 1), np.repeat(patients, labels.shape[1]).tolist()
     return {
         "confidence": confidence,
         "resamples": resamples,
         "macro": macro,
         "per_pathology": per_finding,
-        "crg": {"CRG": percentiles(drawn["crg"], confidence)},
+        "crg": {"CRG": interval(drawn["crg"], has_enough_patients(*cells)[0])},
     }
 
 
@@ -67,7 +81,9 @@ def bootstrap(
     count, patient_of_row = number_patients(patients, len(labels))
     rankings = rankings_of(labels, probabilities)
     chunks = [
-        weighted_scores(labels, probabilities >= THRESHOLD, rankings, drawn[patient_of_row])
+        weighted_scores(
+            labels, probabilities >= CHALLENGE_THRESHOLD, rankings, drawn[patient_of_row]
+        )
         for drawn in _draw(count, resamples, seed)
     ]
     return {measure: np.concatenate([chunk[measure] for chunk in chunks]) for measure in chunks[0]}

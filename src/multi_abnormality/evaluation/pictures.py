@@ -25,6 +25,16 @@ WINDOWS = {
 }  # CT-RATE's others are seen in the lung
 
 
+def in_scan(volume: np.ndarray) -> np.ndarray:
+    """Return which slices lie within the scan: (Z,) bool, of a volume (Z, Y, X) in HU or codes.
+
+    The others are padding: all their voxels have the lowest value. Without any voxel above it, all
+    slices count.
+    """
+    inside: np.ndarray = (volume > volume.min()).any(axis=(1, 2))
+    return inside if inside.any() else ~inside
+
+
 def show(hu: np.ndarray, finding: str, recipe: dict[str, Any]) -> np.ndarray:
     """A slice (Y, X) in HU, in the window of a finding: (PIXELS, ...) float32 from 0 to 255."""
     centre, width = WINDOWS.get(finding, LUNG if finding in FINDINGS else ALL)

@@ -1,8 +1,8 @@
-"""From a row a reconstruction to a row a scan, and predictions in the submission's form."""
+"""One row per scan from one per reconstruction, and the files of predictions."""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,10 +82,43 @@ def _disagreements(
     ]
 
 
-def write_predictions(
+def predictions_json(
+    rows: Iterable[tuple[str, Mapping[str, float]]],
+    thresholds: Mapping[str, float],
+    synthetic: bool,
+) -> str:
+    """Format calibrated probabilities as JSON, with thresholds and which findings are positive.
+
+    Args:
+        rows: name of each scan and its probability of each finding.
+        thresholds: of each finding.
+        synthetic: whether the model was trained on synthetic phantoms.
+    """
+    content = {
+        "synthetic": synthetic,
+        "thresholds": dict(thresholds),
+        "predictions": [
+            {
+                "input_image_name": name,
+                "probabilities": dict(chances),
+                "positive": {one: value >= thresholds[one] for one, value in chances.items()},
+            }
+            for name, chances in rows
+        ],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def write_submission(
     path: Path, names: Sequence[str], probabilities: np.ndarray, findings: Sequence[str]
 ) -> None:
-    """Write probabilities (N, F) in the submission's form, each float to its last bit.
+    """Write probabilities (N, F) in the challenge's form, each float to its last bit.
+
+    Args:
+        path: JSON file.
+        names: N names of scans.
+        probabilities: (N, F), shifted by `submission_probabilities`.
+        findings: F names.
 
     Raises:
         InputError: a name stands twice, or a probability is not finite.

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from multi_abnormality.data.patients import FEW
 from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.cases import Cases
 from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
 from multi_abnormality.files import write_durably
@@ -17,9 +19,13 @@ UNDEFINED = "\N{EN DASH}"
 HEADLINE = (  # what stands large at the top: title, key, what it says
     ("Macro AUROC", "auroc", "ranks a scan with a finding above one without"),
     ("Average precision", "average_precision", "area under precision-recall"),
-    ("Macro F1", "f1", "at probability 0.5"),
-    ("Accuracy", "accuracy", "at probability 0.5"),
+    ("Macro F1", "f1", "at each finding's threshold"),
+    ("Accuracy", "accuracy", "at each finding's threshold"),
     ("CRG", "crg", "1 at best, 0.333 for all or nothing"),
+)
+UNRELIABLE = (
+    f"* unreliable interval: fewer than {FEW} patients with or without the finding, or one of the "
+    "findings of a mean."
 )
 COLUMNS = ("average_precision", "f1", "precision", "recall", "accuracy")
 
@@ -29,24 +35,32 @@ Epoch = Mapping[str, float | str | None]  # a row of the history
 def write_report(
     path: Path,
     *,
+    synthetic: bool,
     facts: Mapping[str, object],
     scores: dict[str, Any],
     labels: np.ndarray,
     probabilities: np.ndarray,
+    calibration: Calibration,
     uncalibrated: np.ndarray,
     findings: Sequence[str],
     history: Sequence[Epoch],
+    planned_epochs: int,
+    chosen_on: str,
     cases: Sequence[Cases],
 ) -> None:
     """Write the report: no request to the network, no clock; equal input gives equal bytes.
 
     Args:
+        synthetic: whether the model was trained on synthetic phantoms.
         facts: what was trained on what, shown as a list in this order.
         scores: from `scores.evaluate` with `uncalibrated`.
         labels: (N, F), 0 or 1.
         probabilities: (N, F), calibrated.
+        calibration: that made them, with the thresholds.
         uncalibrated: (N, F) probabilities before calibration.
         history: a row an epoch with epoch, train_loss, val_loss, val_auroc.
+        planned_epochs: train.epochs; a shorter history ended by early stopping.
+        chosen_on: from `describe_validation`.
         cases: of each finding.
     """
     environment = Environment(
@@ -58,21 +72,33 @@ def write_report(
     )
     environment.filters["number"] = number
     environment.globals["attention_strip"] = charts.attention_strip
+    environment.globals["interval_bar"] = charts.interval_bar
+    rows, groups = _rows(scores, calibration), _groups(scores.get("groups", {}))
     page = environment.get_template("report.html").render(
+        synthetic=synthetic,
         facts=facts,
         counts=scores["counts"],
         confidence=f"{100 * scores['intervals']['confidence']:g}\N{NO-BREAK SPACE}%",
         resamples=scores["intervals"]["resamples"],
         headline=_headline(scores),
-        rows=_rows(scores, findings),
+        rows=rows,
+        thresholds=dict(zip(findings, calibration.thresholds.tolist(), strict=True)),
+        threshold_metric=calibration.threshold_metric,
         columns=COLUMNS,
         curves=_curves(scores, labels, probabilities, findings),
-        groups=_groups(scores.get("groups", {})),
+        groups=groups,
+        start=charts.bar_start(
+            [(row["auroc"], row["interval"]) for row in rows]
+            + [(row["auroc"], row["auroc_interval"]) for kinds in groups.values() for row in kinds]
+        ),
         calibration=scores["calibration"],
         reliability=charts.reliability_chart(
             reliability_bins(labels, probabilities), reliability_bins(labels, uncalibrated)
         ),
         history=_history(history),
+        planned_epochs=planned_epochs,
+        chosen_on=chosen_on,
+        unreliable=UNRELIABLE,
         cases=cases,
     )
     write_durably(page.encode(), path)
@@ -94,20 +120,19 @@ def _headline(scores: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _rows(scores: dict[str, Any], findings: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(scores: dict[str, Any], calibration: Calibration) -> list[dict[str, Any]]:
     rows = []
-    for finding in findings:
+    for column, finding in enumerate(calibration.findings):
         measures = scores["classification"]["per_pathology"][finding]
-        interval = scores["intervals"]["per_pathology"][finding]["auroc"]
-        auroc = measures["auroc"]
         rows.append(
             {
                 **measures,
                 "finding": finding,
+                "threshold": float(calibration.thresholds[column]),
+                "calibrated": bool(calibration.is_fitted[column]),
                 "positives": scores["counts"]["positives"][finding],
                 "average_precision": scores["average_precision"]["per_pathology"][finding],
-                "interval": interval,
-                "bar": charts.interval_bar(auroc, interval) if auroc is not None else "",
+                "interval": scores["intervals"]["per_pathology"][finding]["auroc"],
             }
         )
     return rows
@@ -117,17 +142,7 @@ def _groups(groups: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[dict
     """Rows of the table, by trait."""
     unscored = dict.fromkeys(("auroc", "crg", "auroc_interval", "crg_interval"))
     return {
-        trait: [
-            {
-                **unscored,
-                **group,
-                "kind": kind,
-                "bar": charts.interval_bar(group["auroc"], group["auroc_interval"])
-                if group.get("auroc") is not None
-                else "",
-            }
-            for kind, group in kinds.items()
-        ]
+        trait: [{**unscored, **group, "kind": kind} for kind, group in kinds.items()]
         for trait, kinds in groups.items()
     }
 
@@ -171,7 +186,9 @@ def _history(rows: Sequence[Epoch]) -> dict[str, Any] | None:
     best_epoch = None if best is None else epochs[best]
     return {
         "losses": charts.history_chart(epochs, losses, "loss", best_epoch),
-        "auroc": charts.history_chart(epochs, {"validation": auroc}, "macro AUROC", best_epoch)
+        "auroc": charts.history_chart(
+            epochs, {"validation": auroc}, "macro AUROC", best_epoch, most=1
+        )
         if scored
         else None,
         "best_epoch": best_epoch,

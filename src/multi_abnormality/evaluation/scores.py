@@ -18,7 +18,6 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from multi_abnormality.evaluation import THRESHOLD
 from multi_abnormality.evaluation.calibration import calibration_scores
 from multi_abnormality.evaluation.checks import (
     check_labels,
@@ -26,6 +25,7 @@ from multi_abnormality.evaluation.checks import (
     row_of_patient,
 )
 from multi_abnormality.evaluation.intervals import intervals
+from multi_abnormality.evaluation.thresholds import CHALLENGE_THRESHOLD
 
 
 class Classification(TypedDict):
@@ -62,11 +62,11 @@ def evaluate(
 
     Args:
         labels: (N, F), 0 or 1; a row a scan.
-        probabilities: (N, F), in 0 to 1.
+        probabilities: (N, F), in 0 to 1; a finding is positive from 0.5 on.
         patients: N ids; a patient's scans are resampled together.
         findings: F names.
-        uncalibrated: (N, F) probabilities before calibration, to report what it mended.
-        calibrated: (N, F) after it, where `probabilities` were moved for another cut since.
+        uncalibrated: (N, F) probabilities before calibration, to report its effect.
+        calibrated: (N, F) after it, where `probabilities` are those of a submission.
 
     Raises:
         InputError: names the first row and finding with a label or probability that is none.
@@ -115,14 +115,14 @@ def official_scores(
     }
     return {
         "classification": {"macro": _macro(per_finding), "per_pathology": per_finding},
-        "crg": crg(labels, probabilities >= THRESHOLD),
+        "crg": crg(labels, probabilities >= CHALLENGE_THRESHOLD),
         "average_precision": {"macro": _mean(precision.values()), "per_pathology": precision},
     }
 
 
 def finding_scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
     """Scores of one finding, from its labels (N,) and probabilities (N,)."""
-    predicted = probabilities >= THRESHOLD
+    predicted = probabilities >= CHALLENGE_THRESHOLD
     positives = int(labels.sum())
     ranked = 0 < positives < len(labels)
     return {

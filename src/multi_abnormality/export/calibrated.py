@@ -1,4 +1,4 @@
-"""The model that ships: volumes in, calibrated probabilities out, cut at 0.5."""
+"""The exported model: from volumes to calibrated probabilities."""
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +8,15 @@ from multi_abnormality.model.classifier import VolumeClassifier
 
 
 class CalibratedClassifier(nn.Module):
-    """A classifier with its calibration: volumes of 8-bit codes to probabilities.
+    """A classifier with its calibration and thresholds.
 
-    The classifier becomes contiguous, as other programs have their weights.
+    The classifier's weights become contiguous, as other programs have them. The thresholds are not
+    in the state dict, so files of weights alone stay the same when only thresholds change.
     """
 
     slope: Tensor
     intercept: Tensor
+    thresholds: Tensor
 
     def __init__(self, classifier: VolumeClassifier, calibration: Calibration) -> None:
         super().__init__()
@@ -22,10 +24,20 @@ class CalibratedClassifier(nn.Module):
         # Torch's own types lack this argument.
         classifier.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.register_buffer("slope", torch.tensor(calibration.slope, dtype=torch.float32))
-        moved = torch.tensor(calibration.moved_intercept, dtype=torch.float32)
-        self.register_buffer("intercept", moved)
+        self.register_buffer("intercept", torch.tensor(calibration.intercept, dtype=torch.float32))
+        thresholds = torch.tensor(calibration.thresholds, dtype=torch.float32)
+        self.register_buffer("thresholds", thresholds, persistent=False)
 
-    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, Z, Y, X) uint8 -> (N, F) probabilities, and (N, F, Z), how much each slice counts"""
+    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return probabilities, thresholds and attention.
+
+        Args:
+            volume: (N, Z, Y, X) uint8 codes.
+
+        Returns:
+            (N, F) calibrated probabilities; (F,) thresholds; and (N, F, Z), how much each slice
+            counts for each finding.
+        """
         logits, attention = self.classifier.predict(volume)
-        return torch.sigmoid(self.slope * logits + self.intercept), attention
+        probability = torch.sigmoid(self.slope * logits + self.intercept)
+        return probability, self.thresholds.clone(), attention

@@ -2,6 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from multi_abnormality.data.patients import FEW
 from multi_abnormality.export.schema import Interval, ModelInfo
 
 UNDEFINED = "\N{EN DASH}"
@@ -18,8 +19,9 @@ def model_card(info: ModelInfo) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["number"] = _number
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
     environment.filters["span"] = _span
-    return environment.get_template("MODEL_CARD.md").render(info=info)
+    return environment.get_template("MODEL_CARD.md").render(info=info, few=FEW)
 
 
 def _number(value: float | None) -> str:
@@ -27,4 +29,7 @@ def _number(value: float | None) -> str:
 
 
 def _span(interval: Interval | None) -> str:
-    return UNDEFINED if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+    if interval is None:
+        return UNDEFINED
+    text = f"{interval.low:.3f} to {interval.high:.3f}"
+    return text if interval.reliable else rf"{text} \*"

@@ -21,9 +21,9 @@ from multi_abnormality.files import write_durably
 from multi_abnormality.onnx_graph import UnsupportedModel, check_graph
 from multi_abnormality.seal import INFO_KEY, seal
 
-# (N, Z, Y, X) uint8 -> (N, F) probabilities and (N, F, Z) attention
-Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-OUTPUTS = ("probabilities", "attention")
+# (N, Z, Y, X) uint8 -> (N, F) probabilities, (F,) thresholds and (N, F, Z) attention
+Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+OUTPUTS = ("probability", "threshold", "attention")
 
 
 def write_pth(model: nn.Module, info: dict[str, Any], path: Path) -> None:
@@ -119,9 +119,9 @@ def run_onnx(path: Path) -> Runner:
 def run_module(module: nn.Module) -> Runner:
     """Run a module on the CPU."""
 
-    def run(volumes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def run(volumes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            probabilities, attention = module(torch.from_numpy(volumes))
-        return probabilities.numpy(), attention.numpy()
+            probability, threshold, attention = module(torch.from_numpy(volumes))
+        return probability.numpy(), threshold.numpy(), attention.numpy()
 
     return run

@@ -5,19 +5,24 @@ from typing import Any
 
 from multi_abnormality import __version__
 from multi_abnormality.data.composition import Familiar
+from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export.schema import Evaluation, FindingScore, ModelInfo
 from multi_abnormality.model.classifier import VolumeClassifier
+from multi_abnormality.params import Export
 
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 CHANGELOG = {"0.1.0": "first version"}
 DESCRIPTION = (
-    "From a chest CT to a probability of each, calibrated on validation patients and moved so that "
-    "0.5 is the cut."
+    "From a chest CT to a probability of each, calibrated on validation patients, with the "
+    "threshold from which it counts as positive."
 )
+SYNTHETIC = "Trained on synthetic phantoms; no clinical meaning."
 CT_RATE = (
     "scans and labels in the layout of CT-RATE, "
-    "https://huggingface.co/datasets/ibrahimhamamci/CT-RATE"
+    "https://huggingface.co/datasets/ibrahimhamamci/CT-RATE (CC BY-NC-SA 4.0)"
 )
+PHANTOMS = "synthetic phantoms in CT-RATE's layout, drawn by `python -m multi_abnormality.sample`"
+UNSTATED = "not stated"
 OWN = "scans and labels of their owner's, by a table that params.yaml named as data.table"
 USE = (
     "Research on chest CT of adults. Not a medical device: no diagnosis, triage or treatment may "
@@ -41,6 +46,7 @@ def running_info(about: dict[str, Any], familiar: Familiar) -> dict[str, Any]:
         "version": __version__,
         "findings": about["findings"],
         "preprocess": about["preprocess"],
+        "synthetic": about["synthetic"],
         "familiar": familiar.model_dump(mode="json"),
     }
 
@@ -61,7 +67,9 @@ def model_info(
     about: dict[str, Any],
     running: dict[str, Any],
     classifier: VolumeClassifier,
+    calibration: Calibration,
     scores: dict[str, Any],
+    stated: Export,
     is_ct_rate: bool,
     files_sha256: dict[str, str],
 ) -> ModelInfo:
@@ -71,18 +79,27 @@ def model_info(
         about: from the checkpoint.
         running: from running_info.
         classifier: the model.
+        calibration: of its probabilities.
         scores: from `described_scores`.
+        stated: params.yaml's export section, which names the owner.
         is_ct_rate: whether it was trained on scans in CT-RATE's layout.
         files_sha256: of each file that holds the model, by its name.
     """
     identity = about["identity"]
     backbone = about["model"]["backbone"]
     content = {
-        **_bundle_metadata(about, is_ct_rate),
+        **_bundle_metadata(about, is_ct_rate, stated),
         **running,
         **scores,
         "model_name": backbone,
         "architecture": architecture(about["model"]),
+        "thresholds": dict(zip(calibration.findings, calibration.thresholds.tolist(), strict=True)),
+        "threshold_metric": calibration.threshold_metric,
+        "uncalibrated": [
+            finding
+            for finding, fitted in zip(calibration.findings, calibration.is_fitted, strict=True)
+            if not fitted
+        ],
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
         "training_args": {
             "seed": identity["seed"],
@@ -134,8 +151,9 @@ def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
     return {"eval_metrics": metrics, "evaluation": behind}
 
 
-def _bundle_metadata(about: dict[str, Any], is_ct_rate: bool) -> dict[str, Any]:
-    findings = about["findings"]
+def _bundle_metadata(about: dict[str, Any], is_ct_rate: bool, stated: Export) -> dict[str, Any]:
+    findings, synthetic = about["findings"], about["synthetic"]
+    source = CT_RATE if is_ct_rate else OWN
     one = len(findings) == 1
     return {
         "schema": SCHEMA,
@@ -144,25 +162,29 @@ def _bundle_metadata(about: dict[str, Any], is_ct_rate: bool) -> dict[str, Any]:
         "pytorch_version": version("torch").partition("+")[0],  # the same model, whatever the build
         "numpy_version": version("numpy"),
         "required_packages_version": {"onnxruntime": version("onnxruntime")},
-        "name": f"Multi-abnormality classification, {about['model']['backbone']}",
+        "name": stated.name or f"Multi-abnormality classification, {about['model']['backbone']}",
         "task": f"Multi-label classification of {len(findings)} "
         f"{'abnormality' if one else 'abnormalities'} in 3D chest CT",
         "description": DESCRIPTION,
-        "authors": "the multi-abnormality maintainers",
-        "copyright": "Copyright the multi-abnormality maintainers; Apache-2.0",
-        "data_source": CT_RATE if is_ct_rate else OWN,
+        "authors": stated.owner or UNSTATED,
+        "copyright": f"Copyright {stated.owner}" if stated.owner else UNSTATED,
+        "license": stated.license or UNSTATED,
+        "contact": stated.contact or UNSTATED,
+        "data_source": PHANTOMS if synthetic else source,
         "data_type": "NIfTI, MetaImage or DICOM",
         "image_classes": "one channel, 8-bit codes of HU",
         "label_classes": f"{len(findings)} {'finding' if one else 'findings'}, each 0 or 1; "
         "several may be 1",
         "pred_classes": f"{len(findings)} calibrated {'probability' if one else 'probabilities'}; "
-        "0.5 and more is a finding",
-        "intended_use": USE,
+        "at its threshold and above a finding is positive",
+        "intended_use": f"None. {SYNTHETIC}" if synthetic else USE,
+        "synthetic": synthetic,
         "references": [CT_RATE_REFERENCE, *REFERENCES] if is_ct_rate else REFERENCES,
         "network_data_format": {
             "inputs": {"volume": _volume(about["preprocess"])},
             "outputs": {
-                "probabilities": _probabilities(findings),
+                "probability": _probability(findings),
+                "threshold": _threshold(findings),
                 "attention": _attention(findings, about["preprocess"]["shape"][0]),
             },
         },
@@ -186,7 +208,7 @@ def _volume(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def _attention(findings: list[str], slices: int) -> dict[str, Any]:
     """How much each slice counts for each finding; the sum over z is 1."""
-    return _probabilities(findings) | {
+    return _probability(findings) | {
         "type": "array",
         "format": "weights, whose sum over z is 1",
         "spatial_shape": [slices],
@@ -194,7 +216,12 @@ def _attention(findings: list[str], slices: int) -> dict[str, Any]:
     }
 
 
-def _probabilities(findings: list[str]) -> dict[str, Any]:
+def _threshold(findings: list[str]) -> dict[str, Any]:
+    """Without a batch axis: the same for all scans."""
+    return _probability(findings) | {"axes": "finding; no batch axis"}
+
+
+def _probability(findings: list[str]) -> dict[str, Any]:
     return {
         "type": "probabilities",
         "format": "classes",

@@ -41,6 +41,7 @@ class Network(Part):
 class Interval(Part):
     low: float
     high: float
+    reliable: bool = Field(description="Whether enough patients have and lack each finding.")
 
 
 class FindingScore(Part):
@@ -73,8 +74,11 @@ class ModelInfo(Part):
     name: str
     task: str
     description: str
-    authors: str
+    synthetic: bool = Field(description="Trained on synthetic phantoms: no clinical meaning.")
+    authors: str = Field(description="The owner, as params.yaml's export section states it.")
     copyright: str
+    license: str
+    contact: str
     data_source: str
     data_type: str
     image_classes: str
@@ -89,6 +93,13 @@ class ModelInfo(Part):
     architecture: str
     parameters: int
     findings: list[str] = Field(description="In the order of the output.")
+    thresholds: dict[str, float] = Field(
+        description="A finding is positive from this probability on."
+    )
+    threshold_metric: str = Field(description="What the thresholds are best for, on val scans.")
+    uncalibrated: list[str] = Field(
+        description="Findings that had no positive, or no negative, scan to be calibrated on."
+    )
     preprocess: dict[str, Any] = Field(description="How a volume is made of a scan.")
     familiar: Familiar = Field(description="From and to: the scans that it may be asked about.")
     training_args: dict[str, Any] = Field(description="Seed, and params.yaml's model and train.")

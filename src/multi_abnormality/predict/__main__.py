@@ -13,7 +13,8 @@ MAX_MEMORY = 10_000  # GB
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m multi_abnormality.predict",
-        description="Probabilities of the findings in chest CT scans, from the exported model.",
+        description="Calibrated probabilities of the findings in chest CT scans, and which of them "
+        "are positive, from the exported model.",
         parents=[console.options()],
     )
     parser.add_argument(
@@ -28,8 +29,8 @@ def _options() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--model", type=Path, help="default: the one .onnx in model_weights/")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print the challenge's JSON")
-    form.add_argument("--csv", action="store_true", help="print a row a scan")
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--csv", action="store_true", help="print CSV, one row per scan")
     form.add_argument(
         "--out", type=Path, metavar="FILE",
         help=".json or .csv; after a kill the same command resumes where it was",
@@ -65,6 +66,7 @@ def main() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from multi_abnormality.errors import raise_faults
+    from multi_abnormality.evaluation.predictions import predictions_json
     from multi_abnormality.files import write_durably
     from multi_abnormality.memory import keep_freed_memory
     from multi_abnormality.predict.journal import Journal
@@ -72,7 +74,7 @@ def main() -> None:
     from multi_abnormality.predict.model import MEMORY, find_model, load
     from multi_abnormality.predict.names import name_scans
     from multi_abnormality.predict.scans import find_scans
-    from multi_abnormality.predict.tell import as_csv, as_json, print_tables
+    from multi_abnormality.predict.tell import as_csv, print_tables
 
     keep_freed_memory()  # for the next slice
     model = options.model or find_model()
@@ -82,10 +84,15 @@ def main() -> None:
         found = find_scans(options.scans, options.series)
         scans = name_scans(found.scans, options.names_below)
         predictor = loading.result()
+    card = predictor.card
     journal = Journal(options.out, model) if options.out else None
     rows, faults = predict_all(predictor, scans, options.workers, journal, options.explain)
     is_json = options.json or (options.out and options.out.suffix == ".json")
-    text = as_json(rows) if is_json else as_csv(rows, predictor.card.findings)
+    thresholds = {finding: card.thresholds[finding] for finding in card.findings}
+    if is_json:
+        text = predictions_json(rows, thresholds, card.synthetic)
+    else:
+        text = as_csv(rows, thresholds)
     if journal:
         write_durably(text.encode(), options.out)
         journal.close(finished=not (found.unused or found.faults or faults))
@@ -93,7 +100,7 @@ def main() -> None:
     elif options.json or options.csv:
         sys.stdout.write(text)
     else:
-        print_tables(rows)
+        print_tables(rows, thresholds)
     gc.freeze()  # the last collection, of all that is imported, would take 150 ms
     # Not among them: a --series that fits none, and pictures that could not be written.
     failed = len(found.faults) + len(scans) - len(rows)

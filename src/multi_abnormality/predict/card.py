@@ -7,9 +7,9 @@ bounds, by which no table or volume that is made of them takes much memory.
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from multi_abnormality import __version__
 from multi_abnormality.data.composition import Familiar
@@ -42,6 +42,8 @@ class ModelCard(BaseModel):
     findings: tuple[str, ...] = Field(min_length=1, max_length=MAX_FINDINGS)
     preprocess: Recipe
     familiar: Familiar
+    synthetic: bool
+    thresholds: dict[str, Annotated[float, Field(gt=0, lt=1)]]
 
     @field_validator("findings")
     @classmethod
@@ -77,6 +79,12 @@ class ModelCard(BaseModel):
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise ValueError("must be ranges of finite numbers, from the lowest to the highest")
         return familiar
+
+    @model_validator(mode="after")
+    def has_a_threshold_each(self) -> "ModelCard":
+        if set(self.thresholds) != set(self.findings):
+            raise ValueError("thresholds: must have exactly one for each finding")
+        return self
 
 
 def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
@@ -116,11 +124,15 @@ def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
     shape, findings = card.preprocess.shape, len(card.findings)
     expected = {
         "volume": ("tensor(uint8)", [*shape]),
-        "probabilities": ("tensor(float)", [findings]),
+        "probability": ("tensor(float)", [findings]),
+        "threshold": ("tensor(float)", [findings]),
         "attention": ("tensor(float)", [findings, shape[0]]),
     }
     ports = (*session.get_inputs(), *session.get_outputs())
-    found = {port.name: (port.type, port.shape[1:]) for port in ports}
+    found = {
+        port.name: (port.type, port.shape if port.name == "threshold" else port.shape[1:])
+        for port in ports
+    }
     if found != expected:
         raise InputError(
             f"{path}: has ports {_shortened(str(found))}, and its metadata is of a model with "

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multi_abnormality.evaluation import THRESHOLD
-from multi_abnormality.evaluation.pictures import jpeg, show
+from multi_abnormality.evaluation.pictures import in_scan, jpeg, show
 from multi_abnormality.files import write_durably
 
 if TYPE_CHECKING:
@@ -19,7 +18,9 @@ EXPLANATION = "explanation.json"
 
 
 def write_explanation(prediction: "Prediction", recipe: "Recipe", folder: Path) -> None:
-    """Write a JPEG a positive finding, and explanation.json that says what they show.
+    """Write a JPEG of each positive finding, and explanation.json, which describes them.
+
+    Slices that only pad the volume are never shown.
 
     Where a slice lies is given from the scan's middle, towards the head: the model's own slices
     are others than the file's.
@@ -30,18 +31,23 @@ def write_explanation(prediction: "Prediction", recipe: "Recipe", folder: Path) 
         folder: of this scan.
     """
     shown = {}
+    inside = in_scan(prediction.hu)
     for finding, attention in zip(prediction.probabilities, prediction.attention, strict=True):
-        if prediction.probabilities[finding] < THRESHOLD:
+        if prediction.probabilities[finding] < prediction.thresholds[finding]:
             (folder / f"{finding}.jpg").unlink(missing_ok=True)  # of another model
             continue
         above_middle = np.arange(len(attention)) - (len(attention) - 1) / 2
         # With max pooling all but one count nothing, with mean pooling all alike.
-        order = np.lexsort((np.abs(above_middle), -attention))[:SLICES]
-        chosen = sorted(order[attention[order] > 0].tolist())
+        order = np.lexsort((np.abs(above_middle), -attention, ~inside))[:SLICES]
+        counts = inside[order] & (attention[order] > 0)
+        counts[0] = True  # where all attention is on padding
+        chosen = sorted(order[counts].tolist())
         pictures = [show(prediction.hu[z], finding, recipe.model_dump()) for z in chosen]
         write_durably(jpeg(np.concatenate(pictures, axis=1)), folder / f"{finding}.jpg")
         shown[finding] = {
             "probability": prediction.probabilities[finding],
+            "threshold": prediction.thresholds[finding],
+            "attention_on_padding": float(attention[~inside].sum()),
             "slices": [
                 {
                     "mm_above_middle": float(above_middle[z] * recipe.spacing[0]),
@@ -53,11 +59,14 @@ def write_explanation(prediction: "Prediction", recipe: "Recipe", folder: Path) 
     write_durably((json.dumps(shown, indent=2) + "\n").encode(), folder / EXPLANATION)
 
 
-def is_explained(probabilities: dict[str, float], folder: Path) -> bool:
+def is_explained(
+    probabilities: dict[str, float], thresholds: dict[str, float], folder: Path
+) -> bool:
     """Whether this very prediction of a scan has all its pictures: their text is written last."""
     try:
         shown = json.loads((folder / EXPLANATION).read_text(encoding="utf-8"))
         known = {finding: one["probability"] for finding, one in shown.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # there is none, or something else: it is written again
-    return known == {one: chance for one, chance in probabilities.items() if chance >= THRESHOLD}
+    positive = {one: value for one, value in probabilities.items() if value >= thresholds[one]}
+    return known == positive

@@ -46,12 +46,14 @@ def predict_all(
         InputError: the journal cannot be written.
     """
 
+    thresholds = predictor.card.thresholds
+
     def one(scan: NamedScan) -> _Result:
         name, source = scan
         folder = pictures / console.printable(name) if pictures else None
         key = scan_key(source) if journal else None
         known = journal.find(key) if journal else None
-        if known and (not folder or is_explained(known.probabilities, folder)):
+        if known and (not folder or is_explained(known.probabilities, thresholds, folder)):
             _warn(known.doubt)
             return _Result((name, known.probabilities))
         prediction, fault = _guarded(source.path, lambda: predictor.predict(source))

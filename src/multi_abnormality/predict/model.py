@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 
     from multi_abnormality.data.io.scan_sources import ScanSource
 
-OUTPUTS = ("probabilities", "attention")
+OUTPUTS = ("probability", "threshold", "attention")
 MODEL_FOLDER = Path("model_weights")
 MEMORY = 3.0  # GB that a model may take for a scan, beside its weights
 COPIES = 3  # of the weights, as they are in the file and as kernels want them
 SECONDS = 900  # that it may take for one
 # A constant that ONNX Runtime computes as it loads a model. Exported models have them computed.
 MAX_FOLDED = 1 << 16  # bytes
+TOLERANCE = 1e-6  # of a threshold, which the model has in float32 and its metadata in float64
+SYNTHETIC = (
+    "%s was trained on synthetic phantoms: its probabilities have no clinical meaning, whatever "
+    "scan it is given"
+)
 MAX_SHOWN = 300  # characters of ONNX Runtime's error
 
 log = logging.getLogger(__name__)
@@ -40,7 +45,8 @@ log = logging.getLogger(__name__)
 class Prediction:
     """Of one scan."""
 
-    probabilities: dict[str, float]  # of each finding, in the model's order
+    probabilities: dict[str, float]  # calibrated, of each finding, in the model's order
+    thresholds: dict[str, float]  # of each finding: it is positive from this probability on
     attention: np.ndarray  # (F, Z): how much each slice counts for each finding
     hu: np.ndarray  # (Z, Y, X) float32: the scan as the model sees it
     doubt: str | None  # why the scan is not like those that the model was trained on
@@ -63,7 +69,10 @@ class Predictor:
         self._hu_of_code = code_table(card.preprocess)
 
     def __call__(self, scan: "Path | str | ScanSource") -> dict[str, float]:
-        """Probability of each finding, in the model's order; a doubt is logged as a warning.
+        """Return the calibrated probability of each finding, in the model's order.
+
+        `card.thresholds` has the thresholds from which they are positive. A doubt is logged as a
+        warning.
 
         Raises:
             InputError: the scan cannot be read, or is no CT in HU.
@@ -90,6 +99,7 @@ class Predictor:
         by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
         return Prediction(
             probabilities=dict(by_finding),
+            thresholds=self.card.thresholds,
             attention=attention,
             hu=self._hu_of_code[codes],
             doubt=self._doubt(path, codes, len(volume.hu) * volume.spacing[0]),
@@ -118,15 +128,20 @@ class Predictor:
         finally:
             watch.cancel()
         findings = len(self.card.findings)
-        shapes = [(1, findings), (1, findings, len(codes))]
+        shapes = [(1, findings), (findings,), (1, findings, len(codes))]
         if [getattr(output, "shape", None) for output in outputs] != shapes:
             raise InputError(f"{path}: the model's outputs have other shapes; export it again")
-        probabilities, attention = outputs[0][0], outputs[1][0]
+        probabilities, thresholds, attention = outputs[0][0], outputs[1], outputs[2][0]
         # Comparisons with NaN are false. JSON has no word for it, and a bar no length.
         if not ((probabilities >= 0) & (probabilities <= 1)).all():
             raise InputError(
                 f"{path}: the model has no finite probability between 0 and 1 for it; export it "
                 "again"
+            )
+        stated = [self.card.thresholds[finding] for finding in self.card.findings]
+        if not np.allclose(thresholds, stated, rtol=0, atol=TOLERANCE):
+            raise InputError(
+                f"{path}: the model's thresholds are not those of its metadata; export it again"
             )
         if not np.isfinite(attention).all():
             raise InputError(f"{path}: the model's attention is not finite; export it again")
@@ -141,7 +156,7 @@ class Predictor:
 
 
 def load(path: Path | str, memory: float = MEMORY) -> Predictor:
-    """Load an exported ONNX model.
+    """Load an exported ONNX model; one that was trained on synthetic phantoms logs a warning.
 
     Args:
         path: of the file. It may be of anybody's: what this project's exports have not is refused.
@@ -185,6 +200,8 @@ def load(path: Path | str, memory: float = MEMORY) -> Predictor:
             f"{path}: has no checksum at its end: another program changed it, or it was exported "
             "before models had one; export it again"
         )
+    if card.synthetic:
+        log.warning(SYNTHETIC, printable(str(path)))
     return Predictor(session, card, memory)
 
 

@@ -1,8 +1,10 @@
 """The evaluate stage: checkpoints/best.ckpt to scores, calibration and report."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, TypedDict
 
+import multi_abnormality
 from multi_abnormality import console
 
 if __name__ == "__main__":
@@ -10,25 +12,36 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
+import torch
 
 from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.data.batches import WholeVolumes
+from multi_abnormality.data.patients import describe_validation
 from multi_abnormality.data.store import ProcessedSet
 from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
 from multi_abnormality.evaluation.cases import draw_cases
 from multi_abnormality.evaluation.groups import score_groups, traits
+from multi_abnormality.evaluation.logits import load_logits, save_logits
 from multi_abnormality.evaluation.plots import write_plots
-from multi_abnormality.evaluation.predictions import Scans, by_scan, write_predictions
+from multi_abnormality.evaluation.predictions import (
+    Scans,
+    by_scan,
+    predictions_json,
+    write_submission,
+)
 from multi_abnormality.evaluation.report import write_report
 from multi_abnormality.evaluation.scores import evaluate, headline
-from multi_abnormality.files import write_json
+from multi_abnormality.evaluation.thresholds import submission_probabilities
+from multi_abnormality.files import write_durably, write_json
 from multi_abnormality.model.build import restore
 from multi_abnormality.model.classifier import VolumeClassifier
 from multi_abnormality.model.device import choose_device, loading_workers
 from multi_abnormality.model.inference import volume_logits
 from multi_abnormality.params import Params, load_params
 from multi_abnormality.training.checkpoints import BEST, load_complete
+
+LOGITS = "logits.safetensors"
 
 
 class _Draws(TypedDict):
@@ -52,55 +65,98 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     classifier = restore(checkpoint)
     history = _read_history(metrics / "history.csv")
     chosen, scored = _rows_to_score(volumes, about["volumes"]["validation"])
-    held_out = _scans(chosen, classifier, volumes, params, "validation patients")
-    valid = _scans(scored, classifier, volumes, params, "valid split")
+    key = _logits_key(checkpoints / BEST, volumes)
+    logits = load_logits(metrics / LOGITS, key)
+    held_out = _scans("val", chosen, logits, classifier, volumes, params)
+    test = _scans("test", scored, logits, classifier, volumes, params)
+    save_logits(metrics / LOGITS, key, logits)
     calibration = Calibration.fit(
-        held_out.logits, held_out.labels, findings, params.evaluate.objective
+        held_out.logits, held_out.labels, findings, params.evaluate.threshold_metric
     )
-    probabilities, uncalibrated = calibration.apply(valid.logits), sigmoid(valid.logits)
-    calibrated = calibration.calibrate(valid.logits)
+    _warn_uncalibrated(calibration)
+    probabilities, uncalibrated = calibration.calibrate(test.logits), sigmoid(test.logits)
+    submitted = submission_probabilities(probabilities, calibration.thresholds)
     draws: _Draws = {
         "resamples": params.evaluate.resamples,
         "confidence": params.evaluate.confidence,
         "seed": params.seed,
     }
-    known = valid.labels, probabilities, valid.patients, findings
-    scores = evaluate(*known, **draws, uncalibrated=uncalibrated, calibrated=calibrated)
-    groups = traits(volumes.manifest.set_index("name").loc[valid.names])
+    console.log.info("bootstrap of the scores: %d resamples", params.evaluate.resamples)
+    known = test.labels, submitted, test.patients, findings
+    scores = evaluate(*known, **draws, uncalibrated=uncalibrated, calibrated=probabilities)
+    groups = traits(volumes.manifest.set_index("name").loc[test.names])
     scores["groups"] = score_groups(groups, *known, **draws)
     calibration.to_json(metrics / "calibration.json")
-    write_predictions(metrics / "predictions.json", valid.names, probabilities, findings)
-    write_plots(metrics / "plots", valid.labels, calibrated, findings)
+    write_submission(metrics / "submission.json", test.names, submitted, findings)
+    thresholds = dict(zip(findings, calibration.thresholds.tolist(), strict=True))
+    rows = (dict(zip(findings, row, strict=True)) for row in probabilities.tolist())
+    predictions = predictions_json(
+        zip(test.names, rows, strict=True), thresholds, about["synthetic"]
+    )
+    write_durably(predictions.encode(), metrics / "predictions.json")
+    write_plots(metrics / "plots", test.labels, probabilities, findings)
     write_report(
         metrics / "report.html",
-        facts=_facts(about, checkpoint["history"], valid),
+        synthetic=about["synthetic"],
+        facts=_facts(about, checkpoint["history"], test),
         scores=scores,
-        labels=valid.labels,
-        probabilities=calibrated,
+        labels=test.labels,
+        probabilities=probabilities,
+        calibration=calibration,
         uncalibrated=uncalibrated,
         findings=findings,
         history=history.to_dict("records"),
-        cases=draw_cases(classifier, volumes, valid, calibrated, findings),
+        planned_epochs=about["train"]["epochs"],
+        chosen_on=describe_validation(held_out.labels, held_out.patients),
+        cases=draw_cases(classifier, volumes, test, probabilities, findings),
     )
     write_json(scores, metrics / "evaluate.json")
     write_json(headline(scores), metrics / "scores.json")
     return scores
 
 
+def _logits_key(checkpoint: Path, volumes: ProcessedSet) -> dict[str, str]:
+    """What logits depend on: weights, volumes, and the code and library that compute them."""
+    with checkpoint.open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    package = Path(multi_abnormality.__file__).parent
+    code = hashlib.sha256()
+    for path in (*sorted((package / "model").glob("*.py")), package / "data/codes.py"):
+        code.update(path.read_bytes())
+    return {
+        "checkpoint": weights,
+        "volumes": f"{volumes.content_hash('train')} {volumes.content_hash('valid')}",
+        "code": code.hexdigest(),
+        "torch": torch.__version__,
+    }
+
+
 def _scans(
+    split: str,
     rows: pd.DataFrame,
+    logits: dict[str, np.ndarray],
     classifier: VolumeClassifier,
     volumes: ProcessedSet,
     params: Params,
-    what: str,
 ) -> Scans:
-    """What the classifier says of the scans of these rows of the manifest."""
+    """Logits and labels of a split's scans; logits that are not known yet are added."""
     data = WholeVolumes(volumes, rows["name"].tolist())
-    device = choose_device(params.machine.accelerator)
-    logits = volume_logits(classifier, data, device, loading_workers(params), what)
+    if split not in logits:
+        device = choose_device(params.machine.accelerator)
+        workers = loading_workers(params)
+        logits[split] = volume_logits(classifier, data, device, workers, f"{split} volumes")
     labels = data.labels.astype(np.int64)
     scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
-    return by_scan(data.names, logits, labels, scans, patients, volumes.findings)
+    return by_scan(data.names, logits[split], labels, scans, patients, volumes.findings)
+
+
+def _warn_uncalibrated(calibration: Calibration) -> None:
+    for column in np.flatnonzero(~calibration.is_fitted):
+        lacking = "negative" if calibration.positives[column] else "positive"
+        console.log.warning(
+            "%s: no validation scan is %s, so its probabilities are not calibrated and its "
+            "threshold is a guess", calibration.findings[column], lacking,
+        )  # fmt: skip
 
 
 def _rows_to_score(
@@ -121,11 +177,11 @@ def _read_history(path: Path) -> pd.DataFrame:
         return pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path}: cannot be read ({error}); `dvc repro train` writes it anew"
+            f"{path}: cannot be read ({error}); `dvc repro train` writes it again"
         ) from error
 
 
-def _facts(about: dict[str, Any], history: list[dict[str, Any]], valid: Scans) -> dict[str, object]:
+def _facts(about: dict[str, Any], history: list[dict[str, Any]], test: Scans) -> dict[str, object]:
     shape = about["preprocess"]["shape"]
     spacing = about["preprocess"]["spacing"]
     model = about["model"]
@@ -137,7 +193,7 @@ def _facts(about: dict[str, Any], history: list[dict[str, Any]], valid: Scans) -
         "Trained on": f"{len(about['volumes']['train'])} volumes of the train split",
         "Chosen and calibrated on": f"{len(about['volumes']['validation'])} volumes of other "
         "patients of the train split",
-        "Scored on": f"{len(valid.names)} scans of {len(set(valid.patients))} patients of the "
+        "Scored on": f"{len(test.names)} scans of {len(set(test.patients))} patients of the "
         "valid split",
         "Volumes": f"{' x '.join(map(str, shape))} voxels of "
         f"{' x '.join(f'{mm:g}' for mm in spacing)} mm (z, y, x)",

@@ -64,9 +64,13 @@ def run(
     def empty_model() -> CalibratedClassifier:
         return CalibratedClassifier(build_plain(about), calibration)
 
-    runners = _write_all(params.export.formats, model, about, running, out, empty_model)
+    thresholds = dict(zip(calibration.findings, calibration.thresholds.tolist(), strict=True))
+    complete = running | {"thresholds": thresholds}
+    runners = _write_all(params.export.formats, model, about, running, complete, out, empty_model)
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in runners}
-    described = model_info(about, running, classifier, scores, store.is_ct_rate, hashes)
+    described = model_info(
+        about, running, classifier, calibration, scores, params.export, store.is_ct_rate, hashes
+    )
     write_json(described.content(), out / "model_info.json")
     write_durably(model_card(described).encode(), out / "MODEL_CARD.md")
     report = {}
@@ -91,10 +95,15 @@ def _write_all(
     model: CalibratedClassifier,
     about: dict[str, Any],
     info: dict[str, Any],
+    complete_info: dict[str, Any],
     out: Path,
     empty_model: Callable[[], CalibratedClassifier],
 ) -> dict[Path, formats.Runner]:
-    """Write the formats asked for, and load each back from its file."""
+    """Write the formats asked for, and load each back from its file.
+
+    Files of weights alone carry `info`, files that also have the graph `complete_info`, with the
+    thresholds that the graph has.
+    """
 
     @functools.cache
     def program() -> torch.export.ExportedProgram:
@@ -109,10 +118,10 @@ def _write_all(
                 formats.write_safetensors(model, info, path)
                 return formats.run_safetensors(path, empty_model())
             case "pt2":
-                formats.write_pt2(program(), info, path)
+                formats.write_pt2(program(), complete_info, path)
                 return formats.run_pt2(path)
             case _:
-                formats.write_onnx(program(), info, path)
+                formats.write_onnx(program(), complete_info, path)
                 return formats.run_onnx(path)
 
     wanted = [name for name in FILES if name in names]
@@ -129,7 +138,7 @@ def _read_scores(path: Path) -> dict[str, Any]:
         return described_scores(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: cannot be read ({error!r}); run `dvc repro evaluate` to write it anew"
+            f"{path}: cannot be read ({error!r}); run `dvc repro evaluate` to write it again"
         ) from error
 
 

@@ -17,12 +17,12 @@ from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.data.catalogue import Catalogue
 from multi_abnormality.data.metadata_table import SERIES
 from multi_abnormality.data.process import Outcome, is_made_of, process_volume
-from multi_abnormality.data.receipts import SUFFIX as RECEIPT
 from multi_abnormality.data.rows import capped
 from multi_abnormality.data.shards import FOLDERS, shard_path
 from multi_abnormality.data.source import read_catalogue
 from multi_abnormality.data.source_hashes import SourceHashes
-from multi_abnormality.data.store_recipe import check_replaceable
+from multi_abnormality.data.store import is_synthetic, mixed_with_synthetic
+from multi_abnormality.data.store_recipe import check_catalogue_replaceable
 from multi_abnormality.data.store_writer import PARTS, StoreWriter
 from multi_abnormality.data.work.outcomes import Lost, outcomes
 from multi_abnormality.errors import raise_faults
@@ -51,9 +51,7 @@ def run(
     """
     catalogue = read_catalogue(data, params.data)
     recipe, is_ct_rate = params.preprocess.recipe, catalogue.source.is_ct_rate
-    # CT-RATE's receipts count for other scans too: these would take the place of what is left.
-    sources = map(Path, catalogue.volumes["path"]) if is_ct_rate else data.rglob(f"*{RECEIPT}")
-    check_replaceable(sources, out, recipe, is_ct_rate)
+    check_catalogue_replaceable(catalogue, data, out, recipe)
     writer = StoreWriter(out, recipe, is_ct_rate)
     with SourceHashes(memory) as hashes:
         faults = _store_volumes(catalogue.volumes, writer, params, hashes)
@@ -86,12 +84,18 @@ def _store_volumes(
     content = {shard: set(names) for shard, names in waiting.items()}
     faults = {}
     made = 0
+    first: dict[bool, str] = {}  # name of the first volume that is synthetic, and that is not
     done = _outcomes(volumes, writer, params, hashes)
     for outcome in console.track(done, "preprocess", len(volumes)):
         shard = shards[outcome.name]
         if outcome.origin:
             writer.add(outcome.name, outcome.origin)
             made += 1
+        if not outcome.fault:
+            kind = is_synthetic(writer.origins[outcome.name].source_notes)
+            first.setdefault(kind, outcome.name)
+            if len(first) == 2:
+                raise mixed_with_synthetic("data", first[True], first[False])
         if outcome.fault:
             faults[outcome.name] = outcome
             if outcome.reason or outcome.name not in writer.origins:

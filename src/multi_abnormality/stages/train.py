@@ -61,12 +61,20 @@ def run(
             identity = training.about["identity"]
             backup = Backup(params.backup, project, training.fingerprint, identity)
             history = _run_backed_up(training, stop, backup)
-    summary = summarize(history)
+    summary = summarize(history, training.params.train.epochs)
     write_json(summary, metrics)
+    if summary["stopped_early"]:
+        best, waited = history.best, history.epochs[-1].epoch - history.best.epoch
+        console.log.info(
+            "early stopping: val_auroc has not improved for %d epoch%s (best %.3f at epoch %d)",
+            waited, "s" * (waited != 1), best.val_auroc, best.epoch,
+        )  # fmt: skip
     console.log.info(
-        "trained %d epochs; the best, %s, is epoch %d with a validation macro AUROC of %.4f",
-        summary["epochs"], places.checkpoints / BEST, summary["best_epoch"], summary["val_auroc"],
+        "trained %d of %d epochs; best epoch %d, val_auroc %.4f: %s",
+        summary["epochs"], training.params.train.epochs, summary["best_epoch"],
+        summary["val_auroc"], places.checkpoints / BEST,
     )  # fmt: skip
+    console.log.info("the best epoch was chosen on %s", training.volumes.describe_validation())
     return summary
 
 
@@ -80,11 +88,17 @@ def _run_backed_up(training: Training, stop: StopRequest, backup: Backup) -> His
     return history
 
 
-def summarize(history: History) -> dict[str, Any]:
-    """What metrics/train.json says."""
+def summarize(history: History, epochs: int) -> dict[str, Any]:
+    """Return the content of metrics/train.json.
+
+    Args:
+        history: of the finished training.
+        epochs: train.epochs.
+    """
     best = history.best
     return {
         "epochs": len(history.epochs),
+        "stopped_early": history.stopped_early(epochs),
         "best_epoch": best.epoch,
         "val_auroc": best.val_auroc,
         "val_loss": best.val_loss,

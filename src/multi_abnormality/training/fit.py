@@ -32,7 +32,6 @@ from multi_abnormality.training.debug import settle
 from multi_abnormality.training.finetuning import check_finetuning
 from multi_abnormality.training.history import History, Limits
 from multi_abnormality.training.lightning_module import TrainingModule
-from multi_abnormality.training.one_sided import told_one_sided
 from multi_abnormality.training.position import Position
 from multi_abnormality.training.precision import resolve_precision
 from multi_abnormality.training.ranks import Ranks
@@ -82,6 +81,7 @@ class Training:
         package = Path(multi_abnormality.__file__).parent
         self.about: dict[str, Any] = {
             "findings": list(processed.findings),
+            "synthetic": processed.synthetic,
             "preprocess": processed.recipe,
             "model": params.model.model_dump(mode="json"),
             "train": params.train.model_dump(mode="json", exclude=RAISABLE),
@@ -114,7 +114,8 @@ class Training:
         stop, backup = stop or StopRequest(), backup or NoBackup()
         self._tell_start()
         if not self.is_over:
-            self._tell_one_sided()
+            for line in self.volumes.warnings:
+                log.warning("%s", line)
             if stop.reason:
                 raise Stopped(stop.reason)
             self.history = self._fit(stop, backup)
@@ -168,13 +169,6 @@ class Training:
         ):
             log.warning(line)
 
-    def _tell_one_sided(self) -> None:
-        if self.params.train.debug != "none":  # few scans have few findings
-            return
-        drawn, whole = self.volumes.drawn.labels, self.volumes.whole.labels
-        for line in told_one_sided(self.about["findings"], drawn, whole):
-            log.warning(line)
-
     def _agree(self) -> None:
         """Have all processes train the same, from the same checkpoint."""
         ranks = self.ranks
@@ -208,8 +202,11 @@ class Training:
         average = get_ema_multi_avg_fn(params.train.average_decay)
         averaging = WeightAveraging(multi_avg_fn=average)
         cadence = Cadence(params.train.save_every_n_epochs, 60 * params.train.save_every_n_minutes)
-        tensorboard = TensorBoard(places.logs, self.history) if ranks.leads else None
-        report = tensorboard and Report(tensorboard, places.history, params.train)
+        report = (
+            Report(TensorBoard(places.logs, self.history), places.history, params.train)
+            if ranks.leads
+            else None
+        )
         callbacks = [
             *([report] if report else []),
             averaging,
@@ -227,7 +224,7 @@ class Training:
                 is_new=self.found is None,
             ),
         ]
-        trainer = make_trainer(params, self._device, self._precision, callbacks, ranks.leads)
+        trainer = make_trainer(params, self._device, self._precision, callbacks)
         try:
             trainer.fit(
                 module,
@@ -243,7 +240,7 @@ class Training:
         finally:
             # Lightning itself forgets the training's loader where a validation is cut short.
             trainer.fit_loop.teardown()
-            if tensorboard:
-                tensorboard.close()
+            if report:
+                report.close()
             ranks.leave()
         return module.history

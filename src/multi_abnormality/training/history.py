@@ -54,6 +54,10 @@ class History:
         waiting_since = max(self.best.epoch, limits.patient_from - 1)
         return self.epochs[-1].epoch - waiting_since >= limits.patience
 
+    def stopped_early(self, epochs: int) -> bool:
+        """Whether a finished training of at most so many epochs ended by early stopping."""
+        return len(self.epochs) < epochs
+
     def is_over(self, limits: Limits) -> bool:
         """Whether a training ends here."""
         return len(self.epochs) >= limits.epochs or self.stalled(limits)

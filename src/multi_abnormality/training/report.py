@@ -1,4 +1,4 @@
-"""What training tells while it runs."""
+"""Progress of a training: log, CSV file, TensorBoard and progress bar."""
 
 import time
 from pathlib import Path
@@ -9,12 +9,15 @@ from lightning.pytorch.callbacks import Callback
 
 from multi_abnormality.console import PLAIN_LINE_SECONDS, console, log
 from multi_abnormality.params import Train
+from multi_abnormality.progress_bar import ProgressBar
 from multi_abnormality.training.history import History
 from multi_abnormality.training.tensorboard import TensorBoard
 
 
 class Report(Callback):
-    """Tells of each epoch: a line in the log, a row in a CSV file, a point in TensorBoard.
+    """Reports each epoch: a line in the log, a row in a CSV file, a point in TensorBoard.
+
+    On a terminal a progress bar shows the epoch's steps; elsewhere a log line now and then does.
 
     Args:
         tensorboard: of this run.
@@ -26,44 +29,77 @@ class Report(Callback):
         self.tensorboard = tensorboard
         self.history = history
         self.settings = settings
-        self._started = self._told = 0.0
+        self._started = self._logged = 0.0
         self._first = 0  # batch of this epoch that this process did
+        self._bar = ProgressBar(console.rich, transient=True) if console.is_terminal else None
+
+    def close(self) -> None:
+        """End the progress bar and TensorBoard's file."""
+        if self._bar:
+            self._bar.stop()
+        self.tensorboard.close()
+
+    def _name(self, trainer: lightning.Trainer) -> str:
+        return f"epoch {trainer.current_epoch}/{self.settings.epochs}"
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
-        self._begin(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
+        if self._bar:
+            self._bar.start()
+        self._begin(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
-        self._begin(0)
+        self._begin(trainer, 0)
 
-    def _begin(self, batch: int) -> None:
-        self._started = self._told = time.monotonic()
+    def _begin(self, trainer: lightning.Trainer, batch: int) -> None:
+        self._started = self._logged = time.monotonic()
         self._first = batch
+        self._show(self._name(trainer), trainer.num_training_batches, batch)
+
+    def _show(self, description: str, total: float, done: int = 0) -> None:
+        """Restart the progress bar."""
+        if self._bar:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._bar.add_task(description, total=total, completed=done, unit="steps")
+
+    def _advance(self) -> None:
+        if self._bar:
+            self._bar.advance(self._bar.task_ids[0])
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: object, outputs: object,  # noqa: ARG002
         batch: object, batch_idx: int,  # noqa: ARG002
     ) -> None:  # fmt: skip
+        self._advance()
         now = time.monotonic()
-        if console.is_terminal or now - self._told < PLAIN_LINE_SECONDS:
+        if self._bar or now - self._logged < PLAIN_LINE_SECONDS:
             return
-        self._told, batches = now, trainer.num_training_batches
+        self._logged, batches = now, trainer.num_training_batches
         rate = (batch_idx + 1 - self._first) / (now - self._started)
         log.info(
-            "epoch %d: %d/%d steps, %.1f volumes/s, %.0f s left of it",
-            trainer.current_epoch, batch_idx + 1, batches, rate * self.settings.batch_size,
+            "%s  step %d/%d  %.1f volumes/s  %.0f s left",
+            self._name(trainer), batch_idx + 1, batches, rate * self.settings.batch_size,
             (batches - batch_idx - 1) / rate,
         )  # fmt: skip
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ARG002
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
+        self._show(f"{self._name(trainer)} validation", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, *_: object, **__: object) -> None:
+        self._advance()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         history: History = pl_module.history
         epoch = history.epochs[-1]
-        seconds = time.monotonic() - self._started
-        mark = ", the best so far" if history.best is epoch else ""
-        log.info(
-            "epoch %d, the last being %d: train loss %.4f, validation loss %.4f, "
-            "macro AUROC %.4f%s, %.0f s",
-            epoch.epoch, self.settings.epochs - 1, epoch.train_loss, epoch.val_loss,
-            epoch.val_auroc, mark, seconds,
-        )  # fmt: skip
+        line = (
+            f"{self._name(trainer)}  train_loss {epoch.train_loss:.3f}  "
+            f"val_loss {epoch.val_loss:.3f}  val_auroc {epoch.val_auroc:.3f}"
+            f"{' (best)' if history.best is epoch else ''}  "
+            f"{time.monotonic() - self._started:.0f} s"
+        )
+        if console.is_terminal:  # with time and level it would not fit into 80 columns
+            console.print(line)
+        else:
+            log.info(line)
         self.tensorboard.add(epoch)
         history.write_csv(self.history)

@@ -5,9 +5,8 @@ import logging
 import lightning
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 
-from multi_abnormality.console import console
 from multi_abnormality.errors import InputError
 from multi_abnormality.params import Params
 from multi_abnormality.training.durable_io import DurableIO
@@ -15,7 +14,7 @@ from multi_abnormality.training.precision import LIGHTNING_PRECISION
 
 
 def make_trainer(
-    params: Params, device: torch.device, precision: str, callbacks: list[Callback], leads: bool
+    params: Params, device: torch.device, precision: str, callbacks: list[Callback]
 ) -> lightning.Trainer:
     """One that saves, requeues and logs nothing by itself: the callbacks do.
 
@@ -26,15 +25,11 @@ def make_trainer(
         device: to train on.
         precision: resolved.
         callbacks: what goes on beside the training.
-        leads: whether this process shows progress.
     """
     # Lightning has set its own one.
     logging.getLogger("lightning.pytorch").setLevel(logging.getLogger().level)
     # Deterministic algorithms do not need it, and it would write over all new memory first.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    shows_progress = console.is_terminal and leads
-    if shows_progress:
-        callbacks = [*callbacks, RichProgressBar()]
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1 if device.index is None else [device.index],
@@ -46,7 +41,7 @@ def make_trainer(
         plugins=[DurableIO(), LightningEnvironment()],
         callbacks=callbacks,
         logger=False,
-        enable_progress_bar=shows_progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

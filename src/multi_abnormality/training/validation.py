@@ -24,8 +24,8 @@ def mean_by_scan(logits: Tensor, labels: Tensor, scan: Tensor) -> tuple[Tensor, 
     return mean_logits, mean_labels
 
 
-def macro_auroc(logits: Tensor, labels: Tensor) -> float:
-    """Mean AUROC over the findings that have both classes.
+def findings_of_both_classes(labels: Tensor) -> Tensor:
+    """Which findings have a positive and a negative: (F,) bool of labels (S, F).
 
     Raises:
         InputError: none has.
@@ -37,6 +37,16 @@ def macro_auroc(logits: Tensor, labels: Tensor) -> float:
             "no finding has a positive and a negative among the validation scans; use more "
             "patients or raise train.validation_fraction"
         )
+    return usable
+
+
+def macro_auroc(logits: Tensor, labels: Tensor) -> float:
+    """Mean AUROC over the findings that have both classes.
+
+    Raises:
+        InputError: none has.
+    """
+    usable = findings_of_both_classes(labels)
     logits, labels = logits[:, usable].double(), labels[:, usable].int()
     if logits.shape[1] == 1:  # torchmetrics takes two labels or more
         logits, labels = logits.repeat(1, 2), labels.repeat(1, 2)

@@ -16,6 +16,7 @@ from multi_abnormality.data.io.geometry import axis_codes, is_default_geometry
 from multi_abnormality.data.io.hounsfield import to_hounsfield
 from multi_abnormality.data.io.scan import Scan, check_shape
 from multi_abnormality.data.io.series_metadata import Series
+from multi_abnormality.data.names import SYNTHETIC
 from multi_abnormality.errors import UnusableScan
 
 # Fields by type and place (https://nifti.nimh.nih.gov), those that are needed, in both versions.
@@ -27,6 +28,7 @@ _NIFTI1 = {
     "scl_slope": ("f4", 112),
     "scl_inter": ("f4", 116),
     "xyzt_units": ("u1", 123),
+    "descrip": ("S80", 148),
     "qform_code": ("i2", 252),
     "sform_code": ("i2", 254),
     "quatern": ("3f4", 256),
@@ -46,6 +48,7 @@ _NIFTI2 = {
     "sform_code": ("i4", 348),
     "quatern": ("3f8", 352),
     "qoffset": ("3f8", 376),
+    "descrip": ("S80", 240),
     "srow": ("(3,4)f8", 400),
     "xyzt_units": ("i4", 500),
 }
@@ -71,6 +74,7 @@ _OTHER_TYPES = {
     0: "unknown", 1: "binary", 32: "complex64", 128: "RGB", 1536: "float128", 1792: "complex128",
     2048: "complex256", 2304: "RGBA",
 }  # fmt: skip
+PHANTOM = b"chest CT phantom"  # descrip of the files that multi_abnormality.sample writes
 MAX_OFFSET = 1 << 28  # bytes before the voxels: room for any header extension
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metres and microns in xyzt_units; all others are mm
 # b² + c² + d² of the quaternion: what float32 rounding may add to 1. More is another fault.
@@ -141,6 +145,8 @@ def _read(header: np.void, stream: ByteStream, path: Path, metadata: Series | No
         path,
         *rescale,
     )
+    if header["descrip"].item().rstrip(b" ") == PHANTOM:
+        notes = (*notes, SYNTHETIC)
     return Scan(hu.T, affine, notes, release)
 
 
