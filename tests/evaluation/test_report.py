@@ -13,13 +13,13 @@ from multi_abnormality.data.patients import describe_validation
 from multi_abnormality.evaluation import charts
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.cases import Case, Cases
-from multi_abnormality.evaluation.explanation import Explanation
+from multi_abnormality.evaluation.inference_file import View
 from multi_abnormality.evaluation.report import write_report
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.findings import FINDINGS
 
-EXPLANATION = Explanation(np.array([0.2, 0.7, 0.1]), 1, 0.0, np.zeros((2, 2)))
-CASE = Case("valid_1_a_1 & more", 0.91, EXPLANATION, "bm8gcmVhbCBpbWFnZQ==")
+VIEW = View(np.array([0.2, 0.7, 0.1]), 1, 0.0, b"no real image")
+CASE = Case("valid_1_a_1 & more", 0.91, VIEW)
 CASES = [Cases("Emphysema", hits=[CASE], misses=[], false_alarms=[CASE])]
 HISTORY = [
     {"epoch": 0, "train_loss": 0.3, "val_loss": 0.32, "val_auroc": 0.6},
@@ -216,7 +216,7 @@ def test_early_stopping_and_few_validation_patients_are_reported(tmp_path):
 
 
 def test_attention_on_padding_is_in_the_caption(tmp_path):
-    padded = replace(CASE, explanation=replace(EXPLANATION, padding=0.63))
+    padded = replace(CASE, view=replace(VIEW, padding=0.63))
     cases = [Cases("Emphysema", hits=[padded], misses=[CASE], false_alarms=[])]
     text = report(tmp_path / "report.html", cases=cases)
     assert text.count("63&nbsp;% of the attention is on padding outside the scan") == 1

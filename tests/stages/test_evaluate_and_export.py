@@ -17,6 +17,8 @@ from multi_abnormality.evaluation.calibration import calibration_scores, sigmoid
 from multi_abnormality.evaluation.predictions import by_scan
 from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.findings import FINDINGS
+from multi_abnormality.model.classifier import VolumeClassifier
+from multi_abnormality.model.encoder import SliceEncoder
 from multi_abnormality.params import Params
 from multi_abnormality.stages import evaluate, export
 from multi_abnormality.training.aside import Aside
@@ -41,7 +43,7 @@ def trained(
 def test_evaluate_writes_what_the_design_names(trained: Path):
     names = {path.name for path in (trained / "metrics").iterdir()}
     promised = {"scores.json", "evaluate.json", "predictions.json", "calibration.json", "plots"}
-    others = {"report.html", "history.csv", "submission.json", "logits.safetensors"}
+    others = {"report.html", "history.csv", "submission.json", "inference.safetensors"}
     assert promised | others == names
     plots = {path.name for path in (trained / "metrics/plots").iterdir()}
     assert plots == {"roc.csv", "precision_recall.csv", "reliability.csv"}
@@ -65,7 +67,8 @@ def test_another_threshold_metric_needs_no_inference(
     def refuse(*_: object) -> None:
         raise AssertionError("the classifier ran")
 
-    monkeypatch.setattr(evaluate, "volume_logits", refuse)
+    monkeypatch.setattr(VolumeClassifier, "forward", refuse)
+    monkeypatch.setattr(SliceEncoder, "forward", refuse)
     update = {"threshold_metric": "f1"}
     other = small_params.evaluate.model_copy(update=update)
     params = small_params.model_copy(update={"evaluate": other})
@@ -89,13 +92,13 @@ def test_kept_logits_of_other_weights_are_not_used(
             value.mul_(1.01)
     save_checkpoint(checkpoint, best)
     metrics = tmp_path / "other/metrics"
-    before = (metrics / "logits.safetensors").read_bytes()
+    before = (metrics / "inference.safetensors").read_bytes()
     evaluate.run(small_params, best.parent, small_set.root, metrics)
-    kept = (metrics / "logits.safetensors").read_bytes()
+    kept = (metrics / "inference.safetensors").read_bytes()
     assert kept != before
-    (metrics / "logits.safetensors").write_bytes(kept[: len(kept) // 2])  # cut by a kill
+    (metrics / "inference.safetensors").write_bytes(kept[: len(kept) // 2])  # cut by a kill
     evaluate.run(small_params, best.parent, small_set.root, metrics)
-    assert (metrics / "logits.safetensors").read_bytes() == kept
+    assert (metrics / "inference.safetensors").read_bytes() == kept
 
 
 def test_the_models_calibration_error_is_the_reports(

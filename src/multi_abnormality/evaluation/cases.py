@@ -1,7 +1,6 @@
 """Cases for the report: what the classifier is surest of, rightly and wrongly, by finding."""
 
-import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 from multi_abnormality.console import track
 from multi_abnormality.data.codes import code_table
 from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.evaluation.explanation import Explanation, explain
+from multi_abnormality.evaluation.explanation import explain
+from multi_abnormality.evaluation.inference_file import View
 from multi_abnormality.evaluation.pictures import fit, jpeg, show
 from multi_abnormality.evaluation.predictions import Scans
 from multi_abnormality.model.classifier import VolumeClassifier
@@ -28,8 +28,7 @@ class Case:
 
     name: str
     probability: float
-    explanation: Explanation
-    picture: str  # a JPEG file in base64: the slice, and the same with the heat over it
+    view: View
 
 
 @dataclass(frozen=True)
@@ -60,55 +59,67 @@ def choose_cases(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, lis
 
 
 def draw_cases(
-    classifier: VolumeClassifier,
+    classifier: Callable[[], VolumeClassifier],
     volumes: ProcessedSet,
     scans: Scans,
     probabilities: np.ndarray,
     findings: Sequence[str],
+    views: dict[tuple[str, str], View],
 ) -> list[Cases]:
     """Cases of each finding that some scan has.
 
     Args:
-        classifier: that gave the probabilities, in evaluation mode.
+        classifier: returns the one that gave the probabilities, in evaluation mode.
         volumes: where the scans are.
         scans: N of them.
         probabilities: (N, F).
         findings: F names.
+        views: those that are known, by the names of volume and finding. It is replaced by those of
+            these cases.
     """
+    shown = np.flatnonzero(scans.labels.any(axis=0)).tolist()
     rows = {
         (place, kind): chosen
-        for place in range(len(findings))
+        for place in shown
         for kind, chosen in choose_cases(scans.labels[:, place], probabilities[:, place]).items()
     }
     wanted: dict[int, list[int]] = {}
     for (place, _), chosen in rows.items():
         for row in chosen:
-            wanted.setdefault(row, []).append(place)
+            if (scans.names[row], findings[place]) not in views:
+                wanted.setdefault(row, []).append(place)
     hu_of_code = code_table(parse_section(Recipe, volumes.recipe))
-    drawn: dict[tuple[int, int], Case] = {}
+    drawn = dict(views)
     for row, places in track(wanted.items(), "explain cases", len(wanted), "scans"):
         name = scans.names[row]
         codes = volumes.read(name)
-        for place, seen in zip(places, explain(classifier, codes, places), strict=True):
+        for place, seen in zip(places, explain(classifier(), codes, places), strict=True):
             hu = hu_of_code[codes[seen.slice]]
             picture = draw(hu, seen.heat, findings[place], volumes.recipe)
-            drawn[row, place] = Case(name, float(probabilities[row, place]), seen, picture)
+            view = View(seen.attention, seen.slice, seen.padding, picture)
+            drawn[name, findings[place]] = view
+    views.clear()
+
+    def case(row: int, place: int) -> Case:
+        key = scans.names[row], findings[place]
+        views[key] = drawn[key]
+        return Case(key[0], float(probabilities[row, place]), drawn[key])
+
     return [
         Cases(
-            finding,
+            findings[place],
             **{
-                kind: [drawn[row, place] for row in rows[place, kind]]
+                kind: [case(row, place) for row in rows[place, kind]]
                 for kind in ("hits", "misses", "false_alarms")
             },
         )
-        for place, finding in enumerate(findings)
-        if scans.labels[:, place].any()
+        for place in shown
     ]
 
 
-def draw(hu: np.ndarray, heat: np.ndarray, finding: str, recipe: dict[str, Any]) -> str:
-    """A slice (Y, X) in HU beside itself under heat (Y, X), as a JPEG file in base64."""
+def draw(hu: np.ndarray, heat: np.ndarray, finding: str, recipe: dict[str, Any]) -> bytes:
+    """A slice (Y, X) in HU beside itself under heat (Y, X), as a JPEG file."""
     plain = np.repeat(show(hu, finding, recipe)[..., None], 3, axis=2)
     share = OPACITY * fit(heat, recipe).clip(0, 1)[..., None]
     pair = np.concatenate([plain, plain * (1 - share) + HEAT * share], axis=1)
-    return base64.b64encode(jpeg(pair)).decode()
+    return jpeg(pair)

@@ -1,5 +1,6 @@
 """metrics/report.html: one self-contained page about a trained model and its scores."""
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,6 +72,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.globals["attention_strip"] = charts.attention_strip
     environment.globals["interval_bar"] = charts.interval_bar
     rows, groups = _rows(scores, calibration), _groups(scores.get("groups", {}))

@@ -1,6 +1,8 @@
 """The evaluate stage: checkpoints/best.ckpt to scores, calibration and report."""
 
+import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,7 +24,7 @@ from multi_abnormality.errors import InputError
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
 from multi_abnormality.evaluation.cases import draw_cases
 from multi_abnormality.evaluation.groups import score_groups, traits
-from multi_abnormality.evaluation.logits import load_logits, save_logits
+from multi_abnormality.evaluation.inference_file import load_inference, save_inference
 from multi_abnormality.evaluation.plots import write_plots
 from multi_abnormality.evaluation.predictions import (
     Scans,
@@ -41,7 +43,7 @@ from multi_abnormality.model.inference import volume_logits
 from multi_abnormality.params import Params, load_params
 from multi_abnormality.training.checkpoints import BEST, load_complete
 
-LOGITS = "logits.safetensors"
+INFERENCE = "inference.safetensors"
 
 
 class _Draws(TypedDict):
@@ -62,14 +64,17 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     about, findings = checkpoint["about"], checkpoint["about"]["findings"]
     volumes = ProcessedSet(processed)
     volumes.check_trained_on(about)
-    classifier = restore(checkpoint)
+
+    @functools.cache
+    def classifier() -> VolumeClassifier:
+        return restore(checkpoint)
+
     history = _read_history(metrics / "history.csv")
     chosen, scored = _rows_to_score(volumes, about["volumes"]["validation"])
-    key = _logits_key(checkpoints / BEST, volumes)
-    logits = load_logits(metrics / LOGITS, key)
-    held_out = _scans("val", chosen, logits, classifier, volumes, params)
-    test = _scans("test", scored, logits, classifier, volumes, params)
-    save_logits(metrics / LOGITS, key, logits)
+    key = _inference_key(checkpoints / BEST, volumes)
+    kept = load_inference(metrics / INFERENCE, key)
+    held_out = _scans("val", chosen, kept.logits, classifier, volumes, params)
+    test = _scans("test", scored, kept.logits, classifier, volumes, params)
     calibration = Calibration.fit(
         held_out.logits, held_out.labels, findings, params.evaluate.threshold_metric
     )
@@ -95,6 +100,8 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     )
     write_durably(predictions.encode(), metrics / "predictions.json")
     write_plots(metrics / "plots", test.labels, probabilities, findings)
+    cases = draw_cases(classifier, volumes, test, probabilities, findings, kept.views)
+    save_inference(metrics / INFERENCE, key, kept)
     write_report(
         metrics / "report.html",
         synthetic=about["synthetic"],
@@ -108,20 +115,25 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         history=history.to_dict("records"),
         planned_epochs=about["train"]["epochs"],
         chosen_on=describe_validation(held_out.labels, held_out.patients),
-        cases=draw_cases(classifier, volumes, test, probabilities, findings),
+        cases=cases,
     )
     write_json(scores, metrics / "evaluate.json")
     write_json(headline(scores), metrics / "scores.json")
     return scores
 
 
-def _logits_key(checkpoint: Path, volumes: ProcessedSet) -> dict[str, str]:
-    """What logits depend on: weights, volumes, and the code and library that compute them."""
+def _inference_key(checkpoint: Path, volumes: ProcessedSet) -> dict[str, str]:
+    """What is kept depends on: weights, volumes, and the code and library that compute it."""
     with checkpoint.open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     package = Path(multi_abnormality.__file__).parent
     code = hashlib.sha256()
-    for path in (*sorted((package / "model").glob("*.py")), package / "data/codes.py"):
+    pictures = ("cases", "explanation", "pictures")
+    for path in (
+        *sorted((package / "model").glob("*.py")),
+        *(package / f"evaluation/{name}.py" for name in pictures),
+        package / "data/codes.py",
+    ):
         code.update(path.read_bytes())
     return {
         "checkpoint": weights,
@@ -135,7 +147,7 @@ def _scans(
     split: str,
     rows: pd.DataFrame,
     logits: dict[str, np.ndarray],
-    classifier: VolumeClassifier,
+    classifier: Callable[[], VolumeClassifier],
     volumes: ProcessedSet,
     params: Params,
 ) -> Scans:
@@ -144,7 +156,7 @@ def _scans(
     if split not in logits:
         device = choose_device(params.machine.accelerator)
         workers = loading_workers(params)
-        logits[split] = volume_logits(classifier, data, device, workers, f"{split} volumes")
+        logits[split] = volume_logits(classifier(), data, device, workers, f"{split} volumes")
     labels = data.labels.astype(np.int64)
     scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
     return by_scan(data.names, logits[split], labels, scans, patients, volumes.findings)
