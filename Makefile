@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro resume exps test check coverage bench study drill pins
 
-# DVC turns every failure into 255; a training that was stopped and saved is told by 75.
+# DVC exits with 255 on every failure; a training that was stopped and saved exits with 75.
 run = rm -f .dvc/tmp/stopped; dvc repro $(1) || { test ! -e .dvc/tmp/stopped || exit 75; exit 1; }
 show = dvc metrics show metrics/scores.json && echo 'The report is metrics/report.html'
 
@@ -16,7 +16,7 @@ repro: .venv/installed data
 # yet it starts as `make repro` does: with --allow-missing DVC would take volumes that are nowhere for
 # given.
 resume: .venv/installed
-	python -m multi_abnormality.resume $(RESUME)
+	multi-abnormality resume $(RESUME)
 	dvc pull --allow-missing
 	@test -e processed || $(MAKE) repro
 	$(call run,--allow-missing)
@@ -25,7 +25,7 @@ resume: .venv/installed
 # Scores of the experiments, with intervals and the parameters that differ; EXPS='--num 2': also
 # those of the commit before.
 exps: .venv/installed
-	@python -m multi_abnormality.experiments $(EXPS)
+	@multi-abnormality experiments $(EXPS)
 
 test: .venv/installed
 	ruff check .
@@ -71,7 +71,7 @@ drill: repro
 
 # The sample scans, where there are no others. data.dvc knows their hash, so nothing is added to Git.
 data: | .venv/installed
-	python -m multi_abnormality.sample --out data
+	multi-abnormality sample --out data
 	dvc commit --force data.dvc
 	@git diff --exit-code data.dvc || { echo 'data.dvc pinned other scans than the sample:' \
 		'`git checkout data.dvc`, delete data/, and `dvc pull data`'; exit 1; }

@@ -1,12 +1,12 @@
-"""The default model beside its peers: same scans, same processor time, several seeds.
+"""Comparison of the default model with its peers: same scans and processor time, several seeds.
 
     pip install --no-deps --requirement benchmarks/requirements.txt
     python benchmarks/peers.py              # after `dvc repro`; two cores, 55 minutes
 
-Each training is a process with one thread. This project's runs its own train stage, for as many
-epochs as fit into the budget; a peer then gets as much processor time as that took with the same
-seed. Before that, each peer's learning rate is chosen on the validation patients, on a shorter
-budget. Scores are macro AUROC by scan on the valid split, from the epoch that validated best.
+Each run is a process with one thread. This project runs its own train stage, for as many epochs as
+fit into the budget; a peer then gets the processor time that this took with the same seed. Before
+that, each peer's learning rate is chosen on the validation patients, with a shorter budget. Scores
+are macro AUROC by scan on the test split, from the epoch with the best validation score.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from multi_abnormality import console
-from multi_abnormality.files import write_json
-from multi_abnormality.params import load_params
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.utils import console
+from multi_abnormality.utils.atomic_io import write_json
 from speed.processes import measure
 
 TITLES = {
@@ -39,17 +39,17 @@ RATES = {
     "ct_net": (1e-4, 3e-4, 1e-3),
     "dense_net": (3e-4, 1e-3, 3e-3),
 }
-SEARCH = 0.25  # of a training's minutes, for each rate that is tried
-WANTED = 0.03
+SEARCH = 0.25  # fraction of a run's minutes, for each learning rate
+TARGET = 0.03
 
 
 @dataclass
 class Entry:
-    """A contender and its trainings, a seed each."""
+    """A contender and its runs, one per seed."""
 
     name: str
     rate: float
-    tried: dict[float, float]  # validation macro AUROC of each rate
+    tried: dict[float, float]  # validation macro AUROC by learning rate
     runs: list[dict[str, Any]]  # of `peer_models.train.Trained`
 
     @property
@@ -61,13 +61,13 @@ class Entry:
 
 
 class Contest:
-    """Runs trainings in processes, so many at a time.
+    """Trains all contenders in processes, several at a time.
 
     Args:
-        pool: that runs them.
-        folder: where they may write.
-        processed: the processed set.
-        minutes: of processor time for a training.
+        pool: pool that starts the processes.
+        folder: working directory of the processes.
+        processed: directory of the processed dataset.
+        minutes: processor time of a run.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Contest:
         }
 
     def compare(self, seeds: list[int]) -> list[Entry]:
-        """Ours first."""
+        """Return the entries of all contenders, ours first."""
         first = self.pool.submit(self._ours, 1, seeds[0])
         searches = {
             name: {rate: self._search(name, rate, seeds[0]) for rate in rates}
@@ -93,7 +93,7 @@ class Contest:
         entries += [self._choose(name, tried) for name, tried in searches.items()]
         later = []
         for seed, following in zip(seeds, [*seeds[1:], None], strict=True):
-            if following is not None:  # before those that wait for this seed's
+            if following is not None:  # submitted before the runs that wait for this seed's
                 ours[following] = self.pool.submit(self._ours, epochs, following)
             later += [
                 (entry, self.pool.submit(self._after, ours[seed], entry, seed))
@@ -105,7 +105,7 @@ class Contest:
         return entries
 
     def _affordable(self, first: dict[str, Any]) -> int:
-        """Whole epochs that fit: one was timed, and a start of the stage without one."""
+        """Return the number of epochs within the budget, from the time of one and of a startup."""
         epoch = first["minutes"] - first["idle_minutes"]
         fitting = int((self.minutes - first["idle_minutes"]) / epoch)
         console.log.info("ours: %.2f minutes an epoch, so %d epochs", epoch, max(fitting, 1))
@@ -119,7 +119,7 @@ class Contest:
         return Entry(name, max(found, key=found.__getitem__), found, [])
 
     def _after(self, ours: Future, entry: Entry, seed: int) -> dict[str, Any]:
-        """A peer's training, with the time that ours took. No deadlock: ours has started."""
+        """Train a peer for the time that ours took. No deadlock: ours has started."""
         return self._peer(entry.name, entry.rate, seed, ours.result()["minutes"], True)
 
     def _ours(self, epochs: int, seed: int) -> dict[str, Any]:
@@ -143,16 +143,16 @@ class Contest:
         return found
 
 
-def tell(entries: list[Entry], minutes: float) -> Table:
-    title = f"macro AUROC on the sample's valid split, {minutes:g} minutes of one core a training"
+def results_table(entries: list[Entry], minutes: float) -> Table:
+    title = f"macro AUROC on the sample's test split, {minutes:g} minutes of one core per run"
     table = Table(
         "", "parameters", "rate", "epochs", "CPU minutes", "mean", "lowest to highest",
-        "ours is ahead by", "wanted", title=title,
+        "ours is ahead by", "target", title=title,
     )  # fmt: skip
     ours = entries[0]
     for entry in entries:
         scores = entry.of_runs("test")
-        ahead = (f"{ours.mean - entry.mean:+.3f}", f"at least {WANTED}")
+        ahead = (f"{ours.mean - entry.mean:+.3f}", f"at least {TARGET}")
         table.add_row(
             TITLES[entry.name],
             f"{entry.runs[0]['parameters'] / 1e6:.1f} M",
@@ -171,11 +171,13 @@ def main() -> None:
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--minutes", type=float, default=7.5, help="processor time of a training")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
-    parser.add_argument("--processed", type=Path, default=Path("processed"), help="processed set")
-    parser.add_argument("--out", type=Path, help="JSON file for everything found")
+    parser.add_argument("--minutes", type=float, default=7.5, help="processor time of a run")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each model")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument(
+        "--processed", type=Path, default=Path("processed"), help="processed dataset"
+    )
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     given = parser.parse_args()
     with (
         ThreadPoolExecutor(given.jobs) as pool,
@@ -185,7 +187,7 @@ def main() -> None:
         entries = contest.compare(list(range(given.seeds)))
     if given.out:
         write_json([asdict(entry) for entry in entries], given.out)
-    Console(file=sys.stdout, width=160).print(tell(entries, given.minutes))
+    Console(file=sys.stdout, width=160).print(results_table(entries, given.minutes))
 
 
 if __name__ == "__main__":

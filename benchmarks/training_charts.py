@@ -1,4 +1,4 @@
-"""The start of a training by part, and the memory of a step by slices, as two charts.
+"""Charts of the startup of a run by part, and of the memory of a step by slices.
 
 PYTHONPATH=benchmarks python benchmarks/training_charts.py --plots docs  # after `dvc repro`
 """
@@ -14,8 +14,8 @@ from rich.table import Table
 
 from bench.training import STARTS, measure_starts, start_parts
 from loops import charts
-from multi_abnormality import console
-from multi_abnormality.params import Params, load_params
+from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.utils import console
 from speed.processes import measure
 
 SLICES = (9, 18, 27, 54)
@@ -24,12 +24,14 @@ MIB = 1 << 20
 
 
 def measure_memory(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """(slices of a step, peak MiB) of the default, and of transformers whole and in chunks."""
+    """Measure (slices of a step, peak MiB) of the default and of a chunked transformer."""
     default, large = load_params(), load_params(Path("recipes/challenge.yaml"))
     settings = {
         "params.yaml": default,
-        "recipes/challenge.yaml, whole": with_model(large, slice_chunk=None),
-        f"recipes/challenge.yaml, slice_chunk: {CHUNK}": with_model(large, slice_chunk=CHUNK),
+        "recipes/challenge.yaml, whole": with_model(large, encoder_chunk_size=None),
+        f"recipes/challenge.yaml, encoder_chunk_size: {CHUNK}": with_model(
+            large, encoder_chunk_size=CHUNK
+        ),
     }
     return {
         name: [
@@ -46,7 +48,7 @@ def with_model(params: Params, **changes: object) -> Params:
 
 def memory_table(memory: dict[str, list[tuple[float, float]]]) -> Table:
     columns = [f"{slices} slices" for slices in SLICES]
-    table = Table("peak of a step, MiB", *columns, "a slice", "off a line by")
+    table = Table("peak of a step, MiB", *columns, "per slice", "deviation from a line")
     for name, points in memory.items():
         slices, peaks = np.array(points).T
         line = np.poly1d(np.polyfit(slices, peaks, 1))
@@ -58,11 +60,11 @@ def memory_table(memory: dict[str, list[tuple[float, float]]]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--plots", type=Path, help="folder for the charts")
+    parser.add_argument("--plots", type=Path, help="directory for the charts")
     given = parser.parse_args()
     out = Console(file=sys.stdout, width=140)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        folder = Path(directory)
         parts = start_parts(measure_starts(load_params(), Path("processed"), folder, STARTS))
         out.print(f"start to the end of the first step: {sum(parts.values()):.1f} s", parts)
         memory = measure_memory(folder)

@@ -1,7 +1,7 @@
 """The challenge's container: scans in /input to /output/results.json and predictions.json.
 
-All or nothing: one scan that cannot be predicted is an error that names it, and no results. What
-was predicted before a kill is kept in /checkpoint, where there is one, and not done again.
+If any scan cannot be predicted, the error names it and no results are written. Finished predictions
+are stored in /checkpoint, if it exists, and reused after an interruption.
 """
 
 import argparse
@@ -11,44 +11,46 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality import console, predict
+from multi_abnormality import inference
 from multi_abnormality.data.io.reader_registry import SUFFIXES, scan_name
 from multi_abnormality.data.io.scan_sources import ScanSource
-from multi_abnormality.errors import InputError, raise_faults
 from multi_abnormality.evaluation.predictions import write_submission
 from multi_abnormality.evaluation.thresholds import submission_probabilities
-from multi_abnormality.predict.journal import Journal
-from multi_abnormality.predict.many import predict_all
-from multi_abnormality.predict.names import NamedScan, refuse_equal
+from multi_abnormality.inference.batch_prediction import predict_all
+from multi_abnormality.inference.progress_log import ProgressLog
+from multi_abnormality.inference.scan_id import NamedScan, refuse_equal
+from multi_abnormality.utils import console
+from multi_abnormality.utils.errors import InputError, raise_errors
 
-RESULTS = ("results.json", "predictions.json")  # of one content: either name may be looked for
+RESULTS = ("results.json", "predictions.json")  # equal content; either name may be expected
 
 
 def main() -> None:
-    given = _folders()
-    _clear(given.output)
-    model = predict.find_model(given.weights)
-    predictor = predict.load(model)
-    scans = _scans(given.input)
+    folders = _folders()
+    _clear(folders.output)
+    model = inference.find_model(folders.weights)
+    predictor = inference.load(model)
+    scans = _scans(folders.input)
     with tempfile.TemporaryDirectory() as temporary:
-        kept = given.checkpoint if os.access(given.checkpoint, os.W_OK) else Path(temporary)
-        journal = Journal(kept / RESULTS[0], model)
-        rows, faults = predict_all(predictor, scans, workers=1, journal=journal)
-        raise_faults(faults, f"no results: {len(faults)} of {len(scans)} cases failed")
+        is_writable = os.access(folders.checkpoint, os.W_OK)
+        cache = folders.checkpoint if is_writable else Path(temporary)
+        progress = ProgressLog(cache / RESULTS[0], model)
+        rows, errors = predict_all(predictor, scans, workers=1, progress=progress)
+        raise_errors(errors, f"no results: {len(errors)} of {len(scans)} cases failed")
         card = predictor.card
         probabilities = submission_probabilities(
-            np.array([list(found.values()) for _, found in rows]),
+            np.array([list(by_finding.values()) for _, by_finding in rows]),
             np.array([card.thresholds[finding] for finding in card.findings]),
         )
         for name in RESULTS:
             names = [case for case, _ in rows]
-            write_submission(given.output / name, names, probabilities, card.findings)
-        journal.close(finished=True)
-    console.log.info("%s: %d cases", given.output / RESULTS[0], len(rows))
+            write_submission(folders.output / name, names, probabilities, card.findings)
+        progress.close(finished=True)
+    console.log.info("%s: %d cases", folders.output / RESULTS[0], len(rows))
 
 
 def _clear(output: Path) -> None:
-    """Earlier results must not stand for this run's; and these must have a place."""
+    """Delete earlier results, and check that new ones can be written."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name in RESULTS:
@@ -67,9 +69,10 @@ def _folders() -> argparse.Namespace:
 
 
 def _scans(folder: Path) -> list[NamedScan]:
-    """The scans in a folder, and their names; a warning names what else is in it.
+    """Find the scans in a folder, and warn about other files.
 
-    One below it would be missed, and two of one name be one case: refused.
+    Raises:
+        InputError: there is no scan, one lies in a subfolder, or two have the same name.
     """
     try:
         found = sorted(folder.iterdir())
@@ -77,9 +80,11 @@ def _scans(folder: Path) -> list[NamedScan]:
         below = [path for path in sorted(folder.glob("*/**/*")) if _is_scan_file(path)]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
-    raise_faults([str(path) for path in below], f"{folder}: scans must lie in it, not in folders")
+    raise_errors(
+        [str(path) for path in below], f"{folder}: scans must lie in it, not in subfolders"
+    )
     if others := [path.name for path in found if path not in scans]:
-        console.log.warning("%s: these are no scans: %s", folder, ", ".join(others))
+        console.log.warning("%s: these are not scans: %s", folder, ", ".join(others))
     if not scans:
         raise InputError(f"{folder}: holds no scan; one of {', '.join(SUFFIXES)} is needed")
     named = [NamedScan(scan_name(scan), ScanSource(scan)) for scan in scans]
@@ -88,7 +93,7 @@ def _scans(folder: Path) -> list[NamedScan]:
 
 
 def _is_scan_file(path: Path) -> bool:
-    """Whether it is named as scans are; Macs put a "._case.mha" beside each of them."""
+    """Whether a path has a scan's suffix; macOS adds a "._case.mha" to each file."""
     return path.name.lower().endswith(SUFFIXES) and path.name[0] != "." and not path.is_dir()
 
 

@@ -1,9 +1,9 @@
-"""Hostile resume bundles, as whoever can write to a remote may leave them there.
+"""Hostile resume bundles, as an attacker with write access to a remote may upload them.
 
-    python tests/bundles.py CLONE OUT       # writes each of them to OUT
+    python tests/bundles.py CLONE OUT       # writes all of them to OUT
 
-Each differs in one thing from an honest bundle. Git's own commands refuse to make most of them, so
-trees are written as bytes.
+Each differs from an honest bundle in one respect. Git refuses to create most of them, so trees are
+written as bytes.
 """
 
 import json
@@ -20,18 +20,18 @@ import yaml
 from machines import FINGERPRINT
 
 BRANCH = "main"
-TIME = 4_000_000_000  # after every honest state's
+TIME = 4_000_000_000  # later than any honest state
 PAYLOAD = b"#!/bin/sh\ntouch /tmp/owned\n"
 OBJECT = "0123456789abcdef0123456789abcdef"
 
 
-def git(folder: Path, *arguments: str, given: bytes = b"", time: int = TIME) -> bytes:
+def git(folder: Path, *arguments: str, stdin: bytes = b"", time: int = TIME) -> bytes:
     names = ("AUTHOR", "COMMITTER")
-    who = {f"GIT_{name}_{key}": "x@y" for name in names for key in ("NAME", "EMAIL")}
-    when = {f"GIT_{name}_DATE": f"@{time} +0000" for name in names}
-    environment = os.environ | who | when
+    identity = {f"GIT_{name}_{key}": "x@y" for name in names for key in ("NAME", "EMAIL")}
+    dates = {f"GIT_{name}_DATE": f"@{time} +0000" for name in names}
+    environment = os.environ | identity | dates
     done = subprocess.run(
-        ["git", *arguments], cwd=folder, input=given, capture_output=True, env=environment
+        ["git", *arguments], cwd=folder, input=stdin, capture_output=True, env=environment
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -39,21 +39,21 @@ def git(folder: Path, *arguments: str, given: bytes = b"", time: int = TIME) -> 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a tree, whatever its name."""
+    """An entry of a Git tree, with any name."""
 
     mode: str
     name: str
-    content: "bytes | list[Entry] | str"  # of a file or folder; or the hash of an object
+    content: "bytes | list[Entry] | str"  # of a file or folder, or the hash of an object
 
 
 @dataclass
 class Forgery:
-    """An honest resume commit's parts, to be altered one by one."""
+    """Parts of an honest resume commit, to be altered."""
 
     clone: Path
     honest: str  # hash of an honest resume commit
-    files: dict[str, bytes] = field(default_factory=dict)  # to replace or add
-    entries: list[Entry] = field(default_factory=list)  # to add to the top
+    files: dict[str, bytes] = field(default_factory=dict)  # replaced or added
+    entries: list[Entry] = field(default_factory=list)  # added at the top
     message: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     ref: str = f"refs/resume/{BRANCH}/{FINGERPRINT}"
@@ -76,7 +76,7 @@ class Forgery:
         message = self.message or f"Resume state\n\n{json.dumps(self.metadata)}\n"
         parent = ("-p", self.parent) if self.parent else ()
         commit = git(
-            self.clone, "commit-tree", tree, *parent, given=message.encode(), time=self.time
+            self.clone, "commit-tree", tree, *parent, stdin=message.encode(), time=self.time
         )
         refs = [self.ref, *self.more_refs]
         for ref in refs:
@@ -111,7 +111,7 @@ class Forgery:
         return self.tree(below)
 
     def blob(self, content: bytes) -> str:
-        return git(self.clone, "hash-object", "-w", "--stdin", given=content).decode()
+        return git(self.clone, "hash-object", "-w", "--stdin", stdin=content).decode()
 
     def tree(self, entries: list[tuple[str, bytes, str]]) -> str:
         entries = sorted(entries, key=lambda item: item[1] + b"/" * (item[0] == "40000"))
@@ -120,7 +120,7 @@ class Forgery:
             for mode, name, hash_ in entries
         )
         options = ("-w", "-t", "tree", "--literally", "--stdin")
-        return git(self.clone, "hash-object", *options, given=b"".join(parts)).decode()
+        return git(self.clone, "hash-object", *options, stdin=b"".join(parts)).decode()
 
 
 def folder(name: str, *content: Entry) -> Entry:
@@ -136,7 +136,7 @@ def link(name: str, target: str) -> Entry:
 
 
 def _bomb(forgery: Forgery) -> None:
-    """Ten equal folders in each of ten equal folders, and so on: few objects, many names."""
+    """Nested folders, each with ten equal ones: few objects, but very many names."""
     below = forgery.tree([("100644", b"x", forgery.blob(PAYLOAD))])
     for _ in range(9):
         below = forgery.tree([("40000", str(n).encode(), below) for n in range(10)])
@@ -196,7 +196,7 @@ def _flipped(content: bytes) -> bytes:
     return content[:-40] + bytes([content[-40] ^ 1]) + content[-39:]
 
 
-# Names: what is wrong. Each is to be refused, in favour of an honest state.
+# By attack. Each must be rejected, and the honest state restored.
 REFUSED: dict[str, Callable[[Forgery], None]] = {
     "a hook of Git": _entries(folder(".git", folder("hooks", file("post-checkout")))),
     "Git's configuration": _entries(folder(".git", file("config.worktree"))),
@@ -217,7 +217,7 @@ REFUSED: dict[str, Callable[[Forgery], None]] = {
     ),
     "a file and a folder at once": _entries(file("notes"), folder("notes", file("x"))),
     "a link named checkpoints": _entries(link("checkpoints", "/tmp")),
-    "a link in place of a file": _entries(link("params.yaml", "/etc/passwd")),
+    "a link instead of a file": _entries(link("params.yaml", "/etc/passwd")),
     "a submodule": _entries(Entry("160000", "vendor", b"")),
     "a file of 65 MB": _entries(file("big.bin", bytes(65 << 20))),
     "a lock with a path above": _lock(
@@ -237,14 +237,14 @@ REFUSED: dict[str, Callable[[Forgery], None]] = {
     "a lock with an object of another kind": _lock(
         lambda stages: stages["train"]["outs"][0].update(hash="md5-dos2unix")
     ),
-    "parameters that are none": _file("params.yaml", lambda _: "[]"),
+    "parameters that are a list": _file("params.yaml", lambda _: "[]"),
     "no parameters": _file("params.yaml", lambda _: ""),
     "a parameter of another type": _file("params.yaml", _param("train", learning_rate="evil")),
     "an unknown section": _file(
         "params.yaml", lambda forgery: forgery.text("params.yaml") + "evil: {}\n"
     ),
     "a key that is a number": _file("params.yaml", _param("machine", **{"7": 1})),
-    "a time beyond any": _set(time=2**62),
+    "a time far in the future": _set(time=2**62),
     "folders in folders": _bomb,
     "a lock that is a list": _file("dvc.lock", lambda _: "[]"),
     "a lock without epochs": _lock(lambda stages: stages["train"].pop("params")),
@@ -255,10 +255,10 @@ REFUSED: dict[str, Callable[[Forgery], None]] = {
             + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
         ),
     ),
-    "a lock of a folder that nobody has": _lock(
+    "a lock with an unknown folder": _lock(
         lambda stages: [out.update(md5=f"{OBJECT}.dir") for out in stages["train"]["outs"]]
     ),
-    "a message that is no JSON": _set(message="Resume state\n\n{"),
+    "a message that is not JSON": _set(message="Resume state\n\n{"),
     "a message that is a list": _set(message="Resume state\n\n[]"),
     "a message nested too deep": _set(message="Resume state\n\n" + "[" * 200_000),
     "a message of 5 MB": _metadata(identity={"x": "x" * (5 << 20)}),
@@ -268,15 +268,15 @@ REFUSED: dict[str, Callable[[Forgery], None]] = {
         generations=[_generation(objects=["../../../escaped"], own=["../../../escaped"])]
     ),
     "negative epochs": _metadata(epochs=-1),
-    "epochs beyond any number": _metadata(epochs=10**40),
+    "too many epochs": _metadata(epochs=10**40),
     "an identity without findings": _metadata(identity={"code": {}}),
-    "a key that is not known": _metadata(command="touch /tmp/owned"),
+    "an unknown key": _metadata(command="touch /tmp/owned"),
     "a newer format": _metadata(format=99),
     "a run of another branch": _metadata(run=f"another/{FINGERPRINT}"),
     "a run that is a path": _metadata(run=f"../../heads/{FINGERPRINT}"),
     "a run with an escape sequence": _metadata(run=f"main\x1b[2J/{FINGERPRINT}"),
     "another commit's message": _set(message="Merge branch 'main'"),
-    "a branch in place of a resume commit": _set(ref="refs/heads/forged"),
+    "a branch instead of a resume commit": _set(ref="refs/heads/forged"),
     "two commits": _set(more_refs=(f"refs/resume/{BRANCH}/{FINGERPRINT[:12]}",)),
     "no history": _set(parent=None),
     "an empty file": _set(mangle=lambda _: b""),
@@ -285,21 +285,19 @@ REFUSED: dict[str, Callable[[Forgery], None]] = {
     "a flipped bit": _set(mangle=_flipped),
 }
 
-# To be restored without what is wrong: none of it is written.
+# Restored without the hostile part.
 REDUCED: dict[str, Callable[[Forgery], None]] = {
     "a program of the environment": _entries(
         folder(".venv", folder("bin", file("dvc", mode="100755")))
     ),
-    "a checkpoint past DVC": _entries(folder("checkpoints", file("last.ckpt"))),
+    "a checkpoint outside of DVC": _entries(folder("checkpoints", file("last.ckpt"))),
     "another DVC remote": _config,
-    "a Dask scheduler of somebody else": _file(
-        "params.yaml", _param("machine", dask="tcp://evil:8786")
-    ),
-    "a backup to somewhere else": _file("params.yaml", _param("backup", remote="elsewhere")),
+    "another Dask scheduler": _file("params.yaml", _param("machine", dask="tcp://evil:8786")),
+    "another backup remote": _file("params.yaml", _param("backup", remote="elsewhere")),
     "an ignore list without lines": _file(".gitignore", lambda _: "\n"),
 }
 
-# To be shown, and to be restored with --allow-code-changes alone.
+# Reported, and restored only with --allow-code-changes.
 CODE: dict[str, Callable[[Forgery], None]] = {
     "dvc.yaml": _file("dvc.yaml", lambda forgery: forgery.text("dvc.yaml").replace("python", "sh")),
     "Makefile": _file("Makefile", lambda _: "resume:\n\ttouch /tmp/owned\n"),
@@ -311,7 +309,7 @@ CODE: dict[str, Callable[[Forgery], None]] = {
 
 
 def forge(clone: Path, honest: str, alter: Callable[[Forgery], None], path: Path) -> None:
-    """Write a bundle that differs in one thing from an honest resume commit."""
+    """Write a bundle that differs from an honest resume commit in one respect."""
     forgery = Forgery(clone, honest)
     alter(forgery)
     forgery.bundle(path)

@@ -1,4 +1,4 @@
-"""A small chest CT, and the well-formed files of every format that hold it."""
+"""A small chest CT in valid files of every format."""
 
 import gzip
 import shutil
@@ -23,8 +23,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from multi_abnormality.sample.cohort import plan_cohort
-from multi_abnormality.sample.draw import draw_scan
+from chest_phantom.cohort import plan_cohort
+from chest_phantom.rasterize import draw_scan
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
 SLICES, SIZE = 24, 48

@@ -9,10 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 
-from multi_abnormality.data.names import VolumeName
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.params import Params, load_params
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.data.catalog.volume_id import VolumeName
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.stages import preprocess
 
 # For this process and all that it starts, before torch is imported: nets of the tests' size gain
@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # Test workers send warnings to the process that started them, and its receiving threads import the
 # warnings' classes. Where that import fails in a thread, the whole run ends: so it comes first.
-importlib.import_module("multi_abnormality.training.lightning_module")
+importlib.import_module("multi_abnormality.training.training_step")
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,7 +51,7 @@ class CtRateFolder:
         self, name: str, version: str = "_fixed", suffix: str = ".nii.gz", seed: int | None = None
     ) -> Path:
         volume = VolumeName.parse(name)
-        folder = self.root / "dataset" / f"{volume.split}{version}" / volume.patient_id
+        folder = self.root / "dataset" / f"{volume.prefix}{version}" / volume.patient_id
         path = folder / volume.scan_id / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if seed is None:
@@ -89,12 +89,12 @@ def small_params() -> Params:
             "epochs": 3,
             "schedule_epochs": 4,
             "batch_size": 4,
-            "slices": 4,
+            "slices_per_volume": 4,
             "learning_rate": 1e-3,
-            "validation_fraction": 0.3,
+            "val_fraction": 0.3,
             "save_every_n_epochs": 2,
         },
-        "evaluate": {"resamples": 50},
+        "evaluate": {"n_bootstrap": 50},
         "machine": {"accelerator": "cpu", "workers": 0},
     }
     return default.model_copy(
@@ -106,7 +106,7 @@ def small_params() -> Params:
 
 
 @pytest.fixture(scope="session")
-def small_set(tmp_path_factory: pytest.TempPathFactory, small_params: Params) -> ProcessedSet:
+def small_set(tmp_path_factory: pytest.TempPathFactory, small_params: Params) -> ProcessedDataset:
     """A processed set of noise: 20 train and 8 valid patients, each with half of the findings, and
     every fourth of them with two reconstructions.
     """
@@ -120,4 +120,4 @@ def small_set(tmp_path_factory: pytest.TempPathFactory, small_params: Params) ->
                 scans.add(f"{split}_{patient}_a_{number}", positive, seed=patient + 100 * number)
     scans.write_tables()
     preprocess.run(small_params, scans.root, folder / "processed", folder / "preprocess.json")
-    return ProcessedSet(folder / "processed")
+    return ProcessedDataset(folder / "processed")

@@ -1,4 +1,4 @@
-"""A Dask cluster as users start one: a scheduler and workers, each a process, on loopback."""
+"""A Dask cluster of processes on loopback, started as users do."""
 
 import json
 import os
@@ -15,10 +15,10 @@ START_SECONDS = 60
 
 
 class DaskCluster:
-    """Started on entering, gone on leaving.
+    """Context manager that starts a cluster and stops it.
 
     Attributes:
-        address: of the scheduler.
+        address: address of the scheduler.
         processes: the scheduler, then workers or their nannies, in the order of their start.
     """
 
@@ -50,7 +50,7 @@ class DaskCluster:
         psutil.wait_procs(found, timeout=10)
 
     def add_worker(self, *options: str, paths: tuple[Path, ...] = (TESTS,)) -> subprocess.Popen:
-        """A worker of one thread; without a nanny, unless the options name one."""
+        """Start a worker with one thread, and without a nanny unless the options name one."""
         given = options or ("--no-nanny",)
         scratch = self.folder / "scratch"
         return self._start(
@@ -68,11 +68,11 @@ class DaskCluster:
     def _start(self, kind: str, *options: str, paths: tuple[Path, ...] = ()) -> subprocess.Popen:
         known = [*map(str, paths), *filter(None, [os.environ.get("PYTHONPATH")])]
         command = [sys.executable, "-m", "distributed.cli.dask_" + kind]
-        place = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        network = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
         log = self.folder / f"{kind}-{len(self.processes)}.log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                [*command, *place, *options], stdout=file, stderr=file,
+                [*command, *network, *options], stdout=file, stderr=file,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(known)}, cwd=self.folder,
             )  # fmt: skip
         self.processes.append(process)

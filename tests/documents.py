@@ -1,4 +1,4 @@
-"""What the guides tell a reader to type, and what they show of the answer."""
+"""The commands of the guides, and the output that they show."""
 
 import re
 import shlex

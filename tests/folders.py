@@ -1,4 +1,4 @@
-"""Folders, compared byte for byte."""
+"""Contents of folders, for byte-wise comparison."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which addresses a process and its children listen at, as the kernel knows it."""
+"""Listening sockets of a process and its children, from /proc."""
 
 import ipaddress
 from contextlib import suppress
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import psutil
 
-_LISTEN = "0A"  # state of a TCP socket in /proc/net/tcp; a UDP socket that is bound has 07
+_LISTEN = "0A"  # state of a TCP socket in /proc/net/tcp; a bound UDP socket has 07
 _BOUND = "07"
 KINDS = {"tcp": _LISTEN, "tcp6": _LISTEN, "udp": _BOUND, "udp6": _BOUND}
 
 
 def listeners(pid: int) -> set[tuple[str, str, int]]:
-    """Kind, address and port of each socket that a process, or a descendant of it, listens at."""
+    """Return protocol, address and port of the sockets of a process and its children."""
     found = set()
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
@@ -23,7 +23,7 @@ def listeners(pid: int) -> set[tuple[str, str, int]]:
 
 
 def beyond_loopback(found: set[tuple[str, str, int]]) -> set[tuple[str, str, int]]:
-    return {one for one in found if not ipaddress.ip_address(one[1]).is_loopback}
+    return {socket for socket in found if not ipaddress.ip_address(socket[1]).is_loopback}
 
 
 def _of(pid: int) -> set[tuple[str, str, int]]:
@@ -42,7 +42,7 @@ def _of(pid: int) -> set[tuple[str, str, int]]:
 
 
 def _address(text: str) -> str:
-    """Hexadecimal words of 32 bits, each in the machine's order of bytes."""
+    """Parse an address of hexadecimal 32-bit words in native byte order."""
     words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
     address = ipaddress.ip_address(b"".join(words))
     mapped = getattr(address, "ipv4_mapped", None)

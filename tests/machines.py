@@ -1,4 +1,4 @@
-"""Machines that train a project and vanish."""
+"""Machines that train a project and may be lost."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 
 from drive_stand_in import write_remote
-from multi_abnormality.backup.service import Backup
-from multi_abnormality.params_machine import Backup as Settings
+from multi_abnormality.backup.manager import BackupManager
+from multi_abnormality.config.schema_machine import BackupConfig as Settings
 from test_pipeline import BIN, run
 
 FINGERPRINT = "0123456789abcdef"
@@ -23,7 +23,7 @@ def git(folder: Path, *command: str, ok: bool = True) -> str:
 
 
 class Machine:
-    """A working copy on some machine."""
+    """A working copy on a machine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +38,7 @@ class Machine:
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def train_longer(self) -> None:
-        """Long enough to be killed amid, with many saves."""
+        """Configure a run that is long enough to be killed, with many saves."""
         self.set("train", epochs=60, early_stopping_patience=60, save_every_n_minutes=0.01)
 
     def use(self, remote: Path) -> None:
@@ -46,25 +46,25 @@ class Machine:
         write_remote(self.folder, "backup", {"url": str(remote)})
 
     def log_in(self, options: dict[str, str]) -> None:
-        """Use a remote that takes more than an address."""
+        """Use a remote with these options as the default remote."""
         write_remote(self.folder, "backup", options)
 
     def save(self, content: str) -> None:
-        """Checkpoints, as far as a backup is concerned."""
+        """Write a file that stands for a checkpoint."""
         folder = self.folder / "checkpoints"
         folder.mkdir(exist_ok=True)
         (folder / "last.ckpt").write_text(content)
 
-    def backup(self, identity: dict | None = None, **settings: object) -> Backup:
-        given = {"remote": None, "git_remote": None, "keep": 2, "grace": 30.0} | settings
-        return Backup(Settings(**given), self.folder, FINGERPRINT, identity)
+    def backup(self, identity: dict | None = None, **settings: object) -> BackupManager:
+        values = {"remote": None, "git_remote": None, "keep_last": 2, "grace": 30.0} | settings
+        return BackupManager(Settings(**values), self.folder, FINGERPRINT, identity)
 
-    def ledger(self) -> dict:
+    def upload_log(self) -> dict:
         path = self.folder / ".dvc/tmp/backup.json"
         return json.loads(path.read_text()) if path.exists() else {"backups": []}
 
     def epochs_backed_up(self) -> int:
-        return max((item["epochs"] or 0 for item in self.ledger()["backups"]), default=0)
+        return max((item["epochs"] or 0 for item in self.upload_log()["backups"]), default=0)
 
     def train(self, *command: str) -> subprocess.Popen:
         environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -74,7 +74,7 @@ class Machine:
         )  # fmt: skip
 
     def kill_after(self, epochs: int) -> None:
-        """SIGKILL a training once so many epochs are backed up."""
+        """SIGKILL training after this many epochs have been backed up."""
         process = self.train()
         while self.epochs_backed_up() < epochs:
             assert process.poll() is None, process.stdout.read()
@@ -83,8 +83,8 @@ class Machine:
         process.communicate()
 
 
-def settle(backup: Backup, seconds: float = 120.0) -> None:
-    """Call `poll` as a training does, until nothing is left to do."""
+def wait_for_uploads(backup: BackupManager, seconds: float = 120.0) -> None:
+    """Call `poll`, as training does, until everything is uploaded."""
     end = time.monotonic() + seconds
     while backup._is_behind() or backup._is_sending:
         assert time.monotonic() < end

@@ -1,4 +1,4 @@
-"""Scans as a hospital's archive might give them: three kinds of files under names of their own."""
+"""A custom dataset as a hospital's archive might export it, in three file formats."""
 
 import csv
 import gzip
@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.sample.cohort import plan_cohort
-from multi_abnormality.sample.delivery import plan_delivery
-from multi_abnormality.sample.draw import draw_scan
-from multi_abnormality.sample.nifti import encode_nifti
-from multi_abnormality.sample.scanner import store
+from chest_phantom.acquisition import plan_acquisition
+from chest_phantom.cohort import plan_cohort
+from chest_phantom.nifti_writer import encode_nifti
+from chest_phantom.rasterize import draw_scan
+from chest_phantom.scanner import store
+from multi_abnormality.config.findings import FINDINGS
 
-# Own words for what the phantoms have.
+# The hospital's names for the phantoms' findings.
 OWN_FINDINGS = {
     "Erguss": "Pleural effusion",
     "Emphysem": "Emphysema",
@@ -36,7 +36,7 @@ def write_own_scans(root: Path, patients: int = 36, size: int = 64) -> None:
         if kind == 0:
             name = f"{name}.nii.gz"
             content = bytearray(gzip.decompress(encode_nifti(*store(hu, protocol))))
-            content[148:228] = bytes(80)  # its description marks phantoms, and here stand patients
+            content[148:228] = bytes(80)  # the description that marks phantoms
             (root / "scans" / name).write_bytes(gzip.compress(content, 1, mtime=0))
         elif kind == 1:
             write_dicom(path, hu, range(len(hu)), protocol.spacing)
@@ -46,7 +46,7 @@ def write_own_scans(root: Path, patients: int = 36, size: int = 64) -> None:
             sitk.WriteImage(image, f"{path}.mha", useCompression=True)
         labels = [scan.labels[FINDINGS.index(finding)] for finding in OWN_FINDINGS.values()]
         person = f"{scan.split} {scan.patient}"
-        maker = plan_delivery(scan, 1).scanner.manufacturer
+        maker = plan_acquisition(scan, 1).scanner.manufacturer
         rows.append([name, person, scan.split, *labels, 30 + number % 50, f"von {maker}"])
     with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])

@@ -1,4 +1,4 @@
-"""Work for several processes that train together."""
+"""Functions that tests run on several ranks."""
 
 import multiprocessing
 import os
@@ -11,19 +11,19 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.errors import InputError
-from multi_abnormality.params import Params
-from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.fit import Places, Training
-from multi_abnormality.training.place import Place
-from multi_abnormality.training.ranks import Ranks
-from multi_abnormality.training.stopping import EXIT_CODE, Stopped, StopRequest
-from stops import StopAtLook
+from multi_abnormality.config.schema import Params
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
+from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
+from multi_abnormality.runtime.process_group import DistributedContext
+from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
+from multi_abnormality.utils.errors import InputError
+from stops import StopAtCheck
 
-# From a process that has imported all this, and has no thread: forked from in no time.
+# A server process without threads that has imported everything, so that forking is fast.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["multi_abnormality.training.fit"])
+_context.set_forkserver_preload(["multi_abnormality.runtime.training_run"])
 
 
 def free_port() -> int:
@@ -31,19 +31,27 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def together(
+def run_on_ranks(
     size: int,
     work: Callable[..., object],
     *args: object,
-    before: Callable[[Place], None] | None = None,
+    before: Callable[[RankInfo], None] | None = None,
 ) -> list[object]:
-    """What `work(ranks, *args)` returns in each process, or says of a fault, or its exit code."""
+    """Return each rank's result of `work(ranks, *args)`, its error message or its exit code."""
     port, results = free_port(), _context.SimpleQueue()
     processes = [
-        _context.Process(target=_run, args=(Place(rank, size, rank, size, "127.0.0.1", port, True),
-                                            results, work, args, before))
+        _context.Process(
+            target=_run,
+            args=(
+                RankInfo(rank, size, rank, size, "127.0.0.1", port, True),
+                results,
+                work,
+                args,
+                before,
+            ),
+        )
         for rank in range(size)
-    ]  # fmt: skip
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -55,55 +63,55 @@ def together(
 
 
 def _run(
-    place: Place,
+    info: RankInfo,
     results: multiprocessing.SimpleQueue,
     work: Callable[..., object],
     args: tuple,
-    before: Callable[[Place], None] | None,
+    before: Callable[[RankInfo], None] | None,
 ) -> None:
     if before:
-        before(place)
+        before(info)
     try:
-        with Ranks(place) as ranks:
+        with DistributedContext(info) as ranks:
             outcome = work(ranks, *args)
     except Stopped:
         sys.exit(EXIT_CODE)
     except InputError as error:
         outcome = str(error)
-    results.put((place.rank, outcome))
+    results.put((info.rank, outcome))
 
 
-def use_all(ranks: Ranks) -> list[object]:
-    """Everything that processes do together, once."""
+def run_collectives(ranks: DistributedContext) -> list[object]:
+    """Run every collective operation once."""
     weight, statistic = torch.full((2, 3), float(ranks.rank)), torch.tensor([3.0 * ranks.rank])
-    ranks.average([weight.T, statistic])
-    volumes = torch.tensor(ranks.volumes(7))
+    ranks.all_reduce_mean([weight.T, statistic])
+    volumes = torch.tensor(ranks.shard_indices(7))
     return [
-        ranks.share(f"from {ranks.rank}"),
-        ranks.gather_number(ranks.rank / 3),
-        ranks.any_of("it was asked to" if ranks.rank == 1 else None),
-        ranks.any_of(None),
+        ranks.broadcast_object(f"from {ranks.rank}"),
+        ranks.all_gather_scalar(ranks.rank / 3),
+        ranks.any_reason("it was asked to" if ranks.rank == 1 else None),
+        ranks.any_reason(None),
         [weight.unique().tolist(), statistic.tolist()],
-        ranks.gather_volumes(volumes).tolist(),
+        ranks.all_gather_volumes(volumes).tolist(),
     ]
 
 
-def lose(ranks: Ranks, lost: int) -> None:
-    """One is killed, and the others wait for it."""
-    ranks.gather_number(0.0)  # all are there
+def kill_rank(ranks: DistributedContext, lost: int) -> None:
+    """Kill one rank while the others wait for it."""
+    ranks.all_gather_scalar(0.0)  # all ranks are connected
     if ranks.rank == lost:
         os.kill(os.getpid(), signal.SIGKILL)
-    ranks.gather_number(0.0)
+    ranks.all_gather_scalar(0.0)
 
 
-def lose_first_as_they_meet(place: Place) -> None:
-    """Process 0 is killed where all are connected and none is in the group."""
-    if place.rank == 0:
+def kill_rank_zero_in_rendezvous(info: RankInfo) -> None:
+    """Kill rank 0 after all ranks are connected and before the process group is initialized."""
+    if info.rank == 0:
         distributed.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
 
-class KillAtLook(StopAtLook):
-    """Kills this process at the n-th look."""
+class KillAtCheck(StopAtCheck):
+    """Kills this process at the n-th check for a stop request."""
 
     @property
     def reason(self) -> str | None:
@@ -112,8 +120,8 @@ class KillAtLook(StopAtLook):
         return None
 
 
-class NoteSeed(StopRequest):
-    """Notes at each look what draws of this step began with."""
+class RecordSeed(StopRequest):
+    """Records torch's seed at each check for a stop request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,19 +134,23 @@ class NoteSeed(StopRequest):
 
 
 def train(
-    ranks: Ranks, params: Params, processed: Path, folder: Path, stops: dict[int, StopRequest]
+    ranks: DistributedContext,
+    params: Params,
+    processed: Path,
+    folder: Path,
+    stops: dict[int, StopRequest],
 ) -> str | list[int]:
-    """Train, with the stops of some of the processes; what a NoteSeed has noted."""
-    places = Places(
+    """Train with the stop requests of some ranks; return what a RecordSeed has recorded."""
+    paths = RunPaths(
         folder / "checkpoints",
         folder / "logs",
         folder / "history.csv",
-        Aside(folder / "aside", folder / "cache"),
+        CheckpointArchive(folder / "archive", folder / "cache"),
     )
-    training = Training(params, ProcessedSet(processed), places, ranks)
+    training = TrainingRun(params, ProcessedDataset(processed), paths, ranks)
     stop = stops.get(ranks.rank, StopRequest())
-    if ranks.leads:
+    if ranks.is_rank_zero:
         training.run(stop)
     else:
-        training.follow(stop)
-    return stop.seen if isinstance(stop, NoteSeed) else "done"
+        training.run_worker_rank(stop)
+    return stop.seen if isinstance(stop, RecordSeed) else "done"

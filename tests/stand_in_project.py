@@ -1,6 +1,6 @@
-"""A Git and DVC project whose stages take no time: scans by chance, models as good as asked for.
+"""A Git and DVC project with fast stages: random labels, and predictions of configurable quality.
 
-Its results are the files that the pipeline's are, and its plots are the pipeline's own.
+It writes the same result files as the pipeline, and its plots are those of the pipeline.
 """
 
 import shutil
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from multi_abnormality.compare.paired import Draws
-from multi_abnormality.compare.run import compare
+from multi_abnormality.tools.compare.comparison import compare
+from multi_abnormality.tools.compare.paired_tests import ResamplingConfig
 from test_pipeline import ROOT, run
 
 STAGES = """\
@@ -43,17 +43,17 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from multi_abnormality.evaluation.plots import write_plots
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.evaluation.challenge_scores import official_scores
+from multi_abnormality.evaluation.dvc_plots import write_plots
 from multi_abnormality.evaluation.predictions import write_submission
-from multi_abnormality.evaluation.scores import official_scores
-from multi_abnormality.files import write_json
-from multi_abnormality.findings import FINDINGS
+from multi_abnormality.utils.atomic_io import write_json
 
 params = yaml.safe_load(Path("params.yaml").read_text())
 
 
 def processed(scans, first, seed, files):
-    """Two scans a patient, and of every third scan a second reconstruction."""
+    """Two scans per patient, and a second reconstruction of every third scan."""
     labels = (np.random.default_rng(seed).random((200, len(FINDINGS))) < 0.4).astype(int)
     rows = []
     for scan in range(first, first + scans):
@@ -92,7 +92,7 @@ else:
 
 
 class Project:
-    """A project in a folder of its own."""
+    """A project in its own folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,11 +114,11 @@ class Project:
         self("git", "commit", "--quiet", "--message", message)
 
     def compare(self, first: str, second: str) -> dict:
-        return compare(self.folder, (first, second), Draws(100, 0.95, 0))
+        return compare(self.folder, (first, second), ResamplingConfig(100, 0.95, 0))
 
 
 def create(folder: Path) -> Project:
-    """Its tag `empty` has no scores; main and the tag `first` have, and so has an experiment."""
+    """Create a project with scores on main, tag `first` and an experiment; tag `empty` has none."""
     folder.mkdir()
     pipeline = (ROOT / "dvc.yaml").read_text()
     stages = STAGES + pipeline[pipeline.index("\nplots:\n") :]

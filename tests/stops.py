@@ -1,10 +1,10 @@
-"""Stops of a training at a chosen moment."""
+"""Stop requests at a chosen moment of training."""
 
-from multi_abnormality.training.stopping import StopRequest
+from multi_abnormality.runtime.graceful_stop import StopRequest
 
 
-class StopAtLook(StopRequest):
-    """Asks for a stop at the n-th look: one a step, one a batch of a validation, one an epoch."""
+class StopAtCheck(StopRequest):
+    """Requests a stop at the n-th check: one per step, validation batch and epoch."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -13,4 +13,4 @@ class StopAtLook(StopRequest):
     @property
     def reason(self) -> str | None:
         self.left -= 1
-        return "the test says so" if self.left < 0 else None
+        return "requested by the test" if self.left < 0 else None

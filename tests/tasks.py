@@ -1,28 +1,28 @@
-"""Work for worker processes, some of which it ends."""
+"""Functions for worker processes; some end their process."""
 
 import os
 import signal
 import time
 from pathlib import Path
 
-from multi_abnormality.params import load_params
-from multi_abnormality.params_machine import Machine
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.config.schema_machine import Machine
 
 
 def machine(**changes: object) -> Machine:
-    """The project's own, on a CPU."""
+    """The project's machine settings, with a CPU."""
     ours = load_params(Path(__file__).parents[1] / "params.yaml").machine
     return ours.model_copy(update={"accelerator": "cpu", **changes})
 
 
 def square(folder: Path, number: int) -> int:
-    """Leaves a line in the folder each time that it runs."""
+    """Square a number, and record the run in the folder."""
     note_run(folder, number)
     return number**2
 
 
 def squares(count: int, but: tuple[int, ...] = ()) -> dict[str, int]:
-    """What `square` makes of the first few, by the items' names."""
+    """Expected results of `square`, by the names of the items."""
     return {f"item {number}": number**2 for number in range(count) if number not in but}
 
 
@@ -55,7 +55,7 @@ def want_too_much(folder: Path, number: int, greedy: int) -> int:
 
 
 def swell(folder: Path, number: int, greedy: int) -> int:
-    """Take memory until somebody kills this process."""
+    """Allocate memory until this process is killed."""
     taken = []
     while number == greedy:
         taken.append(bytearray(os.urandom(1 << 20)) * 20)

@@ -52,7 +52,7 @@ def test_a_volumes_score_is_the_mean_of_its_slices_scores():
 def test_scores_are_by_scan_and_leave_out_findings_of_one_class(small_set):
     from peer_models.scores import macro_auroc
 
-    names = small_set.volumes("valid")["name"].tolist()
+    names = small_set.volumes("test")["name"].tolist()
     labels = small_set.labels_of(names)
     assert macro_auroc(small_set, names, labels + 0.0) == 1.0
     assert macro_auroc(small_set, names, np.zeros(labels.shape)) == 0.5

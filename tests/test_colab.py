@@ -18,10 +18,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from machines import Machine, git
+from multi_abnormality.cli import COMMANDS
 from test_pipeline import BIN, ROOT, hashes, make_project, run
 
 NOTEBOOK = ROOT / "notebooks/colab.ipynb"
-DATA = "python -m multi_abnormality.sample --out data --patients 36 --size 64"
+DATA = "multi-abnormality sample --out data --patients 36 --size 64"
 PINS = "# Nothing: the notebook is to use what is installed already.\n"
 
 
@@ -48,27 +49,30 @@ def test_it_names_no_machine_but_colabs():
     assert [path for path in paths if not path.startswith("/content/drive")] == []
 
 
-def test_its_runs_name_what_exists():
+def test_commands_and_files_of_its_runs_exist():
     settings: dict = {}
     exec(code_cells(read())[0].source, settings)
     assert settings["RUN"] == "sample"
     for choice in settings["RUNS"].values():
-        assert re.search(r"(?m)^ +time_budget: \S", (ROOT / choice["params"]).read_text())
-        module = choice["data"].split()[2]
-        assert (ROOT / "src" / module.replace(".", "/") / "__main__.py").is_file()
+        assert re.search(r"(?m)^ +max_time: \S", (ROOT / choice["params"]).read_text())
+        # The notebook does not install the project, so there is no console command.
+        *module, command = choice["data"].split()[:4]
+        assert module == ["python", "-m", "multi_abnormality"]
+        assert command in COMMANDS
+    assert "multi-abnormality " not in "".join(cell.source for cell in code_cells(read()))
 
 
 def test_it_sets_the_time_budget_however_none_is_written():
-    (cell,) = [cell.source for cell in code_cells(read()) if "time_budget" in cell.source]
+    (cell,) = [cell.source for cell in code_cells(read()) if "max_time" in cell.source]
     start, end = cell.index("settings, lines ="), cell.index('(PROJECT / "params.yaml").write')
     for none in ("", " null", " null   # a comment", " 5h30m"):
-        settings = f"machine:\n  time_budget:{none}\n  workers: 1\n"
+        settings = f"machine:\n  max_time:{none}\n  workers: 1\n"
         names = {"re": re, "TIME_BUDGET": "3h", "settings": settings}
         exec(cell[start:end], names)
         found = yaml.safe_load(names["settings"])["machine"]
-        assert found == {"time_budget": "3h", "workers": 1}
+        assert found == {"max_time": "3h", "workers": 1}
     names |= {"settings": "machine:\n  workers: 1\n", "CHOSEN": {"params": "mine.yaml"}}
-    with pytest.raises(ValueError, match=r"mine\.yaml: needs a line time_budget"):
+    with pytest.raises(ValueError, match=r"mine\.yaml: needs a line max_time"):
         exec(cell[start:end], names)
 
 
@@ -95,11 +99,11 @@ RUNS["sample"]["data"] = {DATA!r}
         self.client = NotebookClient(self.notebook, timeout=None, kernel_name="python3")
 
     def run_all(self) -> str:
-        """Execute every cell; what they say."""
+        """Execute every cell and return its output."""
         self.client.execute()
-        return self.said()
+        return self.result()
 
-    def said(self) -> str:
+    def result(self) -> str:
         return "".join(
             output.get("text", "") for cell in code_cells(self.notebook) for output in cell.outputs
         )
@@ -117,7 +121,7 @@ RUNS["sample"]["data"] = {DATA!r}
         thread = threading.Thread(target=execute, daemon=True)
         thread.start()
         while not ready():
-            assert thread.is_alive(), self.said()
+            assert thread.is_alive(), self.result()
             time.sleep(0.05)
         act(self.client.km.provisioner.pid)
         thread.join(120)
@@ -192,18 +196,18 @@ def test_its_first_cells_clone_and_a_failing_command_ends_them(tmp_path: Path):
 
 @pytest.mark.slow
 def test_from_start_to_end(whole: Session):
-    said = whole.said()
-    assert "nothing to resume" in said
-    assert re.search(r"metrics/scores.json +0\.\d+", said)
+    printed = whole.result()
+    assert "nothing to resume" in printed
+    assert re.search(r"metrics/scores.json +0\.\d+", printed)
     for name in ("metrics/report.html", "model_weights/model_test_efficientnet.onnx"):
         assert (whole.kept / "results" / name).read_bytes() == (whole.project / name).read_bytes()
-    assert "time_budget: 3h30m" in (whole.project / "params.yaml").read_text()
+    assert "max_time: 3h30m" in (whole.project / "params.yaml").read_text()
     changed = git(whole.project, "diff", "--name-only").splitlines()
     assert [name for name in changed if name not in ("dvc.lock", "params.yaml")] == []
 
 
 @pytest.mark.slow
-def test_what_is_on_the_drive_is_the_whole_result(whole: Session, repository: Path, tmp_path: Path):
+def test_the_drive_has_the_whole_result(whole: Session, repository: Path, tmp_path: Path):
     git(tmp_path, "clone", "--quiet", str(repository), "clone")
     clone = Machine(tmp_path / "clone")
     for name in ("params.yaml", "dvc.lock"):
@@ -222,8 +226,8 @@ def test_what_is_on_the_drive_is_the_whole_result(whole: Session, repository: Pa
 @pytest.mark.slow
 def test_run_again_in_the_same_session_it_does_nothing(whole: Session, repository: Path):
     before = hashes(whole.project)
-    said = Session(whole.project.parent, whole.kept.parent, repository).run_all()
-    assert "Running stage" not in said
+    printed = Session(whole.project.parent, whole.kept.parent, repository).run_all()
+    assert "Running stage" not in printed
     assert hashes(whole.project) == before
 
 
@@ -241,9 +245,7 @@ def publish_results(whole: Session, repository: Path, folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.drill
-def test_after_a_lost_session_it_goes_on_by_itself(
-    whole: Session, repository: Path, tmp_path: Path
-):
+def test_it_resumes_after_a_lost_session(whole: Session, repository: Path, tmp_path: Path):
     """Though the repository holds the lock of the same training, finished by someone else."""
     repository = publish_results(whole, repository, tmp_path)
     drive = tmp_path / "Meine Ablage, für später"
@@ -253,9 +255,9 @@ def test_after_a_lost_session_it_goes_on_by_itself(
     assert how is DeadKernelError
     shutil.rmtree(lost.project.parent)
     found = Session(tmp_path / "second machine", drive, repository)
-    said = found.run_all()
-    assert "resuming from checkpoints/" in said
-    assert "Running stage 'preprocess'" not in said
+    printed = found.run_all()
+    assert "resuming from checkpoints/" in printed
+    assert "Running stage 'preprocess'" not in printed
     assert not (found.project / "data").exists()
     assert hashes(found.project) == hashes(whole.project)
 
@@ -266,6 +268,6 @@ def test_stopping_a_cell_saves_and_backs_up(repository: Path, tmp_path: Path):
     session = Session(tmp_path / "machine", tmp_path / "My Drive", repository)
     how = session.run_until((session.project / "checkpoints/previous.ckpt").exists, interrupt)
     assert how is CellExecutionError
-    said = session.said()
-    assert "stopped, since it received SIGINT" in said
-    assert "all is backed up on" in said
+    printed = session.result()
+    assert "stopped, since it received SIGINT" in printed
+    assert "all is backed up on" in printed

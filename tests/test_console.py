@@ -1,25 +1,28 @@
-"""What a user sees of a program, in a process of its own."""
+"""Terminal output of programs, each in its own process."""
 
 import contextlib
+import fcntl
 import io
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from multi_abnormality import console
-from multi_abnormality.progress_bar import ProgressBar
+from multi_abnormality.utils import console
+from multi_abnormality.utils.progress_bar import ProgressBar
 
 FROM_A_LOADING_PROCESS = """
 import sys
 from torch.utils.data import DataLoader
-from multi_abnormality import console
-from multi_abnormality.errors import InputError
+from multi_abnormality.utils import console
+from multi_abnormality.utils.errors import InputError
 
 class Scans:
     def __len__(self):
@@ -42,10 +45,10 @@ def test_an_error_reads_the_same_out_of_a_loading_process(tmp_path: Path):
         assert done.stderr == "error: scan.zip: is damaged;\nfetch it again\n"
 
 
-TELLS = """
+LOGS_AND_FAILS = """
 import argparse, logging
-from multi_abnormality import console
-from multi_abnormality.errors import InputError
+from multi_abnormality.utils import console
+from multi_abnormality.utils.errors import InputError
 
 def main():
     argparse.ArgumentParser(parents=[console.options()]).parse_args()
@@ -61,8 +64,8 @@ console.run(main)
 
 @pytest.mark.parametrize("by_variable", [False, True])
 @pytest.mark.parametrize("verbosity", ["quiet", "normal", "verbose"])
-def test_how_much_is_told(tmp_path: Path, verbosity: str, by_variable: bool):
-    (tmp_path / "program.py").write_text(TELLS)
+def test_verbosity_selects_what_is_shown(tmp_path: Path, verbosity: str, by_variable: bool):
+    (tmp_path / "program.py").write_text(LOGS_AND_FAILS)
     given = [] if by_variable or verbosity == "normal" else [f"--{verbosity}"]
     done = subprocess.run(
         [sys.executable, str(tmp_path / "program.py"), *given], capture_output=True, text=True,
@@ -77,8 +80,8 @@ def test_how_much_is_told(tmp_path: Path, verbosity: str, by_variable: bool):
 
 
 def test_a_quiet_program_draws_no_bar(tmp_path: Path):
-    """On a real terminal, where the others draw one."""
-    (tmp_path / "program.py").write_text(TELLS)
+    """On a terminal, where other programs draw one."""
+    (tmp_path / "program.py").write_text(LOGS_AND_FAILS)
     shown = {}
     for option in ("--quiet", "-v"):
         leader, follower = pty.openpty()
@@ -90,14 +93,14 @@ def test_a_quiet_program_draws_no_bar(tmp_path: Path):
     assert "counting" not in shown["--quiet"]
     assert "a warning" in shown["--quiet"]
     assert "counting" in shown["-v"]
-    for text in shown.values():  # time and level are told once
+    for text in shown.values():  # time and level are shown once
         plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
         assert re.search(r"(?m)^\[\d\d:\d\d:\d\d\] WARNING +a warning *\r?$", plain), plain
 
 
 def read_all(terminal: int) -> bytes:
     content = b""
-    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+    with contextlib.suppress(OSError):  # raised by Linux if the other end is closed
         while piece := os.read(terminal, 1 << 16):
             content += piece
     os.close(terminal)
@@ -105,7 +108,7 @@ def read_all(terminal: int) -> bytes:
 
 
 def test_a_bar_is_one_line_with_room_for_ctrl_c():
-    """The terminal writes ^C after the bar: on a full line it would begin another one."""
+    """The terminal writes ^C after the bar, which would wrap a full line."""
     drawn = Console(file=io.StringIO(), width=80)
     with ProgressBar(Console(file=io.StringIO(), width=80)) as bar:
         task = bar.add_task("predict validation patients", total=6000, unit="batches")
@@ -123,10 +126,10 @@ def run_program(folder: Path, text: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
 
 
-def test_without_a_terminal_a_line_now_and_then_tells_how_far_it_is(tmp_path: Path):
+def test_without_a_terminal_progress_is_logged(tmp_path: Path):
     done = run_program(
         tmp_path,
-        "from multi_abnormality import console\n"
+        "from multi_abnormality.utils import console\n"
         "console.PLAIN_LINE_SECONDS = 0\n"
         "console.run(lambda: list(console.track(range(4), 'counting', 4, 'scans')))\n",
     )
@@ -137,18 +140,63 @@ def test_without_a_terminal_a_line_now_and_then_tells_how_far_it_is(tmp_path: Pa
     assert re.search(r" counting: 4 scans in [\d.]+ s$", lines[-1])
 
 
+def test_no_items_show_no_progress(tmp_path: Path):
+    text = (
+        "from multi_abnormality.utils import console\n"
+        "console.run(lambda: list(console.track([], 'counting', 0)))\n"
+    )
+    assert run_program(tmp_path, text).stderr == ""
+    leader, follower = pty.openpty()
+    with subprocess.Popen([sys.executable, str(tmp_path / "program.py")], stderr=follower):
+        os.close(follower)
+        assert read_all(leader) == b""
+
+
+LONG = (
+    "a message of many words, " * 12
+    + "/a/path/"
+    + "long" * 30
+    + "\n  - "
+    + "indented " * 12
+    + "end"
+)
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_errors_are_wrapped_at_words_on_a_terminal(tmp_path: Path, width: int):
+    (tmp_path / "program.py").write_text(
+        "from multi_abnormality.utils import console\n"
+        "from multi_abnormality.utils.errors import InputError\n"
+        f"def main():\n    raise InputError({LONG!r})\n"
+        "console.run(main)\n"
+    )
+    command = [sys.executable, str(tmp_path / "program.py")]
+    whole = subprocess.run(command, capture_output=True, text=True).stderr
+    assert whole == f"error: {LONG}\n"
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
+    environment = {name: os.environ[name] for name in os.environ.keys() - {"COLUMNS"}}
+    with subprocess.Popen(command, stderr=follower, env=environment):
+        os.close(follower)
+        shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", read_all(leader).decode())
+    lines = shown.splitlines()
+    assert shown.split() == whole.split()
+    assert [line for line in lines if len(line) > width] == ["/a/path/" + "long" * 30]
+    assert all(line.startswith("  ") for line in lines[lines.index("/a/path/" + "long" * 30) + 1 :])
+
+
 def test_ctrl_c_ends_a_program_without_a_traceback(tmp_path: Path):
     done = run_program(
         tmp_path,
         "import signal, time\n"
-        "from multi_abnormality import console\n"
+        "from multi_abnormality.utils import console\n"
         "console.run(lambda: (signal.raise_signal(signal.SIGINT), time.sleep(9)))\n",
     )
     assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
 def test_a_mistyped_verbosity_is_an_error(tmp_path: Path):
-    (tmp_path / "program.py").write_text(TELLS)
+    (tmp_path / "program.py").write_text(LOGS_AND_FAILS)
     done = subprocess.run(
         [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True,
         env=os.environ | {"MULTI_ABNORMALITY_VERBOSITY": "silent"},
@@ -159,7 +207,7 @@ def test_a_mistyped_verbosity_is_an_error(tmp_path: Path):
     )
 
 
-def test_what_a_terminal_would_act_on_is_escaped():
+def test_control_characters_are_escaped():
     assert console.printable("Größe 肺 ✓") == "Größe 肺 ✓"
     assert console.printable("a\x1b[2J\r\x00\u202eb\u2028\x85") == (
         r"a\x1b[2J\x0d\x00\u202eb\u2028\u0085"
@@ -170,8 +218,8 @@ def test_what_a_terminal_would_act_on_is_escaped():
 
 HOSTILE = r"""
 from pathlib import Path
-from multi_abnormality import console
-from multi_abnormality.errors import InputError
+from multi_abnormality.utils import console
+from multi_abnormality.utils.errors import InputError
 
 def main():
     console.log.warning("%s", "log \x1b[31m \udcff ✓")
@@ -186,7 +234,7 @@ console.run(main)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_messages_reach_any_terminal_without_acting_on_it(tmp_path: Path, encoding: str):
+def test_messages_are_escaped_for_any_encoding(tmp_path: Path, encoding: str):
     (tmp_path / "program.py").write_text(HOSTILE, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(tmp_path / "program.py")], capture_output=True, encoding=encoding,
@@ -205,10 +253,10 @@ def test_messages_reach_any_terminal_without_acting_on_it(tmp_path: Path, encodi
     assert b"\x1b" not in done.stderr
 
 
-def test_where_an_unexpected_error_came_from_is_shown_on_request(tmp_path: Path):
+def test_the_traceback_of_an_unexpected_error_is_shown_on_request(tmp_path: Path):
     text = (
         "import argparse\nfrom pathlib import Path\n"
-        "from multi_abnormality import console\n"
+        "from multi_abnormality.utils import console\n"
         "def main():\n"
         "    argparse.ArgumentParser(parents=[console.options()]).parse_args()\n"
         "    try:\n        [][1]\n"
@@ -225,10 +273,21 @@ def test_where_an_unexpected_error_came_from_is_shown_on_request(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("root", "is_hinted"), [(".", True), ("..", False)])
-def test_a_failed_experiment_names_the_way_back(tmp_path: Path, root: str, is_hinted: bool):
-    """Where DVC runs it in the work tree; one of the queue runs in a folder of its own."""
+def test_a_failed_or_stopped_experiment_names_the_command_to_undo_it(
+    tmp_path: Path, root: str, is_hinted: bool
+):
+    """Only in the work tree; DVC's queue runs experiments in folders of their own."""
     environment = os.environ | {"DVC_EXP_NAME": "faster", "DVC_ROOT": str(tmp_path / root)}
     command = [sys.executable, "-m", "multi_abnormality.stages.export"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
-    assert ("git restore . && dvc checkout" in done.stderr) == is_hinted
+    assert ("git restore . && dvc checkout --force" in done.stderr) == is_hinted
+    program = (
+        "import signal, time\n"
+        "from multi_abnormality.utils import console\n"
+        "console.run(lambda: (signal.raise_signal(signal.SIGINT), time.sleep(9)))\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert ("git restore . && dvc checkout --force" in done.stderr) == is_hinted

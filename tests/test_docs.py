@@ -1,4 +1,4 @@
-"""What the guides name exists: commands, flags, parameters, files."""
+"""Commands, flags, parameters and files in the guides exist."""
 
 import contextlib
 import functools
@@ -26,7 +26,8 @@ from documents import (
     mentions,
     simple_commands,
 )
-from multi_abnormality.params import Params, Section
+from multi_abnormality.cli import COMMANDS
+from multi_abnormality.config.schema import Params, Section
 
 DOCUMENTS = documents()
 PACKAGE = "multi_abnormality"
@@ -136,6 +137,10 @@ def fault_of_python(arguments: list[str]) -> str | None:
 def fault(simple: list[str]) -> str | None:
     """What is wrong with a command, without running it."""
     program, arguments = simple[0], simple[1:]
+    if program == "multi-abnormality":
+        if arguments[0] not in COMMANDS:
+            return f"multi-abnormality has no {arguments[0]}"
+        return fault_of_module([COMMANDS[arguments[0]][0], *arguments[1:]])
     if program == "torchrun":
         return fault_of_module(arguments[arguments.index("-m") + 1 :])
     if program == "make":
@@ -159,10 +164,10 @@ def test_every_command_exists(document: Path):
     assert faults == []
 
 
-def test_what_does_not_exist_is_found():
+def test_commands_that_do_not_exist_are_found():
     for wrong in (
-        "python -m multi_abnormality.guess SCAN",
-        "python -m multi_abnormality.predict SCAN --louder",
+        "multi-abnormality guess SCAN",
+        "multi-abnormality predict SCAN --louder",
         "python benchmarks/nothing.py",
         "make tea && dvc repro",
         "dvc experiment",

@@ -1,4 +1,4 @@
-"""docs/google-drive.md, typed way by way, against the stand-in; only the browser's login is not."""
+"""The commands of docs/google-drive.md against the emulated Drive, except for the browser login."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from test_guides import Shell, unprinted
 
 GUIDE = ROOT / "docs/google-drive.md"
 WAYS = ("Mounted Drive in Colab", "Own OAuth client", "Service account with a shared drive")
-USE = "Using it, and seeing that it works"
+USE = "Use and verify the remote"
 IN_TEXT = {
     WAYS[2]: "dvc remote modify --local gdrive gdrive_trash_only true",
     USE: "dvc remote default --local gdrive",
@@ -35,7 +35,7 @@ def section(title: str) -> list[Command]:
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[DriveStandIn]:
-    """With the folder that the guide says to make first."""
+    """An emulated Drive with the folder that the guide creates first."""
     with DriveStandIn(tmp_path / "drive") as stand_in:
         stand_in.contents.add(FOLDER_TITLE, MY_DRIVE)
         yield stand_in
@@ -51,7 +51,7 @@ def project(tmp_path: Path, drive: DriveStandIn) -> Project:
 
 
 class Reader:
-    """Types the guide's commands with accounts of the stand-in's."""
+    """Runs the guide's commands with accounts of the emulated Drive."""
 
     def __init__(self, project: Project, folder_id: str) -> None:
         self._shell = Shell(project.folder, project.environment())
@@ -122,7 +122,7 @@ def test_typed(way: str, project: Project, drive: DriveStandIn, tmp_path: Path):
 
 
 def stored(way: str, project: Project, drive: DriveStandIn) -> list[str]:
-    """What lies in the backup's folder."""
+    """Files in the backup's folder."""
     if way == WAYS[0]:
         mounted = project.folder.parent / "MyDrive" / FOLDER_TITLE
         return [str(path) for path in mounted.rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""The table of experiments, of real ones whose stage takes no time."""
+"""The table of experiments, tested on real ones with a stage that takes no time."""
 
 import json
 import re
@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.experiments import MAX_WIDTH, Experiment, changed_params, print_table
+from multi_abnormality.tools.experiments import (
+    MAX_WIDTH,
+    NOT_RUN,
+    Experiment,
+    changed_params,
+    print_table,
+    was_run,
+)
 from test_pipeline import run
 
 STAGES = """\
@@ -35,7 +42,7 @@ pathlib.Path("metrics/evaluate.json").write_text(json.dumps(scores))
 
 
 @pytest.mark.slow
-def test_each_experiment_is_a_row_with_scores_and_what_differs(tmp_path: Path):
+def test_each_experiment_is_a_row_with_scores_and_differing_parameters(tmp_path: Path):
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/.gitignore").touch()
     (tmp_path / "dvc.yaml").write_text(STAGES)
@@ -55,7 +62,7 @@ def test_each_experiment_is_a_row_with_scores_and_what_differs(tmp_path: Path):
     ):
         run(tmp_path, *command.split())
     printed = run(
-        tmp_path, "env", "--unset=COLUMNS", "python", "-m", "multi_abnormality.experiments"
+        tmp_path, "env", "--unset=COLUMNS", "python", "-m", "multi_abnormality", "experiments"
     )
     assert max(map(len, printed.splitlines())) <= MAX_WIDTH
     lines = printed.partition("\n\n")[0].splitlines()[1:]
@@ -64,8 +71,63 @@ def test_each_experiment_is_a_row_with_scores_and_what_differs(tmp_path: Path):
     assert [row[0] for row in rows[::2]] == ["main", "better", "worse", "later (queued)"]
     assert rows[2][1:] == [interval] * 2 + ["–", interval, "train.rate=0.75"]  # noqa: RUF001
     assert rows[3] == ["train.epochs=3"]
-    assert rows[6][1:] == ["–"] * 4 + ["train.rate=0.6"]  # noqa: RUF001
+    assert rows[6][1:] == [NOT_RUN] * 4 + ["train.rate=0.6"]
     assert "in brackets: 95% intervals" in printed
+
+    (tmp_path / "params.yaml").write_text("train: {rate: 0.9, epochs: 2}\nseed: 1\n")
+    run(tmp_path, "git", "commit", "--quiet", "--all", "--message", "an edit that was not run")
+    printed = run(tmp_path, "python", "-m", "multi_abnormality", "experiments", "--num", "2")
+    edited, first = [
+        line.split() for line in printed.splitlines() if "main" in line or "0.500" in line
+    ][:2]
+    assert edited[1:9] == ["not", "run"] * 4
+    assert "0.500" in first
+
+
+LOCK = """\
+schema: '2.0'
+stages:
+  train:
+    cmd: python train.py
+    params:
+      params.yaml:
+        seed: 0
+        train: {epochs: 16, learning_rate: 0.001}
+  evaluate:
+    cmd: python evaluate.py
+    params:
+      params.yaml:
+        evaluate.n_bootstrap: 50
+  export:
+    params:
+      params.yaml:
+        export: {tolerance: 0.1}
+"""
+RUN = {
+    "seed": 0,
+    "train": {"epochs": 16, "learning_rate": 1e-3},
+    "evaluate": {"n_bootstrap": 50},
+    "export": {"tolerance": 0.2},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lock", "expected"),
+    [
+        ({}, LOCK, True),
+        ({"machine": {"workers": 2}}, LOCK, True),
+        ({"seed": 1}, LOCK, False),
+        ({"train": {"epochs": 17, "learning_rate": 1e-3}}, LOCK, False),
+        ({"train": {"epochs": 16, "learning_rate": 1e-3, "new": 1}}, LOCK, False),
+        ({"evaluate": {}}, LOCK, False),
+        ({}, LOCK.partition("  evaluate")[0], False),
+        ({}, "", False),
+        ({}, "<<<<<<< HEAD\n: [", False),
+    ],
+)
+def test_parameters_that_were_not_run_are_recognized(changes: dict, lock: str, expected: bool):
+    """Scores depend on all parameters of the stages that lead to them, and on no others."""
+    assert was_run(RUN | changes, lock) == expected
 
 
 def test_many_parameters_that_differ_are_shown_whole_in_a_narrow_table(capsys):
@@ -79,3 +141,31 @@ def test_many_parameters_that_differ_are_shown_whole_in_a_narrow_table(capsys):
     assert all(printed.count(f"{name}=") == 2 for name in names)
     assert printed.count(json.dumps("text")) == 12
     assert "same" not in printed
+
+
+@pytest.mark.parametrize("width", [80, 100, 119])
+def test_a_narrow_table_lists_parameters_below_by_experiment(capsys, monkeypatch, width: int):
+    monkeypatch.setenv("COLUMNS", str(width))
+    values = {"train.learning_rate": 0.001, "model.backbone": "vit_small_patch16_dinov3"}
+    macro = dict.fromkeys(("auroc", "f1", "accuracy"), 0.5)
+    bounds = {"low": 0.45, "high": 0.55}
+    intervals = {"confidence": 0.95, "crg": {"CRG": bounds}, "macro": dict.fromkeys(macro, bounds)}
+    scores = {"classification": {"macro": macro}, "crg": {"CRG": 0.5}, "intervals": intervals}
+    print_table([Experiment("main", True, values, scores), Experiment("better", False, {}, scores),
+                 Experiment("other", False, dict.fromkeys(values, None), {})])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    table, params, note = printed.split("\n\n")
+    assert "train.learning_rate" not in table
+    assert "Parameters" not in table
+    assert params.splitlines() == [
+        "Parameters that differ",
+        "main",
+        "    train.learning_rate=0.001",
+        '    model.backbone="vit_small_patch16_dinov3"',
+        "  better",
+        "  other",
+        "    train.learning_rate=null",
+        "    model.backbone=null",
+    ]
+    assert "95% intervals" in note

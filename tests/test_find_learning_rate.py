@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from multi_abnormality.errors import InputError
-from multi_abnormality.find_learning_rate import __main__ as program
-from multi_abnormality.find_learning_rate.range_test import Step, range_test, suggest
+from multi_abnormality.tools.find_lr import __main__ as program
+from multi_abnormality.tools.find_lr.range_test import Step, range_test, suggest
+from multi_abnormality.utils.errors import InputError
 
 
 def curve(steps: int, noise: float, best: float | None = 1e-3, seed: int = 0) -> list[Step]:
@@ -80,8 +80,8 @@ def test_it_calculates_as_training_will(small_set, small_params):
 
 
 def test_it_is_the_first_to_import_what_it_needs():
-    """Here the tests' own imports would have mended torchvision before."""
-    program = "import multi_abnormality.find_learning_rate.range_test"
+    """In a process of its own: the tests' imports have patched torchvision already."""
+    program = "import multi_abnormality.tools.find_lr.range_test"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.params import Params, load_params
+from multi_abnormality.config.schema import Params, load_params
 from test_pipeline import ROOT
 
 GUIDE = ROOT / "docs/from-the-seed.md"

@@ -148,7 +148,9 @@ def test_slow_answers_only_take_time(project: Project, drive: DriveStandIn):
         ("revoked", "Token has been expired or revoked"),
     ],
 )
-def test_what_does_not_pass_is_said(project: Project, drive: DriveStandIn, kind: str, message: str):
+def test_permanent_errors_are_reported(
+    project: Project, drive: DriveStandIn, kind: str, message: str
+):
     drive.set_faults(Faults((kind,)))
     assert message in project.run("dvc", "push", ok=False)
     assert not arrived(project, drive)
@@ -156,9 +158,7 @@ def test_what_does_not_pass_is_said(project: Project, drive: DriveStandIn, kind:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cut", "cut_answer", "bad_gateway", "too_many_requests"])
-def test_what_one_push_does_not_survive_another_mends(
-    project: Project, drive: DriveStandIn, kind: str
-):
+def test_a_second_push_completes_a_failed_one(project: Project, drive: DriveStandIn, kind: str):
     drive.set_faults(Faults((kind,), only=("upload",)))
     project.run("dvc", "push", ok=False)
     drive.set_faults(Faults())
@@ -170,9 +170,9 @@ def test_what_one_push_does_not_survive_another_mends(
 
 
 def test_a_missing_folder_is_named(tmp_path: Path, project: Project):
-    project.log_in(remote_options(tmp_path, USER, "Nobody made this"))
+    project.log_in(remote_options(tmp_path, USER, "Not created"))
     output = project.run("dvc", "push", ok=False)
-    assert "Confirm root/Nobody made this exists and you can access it" in output
+    assert "Confirm root/Not created exists and you can access it" in output
 
 
 def test_a_login_in_an_environment_variable_is_enough(project: Project, drive: DriveStandIn):
@@ -205,7 +205,7 @@ def test_the_remote_of_the_project_is_no_default_and_holds_no_secret():
     assert not [word for word in ("client", "secret", "credentials", "json") if word in config]
 
 
-def test_a_stand_in_of_its_own_process_takes_faults_while_it_runs(tmp_path: Path):
+def test_a_stand_in_process_accepts_faults_while_it_runs(tmp_path: Path):
     with DriveProcess(tmp_path / "drive") as process:
         project = make_project(tmp_path / "Projekt", process, files=1)
         project.log_in(remote_options(tmp_path, USER))

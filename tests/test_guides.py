@@ -1,4 +1,4 @@
-"""The guides' commands, typed one after the other in a project; a few run elsewhere."""
+"""The guides' commands, run one after the other in a project; a few are tested elsewhere."""
 
 import os
 import re
@@ -26,11 +26,11 @@ ELSEWHERE = {
     r"^make check\b": (".ci/run", "make check"),
     r"^make \.venv/installed": ("Makefile", "test: .venv/installed"),
     r"^make drill\b|-m drill\b": ("Makefile", "-m drill"),
-    r"^make exps\b": ("Makefile", "-m multi_abnormality.experiments"),
+    r"^make exps\b": ("Makefile", "multi-abnormality experiments"),
     r"^make resume\b": ("tests/backup/test_restore.py", '"make", "resume"'),
-    r"multi_abnormality\.resume": ("tests/backup/test_restore.py", "multi_abnormality.resume"),
-    r"multi_abnormality\.download": ("tests/download/test_guide.py", "multi_abnormality.download"),
-    r"multi_abnormality\.recipe": ("tests/test_recipe.py", '"multi_abnormality.recipe"'),
+    r"multi-abnormality resume": ("tests/backup/test_restore.py", "*RESUME"),
+    r"multi-abnormality download": ("tests/download/test_guide.py", "multi-abnormality download"),
+    r"multi-abnormality recipe": ("tests/test_recipe.py", '"multi_abnormality", "recipe"'),
     r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
     r"torchrun(?!.*nnodes)": ("tests/training/test_devices.py", "torch.distributed.run"),
     r"gdrive|GDRIVE|/content/drive|--local backup verify|^dvc push$|> restored": (
@@ -62,11 +62,12 @@ IN_TEXT = (
     "dvc exp run -S train.learning_rate=1e-3",
     "dvc exp show --csv",
     "dvc metrics diff",
-    "dvc metrics show metrics/evaluate.json",
+    "dvc metrics show",
+    "python -m json.tool metrics/evaluate.json",
     "dvc plots show",
     "git status",
     "git checkout dvc.lock",
-    "git restore . && dvc checkout",
+    "git restore . && dvc checkout --force",
     "dvc exp show --num 2",
     "git checkout REVISION && dvc checkout",
     "git switch --detach REV",
@@ -76,7 +77,7 @@ IN_TEXT = (
     "dvc repro train",
     "dvc repro evaluate",
     "dvc commit",
-    "python -m multi_abnormality.predict SCAN…",
+    "multi-abnormality predict SCAN…",
     "dvc remote add --default backup FOLDER",
     "dvc remote add --default NAME URL",
     "git commit --quiet --all --message 'A remote'",
@@ -93,7 +94,7 @@ IN_TEXT = (
     "dvc config cache.type reflink,hardlink,copy",
     "git checkout .dvc/config",
 )
-# What stands for a reader's own.
+# Replacements for a reader's own paths and names.
 STAND_INS = {
     "SCAN…": "data/dataset/valid_fixed/valid_1/valid_1_a/valid_1_a_1.nii.gz",
     "SCAN": "data/dataset/valid_fixed/valid_1/valid_1_a/valid_1_a_1.nii.gz",
@@ -216,7 +217,7 @@ def test_commands_run(document: Path, shell: Shell):
         printed = shell(typed(command))
         if document == EXPERIMENTS:
             assert unprinted(command, printed) == set(), f"{command.place}: {printed}"
-        if command.text.endswith("multi_abnormality.experiments"):
+        if command.text.endswith("multi-abnormality experiments"):
             assert [line for line in printed.splitlines() if len(line) > WIDTH] == []
         if "queue start" in command.text:
             shell.wait_for_queue()
@@ -231,7 +232,7 @@ def test_commands_in_running_text_run(shell: Shell):
             shell.wait_for_queue()
 
 
-def test_every_command_is_run_or_it_is_said_why_not():
+def test_every_command_is_run_or_has_a_reason_why_not():
     """In running text also the name alone of one that is typed with more."""
     typed_words = words_typed()
     lost = [
@@ -246,7 +247,7 @@ def test_every_command_is_run_or_it_is_said_why_not():
 
 
 @pytest.mark.parametrize("pattern", [*ELSEWHERE, *NEVER])
-def test_what_runs_otherwise_does(pattern: str):
+def test_commands_that_run_elsewhere_exist_there(pattern: str):
     texts = [command.text for document in documents() for command in commands(document)]
     texts += [mention.text for document in documents() for mention in mentions(document)]
     assert [text for text in texts if re.search(pattern, text, re.DOTALL)], "no guide has such"

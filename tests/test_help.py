@@ -6,17 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from multi_abnormality import __version__
+from multi_abnormality.cli import COMMANDS
+
 HEAVY = {
     "dask", "distributed", "dvc", "huggingface_hub", "lightning", "nibabel", "numpy", "onnxruntime",
     "pandas", "PIL", "scipy", "SimpleITK", "sklearn", "timm", "torch", "torchvision",
 }  # fmt: skip
-PROGRAMS = (
-    "compare", "doctor", "download", "experiments", "find_learning_rate", "predict", "recipe",
-    "resume",
-    "sample", "show_augmentation",
-)  # fmt: skip
 STAGES = ("preprocess", "train", "evaluate", "export")
-SOURCE = Path(__file__).parents[1] / "src/multi_abnormality"
 
 LOADED = """
 import runpy, sys
@@ -27,24 +24,37 @@ finally:
 """
 
 
-def test_every_program_is_known():
-    texts = {path: path.read_text() for path in SOURCE.rglob("*.py")}
-    found = {
-        path.parent.name if path.name == "__main__.py" else path.stem
-        for path, text in texts.items()
-        if 'if __name__ == "__main__"' in text and "argparse" in text
-    }
-    assert found == set(PROGRAMS)
-
-
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_takes_no_heavy_package(name: str):
-    command = [sys.executable, "-c", LOADED, f"multi_abnormality.{name}", "--help"]
+    command = [sys.executable, "-c", LOADED, "multi_abnormality", name, "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
-    assert f"usage: python -m multi_abnormality.{name} " in done.stdout
+    assert f"usage: multi-abnormality {name} " in done.stdout
     assert "-q, --quiet" in done.stdout
     assert HEAVY.intersection(done.stderr.split()) == set()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "multi_abnormality", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_the_command_lists_its_commands(arguments: tuple[str, ...]):
+    done = run(*arguments)
+    assert done.returncode == 0
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_command_has_a_version():
+    assert run("--version").stdout == f"multi-abnormality {__version__}\n"
+
+
+def test_an_unknown_command_is_an_error():
+    done = run("predikt")
+    assert done.returncode == 2
+    assert "there is no command 'predikt'" in done.stderr
 
 
 def test_the_package_alone_takes_nothing():

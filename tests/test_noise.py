@@ -10,8 +10,8 @@ import pytest
 import timm
 import torch
 
-from multi_abnormality.model.backbones import create_backbone
-from multi_abnormality.noise import silence_noise
+from multi_abnormality.models.backbones import create_backbone
+from multi_abnormality.utils.warning_filters import filter_warnings
 from train_stage import Project
 
 LINE = re.compile(r"\d\d:\d\d:\d\d \S")  # of this project's own log
@@ -19,24 +19,24 @@ WORKERS = "The 'val_dataloader' does not have many workers which may be a bottle
 
 
 def test_a_known_warning_is_silent_where_it_is_known_from_and_nowhere_else():
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")
-        silence_noise()
+        filter_warnings()
         for text, module in (
             (WORKERS, "lightning.pytorch.trainer.connectors.data_connector"),
-            (WORKERS, "somebody.else"),
+            (WORKERS, "another.library"),
             ("Something new.", "lightning.pytorch.trainer.connectors.data_connector"),
         ):
             warnings.warn_explicit(text, UserWarning, "file.py", 1, module)
-    assert [str(warning.message) for warning in told] == [WORKERS, "Something new."]
+    assert [str(warning.message) for warning in shown] == [WORKERS, "Something new."]
 
 
-def test_a_weights_files_classifier_is_not_told_of(
+def test_the_classifier_of_a_weights_file_causes_no_warning(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ):
     model = timm.create_model("test_efficientnet")
     torch.save(model.state_dict(), tmp_path / "weights.pth")
-    silence_noise()
+    filter_warnings()
     create_backbone("test_efficientnet", 3, None, str(tmp_path / "weights.pth"), {})
     assert caplog.records == []
 

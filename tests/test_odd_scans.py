@@ -9,7 +9,7 @@ import pytest
 from chest_files import SLICES, save_dataset, slice_dataset, write_nifti, write_series
 from multi_abnormality.data.io.read import Volume, read_volume
 from multi_abnormality.data.io.scan_sources import find_scans, resolve_scan
-from multi_abnormality.errors import InputError
+from multi_abnormality.utils.errors import InputError
 from odd_scans import CASES, Case
 
 EQUAL = [name for name, case in CASES.items() if not case.reason]

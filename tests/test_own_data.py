@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from documents import ROOT, commands
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.training.files import load_checkpoint
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.runtime.checkpoint_io import load_checkpoint
 from own_scans import OWN_FINDINGS, write_own_scans
 from test_guides import Shell
 from test_pipeline import make_project, run
@@ -20,18 +20,18 @@ NAMES = list(OWN_FINDINGS)
 
 
 def set_data(folder: Path, **changes: object) -> None:
-    """What the guide says of `data`, and other values of it."""
+    """Set `data` as the guide does, with changes."""
     (block,) = re.findall(r"^```yaml\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    told = yaml.safe_load(block)["data"] | changes
+    settings = yaml.safe_load(block)["data"] | changes
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    told["columns"] = params["data"]["columns"] | told["columns"]
-    params["data"] |= told
+    settings["columns"] = params["data"]["columns"] | settings["columns"]
+    params["data"] |= settings
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A project after all that the guide says, and what each command printed."""
+    """A project after the guide's commands, and the output of each."""
     folder = make_project(tmp_path_factory.mktemp("own") / "Projekt", patients=2)
     shutil.rmtree(folder / "data")
     write_own_scans(folder / "data")
@@ -56,14 +56,14 @@ def test_from_a_folder_and_a_table_to_a_model(typed: tuple[Path, dict[str, str]]
     assert list(scores["classification"]["per_pathology"]) == NAMES
     assert "Age" in scores["groups"]
     assert "3 findings in chest CT" in (folder / "metrics/report.html").read_text()
-    stored = ProcessedSet(folder / "processed")
+    stored = ProcessedDataset(folder / "processed")
     assert not stored.is_ct_rate
     assert {Path(name).name.partition(" ")[0] for name in stored.names} == {"Aufnahme"}
     assert load_checkpoint(folder / "checkpoints/best.ckpt")["about"]["findings"] == NAMES
 
 
 @pytest.mark.slow
-def test_predict_agrees_with_what_was_scored(typed: tuple[Path, dict[str, str]]):
+def test_predict_agrees_with_the_stored_predictions(typed: tuple[Path, dict[str, str]]):
     """NIfTI, DICOM and MetaImage, from the file as from the processed set."""
     folder, _ = typed
     entries = json.loads((folder / "metrics/predictions.json").read_text())["predictions"]
@@ -73,7 +73,9 @@ def test_predict_agrees_with_what_was_scored(typed: tuple[Path, dict[str, str]])
         paths.append(next(p for p in path.parent.iterdir() if p.name.startswith(path.name)))
     assert {path.suffix for path in paths} == {".gz", ".mha", ""}
     options = "--json", "--names-below", "data/scans"
-    printed = run(folder, "python", "-m", "multi_abnormality.predict", *options, *map(str, paths))
+    printed = run(
+        folder, "python", "-m", "multi_abnormality", "predict", *options, *map(str, paths)
+    )
     found = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])["predictions"]
     names = [[entry["input_image_name"] for entry in entries] for entries in (found, entries[:6])]
     assert names[0] == names[1]
@@ -93,6 +95,6 @@ def test_other_findings_are_another_training(typed: tuple[Path, dict[str, str]],
     assert info["findings"] == ["Emphysem"]
     assert "classification of 1 abnormality" in info["task"]
     scan = next((folder / "data/scans").glob("*/*.mha"))
-    printed = run(folder, "python", "-m", "multi_abnormality.predict", "--json", str(scan))
+    printed = run(folder, "python", "-m", "multi_abnormality", "predict", "--json", str(scan))
     (row,) = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])["predictions"]
     assert list(row["probabilities"]) == ["Emphysem"]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.errors import InputError
-from multi_abnormality.params import load_params
-from multi_abnormality.params_machine import parse_duration
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.config.schema_machine import parse_duration
+from multi_abnormality.utils.errors import InputError
 
 DEFAULT = Path(__file__).parent.parent / "params.yaml"
 
@@ -40,7 +40,7 @@ def test_on_is_a_word_as_in_yaml_1_2(tmp_path: Path):
         load_params(edited(tmp_path, (line("accelerator"), "accelerator: on")))
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path):
+def test_all_errors_are_reported_at_once(tmp_path: Path):
     path = edited(
         tmp_path,
         (line("dropout"), "dropuot: 0.2"),
@@ -60,7 +60,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path):
         "train.batch_size: must be a valid integer, not 'many'",
         "export.tolerance: must be greater than 0, not -1",
         "model.pretrained: must be a valid boolean or must be a valid string, not 3",
-        "preprocess.hu_codes: must rise",
+        "preprocess.hu_to_uint8: must rise",
         "machine.workers: must be greater than or equal to 0 or must be 'auto', not -1",
     ):
         assert fault in message, message
@@ -74,7 +74,7 @@ def test_a_file_that_is_no_parameters(text: str, tmp_path: Path):
         load_params(path)
 
 
-def test_a_stage_says_so_without_a_traceback(tmp_path: Path):
+def test_a_stage_reports_it_without_a_traceback(tmp_path: Path):
     edited(tmp_path, (line("epochs"), "epochs: 0"))
     command = [sys.executable, "-m", "multi_abnormality.stages.preprocess"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -86,8 +86,8 @@ def test_a_stage_says_so_without_a_traceback(tmp_path: Path):
 def test_durations(tmp_path: Path):
     assert parse_duration("5h30m") == 19800
     assert parse_duration("1d2s") == 86402
-    path = edited(tmp_path, (line("time_budget"), "time_budget: soon"))
-    with pytest.raises(InputError, match=r"machine\.time_budget: must be a duration such as"):
+    path = edited(tmp_path, (line("max_time"), "max_time: soon"))
+    with pytest.raises(InputError, match=r"machine\.max_time: must be a duration such as"):
         load_params(path)
 
 
@@ -111,13 +111,15 @@ def test_devices(change: str, fault: str, tmp_path: Path):
             "train.warmup_epochs: must be below train.schedule_epochs, not 1000",
         ),
         (
-            ("mixup: 0.7", "cutmix: 0.4"),
-            "train.cutmix: must be at most 1 together with train.mixup, not 0.4",
+            ("mixup_prob: 0.7", "cutmix_prob: 0.4"),
+            "train.cutmix_prob: must be at most 1 together with train.mixup_prob, not 0.4",
         ),
         (("seed: -1",), "seed: must be greater than or equal to 0, not -1"),
     ],
 )
-def test_what_does_not_go_together(changes: tuple[str, ...], fault: str, tmp_path: Path):
+def test_values_that_exclude_each_other_are_errors(
+    changes: tuple[str, ...], fault: str, tmp_path: Path
+):
     path = edited(tmp_path, *((line(text.partition(":")[0]), text) for text in changes))
     with pytest.raises(InputError, match=re.escape(fault)):
         load_params(path)
@@ -132,7 +134,7 @@ def test_the_address_of_a_dask_scheduler(address: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("address", ["head:8786", "tcp://head", "http://head:8786", "8786", "''"])
-def test_what_is_no_address_of_a_dask_scheduler(address: str, tmp_path: Path):
+def test_invalid_addresses_of_a_dask_scheduler_are_errors(address: str, tmp_path: Path):
     path = edited(tmp_path, (line("dask"), f"dask: {address}"))
     with pytest.raises(
         InputError, match=r'machine\.dask: must be .*"tcp://host:8786"|valid string'
@@ -140,21 +142,21 @@ def test_what_is_no_address_of_a_dask_scheduler(address: str, tmp_path: Path):
         load_params(path)
 
 
-def test_a_key_that_stands_twice_is_refused(tmp_path):
+def test_duplicate_keys_are_errors(tmp_path):
     path = edited(tmp_path, ("  epochs: ", "  epochs: 3\n  epochs: "))
-    with pytest.raises(InputError, match=r"(?s)'epochs' stands twice; keep one.*line \d+"):
+    with pytest.raises(InputError, match=r"(?s)'epochs' is given twice; keep one.*line \d+"):
         load_params(path)
 
 
 @pytest.mark.parametrize(
     ("seed", "value"), [("010", 10), ("0o17", 15), ("0x1F", 31), ("0b11", 3), ("1_000", 1000)]
 )
-def test_whole_numbers_are_those_that_dvc_reads(seed: str, value: int, tmp_path: Path):
+def test_integers_are_those_that_dvc_reads(seed: str, value: int, tmp_path: Path):
     assert load_params(edited(tmp_path, (line("seed"), f"seed: {seed}"))).seed == value
 
 
 @pytest.mark.parametrize("seed", ["1:30", "2001-01-01", "0X1F", "1e3", "yes"])
-def test_what_dvc_reads_as_no_number_is_none(seed: str, tmp_path: Path):
+def test_text_that_dvc_reads_as_no_number_is_text(seed: str, tmp_path: Path):
     path = edited(tmp_path, (line("seed"), f"seed: {seed}"))
     with pytest.raises(InputError, match=r"seed: must be a valid integer"):
         load_params(path)

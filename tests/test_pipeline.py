@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from multi_abnormality.training.files import load_checkpoint
+from multi_abnormality.runtime.checkpoint_io import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -36,9 +36,9 @@ def shrink(path: Path) -> None:
     params = yaml.safe_load(path.read_text())
     params["preprocess"] |= {"shape": [8, 32, 32], "spacing": [36.0, 11.0, 11.0]}
     params["model"] |= {"backbone": "test_efficientnet"}
-    params["train"] |= {"epochs": 2, "schedule_epochs": 2, "batch_size": 4, "slices": 4}
-    params["train"] |= {"validation_fraction": 0.3, "learning_rate": 0.002, "average_decay": 0.5}
-    params["evaluate"] |= {"resamples": 50}
+    params["train"] |= {"epochs": 2, "schedule_epochs": 2, "batch_size": 4, "slices_per_volume": 4}
+    params["train"] |= {"val_fraction": 0.3, "learning_rate": 0.002, "ema_decay": 0.5}
+    params["evaluate"] |= {"n_bootstrap": 50}
     params["machine"] |= {"accelerator": "cpu", "workers": 1}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
@@ -60,7 +60,7 @@ def make_project(folder: Path, patients: int = 36) -> Path:
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots", dirs_exist_ok=True)
     run(folder, "dvc", "config", "core.analytics", "false")
     sample = ("--patients", str(patients), "--size", "64")
-    run(folder, "python", "-m", "multi_abnormality.sample", *sample)
+    run(folder, "python", "-m", "multi_abnormality", "sample", *sample)
     run(folder, "dvc", "add", "--quiet", "data")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "A project")
@@ -124,7 +124,7 @@ def test_predict_agrees_with_the_stored_predictions(project: Path):
         entry for entry in predictions if entry["input_image_name"][:-1] + "2" not in scans
     ][:3]
     paths = [str(scans[entry["input_image_name"]]) for entry in alone]
-    printed = run(project, "python", "-m", "multi_abnormality.predict", "--json", *paths)
+    printed = run(project, "python", "-m", "multi_abnormality", "predict", "--json", *paths)
     found = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])["predictions"]
     for new, stored in zip(found, alone, strict=True):
         assert new["input_image_name"] == stored["input_image_name"]
@@ -159,7 +159,7 @@ def test_an_experiment_is_listed_beside_the_first_run(project: Path):
     shown = run(project, "dvc", "exp", "show", "--only-changed", "--drop", DROPPED)
     assert "faster" in shown
     assert max(map(len, shown.splitlines())) <= 100
-    compared = run(project, "python", "-m", "multi_abnormality.compare", "main", "faster")
+    compared = run(project, "python", "-m", "multi_abnormality", "compare", "main", "faster")
     assert f"{scores[0]['auroc']:.3f}  {scores[1]['auroc']:.3f}" in compared
     plots = run(project, "dvc", "plots", "diff", "main", "faster", "--json")
     for (plot,) in json.loads(plots[plots.index("{") : plots.rindex("}") + 1])["data"].values():
@@ -172,7 +172,7 @@ def test_evaluate_parameters_never_retrain(project: Path):
     output = run(project, "dvc", "repro", "--dry")
     assert "Running stage" not in output
     params = yaml.safe_load((project / "params.yaml").read_text())
-    params["evaluate"]["resamples"] = 60
+    params["evaluate"]["n_bootstrap"] = 60
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     output = run(project, "dvc", "repro", "--dry")
     assert "Running stage 'evaluate'" in output
@@ -199,8 +199,8 @@ def test_push_and_pull_bring_everything_back(project: Path, tmp_path: Path):
     assert run(clone, "git", "status", "--porcelain") == ""
 
 
-def kill_in_training(folder: Path, *command: str) -> None:
-    """SIGKILL a command and all that it started, once training has saved twice."""
+def kill_in_training(folder: Path, *command: str, by: int = signal.SIGKILL) -> None:
+    """Send a signal to a command and its child processes, once training has saved twice."""
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen(
         command,
@@ -213,7 +213,7 @@ def kill_in_training(folder: Path, *command: str) -> None:
     while not (folder / "checkpoints/previous.ckpt").exists():
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.killpg(process.pid, by)
     process.wait()
 
 
@@ -235,7 +235,7 @@ def longer(project: Path, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.drill
-def test_after_a_kill_training_goes_on_to_the_same_bytes(longer):
+def test_after_a_kill_training_resumes_to_the_same_bytes(longer):
     whole, killed = longer("whole"), longer("killed")
     run(whole, "dvc", "repro")
     kill_in_training(killed, "dvc", "repro")
@@ -247,7 +247,7 @@ def test_after_a_kill_training_goes_on_to_the_same_bytes(longer):
 
 @pytest.mark.slow
 @pytest.mark.drill
-def test_a_killed_experiment_goes_on_and_is_one_row(longer):
+def test_a_killed_experiment_resumes_and_is_one_row(longer):
     whole, killed = longer("whole"), longer("killed")
     command = ("dvc", "exp", "run", "--name", "longer", "-S", "train.weight_decay=0.1")
     run(whole, *command)
@@ -259,8 +259,34 @@ def test_a_killed_experiment_goes_on_and_is_one_row(longer):
     assert row["data"]["metrics"][scores] == wanted["data"]["metrics"][scores]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("by", "documented"),
+    [
+        (signal.SIGINT, "git restore . && dvc checkout --force"),
+        (signal.SIGKILL, "git switch --force main && dvc checkout --force"),
+    ],
+)
+def test_a_stopped_experiment_is_undone_as_documented(
+    by: int, documented: str, project: Path, tmp_path: Path
+):
+    assert f"$ {documented}\n" in (ROOT / "docs/experiments.md").read_text()
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder, symlinks=True)
+    before = hashes(folder)
+    settings = ("epochs=30", "learning_rate=0.003", "save_every_n_minutes=1e-9")
+    overrides = [part for each in settings for part in ("-S", f"train.{each}")]
+    kill_in_training(folder, "dvc", "exp", "run", *overrides, by=by)
+    run(folder, "dvc", "checkout", ok=False)
+    run(folder, "bash", "-c", documented)
+    assert hashes(folder) == before
+    assert run(folder, "git", "status", "--porcelain", "--branch").strip() == "## main"
+    assert "Data and pipelines are up to date." in run(folder, "dvc", "status")
+    assert list(folder.glob(".dvc/tmp/trainings/*/last.ckpt")) != []
+
+
 def experiments(folder: Path, name: str) -> list[dict]:
-    """What `dvc exp show` says of those of that name."""
+    """Rows of `dvc exp show` with that name."""
     _, main = json.loads(run(folder, "dvc", "exp", "show", "--json"))
     rows = [experiment["revs"][0] for experiment in main["experiments"]]
     return [row for row in rows if row["name"] == name]

@@ -1,4 +1,4 @@
-"""The program that predicts, run as a user runs it, on a tiny model with the real interface."""
+"""`multi-abnormality predict` on a tiny model with the real interface."""
 
 import csv
 import io
@@ -20,19 +20,19 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from chest_files import write_metaimage, write_nifti, write_nrrd, write_series
-from multi_abnormality import predict
-from multi_abnormality.console import printable
-from multi_abnormality.data.composition import Familiar
+from multi_abnormality import inference
+from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.io.scan_sources import ScanSource
-from multi_abnormality.errors import InputError
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.predict import __main__ as program
-from multi_abnormality.predict.explain import write_explanation
-from multi_abnormality.predict.journal import Journal, scan_key
-from multi_abnormality.predict.many import predict_all
-from multi_abnormality.predict.names import name_scans
-from multi_abnormality.predict.tell import as_csv
-from multi_abnormality.seal import INFO_KEY
+from multi_abnormality.data.preprocessing.input_range import InputRange
+from multi_abnormality.inference import __main__ as program
+from multi_abnormality.inference.batch_prediction import predict_all
+from multi_abnormality.inference.output import as_csv
+from multi_abnormality.inference.progress_log import ProgressLog, scan_key
+from multi_abnormality.inference.scan_id import name_scans
+from multi_abnormality.inference.slice_images import write_explanation
+from multi_abnormality.utils.console import printable
+from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.onnx_checksum import INFO_KEY
 from tiny_model import CARD, save, write_model
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
@@ -55,21 +55,22 @@ def write_scan(path: Path, tissue: int = 40) -> Path:
 def run(
     *arguments: object, cwd: Path | None = None, encoding: str = "utf-8"
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "multi_abnormality.predict", *map(str, arguments)]
+    command = [sys.executable, "-m", "multi_abnormality", "predict", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, encoding=encoding, cwd=cwd, check=False,
         env=os.environ | {"PYTHONIOENCODING": encoding},
     )  # fmt: skip
 
 
-def test_json_has_probability_threshold_and_verdict(tmp_path: Path, model: Path) -> None:
+def test_json_has_probability_threshold_and_decision(tmp_path: Path, model: Path) -> None:
     scan = write_scan(tmp_path / "valid_1_a_1.nii.gz")
 
     result = run(scan, "--model", model, "--json")
 
     assert result.returncode == 0, result.stderr
     printed = json.loads(result.stdout)
-    assert list(printed) == ["synthetic", "thresholds", "predictions"]
+    assert list(printed) == ["synthetic", "thresholds", "uncalibrated", "predictions"]
+    assert printed["uncalibrated"] == []
     assert printed["thresholds"] == CARD["thresholds"]
     (row,) = printed["predictions"]
     assert list(row) == ["input_image_name", "probabilities", "positive"]
@@ -78,7 +79,7 @@ def test_json_has_probability_threshold_and_verdict(tmp_path: Path, model: Path)
     }
     assert row["input_image_name"] == "valid_1_a_1"
     assert list(row["probabilities"]) == list(FINDINGS)
-    assert row["probabilities"] == predict.load(model)(scan)
+    assert row["probabilities"] == inference.load(model)(scan)
     assert all(0 < p < 1 for p in row["probabilities"].values())
     assert len(set(row["probabilities"].values())) == 18
 
@@ -93,7 +94,7 @@ def test_csv_has_three_columns_for_each_finding(tmp_path: Path, model: Path) -> 
     kinds = ("", " (threshold)", " (positive)")
     assert header == ["VolumeName", *(f"{name}{kind}" for name in FINDINGS for kind in kinds)]
     assert [row[0] for row in rows] == ["scan_40", "scan_200"]
-    probabilities = predict.load(model)(scans[0])
+    probabilities = inference.load(model)(scans[0])
     assert [float(value) for value in rows[0][1::3]] == list(probabilities.values())
     thresholds = CARD["thresholds"]
     assert [float(value) for value in rows[0][2::3]] == list(thresholds.values())
@@ -111,7 +112,7 @@ def test_table_marks_the_positive_findings(tmp_path: Path) -> None:
     result = run(scan.name, cwd=tmp_path)
 
     assert result.returncode == 0, result.stderr
-    probabilities = predict.load(tmp_path / "model_weights/model_tiny.onnx")(scan)
+    probabilities = inference.load(tmp_path / "model_weights/model_tiny.onnx")(scan)
     assert "patient [1]" in result.stdout
     assert "…" not in result.stdout  # nothing is cut off in 80 columns
     for finding in FINDINGS:
@@ -123,8 +124,45 @@ def test_table_marks_the_positive_findings(tmp_path: Path) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+def test_an_uncalibrated_finding_has_no_decision(tmp_path: Path) -> None:
+    """Here both have a probability above their threshold, of which only one is calibrated."""
+    name, other = "Coronary artery wall calcification", "Lung nodule"
+    thresholds = dict.fromkeys(FINDINGS, 0.001) | {name: 0.5}
+    card = CARD | {"thresholds": thresholds, "uncalibrated": [name]}
+    model = write_model(tmp_path / "model.onnx", card)
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    why = tmp_path / "why"
+    done = run(scan, "--model", model, "--json", "--explain", why)
+    printed = json.loads(done.stdout)
+    assert printed["uncalibrated"] == [name]
+    (row,) = printed["predictions"]
+    assert row["positive"][name] is None
+    assert row["positive"][other] is True
+    assert not (why / f"scan/{name}.jpg").exists()
+    assert (why / f"scan/{other}.jpg").exists()
+
+    header, cells = csv.reader(io.StringIO(run(scan, "--model", model, "--csv").stdout))
+    written = dict(zip(header, cells, strict=True))
+    assert float(written[name]) == row["probabilities"][name]
+    assert written[f"{name} (positive)"] == ""
+    assert written[f"{other} (positive)"] == "1"
+
+    for encoding, dash in (("utf-8", "\N{EN DASH}"), ("ascii", "-")):
+        lines = run(scan, "--model", model, encoding=encoding).stdout.splitlines()
+        (line,) = [line for line in lines if name in line]
+        assert f" {dash} not calibrated" in line
+        assert line.startswith(f"  {name} ")
+        assert max(map(len, lines)) <= 80
+
+
+def test_an_unknown_uncalibrated_finding_is_refused(tmp_path: Path) -> None:
+    card = CARD | {"uncalibrated": ["Fracture"]}
+    with pytest.raises(InputError, match="uncalibrated: must be findings of the model"):
+        inference.load(write_model(tmp_path / "model.onnx", card))
+
+
 @pytest.mark.parametrize("synthetic", [False, True])
-def test_a_model_of_phantoms_warns_once_a_call(tmp_path: Path, synthetic: bool) -> None:
+def test_a_synthetic_model_warns_once_per_call(tmp_path: Path, synthetic: bool) -> None:
     model = write_model(tmp_path / "model.onnx", CARD | {"synthetic": synthetic})
     scans = [write_scan(tmp_path / f"{number}.nii.gz") for number in range(2)]
     done = run(*scans, "--model", model, "--json")
@@ -133,7 +171,7 @@ def test_a_model_of_phantoms_warns_once_a_call(tmp_path: Path, synthetic: bool) 
     assert json.loads(done.stdout)["synthetic"] is synthetic
 
 
-def test_a_marker_or_threshold_changed_by_hand_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_marker_or_threshold_is_detected(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.onnx", CARD | {"synthetic": True})
     scan = write_scan(tmp_path / "scan.nii.gz")
     marked, whole = b'"synthetic": true', model.read_bytes()
@@ -152,7 +190,7 @@ def test_a_marker_or_threshold_changed_by_hand_is_noticed(tmp_path: Path) -> Non
     assert "thresholds are not those of its metadata" in done.stderr
 
 
-def test_a_bad_scan_spoils_no_other(tmp_path: Path, model: Path) -> None:
+def test_a_bad_scan_does_not_affect_the_others(tmp_path: Path, model: Path) -> None:
     good = [write_scan(tmp_path / f"good_{index}.nii.gz") for index in range(2)]
     cut = write_scan(tmp_path / "cut.nii.gz")
     cut.write_bytes(cut.read_bytes()[:200])
@@ -210,7 +248,7 @@ def test_json_and_csv_exclude_each_other(model: Path) -> None:
         (("--workers", 0), "--workers must be at least 1"),
     ],
 )
-def test_an_option_that_cannot_be_is_told_before_anything_is_read(
+def test_invalid_options_are_errors_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, option: tuple, words: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["predict", "scan.nii.gz", *map(str, option)])
@@ -221,77 +259,77 @@ def test_an_option_that_cannot_be_is_told_before_anything_is_read(
 
 
 def test_help_is_quick_to_import() -> None:
-    code = "import sys, multi_abnormality.predict; print(*sys.modules, sep='\\n')"
+    code = "import sys, multi_abnormality.inference; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     heavy = {"torch", "lightning", "pandas", "sklearn", "onnxruntime", "SimpleITK", "scipy"}
     assert not heavy & set(loaded.split())
-    assert run("--help").stdout.startswith("usage: python -m multi_abnormality.predict")
+    assert run("--help").stdout.startswith("usage: multi-abnormality predict")
 
 
 def test_model_must_be_one_and_ours(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"dvc repro.*dvc pull"):
-        predict.find_model(tmp_path)
+        inference.find_model(tmp_path)
     first = write_model(tmp_path / "model_a.onnx")
-    assert predict.find_model(tmp_path) == first
+    assert inference.find_model(tmp_path) == first
     shutil.copy(first, tmp_path / "model_b.onnx")
     with pytest.raises(InputError, match=r"model_a\.onnx, .*model_b\.onnx"):
-        predict.find_model(tmp_path)
+        inference.find_model(tmp_path)
 
 
 def test_wrong_models_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(InputError, match="no such model"):
-        predict.load(path)
+        inference.load(path)
     with pytest.raises(InputError, match=r"is a folder; name the \.onnx file"):
-        predict.load(tmp_path)
+        inference.load(tmp_path)
     path.touch()
     with pytest.raises(InputError, match="is empty"):
-        predict.load(path)
+        inference.load(path)
     path.write_text("hello")
-    with pytest.raises(InputError, match="no valid ONNX model"):
-        predict.load(path)
+    with pytest.raises(InputError, match="not a valid ONNX model"):
+        inference.load(path)
     with pytest.raises(InputError, match="not exported by this project"):
-        predict.load(write_model(path, card=None))
+        inference.load(write_model(path, card=None))
     with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
-        predict.load(write_model(path, card={**CARD, "findings": None}))
+        inference.load(write_model(path, card={**CARD, "findings": None}))
     other = {"version": "9.9.9", "a key of another version": {}}
     with pytest.raises(InputError, match=r"exported by version 9\.9\.9 .* export the model again"):
-        predict.load(write_model(path, card=other))
+        inference.load(write_model(path, card=other))
     with pytest.raises(InputError, match="has ports"):
-        predict.load(write_model(path, outputs=17))
+        inference.load(write_model(path, outputs=17))
 
 
-def test_no_bit_of_a_model_can_change_unseen(tmp_path: Path, model: Path) -> None:
-    """Neither in its weights nor in what it says of itself, nor by way of an ONNX editor."""
+def test_a_changed_bit_of_a_model_is_detected(tmp_path: Path, model: Path) -> None:
+    """In the weights, in the metadata, and by an ONNX editor."""
     whole = model.read_bytes()
     copy = tmp_path / "copied alone.onnx"
     copy.write_bytes(whole)
-    assert predict.load(copy).card.findings == FINDINGS
+    assert inference.load(copy).card.findings == FINDINGS
     weights = whole.index(b"matrix") + len(whole) // 2
     words = whole.index(b"Emphysema")
-    for place in (0, words, weights, len(whole) - 1):
+    for index in (0, words, weights, len(whole) - 1):
         changed = bytearray(whole)
-        changed[place] ^= 1
+        changed[index] ^= 1
         copy.write_bytes(changed)
         with pytest.raises(
             InputError, match=r"copied alone\.onnx: is not as it was exported.*copy"
         ):
-            predict.load(copy)
+            inference.load(copy)
     copy.write_bytes(whole.replace(b"-1024, 0]", b"-1000, 0]"))
     with pytest.raises(InputError, match="is not as it was exported"):
-        predict.load(copy)
+        inference.load(copy)
     edited = onnx.load(model)
     edited.metadata_props[0].value = edited.metadata_props[0].value.replace("Emphysema", "Ephysema")
     onnx.save(edited, copy)
     with pytest.raises(InputError, match="is not as it was exported"):
-        predict.load(copy)
+        inference.load(copy)
     del edited.metadata_props[1:]
     onnx.save(edited, copy)
     with pytest.raises(InputError, match=r"has no checksum at its end.*export it again"):
-        predict.load(copy)
+        inference.load(copy)
     copy.write_bytes(whole[:-1000])
-    with pytest.raises(InputError, match=r"alone\.onnx: .*was cut short .*; copy it again"):
-        predict.load(copy)
+    with pytest.raises(InputError, match=r"alone\.onnx: .*was truncated .*; copy it again"):
+        inference.load(copy)
 
 
 @pytest.mark.parametrize("name", ["", "../../elsewhere", "/elsewhere", "a\nb", "EMPHYSEMA"])
@@ -299,10 +337,10 @@ def test_a_model_whose_findings_are_no_names_is_refused(tmp_path: Path, name: st
     """One would stand for two, and --explain would write outside of its folder."""
     card = {**CARD, "findings": [name, *FINDINGS[1:]]}
     with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
-        predict.load(write_model(tmp_path / "model.onnx", card=card))
+        inference.load(write_model(tmp_path / "model.onnx", card=card))
 
 
-def test_a_model_without_finite_probabilities_is_told(tmp_path: Path) -> None:
+def test_a_model_without_finite_probabilities_is_an_error(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.onnx")
     broken = onnx.load(path)
     (matrix,) = [one for one in broken.graph.initializer if one.name == "matrix"]
@@ -327,7 +365,7 @@ def test_a_link_in_a_circle_is_one_bad_scan(tmp_path: Path, model: Path) -> None
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
+def test_a_killed_run_resumes(tmp_path: Path, model: Path) -> None:
     scans = [write_scan(tmp_path / f"scan_{n}.nii.gz", 100 + n) for n in range(3)]
     third = scans[2].read_bytes()
     scans[2].unlink()
@@ -354,39 +392,39 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, model: Path) -> None:
     assert not part.exists()
     rows = list(csv.reader(out.open()))
     assert [row[0] for row in rows[1:]] == ["scan_0", "scan_1", "scan_2"]
-    expected = predict.load(model)(scans[1])
+    expected = inference.load(model)(scans[1])
     assert [float(value) for value in rows[2][1::3]] == list(expected.values())
 
 
-def test_replaced_voxels_are_predicted_anew(tmp_path: Path, model: Path) -> None:
+def test_changed_voxels_are_predicted_again(tmp_path: Path, model: Path) -> None:
     """Also where the scan's own file or folder does not change with them."""
     write_metaimage(tmp_path / "scan.mhd", ElementDataFile="voxels of any name")
     write_nrrd(tmp_path / "scan.nhdr")
     write_nifti(tmp_path / "scan.hdr")
     write_series(tmp_path / "series", name=lambda index: f"{index % 2}/IM{index}", slices=4)
-    scans = predict.find_scans([tmp_path]).scans
+    scans = inference.find_scans([tmp_path]).scans
     assert len(scans) == 4
-    prediction = predict.Prediction(
+    prediction = inference.Prediction(
         {"Emphysema": 0.7}, HALF, np.ones((1, 1)), np.ones((1, 1, 1)), None
     )
-    journal = Journal(tmp_path / "out.csv", model)
+    progress = ProgressLog(tmp_path / "out.csv", model)
     for scan in scans:
-        journal.add(scan_key(scan), prediction)
-    journal.close(finished=False)
-    journal = Journal(tmp_path / "out.csv", model)
-    assert all(journal.find(scan_key(scan)) for scan in scans)
+        progress.add(scan_key(scan), prediction)
+    progress.close(finished=False)
+    progress = ProgressLog(tmp_path / "out.csv", model)
+    assert all(progress.find(scan_key(scan)) for scan in scans)
     for name in ("voxels of any name", "scan.raw", "scan.img", "series/1/IM3"):
         about = (tmp_path / name).stat()
         os.utime(tmp_path / name, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
-    assert not any(journal.find(scan_key(scan)) for scan in scans)
+    assert not any(progress.find(scan_key(scan)) for scan in scans)
     (tmp_path / "scan.img").unlink()
-    assert journal.find(scan_key(scans[0])) is None
+    assert progress.find(scan_key(scans[0])) is None
 
 
 def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path) -> None:
-    for place in ("a/one.nii.gz", "a/deep/two.nii", "b/three.nii.gz"):
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        write_scan(tmp_path / place)
+    for name in ("a/one.nii.gz", "a/deep/two.nii", "b/three.nii.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_scan(tmp_path / name)
     (tmp_path / "a/notes.txt").write_text("no scan")
 
     pattern = tmp_path / "**/*.nii.gz"
@@ -401,16 +439,16 @@ def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path)
     result = run(tmp_path / "b", *others, "--model", model, "--csv")
     assert result.returncode == 1
     assert "4 of 5 scans could not be predicted" in result.stderr
-    assert "*.mha: no scan fits this pattern" in result.stderr
+    assert "*.mha: no scan matches this pattern" in result.stderr
     for path in others:
         assert f"  - {path}: " in result.stderr
     assert len(result.stdout.splitlines()) == 2
 
 
-def test_scans_of_one_file_name_are_told_apart_by_their_folders(
+def test_scans_of_one_file_name_are_distinguished_by_their_folders(
     tmp_path: Path, model: Path
 ) -> None:
-    """As hospitals lay them out: in what is printed, explained, and gone on with after a kill."""
+    """In printed rows, explanations, and after resuming."""
     scans = []
     for number, patient in enumerate(("7", "8")):
         folder = tmp_path / "a" / patient
@@ -435,8 +473,10 @@ def test_scans_of_one_file_name_are_told_apart_by_their_folders(
     assert [row["probabilities"] for row in again] == [row["probabilities"] for row in rows]
     assert rows[0]["probabilities"] != rows[1]["probabilities"]
     for row in rows:
-        told = json.loads((why / row["input_image_name"] / "explanation.json").read_text())
-        assert all(told[name]["probability"] == row["probabilities"][name] for name in told)
+        explained = json.loads((why / row["input_image_name"] / "explanation.json").read_text())
+        assert all(
+            explained[name]["probability"] == row["probabilities"][name] for name in explained
+        )
 
 
 def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
@@ -449,7 +489,7 @@ def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
     write_series(series, name=lambda index: f"CT.1.2.840.{index}", slices=4)
 
     def find(*given: Path) -> list[Path]:
-        found = predict.find_scans(given)
+        found = inference.find_scans(given)
         assert found.faults == []
         return [source.path for source in found.scans]
 
@@ -458,7 +498,7 @@ def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
     assert find(tmp_path / "**") == [series, scan]
     assert find(series / "CT.1.2.840.2") == [series]
 
-    gone = tmp_path / "gone.nii.gz"  # a link whose scan is not there: told when it is read
+    gone = tmp_path / "gone.nii.gz"  # a dangling link: reported when it is read
     gone.symlink_to(tmp_path / "elsewhere.nii.gz")
     assert find(tmp_path) == [series, scan, gone]
     assert find(tmp_path / "*.gz") == [scan, gone]
@@ -468,7 +508,7 @@ def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
 def test_a_closed_folder_is_reported(tmp_path: Path, model: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz")
     (tmp_path / "closed").mkdir(mode=0)
-    assert [source.path for source in predict.find_scans([tmp_path]).scans] == [scan]
+    assert [source.path for source in inference.find_scans([tmp_path]).scans] == [scan]
     result = run(tmp_path / "closed/scan.nii.gz", scan, "--model", model, "--csv")
     assert result.returncode == 1
     assert "closed/scan.nii.gz: cannot be read (Permission denied)" in result.stderr
@@ -476,15 +516,15 @@ def test_a_closed_folder_is_reported(tmp_path: Path, model: Path) -> None:
 
 
 def test_explained_scans_are_not_explained_again(tmp_path: Path, model: Path) -> None:
-    """And a doubt is told again; a folder cannot be written as a file."""
+    """The warning is repeated, and a folder is not a valid output file."""
     card = {**CARD, "familiar": {"lung_share": [2.0, 3.0], "length": [0.0, 1.0]}}
     doubting = write_model(tmp_path / "model.onnx", card)
     scan = write_scan(tmp_path / "scan.nii.gz", 200)
     why = tmp_path / "why"
     command = scan, tmp_path / "missing.mha", "--model", doubting, "--out", tmp_path / "out.csv"
-    assert "may be no chest" in run(*command, "--explain", why).stderr
+    assert "may not be a chest CT" in run(*command, "--explain", why).stderr
     before = (why / "scan/explanation.json").stat().st_mtime_ns
-    assert "may be no chest" in run(*command, "--explain", why).stderr
+    assert "may not be a chest CT" in run(*command, "--explain", why).stderr
     assert (why / "scan/explanation.json").stat().st_mtime_ns == before
     (why / "scan/explanation.json").unlink()  # a kill before the last file
     run(*command, "--explain", why)
@@ -496,26 +536,26 @@ def test_explained_scans_are_not_explained_again(tmp_path: Path, model: Path) ->
     assert not (tmp_path / "folder.csv.part").exists()
 
 
-def test_slices_that_speak_for_findings_are_written(tmp_path: Path, model: Path) -> None:
+def test_slices_with_the_highest_attention_are_written(tmp_path: Path, model: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz", 200)
     result = run(scan, "--model", model, "--explain", tmp_path / "why", "--json")
     assert result.returncode == 0, result.stderr
     (row,) = json.loads(result.stdout)["predictions"]
     positive = {name for name, is_positive in row["positive"].items() if is_positive}
     assert 0 < len(positive) < 18
-    told = json.loads((tmp_path / "why/scan/explanation.json").read_text())
-    assert told.keys() == positive
+    explained = json.loads((tmp_path / "why/scan/explanation.json").read_text())
+    assert explained.keys() == positive
     for finding in positive:
         with Image.open(tmp_path / f"why/scan/{finding}.jpg") as picture:
             assert picture.size == (480, 160)
-        heights = [one["mm_above_middle"] for one in told[finding]["slices"]]
+        heights = [one["mm_above_middle"] for one in explained[finding]["slices"]]
         assert len(heights) == 3
         assert heights == sorted(heights)
         assert all(abs(height) <= 96 for height in heights)  # where the body is
 
 
 @pytest.mark.parametrize(("counting", "heights"), [("one", [-135.0]), ("all", [-9.0, 0.0, 9.0])])
-def test_slices_that_count_nothing_are_not_shown(
+def test_slices_without_attention_are_not_shown(
     tmp_path: Path, model: Path, counting: str, heights: list[float]
 ) -> None:
     """As where the model pools by max or by mean."""
@@ -523,10 +563,10 @@ def test_slices_that_count_nothing_are_not_shown(
     if counting == "one":
         attention[:] = np.arange(31) == 0
     hu = np.zeros((31, 8, 8), np.float32)
-    prediction = predict.Prediction({"Emphysema": 0.7}, HALF, attention, hu, None)
-    write_explanation(prediction, predict.load(model).card.preprocess, tmp_path)
-    told = json.loads((tmp_path / "explanation.json").read_text())
-    assert [one["mm_above_middle"] for one in told["Emphysema"]["slices"]] == heights
+    prediction = inference.Prediction({"Emphysema": 0.7}, HALF, attention, hu, None)
+    write_explanation(prediction, inference.load(model).card.preprocess, tmp_path)
+    explained = json.loads((tmp_path / "explanation.json").read_text())
+    assert [one["mm_above_middle"] for one in explained["Emphysema"]["slices"]] == heights
 
 
 @pytest.mark.parametrize(("shown", "counts"), [([0.0], 0.0), ([-9.0, 0.0, 9.0], 0.1)])
@@ -537,19 +577,19 @@ def test_padding_is_not_shown_whatever_attention_it_has(
     attention[0, [0, 1, 30]] = 0.3
     hu = np.full((31, 8, 8), -1024, np.float32)
     hu[10:21] = 40
-    prediction = predict.Prediction({"Emphysema": 0.7}, HALF, attention, hu, None)
-    write_explanation(prediction, predict.load(model).card.preprocess, tmp_path)
+    prediction = inference.Prediction({"Emphysema": 0.7}, HALF, attention, hu, None)
+    write_explanation(prediction, inference.load(model).card.preprocess, tmp_path)
     explained = json.loads((tmp_path / "explanation.json").read_text())["Emphysema"]
     assert [one["mm_above_middle"] for one in explained["slices"]] == shown
     assert explained["attention_on_padding"] == pytest.approx(0.9 + counts * 17 / 31)
 
 
 @needs_real_ct
-def test_a_belly_is_doubted_and_chests_are_not(tmp_path: Path) -> None:
-    """By the ranges that the sample's chests have."""
-    familiar = Familiar.of([0.157, 0.364], [247.6, 318.1])
+def test_an_abdomen_is_warned_about_and_chests_are_not(tmp_path: Path) -> None:
+    """With the input range of the sample."""
+    familiar = InputRange.of([0.157, 0.364], [247.6, 318.1])
     card = {**CARD, "familiar": familiar.model_dump(mode="json")}
-    predictor = predict.load(write_model(tmp_path / "model.onnx", card))
+    predictor = inference.load(write_model(tmp_path / "model.onnx", card))
     doubts = {
         path.name: predictor.predict(path).doubt is not None
         for path in REAL_CT.iterdir()
@@ -561,7 +601,7 @@ def test_a_belly_is_doubted_and_chests_are_not(tmp_path: Path) -> None:
 
 @needs_real_ct
 def test_real_orientations_have_equal_probabilities(model: Path) -> None:
-    predictor = predict.load(model)
+    predictor = inference.load(model)
     answers = [predictor(scan) for scan in sorted(REAL_CT.glob("chest_CIP_ct64_*.nii.gz"))]
 
     assert len(answers) == 5
@@ -572,8 +612,8 @@ def test_real_orientations_have_equal_probabilities(model: Path) -> None:
 def test_every_real_scan_is_predicted(model: Path) -> None:
     scans = [path for path in sorted(REAL_CT.iterdir()) if path.suffix != ".md"]
 
-    found = predict.find_scans(scans)
-    predictions, faults = predict_all(predict.load(model), name_scans(found.scans))
+    found = inference.find_scans(scans)
+    predictions, faults = predict_all(inference.load(model), name_scans(found.scans))
 
     assert (found.faults, faults) == ([], [])
     assert len(predictions) == len(scans)
@@ -644,7 +684,7 @@ def test_a_reader_that_ends_early_is_no_error(tmp_path: Path, model: Path) -> No
     for option in ("--json", "--csv", "-q"):
         reading, writing = os.pipe()
         os.close(reading)
-        command = [sys.executable, "-m", "multi_abnormality.predict", scan, "--model", model]
+        command = [sys.executable, "-m", "multi_abnormality", "predict", scan, "--model", model]
         done = subprocess.run(
             [*map(str, command), option], stdout=writing, stderr=subprocess.PIPE, text=True
         )
@@ -715,16 +755,16 @@ def test_a_study_lists_its_series_and_predicts_the_chests(tmp_path: Path, model:
 
 
 class Failing:
-    """A predictor on which one scan has an effect that no reader expects."""
+    """Predictor that raises an unexpected error for one scan."""
 
     def __init__(self, error: BaseException, bad: str) -> None:
         self.error, self.bad = error, bad
-        self.card = SimpleNamespace(preprocess=None, thresholds=HALF)
+        self.card = SimpleNamespace(preprocess=None, thresholds=HALF, uncalibrated=())
 
-    def predict(self, source: ScanSource) -> predict.Prediction:
+    def predict(self, source: ScanSource) -> inference.Prediction:
         if source.path.name == self.bad:
             raise self.error
-        return predict.Prediction(
+        return inference.Prediction(
             {"Emphysema": 0.1}, HALF, np.ones((1, 1)), np.ones((1, 1, 1)), None
         )
 
@@ -732,12 +772,12 @@ class Failing:
 @pytest.mark.parametrize(
     "error", [MemoryError(), RecursionError("deep"), zlib.error("x"), struct.error("y"), OSError(5)]
 )
-def test_whatever_one_scan_raises_the_others_are_predicted(
+def test_an_exception_in_one_scan_does_not_affect_the_others(
     tmp_path: Path, model: Path, error: Exception
 ) -> None:
     scans = name_scans([ScanSource(Path(f"{name}.nii")) for name in ("a", "b", "c")])
-    journal = Journal(tmp_path / "out.csv", model)
-    rows, faults = predict_all(Failing(error, "b.nii"), scans, 2, journal, tmp_path / "why")
+    progress = ProgressLog(tmp_path / "out.csv", model)
+    rows, faults = predict_all(Failing(error, "b.nii"), scans, 2, progress, tmp_path / "why")
     assert [name for name, _ in rows] == ["a", "c"]
     (fault,) = faults
     assert fault.startswith("b.nii: ")
@@ -754,7 +794,7 @@ def test_ctrl_c_ends_all_scans() -> None:
 def test_a_picture_that_cannot_be_written_costs_no_prediction(tmp_path: Path, model: Path) -> None:
     scans = [write_scan(tmp_path / f"{name}.nii", 200) for name in ("a", "b")]
     (tmp_path / "why").mkdir()
-    (tmp_path / "why/a").write_text("in the place of a folder")
+    (tmp_path / "why/a").write_text("instead of a folder")
     result = run(*scans, "--model", model, "--explain", tmp_path / "why", "--csv")
     assert result.returncode == 1
     assert [line.split(",")[0] for line in result.stdout.splitlines()[1:]] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Recipes applied to a user's params.yaml: what is the user's stays, to the byte."""
+"""Recipes applied to a user's params.yaml: the user's own settings are preserved byte by byte."""
 
 import re
 import shutil
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.errors import InputError
-from multi_abnormality.params import load_params
-from multi_abnormality.recipe import KEPT, RECIPES, apply_recipe
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.tools.recipe import KEPT, KEPT_EXPORT, RECIPES, apply_recipe
+from multi_abnormality.utils.errors import InputError
 from test_pipeline import ROOT
 
 # A user's own data section: quotes, a list over several lines, odd spaces, comments everywhere.
@@ -25,7 +25,7 @@ data:   # mine
   columns: {scan: Aufnahme, patient: Person, split: null,
             manufacturer: null, kernel: null, sex: null, age:    }
   # the clinic asked for a quarter
-  valid_fraction: 0.25
+  test_fraction: 0.25
   split_seed: 7
 """
 
@@ -37,7 +37,10 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = (ROOT / "params.yaml").read_text()
     text = re.sub(r"(?ms)^data:.*?(?=^\w)", DATA, text)
     text = text.replace("seed: 0", "seed: 3").replace("workers: auto", "workers: 2")
-    text = text.replace("slice_chunk: null", "slice_chunk:").replace("train:", "# Mine.\ntrain:")
+    text = text.replace("encoder_chunk_size: null", "encoder_chunk_size:").replace(
+        "train:", "# Mine.\ntrain:"
+    )
+    text = re.sub(r"(?m)^  (name|owner|license|contact): null", r"  \1: My \1", text)
     text = text.replace("targets: [qkv, proj]", "targets:\n      - qkv  # one\n      - proj")
     (tmp_path / "params.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -46,11 +49,14 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml")))
-def test_a_recipe_decides_how_to_train_and_nothing_else(params: Path, name: str):
+def test_a_recipe_changes_only_how_to_train(params: Path, name: str):
     before = load_params()
     lines = apply_recipe(name)
     recipe, after = load_params(RECIPES / f"{name}.yaml"), load_params()
     own = {key: getattr(before, key) for key in KEPT}
+    named = {key: getattr(before.export, key) for key in KEPT_EXPORT}
+    assert named == {key: f"My {key}" for key in KEPT_EXPORT}
+    own["export"] = recipe.export.model_copy(update=named)
     assert after == recipe.model_copy(update=own)
     text = params.read_text()
     assert DATA in text
@@ -61,7 +67,7 @@ def test_a_recipe_decides_how_to_train_and_nothing_else(params: Path, name: str)
     assert params.read_text() == text
 
 
-def test_it_edits_values_and_leaves_all_other_bytes(params: Path):
+def test_all_bytes_but_the_values_are_preserved(params: Path):
     """Also line breaks of Windows; comments stay in their columns."""
     text = params.read_bytes().replace(b"\n", b"\r\n")
     params.write_bytes(text)
@@ -72,22 +78,22 @@ def test_it_edits_values_and_leaves_all_other_bytes(params: Path):
     for old, new in first[: first.index((b"    alpha: 16.0", b"    alpha: 16.0"))]:
         key = new.decode().partition(":")[0].strip()
         assert old == new or key in changed
-    assert b"  slice_chunk: 64" in params.read_bytes()
+    assert b"  encoder_chunk_size: 64" in params.read_bytes()
     assert b"  finetune: lora                  # of the backbone" in params.read_bytes()
 
 
 def test_a_dry_run_changes_nothing(params: Path):
     before = params.read_bytes()
-    command = [sys.executable, "-m", "multi_abnormality.recipe", "t4-colab", "--dry-run"]
+    command = [sys.executable, "-m", "multi_abnormality", "recipe", "t4-colab", "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "model.backbone: resnet10t -> efficientnet_b0\n" in done.stdout
-    assert "machine.time_budget: stays null; the recipe has 3h30m\n" in done.stdout
+    assert "machine.max_time: stays null; the recipe has 3h30m\n" in done.stdout
     assert params.read_bytes() == before
 
 
 @pytest.mark.usefixtures("params")
-def test_an_unknown_recipe_is_answered_with_those_there_are(tmp_path, monkeypatch):
+def test_an_unknown_recipe_is_an_error_with_the_available_names(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"no recipe 't4'; there are challenge, seed, t4-colab"):
         apply_recipe("t4")
     (tmp_path / "empty").mkdir()
@@ -104,7 +110,7 @@ def test_an_unknown_recipe_is_answered_with_those_there_are(tmp_path, monkeypatc
          "without anchors and aliases"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_edited_stays_as_it_is(params: Path, old, new, message):
+def test_a_file_that_cannot_be_edited_is_unchanged(params: Path, old, new, message):
     text = params.read_text()
     assert old in text
     params.write_text(text.replace(old, new))

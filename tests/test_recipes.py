@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.params import load_params
-from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import load_complete
-from multi_abnormality.training.fit import Places, Training
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
+from multi_abnormality.runtime.checkpoint_files import load_complete
+from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -20,21 +20,27 @@ def test_there_are_recipes():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_it_trains(path: Path, small_set, small_params, tmp_path: Path):
     recipe = load_params(path)
-    small = {"epochs": 2, "schedule_epochs": 4, "batch_size": 4, "slices": 4, "warmup_epochs": 0.5}
+    small = {
+        "epochs": 2,
+        "schedule_epochs": 4,
+        "batch_size": 4,
+        "slices_per_volume": 4,
+        "warmup_epochs": 0.5,
+    }
     params = recipe.model_copy(
         update={
             "preprocess": small_params.preprocess,
             "model": recipe.model.model_copy(update={"pretrained": False, "unfreeze_epoch": 1}),
-            "train": recipe.train.model_copy(update=small | {"validation_fraction": 0.3}),
+            "train": recipe.train.model_copy(update=small | {"val_fraction": 0.3}),
             "machine": small_params.machine,
         }
     )
-    places = Places(
+    places = RunPaths(
         tmp_path / "checkpoints",
         tmp_path / "logs",
         tmp_path / "history.csv",
-        Aside(tmp_path / "a", tmp_path / "b"),
+        CheckpointArchive(tmp_path / "a", tmp_path / "b"),
     )
-    history = Training(params, small_set, places).run()
+    history = TrainingRun(params, small_set, places).run()
     assert len(history.epochs) == 2
     assert load_complete(tmp_path / "checkpoints/best.ckpt")["complete"]

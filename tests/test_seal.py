@@ -6,7 +6,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from multi_abnormality.seal import KEY, is_whole, seal
+from multi_abnormality.utils.onnx_checksum import KEY, is_whole, seal
 from tiny_model import write_model
 
 
@@ -14,15 +14,17 @@ def test_other_programs_read_a_sealed_model_and_find_the_seal_in_its_metadata(tm
     path = write_model(tmp_path / "model.onnx")
     model = onnx.load(path)
     onnx.checker.check_model(model)
-    told = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    assert session.get_modelmeta().custom_metadata_map == told
-    assert told.keys() == {"multi_abnormality", KEY.decode()}
-    assert told[KEY.decode()].encode() == seal(path.read_bytes()[: -len(seal(b""))])[-64:]
+    assert session.get_modelmeta().custom_metadata_map == metadata
+    assert metadata.keys() == {"multi_abnormality", KEY.decode()}
+    assert metadata[KEY.decode()].encode() == seal(path.read_bytes()[: -len(seal(b""))])[-64:]
 
 
 @pytest.mark.parametrize("content", [b"", b"some bytes"])
-def test_any_bit_counts_and_what_has_no_seal_is_told_apart(tmp_path: Path, content: bytes):
+def test_any_flipped_bit_is_detected_and_a_missing_checksum_is_distinguished(
+    tmp_path: Path, content: bytes
+):
     path, whole = tmp_path / "file", content + seal(content)
     path.write_bytes(whole)
     assert is_whole(path) is True

@@ -5,12 +5,12 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from multi_abnormality.show_augmentation import __main__ as program
-from multi_abnormality.show_augmentation.sheet import draw_sheet
+from multi_abnormality.tools.preview_augmentation import __main__ as program
+from multi_abnormality.tools.preview_augmentation.augmentation_sheet import draw_sheet
 
 
 def test_the_sheet_shows_each_scan_in_each_epoch(small_set, small_params):
-    train = small_params.train.model_copy(update={"augmentation": "advanced", "mixup": 1.0})
+    train = small_params.train.model_copy(update={"augmentation": "advanced", "mixup_prob": 1.0})
     params = small_params.model_copy(update={"train": train})
     sheet = draw_sheet(params, small_set, scans=3, epochs=2)
     assert sheet.dtype == np.uint8
@@ -23,7 +23,7 @@ def test_the_sheet_shows_each_scan_in_each_epoch(small_set, small_params):
 
 
 def test_a_sheet_has_rows_and_columns():
-    program = [sys.executable, "-m", "multi_abnormality.show_augmentation", "--scans", "0"]
+    program = [sys.executable, "-m", "multi_abnormality", "preview-augmentation", "--scans", "0"]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--scans: must be at least 1" in done.stderr

@@ -1,4 +1,4 @@
-"""The challenge's container, without the container: its entry point as a process of its own."""
+"""Entry point of the challenge's container, run as a process without the container."""
 
 import json
 import os
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from multi_abnormality import predict
-from multi_abnormality.findings import FINDINGS
+from multi_abnormality import inference
+from multi_abnormality.config.findings import FINDINGS
 from tiny_model import CARD, write_model
 
 ROOT = Path(__file__).parents[1]
 REAL_CT = ROOT.parent / "shared/real-ct"
-NOBODY = 65534
+UNPRIVILEGED = 65534
 # What the image does not hold; importing it there would be an error.
 ABSENT = ("torch", "timm", "lightning", "pandas", "sklearn", "dvc", "joblib", "jinja2")
 # What is imported late is imported first: this environment may be closed to others than root.
@@ -25,20 +25,20 @@ import os, sys
 sys.modules.update(dict.fromkeys({ABSENT!r}))
 import onnxruntime, rich.console, rich.text, scipy.sparse
 import multi_abnormality.data.io.metaimage, multi_abnormality.data.io.nifti
-import multi_abnormality.predict.many
+import multi_abnormality.inference.batch_prediction
 import multi_abnormality.evaluation.predictions
 sys.argv = sys.argv[1:]
 code = compile(open(sys.argv[0]).read(), sys.argv[0], "exec")
 if os.geteuid() == 0:
     os.setgroups([])
-    os.setgid({NOBODY})
-    os.setuid({NOBODY})
+    os.setgid({UNPRIVILEGED})
+    os.setuid({UNPRIVILEGED})
 exec(code, dict(__name__="__main__"))
 """
 
 
 class Container:
-    """The folders that are mounted, and the program in them, by an unprivileged user if root."""
+    """Mounted folders and the program, run by an unprivileged user if root."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -66,7 +66,7 @@ class Container:
             sys.executable, "-c", ALONE, ROOT / "submission/process.py", *folders,
             f"--checkpoint={self.root / 'checkpoint'}",
         ]  # fmt: skip
-        # Nobody may write where coverage is measured.
+        # The unprivileged user may not write coverage files.
         kept = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
         done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd="/", env=kept)
         (self.root / "input").chmod(0o777)
@@ -91,7 +91,7 @@ def test_every_case_is_in_both_files_and_nothing_else_is_written(container: Cont
     (container.root / "input/folder").mkdir()
     done = container.run()
     assert done.returncode == 0, done.stderr
-    assert "these are no scans: ._case_a.nii.gz, folder, notes.txt" in done.stderr
+    assert "these are not scans: ._case_a.nii.gz, folder, notes.txt" in done.stderr
     assert list(container.written) == ["predictions.json", "results.json"]
     first, second = container.written.values()
     assert first == second
@@ -99,7 +99,7 @@ def test_every_case_is_in_both_files_and_nothing_else_is_written(container: Cont
     for row in first["predictions"]:
         assert list(row["probabilities"]) == list(FINDINGS)
         assert all(0 <= chance <= 1 for chance in row["probabilities"].values())
-    predictor = predict.load(container.root / "weights/model_tiny.onnx")
+    predictor = inference.load(container.root / "weights/model_tiny.onnx")
     chances = predictor(container.root / "input/case_a.nii.gz")
     positive = {name for name, chance in chances.items() if chance >= CARD["thresholds"][name]}
     assert 0 < len(positive) < len(FINDINGS)
@@ -107,7 +107,7 @@ def test_every_case_is_in_both_files_and_nothing_else_is_written(container: Cont
     assert positive == {name for name, chance in submitted.items() if chance >= 0.5}
 
 
-def test_one_bad_case_is_an_error_and_the_others_are_not_done_twice(container: Container):
+def test_one_bad_case_is_an_error_and_the_others_are_reused(container: Container):
     good = container.add("good.mha")
     bad = container.add("bad.mha")
     whole = bad.read_bytes()
@@ -127,7 +127,7 @@ def test_one_bad_case_is_an_error_and_the_others_are_not_done_twice(container: C
     assert len(container.written["results.json"]["predictions"]) == 2
 
 
-def test_a_scan_in_a_folder_is_not_passed_over(container: Container):
+def test_a_scan_in_a_subfolder_is_an_error(container: Container):
     container.add("case_a.mha")
     (container.root / "input/more").mkdir()
     container.add("more/case_b.mha")
@@ -157,7 +157,7 @@ def test_no_scan_and_no_model_are_errors(container: Container):
     assert "holds no .onnx model" in container.run().stderr
 
 
-def test_an_output_that_cannot_be_written_is_told_before_all_else(container: Container):
+def test_an_output_that_cannot_be_written_is_reported_first(container: Container):
     (container.root / "output/results.json").mkdir()
     done = container.run()
     assert done.returncode == 1

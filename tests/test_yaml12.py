@@ -7,7 +7,7 @@ import pytest
 import yaml
 from dvc.utils.serialize import ParseError, parse_yaml
 
-from multi_abnormality.yaml12 import load_yaml
+from multi_abnormality.config.yaml_reader import load_yaml
 
 PLAIN = r"""
 0 -0 +0 00 007 010 -010 +010 08 0_8 1 +1 -1 1_000 1_ _1 __1 -_1 _ 12345678901234567890123
@@ -69,7 +69,7 @@ def test_the_default_parameters_are_the_same(request: pytest.FixtureRequest):
         *("--- \na: 1\n---\nb: 2\n", "a:\t1\n", "a: 1\n\tb: 2\n", "!!map [1]"),
     ],
 )
-def test_what_dvc_refuses_is_refused(text: str):
+def test_files_that_dvc_rejects_are_rejected(text: str):
     # The others are those that DVC forgets to catch.
     with pytest.raises((ParseError, ValueError, KeyError, IndexError)):
         parse_yaml(text, "params.yaml")
@@ -106,7 +106,7 @@ def bomb(first: str, wrap: str) -> str:
         ("a: 1\nb: x\u2028y\n", r"line 2 has the character '\\u2028'; delete it"),
     ],
 )
-def test_what_would_hang_or_mean_something_else_is_refused(text: str, problem: str):
+def test_files_that_would_hang_or_be_ambiguous_are_rejected(text: str, problem: str):
     start = time.monotonic()
     with pytest.raises(yaml.YAMLError, match=problem):
         load_yaml(text)

@@ -8,8 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from multi_abnormality import __version__
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.seal import INFO_KEY, seal
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.utils.onnx_checksum import INFO_KEY, seal
 
 SHAPE = (32, 96, 96)
 CARD = {
@@ -18,7 +18,7 @@ CARD = {
     "preprocess": {
         "spacing": [9.0, 3.75, 3.75],
         "shape": list(SHAPE),
-        "hu_codes": [[-1024, 0], [-200, 80], [240, 226], [1024, 255]],
+        "hu_to_uint8": [[-1024, 0], [-200, 80], [240, 226], [1024, 255]],
     },
     "familiar": {"lung_share": [0.0, 1.0], "length": [0.0, 9999.0]},
     "synthetic": False,
@@ -27,7 +27,7 @@ CARD = {
 
 
 def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path:
-    """A model of 18 probabilities that depend on every voxel: means, a fixed matrix, a sigmoid.
+    """Write a model whose 18 probabilities depend on every voxel: means, a fixed matrix, a sigmoid.
 
     Its attention is on dense slices, the same for each finding.
     """
@@ -70,7 +70,7 @@ def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path
 
 
 def save(model: onnx.ModelProto, path: Path) -> Path:
-    """As the export stage does."""
+    """Save a model as the export stage does."""
     content = model.SerializeToString(deterministic=True)
     path.write_bytes(content + seal(content))
     return path

@@ -1,4 +1,4 @@
-"""The train stage as processes."""
+"""The train stage as a subprocess."""
 
 import os
 import shutil
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import yaml
 
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.params import Params
+from multi_abnormality.config.schema import Params
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 
 TRAIN = [sys.executable, "-m", "multi_abnormality.stages.train"]
 
 
 class Project:
-    """A folder in which the train stage runs."""
+    """Project directory in which the train stage runs."""
 
-    def __init__(self, root: Path, params: Params, processed: ProcessedSet) -> None:
+    def __init__(self, root: Path, params: Params, processed: ProcessedDataset) -> None:
         self.root = root
         shutil.copytree(processed.root, root / "processed")
         self.set(params.model_dump(mode="json"))

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.rows import Settings
-from multi_abnormality import console
-from multi_abnormality.files import write_json
+from multi_abnormality.utils import console
+from multi_abnormality.utils.atomic_io import write_json
 from speed.phantom import CACHE
 
 NAMES = (

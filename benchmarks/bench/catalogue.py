@@ -1,6 +1,6 @@
-"""How fast all of CT-RATE is catalogued and split, and how alike the two parts are.
+"""Speed of cataloguing and splitting all of CT-RATE, and balance of the split.
 
-The tables' folder holds CT-RATE's own {train,valid}_predicted_labels.csv and, where there are any,
+The tables' directory holds CT-RATE's {train,valid}_predicted_labels.csv and, optionally,
 {train,validation}_metadata.csv. The volumes are empty files.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from bench.rows import Row, Settings, compared, in_turns
-from multi_abnormality.data.ct_rate import read_ct_rate
-from multi_abnormality.data.names import VolumeName
-from multi_abnormality.data.splits import split_validation
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.params import load_params
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.data.catalog.ct_rate import read_ct_rate
+from multi_abnormality.data.catalog.splits import split_validation
+from multi_abnormality.data.catalog.volume_id import VolumeName
 
 TABLES = {"multi_abnormality_labels": "predicted_labels", "metadata": "metadata"}
 
@@ -25,7 +25,7 @@ TABLES = {"multi_abnormality_labels": "predicted_labels", "metadata": "metadata"
 def run(settings: Settings) -> list[Row]:
     if settings.tables is None:
         raise ValueError("needs a directory with CT-RATE's tables")
-    fraction = load_params().train.validation_fraction
+    fraction = load_params().train.val_fraction
     root = lay_out(settings.tables, settings.folder / "data")
     found = in_turns(
         settings.rounds,
@@ -45,7 +45,7 @@ def run(settings: Settings) -> list[Row]:
 
 
 def lay_out(tables: Path, root: Path) -> Path:
-    """CT-RATE's folders with an empty file a row."""
+    """Create CT-RATE's directories with an empty file per row."""
     for folder, kind in TABLES.items():
         (root / "dataset" / folder).mkdir(parents=True)
         for table in tables.glob(f"*_{kind}.csv"):
@@ -66,7 +66,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def walk_and_read(root: Path) -> None:
-    """As little as a catalogue can do."""
+    """Baseline: the least work that a catalogue needs."""
     count = sum(len(files) for _, _, files in os.walk(root))
     tables = [pd.read_csv(path) for path in root.glob("dataset/*/*.csv")]
     assert count == len(tables) + sum(
@@ -83,14 +83,14 @@ def catalogue_and_split(
 
 
 def compare_parts(volumes: pd.DataFrame, train: list[str], validation: list[str]) -> list[Row]:
-    """The findings whose prevalence by volume differs most between the parts."""
+    """Rows for the findings whose prevalence by volume differs most between the splits."""
     labels = volumes.set_index("name")[list(FINDINGS)]
-    share, held_out = labels.loc[train].mean(), labels.loc[validation].mean()
-    ratio = held_out / share
+    prevalence, held_out = labels.loc[train].mean(), labels.loc[validation].mean()
+    ratio = held_out / prevalence
     return [
         Row(
             f"prevalence of {finding} in validation", held_out[finding], "", "in train",
-            share[finding], ratio[finding], "0.9 to 1.1",
+            prevalence[finding], ratio[finding], "0.9 to 1.1",
         )
         for finding in {ratio.idxmin(): None, ratio.idxmax(): None}
     ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Time and memory by number of scans, and what a few more cost: time, and bytes that are pushed.
+"""Time and memory by number of scans, and the cost of adding a few: time and bytes pushed.
 
-The volumes are links to a full-size phantom and to copies of it. More are added twice, since the
-upload depends on how full the last shard was: of ten patients, a shard is written again whole.
+The volumes are links to a full-size phantom and to copies of it. Scans are added twice, since the
+upload depends on how full the last shard was: a shard of ten patients is rewritten as a whole.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.rows import Row, Settings
-from multi_abnormality.params import Params, load_params
+from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.stages import preprocess
 from speed.folder import ct_rate_names, write_ct_rate
 from speed.phantom import draw_phantom
@@ -35,7 +35,7 @@ def run(settings: Settings) -> list[Row]:
     scans: dict[str, Path] = {}
     grown = []
     for step, count in enumerate(counts):
-        # A copy: linking a file changes its inode's times, and so all that was known of it.
+        # A copy: linking a file changes its inode's times, which invalidates cached hashes.
         copy = Path(shutil.copy(phantom, work / f"scan{step}"))
         scans |= dict.fromkeys(names[len(scans) : count], copy)
         grown.append(grow(work, scans))
@@ -50,11 +50,11 @@ def run(settings: Settings) -> list[Row]:
         _beside(f"peak memory of the main process, {total} scans", rest["peak"], "GB",
                 f"{counts[0]} scans", quarter["peak"]),
     ]  # fmt: skip
-    share = f"at most {3 * more / total:.2f}"
+    target = f"at most {3 * more / total:.2f}"
     for each in steps:
         rows += [
             _beside(f"{more} more scans", each["seconds"], "s", f"all {total}", whole["seconds"],
-                    share),
+                    target),
             _beside(f"{more} more scans, pushed", each["uploaded"], "MB", f"all {total}",
                     whole["uploaded"]),
         ]  # fmt: skip
@@ -72,7 +72,7 @@ def _beside(
 
 
 def set_up(work: Path, params: Params) -> None:
-    """A DVC repository with a remote of its own."""
+    """Create a DVC repository with a remote."""
     (work / "params.json").write_text(params.model_dump_json())
     for command in ("init --no-scm --quiet", "remote add --quiet --default local remote"):
         dvc(work, *command.split())
@@ -85,7 +85,7 @@ def dvc(work: Path, *arguments: str) -> None:
 
 
 def grow(work: Path, scans: dict[str, Path]) -> dict[str, Any]:
-    """Bring the processed set up to these scans: seconds, peak memory, and MB that were pushed."""
+    """Update the processed dataset to these scans; return seconds, peak memory and MB pushed."""
     write_ct_rate(work / "data", scans)
     before = size(work / "remote")
     found = measure("bench.growth", [], work, cores=os.cpu_count() or 1)
@@ -95,12 +95,12 @@ def grow(work: Path, scans: dict[str, Path]) -> dict[str, Any]:
 
 
 def size(folder: Path) -> float:
-    """MB of all files."""
+    """Total size of all files in MB."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def run_stage() -> None:
-    """In the folder of the data, from the start of a process on as `dvc repro` runs it."""
+    """Run the preprocess stage in the current directory, as `dvc repro` does."""
     start = time.perf_counter()
     params = Params.model_validate_json(Path("params.json").read_text())
     memory = Path(".dvc/tmp/source_hashes.json")

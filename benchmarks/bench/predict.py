@@ -1,4 +1,4 @@
-"""The exported model: the ONNX file beside eager PyTorch, and predict as a process."""
+"""Speed of the exported model: ONNX file beside eager PyTorch, and `predict` as a process."""
 
 import time
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from bench.rows import Row, Settings, compared
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.model.build import restore
-from multi_abnormality.predict.model import find_model, load
-from multi_abnormality.training.checkpoints import BEST, load_complete
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.inference.predictor import find_model, load
+from multi_abnormality.models.factory import restore_classifier
+from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
 from speed.phantom import draw_phantom
 from speed.processes import predict
 
@@ -23,15 +23,14 @@ def run(settings: Settings) -> list[Row]:
 
 
 def compare_runtimes(settings: Settings) -> list[Row]:
-    """One volume through both, a block of calls at a time.
+    """Time both on one volume, a block of calls at a time.
 
-    A runtime's threads spin for a while after a call, to be there for the next, and hold the cores
-    that another runtime would need. So the session ends before PyTorch has its turn: call by call,
-    PyTorch took more than twice as long as by itself.
+    A runtime's threads spin for a while after a call and occupy the cores. So the session ends
+    before PyTorch's turn: with alternating calls PyTorch took more than twice as long.
     """
-    processed = ProcessedSet(Path("processed"))
+    processed = ProcessedDataset(Path("processed"))
     codes = processed.read(processed.names[0])[None]
-    classifier = restore(load_complete(Path("checkpoints") / BEST))
+    classifier = restore_classifier(load_complete(Path("checkpoints") / BEST))
 
     @torch.inference_mode()
     def eager() -> None:
@@ -49,7 +48,7 @@ def compare_runtimes(settings: Settings) -> list[Row]:
 
 
 def time_block(call: Callable[[], object]) -> list[float]:
-    """Milliseconds of each call, after some that are not counted."""
+    """Milliseconds of each call, after warm-up calls."""
     taken = []
     for _ in range(CALLS):
         start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""How fast a scan becomes a stored volume, beside MONAI, CT-CLIP's way and bare decompression.
+"""Speed of preprocessing a scan, beside MONAI, CT-CLIP's method and bare decompression.
 
-One core a side, a process of its own each, in turns.
+Each runs on one core in a process of its own, in turns.
 """
 
 import importlib.util
@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from bench.rows import Row, Settings, compared, in_turns
-from multi_abnormality.params import load_params
-from multi_abnormality.params_preprocess import Recipe
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.config.schema_preprocess import PreprocessSpec
 from speed.contenders import CONTENDERS
 from speed.phantom import draw_phantom
 from speed.processes import measure
@@ -43,8 +43,8 @@ def run(settings: Settings) -> list[Row]:
     return [*rows, compared(name, "s", two, "one worker", one, "at most 0.59")]
 
 
-def compare(title: str, scan: Path, recipe: Recipe, settings: Settings) -> list[Row]:
-    """Every contender on one scan."""
+def compare(title: str, scan: Path, recipe: PreprocessSpec, settings: Settings) -> list[Row]:
+    """Compare all contenders on one scan."""
     names = [name for name in CONTENDERS if name != "monai" or importlib.util.find_spec("monai")]
     calls = {
         name: partial(

@@ -1,6 +1,6 @@
-"""How fast scans of every format become voxels and probabilities, beside decoding alone.
+"""Speed of reading and predicting scans of every format, beside decoding alone.
 
-Whole processes on two cores, in turns with their floor.
+Whole processes on two cores, in turns with their baseline.
 """
 
 import statistics
@@ -44,7 +44,7 @@ def run(settings: Settings) -> list[Row]:
 
 
 def time_series(kind: str, folder: Path, settings: Settings) -> list[Row]:
-    """predict on a series, and a program that only reads it, beside decoding alone."""
+    """Time predict on a series, and reading it as HU, beside decoding alone."""
     alone = [sys.executable, "-m", "speed.decoding_alone", kind, str(folder)]
     reads = [sys.executable, "-c", READ, str(folder)]
     calls: dict[str, Callable[[], float]] = {
@@ -62,7 +62,7 @@ def time_series(kind: str, folder: Path, settings: Settings) -> list[Row]:
 
 
 def time_reading(name: str, path: Path, settings: Settings) -> Row:
-    """The reader on one core, beside bare decompression."""
+    """Time the reader on one core, beside bare decompression."""
     calls = {
         way: partial(measure, "speed.scan_reading", (way, path), settings.folder)
         for way in ("ours", "bare")

@@ -1,4 +1,4 @@
-"""What the benchmarks take and return."""
+"""Settings and results of the benchmarks."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ class Settings:
         folder: temporary directory, on the file system of the cached phantoms (for hard links).
         rounds: repetitions of each measurement, of which the median counts.
         quick: whether sizes are reduced, to check that everything runs.
-        scan: .nii.gz of a real chest; None: a phantom takes its place.
+        scan: .nii.gz of a real chest; None for a phantom.
         tables: directory with CT-RATE's tables.
     """
 
@@ -38,11 +38,11 @@ class Row:
     Attributes:
         name: what was measured.
         value: median over the rounds.
-        unit: of both values.
-        peer: the floor or the peer that it is compared with; empty: nothing.
-        peer_value: the peer's median; None: it was not measured.
+        unit: unit of both values.
+        peer: name of the baseline or peer; empty for none.
+        peer_value: the peer's median; None if it was not measured.
         ratio: median over the rounds of value / peer value.
-        target: what the ratio, or else the value, should be.
+        target: target of the ratio, or else of the value.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Row:
 def compared(
     name: str, unit: str, values: list[float], peer: str, peer_values: list[float], target: str = ""
 ) -> Row:
-    """A row of two measurements that took turns."""
+    """Create a row from two measurements that took turns."""
     ratios = [value / other for value, other in zip(values, peer_values, strict=True)]
     medians = (statistics.median(each) for each in (values, peer_values, ratios))
     value, peer_value, ratio = medians
@@ -67,7 +67,7 @@ def compared(
 def in_turns(
     rounds: int, calls: Mapping[str, Callable[[], T]], warm_up: bool = False
 ) -> dict[str, list[T]]:
-    """Results of all calls, one after the other in each round, so that all meet the same load.
+    """Run all calls in turns, so that other load on the machine affects them equally.
 
     Args:
         rounds: number of rounds.

@@ -1,15 +1,15 @@
-"""How fast and how small the processed set is at full size, beside raw uint8 files."""
+"""Reading speed and size of the processed dataset at full size, beside raw uint8 files."""
 
 from functools import partial
 
 import numpy as np
 
 from bench.rows import Row, Settings, compared, in_turns
+from multi_abnormality.config.schema import load_params
 from multi_abnormality.data.io.read import read_volume
-from multi_abnormality.data.resample import standardize
-from multi_abnormality.data.shards import encode
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.params import load_params
+from multi_abnormality.data.preprocessing.resample import resample_and_quantize
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.data.storage.shards import encode
 from multi_abnormality.stages import preprocess
 from speed.folder import ct_rate_names, write_ct_rate
 from speed.phantom import draw_phantom
@@ -18,7 +18,7 @@ from speed.recipes import full_size
 
 
 def run(settings: Settings) -> list[Row]:
-    """A set as the preprocess stage makes it, and the same volumes as raw files.
+    """Compare the preprocess stage's dataset with the same volumes as raw files.
 
     A phantom compresses better than a real chest, since its noise is simpler than a scanner's.
     """
@@ -28,7 +28,7 @@ def run(settings: Settings) -> list[Row]:
     volumes, folder = settings.size(60, 40), settings.folder
     data = write_ct_rate(folder / "data", dict.fromkeys(ct_rate_names(volumes), phantom))
     preprocess.run(params, data, folder / "set", folder / "metrics.json")
-    processed = ProcessedSet(folder / "set")
+    processed = ProcessedDataset(folder / "set")
     (folder / "raw").mkdir()
     for name in processed.names:
         np.save(folder / "raw" / f"{name}.npy", processed.read(name))
@@ -45,7 +45,7 @@ def run(settings: Settings) -> list[Row]:
         )
     ]  # fmt: skip
     for scan in filter(None, (phantom, settings.scan)):
-        codes = standardize(read_volume(scan), params.preprocess.recipe)
+        codes = resample_and_quantize(read_volume(scan), params.preprocess.recipe)
         name = f"bytes of {scan.name}, stored"
         stored = [len(encode(codes)) / 1e6]
         rows.append(compared(name, "MB", stored, "raw uint8", [codes.nbytes / 1e6], "at most 0.67"))

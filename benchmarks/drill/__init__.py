@@ -1,1 +1,1 @@
-"""Kill, restore and fault drills: `make drill`, or one of them by `python -m drill kills`."""
+"""Kill, restore and fault drills: `make drill`, or a single one by `python -m drill kills`."""

@@ -1,4 +1,4 @@
-"""Run the drills, and print what they found beside what was wanted."""
+"""Run the drills, and print results and expectations."""
 
 import sys
 import tempfile
@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from drill import away, damage, interference, kills, speed, steps
+from drill import damage, interference, kills, lost_machine, speed, steps
 
 DRILLS = {
     "kills": kills.random_kills,
@@ -15,19 +15,19 @@ DRILLS = {
     "damage": damage.damaged_files,
     "disk": damage.full_disk,
     "speed": speed.start_and_saves,
-    "lost": away.lost_machine,
+    "lost": lost_machine.lost_machine,
     "interference": interference.interference,
-    "drive": away.failing_drive,
+    "drive": lost_machine.failing_drive,
 }
 
 
 def main() -> None:
-    table = Table("drill", "found", "wanted", title="Kill it anywhere, lose nothing")
+    table = Table("drill", "result", "expected", title="Kill, restore and fault drills")
     out = Console(file=sys.stdout)
 
-    def row(what: str, found: object, wanted: object) -> None:
-        table.add_row(what, str(found), str(wanted))
-        out.print(f"{what}: {found} (wanted: {wanted})", highlight=False, soft_wrap=True)
+    def row(name: str, result: object, expected: object) -> None:
+        table.add_row(name, str(result), str(expected))
+        out.print(f"{name}: {result} (expected: {expected})", highlight=False, soft_wrap=True)
         out.file.flush()
 
     with tempfile.TemporaryDirectory(prefix="drill ", ignore_cleanup_errors=True) as folder:

@@ -1,4 +1,4 @@
-"""Damaged checkpoints are never loaded, and a full disk costs nothing that was saved."""
+"""Damaged checkpoints are never loaded, and a full disk loses no saved checkpoint."""
 
 import random
 import re
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drill.project import Project, kill, make_project
-from multi_abnormality.errors import InputError
-from multi_abnormality.training.files import load_checkpoint
+from multi_abnormality.runtime.checkpoint_io import load_checkpoint
+from multi_abnormality.utils.errors import InputError
 
 CUTS = 10
 FLIPS = 200
@@ -21,34 +21,34 @@ TRAIN = {
 
 
 def damaged_files(work: Path, row: Callable[..., None]) -> None:
-    """last.ckpt of the shipped model cut short, and with one bit flipped."""
+    """Truncate last.ckpt of the default model, and flip single bits of it."""
     project = make_project(work / "damage", patients=30, train=TRAIN)
     kill_in_training(project)
     last = project.root / "checkpoints/last.ckpt"
     good = last.read_bytes()
     rng = random.Random(0)
-    refused = 0
+    rejected = 0
     for number in range(CUTS + FLIPS):
         if number < CUTS:
             last.write_bytes(good[: rng.randrange(len(good))])
         else:
-            place = rng.randrange(len(good))
+            offset = rng.randrange(len(good))
             with last.open("r+b") as file:
-                file.seek(place)
-                file.write(bytes([good[place] ^ 1 << rng.randrange(8)]))
-        refused += is_refused(last)
+                file.seek(offset)
+                file.write(bytes([good[offset] ^ 1 << rng.randrange(8)]))
+        rejected += is_rejected(last)
         last.write_bytes(good)
-    row("last.ckpt cut short or with one bit flipped: refused", refused, CUTS + FLIPS)
+    row("last.ckpt truncated or with a flipped bit: rejected", rejected, CUTS + FLIPS)
     last.write_bytes(good[: len(good) // 2])
     before = load_checkpoint(last.with_name("previous.ckpt"))["position"]
     output = project.run("dvc", "repro", "train")
-    told = r"last\.ckpt: was cut short(?s:.*)resuming from \S+: epoch (\d+), step (\d+) of"
-    ((epoch, step),) = re.findall(told, output)
-    row("the (epoch, step) that serves in its place", (int(epoch), int(step)),
-        f"that of the one before, {before['epoch'], before['batch']}")  # fmt: skip
+    pattern = r"last\.ckpt: was cut short(?s:.*)resuming from \S+: epoch (\d+), step (\d+) of"
+    ((epoch, step),) = re.findall(pattern, output)
+    row("(epoch, step) resumed at instead", (int(epoch), int(step)),
+        f"of the previous checkpoint, {before['epoch'], before['batch']}")  # fmt: skip
 
 
-def is_refused(path: Path) -> bool:
+def is_rejected(path: Path) -> bool:
     try:
         load_checkpoint(path)
     except InputError:
@@ -57,7 +57,7 @@ def is_refused(path: Path) -> bool:
 
 
 def kill_in_training(project: Project) -> None:
-    """Train until there are two generations, then kill it."""
+    """Kill training once there are two generations of checkpoints."""
     log = project.root / "repro.log"
     process = project.start("dvc", "repro", "train", log=log)
     while not (project.root / "checkpoints/previous.ckpt").exists():
@@ -67,28 +67,28 @@ def kill_in_training(project: Project) -> None:
 
 
 def full_disk(work: Path, row: Callable[..., None]) -> None:
-    """A checkpoints folder on a small tmpfs that fills up. Mounting one takes root."""
-    whole = make_project(work / "roomy", patients=30, train=TRAIN)
-    cramped = whole.copy(work / "cramped")
-    whole.run("dvc", "repro", "train")
-    disk = cramped.root / "checkpoints"
+    """Train with the checkpoints on a small tmpfs that fills up. Mounting it requires root."""
+    undisturbed = make_project(work / "large disk", patients=30, train=TRAIN)
+    limited = undisturbed.copy(work / "small disk")
+    undisturbed.run("dvc", "repro", "train")
+    disk = limited.root / "checkpoints"
     disk.mkdir()
-    # Room for five checkpoints of 82 MB; beside the ballast for one, and not for the next.
+    # Space for five checkpoints of 82 MB, but for only one next to the ballast.
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500m", "tmpfs", disk], text=True,
                              capture_output=True)  # fmt: skip
     if mounted.returncode:
-        row("a full disk while saving", "not run: mounting a tmpfs takes root", "identical")
+        row("full disk during a save", "not run: mounting a tmpfs requires root", "identical")
         return
     try:
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(350 << 20))
-        output = cramped.run("dvc", "repro", "train", ok=False)
-        told = "cannot be written (No space left on device); what was there before is whole"
-        row("a full disk while saving: a clear error", "yes" if told in output else output, "yes")
+        output = limited.run("dvc", "repro", "train", ok=False)
+        message = "cannot be written (No space left on device); what was there before is whole"
+        row("full disk during a save: a clear error", "yes" if message in output else output, "yes")
         ballast.unlink()
-        output = cramped.run("python", "-m", "multi_abnormality.stages.train")
-        row("after room is made: goes on", "resuming from" in output, True)
-        identical = cramped.hashes(("checkpoints", "metrics")) == whole.hashes(
+        output = limited.run("python", "-m", "multi_abnormality.stages.train")
+        row("with free space again: resumes", "resuming from" in output, True)
+        identical = limited.hashes(("checkpoints", "metrics")) == undisturbed.hashes(
             ("checkpoints", "metrics")
         )
         row("and ends byte-identical", identical, True)

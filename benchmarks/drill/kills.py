@@ -1,4 +1,4 @@
-"""`dvc repro` of the shipped model, SIGKILLed at random moments: it ends with the same bytes."""
+"""SIGKILLs of `dvc repro` at random times, with the default model: the result is identical."""
 
 import random
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 from drill.project import Project, kill, make_project
 
 RUNS = 10
-KILLS = 5  # a run
+KILLS = 5  # per run
 TRAIN = {
     "epochs": 5,
     "schedule_epochs": 5,
@@ -21,37 +21,37 @@ SEED = 20
 
 
 def random_kills(work: Path, row: Callable[..., None]) -> None:
-    """`dvc repro` killed at random moments, over and over, until it comes through."""
-    whole = make_project(work / "whole", patients=70, train=TRAIN)
-    killed = whole.copy(work / "before")
-    whole.run("dvc", "repro")
+    """Kill `dvc repro` repeatedly at random times, then let it finish."""
+    undisturbed = make_project(work / "undisturbed", patients=70, train=TRAIN)
+    killed = undisturbed.copy(work / "before")
+    undisturbed.run("dvc", "repro")
     rng = random.Random(SEED)
     same = landed = 0
-    moments: Counter[str] = Counter()
+    phases: Counter[str] = Counter()
     for number in range(RUNS):
         project = killed.copy(work / f"run {number}")
         log = project.root / "repro.log"
         for _ in range(KILLS):
-            moment = kill_once(project, log, rng)
-            landed += moment is not None
-            moments[moment or "missed"] += 1
+            phase = kill_once(project, log, rng)
+            landed += phase is not None
+            phases[phase or "missed"] += 1
         process = project.start("dvc", "repro", log=log)
         process.wait()
-        identical = process.returncode == 0 and project.hashes() == whole.hashes()
+        identical = process.returncode == 0 and project.hashes() == undisturbed.hashes()
         same += identical
-        if identical:  # the others are kept to look at
+        if identical:  # keep the others for inspection
             shutil.rmtree(project.root)
-    row("random SIGKILLs of `dvc repro` that landed while training ran", landed, RUNS * KILLS)
-    row("the moments", dict(moments), "each kind")
+    row("random SIGKILLs of `dvc repro` during training", landed, RUNS * KILLS)
+    row("phases of the kills", dict(phases), "each kind")
     row("runs that ended byte-identical", same, RUNS)
 
 
 def kill_once(project: Project, log: Path, rng: random.Random) -> str | None:
-    """Kill one `dvc repro` while it trains; in which moment that was. None: it ended before."""
+    """Kill a `dvc repro` during training; return the phase, or None if it ended before."""
     checkpoints = project.root / "checkpoints"
-    told = log.stat().st_size if log.exists() else 0
+    offset = log.stat().st_size if log.exists() else 0
     process = project.start("dvc", "repro", log=log)
-    while not is_training(log, told):
+    while not is_training(log, offset):
         if process.poll() is not None:
             return None
         time.sleep(0.05)
@@ -67,7 +67,7 @@ def kill_once(project: Project, log: Path, rng: random.Random) -> str | None:
     return None
 
 
-def is_training(log: Path, told: int) -> bool:
-    """Whether the train stage has said from where it goes, since `told` bytes of its log."""
-    text = log.read_bytes()[told:].decode(errors="replace") if log.exists() else ""
+def is_training(log: Path, offset: int) -> bool:
+    """Whether training has logged its start, after byte `offset` of the log."""
+    text = log.read_bytes()[offset:].decode(errors="replace") if log.exists() else ""
     return "training starts at" in text or "resuming from" in text

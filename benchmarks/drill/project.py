@@ -1,4 +1,4 @@
-"""A project of a drill's own: this pipeline, on a smaller sample, in a folder of its own."""
+"""Projects of the drills: this pipeline on a smaller sample, in a separate folder."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ class Project:
     root: Path
 
     def run(self, *command: str, ok: bool = True, **more: str) -> str:
-        """A command's output."""
+        """Run a command and return its output."""
         done = subprocess.run(
             command, cwd=self.root, env=environment(**more), capture_output=True, text=True
         )
@@ -38,7 +38,7 @@ class Project:
         return output
 
     def start(self, *command: str, log: Path, **more: str) -> subprocess.Popen:
-        """A command in a process group of its own, so that a kill reaches all of it."""
+        """Start a command in its own process group, which `kill` kills as a whole."""
         with log.open("a") as file:
             return subprocess.Popen(
                 command, cwd=self.root, env=environment(**more), stdout=file, stderr=file,
@@ -67,22 +67,22 @@ class Project:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """SIGKILL a process of `Project.start`, and all that it started."""
+    """SIGKILL the process group of a process from `Project.start`."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def make_project(root: Path, patients: int, train: dict[str, object]) -> Project:
-    """The shipped model and its augmentation, on fewer scans and for fewer epochs."""
+    """Create a project with the default model and augmentation, but fewer scans and epochs."""
     root.mkdir(parents=True)
     project = Project(root)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, root)
-    hidden = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "src", root / "src", ignore=hidden)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src", root / "src", ignore=ignored)
     project.set(
-        train={"validation_fraction": 0.3} | train,
-        evaluate={"resamples": 50},
+        train={"val_fraction": 0.3} | train,
+        evaluate={"n_bootstrap": 50},
         machine={"accelerator": "cpu", "workers": 2},
     )
     project.run("git", "init", "--quiet", "--initial-branch", "main")
@@ -90,7 +90,7 @@ def make_project(root: Path, patients: int, train: dict[str, object]) -> Project
     project.run("git", "config", "user.email", "user@example.org")
     project.run("dvc", "init", "--quiet")
     project.run("dvc", "config", "core.analytics", "false")
-    project.run("python", "-m", "multi_abnormality.sample", "--patients", str(patients))
+    project.run("python", "-m", "multi_abnormality", "sample", "--patients", str(patients))
     project.run("dvc", "add", "--quiet", "data")
     project.run("dvc", "repro", "preprocess")
     project.run("git", "add", "--all")

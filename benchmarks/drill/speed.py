@@ -1,4 +1,4 @@
-"""What resuming costs: the time to the first new step, and what saves take from training."""
+"""Speed of resuming and saving: time to the first new step, and training time spent on saves."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ from drill.project import ROOT, Project, kill
 
 
 def start_and_saves(work: Path, row: Callable[..., None]) -> None:
-    """On the whole sample with the default parameters, as `make repro` left it."""
+    """Measure on the whole sample with default parameters; needs the outputs of `make repro`."""
     project = Project(work / "default")
     project.root.mkdir()
     shutil.copy(ROOT / "params.yaml", project.root)
@@ -27,7 +27,7 @@ def start_and_saves(work: Path, row: Callable[..., None]) -> None:
     first_step = wait_for_save(project, process, after=started) - started
     kill(process)
     assert "resuming from" in log.read_text()
-    row("start of the stage to the first new step, its save included", f"{first_step:.1f} s",
+    row("start of the stage to the save after the first new step", f"{first_step:.1f} s",
         "at most 10 s")  # fmt: skip
 
     shutil.rmtree(project.root / "checkpoints")
@@ -36,12 +36,12 @@ def start_and_saves(work: Path, row: Callable[..., None]) -> None:
     log.write_text("")
     if project.start(*train, log=log).wait():
         raise RuntimeError(log.read_text())
-    (told,) = re.findall(r"they took .*", log.read_text())
-    row("what saves cost training at the default cadence", told, "at most 1 %")
+    (summary,) = re.findall(r"they took .*", log.read_text())
+    row("training time spent on saves at the default interval", summary, "at most 1 %")
 
 
 def wait_for_save(project: Project, process, after: float) -> float:
-    """When last.ckpt was saved for the second time since `after`, by the clock."""
+    """Wait for a save of last.ckpt after time `after` (for two saves if 0); return the time."""
     last, seen = project.root / "checkpoints/last.ckpt", set()
     while len(seen) < 1 + (after == 0):
         if process.poll() is not None:

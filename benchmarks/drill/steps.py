@@ -1,4 +1,4 @@
-"""A small net, SIGKILLed at every single step of two epochs and at every batch of a validation."""
+"""SIGKILLs of a small model at every step of two epochs and every validation batch."""
 
 import hashlib
 import json
@@ -11,18 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drill.project import ROOT, environment, make_project
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.params import load_params
-from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.files import load_checkpoint
-from multi_abnormality.training.fit import Places, Training
-from multi_abnormality.training.stopping import StopRequest
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
+from multi_abnormality.runtime.checkpoint_io import load_checkpoint
+from multi_abnormality.runtime.graceful_stop import StopRequest
+from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 
 TRAIN = {
     "epochs": 2,
     "schedule_epochs": 2,
     "batch_size": 4,
-    "slices": 4,
+    "slices_per_volume": 4,
     "save_every_n_minutes": 1 / 6000,
 }
 
@@ -39,17 +39,17 @@ def every_step(work: Path, row: Callable[..., None]) -> None:
     if done.returncode:
         raise RuntimeError(log.read_text())
     found = json.loads(done.stdout.splitlines()[-1])
-    row("small net: SIGKILLs, one at every step and validation batch", found["kills"], "all")
-    row("small net: positions gone on from", f"{found['positions']} of {found['all']}", "all")
-    row("small net: runs that ended byte-identical", found["same"], found["kills"])
+    row("small model: SIGKILLs, one at every step and validation batch", found["kills"], "all")
+    row("small model: positions resumed from", f"{found['positions']} of {found['all']}", "all")
+    row("small model: runs that ended byte-identical", found["same"], found["kills"])
 
 
 class KillAt(StopRequest):
-    """SIGKILLs its own process at the n-th time that training looks whether to stop."""
+    """Kills its own process by SIGKILL at the n-th check for a stop request."""
 
-    def __init__(self, look: int) -> None:
+    def __init__(self, check: int) -> None:
         super().__init__()
-        self.left = look
+        self.left = check
 
     @property
     def reason(self) -> None:
@@ -58,17 +58,17 @@ class KillAt(StopRequest):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(root: Path, folder: Path, look: int) -> int:
-    """Train in a process of its own; its exit status."""
+def run(root: Path, folder: Path, check: int) -> int:
+    """Train in a forked process and return its exit status."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     try:
-        aside = Aside(folder / "aside", folder / "cache")
+        archive = CheckpointArchive(folder / "archive", folder / "cache")
         history = folder / "metrics/history.csv"
-        places = Places(folder / "checkpoints", folder / "logs", history, aside)
+        paths = RunPaths(folder / "checkpoints", folder / "logs", history, archive)
         params = load_params(root / "params.yaml")
-        Training(params, ProcessedSet(root / "processed"), places).run(KillAt(look))
+        TrainingRun(params, ProcessedDataset(root / "processed"), paths).run(KillAt(check))
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -84,16 +84,21 @@ def main() -> None:
     root = Path(sys.argv[1])
     run(root, root / "straight", 0)
     expected = hashes(root / "straight")
-    places, same, kills = set(), 0, 0
+    positions, same, kills = set(), 0, 0
     while run(root, root / str(kills + 1), kills + 1) == -signal.SIGKILL:
         kills += 1
         folder = root / str(kills)
         last = folder / "checkpoints/last.ckpt"
         if last.exists():
-            places.add(tuple(load_checkpoint(last)["position"].values()))
+            positions.add(tuple(load_checkpoint(last)["position"].values()))
         same += run(root, folder, 0) == 0 and hashes(folder) == expected
-    batches = max(batch for _, batch in places)
-    found = {"kills": kills, "positions": len(places), "all": 2 * (batches + 1) - 1, "same": same}
+    batches = max(batch for _, batch in positions)
+    found = {
+        "kills": kills,
+        "positions": len(positions),
+        "all": 2 * (batches + 1) - 1,
+        "same": same,
+    }
     sys.stdout.write(json.dumps(found) + "\n")
 
 

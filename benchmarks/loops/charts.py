@@ -1,11 +1,11 @@
-"""Charts for docs/ as SVG files: no library, light and dark, equal data give equal bytes."""
+"""SVG charts for docs/, for light and dark mode; equal data give equal bytes."""
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from multi_abnormality.files import write_durably
+from multi_abnormality.utils.atomic_io import atomic_write
 
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 60, 20, 20, 46
@@ -20,7 +20,7 @@ STYLE = (
 def lines(
     series: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, path: Path
 ) -> None:
-    """A line a series, both axes from 0."""
+    """Draw one line per series, both axes from 0."""
     points = [point for each in series.values() for point in each]
     right, top = (max(values) * 1.05 for values in zip(*points, strict=True))
     step = round_step(top / 4)
@@ -36,8 +36,8 @@ def lines(
         text(LEFT, TOP - 6, y_label, "start"),
     ]
     parts += [
-        text(x(place), HEIGHT - BOTTOM + 18, f"{place:g}", "middle")
-        for place in sorted({point[0] for point in points})
+        text(x(tick), HEIGHT - BOTTOM + 18, f"{tick:g}", "middle")
+        for tick in sorted({point[0] for point in points})
     ]
     for value in range(0, int(top) + 1, step):
         parts.append(
@@ -46,8 +46,8 @@ def lines(
         parts.append(text(LEFT - 6, y(value) + 4, f"{value}", "end"))
     for number, (name, each) in enumerate(series.items()):
         colour = COLOURS[number]
-        way = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in each)
-        parts.append(f'<polyline stroke="{colour}" points="{way}"/>')
+        coordinates = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in each)
+        parts.append(f'<polyline stroke="{colour}" points="{coordinates}"/>')
         parts += [
             f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour}"/>' for a, b in each
         ]
@@ -56,13 +56,13 @@ def lines(
 
 
 def round_step(about: float) -> int:
-    """The largest of 1, 2, 5, 10, 20, … that is not above it."""
+    """Return the largest of 1, 2, 5, 10, 20, … that is at most `about`."""
     power = 10 ** int(math.log10(about))
     return max(power * factor for factor in (1, 2, 5) if power * factor <= about)
 
 
 def stack(parts_of: Mapping[str, float], unit: str, path: Path) -> None:
-    """One bar of parts, one after the other, with their sum."""
+    """Draw one stacked bar with its total."""
     total = sum(parts_of.values())
     parts, start = [], float(LEFT)
     for number, (name, value) in enumerate(parts_of.items()):
@@ -89,7 +89,7 @@ def text(x: float, y: float, content: str, anchor: str) -> str:
 
 def save(parts: Sequence[str], height: int, path: Path) -> None:
     content = "\n".join(parts)
-    write_durably(
+    atomic_write(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">'
         f"<style>{STYLE}</style>\n{content}\n</svg>\n".encode(),
         path,

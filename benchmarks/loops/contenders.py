@@ -18,30 +18,30 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from loops.gate import Gate
-from multi_abnormality.data.batches import Batch
-from multi_abnormality.data.drawn import drawn_loader
-from multi_abnormality.data.mixing import augmented
-from multi_abnormality.data.randomness import generator
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.find_learning_rate.range_test import on_device
-from multi_abnormality.memory import keep_freed_memory
-from multi_abnormality.model.build import build
-from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.model.device import choose_device, loading_workers
-from multi_abnormality.model.losses import multilabel_loss
-from multi_abnormality.params import Params
+from multi_abnormality.config.schema import Params
+from multi_abnormality.data.loading.train_dataset import train_dataloader
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.data.transforms.batch import Batch
+from multi_abnormality.data.transforms.mixup import augment_batch
+from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.models.device import choose_device, num_loader_workers
+from multi_abnormality.models.factory import build_classifier
+from multi_abnormality.runtime import training_run
+from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
+from multi_abnormality.runtime.checkpoint_files import LAST
+from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
-from multi_abnormality.training import fit
-from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import LAST
+from multi_abnormality.tools.find_lr.range_test import on_device
 from multi_abnormality.training.finetuning import parameter_groups
-from multi_abnormality.training.precision import resolve_precision
+from multi_abnormality.training.losses import multilabel_loss
+from multi_abnormality.utils.rng import generator
+from multi_abnormality.utils.system_memory import tune_malloc
 
 IN_MEMORY = 8  # batches
 
 
 class Watch(Callback):
-    """Tells a gate where Lightning stands."""
+    """Reports Lightning's progress to a gate."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
@@ -53,35 +53,36 @@ class Watch(Callback):
         self.gate.step_done()
 
 
-def ours(training: fit.Training, gate: Gate) -> None:
-    """The train stage's own."""
-    make_trainer = fit.make_trainer
+def ours(training: training_run.TrainingRun, gate: Gate) -> None:
+    """The train stage's loop."""
+    make_trainer = training_run.make_trainer
 
     def watched(*args: object, **kwargs: object) -> lightning.Trainer:
         trainer = make_trainer(*args, **kwargs)
-        trainer.callbacks.append(Watch(gate))  # the last: all that a step does is in its time
-        gate.save = lambda: trainer.save_checkpoint(training.places.checkpoints / LAST)
+        trainer.callbacks.append(Watch(gate))  # last, so that all of a step is measured
+        gate.save = lambda: trainer.save_checkpoint(training.paths.checkpoints / LAST)
         return trainer
 
-    fit.make_trainer = watched
+    training_run.make_trainer = watched
     training.run()
 
 
-def bare(training: fit.Training, gate: Gate) -> None:
-    """The same forward, loss, backward, clip, optimizer and average of weights, and nothing else:
-    batches are augmented and on the device before.
+def bare(training: training_run.TrainingRun, gate: Gate) -> None:
+    """Bare loop: forward, loss, backward, clipping, optimizer step and weight averaging.
+
+    Batches are augmented and moved to the device in advance.
     """
-    keep_freed_memory()
+    tune_malloc()
     params = training.params
     device = choose_device(params.machine.accelerator)
     precision = resolve_precision(params.train.precision, device)
-    model = build(training.about).to(device)
+    model = build_classifier(training.about).to(device)
     settings = params.train
     groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    average = get_ema_multi_avg_fn(settings.average_decay)
+    average = get_ema_multi_avg_fn(settings.ema_decay)
     averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-    loader = drawn_loader(training.volumes.drawn, settings.batch_size, 0, 0, 0)
+    loader = train_dataloader(training.datamodule.train_dataset, settings.batch_size, 0, 0, 0)
     batches = [
         prepared(model, batch, params, device) for batch in itertools.islice(loader, IN_MEMORY)
     ]
@@ -92,7 +93,7 @@ def bare(training: fit.Training, gate: Gate) -> None:
         with torch.autocast(device.type, half, enabled=precision != "float32"):
             loss = multilabel_loss(model.classify(hu, height).logits, labels, settings)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         averaged.update_parameters(model)
         gate.step_done()
@@ -101,15 +102,15 @@ def bare(training: fit.Training, gate: Gate) -> None:
 def prepared(
     model: VolumeClassifier, batch: Batch, params: Params, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """HU, labels and heights of an augmented batch."""
+    """Return HU, labels and heights of an augmented batch."""
     batch = on_device(batch, device)
     hu = model.windows.decode(batch["volume"])
     rng = generator(params.seed, "mix", 0)
-    return *augmented(hu, batch, params.train, rng), batch["height"]
+    return *augment_batch(hu, batch, params.train, rng), batch["height"]
 
 
 class PlainModule(lightning.LightningModule):
-    """The same model and loss as a tutorial would train them: float32, weights as they come."""
+    """The same model and loss in plain Lightning: float32, default memory format."""
 
     def __init__(self, model: VolumeClassifier, params: Params) -> None:
         super().__init__()
@@ -122,28 +123,35 @@ class PlainModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         hu = self.model.windows.decode(batch["volume"])
         rng = generator(self.params.seed, "mix", batch_idx)
-        hu, labels = augmented(hu, batch, self.params.train, rng)
+        hu, labels = augment_batch(hu, batch, self.params.train, rng)
         shown = self.model.windows(hu).unflatten(1, (-1, self.model.adjacent)).flatten(2, 3)
         features = self.model.encoder(shown.flatten(0, 1)).unflatten(0, batch["height"].shape)
         logits, _ = self.model.pooling(features, batch["height"])
         return multilabel_loss(logits, labels, self.params.train)
 
 
-def plain(training: fit.Training, gate: Gate) -> None:
-    """Lightning's trainer with nothing set but the clipping."""
+def plain(training: training_run.TrainingRun, gate: Gate) -> None:
+    """Lightning's Trainer with default settings and gradient clipping."""
     params = training.params
-    workers = loading_workers(params)
-    loader = drawn_loader(training.volumes.drawn, params.train.batch_size, workers, 0, 0)
+    workers = num_loader_workers(params)
+    loader = train_dataloader(
+        training.datamodule.train_dataset, params.train.batch_size, workers, 0, 0
+    )
     trainer = lightning.Trainer(
         accelerator="gpu" if choose_device(params.machine.accelerator).type == "cuda" else "cpu",
-        devices=1, max_epochs=1, gradient_clip_val=params.train.clip_norm, callbacks=[Watch(gate)],
-        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        devices=1,
+        max_epochs=1,
+        gradient_clip_val=params.train.max_grad_norm,
+        callbacks=[Watch(gate)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
         enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(PlainModule(build(training.about), params), loader)
+    )
+    trainer.fit(PlainModule(build_classifier(training.about), params), loader)
 
 
-LOOPS: dict[str, Callable[[fit.Training, Gate], None]] = {
+LOOPS: dict[str, Callable[[training_run.TrainingRun, Gate], None]] = {
     "ours": ours,
     "bare": bare,
     "plain": plain,
@@ -155,13 +163,15 @@ def main() -> None:
     gate = Gate(int(steps))
     gate.mark("interpreter and imports")
     params = Params.model_validate_json(given)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        places = fit.Places(
-            folder / "checkpoints", folder / "logs", folder / "history.csv",
-            Aside(folder / "aside", folder / "cache"),
-        )  # fmt: skip
-        training = fit.Training(params, ProcessedSet(Path(processed)), places)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        paths = training_run.RunPaths(
+            folder / "checkpoints",
+            folder / "logs",
+            folder / "history.csv",
+            CheckpointArchive(folder / "archive", folder / "cache"),
+        )
+        training = training_run.TrainingRun(params, ProcessedDataset(Path(processed)), paths)
         gate.mark("processed set")
         LOOPS[name](training, gate)
 

@@ -1,7 +1,7 @@
-"""Holds a training loop in its process until the next block of steps is asked for.
+"""Gate that pauses a training loop between blocks of steps.
 
-Compared loops take turns by it, each with libraries, memory and caches of its own, so that what
-else the machine does meets them alike.
+Compared loops run in processes of their own and take turns, so that other load on the machine
+affects them equally.
 """
 
 import json
@@ -14,28 +14,29 @@ import torch
 
 
 class Gate:
-    """Says on stdout, a JSON line each, when the loop did its first step, and then what a block
-    took. A line on stdin starts a block.
+    """Writes timings to stdout as JSON lines: of the first step, then of each block.
+
+    A line on stdin starts a block.
 
     Args:
-        steps: of a block.
+        steps: number of steps per block.
     """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.marks: dict[str, float] = {}
-        self.save: Callable[[], object] = lambda: None  # nothing to save, by itself
+        self.save: Callable[[], object] = lambda: None  # no-op by default
         self._born = psutil.Process().create_time()
         self._left = 1
         self._waited = self._released = 0.0
         self._began = (0.0, 0.0)
 
     def mark(self, name: str) -> None:
-        """What has been done since the process started, for the first line."""
+        """Record the time since the process started, for the first line."""
         self.marks[name] = time.time() - self._born
 
     def data_ready(self) -> None:
-        """Called when a step's batch has come."""
+        """Called when a step's batch is loaded."""
         if not self._released:
             self.mark("model and trainer")
         self._waited += time.perf_counter() - self._released
@@ -44,13 +45,13 @@ class Gate:
         """Called after each step."""
         self._left -= 1
         if self._left == 0:
-            self._tell()
+            self._report()
             sys.stdin.readline()
             self._left, self._waited = self.steps, 0.0
             self._began = time.perf_counter(), time.process_time()
         self._released = time.perf_counter()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         if not self._released:

@@ -1,6 +1,6 @@
-"""The most memory that one training step takes: `python -m loops.memory SLICES PARAMS`.
+"""Peak memory of one training step: `python -m loops.memory SLICES PARAMS`.
 
-One volume of so many slices, made of noise. Prints bytes as JSON: of the process, or of the GPU.
+Uses one volume of noise with this number of slices. Prints bytes of the process or the GPU as JSON.
 """
 
 import json
@@ -9,24 +9,24 @@ import sys
 
 import torch
 
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.memory import keep_freed_memory
-from multi_abnormality.model.build import build
-from multi_abnormality.model.device import choose_device
-from multi_abnormality.model.losses import multilabel_loss
-from multi_abnormality.params import Params
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.config.schema import Params
+from multi_abnormality.models.device import choose_device
+from multi_abnormality.models.factory import build_classifier
+from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
-from multi_abnormality.training.precision import resolve_precision
+from multi_abnormality.training.losses import multilabel_loss
+from multi_abnormality.utils.system_memory import tune_malloc
 
 
 def step(params: Params, slices: int, device: torch.device) -> None:
-    """One, as the last epoch has it."""
+    """Run one training step as in the last epoch."""
     about = {
         "findings": list(FINDINGS),
         "preprocess": params.preprocess.recipe.model_dump(mode="json"),
         "model": params.model.model_dump(mode="json"),
     }
-    model = build(about).to(device)
+    model = build_classifier(about).to(device)
     FineTuning(model, params.model).apply(params.train.epochs)
     settings = params.train
     groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
@@ -44,7 +44,7 @@ def step(params: Params, slices: int, device: torch.device) -> None:
 def main() -> None:
     params = Params.model_validate_json(sys.argv[2])
     device = choose_device(params.machine.accelerator)
-    keep_freed_memory()
+    tune_malloc()
     step(params, int(sys.argv[1]), device)
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()

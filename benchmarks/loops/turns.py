@@ -1,4 +1,4 @@
-"""Training loops in processes of their own that take turns, a block of steps each."""
+"""Training loops in processes of their own that take turns, one block of steps at a time."""
 
 import json
 import os
@@ -8,24 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality.params import Params
+from multi_abnormality.config.schema import Params
 from speed.processes import BENCHMARKS
 
 
 class Loop:
-    """One of `loops.contenders`, started and held after its first step.
+    """A loop of `loops.contenders`, started and paused after its first step.
 
     Args:
-        name: which.
-        steps: of a block.
-        processed: the processed set.
-        params: of the project.
-        folder: for its log.
-        threads: that it calculates with; None: as many as torch likes.
+        name: name of the loop.
+        steps: number of steps per block.
+        processed: directory of the processed dataset.
+        params: parameters of the project.
+        folder: directory for its log.
+        threads: number of threads; None for torch's default.
 
     Attributes:
-        start: how far it was how many seconds after its start, its processor time so far, and
-            what a save takes.
+        start: seconds from the start to each mark, processor time so far, and duration of a save.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Loop:
         self.start = self._read()
 
     def block(self) -> dict[str, float]:
-        """Run one: its seconds by the clock and of the processor, and those waited for data."""
+        """Run a block; return its wall time, processor time and time spent waiting for data."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return self._read()
@@ -70,7 +69,7 @@ class Loop:
 
 @dataclass
 class Blocks:
-    """What a loop's blocks took."""
+    """Timings of a loop's blocks."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
@@ -81,7 +80,7 @@ class Blocks:
             getattr(self, name).append(value)
 
     def with_more(self, seconds: float, cpu_seconds: float) -> "Blocks":
-        """These, had each taken so much longer."""
+        """Return a copy with time added to each block."""
         return Blocks(
             [each + seconds for each in self.seconds],
             [each + cpu_seconds for each in self.cpu_seconds],
@@ -90,7 +89,7 @@ class Blocks:
 
 
 def take_turns(loops: dict[str, Loop], rounds: int) -> dict[str, Blocks]:
-    """Every loop's blocks, one loop's after the other's. The first round warms up."""
+    """Run the loops' blocks in turns; the first round is a warm-up."""
     found = {name: Blocks() for name in loops}
     for number in range(rounds + 1):
         for name, loop in loops.items():

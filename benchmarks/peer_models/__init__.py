@@ -1,6 +1,6 @@
-"""Other designs of classifiers, trained as well as they can be; the program is ../peers.py.
+"""Peer classifiers for the comparison in ../peers.py.
 
-Each takes (N, Z, C, Y, X) slices in windows from -1 to 1, and gives (N, F) logits.
+Each maps (N, Z, C, Y, X) slices, windowed to [-1, 1], to (N, F) logits.
 """
 
-import multi_abnormality.model  # noqa: F401  before timm
+import multi_abnormality.models  # noqa: F401  before timm

@@ -1,24 +1,24 @@
-"""CT-Net's design (Draelos et al. 2021, doi:10.1016/j.media.2020.101857), after its description."""
+"""CT-Net (Draelos et al. 2021, doi:10.1016/j.media.2020.101857), after its description."""
 
 import timm
 import torch
 from torch import Tensor, nn
 
 TRIPLET = 3
-WIDTHS = (64, 32)  # of the convolutions over the whole volume
+WIDTHS = (64, 32)  # channels of the convolutions over the whole volume
 HIDDEN = 128
 
 
 class CtNet(nn.Module):
     """Triplets of neighbouring slices through ResNet-18, its maps through 3D convolutions.
 
-    As published, a triplet is an image of three channels, one window each, for the sake of
-    pretrained weights. These are random, so a triplet brings all windows of its slices.
+    As published, a triplet is an image of three channels with one window, as pretrained weights
+    require. These weights are random, so a triplet has all windows of its slices.
 
     Args:
-        channels: of a slice.
-        shape: of a volume, (Z, Y, X). Slices beyond whole triplets, at the top, sit out.
-        findings: how many.
+        channels: number of channels of a slice.
+        shape: (Z, Y, X) of a volume. Slices beyond whole triplets, at the top, are ignored.
+        findings: number of findings.
     """
 
     def __init__(self, channels: int, shape: tuple[int, int, int], findings: int) -> None:
@@ -40,7 +40,7 @@ class CtNet(nn.Module):
         self.head = nn.Linear(HIDDEN, findings)
 
     def _features(self, shown: Tensor) -> Tensor:
-        """(N, Z, C, Y, X) -> (N, D)"""
+        """Map (N, Z, C, Y, X) to (N, D)."""
         used = shown[:, : self.triplets * TRIPLET].unflatten(1, (self.triplets, TRIPLET))
         images = used.flatten(2, 3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         maps = self.network(images).unflatten(0, (len(shown), self.triplets))

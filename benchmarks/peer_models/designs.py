@@ -1,4 +1,4 @@
-"""The peers, and what each sees at a step."""
+"""Registry of the peers, with their slices and volumes per step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from peer_models.single_slices import SingleSlices
 @dataclass(frozen=True)
 class Peer:
     build: Callable[[int, tuple[int, int, int], int], nn.Module]  # channels, shape, findings
-    slices: int | None  # drawn from a volume at a step; None: all of them
+    slices: int | None  # slices per volume and step; None for all
     batch_size: int  # volumes
 
 

@@ -1,7 +1,7 @@
-"""Trains this project's default by its own stage: `python -m peer_models.ours TASK`.
+"""Train this project's default model by its train stage: `python -m peer_models.ours TASK`.
 
-TASK is JSON: epochs, seed, processed (a folder), and params. Prints as JSON what
-`peer_models.train` prints, and `idle_minutes`: what a start of the stage costs with nothing to do.
+TASK is JSON: epochs, seed, processed (a directory) and params. Prints the JSON of
+`peer_models.train`, and `idle_minutes`: the time of the stage with nothing to do.
 """
 
 import json
@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from multi_abnormality.data.batches import WholeVolumes
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.model.build import restore
-from multi_abnormality.model.inference import volume_logits
-from multi_abnormality.training.checkpoints import BEST, load_complete
+from multi_abnormality.data.loading.eval_dataset import EvalDataset
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.models.factory import restore_classifier
+from multi_abnormality.models.inference import predict_logits
+from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
 from peer_models.scores import macro_auroc
 from peer_models.train import Trained
 
 
 def run_stage(folder: Path) -> float:
-    """Minutes of processor time that the train stage takes in a project's folder."""
+    """Run the train stage in a project's directory; return its minutes of processor time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "multi_abnormality.stages.train"]
     log = folder / "log"
@@ -38,7 +38,7 @@ def run_stage(folder: Path) -> float:
 
 
 def set_up(folder: Path, task: dict[str, Any]) -> None:
-    """A project's folder with other epochs and another seed, and nothing but the processor."""
+    """Create a project with the task's epochs and seed, on the CPU."""
     changes = {
         "train": {"epochs": task["epochs"], "schedule_epochs": task["epochs"]},
         "machine": {"accelerator": "cpu", "workers": 0},
@@ -51,11 +51,11 @@ def set_up(folder: Path, task: dict[str, Any]) -> None:
 
 
 def score(folder: Path) -> tuple[int, float]:
-    """Parameters of the best checkpoint, and its macro AUROC on the valid split."""
-    classifier = restore(load_complete(folder / "checkpoints" / BEST))
-    processed = ProcessedSet(folder / "processed")
-    names = processed.volumes("valid")["name"].tolist()
-    logits = volume_logits(classifier, WholeVolumes(processed, names), torch.device("cpu"), 0)
+    """Return the best checkpoint's number of parameters and test macro AUROC."""
+    classifier = restore_classifier(load_complete(folder / "checkpoints" / BEST))
+    processed = ProcessedDataset(folder / "processed")
+    names = processed.volumes("test")["name"].tolist()
+    logits = predict_logits(classifier, EvalDataset(processed, names), torch.device("cpu"), 0)
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
     return parameters, macro_auroc(processed, names, logits)
 
@@ -63,8 +63,8 @@ def score(folder: Path) -> tuple[int, float]:
 def main() -> None:
     task = json.loads(sys.argv[1])
     os.environ["DVC_NO_ANALYTICS"] = "1"
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as directory:
+        folder = Path(directory)
         set_up(folder, task)
         minutes, idle = run_stage(folder), run_stage(folder)
         parameters, test = score(folder)

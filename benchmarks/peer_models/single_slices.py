@@ -1,4 +1,4 @@
-"""Single slices that carry their volume's labels, as the project that this one grew from has it."""
+"""Classifier of single slices with their volume's labels, as in this project's predecessor."""
 
 import timm
 import torch
@@ -10,9 +10,9 @@ class SingleSlices(nn.Module):
     """EfficientNet-B0 on each slice alone; a volume's score is the mean of its slices' scores.
 
     Args:
-        channels: of a slice.
-        shape: of a volume, (Z, Y, X); any serves.
-        findings: how many.
+        channels: number of channels of a slice.
+        shape: (Z, Y, X) of a volume; unused.
+        findings: number of findings.
     """
 
     def __init__(self, channels: int, shape: tuple[int, int, int], findings: int) -> None:  # noqa: ARG002

@@ -1,1 +1,1 @@
-"""Measurements of speed, each beside its peer; the programs lie in the folder above."""
+"""Programs and test data for the speed benchmarks in `bench`."""

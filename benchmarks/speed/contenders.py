@@ -1,9 +1,8 @@
-"""Ways from a .nii.gz to a small volume, each with all of its own steps.
+"""Preprocessing of a .nii.gz to a small volume, by this project and its peers.
 
     python -m speed.contenders NAME SCAN RECIPE     # prints seconds and peak memory as JSON
 
-The scan is taken twice, and the second time counts: a program that goes through a data set has
-its imports and its first memory behind it.
+The scan is processed twice, and the second time is reported, without imports and first allocations.
 """
 
 import hashlib
@@ -15,26 +14,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from multi_abnormality.params_preprocess import Recipe
+from multi_abnormality.config.schema_preprocess import PreprocessSpec
 
-Way = Callable[[Path, Recipe], object]
+Way = Callable[[Path, PreprocessSpec], object]
 
 
 def ours() -> Way:
-    """Hash, read, orient, resample with antialiasing, compress, write durably."""
+    """Hash, read, orient, resample with antialiasing, compress, write atomically."""
     from multi_abnormality.data.io.read import read_volume
-    from multi_abnormality.data.resample import standardize
-    from multi_abnormality.data.store_writer import write_part
-    from multi_abnormality.memory import keep_freed_memory
+    from multi_abnormality.data.preprocessing.resample import resample_and_quantize
+    from multi_abnormality.data.storage.dataset_writer import write_part
+    from multi_abnormality.utils.system_memory import tune_malloc
 
-    keep_freed_memory()  # as the stage's workers do
+    tune_malloc()  # as the stage's workers do
     out = Path(tempfile.mkdtemp(dir=Path.cwd()))
 
-    def run(scan: Path, recipe: Recipe) -> object:
+    def run(scan: Path, recipe: PreprocessSpec) -> object:
         with scan.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         volume = read_volume(scan)
-        return write_part(out, "train_1_a_1", sha256, volume, standardize(volume, recipe))
+        return write_part(out, "train_1_a_1", sha256, volume, resample_and_quantize(volume, recipe))
 
     return run
 
@@ -43,8 +42,8 @@ def monai() -> Way:
     """MONAI's transforms in their usual order. Nothing is hashed or written."""
     from monai import transforms
 
-    def run(scan: Path, recipe: Recipe) -> object:
-        low, high = recipe.hu_codes[0][0], recipe.hu_codes[-1][0]
+    def run(scan: Path, recipe: PreprocessSpec) -> object:
+        low, high = recipe.hu_to_uint8[0][0], recipe.hu_to_uint8[-1][0]
         steps = transforms.Compose(
             [
                 transforms.LoadImage(image_only=True, ensure_channel_first=True),
@@ -68,7 +67,7 @@ def ct_clip() -> Way:
     import torch
     from torch.nn import functional
 
-    def run(scan: Path, recipe: Recipe) -> object:
+    def run(scan: Path, recipe: PreprocessSpec) -> object:
         image = nibabel.load(scan)
         hu = image.get_fdata() * 1.0 + 0.0  # slope and intercept out of the metadata
         hu = np.clip(hu, -1000, 1000)
@@ -82,20 +81,20 @@ def ct_clip() -> Way:
         return _crop_or_pad(small, recipe.shape)
 
     def _crop_or_pad(volume: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-        margins = []
+        padding = []
         for count, wanted in zip(reversed(volume.shape), reversed(shape), strict=True):
             before = (wanted - count) // 2
-            margins += [before, wanted - count - before]
-        return functional.pad(volume, margins, value=-1.0)
+            padding += [before, wanted - count - before]
+        return functional.pad(volume, padding, value=-1.0)
 
     return run
 
 
 def bare_decompression() -> Way:
-    """Only unpacks, by the fastest library there is, into nothing."""
+    """Only decompress, by the fastest library, and discard the output."""
     from isal import igzip
 
-    def run(scan: Path, recipe: Recipe) -> object:  # noqa: ARG001
+    def run(scan: Path, recipe: PreprocessSpec) -> object:  # noqa: ARG001
         with igzip.open(scan) as stream:
             while stream.read(1 << 20):
                 pass
@@ -114,7 +113,7 @@ CONTENDERS: dict[str, Callable[[], Way]] = {
 def main() -> None:
     name, scan, recipe = sys.argv[1:]
     run = CONTENDERS[name]()
-    settings = Recipe.model_validate_json(recipe)
+    settings = PreprocessSpec.model_validate_json(recipe)
     for _ in range(2):
         start = time.perf_counter()
         run(Path(scan), settings)

@@ -1,8 +1,8 @@
-"""The floor of reading a DICOM series: its voxels in one array, by two threads or processes.
+"""Baseline for reading a DICOM series: decode its voxels by two threads or processes.
 
     python -m speed.decoding_alone KIND FOLDER      # KIND: uncompressed | jpeg_lossless
 
-No geometry, no HU, no check, and no other import than what this takes.
+No geometry, no HU, no checks, and no imports beyond those required.
 """
 
 import mmap
@@ -32,14 +32,14 @@ def uncompressed(paths: list[Path], cores: int) -> np.ndarray:
 
 
 def jpeg_lossless(paths: list[Path], cores: int) -> np.ndarray:
-    """Each process decodes its share into memory that all of them have."""
+    """Decode in processes, each every n-th slice, into shared memory."""
     import gdcm
 
     voxels = np.frombuffer(mmap.mmap(-1, len(paths) * 2 * SHAPE[0] * SHAPE[1]), np.int16)
     voxels = voxels.reshape(len(paths), *SHAPE)
 
-    def decode(share: int) -> None:
-        for index in range(share, len(paths), cores):
+    def decode(worker: int) -> None:
+        for index in range(worker, len(paths), cores):
             reader = gdcm.ImageReader()
             reader.SetFileName(str(paths[index]))
             if not reader.Read():
@@ -48,7 +48,7 @@ def jpeg_lossless(paths: list[Path], cores: int) -> np.ndarray:
             voxels[index] = np.frombuffer(content, "<i2").reshape(SHAPE)
 
     context = multiprocessing.get_context("fork")
-    children = [context.Process(target=decode, args=(share,)) for share in range(cores)]
+    children = [context.Process(target=decode, args=(worker,)) for worker in range(cores)]
     for child in children:
         child.start()
     for child in children:

@@ -1,14 +1,14 @@
-"""Folders in CT-RATE's layout, made of links to a few scans."""
+"""Directories in CT-RATE's layout, made of links to a few scans."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from multi_abnormality.data.names import VolumeName
-from multi_abnormality.findings import FINDINGS
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.data.catalog.volume_id import VolumeName
 
 
 def ct_rate_names(volumes: int) -> list[str]:
-    """Names as many patients as CT-RATE has to so many volumes: 2.36 a patient, most in train."""
+    """Return volume names in CT-RATE's proportions: 2.36 volumes per patient, most in train."""
     names, patients = [], {"train": 0, "valid": 0}
     while len(names) < volumes:
         split = "valid" if sum(patients.values()) % 16 == 15 else "train"
@@ -19,15 +19,15 @@ def ct_rate_names(volumes: int) -> list[str]:
 
 
 def write_ct_rate(root: Path, scans: Mapping[str, Path]) -> Path:
-    """Lay out the volumes `scans` by name, with label tables; what is there already stays.
+    """Link the volumes `scans` by name and write label tables; existing volumes are kept.
 
-    Every third patient has each finding, a third of them in turn.
+    Every third patient has each finding.
     """
     for name, scan in scans.items():
         volume = VolumeName.parse(name)
-        place = root / "dataset" / f"{volume.split}_fixed" / volume.patient_id / volume.scan_id
-        place.mkdir(parents=True, exist_ok=True)
-        path = place / f"{name}.nii.gz"
+        directory = root / "dataset" / f"{volume.split}_fixed" / volume.patient_id / volume.scan_id
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{name}.nii.gz"
         if not path.exists():
             path.hardlink_to(scan)
     tables = root / "dataset/multi_abnormality_labels"
@@ -41,5 +41,5 @@ def write_ct_rate(root: Path, scans: Mapping[str, Path]) -> Path:
 
 def _row(name: str) -> str:
     patient = VolumeName.parse(name).patient
-    cells = [str(int((patient + place) % 3 == 0)) for place in range(len(FINDINGS))]
+    cells = [str(int((patient + finding) % 3 == 0)) for finding in range(len(FINDINGS))]
     return ",".join([f"{name}.nii.gz", *cells])

@@ -1,4 +1,4 @@
-"""A processed set with a valid split as large as one likes."""
+"""Processed dataset with a test split of any size."""
 
 import shutil
 from collections import defaultdict
@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from multi_abnormality.data.shards import Member, pack, read_shard, shard_path
-from multi_abnormality.data.store import LABELS, MANIFEST, STORED
+from multi_abnormality.data.storage.processed_dataset import LABELS, MANIFEST, STORED
+from multi_abnormality.data.storage.shards import ShardEntry, pack, read_shard, shard_path
 
 
 def write_many_scans(given: Path, root: Path, scans: int) -> Path:
-    """Copy a set, its valid volumes repeated under new names: a patient, a scan and a volume each.
+    """Copy a dataset, its test volumes repeated as new patients with one volume each.
 
     Args:
-        given: a complete set.
-        root: of the new one; not there yet.
-        scans: of the new valid split.
+        given: directory of a complete dataset.
+        root: directory of the new dataset; must not exist.
+        scans: number of scans in the new test split.
     """
     shutil.copytree(given, root, ignore=shutil.ignore_patterns("valid_*.zip"))
     manifest, labels = (
@@ -27,10 +27,10 @@ def write_many_scans(given: Path, root: Path, scans: int) -> Path:
     is_valid = manifest.index.str.startswith("valid_") & (manifest["status"] == STORED)
     again = zip(range(1, scans + 1), cycle(manifest.index[is_valid]), strict=False)
     old = {f"valid_{number}_a_1": name for number, name in again}
-    members: dict[str, Member] = {}
+    members: dict[str, ShardEntry] = {}
     for shard in sorted((given / "valid").glob("*.zip")):
         members |= read_shard(shard)[0]
-    shards: dict[str, dict[str, Member]] = defaultdict(dict)
+    shards: dict[str, dict[str, ShardEntry]] = defaultdict(dict)
     for new, name in old.items():
         shards[shard_path(new)][new] = members[name]
     for path, content in shards.items():

@@ -1,6 +1,6 @@
-"""Programs measured in processes of their own, on cores of their own, one after the other.
+"""Measurement of programs in processes of their own, pinned to cores.
 
-Only Linux can tie a process to cores.
+Only Linux can pin a process to cores.
 """
 
 import json
@@ -18,13 +18,13 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_N
 
 
 def measure(module: str, arguments: Sequence[object], folder: Path, cores: int = 1) -> Any:
-    """What `python -m module` prints as JSON, run in `folder`, each process with one thread.
+    """Run `python -m module` in `folder` with one thread per process; return its JSON output.
 
     Args:
-        module: below benchmarks/.
-        arguments: of the program.
-        folder: where it runs and may write.
-        cores: that it may use; the last ones, since the first serves interrupts on many machines.
+        module: module below benchmarks/.
+        arguments: command line arguments.
+        folder: working directory.
+        cores: number of cores; the last ones, since the first serves interrupts on many machines.
     """
     environment = {
         **os.environ,
@@ -49,16 +49,16 @@ def _search_path() -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a whole process: seconds by the clock, and peak memory in GB."""
+    """Wall time in seconds and peak memory in GB of a process."""
 
     seconds: float
     peak: float
 
 
 def whole_process(command: Sequence[str], cores: int = 2) -> Cost:
-    """Run a process that may use so many cores, with those that it starts.
+    """Run a process and its children on `cores` cores.
 
-    Like every installed package, this one may keep its bytecode: a first run compiles it.
+    Bytecode is cached, as for any installed package: a first run compiles it.
     """
     allowed = sorted(os.sched_getaffinity(0))[-cores:]
     environment = {key: os.environ[key] for key in os.environ.keys() - {"PYTHONDONTWRITEBYTECODE"}}
@@ -81,6 +81,6 @@ def whole_process(command: Sequence[str], cores: int = 2) -> Cost:
 
 
 def predict(*scans: Path) -> Cost:
-    """`python -m multi_abnormality.predict` with the model of the working directory."""
-    program = [sys.executable, "-m", "multi_abnormality.predict", "--csv"]
+    """Run `multi-abnormality predict` with the model of the working directory."""
+    program = [sys.executable, "-m", "multi_abnormality", "predict", "--csv"]
     return whole_process([*program, *map(str, scans)])

@@ -1,8 +1,8 @@
-"""Recipes to measure with."""
+"""Preprocessing recipes for benchmarks."""
 
-from multi_abnormality.params import Preprocess
+from multi_abnormality.config.schema import Preprocess
 
 
 def full_size(recipe: Preprocess) -> Preprocess:
-    """The recipe at the resolution that published models of CT-RATE take."""
+    """Return the recipe at the resolution of published CT-RATE models."""
     return recipe.model_copy(update={"spacing": (3.0, 1.5, 1.5), "shape": (112, 224, 224)})

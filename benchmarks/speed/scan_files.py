@@ -1,4 +1,4 @@
-"""Full-size scans in several formats, made of a .nii.gz of 512 x 512 once and kept."""
+"""Full-size scans in several formats, converted once from a .nii.gz of 512 x 512 and cached."""
 
 import gzip
 import shutil
@@ -21,7 +21,7 @@ SPACING = (0.7, 0.7, 1.25)  # mm
 
 
 def _planes(source: Path, slices: int) -> np.ndarray:
-    """(slices, 512, 512) int16 HU of a .nii.gz, up and down again as often as it takes."""
+    """Return (slices, 512, 512) int16 HU of a .nii.gz, repeated up and down as needed."""
     hu = np.asarray(nib.load(source).dataobj, np.int16).T
     turn = np.concatenate([np.arange(len(hu)), np.arange(len(hu) - 2, 0, -1)])
     return hu[np.resize(turn, slices)]
@@ -42,7 +42,7 @@ def _once(path: Path, write: Callable[[Path], None]) -> Path:
 
 
 def dicom_series(source: Path, slices: int) -> Path:
-    """A folder of uncompressed slices."""
+    """Return a directory of uncompressed slices."""
 
     def write(folder: Path) -> None:
         folder.mkdir()
@@ -53,7 +53,7 @@ def dicom_series(source: Path, slices: int) -> Path:
 
 
 def jpeg_lossless_series(source: Path, slices: int) -> Path:
-    """A folder of slices as JPEG Lossless, the commonest compression of archives."""
+    """Return a directory of JPEG Lossless slices, the most common compression in archives."""
 
     def write(folder: Path) -> None:
         folder.mkdir()
@@ -64,7 +64,7 @@ def jpeg_lossless_series(source: Path, slices: int) -> Path:
 
 
 def nifti(source: Path, slices: int) -> Path:
-    """A .nii.gz, packed as quickly as possible."""
+    """Return a .nii.gz of the fastest compression level."""
 
     def write(path: Path) -> None:
         header = nib.Nifti1Header()
@@ -83,7 +83,7 @@ def nifti(source: Path, slices: int) -> Path:
 
 
 def metaimage(source: Path, slices: int) -> Path:
-    """A .mha as programs write it by default: one zlib stream."""
+    """Return a .mha with one zlib stream, the default of most programs."""
 
     def write(path: Path) -> None:
         voxels = zlib.compress(_planes(source, slices).astype("<i2").tobytes(), 1)
@@ -108,7 +108,7 @@ def metaimage(source: Path, slices: int) -> Path:
 
 
 def nrrd(source: Path, slices: int) -> Path:
-    """A .nrrd, packed by gzip."""
+    """Return a .nrrd with gzip encoding."""
 
     def write(path: Path) -> None:
         x, y, z = SPACING

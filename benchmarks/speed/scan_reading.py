@@ -1,8 +1,8 @@
-"""A compressed scan read by this project, or only unpacked.
+"""Reading of a compressed scan by this project, or bare decompression.
 
     python -m speed.scan_reading WAY PATH     # WAY: ours | bare; prints seconds and peak as JSON
 
-The scan is taken twice, and the second time counts.
+The scan is read twice, and the second time is reported.
 """
 
 import json
@@ -15,14 +15,14 @@ from pathlib import Path
 
 def ours() -> Callable[[Path], object]:
     from multi_abnormality.data.io.read import read_volume
-    from multi_abnormality.memory import keep_freed_memory
+    from multi_abnormality.utils.system_memory import tune_malloc
 
-    keep_freed_memory()  # as the stage's workers do
+    tune_malloc()  # as the stage's workers do
     return read_volume
 
 
 def bare() -> Callable[[Path], object]:
-    """The fastest library there is, a megabyte at a time, into nothing."""
+    """Decompress by the fastest library in chunks, and discard the output."""
     from isal import isal_zlib
 
     starts = {".gz": (b"", 31), ".mha": (b"LOCAL\n", 15), ".nrrd": (b"\n\n", 31)}
@@ -32,9 +32,9 @@ def bare() -> Callable[[Path], object]:
         with path.open("rb") as file:
             head = file.read(4096)
             file.seek(head.index(mark) + len(mark))
-            unpacker = isal_zlib.decompressobj(wbits=wbits)
+            decompressor = isal_zlib.decompressobj(wbits=wbits)
             while data := file.read(1 << 18):
-                unpacker.decompress(data)
+                decompressor.decompress(data)
 
     return run
 

@@ -1,4 +1,4 @@
-"""The preprocess stage with one worker on one core and with two on two.
+"""Speed of the preprocess stage with one worker on one core, and two on two.
 
 python -m speed.two_workers WORKERS DATA PARAMS     # prints its seconds as JSON
 """
@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from multi_abnormality.params import Params
+from multi_abnormality.config.schema import Params
 from speed.folder import ct_rate_names, write_ct_rate
 from speed.processes import measure
 
@@ -17,7 +17,7 @@ from speed.processes import measure
 def two_worker_gain(
     params: Params, scan: Path, folder: Path, volumes: int, rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds of the stage with one worker and with two, in turns."""
+    """Time the stage with one worker and with two, in turns; return the seconds of both."""
     data = write_ct_rate(folder / "data", dict.fromkeys(ct_rate_names(volumes), scan))
     found: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):

@@ -1,3 +1,3 @@
 """Train, score and ship a classifier of abnormalities in 3D chest CT."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""A published project, and the machines that have it."""
+"""A published project, and machines with clones of it."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from test_pipeline import make_project
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a bare repository, and a project in which preprocess has run."""
+    """Folder with a bare repository and a project whose preprocess stage is done."""
     folder = tmp_path_factory.mktemp("a user's") / "Größe"
     project = Machine(make_project(folder / "first"))
     project.set("train", epochs=6, early_stopping_patience=30)
@@ -26,13 +26,13 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def origin(published: Path, tmp_path: Path) -> Path:
-    """The published repository, a test's own."""
+    """A copy of the published repository."""
     return Path(shutil.copytree(published / "origin.git", tmp_path / "origin.git"))
 
 
 @pytest.fixture
 def first(published: Path, origin: Path, tmp_path: Path) -> Machine:
-    """The machine that trains first."""
+    """The machine that trains first, and may be lost."""
     folder = tmp_path / "first machine"
     shutil.copytree(published / "first", folder, symlinks=True)
     git(folder, "remote", "set-url", "origin", str(origin))
@@ -41,7 +41,7 @@ def first(published: Path, origin: Path, tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def second(origin: Path, tmp_path: Path) -> Machine:
-    """A machine with a bare clone: no data, no cache."""
+    """A machine with a fresh clone, without data and cache."""
     git(tmp_path, "clone", "--quiet", str(origin), "second machine")
     return Machine(tmp_path / "second machine")
 

@@ -1,4 +1,4 @@
-"""A training backed up to Google Drive, and brought back from there alone."""
+"""Backup to Google Drive, and restore from it alone."""
 
 import shutil
 import time
@@ -9,9 +9,9 @@ import pytest
 
 from drive_stand_in import DRIVE_CALLS, USER, DriveProcess, Faults, remote_options
 from machines import Machine
-from multi_abnormality.errors import InputError
+from multi_abnormality.utils.errors import InputError
 
-RESUME = ("python", "-m", "multi_abnormality.resume")
+RESUME = ("python", "-m", "multi_abnormality", "resume")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DriveProc
 
 
 @pytest.mark.slow
-def test_drive_alone_is_enough_though_requests_fail(
+def test_restore_from_drive_with_failing_requests(
     first: Machine, second: Machine, drive: DriveProcess, tmp_path: Path
 ):
     options = remote_options(tmp_path / "drive", USER)
@@ -48,7 +48,7 @@ def test_drive_alone_is_enough_though_requests_fail(
     ("fault", "message"),
     [("quota_full", "quota has been exceeded"), ("revoked", "expired or revoked")],
 )
-def test_a_drive_that_takes_nothing_is_an_error_at_the_start(
+def test_unwritable_drive_is_an_error_at_the_start(
     fault: str, message: str, first: Machine, drive: DriveProcess, tmp_path: Path
 ):
     first.log_in(remote_options(tmp_path / "drive", USER))
@@ -57,7 +57,7 @@ def test_a_drive_that_takes_nothing_is_an_error_at_the_start(
         first.backup().start()
 
 
-def test_a_drive_that_fails_later_is_told_and_training_goes_on(
+def test_drive_that_fails_later_is_logged_and_training_continues(
     first: Machine, drive: DriveProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     first.log_in(remote_options(tmp_path / "drive", USER))
@@ -72,4 +72,4 @@ def test_a_drive_that_fails_later_is_told_and_training_goes_on(
         backup.poll()
         time.sleep(0.05)
     backup.close(1)
-    assert "This machine has it all" in caplog.text
+    assert "machine still has it" in caplog.text

@@ -1,4 +1,4 @@
-"""Git where it refuses, hangs or is missing."""
+"""Git commands that fail, hang or are missing."""
 
 from pathlib import Path
 
@@ -16,25 +16,25 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_git_says_is_the_error(repository: Path):
+def test_error_contains_output_of_git(repository: Path):
     with pytest.raises(GitError, match=r"^git switch: fatal: invalid reference: nowhere$"):
         Git(repository)("switch", "nowhere")
     assert Git(repository).find("rev-parse", "--verify", "--quiet", "nowhere") is None
 
 
-def test_a_git_that_does_not_answer_is_not_waited_for(repository: Path):
+def test_hanging_git_times_out(repository: Path):
     with pytest.raises(GitError, match="no answer within 0 s"):
-        Git(repository, patience=0.2)("-c", "alias.hang=!exec sleep 3", "hang")
+        Git(repository, timeout=0.2)("-c", "alias.hang=!exec sleep 3", "hang")
 
 
-def test_a_machine_without_git_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_git_is_an_error(repository: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(repository))
     with pytest.raises(GitError, match=r"git cannot be run: .*No such file"):
         Git(repository)("status")
     assert repository_of(repository) is None
 
 
-def test_a_hook_that_runs_it_does_not_lead_it_elsewhere(
+def test_environment_of_a_hook_is_ignored(
     repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -53,13 +53,13 @@ def test_states_are_named_after_the_branch_or_the_commit(repository: Path):
     assert branch_of(here) == here("rev-parse", "HEAD")[:12]
 
 
-def test_another_commit_is_no_state(repository: Path):
-    with pytest.raises(ValueError, match="is no resume commit"):
+def test_other_commits_are_not_states(repository: Path):
+    with pytest.raises(ValueError, match="is not a resume commit"):
         SnapshotMetadata.read(Git(repository), "HEAD")
 
 
-def test_ssh_asks_nothing_unless_it_was_set_up_otherwise(repository: Path):
+def test_ssh_never_prompts_unless_configured(repository: Path):
     shown = "-c", "alias.ssh=!printenv GIT_SSH_COMMAND", "ssh"
-    assert Git(repository).unattended()(*shown) == "ssh -o BatchMode=yes"
+    assert Git(repository).non_interactive()(*shown) == "ssh -o BatchMode=yes"
     git(repository, "config", "core.sshCommand", "ssh -i key")
-    assert Git(repository).unattended().find(*shown) is None
+    assert Git(repository).non_interactive().find(*shown) is None

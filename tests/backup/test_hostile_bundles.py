@@ -1,4 +1,4 @@
-"""A remote that others can write: nothing of a hostile bundle is written or run."""
+"""Hostile bundles on a remote: nothing of them is written or run."""
 
 import hashlib
 import logging
@@ -10,15 +10,15 @@ import yaml
 
 import bundles
 from machines import FINGERPRINT, Machine, git
-from multi_abnormality import resume as command
-from multi_abnormality.errors import InputError
+from multi_abnormality.tools import resume as command
+from multi_abnormality.utils.errors import InputError
 
 RUN = f"main/{FINGERPRINT}"
 
 
 @pytest.fixture(scope="module")
 def attacked(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a clone, a remote that holds one honest state, and an attacker's clone."""
+    """Folder with a clone, a remote with one honest state, and an attacker's clone."""
     folder = tmp_path_factory.mktemp("attacked")
     victim = Machine(Path(shutil.copytree(published / "first", folder / "attacker", symlinks=True)))
     remote = folder / "remote"
@@ -40,7 +40,7 @@ def honest(attacked: Path) -> str:
 
 
 class Victim:
-    """A copy of the clone and its remote, with a forged bundle that is the newest."""
+    """Copy of the clone and its remote, whose newest bundle is forged."""
 
     def __init__(self, attacked: Path, folder: Path) -> None:
         shutil.copytree(attacked / "remote", folder / "remote")
@@ -52,7 +52,7 @@ class Victim:
         self.forged = self.remote / "resume" / RUN / f"{bundles.TIME:012d}-{'f' * 12}.bundle"
 
     def files(self) -> dict[str, str]:
-        """Every file and link, with its content, but what Git and DVC keep for themselves."""
+        """Return all files and links with their content, without internal files of Git and DVC."""
         own = {".git/index", ".git/objects", ".git/refs/resume", ".dvc/cache", ".dvc/tmp"}
         found = {}
         for path in self.top.rglob("*"):
@@ -73,7 +73,7 @@ def victim(attacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> V
     return found
 
 
-# What an honest state brings, and `verify` of the remote.
+# Changed by restoring an honest state, and by setting `verify`.
 EXPECTED = {"victim/dvc.lock", "victim/.dvc/config.local"}
 
 
@@ -86,7 +86,7 @@ def objects(victim: Victim) -> str:
 
 
 @pytest.mark.parametrize("name", bundles.REFUSED)
-def test_a_hostile_bundle_is_skipped_in_favour_of_an_honest_one(
+def test_hostile_bundle_is_skipped(
     attacked: Path, honest: str, victim: Victim, name: str, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.INFO)
@@ -105,7 +105,7 @@ def test_a_hostile_bundle_is_skipped_in_favour_of_an_honest_one(
 
 
 @pytest.mark.parametrize("name", bundles.REDUCED)
-def test_what_is_a_machines_own_is_not_taken_from_a_bundle(
+def test_machine_specific_files_are_not_restored(
     attacked: Path, honest: str, victim: Victim, name: str
 ):
     bundles.forge(attacked / "attacker", honest, bundles.REDUCED[name], victim.forged)
@@ -117,9 +117,7 @@ def test_what_is_a_machines_own_is_not_taken_from_a_bundle(
 
 
 @pytest.mark.parametrize("name", bundles.CODE)
-def test_other_code_is_shown_and_needs_a_flag(
-    attacked: Path, honest: str, victim: Victim, name: str
-):
+def test_code_changes_need_a_flag(attacked: Path, honest: str, victim: Victim, name: str):
     bundles.forge(attacked / "attacker", honest, bundles.CODE[name], victim.forged)
     before = victim.files()
     with pytest.raises(InputError, match=r"has other code than this clone(?s:.*)--allow-code-ch"):
@@ -129,8 +127,8 @@ def test_other_code_is_shown_and_needs_a_flag(
     assert changed(before, victim.files()) == EXPECTED | {f"victim/{name}"}
 
 
-def test_a_folder_on_the_remote_cannot_write_outside(attacked: Path, honest: str, victim: Victim):
-    """DVC writes a folder's files wherever their list says."""
+def test_folder_list_cannot_write_outside(attacked: Path, honest: str, victim: Victim):
+    """DVC writes a folder's files to any path in its list."""
     path = victim.remote / "files/md5"
     content = b'[{"md5": "%s", "relpath": "../../.git/hooks/post-checkout"}]' % (b"0" * 32)
     name = hashlib.md5(content).hexdigest()
@@ -151,9 +149,7 @@ def test_a_folder_on_the_remote_cannot_write_outside(attacked: Path, honest: str
     assert not list((victim.folder / ".dvc/cache").rglob(f"{name[2:]}*"))
 
 
-def test_where_all_bundles_are_hostile_nothing_starts_anew(
-    attacked: Path, honest: str, victim: Victim
-):
+def test_only_hostile_bundles_is_an_error(attacked: Path, honest: str, victim: Victim):
     for bundle in victim.remote.rglob("*.bundle"):
         bundle.unlink()
     alter = bundles.REFUSED["a hook of Git"]

@@ -1,4 +1,4 @@
-"""A machine vanishes; another goes on from what was sent alone."""
+"""Restore on another machine, from the backup alone."""
 
 import hashlib
 import os
@@ -12,20 +12,20 @@ import yaml
 
 import multi_abnormality
 from machines import FINGERPRINT, Machine, git
-from multi_abnormality.backup.record import open_repository
+from multi_abnormality.backup.dvc_recorder import open_repository
 from multi_abnormality.backup.verification import remotes_to_verify, verify_pulled
-from multi_abnormality.errors import InputError
-from multi_abnormality.params import load_params
-from multi_abnormality.run_fingerprint import identify
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.runtime.run_fingerprint import identify
+from multi_abnormality.utils.errors import InputError
 from test_pipeline import ROOT, hashes
 
-RESUME = ("python", "-m", "multi_abnormality.resume")
+RESUME = ("python", "-m", "multi_abnormality", "resume")
 
 
-def leave_state(machine: Machine, place: Path, content: str = "one", **settings: object) -> None:
-    """Half a training, backed up."""
+def leave_state(machine: Machine, folder: Path, content: str = "one", **settings: object) -> None:
+    """Back up an unfinished run."""
     if not (machine.folder / ".dvc/config.local").exists():
-        machine.use(place)
+        machine.use(folder)
     backup = machine.backup(**settings)
     backup.start()
     machine.save(content)
@@ -39,7 +39,7 @@ def checkpoint(machine: Machine) -> str:
 
 
 @pytest.mark.parametrize("git_remote", [None, "origin"])
-def test_a_clone_goes_on_where_the_lost_machine_was(
+def test_clone_resumes_run_of_lost_machine(
     first: Machine, second: Machine, remote: Path, git_remote: str | None
 ):
     first.set("train", learning_rate=0.004)
@@ -62,12 +62,10 @@ def test_a_clone_goes_on_where_the_lost_machine_was(
     planned = second("dvc", "repro", "--dry", "--allow-missing", "train")
     assert "Stage 'preprocess' didn't change" in planned
     assert "Running stage 'train'" in planned
-    assert "nothing new" in second(*RESUME)  # asking again changes nothing
+    assert "nothing new" in second(*RESUME)  # resuming again changes nothing
 
 
-def test_another_remote_than_the_default_one_serves(
-    first: Machine, second: Machine, remote: Path, tmp_path: Path
-):
+def test_non_default_remote(first: Machine, second: Machine, remote: Path, tmp_path: Path):
     for machine in (first, second):
         machine.use(tmp_path / "default")
         machine("dvc", "remote", "add", "--quiet", "--local", "other", str(remote))
@@ -80,16 +78,14 @@ def test_another_remote_than_the_default_one_serves(
     assert checkpoint(second) == "one"
 
 
-def test_the_second_machine_tidies_up_after_the_first(
-    first: Machine, second: Machine, remote: Path
-):
+def test_second_machine_prunes_backups_of_the_first(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote)
     before = {path.name for path in (remote / "files").rglob("*") if path.is_file()}
     shutil.rmtree(first.folder)
     second.use(remote)
     second(*RESUME)
     second("dvc", "pull", "--allow-missing")
-    backup = second.backup(keep=1)
+    backup = second.backup(keep_last=1)
     backup.start()
     second.save("two")
     backup.saved(4)
@@ -99,25 +95,25 @@ def test_the_second_machine_tidies_up_after_the_first(
     assert len(list((remote / "resume").rglob("*.bundle"))) == 1
 
 
-def test_nothing_to_resume_is_no_error(second: Machine, remote: Path):
+def test_nothing_to_resume_is_not_an_error(second: Machine, remote: Path):
     second.use(remote)
     assert "nothing to resume" in second(*RESUME)
     assert git(second.folder, "status", "--porcelain") == ""
     second("dvc", "pull", "--allow-missing")
 
 
-def test_without_a_remote_it_says_so(second: Machine):
+def test_missing_remote_is_an_error(second: Machine):
     assert "no DVC remote" in second(*RESUME, ok=False)
 
 
-def test_a_remote_that_cannot_be_asked_is_an_error(second: Machine, origin: Path, remote: Path):
-    """Else training would start anew, hours into it."""
+def test_unreadable_remote_is_an_error(second: Machine, origin: Path, remote: Path):
+    """Otherwise training would restart and lose hours of work."""
     second.use(remote)
     shutil.rmtree(origin)
-    assert "can't be asked" in second(*RESUME, ok=False)
+    assert "can't be read" in second(*RESUME, ok=False)
 
 
-def test_local_changes_are_named_and_kept(first: Machine, second: Machine, remote: Path):
+def test_local_changes_are_reported_and_kept(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote)
     second.use(remote)
     data = second.folder / "data.dvc"
@@ -132,12 +128,12 @@ def test_local_changes_are_named_and_kept(first: Machine, second: Machine, remot
     [
         ("train", {"learning_rate": 0.5}),
         ("seed", 7),
-        ("data", {"valid_fraction": 0.5}),
+        ("data", {"test_fraction": 0.5}),
         ("preprocess", {"spacing": [9.0, 6.0, 6.0]}),
         ("model", {"dropout": 0.25}),
     ],
 )
-def test_params_of_another_run_are_named_and_kept(
+def test_params_of_another_run_are_reported_and_kept(
     first: Machine, second: Machine, remote: Path, section: str, values: object
 ):
     leave_state(first, remote)
@@ -146,7 +142,7 @@ def test_params_of_another_run_are_named_and_kept(
     before = (second.folder / "params.yaml").read_text()
     output = second(*RESUME, ok=False)
     key = f"{section}.{next(iter(values))}" if isinstance(values, dict) else section
-    assert f"describe two runs:\n  - {key}: " in output
+    assert f"describe different runs:\n  - {key}: " in output
     assert "git checkout -- params.yaml" in output
     assert (second.folder / "params.yaml").read_text() == before
     assert git(second.folder, "status", "--porcelain").split() == ["M", "params.yaml"]
@@ -162,13 +158,13 @@ def edit(machine: Machine, section: str, values: object) -> None:
 @pytest.mark.parametrize(
     ("section", "values"),
     [
-        ("machine", {"time_budget": "5h"}),
-        ("backup", {"keep": 5}),
+        ("machine", {"max_time": "5h"}),
+        ("backup", {"keep_last": 5}),
         ("train", {"epochs": 9}),
-        ("evaluate", {"resamples": 50}),
+        ("evaluate", {"n_bootstrap": 50}),
     ],
 )
-def test_params_that_change_no_run_are_merged(
+def test_params_that_do_not_affect_the_run_are_merged(
     first: Machine, second: Machine, remote: Path, section: str, values: dict
 ):
     first.set("train", learning_rate=0.004)
@@ -184,7 +180,7 @@ def test_params_that_change_no_run_are_merged(
     assert "nothing new" in second(*RESUME)
 
 
-def test_a_remote_in_the_tracked_config_is_no_local_change(
+def test_remote_in_tracked_config_is_not_a_local_change(
     first: Machine, second: Machine, remote: Path
 ):
     first("dvc", "remote", "add", "--quiet", "--default", "old", str(remote))
@@ -202,19 +198,17 @@ def commit_and_push(machine: Machine, message: str) -> None:
     git(machine.folder, "push", "--quiet", "origin", "main")
 
 
-def test_a_branch_that_moved_on_keeps_its_commits(first: Machine, second: Machine, remote: Path):
+def test_newer_commits_of_branch_are_kept(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote)
     second.use(remote)
-    (second.folder / ".dvcignore").write_text("moved on\n")
+    (second.folder / ".dvcignore").write_text("newer\n")
     commit_and_push(second, "Elsewhere")
     second(*RESUME)
-    assert (second.folder / ".dvcignore").read_text() == "moved on\n"
+    assert (second.folder / ".dvcignore").read_text() == "newer\n"
     assert "checkpoints" in (second.folder / "dvc.lock").read_text()
 
 
-def test_a_branch_that_changed_the_same_key_is_left_alone(
-    first: Machine, second: Machine, remote: Path
-):
+def test_conflicting_change_on_branch_is_an_error(first: Machine, second: Machine, remote: Path):
     first.set("train", learning_rate=0.004)
     leave_state(first, remote)
     second.use(remote)
@@ -230,10 +224,10 @@ def test_a_branch_that_changed_the_same_key_is_left_alone(
 @pytest.mark.parametrize("unpushed", ["nothing", "parameters", "code"])
 @pytest.mark.parametrize("edited", [False, True])
 @pytest.mark.parametrize("branch", ["behind", "ahead"])
-def test_a_lost_machine_with_work_of_its_own(
+def test_lost_machine_with_unpushed_work(
     first: Machine, second: Machine, remote: Path, unpushed: str, edited: bool, branch: str
 ):
-    """Commits that were never pushed, uncommitted parameters, and a branch that is not the same."""
+    """Unpushed commits, uncommitted parameters, and a branch that is behind or ahead."""
     (first.folder / "docs.txt").write_text("pushed later\n")
     git(first.folder, "add", "docs.txt")
     git(first.folder, "commit", "--quiet", "--message", "Pushed")
@@ -279,10 +273,8 @@ def test_a_lost_machine_with_work_of_its_own(
     assert checkpoint(second) == "one"
 
 
-def test_code_that_decides_the_result_must_be_the_backups(
-    first: Machine, second: Machine, remote: Path
-):
-    """A branch with a newer training would train another model from the start."""
+def test_changed_data_is_an_error(first: Machine, second: Machine, remote: Path):
+    """Other scans on the branch would start a new run."""
     leave_state(first, remote)
     second.use(remote)
     lock = yaml.safe_load((second.folder / "dvc.lock").read_text())
@@ -292,15 +284,15 @@ def test_code_that_decides_the_result_must_be_the_backups(
     data.write_text(data.read_text() + "# another\n")
     commit_and_push(second, "Other scans")
     output = second(*RESUME, ok=False)
-    assert "code that decides the result differs" in output
+    assert "code that affects the result differs" in output
     assert "  - data.dvc\n" in output
     assert "git switch --create resumed" in output
-    second.set("machine", accept_changed_code=True)
+    second.set("machine", allow_code_changes=True)
     assert "epochs done 3" in second(*RESUME)
 
 
-def test_the_fingerprint_is_compared(first: Machine, second: Machine, remote: Path):
-    """The package may be installed elsewhere, in another version than the backup's."""
+def test_different_fingerprint_is_an_error(first: Machine, second: Machine, remote: Path):
+    """The package may be installed elsewhere, in another version."""
     params = load_params(first.folder / "params.yaml")
     package = Path(multi_abnormality.__file__).parent
     identity = identify(params, ["Cyst"], "0" * 64, package)
@@ -310,12 +302,12 @@ def test_the_fingerprint_is_compared(first: Machine, second: Machine, remote: Pa
     identity["code"]["model/gone.py"] = "0" * 64
     leave_state(first, remote, "two", identity=identity)
     assert "  - model/gone.py: changed\n" in second(*RESUME, ok=False)
-    second.set("machine", accept_changed_code=True)
+    second.set("machine", allow_code_changes=True)
     assert "epochs done 3" in second(*RESUME)
 
 
-def test_a_rewritten_history_is_named(first: Machine, second: Machine, remote: Path):
-    """`git fetch` can't help there."""
+def test_rewritten_history_is_an_error(first: Machine, second: Machine, remote: Path):
+    """`git fetch` can't help."""
     (first.folder / ".dvcignore").write_text("first\n")
     commit_and_push(first, "To be rewritten")
     leave_state(first, remote)
@@ -329,9 +321,7 @@ def test_a_rewritten_history_is_named(first: Machine, second: Machine, remote: P
     assert "unshallow" not in output
 
 
-def test_a_clone_that_is_older_than_the_backup_fetches(
-    first: Machine, second: Machine, remote: Path
-):
+def test_outdated_clone_fetches_history(first: Machine, second: Machine, remote: Path):
     first.set("train", learning_rate=0.004)
     commit_and_push(first, "Learn faster")
     leave_state(first, remote)
@@ -355,10 +345,10 @@ def object_of(remote: Path, content: bytes) -> Path:
     return found
 
 
-def test_a_damaged_checkpoint_on_the_remote_is_not_restored(
+def test_damaged_checkpoint_on_remote_is_not_restored(
     first: Machine, second: Machine, remote: Path
 ):
-    """And the next push sends it again: DVC goes by the name alone."""
+    """It is deleted, so that the next push uploads it again; DVC checks names only."""
     leave_state(first, remote, "one")
     leave_state(first, remote, "two")
     damaged = object_of(remote, b"two")
@@ -366,7 +356,7 @@ def test_a_damaged_checkpoint_on_the_remote_is_not_restored(
     second.use(remote)
     output = second(*RESUME)
     assert "last.ckpt is damaged on the remote" in output
-    assert "what is damaged was removed there" in output
+    assert "the damaged objects were deleted there" in output
     assert not damaged.exists()
     second("dvc", "pull", "--allow-missing")
     assert checkpoint(second) == "one"
@@ -378,9 +368,7 @@ def test_a_damaged_checkpoint_on_the_remote_is_not_restored(
     assert damaged.read_bytes() == b"two"
 
 
-def test_where_every_checkpoint_is_damaged_nothing_starts_anew(
-    first: Machine, second: Machine, remote: Path
-):
+def test_only_damaged_checkpoints_is_an_error(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote)
     flip(object_of(remote, b"one"))
     second.use(remote)
@@ -388,7 +376,7 @@ def test_where_every_checkpoint_is_damaged_nothing_starts_anew(
 
 
 def alter_a_label(machine: Machine, remote: Path) -> tuple[Path, bytes]:
-    """Change one label on the remote; the object, and what it held before."""
+    """Change a label on the remote; return the object and its former content."""
     labels = (machine.folder / "processed/labels.csv").read_bytes()
     damaged = object_of(remote, labels)
     damaged.chmod(0o644)
@@ -397,9 +385,7 @@ def alter_a_label(machine: Machine, remote: Path) -> tuple[Path, bytes]:
     return damaged, labels
 
 
-def test_an_altered_label_on_the_remote_is_not_trained_on(
-    first: Machine, second: Machine, remote: Path
-):
+def test_altered_label_on_remote_is_an_error(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote)
     alter_a_label(first, remote)
     second.use(remote)
@@ -407,10 +393,8 @@ def test_an_altered_label_on_the_remote_is_not_trained_on(
     assert "labels.csv is damaged on the remote" in output
 
 
-def test_what_dvc_pulled_unverified_is_checked_before_training(
-    first: Machine, second: Machine, remote: Path
-):
-    """`dvc pull` and `dvc repro` alone, from a folder that somebody wrote to."""
+def test_unverified_pull_is_verified_before_training(first: Machine, second: Machine, remote: Path):
+    """With `dvc pull` and `dvc repro` only, from an altered folder remote."""
     first.use(remote)
     first("dvc", "push", "--quiet", "preprocess")
     damaged, labels = alter_a_label(first, remote)
@@ -429,10 +413,10 @@ def test_what_dvc_pulled_unverified_is_checked_before_training(
     assert (second.folder / "processed/labels.csv").read_bytes() == labels
 
 
-def test_an_edit_through_a_link_to_the_cache_is_kept(
+def test_edit_through_link_to_cache_is_kept(
     first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """DVC calls the object damaged, and it is the only copy of what a person wrote."""
+    """The object counts as damaged, but is the only copy of a user's edit."""
     first.use(remote)
     monkeypatch.chdir(first.folder)
     repo = open_repository(first.folder)
@@ -449,10 +433,10 @@ def test_an_edit_through_a_link_to_the_cache_is_kept(
     kept = first.folder / ".dvc/tmp/damaged/processed/labels.csv"
     assert kept.read_text().endswith("mine\n")
     assert not cached.exists()
-    verify_pulled(first.folder)  # once: DVC checks from now on
+    verify_pulled(first.folder)  # from now on, DVC verifies
 
 
-def test_a_remote_of_all_projects_is_verified_too(
+def test_global_remote_is_verified(
     first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "config"))
@@ -465,27 +449,27 @@ def test_a_remote_of_all_projects_is_verified_too(
     assert remotes_to_verify(first.folder) == []
 
 
-def test_a_forged_history_deletes_nothing_from_the_cache(
+def test_forged_generations_delete_nothing_from_cache(
     first: Machine, second: Machine, remote: Path
 ):
-    """What a state says that its run made is deleted later, when it is superseded."""
+    """Objects that a state claims as its own are deleted when it is superseded."""
     leave_state(first, remote)
     second.use(remote)
     second(*RESUME)
-    for generation in second.ledger()["runs"][f"main/{FINGERPRINT}"]:
+    for generation in second.upload_log()["runs"][f"main/{FINGERPRINT}"]:
         folder = generation["objects"][0]
         assert folder.endswith(".dir")
         assert set(generation["own"]) <= set(generation["objects"])
 
 
-def test_a_resume_commit_holds_no_address(first: Machine, remote: Path):
+def test_resume_commit_contains_no_address(first: Machine, remote: Path):
     """It may be pushed to a public Git remote."""
     first("dvc", "remote", "add", "--quiet", "--default", "backup", str(remote))
     leave_state_of(first)
     commit = git(first.folder, "rev-parse", f"refs/resume/main/{FINGERPRINT}")
     shown = git(first.folder, "show", "--format=%B", commit)
-    ledger = (first.folder / ".dvc/tmp/backup.json").read_text()
-    for text in (shown, ledger):
+    upload_log = (first.folder / ".dvc/tmp/backup.json").read_text()
+    for text in (shown, upload_log):
         assert str(remote) not in text
         assert str(first.folder) not in text
 
@@ -498,7 +482,7 @@ def leave_state_of(machine: Machine) -> None:
     backup.close(30)
 
 
-def test_a_finished_training_is_not_undone(first: Machine, second: Machine, remote: Path):
+def test_finished_run_is_not_resumed(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote)
     lock = yaml.safe_load((first.folder / "dvc.lock").read_text())
     entry = lock["stages"]["train"]
@@ -512,9 +496,7 @@ def test_a_finished_training_is_not_undone(first: Machine, second: Machine, remo
     assert git(second.folder, "status", "--porcelain") == ""
 
 
-def test_a_state_whose_objects_did_not_arrive_makes_way_for_the_one_before(
-    first: Machine, second: Machine, remote: Path
-):
+def test_incomplete_state_is_skipped(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote, "one")
     earlier = {path for path in (remote / "files").rglob("*") if path.is_file()}
     leave_state(first, remote, "two")
@@ -528,7 +510,7 @@ def test_a_state_whose_objects_did_not_arrive_makes_way_for_the_one_before(
     assert checkpoint(second) == "one"
 
 
-def test_a_damaged_bundle_is_skipped(first: Machine, second: Machine, remote: Path):
+def test_damaged_bundle_is_skipped(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote, "one")
     leave_state(first, remote, "two")
     newest = sorted((remote / "resume").rglob("*.bundle"))[-1]
@@ -539,10 +521,8 @@ def test_a_damaged_bundle_is_skipped(first: Machine, second: Machine, remote: Pa
     assert checkpoint(second) == "one"
 
 
-def test_where_no_bundle_can_be_read_nothing_starts_anew(
-    first: Machine, remote: Path, tmp_path: Path
-):
-    """A clone without history lacks what the bundle builds on."""
+def test_shallow_clone_is_an_error(first: Machine, remote: Path, tmp_path: Path):
+    """A shallow clone lacks commits that the bundle builds on."""
     leave_state(first, remote)
     (first.folder / ".dvcignore").write_text("later\n")
     commit_and_push(first, "Later")
@@ -557,9 +537,7 @@ def test_where_no_bundle_can_be_read_nothing_starts_anew(
     assert "epochs done 3" in shallow(*RESUME)
 
 
-def test_commits_that_were_never_pushed_travel_in_the_bundle(
-    first: Machine, second: Machine, remote: Path
-):
+def test_unpushed_commits_are_in_the_bundle(first: Machine, second: Machine, remote: Path):
     (first.folder / "notes.txt").write_text("mine")
     git(first.folder, "add", "notes.txt")
     git(first.folder, "commit", "--quiet", "--message", "Unpublished")
@@ -570,18 +548,18 @@ def test_commits_that_were_never_pushed_travel_in_the_bundle(
     assert (second.folder / "notes.txt").read_text() == "mine"
 
 
-def test_a_run_can_be_named(first: Machine, second: Machine, remote: Path):
+def test_run_can_be_selected(first: Machine, second: Machine, remote: Path):
     leave_state(first, remote)
     second.use(remote)
     assert f"run {FINGERPRINT}, epochs done 3" in second(*RESUME, "--run", "other", ok=False)
     assert "epochs done 3" in second(*RESUME, "--run", FINGERPRINT)
 
 
-def test_what_is_newer_here_than_the_backup_stays(first: Machine, remote: Path):
-    """Killed after a save and before its push, and then `make resume` on the same machine."""
+def test_checkpoints_newer_than_backup_are_kept(first: Machine, remote: Path):
+    """Kill between save and push, then `make resume` on the same machine."""
     leave_state(first, remote)
     first.save("newer")
-    assert "they stay" in first(*RESUME)
+    assert "are kept" in first(*RESUME)
     first("dvc", "pull", "--allow-missing")
     assert checkpoint(first) == "newer"
     assert "Running stage 'train'" in first("dvc", "repro", "--dry", "--allow-missing", "train")
@@ -589,13 +567,14 @@ def test_what_is_newer_here_than_the_backup_stays(first: Machine, remote: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("git_remote", [None, pytest.param("origin", marks=pytest.mark.drill)])
-def test_a_lost_machine_costs_at_most_a_save(
+def test_lost_machine_costs_at_most_one_save(
     first: Machine, second: Machine, remote: Path, tmp_path: Path, git_remote: str | None
 ):
-    """Whole processes: killed in mid-training, deleted, cloned, resumed; the same bytes."""
+    """Kill training, delete the machine, clone, resume; the result has the same bytes."""
     first.train_longer()
-    whole = Machine(Path(shutil.copytree(first.folder, tmp_path / "whole", symlinks=True)))
-    whole("dvc", "repro")
+    shutil.copytree(first.folder, tmp_path / "undisturbed", symlinks=True)
+    undisturbed = Machine(tmp_path / "undisturbed")
+    undisturbed("dvc", "repro")
     first.use(remote)
     first.set("backup", git_remote=git_remote)
     first.kill_after(2)
@@ -605,25 +584,25 @@ def test_a_lost_machine_costs_at_most_a_save(
     second("dvc", "pull", "--allow-missing")
     output = second("dvc", "repro", "--allow-missing")
     assert "resuming from checkpoints/" in output
-    assert hashes(second.folder) == hashes(whole.folder)
+    assert hashes(second.folder) == hashes(undisturbed.folder)
     assert "Running stage" not in second("dvc", "repro", "--allow-missing", "--dry")
     second.set("backup", git_remote=None)
     second("dvc", "push", "--quiet", "train")
 
 
 @pytest.mark.slow
-def test_a_machine_lost_before_the_first_save_costs_no_preprocessing(
+def test_preprocessing_survives_loss_before_first_save(
     first: Machine, second: Machine, remote: Path
 ):
-    """That may have taken hours, and elsewhere there may be no scans."""
-    git(first.folder, "reset", "--quiet", "--hard", "HEAD~")  # dvc.lock knows no preprocessing
+    """It may take hours, and the new machine may have no scans."""
+    git(first.folder, "reset", "--quiet", "--hard", "HEAD~")  # dvc.lock without preprocess
     git(first.folder, "push", "--quiet", "--force", "origin", "main")
     git(second.folder, "pull", "--quiet", "--rebase")
     git(second.folder, "reset", "--quiet", "--hard", "origin/main")
     first.set("train", epochs=60, early_stopping_patience=60, save_every_n_epochs=50)
     first.use(remote)
     process = first.train()
-    while not any(backup["epochs"] == 0 for backup in first.ledger()["backups"]):
+    while not any(backup["epochs"] == 0 for backup in first.upload_log()["backups"]):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
@@ -639,10 +618,10 @@ def test_a_machine_lost_before_the_first_save_costs_no_preprocessing(
 
 @pytest.mark.slow
 @pytest.mark.drill
-def test_somebody_elses_end_of_the_same_training_is_none_of_this_machines(
+def test_finished_run_without_objects_is_resumed(
     first: Machine, second: Machine, remote: Path, tmp_path: Path
 ):
-    """The published lock names results that nobody pushed: they are made, not taken for had."""
+    """The committed dvc.lock records results that were never pushed, so the run is resumed."""
     first.train_longer()
     first("dvc", "repro")
     git(first.folder, "add", "--all")
@@ -656,7 +635,7 @@ def test_somebody_elses_end_of_the_same_training_is_none_of_this_machines(
     shutil.rmtree(lost.folder)
     git(second.folder, "pull", "--quiet")
     second.use(remote)
-    assert "going on with" in second(*RESUME)
+    assert "resuming run" in second(*RESUME)
     second("dvc", "pull", "--allow-missing")
     assert "resuming from checkpoints/" in second("dvc", "repro", "--allow-missing")
     assert hashes(second.folder) == hashes(first.folder)
@@ -665,8 +644,8 @@ def test_somebody_elses_end_of_the_same_training_is_none_of_this_machines(
 
 @pytest.mark.slow
 @pytest.mark.drill
-def test_make_resume_goes_on_or_starts(first: Machine, second: Machine, remote: Path):
-    """Its environment being made already. A stop is told by 75."""
+def test_make_resume_resumes_or_starts(first: Machine, second: Machine, remote: Path):
+    """With an existing environment. A stopped run exits with 75."""
     for machine in (first, second):
         for name in ("Makefile", "requirements.txt", "pyproject.toml"):
             shutil.copy(ROOT / name, machine.folder)
@@ -674,12 +653,12 @@ def test_make_resume_goes_on_or_starts(first: Machine, second: Machine, remote: 
         (machine.folder / ".venv/installed").touch()
         machine.use(remote)
     first.train_longer()
-    first.set("machine", time_budget="10s")  # a busy machine takes some before the first step
+    first.set("machine", max_time="10s")  # a busy machine needs some before the first step
     stopped = first("make", "resume", ok=False)
     assert "nothing to resume" in stopped
     assert "stopped, since its time budget is used up" in stopped
     assert "Error 75" in stopped
-    first.set("machine", time_budget=None)
+    first.set("machine", max_time=None)
     started = first("make", "repro")
     assert "resuming from checkpoints/" in started
     assert "The report is metrics/report.html" in started
@@ -691,8 +670,8 @@ def test_make_resume_goes_on_or_starts(first: Machine, second: Machine, remote: 
 
 @pytest.mark.slow
 @pytest.mark.drill
-def test_the_same_machine_goes_on_after_a_kill(first: Machine, remote: Path):
-    """`make resume` there neither loses what is newer than the backup nor stumbles over it."""
+def test_same_machine_resumes_after_a_kill(first: Machine, remote: Path):
+    """`make resume` keeps checkpoints that are newer than the backup."""
     first.train_longer()
     first.use(remote)
     first.kill_after(2)

@@ -1,4 +1,4 @@
-"""Two revisions of a project, as a user compares them: real Git and DVC repositories."""
+"""Comparison of two revisions of a project, in real Git and DVC repositories."""
 
 import json
 import logging
@@ -10,14 +10,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from multi_abnormality.errors import InputError
-from multi_abnormality.findings import FINDINGS
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.utils.errors import InputError
 from stand_in_project import Project
 
-PROGRAM = ("python", "-m", "multi_abnormality.compare", "--resamples", "100")
+PROGRAM = ("python", "-m", "multi_abnormality", "compare", "--n-bootstrap", "100")
 
 
-def test_an_experiment_is_compared_with_a_branch(original: Project):
+def test_compare_a_branch_with_an_experiment(original: Project):
     comparison = original.compare("main", "better")
     assert comparison["counts"]["scans"] == 60
     assert comparison["counts"]["patients"] == 30
@@ -32,7 +32,7 @@ def test_an_experiment_is_compared_with_a_branch(original: Project):
 
 
 @pytest.mark.parametrize("name", ["first", "main", "HEAD"])
-def test_the_other_way_round_the_sign_turns(original: Project, name: str):
+def test_swapped_revisions_negate_the_differences(original: Project, name: str):
     there, back = original.compare(name, "better"), original.compare("better", name)
     for measure, scores in there["macro"].items():
         assert scores["difference"] == -back["macro"][measure]["difference"]
@@ -41,7 +41,7 @@ def test_the_other_way_round_the_sign_turns(original: Project, name: str):
         assert scores["interval"]["low"] == pytest.approx(-high, abs=1e-12)
 
 
-def test_the_work_tree_is_a_revision_too(project: Project):
+def test_compare_with_the_workspace(project: Project):
     comparison = project.compare("main", "workspace")
     assert comparison["same_predictions"]
     assert comparison["revisions"]["b"] == {"name": "workspace", "commit": None}
@@ -51,7 +51,7 @@ def test_the_work_tree_is_a_revision_too(project: Project):
     assert not project.compare("main", "workspace")["same_predictions"]
 
 
-def test_the_program_prints_tables_and_writes_json_and_a_picture(original: Project, tmp_path: Path):
+def test_command_prints_tables_and_writes_json_and_svg(original: Project, tmp_path: Path):
     output = original(*PROGRAM, "main", "better", "--out", str(tmp_path / "out"))
     assert "60 scans of 30 patients" in output
     assert re.search(r"^AUROC +0\.\d{3}  0\.\d{3}  \+0\.\d{3}  \+0\.\d{3} to ", output, re.M)
@@ -67,13 +67,13 @@ def test_the_program_prints_tables_and_writes_json_and_a_picture(original: Proje
     assert (tmp_path / "again/comparison.svg").read_bytes() == picture
 
 
-def test_help_and_wrong_numbers(original: Project):
+def test_help_and_invalid_arguments(original: Project):
     assert "commit, DVC experiment, or workspace" in original(*PROGRAM, "--help")
-    output = original(*PROGRAM, "main", "better", "--resamples", "0", ok=False)
-    assert "--resamples: must be at least 1" in output
+    output = original(*PROGRAM, "main", "better", "--n-bootstrap", "0", ok=False)
+    assert "--n-bootstrap: must be at least 1" in output
 
 
-def test_plots_diff_lays_two_revisions_over_each_other(original: Project):
+def test_dvc_plots_diff_overlays_two_revisions(original: Project):
     output = original("dvc", "plots", "diff", "main", "better", "--json")
     plots = json.loads(output[output.index("{") : output.rindex("}") + 1])["data"]
     assert set(plots) == {"ROC", "Precision-recall", "Reliability", "Loss", "Validation AUROC"}
@@ -81,7 +81,7 @@ def test_plots_diff_lays_two_revisions_over_each_other(original: Project):
         assert [one["revisions"] for one in drawn] == [["main", "better"]], name
 
 
-def test_nothing_of_the_project_is_changed(original: Project):
+def test_compare_does_not_change_the_project(original: Project):
     original.compare("main", "better")
     assert original("git", "status", "--porcelain") == ""
     assert "up to date" in original("dvc", "status")
@@ -90,21 +90,19 @@ def test_nothing_of_the_project_is_changed(original: Project):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("main", "nowhere"), "nowhere: is no branch, tag, commit or experiment"),
+        (("main", "nowhere"), "nowhere: unknown branch, tag, commit or experiment"),
         (("main", "HEAD"), r"main \(\w{7}\) and HEAD \(\w{7}\) are the same revision"),
         (("workspace", "workspace"), "are the same revision"),
         (("empty", "main"), r"empty \(\w{7}\): has no scores .*`dvc repro`"),
     ],
 )
-def test_a_revision_that_cannot_be_compared_is_refused(
-    original: Project, names: tuple[str, str], message: str
-):
+def test_invalid_revisions_are_refused(original: Project, names: tuple[str, str], message: str):
     with pytest.raises(InputError, match=message):
         original.compare(*names)
 
 
 @pytest.mark.slow
-def test_of_grown_data_the_common_scans_are_compared_and_of_relabelled_data_none(
+def test_common_scans_are_compared_and_changed_labels_are_refused(
     project: Project, caplog: pytest.LogCaptureFixture
 ):
     project.run_with("data", scans=80)
@@ -119,7 +117,7 @@ def test_of_grown_data_the_common_scans_are_compared_and_of_relabelled_data_none
         project.compare("first", "main")
 
 
-def test_outputs_that_are_nowhere_are_told_with_the_way_out(project: Project):
+def test_missing_outputs_error_has_a_hint(project: Project):
     cache = project.folder / ".dvc/cache"
     cache.rename(cache.with_name("away"))
     with pytest.raises(InputError, match=r"submission\.json is neither .*`dvc remote add"):
@@ -129,16 +127,16 @@ def test_outputs_that_are_nowhere_are_told_with_the_way_out(project: Project):
         project.compare("workspace", "main")
     remote = project.folder.parent / "remote"
     remote.mkdir()
-    place = os.path.relpath(remote, project.folder)
-    project("dvc", "remote", "add", "--default", "--local", "backup", place)
+    url = os.path.relpath(remote, project.folder)
+    project("dvc", "remote", "add", "--default", "--local", "backup", url)
     with pytest.raises(InputError, match=r"nor on the remote 'backup'; `dvc push --all-commits`"):
         project.compare("main", "better")
 
 
-def test_outputs_come_from_the_remote_where_the_cache_lacks_them(project: Project):
+def test_outputs_missing_in_the_cache_are_read_from_the_remote(project: Project):
     remote = project.folder.parent / "remote"
-    place = os.path.relpath(remote, project.folder)
-    project("dvc", "remote", "add", "--default", "--local", "backup", place)
+    url = os.path.relpath(remote, project.folder)
+    project("dvc", "remote", "add", "--default", "--local", "backup", url)
     project("dvc", "exp", "branch", "better", "improved")
     project("dvc", "push", "--all-commits")
     wanted = project.compare("main", "improved")
@@ -146,12 +144,12 @@ def test_outputs_come_from_the_remote_where_the_cache_lacks_them(project: Projec
     assert project.compare("main", "improved") == wanted
 
 
-def test_predictions_of_another_evaluation_are_refused(project: Project):
+def test_predictions_that_do_not_match_the_scores_are_refused(project: Project):
     path = project.folder / "metrics/evaluate.json"
     recorded = json.loads(path.read_text())
     recorded["classification"]["macro"]["auroc"] += 0.01
     path.write_text(json.dumps(recorded))
-    with pytest.raises(InputError, match=r"workspace: .*evaluate\.json says .* not made together"):
+    with pytest.raises(InputError, match=r"workspace: .*evaluate\.json has .* not made together"):
         project.compare("main", "workspace")
 
 
@@ -164,15 +162,15 @@ def test_damaged_predictions_are_refused(project: Project, damage: str):
         project.compare("main", "workspace")
 
 
-def test_predictions_that_are_no_table_of_scans_are_refused(project: Project):
-    """Each fault with the first few scans that have it, and how many there are."""
+def test_inconsistent_predictions_are_refused(project: Project):
+    """Each error names the first few scans and their number."""
     path = project.folder / "metrics/submission.json"
     whole = json.loads(path.read_text())["predictions"]
     path.unlink()  # a link into the cache, maybe
 
-    def refuse(rows: list[dict], message: str, way_out: str = "run `dvc repro`") -> None:
+    def refuse(rows: list[dict], message: str, hint: str = "run `dvc repro`") -> None:
         path.write_text(json.dumps({"predictions": rows}))
-        with pytest.raises(InputError, match=f"workspace: {message}.*; {way_out}"):
+        with pytest.raises(InputError, match=f"workspace: {message}.*; {hint}"):
             project.compare("main", "workspace")
 
     twin = whole[0] | {"input_image_name": "valid_2_a_2"}
@@ -180,15 +178,15 @@ def test_predictions_that_are_no_table_of_scans_are_refused(project: Project):
     short = [{**row, "probabilities": {**row["probabilities"]}} for row in whole]
     for row in short[:7]:
         del row["probabilities"]["Emphysema"]
-    refuse(whole + whole[:7], rf".* holds scans more than once \(7\): {some} and 2 more")
-    refuse(whole[1:], r".* lacks scans of the valid split \(1\): valid_1_a")
-    refuse([*whole, twin], r".* holds several reconstructions of scans \(1\): valid_2_a")
+    refuse(whole + whole[:7], rf".* has scans more than once \(7\): {some} and 2 more")
+    refuse(whole[1:], r".* lacks scans of the test split \(1\): valid_1_a")
+    refuse([*whole, twin], r".* has several reconstructions of scans \(1\): valid_2_a")
     unsure = [{**row, "probabilities": {**row["probabilities"]}} for row in whole]
     unsure[3]["probabilities"]["Emphysema"] = float("nan")
     refuse(unsure, r".*submission\.json, valid_2_b, Emphysema: nan", "every value must be finite")
-    refuse(short, rf".* lacks the probability of 'Emphysema' of scans \(7\): {some} and 2 more")
+    refuse(short, rf".* lacks the probability of 'Emphysema' for scans \(7\): {some} and 2 more")
 
 
-def test_outside_a_project_it_says_where_to_run(tmp_path: Path):
-    with pytest.raises(InputError, match="is in no DVC project"):
+def test_outside_a_project_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="not in a DVC project"):
         Project(tmp_path).compare("main", "better")

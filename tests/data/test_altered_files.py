@@ -1,4 +1,4 @@
-"""One altered byte in a processed set: what notices it, for every kind of file in it."""
+"""Detection of a single altered byte in any file of a processed set."""
 
 import hashlib
 import json
@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from dvc.repo import Repo
 
-from multi_abnormality.data.shards import Member, encode, pack, read_shard
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.errors import InputError
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.data.storage.shards import ShardEntry, encode, pack, read_shard
+from multi_abnormality.utils.errors import InputError
 
 
 @pytest.fixture
-def copy(tmp_path: Path, small_set: ProcessedSet) -> Path:
+def copy(tmp_path: Path, small_set: ProcessedDataset) -> Path:
     return Path(shutil.copytree(small_set.root, tmp_path / "processed"))
 
 
 def content(root: Path, split: str) -> tuple[str, str]:
-    """All that a split holds, and what of it a checkpoint keeps: a hash, and the findings."""
-    processed = ProcessedSet(root)
+    """Content of a split, and the part of it that a checkpoint stores: a hash and the findings."""
+    processed = ProcessedDataset(root)
     volumes = processed.volumes(split)
     voxels = hashlib.sha256()
     for name in volumes["name"]:
@@ -37,11 +37,11 @@ def content(root: Path, split: str) -> tuple[str, str]:
 
 
 def flips(path: Path, count: int) -> Iterator[int]:
-    """Alter a byte at a time, spread over a file; the file is whole again afterwards."""
+    """Alter one byte at a time, at offsets spread over a file, and restore it afterwards."""
     whole = path.read_bytes()
-    for place in np.unique(np.linspace(0, len(whole) - 1, count, dtype=int)).tolist():
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        yield place
+    for offset in np.unique(np.linspace(0, len(whole) - 1, count, dtype=int)).tolist():
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
+        yield offset
     path.write_bytes(whole)
 
 
@@ -49,24 +49,24 @@ def test_every_altered_byte_of_a_shard_is_an_error_or_changes_nothing(copy: Path
     before = content(copy, "train")
     noticed = 0
     shard = copy / "train/train_00001-00010.zip"
-    for place in flips(shard, 60):
+    for offset in flips(shard, 60):
         try:
             now = content(copy, "train")
         except InputError:
             noticed += 1
         else:
-            assert now == before, place
-    assert noticed > 30  # what is left are fields of the ZIP format that nothing reads
+            assert now == before, offset
+    assert noticed > 30  # the rest are fields of the ZIP format that are never read
 
 
 @pytest.mark.parametrize("table", ["manifest.csv", "labels.csv"])
 def test_an_altered_byte_of_a_table_is_an_error_or_another_content_hash(
     copy: Path, table: str
 ) -> None:
-    """Except in the manifest's other columns, and in the valid split: DVC alone notices those."""
+    """Except other columns of the manifest and the test split, which only DVC checks."""
     all_before, known_before = content(copy, "train")
     found = {"error": 0, "known": 0}
-    for place in flips(copy / table, 40):
+    for offset in flips(copy / table, 40):
         try:
             all_now, known_now = content(copy, "train")
         except InputError:
@@ -74,29 +74,29 @@ def test_an_altered_byte_of_a_table_is_an_error_or_another_content_hash(
             continue
         found["known"] += known_now != known_before
         if table == "labels.csv":
-            assert (all_now == all_before) == (known_now == known_before), place
+            assert (all_now == all_before) == (known_now == known_before), offset
     assert found["error"] > 5
     assert table == "manifest.csv" or found["known"] > 5
 
 
-def test_another_volume_under_a_name_is_no_volume_of_the_manifest(copy: Path) -> None:
-    """Such as a shard of another version of the set, sound in itself."""
+def test_another_volume_under_a_name_is_refused(copy: Path) -> None:
+    """Such as a valid shard of another version of the set."""
     shard = copy / "train/train_00001-00010.zip"
     members, _ = read_shard(shard)
     name = next(iter(members))
-    other = np.zeros(tuple(ProcessedSet(copy).recipe["shape"]), np.uint8)
-    members[name] = Member(members[name].origin, encode(other))
+    other = np.zeros(tuple(ProcessedDataset(copy).recipe["shape"]), np.uint8)
+    members[name] = ShardEntry(members[name].origin, encode(other))
     shard.write_bytes(pack(members))
-    processed = ProcessedSet(copy)
-    with pytest.raises(InputError, match=r"does not have the SHA-256 that manifest\.csv says"):
+    processed = ProcessedDataset(copy)
+    with pytest.raises(InputError, match=r"does not have the SHA-256 that manifest\.csv lists"):
         processed.read(name)
     processed.read(next(other for other in members if other != name))
 
 
-def test_a_volume_is_compared_once_by_all_processes(
+def test_a_volume_is_verified_once_by_all_processes(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processed = ProcessedSet(copy)
+    processed = ProcessedDataset(copy)
     name = processed.names[0]
     if (child := os.fork()) == 0:
         processed.read(name)
@@ -109,24 +109,24 @@ def test_a_volume_is_compared_once_by_all_processes(
 
 
 def test_a_checkpoint_of_other_labels_is_refused(copy: Path) -> None:
-    processed = ProcessedSet(copy)
+    processed = ProcessedDataset(copy)
     about = {
         "preprocess": processed.recipe,
         "findings": processed.findings,
         "identity": {"processed": processed.content_hash("train")},
     }
-    processed.check_trained_on(about)
+    processed.check_matches_model(about)
     table = copy / "labels.csv"
     lines = table.read_text().splitlines(keepends=True)
     first = lines[1].rstrip("\n")
     lines[1] = first[:-1] + ("0" if first.endswith("1") else "1") + "\n"
     table.write_text("".join(lines))
     with pytest.raises(InputError, match="are not those that the checkpoint was trained on"):
-        ProcessedSet(copy).check_trained_on(about)
+        ProcessedDataset(copy).check_matches_model(about)
 
 
-def test_dvc_notices_every_byte(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `dvc status` reports, and what `dvc repro` goes by: the folder's hash in dvc.lock."""
+def test_dvc_detects_every_byte(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dvc status` and `dvc repro` use the folder's hash in dvc.lock."""
     monkeypatch.chdir(copy.parent)
     Repo.init(no_scm=True).close()
     stages = {"train": {"cmd": "echo", "deps": ["processed"]}}

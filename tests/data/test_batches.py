@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from multi_abnormality.data.batches import WholeVolumes
-from multi_abnormality.data.drawn import DrawnVolumes
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.model.build import build
-from multi_abnormality.training.validation import mean_by_scan
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.data.loading.eval_dataset import EvalDataset
+from multi_abnormality.data.loading.train_dataset import TrainDataset
+from multi_abnormality.models.factory import build_classifier
+from multi_abnormality.training.val_metrics import mean_by_scan
 
 EPOCHS = range(30)
 
@@ -15,16 +15,16 @@ EPOCHS = range(30)
 def drawn(small_set, small_params):
     names = small_set.volumes("train")["name"].tolist()
 
-    def make(reconstructions: str, seed: int = 0) -> DrawnVolumes:
-        update = {"reconstructions": reconstructions, "slices": 8}
+    def make(reconstructions: str, seed: int = 0) -> TrainDataset:
+        update = {"reconstructions": reconstructions, "slices_per_volume": 8}
         settings = small_params.train.model_copy(update=update)
-        return DrawnVolumes(small_set, names, settings, seed)
+        return TrainDataset(small_set, names, settings, seed)
 
     return make
 
 
-def seen(volumes: DrawnVolumes, epoch: int) -> list[str]:
-    """Which volume each sample is in an epoch, told by its voxels (all slices are drawn)."""
+def seen(volumes: TrainDataset, epoch: int) -> list[str]:
+    """Identify the volume of each sample of an epoch by its voxels (all slices are used)."""
     names = volumes.processed.volumes("train")["name"]
     stored = {volumes.processed.read(name).tobytes(): name for name in names}
     return [stored[volumes[epoch, i]["volume"].tobytes()] for i in range(len(volumes))]
@@ -49,22 +49,24 @@ def test_the_first_reconstruction_or_all(drawn, small_set):
     np.testing.assert_array_equal(labels, small_set.labels_of(names))
 
 
-def test_training_shows_slices_amid_their_neighbours_as_the_model_does(small_set, small_params):
-    settings = small_params.train.model_copy(update={"slices": 99, "augmentation": "none"})
+def test_training_slices_have_the_neighbours_that_the_model_uses(small_set, small_params):
+    settings = small_params.train.model_copy(
+        update={"slices_per_volume": 99, "augmentation": "none"}
+    )
     names = small_set.volumes("train")["name"].tolist()
-    sample = DrawnVolumes(small_set, names, settings, 0, adjacent=3)[0, 0]
+    sample = TrainDataset(small_set, names, settings, 0, adjacent=3)[0, 0]
     whole = torch.from_numpy(small_set.read(sample["name"]))[None]
     about = {"findings": FINDINGS, "preprocess": small_set.recipe}
     model = small_params.model.model_copy(update={"adjacent_slices": 3}).model_dump(mode="json")
-    classifier = build(about | {"model": model}).eval()
+    classifier = build_classifier(about | {"model": model}).eval()
     hu = classifier.windows.decode(torch.from_numpy(sample["volume"])[None])
     logits = classifier.classify(hu, torch.from_numpy(sample["height"])[None]).logits
     torch.testing.assert_close(logits, classifier(whole))
 
 
 def test_scores_are_by_scan(small_set):
-    names = small_set.volumes("valid")["name"].tolist()
-    whole = WholeVolumes(small_set, names)
+    names = small_set.volumes("test")["name"].tolist()
+    whole = EvalDataset(small_set, names)
     assert len(whole) == 10
     assert max(item["scan"] for item in whole) == 7
     logits = torch.arange(20.0).reshape(10, 2)

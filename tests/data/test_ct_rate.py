@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multi_abnormality.data.ct_rate import read_ct_rate
-from multi_abnormality.data.metadata_table import read_metadata_table
-from multi_abnormality.data.names import VolumeName
-from multi_abnormality.data.receipts import receipt_path
-from multi_abnormality.errors import InputError
-from multi_abnormality.findings import FINDINGS
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.data.catalog.ct_rate import read_ct_rate
+from multi_abnormality.data.catalog.metadata_table import read_metadata_table
+from multi_abnormality.data.catalog.placeholders import placeholder_path
+from multi_abnormality.data.catalog.volume_id import VolumeName
+from multi_abnormality.utils.errors import InputError
 
 REAL_METADATA = Path(__file__).parents[2] / "../shared/ct-rate/validation_metadata.csv"
 
 
 @pytest.fixture
 def folder(ct_rate):
-    """Two training patients, one with two reconstructions, and one valid patient."""
+    """Two training patients, one with two reconstructions, and one test patient."""
     ct_rate.add("train_10_a_1")
     ct_rate.add("train_2_a_1", positive=("Emphysema",))
     ct_rate.add("train_2_a_2", positive=("Emphysema",))
@@ -27,7 +27,7 @@ def folder(ct_rate):
     return ct_rate
 
 
-def faults_of(folder) -> str:
+def errors_of(folder) -> str:
     with pytest.raises(InputError) as caught:
         read_ct_rate(folder.root)
     return str(caught.value)
@@ -40,7 +40,7 @@ def edit(path, old, new):
 
 
 @pytest.mark.parametrize("text", ["train_1_a_2", "train_1_a_2.nii", "train_1_a_2.nii.gz"])
-def test_a_name_is_read_whatever_its_suffix(text):
+def test_names_are_read_with_any_suffix(text):
     name = VolumeName.parse(text)
     assert (name.patient_id, name.scan_id, str(name)) == ("train_1", "train_1_a", "train_1_a_2")
 
@@ -48,8 +48,8 @@ def test_a_name_is_read_whatever_its_suffix(text):
 @pytest.mark.parametrize(
     "text", ["train_1_a", "test_1_a_1", "train_01_a_1", "train_0_a_1", "train_1_a_1.nii.gz.part"]
 )
-def test_what_is_no_name_is_refused(text):
-    with pytest.raises(InputError, match="no CT-RATE volume name"):
+def test_invalid_names_are_refused(text):
+    with pytest.raises(InputError, match="not a CT-RATE volume name"):
         VolumeName.parse(text)
 
 
@@ -77,7 +77,7 @@ def test_older_layout_plain_nifti_linked_folders_and_float_labels_are_read(folde
 
 def test_excluded_volumes_are_left_out_and_counted(folder):
     folder.add("train_4_a_1")
-    folder.label("train_5_a_1")  # excluded and never fetched: that is no fault
+    folder.label("train_5_a_1")  # excluded and never fetched: not an error
     folder.write_tables()
     lists = folder.root / "dataset" / "somewhere" / "no_chest_train.txt"
     lists.parent.mkdir()
@@ -86,7 +86,7 @@ def test_excluded_volumes_are_left_out_and_counted(folder):
     assert "train_4_a_1" not in set(catalogue.volumes["name"])
     assert [str(name) for name in catalogue.excluded] == ["train_4_a_1"]
     lists.write_text("train_4\n")
-    assert f"{lists}, line 1: 'train_4' is no CT-RATE volume name" in faults_of(folder)
+    assert f"{lists}, line 1: 'train_4' is not a CT-RATE volume name" in errors_of(folder)
 
 
 def test_metadata_are_joined_as_text_where_they_are_known(folder):
@@ -105,10 +105,10 @@ def test_metadata_are_joined_as_text_where_they_are_known(folder):
     assert volumes.loc["train_10_a_1", "Manufacturer"] == ""
     with table.open("a") as file:
         file.write("train_2_a_1.nii.gz,Siemens,036Y,1\n")
-    assert f"{table}, lines 2, 3: the rows of train_2_a_1 differ; keep one" in faults_of(folder)
+    assert f"{table}, lines 2, 3: the rows of train_2_a_1 differ; keep one" in errors_of(folder)
 
 
-def test_what_the_metadata_lack_is_told(folder, caplog):
+def test_missing_metadata_are_warned_about(folder, caplog):
     table = folder.root / "dataset/metadata/train_metadata.csv"
     table.parent.mkdir()
     table.write_text("VolumeName,Manufacturer,Z_Spacing\n ct/train_2_a_1.nii.gz ,Philips,1\n")
@@ -127,7 +127,7 @@ METADATA = (
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "fault"),
+    ("old", "new", "expected"),
     [
         (",", ";", ", line 1: has no column 'VolumeName'; separate the cells by commas"),
         ("VolumeName", "Volume", ", line 1: has no column 'VolumeName'; rename 'Volume'"),
@@ -140,18 +140,22 @@ METADATA = (
         ('"[0.7', 'a"[0.7', ", line 2: has 4 cells"),
         ('0.7]"', '0.7]"mm', ", line 2: text follows a closing quote"),
         ("XYSpacing", "Manufacturer", ", line 1: column 'Manufacturer' comes more than once"),
-        ("train_10_a_1", "train_10_1", ", line 3: 'train_10_1.nii.gz' is no CT-RATE volume name"),
+        (
+            "train_10_a_1",
+            "train_10_1",
+            ", line 3: 'train_10_1.nii.gz' is not a CT-RATE volume name",
+        ),
         ("Philips", "Phi\0lips", ", line 2: has a NUL byte"),
     ],
 )
-def test_a_faulty_metadata_table_is_refused_as_a_label_table_is(folder, old, new, fault):
-    """Else cells would move to other columns, or volumes be left without their rows."""
+def test_invalid_metadata_tables_are_refused(folder, old, new, expected):
+    """Otherwise cells would move to other columns, or volumes would lose their rows."""
     table = folder.root / "dataset/metadata/train_metadata.csv"
     table.parent.mkdir()
     assert old in METADATA
     table.write_text(METADATA.replace(old, new))
-    message = faults_of(folder)
-    assert f"{table}{fault}" in message, message
+    message = errors_of(folder)
+    assert f"{table}{expected}" in message, message
 
 
 @pytest.mark.skipif(not REAL_METADATA.exists(), reason="no real tables here")
@@ -159,15 +163,15 @@ def test_the_real_metadata_table_is_read(folder):
     table = folder.root / "dataset/metadata/validation_metadata.csv"
     table.parent.mkdir()
     shutil.copy(REAL_METADATA, table)
-    known, faults = read_metadata_table(folder.root, "valid")
-    assert faults == []
+    known, errors = read_metadata_table(folder.root, "test")
+    assert errors == []
     assert len(known) == 3039
     assert known.loc["valid_1_a_1", "PatientAge"] == "036Y"
     assert known.loc["valid_1_a_1", "series"].xy_spacing == "[0.341796875, 0.341796875]"
 
 
 @pytest.mark.parametrize("present", [False, True])
-def test_empty_or_missing_data_says_how_to_get_some(tmp_path, present):
+def test_empty_or_missing_data_hints_at_how_to_get_some(tmp_path, present):
     root = tmp_path / "data"
     if present:
         (root / "dataset" / "train_fixed").mkdir(parents=True)
@@ -191,15 +195,19 @@ def test_empty_or_missing_data_says_how_to_get_some(tmp_path, present):
         ("_1.nii.gz,0", "_1.nii.gz,2", ("line 2, column 'Medical material': '2' is not 0 or 1",)),
         ("_1.nii.gz,0", "_1.nii.gz,nan", ("'nan' is not 0 or 1",)),
         ("_1.nii.gz,0", "_1.nii.gz,", ("'' is not 0 or 1",)),
-        ("train_10_a_1", "train_10_1", ("line 2: 'train_10_1.nii.gz' is no CT-RATE volume name",)),
-        ("train_10_a_1", "valid_10_a_1", ("valid_10_a_1 is not of the train split",)),
+        (
+            "train_10_a_1",
+            "train_10_1",
+            ("line 2: 'train_10_1.nii.gz' is not a CT-RATE volume name",),
+        ),
+        ("train_10_a_1", "valid_10_a_1", ("valid_10_a_1 is not in CT-RATE's train split",)),
         ("train_10_a_1", "train_2_a_1", ("line 3: train_2_a_1 has labels in line 2 already",)),
         ("train_2_a_1.nii.gz,0", "train_2_a_1.nii.gz,1", ("scan train_2_a differ in Medical",)),
     ],
 )
-def test_a_faulty_table_is_refused_with_file_place_and_way_out(folder, old, new, expected):
+def test_an_invalid_table_is_refused_with_file_line_and_fix(folder, old, new, expected):
     edit(folder.table(), old, new)
-    message = faults_of(folder)
+    message = errors_of(folder)
     assert str(folder.table()) in message
     for part in expected:
         assert part in message
@@ -209,57 +217,57 @@ def test_a_faulty_table_is_refused_with_file_place_and_way_out(folder, old, new,
 def test_an_empty_table_is_refused(folder, content):
     text = folder.table().read_text().splitlines()[0] + "\n" if content else ""
     folder.table().write_text(text)
-    fault = "has no rows below its header" if content else "is empty"
-    assert f"{folder.table()}: {fault}; fetch it again" in faults_of(folder)
+    expected = "has no rows below its header" if content else "is empty"
+    assert f"{folder.table()}: {expected}; fetch it again" in errors_of(folder)
 
 
 def test_a_table_of_another_kind_is_refused(folder):
     text = folder.table().read_text()
     folder.table().write_text(text.replace(",", ";"))
-    assert "line 1: has one column; separate the cells by commas" in faults_of(folder)
+    assert "line 1: has one column; separate the cells by commas" in errors_of(folder)
     folder.table().write_text("name,path\ntrain_2_a_1,x\n")
-    assert "'Emphysema' is missing; add it" in faults_of(folder)
+    assert "'Emphysema' is missing; add it" in errors_of(folder)
 
 
 def test_a_missing_or_binary_table_is_refused(folder):
     folder.table("valid").unlink()
     folder.table().write_bytes(b"\x1f\x8b\xff\x00")
-    message = faults_of(folder)
-    assert f"{folder.table('valid')}: is missing, though there are 1 valid volumes" in message
+    message = errors_of(folder)
+    assert f"{folder.table('valid')}: is missing, though there are 1 test volumes" in message
     assert f"{folder.table()}: is compressed by gzip; decompress it" in message
 
 
-def test_all_faults_are_listed_at_once_and_long_lists_are_cut(folder):
+def test_all_errors_are_listed_at_once_and_long_lists_are_truncated(folder):
     for patient in range(20, 30):
         folder.add_file(f"train_{patient}_a_1")
     folder.add_file("train_2_a_1", version="", suffix=".nii")
     (folder.root / "dataset/train_fixed/lung scan.nii.gz").touch()
     (folder.root / "dataset/train_fixed/valid_9_a_1.nii.gz").touch()
     edit(folder.table("valid"), ",1", ",yes")
-    message = faults_of(folder)
+    message = errors_of(folder)
     assert "train_20_a_1: is a volume without labels" in message
     assert "... and 5 more" in message
     assert "train_29_a_1" not in message
     assert "are the same volume; remove one" in message
-    assert "'lung scan.nii.gz' is no CT-RATE volume name" in message
-    assert "valid_9_a_1.nii.gz: is not of the train split" in message
+    assert "'lung scan.nii.gz' is not a CT-RATE volume name" in message
+    assert "valid_9_a_1.nii.gz: is not in CT-RATE's train split" in message
     assert "'yes' is not 0 or 1" in message
 
 
 def test_the_same_volume_packed_and_unpacked_is_refused(folder):
     folder.add_file("train_2_a_1", suffix=".nii")
-    assert "train_2_a_1.nii and" in faults_of(folder)
+    assert "train_2_a_1.nii and" in errors_of(folder)
 
 
-def test_labels_without_volumes_are_refused_with_a_command_that_mends_it(folder, monkeypatch):
+def test_labels_without_volumes_are_refused_with_a_command_that_fixes_it(folder, monkeypatch):
     monkeypatch.chdir(folder.root.parent)
     folder.root = Path("data")
     for patient in range(30, 40):
         folder.label(f"train_{patient}_a_1")
     folder.write_tables()
     volume = next(folder.root.rglob("train_2_a_1.nii.gz"))
-    volume.rename(receipt_path(volume))
-    message = faults_of(folder)
+    volume.rename(placeholder_path(volume))
+    message = errors_of(folder)
     assert "10 rows have no volume (train_30_a_1" in message
     command = next(line for line in message.splitlines() if "grep" in line)
     subprocess.run(command, shell=True, check=True)
@@ -267,44 +275,45 @@ def test_labels_without_volumes_are_refused_with_a_command_that_mends_it(folder,
 
 
 @pytest.mark.parametrize(
-    ("split", "use"), [("train", "nothing to train on"), ("valid", "nothing to score the model on")]
+    ("prefix", "use"),
+    [("train", "nothing to train on"), ("valid", "nothing to score the model on")],
 )
-def test_a_split_without_any_volume_is_told_before_hours_of_training(folder, split, use):
-    for path in folder.root.glob(f"dataset/{split}_fixed/*/*/*.nii.gz"):
+def test_a_split_without_any_volume_is_an_error_before_training(folder, prefix, use):
+    for path in folder.root.glob(f"dataset/{prefix}_fixed/*/*/*.nii.gz"):
         path.unlink()
-    message = faults_of(folder)
+    message = errors_of(folder)
     assert "have no volume" in message or "has no volume" in message
     assert use in message
-    folder.table(split).unlink()
-    message = faults_of(folder)
+    folder.table(prefix).unlink()
+    message = errors_of(folder)
     assert use in message
-    assert f"name them {split}_1_a_1.nii.gz" in message
+    assert f"name them {prefix}_1_a_1.nii.gz" in message
 
 
-def test_a_receipt_beside_its_volume_counts_for_nothing(folder):
+def test_a_receipt_next_to_its_volume_is_ignored(folder):
     volume = next(folder.root.rglob("train_2_a_1.nii.gz"))
-    receipt_path(volume).write_text("{}")
+    placeholder_path(volume).write_text("{}")
     volumes = read_ct_rate(folder.root).volumes.set_index("name")
     assert volumes.loc["train_2_a_1", "path"] == str(volume)
 
 
-def test_lists_that_leave_out_everything_are_told(folder):
+def test_lists_that_exclude_everything_are_refused(folder):
     for split in ("train", "valid"):
         names = [path.name for path in folder.root.rglob(f"{split}_*.nii.gz")]
         (folder.root / f"dataset/no_chest_{split}.txt").write_text("\n".join(names))
-    assert "no_chest_*.txt leave out every volume; shorten them" in faults_of(folder)
+    assert "no_chest_*.txt leave out every volume; shorten them" in errors_of(folder)
 
 
-def test_a_split_that_is_left_out_whole_is_told(folder):
+def test_excluding_a_whole_split_is_refused(folder):
     (folder.root / "dataset/no_chest_valid.txt").write_text("valid_2_b_1.nii.gz\n")
-    assert "nothing to score the model on" in faults_of(folder)
+    assert "nothing to score the model on" in errors_of(folder)
 
 
-def test_a_table_of_many_unknown_columns_is_refused_in_a_moment(folder):
-    """Similar names are looked for among a few alone."""
+def test_a_table_of_many_unknown_columns_is_refused_quickly(folder):
+    """Similar names are searched among a few candidates only."""
     folder.table().write_text(",".join(f"column {i}" for i in range(9_000)) + "\n1\n")
     start = time.monotonic()
-    message = faults_of(folder)
+    message = errors_of(folder)
     assert time.monotonic() - start < 3
     assert "'VolumeName' is missing; add it" in message
     assert "... and 8995 more like it" in message

@@ -1,4 +1,4 @@
-"""A Dask cluster on one machine, started as docs/ct-rate.md says, listens at loopback alone."""
+"""A local Dask cluster, started as in docs/ct-rate.md, listens only on loopback."""
 
 import os
 from functools import partial
@@ -7,7 +7,7 @@ from pathlib import Path
 import tasks
 from dask_cluster import DaskCluster
 from listeners import beyond_loopback, listeners
-from multi_abnormality.data.work.outcomes import outcomes
+from multi_abnormality.utils.parallel.run_all import run_all
 
 
 def test_scheduler_worker_and_client_listen_at_loopback(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_scheduler_worker_and_client_listen_at_loopback(tmp_path: Path) -> None:
         items = {str(number): (number,) for number in range(5)}
         machine = tasks.machine(dask=cluster.address)
         done = 0
-        for _ in outcomes(work, items, machine, [tmp_path / "out"], 1 << 30):
+        for _ in run_all(work, items, machine, [tmp_path / "out"], 1 << 30):
             done += 1
             found = listeners(os.getpid()) - before
         assert done == 5

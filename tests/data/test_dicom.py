@@ -1,4 +1,4 @@
-"""DICOM series of every kind to HU volumes, or to the true reason why not."""
+"""Reading DICOM series, and the reasons why invalid ones are refused."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ from dicom_files import (
 from multi_abnormality.data.io import dicom_decoder
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.scan_sources import resolve_scan
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
@@ -130,7 +130,7 @@ def test_reads_high_throughput_jpeg_2000(tmp_path: Path, syntax: str, signed: bo
     [(frames.HTJ2K_LOSSY, HTJ2K[2], 44), (frames.JPEG_12_BITS, JPEG_EXTENDED, 1)],
 )
 def test_reads_lossy_frames(tmp_path: Path, frame: bytes, syntax: str, error: int) -> None:
-    """Also of 12 bits, where the values of air lie at the lower end."""
+    """Including 12 bits, where air is at the lower end of the range."""
     volume = read_volume(with_frame(tmp_path, frame, syntax, signed=False))
     assert 0 < np.abs(volume.hu[3].astype(int) - chest(size=16)[3]).max() <= error
 
@@ -146,7 +146,7 @@ def test_refuses_half_a_frame(tmp_path: Path, frame: bytes, syntax: str, end: by
 
 
 def test_refuses_lossy_jpeg_of_16_bits(tmp_path: Path) -> None:
-    """As GDCM writes it: there, what the compression puts a little below 0 becomes 4095."""
+    """GDCM writes such files; values that compression moves below 0 become 4095."""
 
     def edit(data: Dataset, _: int) -> None:
         data.PixelRepresentation, data.BitsStored, data.HighBit = 0, 12, 11
@@ -381,7 +381,7 @@ def test_takes_an_orientation_that_is_rounded(tmp_path: Path, orientation: list[
 
 
 @pytest.mark.parametrize("orientation", [[1, 0.05, 0, 0, 1, 0], [1, 0, 0, 1, 0, 0], [0] * 6])
-def test_refuses_an_orientation_that_is_none(tmp_path: Path, orientation: list[float]) -> None:
+def test_refuses_an_invalid_orientation(tmp_path: Path, orientation: list[float]) -> None:
     def edit(data: Dataset, _: int) -> None:
         data.ImageOrientationPatient = orientation
 
@@ -417,7 +417,7 @@ def test_refuses_missing_slices(tmp_path: Path, decimals: int) -> None:
 
 
 @pytest.mark.parametrize(("axis", "offset"), [(2, 1.0), (0, 2.0)])
-def test_refuses_a_slice_off_its_place(tmp_path: Path, axis: int, offset: float) -> None:
+def test_refuses_a_misplaced_slice(tmp_path: Path, axis: int, offset: float) -> None:
     def edit(data: Dataset, index: int) -> None:
         position = [0, 0, 4.0 * index]
         position[axis] += offset * (index == 6)
@@ -514,7 +514,7 @@ def test_takes_an_acquisition_number_a_rotation(tmp_path: Path) -> None:
     check(write_series(tmp_path, HU, lambda data, i: setattr(data, "AcquisitionNumber", i // 3)))
 
 
-def test_leaves_out_what_is_no_image(tmp_path: Path) -> None:
+def test_leaves_out_files_without_images(tmp_path: Path) -> None:
     write_series(tmp_path, HU)
     write_other(tmp_path / "SR.dcm", "1.2.840.10008.5.1.4.1.1.88.67", "SR")
     write_other(tmp_path / "plan", "1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT", "1.2.3")
@@ -538,7 +538,7 @@ def test_leaves_out_what_is_no_image(tmp_path: Path) -> None:
         "dose: Secondary Capture Image, without a position",
         "empty.dcm: empty file",
         "notes.txt: no DICOM file",
-        "pipe: no regular file",
+        "pipe: not a regular file",
         "plan: RT Structure Set, no image",
         "zeros: no DICOM file",
     ]
@@ -572,7 +572,7 @@ def test_needs_no_spacing_between_slices(tmp_path: Path, distance: str) -> None:
         ({"Rows": 31}, "bytes of voxels"),
     ],
 )
-def test_refuses_what_is_no_ct_volume(
+def test_refuses_other_objects_than_ct_volumes(
     tmp_path: Path, changes: dict[str, object], reason: str
 ) -> None:
     def edit(data: Dataset, _: int) -> None:
@@ -670,7 +670,7 @@ def zip_of(folder: Path, path: Path, packed: int = zipfile.ZIP_DEFLATED) -> Path
     return path
 
 
-def test_a_decoder_that_crashes_ends_no_more_than_its_scan(
+def test_a_crashing_decoder_affects_only_its_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_series(tmp_path / "a", HU)
@@ -729,7 +729,7 @@ def test_two_acquisitions_that_number_their_images_alike_are_refused(tmp_path: P
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_an_acquisition_number_that_some_slices_lack_is_no_second_one(
+def test_a_missing_acquisition_number_is_not_a_second_acquisition(
     tmp_path: Path, value: str | None
 ) -> None:
     def edit(data: Dataset, index: int) -> None:

@@ -1,4 +1,4 @@
-"""Which scans a path stands for, by one rule for files, series, folders and .zip files."""
+"""Finding the scans at a path: files, series, folders and .zip files."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ import pytest
 from dicom_files import chest, ct_slice, write_bare, write_enhanced, write_other, write_series
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.scan_sources import find_scans, natural_key, resolve_scan
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 HU = chest()
 
@@ -31,7 +31,7 @@ def nifti(path: Path) -> Path:
     return path
 
 
-def test_a_folder_stands_for_all_scans_below(tmp_path: Path) -> None:
+def test_a_folder_contains_all_scans_below(tmp_path: Path) -> None:
     write_series(tmp_path / "b/series", HU, series="1.1")
     write_series(tmp_path / "a10", HU, series="1.2")
     write_series(tmp_path / "a9", HU, series="1.3")
@@ -45,14 +45,14 @@ def test_a_folder_stands_for_all_scans_below(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a9", "a10", "SCAN2", "scan", "series"]
 
 
-def test_a_file_stands_for_itself(tmp_path: Path) -> None:
+def test_a_file_is_one_scan(tmp_path: Path) -> None:
     source = resolve_scan(nifti(tmp_path / "a.nii.gz"))
 
     assert (source.path, source.name, source.series) == (tmp_path / "a.nii.gz", "a", None)
     assert source.files == (tmp_path / "a.nii.gz",)
 
 
-def test_the_image_beside_a_header_is_one_of_its_files(tmp_path: Path) -> None:
+def test_the_separate_voxel_file_is_one_of_the_scans_files(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(HU.T, np.diag([2.0, 3.0, 4.0, 1.0])), tmp_path / "a.hdr")
 
     (source,) = find_scans(tmp_path)
@@ -160,9 +160,7 @@ def test_of_several_series_the_only_usable_one_is_taken(
     ("content", "reason"),
     [(b"", "empty file"), (b"some text" * 99, "no DICOM file"), (b"\x08\0\x05\0" * 99, "no DICOM")],
 )
-def test_a_strange_file_is_refused_for_what_it_is(
-    tmp_path: Path, content: bytes, reason: str
-) -> None:
+def test_an_unknown_file_is_described(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "scan.dcm").write_bytes(content)
 
     assert find_scans(tmp_path) == []
@@ -171,7 +169,7 @@ def test_a_strange_file_is_refused_for_what_it_is(
             resolve_scan(path)
 
 
-def test_what_only_begins_like_dicom_does_not_refuse_the_series(tmp_path: Path) -> None:
+def test_a_file_that_only_begins_like_dicom_is_ignored(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     write_series(tmp_path, HU)
     for number in range(20):
@@ -181,7 +179,7 @@ def test_what_only_begins_like_dicom_does_not_refuse_the_series(tmp_path: Path) 
     np.testing.assert_array_equal(read_volume(tmp_path).hu, HU)
 
 
-def test_a_report_is_refused_for_what_it_is(tmp_path: Path) -> None:
+def test_a_report_is_described(tmp_path: Path) -> None:
     write_other(tmp_path / "SR.dcm", "1.2.840.10008.5.1.4.1.1.88.67", "SR")
 
     for path in (tmp_path / "SR.dcm", tmp_path):
@@ -241,7 +239,7 @@ def test_a_missing_path_is_an_os_error(tmp_path: Path) -> None:
 
 
 def in_two_folders(folder: Path) -> Path:
-    """A series whose halves lie in S0 and S1."""
+    """A series with one half each in S0 and S1."""
     write_series(folder, HU, name=lambda index: f"S{index // 6}/{index:03d}.dcm")
     return folder
 
@@ -281,11 +279,9 @@ def test_dicom_files_may_have_the_suffix_of_another_format(tmp_path: Path, suffi
         np.testing.assert_array_equal(read_volume(path).hu, HU)
 
 
-def test_a_link_to_a_file_that_is_gone_is_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_link_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_series(tmp_path, HU)
     (tmp_path / "099.dcm").symlink_to(tmp_path / "elsewhere")
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(read_volume(tmp_path).hu, HU)
-    assert "099.dcm: link to a file that is gone" in caplog.text
+    assert "099.dcm: broken link" in caplog.text

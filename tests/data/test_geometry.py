@@ -1,4 +1,4 @@
-"""Which geometries no scanner has: those that programs write by default."""
+"""Detection of geometries that programs write by default."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 from chest_files import chest
 from multi_abnormality.data.io.geometry import is_default_geometry
 from multi_abnormality.data.io.read import read_volume
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 ORIGIN = (83.5, -71.25, 412.0)
 

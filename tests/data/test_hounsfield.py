@@ -1,4 +1,4 @@
-"""What is HU, whatever padding and background look like."""
+"""Checks that values are HU, with any padding and background."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from chest_files import chest
 from multi_abnormality.data.io.hounsfield import to_hounsfield
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 SCAN = Path("scan.nii.gz")
 Y, X = np.mgrid[: chest().shape[1], : chest().shape[2]]
@@ -50,10 +50,10 @@ def raw(hu: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("background", [-2000, -1024, -1000, -500, 0])
-@pytest.mark.parametrize("place", [with_frame, around])
-def test_raw_values_are_refused_whatever_is_around(place: object, background: int) -> None:
+@pytest.mark.parametrize("surround", [with_frame, around])
+def test_raw_values_are_refused_with_any_surround(surround: object, background: int) -> None:
     with pytest.raises(UnusableScan, match=r"soft tissue near [19]\d\d+, not near 0") as caught:
-        convert(place(raw(chest()), background))
+        convert(surround(raw(chest()), background))
     assert caught.value.reason == "not HU"
 
 
@@ -82,7 +82,9 @@ NO_HU = {
 
 @pytest.mark.parametrize("kind", NO_HU)
 @pytest.mark.parametrize("background", [None, -1000, -1024])
-def test_what_is_no_hu_is_refused_also_in_a_noisy_frame(kind: str, background: int | None) -> None:
+def test_values_that_are_not_hu_are_refused_also_in_a_noisy_frame(
+    kind: str, background: int | None
+) -> None:
     change, reason = NO_HU[kind]
     values = change(chest())
     with pytest.raises(UnusableScan, match=reason) as caught:
@@ -150,12 +152,12 @@ def test_raw_values_of_unusual_scans_are_refused(kind: str, axis: int) -> None:
 
 
 @pytest.mark.parametrize("background", [-3000, -1024, 0, 40])
-@pytest.mark.parametrize("place", [with_frame, around])
-def test_values_rescaled_twice_are_refused_whatever_is_around(
-    place: object, background: int
+@pytest.mark.parametrize("surround", [with_frame, around])
+def test_values_rescaled_twice_are_refused_with_any_surround(
+    surround: object, background: int
 ) -> None:
     with pytest.raises(UnusableScan, match="hardly any soft tissue near 0"):
-        convert(place(chest().astype(np.int32) - 1024, background))
+        convert(surround(chest().astype(np.int32) - 1024, background))
 
 
 @pytest.mark.parametrize("background", [-2000, -1024, 0, 1000])
@@ -167,7 +169,7 @@ def test_lungs_alone_are_refused(background: int) -> None:
     for axis in (1, 2):
         for step in (-1, 1):
             grown |= np.roll(lungs, step, axis) & body
-    with pytest.raises(UnusableScan, match=r"only the lungs are there|hardly any soft tissue"):
+    with pytest.raises(UnusableScan, match=r"contains only the lungs|hardly any soft tissue"):
         convert(np.where(grown, chest().astype(np.int32), background))
 
 

@@ -1,4 +1,4 @@
-"""MetaImage files read as ITK reads them, or refused for the reason that holds."""
+"""MetaImage files are read as ITK reads them, or refused with the reason."""
 
 import gzip
 import os
@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from chest_files import affine, chest, metaimage_header, write_metaimage
 from multi_abnormality.data.io.metaimage import data_file, read_metaimage
 from multi_abnormality.data.io.scan import Scan
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 REAL = REAL_CT / "halfthorax_elastix_baseline_small_int16.mha"
@@ -189,9 +189,9 @@ def test_reads_both_wrappers_of_a_compressed_stream(tmp_path: Path, pack, size: 
         ({"ElementDataFile": "http://host/scan.raw"}, "file in another folder"),
         ({"ElementDataFile": "gone.raw"}, "'gone.raw', which is not beside it"),
         ({"ElementDataFile": "loop"}, "'loop', which is not beside it"),
-        ({"ElementDataFile": "fifo"}, "'fifo', which is no regular file"),
+        ({"ElementDataFile": "fifo"}, "'fifo', which is not a regular file"),
         ({"ElementDataFile": "."}, "file in another folder"),
-        ({"ElementDataFile": "folder"}, "'folder', which is no regular file"),
+        ({"ElementDataFile": "folder"}, "'folder', which is not a regular file"),
         ({"ElementDataFile": "scan.mha"}, "names itself"),
     ],
 )
@@ -218,7 +218,7 @@ def test_refuses_a_header_for_its_reason(
         (b"Name = \xff\xfe\x1b[31m\n" + metaimage_header().encode() + b"x", "is truncated"),
     ],
 )
-def test_refuses_what_is_no_whole_file(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_refuses_incomplete_files(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "scan.mha").write_bytes(content)
     assert reason in fault_of(tmp_path / "scan.mha")
 
@@ -242,12 +242,12 @@ def test_notices_every_flipped_bit_in_compressed_voxels(tmp_path: Path) -> None:
     path = write_metaimage(tmp_path / "scan.mhd", compressed=True)
     voxels = tmp_path / "scan.zraw"
     content, rng = voxels.read_bytes(), random.Random(0)
-    places = [0, 1, len(content) - 4, len(content) - 1, *rng.choices(range(len(content)), k=296)]
-    for place in places:
+    offsets = [0, 1, len(content) - 4, len(content) - 1, *rng.choices(range(len(content)), k=296)]
+    for offset in offsets:
         damaged = bytearray(content)
-        damaged[place] ^= 1 << rng.randrange(8)
+        damaged[offset] ^= 1 << rng.randrange(8)
         voxels.write_bytes(damaged)
-        assert is_same_or_refused(path, "scan.mhd (voxels in 'scan.zraw'): "), place
+        assert is_same_or_refused(path, "scan.mhd (voxels in 'scan.zraw'): "), offset
 
 
 def test_survives_damaged_headers(tmp_path: Path) -> None:

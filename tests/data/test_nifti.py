@@ -11,7 +11,7 @@ import pytest
 
 from chest_files import affine, chest, write_nifti
 from multi_abnormality.data.io.read import read_volume
-from multi_abnormality.errors import InputError, UnusableScan
+from multi_abnormality.utils.errors import InputError, UnusableScan
 
 # Offsets of fields in a NIfTI-1 header.
 PIXDIM, QFORM_CODE, QUATERNION, SROW_X = 76, 252, 256, 280
@@ -62,7 +62,7 @@ def mirrored() -> np.ndarray:
         (scaled(1.004), affine()),  # rounded to two decimals
     ],
 )
-def test_places_that_agree_are_one_geometry(
+def test_consistent_header_fields_are_accepted(
     tmp_path: Path, sform: np.ndarray | None, qform: np.ndarray | None
 ) -> None:
     made = image(sform, qform)
@@ -83,7 +83,7 @@ def test_places_that_agree_are_one_geometry(
         (affine(), scaled(2), "sform gives a spacing of"),
     ],
 )
-def test_places_that_contradict_each_other_are_refused(
+def test_contradicting_header_fields_are_refused(
     tmp_path: Path, sform: np.ndarray, qform: np.ndarray, words: str
 ) -> None:
     with pytest.raises(UnusableScan, match=f"contradicts itself: {words}") as caught:
@@ -192,7 +192,7 @@ def test_bad_pairs_are_refused(tmp_path: Path) -> None:
         read_volume(path)
 
 
-def test_one_mm_from_a_program_is_no_geometry(tmp_path: Path) -> None:
+def test_a_default_of_one_mm_is_refused(tmp_path: Path) -> None:
     for origin in (0.0, -120.0):
         default = np.diag([-1.0, -1.0, 1.0, 1.0])
         default[:3, 3] = origin

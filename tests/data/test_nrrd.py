@@ -1,4 +1,4 @@
-"""NRRD files read as ITK reads them, or refused for the reason that holds."""
+"""NRRD files are read as ITK reads them, or refused with the reason."""
 
 import bz2
 import gzip
@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from chest_files import affine, chest, nrrd_header, write_nrrd
 from multi_abnormality.data.io.nrrd import data_file, read_nrrd
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 DIRECTIONS = (
     sitk.Euler3DTransform((0, 0, 0), 0.1, 0.2, 0.3).GetMatrix(),
@@ -161,7 +161,7 @@ def test_reads_several_compressed_members(tmp_path: Path, encoding: str, pack) -
         ({"datafile": "slice%03d.raw 1 24 1"}, "voxels in several files"),
         ({"data_file": "../scan.raw"}, "file in another folder"),
         ({"data_file": "gone.raw"}, "'gone.raw', which is not beside it"),
-        ({"data_file": "fifo"}, "'fifo', which is no regular file"),
+        ({"data_file": "fifo"}, "'fifo', which is not a regular file"),
         ({"data_file": "scan.nrrd"}, "names itself"),
     ],
 )
@@ -186,7 +186,7 @@ def test_refuses_a_header_for_its_reason(
         (b"NRRD0004\n", "has no dimension"),
     ],
 )
-def test_refuses_what_is_no_whole_file(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_refuses_incomplete_files(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "scan.nrrd").write_bytes(content)
     assert reason in fault_of(tmp_path / "scan.nrrd")
 
@@ -195,11 +195,11 @@ def test_notices_every_flipped_bit_in_compressed_voxels(tmp_path: Path) -> None:
     path = write_nrrd(tmp_path / "scan.nhdr", "gzip")
     voxels = tmp_path / "scan.raw.gz"
     content, rng = voxels.read_bytes(), random.Random(0)
-    for place in [0, 3, len(content) - 8, *rng.choices(range(len(content)), k=297)]:
+    for offset in [0, 3, len(content) - 8, *rng.choices(range(len(content)), k=297)]:
         damaged = bytearray(content)
-        damaged[place] ^= 1 << rng.randrange(8)
+        damaged[offset] ^= 1 << rng.randrange(8)
         voxels.write_bytes(damaged)
-        assert is_same_or_refused(path, "scan.nhdr (voxels in 'scan.raw.gz'): "), place
+        assert is_same_or_refused(path, "scan.nhdr (voxels in 'scan.raw.gz'): "), offset
 
 
 def test_names_the_file_with_the_voxels(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Scans of one's own: what a table must say, and what is told where it does not."""
+"""Custom datasets: errors and warnings about the table and its scans."""
 
 import logging
 import unicodedata
@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from dicom_files import chest, write_series
-from multi_abnormality.data.metadata_table import GROUPS
-from multi_abnormality.data.source import read_catalogue
-from multi_abnormality.data.spelling import canonical, quote
-from multi_abnormality.errors import InputError
-from multi_abnormality.params import load_params
-from multi_abnormality.params_data import Data
+from multi_abnormality.config.schema import load_params
+from multi_abnormality.config.schema_data import Data
+from multi_abnormality.data.catalog.identifier_spelling import canonical, quote
+from multi_abnormality.data.catalog.layouts import read_catalog
+from multi_abnormality.data.catalog.metadata_table import GROUPS
+from multi_abnormality.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 FINDINGS = ("Cyst", "Mass/nodule", "Effusion")
@@ -23,13 +23,13 @@ ROWS = (
     "a/one.nii.gz,P 1,train,1,0,1",
     "a/two,P 1,train,0,1,0",
     "b/series,P 2,train,0,0,0.0",
-    "b/ten.mha,P10,valid,1,1,0",
-    r"b\nine.nii,P 9,valid,0,0,1",
+    "b/ten.mha,P10,test,1,1,0",
+    r"b\nine.nii,P 9,test,0,0,1",
 )
 
 
 class OwnFolder:
-    """Own scans, of which nothing is read, and their table."""
+    """A custom dataset of empty files, and its table."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -43,9 +43,9 @@ class OwnFolder:
         (self.root / "labels.csv").write_text(text, encoding="utf-8")
 
     def read(self, columns: dict[str, str | None] | None = None, **changes: object) -> pd.DataFrame:
-        return read_catalogue(self.root, settings(columns, **changes)).volumes
+        return read_catalog(self.root, settings(columns, **changes)).volumes
 
-    def fault(self, columns: dict[str, str | None] | None = None, **changes: object) -> str:
+    def error(self, columns: dict[str, str | None] | None = None, **changes: object) -> str:
         with pytest.raises(InputError) as caught:
             self.read(columns, **changes)
         return str(caught.value)
@@ -65,7 +65,7 @@ def own(tmp_path: Path) -> OwnFolder:
 def test_each_row_is_a_scan_under_its_own_name(own: OwnFolder):
     volumes = own.read()
     assert volumes["name"].tolist() == ["a/one", "a/two", "b/nine", "b/series", "b/ten"]
-    assert volumes["split"].tolist() == ["train", "train", "valid", "train", "valid"]
+    assert volumes["split"].tolist() == ["train", "train", "test", "train", "test"]
     assert volumes["patient_id"].tolist() == ["P 1", "P 1", "P 9", "P 2", "P10"]
     assert volumes["scan_id"].tolist() == volumes["name"].tolist()
     assert volumes[list(FINDINGS)].to_numpy().tolist() == [
@@ -81,7 +81,7 @@ def test_columns_have_the_names_that_params_give_them(own: OwnFolder):
         (
             "one.nii.gz;1;train;1;0;1;Phantom;B30f;w;45;",
             "two.nii.gz;2;train;0;1;0;Phantom;;m;7.5;sieh, hier",
-            "three;3;valid;0;1;0;;;;045Y;",
+            "three;3;test;0;1;0;;;;045Y;",
             ";;;;;;;;;;",
         ),
     )
@@ -100,17 +100,17 @@ def test_a_path_that_may_mean_two_scans_is_refused(own: OwnFolder):
     (own.root / "a/two").mkdir()
     two = own.root / "a/two"
     (own.root / "a/two.nii.gz").touch()
-    assert f"line 3: may mean {two} or {two}.nii.gz; write its whole name" in own.fault()
+    assert f"line 3: may mean {two} or {two}.nii.gz; write its whole name" in own.error()
 
 
-def test_every_fault_is_told_at_once(own: OwnFolder):
+def test_all_errors_are_reported_at_once(own: OwnFolder):
     own.write(
         "scan,patient,split,cyst,Effusion,Effusion",
         (
             "a/one.nii.gz,P 1,train,1,yes,1",
-            "a/one,P 1,valid,0,1,0",
+            "a/one,P 1,test,0,1,0",
             "a/lost.nii.gz,,train,0,1,1",
-            "../labels.csv,P 4,test,0,1,0",
+            "../labels.csv,P 4,tests,0,1,0",
             "n,P 5,train,0,1,0",
             "labels.csv,P 6,train,0,1,0",
             ",P 7,train,0,1,0",
@@ -118,45 +118,45 @@ def test_every_fault_is_told_at_once(own: OwnFolder):
         ),
     )
     (own.root / "n/series").mkdir(parents=True)
-    message = own.fault()
-    for fault in (
+    message = own.error()
+    for expected in (
         "line 1: column 'Cyst' (data.findings in params.yaml) is missing; is it 'cyst'?",
         "line 1: column 'Mass/nodule' (data.findings in params.yaml) is missing; there are 'scan'",
         "line 1: column 'Effusion' comes more than once; keep one",
-        "line 2, column 'Effusion': 'yes' is neither 0 nor 1; say one of them",
-        f"line 4: {own.root}/a/lost.nii.gz is not there; bring it",
-        "line 4, column 'patient': is empty; say whose scan it is",
+        "line 2, column 'Effusion': 'yes' is neither 0 nor 1; use one of them",
+        f"line 4: {own.root}/a/lost.nii.gz does not exist; copy it there",
+        "line 4, column 'patient': is empty; enter the patient",
         f"line 5: must be a path below {own.root}/",
-        "line 5, column 'split': 'test' is neither train nor valid",
+        "line 5, column 'split': 'tests' is neither train nor test",
         f"line 6: {own.root}/n/ holds no files",
-        f"line 7: {own.root}/labels.csv is none of .nii.gz",
+        f"line 7: {own.root}/labels.csv is not a DICOM file",
         "line 8, column 'scan': is empty; name the scan, or delete the row",
         "line 9: has 2 cells and the header 6; add the missing ones",
-        "line 3: a/one stands in line 2 already; keep one row",
+        "line 3: a/one is in line 2 already; keep one row",
         "patient P 1 is in both splits; put all of a patient's scans into one",
     ):
-        assert fault in message, message
+        assert expected in message, message
     assert message.count("\n") == 14
 
 
-def test_cells_that_say_the_same_wrong_thing_are_told_together(own: OwnFolder):
-    """A table of yes and no is one fault for each word, and seems to lack nothing for it."""
+def test_cells_with_the_same_wrong_value_are_grouped(own: OwnFolder):
+    """A table of yes and no gives one error per word, and no error for missing classes."""
     own.write(
         HEADER,
         (
             "a/one,1,Train,yes,0,1",
             "a/two,1,train,no,1,0",
             "b/series,2,train,no,0,",
-            "b/ten,3,valid,no,1,0",
-            "b/nine,4,valid,yes,0,1",
+            "b/ten,3,test,no,1,0",
+            "b/nine,4,test,yes,0,1",
         ),
     )
     table = own.root / "labels.csv"
-    assert own.fault().splitlines()[1:] == [
-        f"  - {table}, line 2, column 'split': 'Train' is neither train nor valid; say one of them",
-        f"  - {table}, lines 2, 6, column 'Cyst': 'yes' is neither 0 nor 1; say one of them",
-        f"  - {table}, lines 3, 4, 5, column 'Cyst': 'no' is neither 0 nor 1; say one of them",
-        f"  - {table}, line 4, column 'Effusion': is empty, neither 0 nor 1; say one of them",
+    assert own.error().splitlines()[1:] == [
+        f"  - {table}, line 2, column 'split': 'Train' is neither train nor test; use one of them",
+        f"  - {table}, lines 2, 6, column 'Cyst': 'yes' is neither 0 nor 1; use one of them",
+        f"  - {table}, lines 3, 4, 5, column 'Cyst': 'no' is neither 0 nor 1; use one of them",
+        f"  - {table}, line 4, column 'Effusion': is empty, neither 0 nor 1; use one of them",
     ]
 
 
@@ -175,10 +175,10 @@ def test_cells_that_say_the_same_wrong_thing_are_told_together(own: OwnFolder):
 )
 @pytest.mark.parametrize("split", ["split", None])
 def test_patients_that_may_be_one_are_refused(own: OwnFolder, split: str, one: str, other: str):
-    """Else the model would be scored on a patient it was trained on."""
+    """Otherwise the model would be scored on a patient it was trained on."""
     rows = [row.replace("P 1,", f"{one},").replace("P10,", f"{other},") for row in ROWS]
     own.write(rows=tuple(rows))
-    message = own.fault({"split": split})
+    message = own.error({"split": split})
     assert f"lines 2, 5: the patients {quote(one)} and {quote(other)} differ in case" in message
     assert ascii(other)[1:-1] in message
 
@@ -189,22 +189,22 @@ def test_invisible_characters_are_shown(own: OwnFolder, hidden: str, column: str
     cells = ROWS[0].split(",")
     cells[cells.index(column)] += hidden
     own.write(rows=(",".join(cells), *ROWS[1:]))
-    message = own.fault()
+    message = own.error()
     assert f"line 2, column {HEADER.split(',')[ROWS[0].split(',').index(column)]!r}: " in message
     assert f"{column}{ascii(hidden)[1:-1]}" in message
 
 
 @pytest.mark.parametrize("name", ["Cyst\u200b", "\u0421yst", "C\u00ady\u200cst"])
-def test_a_column_that_only_looks_right_is_shown(own: OwnFolder, name: str):
+def test_a_misspelled_column_is_shown_escaped(own: OwnFolder, name: str):
     own.write(HEADER.replace("Cyst", name))
-    assert f"column 'Cyst' (data.findings in params.yaml) is missing; is it {name!r}" in own.fault()
-    assert ascii(name) in own.fault()
+    assert f"column 'Cyst' (data.findings in params.yaml) is missing; is it {name!r}" in own.error()
+    assert ascii(name) in own.error()
 
 
 @pytest.mark.parametrize("patient", ["nan", "None", "#N/A", "1.23457E+11"])
-def test_patients_that_a_program_has_spoilt_are_refused(own: OwnFolder, patient: str):
+def test_patients_rounded_by_a_spreadsheet_are_refused(own: OwnFolder, patient: str):
     own.write(rows=tuple(row.replace("P 1,", f"{patient},") for row in ROWS))
-    assert f"lines 2, 3, column 'patient': {patient!r} " in own.fault()
+    assert f"lines 2, 3, column 'patient': {patient!r} " in own.error()
 
 
 def test_two_spellings_of_one_path_are_found(own: OwnFolder):
@@ -214,12 +214,12 @@ def test_two_spellings_of_one_path_are_found(own: OwnFolder):
         unicodedata.normalize("NFD", "\u00e9.nii"),
     )
     (own.root / "\u00e9.nii").touch()
-    rows = (*ROWS, "\u00e9.nii,P 8,valid,0,0,1")
+    rows = (*ROWS, "\u00e9.nii,P 8,test,0,0,1")
     for number, path in enumerate(other):
-        own.write(rows=(*rows, f"{path},P 7,valid,0,0,1"))
+        own.write(rows=(*rows, f"{path},P 7,test,0,0,1"))
         line, name = (7, "\u00e9") if number == 4 else (2, "a/one")
-        expected = f"line 8: {name if number != 3 else 'linked/one'} stands in line {line} already"
-        assert expected in own.fault()
+        expected = f"line 8: {name if number != 3 else 'linked/one'} is in line {line} already"
+        assert expected in own.error()
 
 
 @pytest.mark.parametrize("forms", ["CC", "CD", "DC", "DD"])
@@ -245,22 +245,22 @@ def test_two_files_that_differ_in_the_form_of_a_letter_are_refused(own: OwnFolde
     for form in ("NFC", "NFD"):
         (own.root / unicodedata.normalize(form, "\u00e9.nii")).touch()
     own.write(rows=(*ROWS, "\u00e9.nii,P7,train,0,0,0"))
-    message = own.fault()
+    message = own.error()
     assert "line 7: may mean " in message
     assert "\\xe9.nii" in message
     assert "e\\u0301.nii" in message
 
 
 def test_a_series_in_two_rows_is_found(own: OwnFolder):
-    """By its folder and by a file in it, or by two of its files: one scan, and two labels."""
+    """A folder and a file in it, or two of its files, are one scan with two labels."""
     write_series(own.root / "b/series", chest())
     for first, second in (("b/series", "b/series/003.dcm"), ("b/series/001.dcm", "b/series/2.dcm")):
         if second.endswith("2.dcm"):
             (own.root / "b/series/002.dcm").rename(own.root / "b/series/2.dcm")
         own.write(
-            rows=(*ROWS[:2], f"{first},P 2,train,0,0,0", *ROWS[3:], f"{second},P7,valid,1,1,1")
+            rows=(*ROWS[:2], f"{first},P 2,train,0,0,0", *ROWS[3:], f"{second},P7,test,1,1,1")
         )
-        assert "lines 4, 7:" in (message := own.fault())
+        assert "lines 4, 7:" in (message := own.error())
         assert "are one DICOM series" in message
 
 
@@ -270,9 +270,9 @@ def test_a_path_with_a_no_break_space_is_a_path(own: OwnFolder):
     assert "a/one\u00a0b" in own.read()["name"].tolist()
 
 
-def test_a_path_that_no_disk_can_have_is_refused_by_its_line(own: OwnFolder):
+def test_an_invalid_path_is_refused_with_its_line(own: OwnFolder):
     own.write(rows=(*ROWS, f"{'x' * 300},P7,train,0,0,0"))
-    assert "line 7:" in (message := own.fault())
+    assert "line 7:" in (message := own.error())
     assert "File name too long" in message
 
 
@@ -289,16 +289,16 @@ def test_patients_that_may_be_one_number_are_refused(own: OwnFolder, one: str, o
             for row in ROWS
         ),
     )
-    message = own.fault()
+    message = own.error()
     assert f"lines 2, 5: the patients {one!r} and {other!r} may be one number" in message
 
 
-def test_one_and_a_thousand_are_two_patients_but_not_beside_both_readings(own: OwnFolder):
+def test_one_and_a_thousand_are_two_patients_unless_a_third_is_ambiguous(own: OwnFolder):
     rows = [row.replace("P 1,", "1,").replace("P10,", "1000,") for row in ROWS]
     own.write(rows=tuple(rows))
     assert set(own.read()["patient_id"]) == {"1", "1000", "P 2", "P 9"}
     own.write(rows=tuple(row.replace("P 9,", "1.000,") for row in rows))
-    assert "and '1.000' " in own.fault()
+    assert "and '1.000' " in own.error()
 
 
 def test_patients_whose_numbers_differ_are_two(own: OwnFolder):
@@ -312,10 +312,10 @@ def test_patients_whose_numbers_differ_are_two(own: OwnFolder):
 
 
 def test_letters_with_accents_may_be_written_either_way(own: OwnFolder):
-    """A Mac's file names have them apart, tables and params.yaml in one; they look alike."""
+    """File names on macOS are decomposed (NFD); tables and params.yaml may be composed (NFC)."""
     apart, joined = (unicodedata.normalize(form, "Emphysème") for form in ("NFD", "NFC"))
     (own.root / f"{apart}.nii").touch()
-    rows = (*ROWS[:4], f"{joined},P 8,valid,0,0,1")
+    rows = (*ROWS[:4], f"{joined},P 8,test,0,0,1")
     own.write(HEADER.replace("Cyst", apart), rows)
     volumes = own.read(findings=(joined, "Effusion")).set_index("name")
     assert Path(volumes.loc[joined, "path"]).name == f"{apart}.nii"
@@ -335,45 +335,47 @@ def test_separators_in_quotes_separate_nothing(own: OwnFolder):
     [
         ("scan", "name another one there"),
         ("patient", "set it to null if each scan is of another patient"),
-        ("split", "set it to null to have the valid split drawn"),
+        ("split", "set it to null to have the test split drawn"),
     ],
 )
-def test_a_missing_column_is_told_with_its_way_out(own: OwnFolder, role: str, out: str):
+def test_a_missing_column_is_reported_with_its_fix(own: OwnFolder, role: str, out: str):
     own.write(HEADER.replace(role, "renamed"))
-    message = own.fault()
+    message = own.error()
     assert f"column '{role}' (data.columns.{role} in params.yaml) is missing" in message
     assert out in message
 
 
 @pytest.mark.parametrize("value", ["0", "1"])
-def test_a_finding_that_nothing_can_be_learned_of_is_refused(own: OwnFolder, value: str):
+def test_a_finding_with_one_class_in_train_is_refused(own: OwnFolder, value: str):
     rows = [row.split(",") for row in ROWS]
     own.write(rows=tuple(",".join([*row[:3], value, *row[4:]]) for row in rows))
     lacking = 1 - int(value)
-    message = own.fault()
-    assert f"column 'Cyst': no scan of the train split has {lacking}, so nothing could" in message
+    message = own.error()
+    assert (
+        f"column 'Cyst': no scan of the train split has {lacking}, so the finding cannot" in message
+    )
     assert message.count("no scan of") == 1
 
 
 def test_a_split_without_scans_is_refused(own: OwnFolder):
     own.write(rows=ROWS[:3])
-    assert "has no scan of the valid split, and so nothing to score the model on" in own.fault()
+    assert "has no scan of the test split, and so nothing to score the model on" in own.error()
 
 
-def test_a_table_that_is_none_is_told(own: OwnFolder):
+def test_invalid_tables_are_refused(own: OwnFolder):
     table = own.root / "labels.csv"
-    assert "nothing.csv" in own.fault(table="nothing.csv")
+    assert "nothing.csv" in own.error(table="nothing.csv")
     table.write_text(HEADER + "\n")
-    assert "has no rows below its header" in own.fault()
+    assert "has no rows below its header" in own.error()
     table.write_bytes(HEADER.encode() + b"\nM\xfcller.nii,1,train,0,0,0\n")
-    assert "line 2: is not in UTF-8: has the byte 0xFC ('\u00fc' in Windows-1252" in own.fault()
+    assert "line 2: is not in UTF-8: has the byte 0xFC ('\u00fc' in Windows-1252" in own.error()
     own.write(f"sep=,\n{HEADER}")
-    assert "line 1: 'sep=' is for Excel alone; delete that line" in own.fault()
+    assert "line 1: 'sep=' is for Excel alone; delete that line" in own.error()
     own.write(f"{HEADER},note", (*(f"{row},x" for row in ROWS[:3]), f'{ROWS[3]},"x', ROWS[4]))
-    assert "line 5: a quote opens and is never closed; close it" in own.fault()
-    assert "Scans: is no folder; bring it, or name the one" in own.fault(scans="Scans")
+    assert "line 5: a quote opens and is never closed; close it" in own.error()
+    assert "Scans: is not a folder; copy it there" in own.error(scans="Scans")
     table.write_text("")
-    assert "labels.csv: is empty" in own.fault()
+    assert "labels.csv: is empty" in own.error()
 
 
 def many(own: OwnFolder, patients: int = 50) -> None:
@@ -389,26 +391,26 @@ def many(own: OwnFolder, patients: int = 50) -> None:
     own.write("scan,patient,Cyst,Mass/nodule,Effusion", tuple(rows))
 
 
-def test_a_split_is_drawn_by_patient_as_the_seed_says(own: OwnFolder, caplog):
+def test_a_split_is_sampled_by_patient_and_seed(own: OwnFolder, caplog):
     many(own)
     with caplog.at_level(logging.INFO, logger="multi_abnormality"):
-        volumes = own.read({"split": None}, valid_fraction=0.2)
-    assert "10 of 50 patients make the valid split (data.valid_fraction 0.2" in caplog.text
+        volumes = own.read({"split": None}, test_fraction=0.2)
+    assert "10 of 50 patients make the test split (data.test_fraction 0.2" in caplog.text
     of_patient = volumes.groupby("patient_id")["split"].agg(["nunique", "first"])
     assert set(of_patient["nunique"]) == {1}
-    assert (of_patient["first"] == "valid").sum() == 10
+    assert (of_patient["first"] == "test").sum() == 10
     for finding in FINDINGS:
-        shares = volumes.groupby("split")[finding].mean()
-        assert abs(shares["train"] - shares["valid"]) < 0.1
-    pd.testing.assert_frame_equal(own.read({"split": None}, valid_fraction=0.2), volumes)
+        prevalence = volumes.groupby("split")[finding].mean()
+        assert abs(prevalence["train"] - prevalence["test"]) < 0.1
+    pd.testing.assert_frame_equal(own.read({"split": None}, test_fraction=0.2), volumes)
     lines = (own.root / "labels.csv").read_text().splitlines()
     own.write(lines[0], tuple(lines[:0:-1]))
-    pd.testing.assert_frame_equal(own.read({"split": None}, valid_fraction=0.2), volumes)
-    other = own.read({"split": None}, valid_fraction=0.2, split_seed=1)
+    pd.testing.assert_frame_equal(own.read({"split": None}, test_fraction=0.2), volumes)
+    other = own.read({"split": None}, test_fraction=0.2, split_seed=1)
     assert (other["split"] != volumes["split"]).any()
 
 
-def test_what_is_no_fault_and_should_be_known_is_told(own: OwnFolder, caplog):
+def test_suspicious_tables_are_warned_about(own: OwnFolder, caplog):
     own.write(HEADER.replace("patient", "person"), ROWS[:2] + ROWS[3:])
     volumes = own.read({"patient": None})
     assert volumes["patient_id"].tolist() == volumes["name"].tolist()
@@ -421,11 +423,15 @@ def test_what_is_no_fault_and_should_be_known_is_told(own: OwnFolder, caplog):
         f"1 scans have no row in {own.root}/labels.csv and are left out: {own.root}/b/nine.nii"
         in (caplog.text)
     )
-    assert "column 'Effusion': all 1 scans of the valid split have 0" in caplog.text
+    assert (
+        "column 'Effusion': all 1 scans of the test split have 0, so its AUROC and average "
+        "precision are undefined and left out of the means, while its F1, precision and recall "
+        "count as 0" in caplog.text
+    )
 
 
-def test_findings_of_few_patients_are_told(own: OwnFolder, caplog):
-    """By patients: two scans of one, as of P 1, are not two."""
+def test_findings_of_few_patients_are_warned_about(own: OwnFolder, caplog):
+    """Patients are counted, not scans."""
     own.write(rows=(ROWS[0], ROWS[1].replace(",0,1,0", ",1,1,0"), *ROWS[2:]))
     own.read()
     assert "fewer than 10 patients of the train split have 'Cyst' (1), 'Mass/nodule' (1), " in (
@@ -437,7 +443,7 @@ def test_findings_of_few_patients_are_told(own: OwnFolder, caplog):
     assert "fewer than" not in caplog.text
 
 
-def test_a_dicom_folder_without_a_row_is_told(own: OwnFolder, caplog):
+def test_a_dicom_folder_without_a_row_is_warned_about(own: OwnFolder, caplog):
     for name in ("b/series/IM0001", "b/other/IM0001", "b/notes/IM0001", "a/DICOMDIR"):
         (own.root / name).parent.mkdir(exist_ok=True)
         (own.root / name).write_bytes(bytes(128) + (b"note" if "notes" in name else b"DICM"))
@@ -456,7 +462,7 @@ def test_old_dicom_files_are_known_by_their_first_elements(own: OwnFolder, caplo
 
 
 @pytest.mark.parametrize(
-    ("changes", "fault"),
+    ("changes", "expected"),
     [
         ({"findings": ()}, "must name one finding or more"),
         ({"findings": ("Cyst", "Mass", "cyst")}, "must name each finding once: 'Cyst', 'cyst'"),
@@ -469,11 +475,11 @@ def test_old_dicom_files_are_known_by_their_first_elements(own: OwnFolder, caplo
         ({"table": "/labels.csv"}, "must be a path in data/"),
         ({"scans": "../scans"}, "must be a path in data/"),
         ({"table": None}, "must be among CT-RATE's 18"),
-        ({"valid_fraction": 1.0}, "less than 1"),
+        ({"test_fraction": 1.0}, "less than 1"),
     ],
 )
-def test_wrong_settings_are_told(changes: dict[str, object], fault: str):
-    with pytest.raises(ValueError, match=fault):
+def test_invalid_settings_are_refused(changes: dict[str, object], expected: str):
+    with pytest.raises(ValueError, match=expected):
         settings(**changes)
 
 
@@ -482,7 +488,7 @@ def test_ct_rates_18_may_be_fewer(ct_rate):
         ct_rate.add(f"{split}_1_a_1", ("Emphysema",))
     ct_rate.write_tables()
     some = settings(table=None, findings=("Lung nodule", "Emphysema"))
-    catalogue = read_catalogue(ct_rate.root, some)
+    catalogue = read_catalog(ct_rate.root, some)
     assert catalogue.findings == ("Lung nodule", "Emphysema")
     assert catalogue.volumes[["Lung nodule", "Emphysema"]].to_numpy().tolist() == [[0, 1]] * 2
     assert "Cardiomegaly" not in catalogue.volumes

@@ -1,8 +1,8 @@
-"""Whether enough patients stand behind a score."""
+"""Checks whether a score rests on enough patients."""
 
 import numpy as np
 
-from multi_abnormality.data.patients import describe_validation, has_enough_patients
+from multi_abnormality.data.catalog.patient_counts import describe_validation, has_enough_patients
 
 
 def test_patients_are_counted_on_both_sides_and_scans_are_not():

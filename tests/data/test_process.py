@@ -1,4 +1,4 @@
-"""One volume into the processed set: made, kept, or a fault that says what to do."""
+"""Processing one volume: processed, unchanged, or an error with its fix."""
 
 import re
 import struct
@@ -7,17 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.data import process as process_module
+from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.data.catalog.placeholders import (
+    Placeholder,
+    placeholder_path,
+    write_placeholder,
+)
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.series_metadata import Series
-from multi_abnormality.data.process import Outcome, process_volume
-from multi_abnormality.data.receipts import Receipt, receipt_path, write_receipt
-from multi_abnormality.data.shards import Origin, read_shard
-from multi_abnormality.data.source_hashes import hash_source
-from multi_abnormality.params_preprocess import Recipe
+from multi_abnormality.data.storage import process_scan as process_module
+from multi_abnormality.data.storage.file_hashes import hash_scan
+from multi_abnormality.data.storage.process_scan import ProcessResult, process_volume
+from multi_abnormality.data.storage.shards import Provenance, read_shard
 
 NAME = "train_7_a_1"
-RECIPE = Recipe(spacing=(7.0, 3.0, 3.0), shape=(8, 32, 32), hu_codes=((-1024, 0), (1024, 255)))
+RECIPE = PreprocessSpec(
+    spacing=(7.0, 3.0, 3.0), shape=(8, 32, 32), hu_to_uint8=((-1024, 0), (1024, 255))
+)
 ROW = Series("1", "0", "[4.0, 4.0]", "5.0", "[1, 0, 0, 0, 1, 0]", "[0, 0, 0]")
 
 
@@ -32,20 +38,20 @@ def out(tmp_path: Path) -> Path:
 
 
 def process(
-    scan: Path, out: Path, stored: Origin | None = None, series: Series | None = None
-) -> Outcome:
+    scan: Path, out: Path, stored: Provenance | None = None, series: Series | None = None
+) -> ProcessResult:
     return process_volume(NAME, scan, series, stored, RECIPE, out)
 
 
 def replace_by_receipt(scan: Path) -> Path:
-    """As `download --then-preprocess` leaves a volume."""
-    receipt = Receipt(hash_source(scan).sha256, scan.stat().st_size, f"CT-RATE/{scan.name}")
-    write_receipt(receipt, receipt_path(scan))
+    """A volume after `download --then-preprocess`."""
+    receipt = Placeholder(hash_scan(scan).sha256, scan.stat().st_size, f"CT-RATE/{scan.name}")
+    write_placeholder(receipt, placeholder_path(scan))
     scan.unlink()
-    return receipt_path(scan)
+    return placeholder_path(scan)
 
 
-def test_a_volume_is_made_once(scan: Path, out: Path):
+def test_a_volume_is_processed_once(scan: Path, out: Path):
     made = process(scan, out)
     part = out / f".parts/{NAME}.zip"
     assert made.fault is None
@@ -56,27 +62,27 @@ def test_a_volume_is_made_once(scan: Path, out: Path):
     assert not part.exists()
 
 
-def test_another_file_under_the_name_is_made_anew(ct_rate, scan: Path, out: Path):
+def test_a_replaced_file_is_processed_again(ct_rate, scan: Path, out: Path):
     made = process(scan, out).origin
     ct_rate.add_file(NAME, seed=2)
     again = process(scan, out, made).origin
     assert again.voxels_sha256 != made.voxels_sha256
 
 
-def test_a_receipt_stands_for_the_volume_that_was_made(scan: Path, out: Path):
+def test_a_receipt_replaces_a_processed_volume(scan: Path, out: Path):
     made = process(scan, out).origin
     kept = process(replace_by_receipt(scan), out, made)
     assert (kept.origin, kept.fault) == (None, None)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_a_receipt_alone_names_the_command_that_brings_the_volume_back(
+def test_a_receipt_without_stored_volume_names_the_download_command(
     ct_rate, out: Path, version: str
 ):
     scan = ct_rate.add_file(NAME, "_fixed" if version == "v2" else "", seed=1)
     receipt = replace_by_receipt(scan)
     command = (
-        "`python -m multi_abnormality.download --split train --patients 7 "
+        "`multi-abnormality download --split train --patients 7 "
         f"--version {version} --then-preprocess` brings it back"
     )
     fault = process(receipt, out).fault
@@ -84,12 +90,12 @@ def test_a_receipt_alone_names_the_command_that_brings_the_volume_back(
     assert command in fault
     receipt.write_text("{")
     fault = process(receipt, out).fault
-    assert f"{receipt}: is no receipt" in fault
+    assert f"{receipt}: is not a receipt" in fault
     assert command in fault
 
 
 def test_a_new_row_of_the_table_counts_for_the_first_release_alone(scan: Path, out: Path):
-    """The second release has its own header, so that nothing would be made otherwise."""
+    """The second release has its own header, so its volume does not change."""
     made = process(scan, out).origin
     receipt = replace_by_receipt(scan)
     assert process(receipt, out, made, ROW).fault is None
@@ -98,7 +104,7 @@ def test_a_new_row_of_the_table_counts_for_the_first_release_alone(scan: Path, o
     assert "Put the row back; or delete this file" in fault
 
 
-def test_what_cannot_be_used_says_why_and_makes_nothing(scan: Path, out: Path):
+def test_unusable_files_are_reported_and_write_nothing(scan: Path, out: Path):
     scan.write_bytes(scan.read_bytes()[:100])
     outcome = process(scan, out)
     assert outcome.origin is None
@@ -119,7 +125,7 @@ def test_what_cannot_be_used_says_why_and_makes_nothing(scan: Path, out: Path):
         (MemoryError(), "out of memory", "needs more memory than there is"),
     ],
 )
-def test_whatever_a_reader_raises_is_the_scans_fault(
+def test_any_exception_of_a_reader_is_a_fault_of_the_scan(
     scan: Path,
     out: Path,
     monkeypatch: pytest.MonkeyPatch,

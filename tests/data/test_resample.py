@@ -1,4 +1,4 @@
-"""Resampling: right places, right means, no aliasing, and the same bytes every way round."""
+"""Resampling: positions, means, no aliasing, and the same bytes for every orientation."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from multi_abnormality.data.codes import code_table
+from multi_abnormality.config.schema_preprocess import PreprocessSpec
 from multi_abnormality.data.io.read import Volume, read_volume
-from multi_abnormality.data.resample import standardize
-from multi_abnormality.errors import InputError
-from multi_abnormality.params_preprocess import Recipe
+from multi_abnormality.data.preprocessing.quantization import code_table
+from multi_abnormality.data.preprocessing.resample import resample_and_quantize
+from multi_abnormality.utils.errors import InputError
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
@@ -20,8 +20,8 @@ KNOTS = ((-1024, 0), (-200, 80), (240, 226), (1024, 255))
 def recipe(
     spacing: tuple[float, float, float] = (4.0, 3.0, 3.0),
     shape: tuple[int, int, int] = (16, 24, 24),
-) -> Recipe:
-    return Recipe(spacing=spacing, shape=shape, hu_codes=KNOTS)
+) -> PreprocessSpec:
+    return PreprocessSpec(spacing=spacing, shape=shape, hu_to_uint8=KNOTS)
 
 
 def scan(hu: np.ndarray, spacing: tuple[float, float, float]) -> Volume:
@@ -37,7 +37,7 @@ def code_of(hu: float) -> int:
 def test_constant_stays_constant(dtype: type, value: int) -> None:
     volume = scan(np.full((90, 120, 130), value, dtype), (1.0, 0.7, 0.65))
 
-    codes = standardize(volume, recipe())
+    codes = resample_and_quantize(volume, recipe())
 
     assert codes.dtype == np.uint8
     assert np.unique(codes).tolist() == [code_of(value)]
@@ -48,7 +48,7 @@ def test_every_whole_hu_keeps_its_code_through_the_sums() -> None:
     hu = np.broadcast_to(values[:, None, None], (2049, 20, 20))
     thin = recipe(spacing=(1.0, 3.3, 2.9), shape=(2049, 4, 4))
 
-    codes = standardize(scan(hu, (1.0, 0.7, 0.65)), thin)
+    codes = resample_and_quantize(scan(hu, (1.0, 0.7, 0.65)), thin)
 
     wanted = np.array([code_of(value) for value in values])
     assert (codes == wanted[:, None, None]).all()
@@ -57,7 +57,7 @@ def test_every_whole_hu_keeps_its_code_through_the_sums() -> None:
 def test_outside_the_scan_is_air() -> None:
     volume = scan(np.full((40, 40, 40), 100, np.int16), (1.0, 1.0, 1.0))
 
-    codes = standardize(volume, recipe(spacing=(2.0, 2.0, 2.0), shape=(30, 30, 30)))
+    codes = resample_and_quantize(volume, recipe(spacing=(2.0, 2.0, 2.0), shape=(30, 30, 30)))
 
     assert (codes[5:25, 5:25, 5:25] == code_of(100)).all()
     codes[5:25, 5:25, 5:25] = 0
@@ -69,7 +69,7 @@ def test_whole_shrinking_is_the_plain_mean() -> None:
     hu = random.integers(-1000, 1000, (32, 48, 48), dtype=np.int16)
     mean = hu.reshape(16, 2, 24, 2, 24, 2).mean(axis=(1, 3, 5))
 
-    codes = standardize(scan(hu, (2.0, 1.5, 1.5)), recipe())
+    codes = resample_and_quantize(scan(hu, (2.0, 1.5, 1.5)), recipe())
 
     wanted = np.interp(mean, *zip(*KNOTS, strict=True))
     assert np.abs(codes - wanted).max() <= 0.51  # rounding, and an eighth of a HU
@@ -79,7 +79,7 @@ def test_enlarging_is_linear_interpolation() -> None:
     line = np.array([-900, -500, -700, 100, 0, 50, -100, 200], np.int16)
     volume = scan(np.tile(line, (8, 8, 1)), (4.0, 4.0, 4.0))
 
-    codes = standardize(volume, recipe(spacing=(4.0, 4.0, 1.0), shape=(8, 8, 32)))
+    codes = resample_and_quantize(volume, recipe(spacing=(4.0, 4.0, 1.0), shape=(8, 8, 32)))
 
     centres = (np.arange(32) - 15.5) * 1.0
     wanted = np.interp(centres, (np.arange(8) - 3.5) * 4.0, line)
@@ -90,7 +90,7 @@ def test_pattern_finer_than_the_target_does_not_alias() -> None:
     hu = np.full((32, 72, 72), -800, np.int16)
     hu[:, ::2, :] = 800  # stripes 2 mm apart under voxels of 3 mm
 
-    codes = standardize(scan(hu, (2.0, 1.0, 1.0)), recipe())
+    codes = resample_and_quantize(scan(hu, (2.0, 1.0, 1.0)), recipe())
 
     # Three rows a voxel, one or two of them bright: picking rows would give -800 and 800.
     inner = code_table(recipe())[codes[:, 2:-2, 2:-2]]
@@ -104,26 +104,26 @@ def test_metal_and_padding_do_not_bleed() -> None:
     clipped = hu.clip(-1024, 1024)
 
     np.testing.assert_array_equal(
-        standardize(scan(hu, (2.0, 1.5, 1.5)), recipe()),
-        standardize(scan(clipped, (2.0, 1.5, 1.5)), recipe()),
+        resample_and_quantize(scan(hu, (2.0, 1.5, 1.5)), recipe()),
+        resample_and_quantize(scan(clipped, (2.0, 1.5, 1.5)), recipe()),
     )
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 0.7, 0.9), (0.8, 2.5, 1.7)])
-@pytest.mark.parametrize("place", [(-11.0, 13.0, -17.0), (9.5, -8.0, 20.0)])
-def test_block_is_found_at_its_place(
-    spacing: tuple[float, float, float], place: tuple[float, float, float]
+@pytest.mark.parametrize("position", [(-11.0, 13.0, -17.0), (9.5, -8.0, 20.0)])
+def test_a_block_keeps_its_position(
+    spacing: tuple[float, float, float], position: tuple[float, float, float]
 ) -> None:
     """Its centre of mass in mm from the volume's centre, whatever the spacing."""
     counts = [round(120 / mm) for mm in spacing]
     axes = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(counts, spacing, strict=True)]
     grid = np.meshgrid(*axes, indexing="ij")
-    near = [np.abs(axis - mm) <= 10 for axis, mm in zip(grid, place, strict=True)]
+    near = [np.abs(axis - mm) <= 10 for axis, mm in zip(grid, position, strict=True)]
     hu = np.where(np.logical_and.reduce(near), 200, -200).astype(np.int16)
     true_centre = [axis[hu > 0].mean() for axis in grid]
     target = recipe(spacing=(4.0, 3.0, 3.0), shape=(28, 38, 38))
 
-    weight = code_table(target)[standardize(scan(hu, spacing), target)] + 200
+    weight = code_table(target)[resample_and_quantize(scan(hu, spacing), target)] + 200
 
     weight[weight < 10] = 0
     for axis, (count, mm) in enumerate(zip(target.shape, target.spacing, strict=True)):
@@ -159,7 +159,7 @@ def test_agrees_with_simpleitk_on_a_smooth_field() -> None:
         target.spacing[::-1],
     )
 
-    ours = code_table(target)[standardize(scan(field, spacing), target)]
+    ours = code_table(target)[resample_and_quantize(scan(field, spacing), target)]
 
     inner = (slice(2, -2),) * 3
     difference = ours[inner] - sitk.GetArrayFromImage(reference)[inner]
@@ -176,8 +176,8 @@ def test_memory_layout_changes_no_bit(order: tuple[int, int, int], step: int) ->
     np.testing.assert_array_equal(view, hu)
 
     np.testing.assert_array_equal(
-        standardize(scan(view, (1.3, 0.9, 0.7)), recipe()),
-        standardize(scan(hu, (1.3, 0.9, 0.7)), recipe()),
+        resample_and_quantize(scan(view, (1.3, 0.9, 0.7)), recipe()),
+        resample_and_quantize(scan(hu, (1.3, 0.9, 0.7)), recipe()),
     )
 
 
@@ -187,8 +187,8 @@ def test_header_noise_changes_no_bit(spacing: float) -> None:
     noisy = np.nextafter(np.float32(spacing), np.float32(9)).item()
 
     np.testing.assert_array_equal(
-        standardize(scan(hu, (2.0, noisy, noisy)), recipe()),
-        standardize(scan(hu, (2.0, spacing, spacing)), recipe()),
+        resample_and_quantize(scan(hu, (2.0, noisy, noisy)), recipe()),
+        resample_and_quantize(scan(hu, (2.0, spacing, spacing)), recipe()),
     )
 
 
@@ -202,7 +202,7 @@ def test_codes_are_exact_at_the_knots_and_invert() -> None:
     # Each code's HU, put into a volume, comes back as that code.
     hu = np.broadcast_to(table, (16, 16, 256)).astype(np.float32)
     same_grid = recipe(spacing=(1.0, 1.0, 1.0), shape=(16, 16, 256))
-    codes = standardize(scan(hu, (1.0, 1.0, 1.0)), same_grid)
+    codes = resample_and_quantize(scan(hu, (1.0, 1.0, 1.0)), same_grid)
     np.testing.assert_array_equal(codes[3, 4], np.arange(256))
     np.testing.assert_allclose(table[codes], hu)
 
@@ -210,14 +210,14 @@ def test_codes_are_exact_at_the_knots_and_invert() -> None:
 def test_too_coarse_a_recipe_is_refused() -> None:
     volume = scan(np.zeros((10, 10, 10), np.int16), (1.0, 1.0, 1.0))
     with pytest.raises(InputError, match=r"preprocess\.spacing"):
-        standardize(volume, recipe(spacing=(30.0, 3.0, 3.0)))
+        resample_and_quantize(volume, recipe(spacing=(30.0, 3.0, 3.0)))
 
 
 @needs_real_ct
 def test_real_orientations_give_the_same_bytes() -> None:
     paths = sorted(REAL_CT.glob("chest_CIP_ct64_*.nii.gz"))
     target = recipe(spacing=(9.0, 3.75, 3.75), shape=(32, 96, 96))
-    results = [standardize(read_volume(path), target) for path in paths]
+    results = [resample_and_quantize(read_volume(path), target) for path in paths]
 
     assert len(results) == 5
     assert all(result.tobytes() == results[0].tobytes() for result in results)

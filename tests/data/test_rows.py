@@ -1,4 +1,4 @@
-"""CSV files that are none, or not as they should be: each is refused for what it is."""
+"""Strict CSV reading: invalid files are refused with the reason."""
 
 import io
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.data.rows import read_rows
-from multi_abnormality.errors import InputError
+from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.strict_csv import read_rows
 
 
 def fault(path: Path, delimiters: str = ",") -> str:
@@ -108,7 +108,7 @@ def test_every_kind_of_line_end_is_read(tmp_path: Path, end: str):
         (b"a\n" + b"\n" * 100_000_000, ": has 100,000,002 bytes, more than the 100,000,000"),
     ],
 )
-def test_what_is_no_table_is_named_in_a_moment(tmp_path: Path, content: bytes, expected: str):
+def test_other_files_are_identified_quickly(tmp_path: Path, content: bytes, expected: str):
     path = tmp_path / "table.csv"
     path.write_bytes(content)
     start = time.monotonic()
@@ -116,7 +116,7 @@ def test_what_is_no_table_is_named_in_a_moment(tmp_path: Path, content: bytes, e
     assert time.monotonic() - start < 3
 
 
-def test_rows_that_do_not_fit_the_header_are_faults(tmp_path: Path):
+def test_rows_that_do_not_fit_the_header_are_errors(tmp_path: Path):
     path = tmp_path / "table.csv"
     path.write_text("a,b\n1,2\n1,2,3\n1\n")
     table = read_rows(path, "")
@@ -127,7 +127,7 @@ def test_rows_that_do_not_fit_the_header_are_faults(tmp_path: Path):
     ]
 
 
-def test_what_is_no_file_does_not_hang(tmp_path: Path):
+def test_other_than_regular_files_do_not_block(tmp_path: Path):
     os.mkfifo(tmp_path / "fifo")
     for name in ("fifo", "."):
         assert "is not a file but a folder or device" in fault(tmp_path / name)

@@ -6,7 +6,7 @@ import pytest
 
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.series_metadata import Series
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 AXIAL = "[1, 0, 0, 0, 1, 0]"
 SERIES = Series("1", "-1024", "[0.8, 0.8]", "2.5", AXIAL, "HFS")
@@ -53,10 +53,10 @@ def test_both_releases_give_the_same_volume(tmp_path, hu, blank):
 def test_a_right_header_counts_more_than_the_table_and_is_never_rescaled_again(tmp_path, hu):
     path = v2(tmp_path / "scan.nii.gz", hu)
     alone = read_volume(path)
-    told = read_volume(path, Series("2", "-1024", "[9, 9]", "9", "[0, 1, 0, 1, 0, 0]", "HFS"))
-    np.testing.assert_array_equal(told.hu, alone.hu)
-    assert told.spacing == alone.spacing
-    assert told.notes == ("another spacing in the metadata",)
+    with_table = read_volume(path, Series("2", "-1024", "[9, 9]", "9", "[0, 1, 0, 1, 0, 0]", "HFS"))
+    np.testing.assert_array_equal(with_table.hu, alone.hu)
+    assert with_table.spacing == alone.spacing
+    assert with_table.notes == ("another spacing in the metadata",)
 
 
 def test_slope_and_intercept_are_the_tables_own(tmp_path, hu):
@@ -81,7 +81,7 @@ def test_directions_lead_a_blank_header(tmp_path, hu):
 
 
 @pytest.mark.parametrize(
-    ("series", "told"),
+    ("series", "expected"),
     [
         (Series("1", "-1024", "[0.8, 0.8]", "nan", AXIAL), "ZSpacing for it is 'nan'"),
         (Series("1", "-1024", "[0.8]", "2.5", AXIAL), "XYSpacing"),
@@ -100,10 +100,10 @@ def test_directions_lead_a_blank_header(tmp_path, hu):
         (None, "metadata table"),
     ],
 )
-def test_what_fits_neither_release_is_refused(tmp_path, hu, series, told):
+def test_what_fits_neither_release_is_refused(tmp_path, hu, series, expected):
     raw = (hu + 1024).astype(np.int16)
     path = save(tmp_path / "raw.nii.gz", raw, *BLANK["no coordinates"])
-    with pytest.raises(UnusableScan, match=told) as caught:
+    with pytest.raises(UnusableScan, match=expected) as caught:
         read_volume(path, series)
     assert str(path) in str(caught.value)
     assert caught.value.reason in ("geometry", "not HU")

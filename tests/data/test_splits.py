@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from multi_abnormality.data.label_table import read_label_table
-from multi_abnormality.data.names import VolumeName
-from multi_abnormality.data.splits import check_apart, split_validation
-from multi_abnormality.errors import InputError
-from multi_abnormality.findings import FINDINGS
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.data.catalog.label_table import read_label_table
+from multi_abnormality.data.catalog.splits import assert_disjoint_patients, split_validation
+from multi_abnormality.data.catalog.volume_id import VolumeName
+from multi_abnormality.utils.errors import InputError
 
 REAL_TABLES = Path(__file__).parents[2] / "../shared/ct-rate"
 needs_real_tables = pytest.mark.skipif(not REAL_TABLES.exists(), reason="no real tables here")
@@ -54,17 +54,17 @@ def test_the_smallest_splits_keep_a_patient_on_each_side():
 
 def test_a_patient_in_both_parts_is_noticed():
     labels = made_up_labels(4)
-    check_apart(labels[:2], labels[-2:])
+    assert_disjoint_patients(labels[:2], labels[-2:])
     with pytest.raises(RuntimeError, match="train_1"):
-        check_apart(labels, labels[:1])
+        assert_disjoint_patients(labels, labels[:1])
 
 
 @needs_real_tables
 def test_the_real_tables_are_read_and_split():
-    labels, faults = read_label_table(REAL_TABLES / "train_predicted_labels.csv", "train")
+    labels, errors = read_label_table(REAL_TABLES / "train_predicted_labels.csv", "train")
     labels["patient_id"] = [VolumeName.parse(name).patient_id for name in labels["name"]]
     train, validation = split_validation(labels, FINDINGS, 0.15, seed=0)
-    assert faults == []
+    assert errors == []
     assert len(labels) == 47_149
     assert len(train) + len(validation) == 47_149
     held_out = labels["name"].isin(validation)

@@ -1,4 +1,4 @@
-"""Files of every kind to HU volumes, and every bad file to a message that helps."""
+"""Reading volumes in HU from any file, and the errors for invalid files."""
 
 import gzip
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.reader_registry import scan_name
-from multi_abnormality.errors import InputError
+from multi_abnormality.utils.errors import InputError
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
@@ -204,7 +204,7 @@ def bad_data(kind: str) -> tuple[np.ndarray, np.ndarray]:
         ("small", "give the whole scan"),
     ],
 )
-def test_what_is_no_ct_scan_is_refused(tmp_path: Path, kind: str, words: str) -> None:
+def test_other_images_than_ct_are_refused(tmp_path: Path, kind: str, words: str) -> None:
     data, affine = bad_data(kind)
     assert words in fault_of(save(tmp_path / "scan.nii.gz", data, affine))
 

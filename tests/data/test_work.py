@@ -1,4 +1,4 @@
-"""A function over many items, in processes that are really killed."""
+"""Running a function over items while worker processes are killed."""
 
 import os
 import signal
@@ -12,16 +12,16 @@ import psutil
 import pytest
 
 import tasks
-from multi_abnormality import memory
-from multi_abnormality.data.work.outcomes import Lost, outcomes, worker_count
-from multi_abnormality.errors import InputError
+from multi_abnormality.utils import system_memory
+from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.parallel.run_all import TaskFailed, run_all, worker_count
 
 GIB = 1 << 30
 
 
 def work(function, count: int, workers: int = 2) -> list[tuple[str, object]]:
     items = {f"item {number}": (number,) for number in range(count)}
-    return list(outcomes(function, items, tasks.machine(workers=workers), [], GIB))
+    return list(run_all(function, items, tasks.machine(workers=workers), [], GIB))
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -35,18 +35,18 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_every_item_comes_once(workers, tmp_path):
+def test_every_item_is_yielded_once(workers, tmp_path):
     done = work(partial(tasks.square, tmp_path), 20, workers)
     assert len(done) == 20
     assert dict(done) == tasks.squares(20)
 
 
-def test_nothing_to_do_starts_nobody():
+def test_without_items_no_worker_starts():
     assert work(None, 0) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_killed_once_costs_nothing(workers, tmp_path, caplog):
+def test_the_item_of_a_killed_worker_is_retried(workers, tmp_path, caplog):
     done = work(partial(tasks.die_once, tmp_path, deadly=5), 20, workers)
     assert len(done) == 20
     assert dict(done) == tasks.squares(20)
@@ -54,18 +54,18 @@ def test_a_worker_killed_once_costs_nothing(workers, tmp_path, caplog):
     assert "item 5" in caplog.text
 
 
-def test_items_that_always_kill_their_worker_are_named_and_the_others_done(tmp_path):
+def test_items_that_always_kill_their_worker_fail_and_others_finish(tmp_path):
     done = work(partial(tasks.die_always, tmp_path, deadly=(3, 4, 11)), 20)
     assert len(done) == 20
-    lost = {name: outcome for name, outcome in done if isinstance(outcome, Lost)}
+    lost = {name: outcome for name, outcome in done if isinstance(outcome, TaskFailed)}
     assert set(lost) == {"item 3", "item 4", "item 11"}
     assert {n: o for n, o in done if n not in lost} == tasks.squares(20, but=(3, 4, 11))
     reason = lost["item 3"].reason
-    assert "killed twice (SIGKILL(-9)), most likely for want of memory" in reason
+    assert "killed twice (SIGKILL(-9)), most likely because memory ran out" in reason
     assert "lower machine.workers (now 2)" in reason
 
 
-def test_a_crash_of_a_library_is_not_taken_for_want_of_memory(tmp_path):
+def test_a_crash_of_a_library_is_not_reported_as_out_of_memory(tmp_path):
     function = partial(tasks.die_always, tmp_path, deadly=(1,), by=signal.SIGSEGV)
     lost = dict(work(function, 3))["item 1"]
     assert lost.kind == "crashed its reader"
@@ -76,18 +76,16 @@ def test_a_crash_of_a_library_is_not_taken_for_want_of_memory(tmp_path):
 @pytest.mark.parametrize(
     ("by", "kind"), [(signal.SIGSEGV, "crashed its reader"), (signal.SIGKILL, "out of memory")]
 )
-def test_without_workers_an_item_that_ends_its_process_is_survived_where_asked_for(
-    by, kind, tmp_path
-):
+def test_without_workers_a_killed_process_is_survived_on_request(by, kind, tmp_path):
     items = {f"item {number}": (number,) for number in range(4)}
     function = partial(tasks.die_always, tmp_path, deadly=(1,), by=by)
-    done = dict(outcomes(function, items, tasks.machine(workers=0), [], GIB, survive=True))
+    done = dict(run_all(function, items, tasks.machine(workers=0), [], GIB, survive=True))
     assert done.pop("item 1").kind == kind
     assert done == tasks.squares(4, but=(1,))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_want_of_memory_without_a_kill_is_the_fault_of_the_item(workers, tmp_path):
+def test_a_memory_error_fails_only_its_item(workers, tmp_path):
     done = dict(work(partial(tasks.want_too_much, tmp_path, greedy=2), 6, workers))
     lost = done.pop("item 2")
     assert lost.kind == "out of memory"
@@ -95,7 +93,7 @@ def test_want_of_memory_without_a_kill_is_the_fault_of_the_item(workers, tmp_pat
     assert done == tasks.squares(6, but=(2,))
 
 
-def test_what_the_function_raises_ends_the_work_and_the_workers():
+def test_an_exception_stops_the_run_and_its_workers():
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     with pytest.raises(ZeroDivisionError):
         work(partial(divmod, 1), 5)
@@ -103,8 +101,8 @@ def test_what_the_function_raises_ends_the_work_and_the_workers():
     assert all("resource_tracker" in " ".join(process.cmdline()) for process in workers)
 
 
-def test_workers_that_cannot_start_are_not_started_for_ever(monkeypatch):
-    monkeypatch.setattr("multi_abnormality.data.work.processes._prepare", tasks.end_at_once)
+def test_workers_that_cannot_start_are_not_restarted_forever(monkeypatch):
+    monkeypatch.setattr("multi_abnormality.utils.parallel.process_pool._prepare", tasks.end_at_once)
     with pytest.raises(InputError, match="worker processes end before they begin"):
         work(str, 5)
 
@@ -114,13 +112,13 @@ import sys
 from functools import partial
 from pathlib import Path
 import tasks
-from multi_abnormality import console
-from multi_abnormality.data.work.outcomes import outcomes
+from multi_abnormality.utils import console
+from multi_abnormality.utils.parallel.run_all import run_all
 
 def main():
     machine = tasks.machine(workers=2)
     items = {str(number): (number,) for number in range(9)}
-    list(outcomes(partial(tasks.wait, Path(sys.argv[1])), items, machine, [], 1))
+    list(run_all(partial(tasks.wait, Path(sys.argv[1])), items, machine, [], 1))
 
 if __name__ == "__main__":
     console.run(main)
@@ -128,7 +126,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("stop", ["terminal", signal.SIGTERM, signal.SIGKILL])
-def test_stopped_it_ends_at_once_and_leaves_no_process_behind(stop, tmp_path):
+def test_a_stopped_run_ends_at_once_and_leaves_no_process(stop, tmp_path):
     paths = os.pathsep.join([str(Path(tasks.__file__).parent), *sys.path])
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, tmp_path], env=os.environ | {"PYTHONPATH": paths},
@@ -150,8 +148,8 @@ def test_stopped_it_ends_at_once_and_leaves_no_process_behind(stop, tmp_path):
     assert not processes_of(tmp_path)
 
 
-def test_no_more_workers_than_memory_bears():
-    assert worker_count("auto", memory.free() + 1) == 1
+def test_workers_are_limited_by_memory():
+    assert worker_count("auto", system_memory.available_bytes() + 1) == 1
     assert worker_count("auto", 1) >= worker_count("auto", GIB) >= 1
     assert worker_count(7, 1 << 60) == 7
 
@@ -164,10 +162,10 @@ def test_no_more_workers_than_memory_bears():
         ("4:memory:/job", "memory/job/memory.limit_in_bytes"),
     ],
 )
-def test_the_share_of_a_job_is_all_that_there_is(line, file, tmp_path):
+def test_the_memory_limit_of_a_cgroup_is_found(line, file, tmp_path):
     (tmp_path / "cgroup").write_text(f"3:cpu:/job\n{line}\n")
     (tmp_path / "job").mkdir()
     (tmp_path / "job/memory.high").write_text("max\n")
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(f"{3 * GIB}\n")
-    assert memory._limits(tmp_path / "cgroup", tmp_path) == [3 * GIB]
+    assert system_memory._limits(tmp_path / "cgroup", tmp_path) == [3 * GIB]

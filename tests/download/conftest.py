@@ -1,4 +1,4 @@
-"""A hub with a small CT-RATE, and downloads from it in processes of their own."""
+"""A hub with a small CT-RATE, and downloads from it in subprocesses."""
 
 import os
 import subprocess
@@ -13,11 +13,11 @@ import pytest
 from conftest import CtRateFolder
 from hub_stand_in import HubStandIn
 
-NOISE_BYTES = 2_000_000  # of the scan that kills and cuts fall into
+NOISE_BYTES = 2_000_000  # size of the scan whose download is interrupted
 
 
 class Machine:
-    """Where downloads run: a folder of its own, and the hub."""
+    """Working directory of downloads, and the hub."""
 
     def __init__(self, hub: HubStandIn, folder: Path) -> None:
         self.hub, self.folder = hub, folder
@@ -26,7 +26,7 @@ class Machine:
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", "multi_abnormality.download", *arguments],
+            [sys.executable, "-m", "multi_abnormality", "download", *arguments],
             cwd=self.folder,
             env=self.environment,
             stderr=subprocess.PIPE,
@@ -35,12 +35,12 @@ class Machine:
         )
 
     def run(self, *arguments: str, code: int = 0, **options: Any) -> str:
-        """What it said; asserts how it ended."""
+        """Run a download, check its exit status and return its log on one line."""
         process = self.start(*arguments, **options)
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == code, said
-        assert "Traceback" not in said
-        return " ".join(said.split())
+        _, output = process.communicate(timeout=120)
+        assert process.returncode == code, output
+        assert "Traceback" not in output
+        return " ".join(output.split())
 
     def volumes(self) -> set[str]:
         return {path.name.removesuffix(".nii.gz") for path in self.data.rglob("*.nii.gz")}
@@ -52,7 +52,7 @@ class Machine:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> CtRateFolder:
-    """Patients 1 to 3 and 11 of train, 1 of valid; train_3_a_1 is no chest."""
+    """Patients 1 to 3 and 11 of train, 1 of valid; train_3_a_1 is not a chest scan."""
     scans = CtRateFolder(tmp_path / "repository ü")
     for seed, name in enumerate(
         ("train_1_a_1", "train_1_a_2", "train_2_a_1", "train_2_b_1", "train_3_a_1", "train_11_a_1")
@@ -75,7 +75,7 @@ def repository(tmp_path: Path) -> CtRateFolder:
 
 @pytest.fixture
 def large(repository: CtRateFolder) -> Path:
-    """train_11_a_1, large enough to be broken off. Its content is no scan."""
+    """train_11_a_1 with random content, large enough to interrupt its download."""
     path = next(repository.root.rglob("train_11_a_1.nii.gz"))
     path.write_bytes(np.random.default_rng(0).bytes(NOISE_BYTES))
     return path

@@ -1,4 +1,4 @@
-"""Answers that no hub gives: each ends in a message, and nothing is written outside the folder."""
+"""Malformed responses of a hub: each is an error, and nothing is written outside the folder."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,13 +8,13 @@ import pytest
 from huggingface_hub import close_session, constants, get_session
 
 from hub_stand_in import COMMIT, TOKEN, Fault, HubStandIn
-from multi_abnormality.data.names import SPLITS
-from multi_abnormality.download.choose import Choice
-from multi_abnormality.download.hub import Hub
-from multi_abnormality.download.keep import KeepFiles
-from multi_abnormality.download.place import Place
-from multi_abnormality.download.run import download
-from multi_abnormality.errors import InputError
+from multi_abnormality.data.catalog.volume_id import SPLITS
+from multi_abnormality.tools.download.destination import DownloadDir
+from multi_abnormality.tools.download.download_run import download
+from multi_abnormality.tools.download.hub import Hub
+from multi_abnormality.tools.download.postprocess import StoreScan
+from multi_abnormality.tools.download.selection import Choice
+from multi_abnormality.utils.errors import InputError
 
 LISTS = "dataset/metadata/no_chest_train.txt"
 LABELS = "dataset/multi_abnormality_labels/train_predicted_labels.csv"
@@ -23,7 +23,7 @@ DEEP = 100_000
 
 @pytest.fixture
 def outside(machine, repository, tmp_path: Path) -> Iterator[None]:
-    """Asserts that a download writes to data/, data.download/ and the hub's cache alone."""
+    """Assert that a download writes only to data/, data.download/ and the hub's cache."""
     ours = [repository.root]
     ours += [machine.folder / name for name in ("data", "data.download", "home")]
     roots = [tmp_path, Path("/tmp/hostile"), Path.home() / "hostile"]
@@ -32,9 +32,9 @@ def outside(machine, repository, tmp_path: Path) -> Iterator[None]:
         found = {}
         for root in roots:
             for path in [root, *root.rglob("*")] if root.exists() else []:
-                about = path.lstat()
+                stat = path.lstat()
                 if path.is_file() and not any(path.is_relative_to(folder) for folder in ours):
-                    found[path] = about.st_size, about.st_mtime_ns
+                    found[path] = stat.st_size, stat.st_mtime_ns
         return found
 
     before = others()
@@ -44,7 +44,7 @@ def outside(machine, repository, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def refused(machine, monkeypatch: pytest.MonkeyPatch, outside: None) -> Callable[[], str]:  # noqa: ARG001
-    """Downloads by the real client in this process, which is quicker; returns the error."""
+    """Run a download in this process, which is faster, and return its error."""
     for name, value in machine.hub.environment(machine.folder / "home").items():
         monkeypatch.setenv(name, value)
     hub = machine.environment["HF_ENDPOINT"]
@@ -53,10 +53,10 @@ def refused(machine, monkeypatch: pytest.MonkeyPatch, outside: None) -> Callable
     monkeypatch.setattr(constants, "ENDPOINT", hub)
 
     def attempt() -> str:
-        place = Place(machine.data)
+        destination = DownloadDir(machine.data)
         choice = Choice(SPLITS, None, None, "all", "v2")
         with pytest.raises(InputError) as error:
-            download(Hub("main", 0), choice, place, 1, lambda: KeepFiles(place))
+            download(Hub("main", 0), choice, destination, 1, lambda: StoreScan(destination))
         assert not machine.volumes()
         return str(error.value)
 
@@ -64,13 +64,13 @@ def refused(machine, monkeypatch: pytest.MonkeyPatch, outside: None) -> Callable
 
 
 def change(key: str, value: object, match: str) -> Callable[[str, Any], Any]:
-    """Alter one key of what the API says about the files whose paths match."""
+    """Change one key in the API's descriptions of the files whose paths match."""
 
     def alter(_call: str, content: Any) -> Any:
-        for about in content:
-            if match in about["path"]:
+        for entry in content:
+            if match in entry["path"]:
                 *parents, last = key.split(".")
-                part = about
+                part = entry
                 for parent in parents:
                     part = part.setdefault(parent, {"size": 1, "oid": "", "pointerSize": 1})
                 part[last] = value
@@ -95,7 +95,7 @@ def change(key: str, value: object, match: str) -> Callable[[str, Any], Any]:
         "a\tb",
     ],
 )
-def test_a_commit_id_is_40_hex_digits(machine, refused, commit):
+def test_commit_id_must_be_40_hex_digits(machine, refused, commit):
     machine.hub.commit = commit
     assert "is not a commit id" in refused()
     assert not machine.data.exists()
@@ -122,13 +122,13 @@ def test_a_commit_id_is_40_hex_digits(machine, refused, commit):
         {"a": 1},
     ],
 )
-def test_a_listing_holds_what_is_in_the_folder(machine, refused, path):
+def test_listing_with_paths_outside_folder(machine, refused, path):
     def alter(call: str, content: Any) -> Any:
         changed = change("path", path, LISTS)(call, content)
         return changed if call == "tree" else content
 
     machine.hub.alter = alter
-    assert "its answer is not a hub's" in refused()
+    assert "invalid response" in refused()
     assert not machine.data.exists()
 
 
@@ -137,12 +137,12 @@ def test_a_listing_holds_what_is_in_the_folder(machine, refused, path):
     ["../../hostile", "/tmp/hostile", f"../{LABELS}", f"{LABELS}/..", "home/hostile", "a\0b", 3],
 )
 @pytest.mark.parametrize("match", [LABELS, "train_1_a_1"])
-def test_only_files_that_were_asked_for_are_described(machine, refused, match, path):
+def test_description_of_other_files(machine, refused, match, path):
     def alter(call: str, content: Any) -> Any:
         return change("path", path, match)(call, content) if call == "paths-info" else content
 
     machine.hub.alter = alter
-    assert "was not asked for" in refused()
+    assert "was not requested" in refused()
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,10 @@ def test_only_files_that_were_asked_for_are_described(machine, refused, match, p
     ],
 )
 @pytest.mark.parametrize("match", [LABELS, "train_1_a_1"])
-def test_sizes_and_hashes_are_such(machine, refused, match, key, value):
+def test_invalid_sizes_and_hashes(machine, refused, match, key, value):
     machine.hub.alter = change(key, value, match)
-    said = refused()
-    assert "its answer is not a hub's" in said
+    output = refused()
+    assert "invalid response" in output
 
 
 @pytest.mark.parametrize(
@@ -186,21 +186,21 @@ def test_sizes_and_hashes_are_such(machine, refused, match, key, value):
     ids=range(11),
 )
 @pytest.mark.parametrize("which", ["tree", "paths-info"])
-def test_json_of_another_form_is_no_answer(machine, refused, content, which):
+def test_malformed_json(machine, refused, content, which):
     machine.hub.alter = lambda call, true: content if call == which else true
-    said = refused()
-    assert "its answer is not a hub's" in said or "cannot be reached" in said
+    output = refused()
+    assert "invalid response" in output or "cannot be reached" in output
 
 
 @pytest.mark.usefixtures("outside")
-def test_a_table_that_is_too_large_is_not_fetched(machine):
+def test_too_large_table_is_not_fetched(machine):
     machine.hub.claimed_sizes[LABELS] = 10**11
     assert "which are not CT-RATE's" in machine.run(code=1)
     assert not machine.hub.sent("store.*train_predicted")
 
 
 @pytest.mark.usefixtures("outside")
-def test_an_answer_that_goes_on_after_the_file_fills_no_disk(machine, repository):
+def test_bytes_beyond_the_file_size_are_not_written(machine, repository):
     machine.hub.set_faults(Fault("longer", "train_2_a_1", after=50_000_000))
     machine.run("--patients", "2", "--split", "train")
     assert machine.hub.sent("store.*train_2_a_1") < 50_000_000
@@ -210,28 +210,28 @@ def test_an_answer_that_goes_on_after_the_file_fills_no_disk(machine, repository
 
 @pytest.mark.parametrize("name", [f"train_{'9' * 5000}_a_1", f"train_1_{'a' * 5000}_1"])
 @pytest.mark.usefixtures("outside")
-def test_a_label_of_a_volume_that_no_file_can_be_named_as(machine, repository, name):
+def test_label_of_a_volume_with_too_long_name(machine, repository, name):
     table = repository.table("train")
     table.write_text(f"{table.read_text()}{name}.nii.gz{',0' * 18}\n")
-    assert "is no CT-RATE volume name" in machine.run(code=1)
+    assert "is not a CT-RATE volume name" in machine.run(code=1)
 
 
 @pytest.mark.usefixtures("outside")
-def test_an_escape_sequence_in_an_answer_reaches_no_terminal(machine):
+def test_escape_sequences_are_not_printed(machine):
     machine.hub.alter = change("path", "\x1b[2J\0", LABELS)
     assert "\x1b" not in machine.run(code=1)
 
 
 @pytest.fixture
 def other(repository) -> Iterator[HubStandIn]:
-    """Another host, that the hub sends clients to."""
+    """Another host that the hub redirects clients to."""
     with HubStandIn(repository.root) as stand_in:
         yield stand_in
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.usefixtures("outside")
-def test_the_token_goes_to_the_hub_alone(machine, other, host):
+def test_token_is_sent_only_to_the_hub(machine, other, host):
     """Redirects of files and links to the next page of a listing lead to another host."""
     machine.hub.store = f"http://{host}:{other.port}/store/"
     machine.run("--patients", "2")
@@ -244,8 +244,8 @@ def test_the_token_goes_to_the_hub_alone(machine, other, host):
     assert set(sent) == {f"Bearer {TOKEN}"}
 
 
-def test_a_client_that_is_made_anew_keeps_the_token_to_the_hub() -> None:
-    """The hub's library makes one after a lost connection."""
+def test_new_client_sends_token_only_to_the_hub() -> None:
+    """huggingface_hub creates a new client after a lost connection."""
     Hub("main", 0)
     for _ in range(2):
         request = get_session().build_request(
@@ -260,14 +260,14 @@ def test_a_client_that_is_made_anew_keeps_the_token_to_the_hub() -> None:
 @pytest.mark.parametrize(
     "store", ["file:///etc/passwd#", "gopher://a/", "http://[", "//", "http://127.0.0.1:9/", "\x7f"]
 )
-def test_a_redirect_to_what_is_no_web_address(machine, refused, store):
+def test_redirect_to_invalid_address(machine, refused, store):
     machine.hub.store = store
     refused()
 
 
 @pytest.mark.usefixtures("outside")
-def test_links_of_the_repository_are_files(machine, repository):
-    """Git keeps a link as a file with its target; a download writes the text, and no link."""
+def test_links_in_the_repository_are_written_as_files(machine, repository):
+    """Git stores a link as a file with its target; a download writes this text."""
     path = next(repository.root.rglob("train_2_a_1.nii.gz"))
     path.write_bytes(b"../../../../../hostile")
     machine.run("--patients", "2", "--split", "train")

@@ -1,7 +1,7 @@
-"""A stand-in for Google Drive: its v2 API over TLS on loopback, with faults on demand.
+"""Stand-in for Google Drive: its v2 API over TLS on loopback, with configurable faults.
 
-`DriveStandIn` runs in threads of this process, `DriveProcess` in a process of its own. Programs
-started with their `environment()` reach it under Google's names, and nothing beyond it.
+`DriveStandIn` runs in threads of this process, `DriveProcess` in a subprocess. Programs started
+with their `environment()` reach it under Google's host names, and no other host.
 """
 
 from drive_stand_in.accounts import SERVICE, USER, remote_options, write_remote

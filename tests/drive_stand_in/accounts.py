@@ -1,4 +1,4 @@
-"""The two kinds of account that log in, their credential files and tokens."""
+"""User and service accounts: credential files and access tokens."""
 
 import json
 import threading
@@ -22,9 +22,9 @@ FOLDER_TITLE = "VLM3D_Task2_Backup"
 
 
 def remote_options(folder: Path, account: str, title: str = FOLDER_TITLE) -> dict[str, str]:
-    """What a DVC remote needs to log in afresh, with its credentials written to `folder`.
+    """Return the options of a DVC remote, and write its credentials to `folder`.
 
-    The user keeps things in My Drive, the service account in a shared drive: it has no storage.
+    A user's remote is in My Drive, a service account's in a shared drive, since it has no storage.
     """
     if account == USER:
         credentials = folder / "user-credentials.json"
@@ -45,9 +45,9 @@ def remote_options(folder: Path, account: str, title: str = FOLDER_TITLE) -> dic
 
 
 def write_remote(root: Path, name: str, options: dict[str, str]) -> None:
-    """Make it DVC's default remote there, on this machine alone.
+    """Set DVC's default remote in .dvc/config.local.
 
-    By hand: `dvc remote` takes seconds, and can't write paths beyond ASCII.
+    Written directly, since `dvc remote` takes seconds and fails for non-ASCII paths.
     """
     lines = ["[core]", f"remote = {name}", f"['remote \"{name}\"']"]
     lines += [f"{option} = {value}" for option, value in options.items()]
@@ -55,19 +55,19 @@ def write_remote(root: Path, name: str, options: dict[str, str]) -> None:
 
 
 class Accounts:
-    """Hands out access tokens and knows whose they are. Safe for threads."""
+    """Issues access tokens and maps them to accounts. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._owners: dict[str, str] = {}
 
     def owner(self, authorization: str | None) -> str | None:
-        """Whose token an Authorization header holds; None if nobody's."""
+        """Return the account of an Authorization header's token, or None."""
         with self._lock:
             return self._owners.get((authorization or "").removeprefix("Bearer "))
 
     def grant(self, form: bytes) -> Response:
-        """The token endpoint: a refresh token, or an assertion signed by the service account."""
+        """Token endpoint: accepts a refresh token or the service account's signed assertion."""
         fields = {key: values[0] for key, values in parse_qs(form.decode()).items()}
         if fields.get("refresh_token") == REFRESH_TOKEN:
             owner = USER
@@ -86,7 +86,7 @@ def refusal(error: str, description: str) -> Response:
 
 
 def _write_service_key(path: Path) -> None:
-    """The JSON key that Google's console gives for a service account."""
+    """Write a service account's JSON key, as created by Google's console."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     content = {
         "type": "service_account",
@@ -101,7 +101,7 @@ def _write_service_key(path: Path) -> None:
 
 
 def _write_user_credentials(path: Path) -> None:
-    """What dvc-gdrive keeps after a login in the browser; its access token has run out."""
+    """Write credentials as saved by dvc-gdrive after a login, with an expired access token."""
     content = {
         "access_token": "ya29.run-out",
         "client_id": CLIENT_ID,

@@ -1,4 +1,4 @@
-"""Drive's v2 REST API, as far as PyDrive2 and dvc-gdrive call it."""
+"""The part of Drive's v2 REST API that PyDrive2 and dvc-gdrive use."""
 
 import itertools
 import re
@@ -34,7 +34,7 @@ NO_STORAGE = (
 
 
 class DriveApi:
-    """Answers requests. `page_size` caps how many items a list holds, as Drive may do."""
+    """Handles API requests. `page_size` is the maximum number of items per page of a list."""
 
     def __init__(self, contents: Contents, page_size: int) -> None:
         self.contents = contents
@@ -46,7 +46,7 @@ class DriveApi:
 
     @staticmethod
     def route(request: Request) -> tuple[str, str]:
-        """The name of a call and the id of the item it is about; ("unknown", "") for others."""
+        """Return a call's name and the id of its item, or ("unknown", "")."""
         for name, method, path in ROUTES:
             match = re.fullmatch(path, request.path)
             if match and method == request.method:

@@ -1,4 +1,4 @@
-"""A certificate authority that lives as long as a test."""
+"""A temporary certificate authority."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ LIFETIME = timedelta(days=2)
 
 
 def server_context(folder: Path, hosts: tuple[str, ...]) -> tuple[ssl.SSLContext, Path]:
-    """TLS for a server that answers as `hosts`, and the file that makes clients believe it."""
+    """Return the TLS context of a server for `hosts`, and the CA file for its clients."""
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority_name = _name("Drive stand-in authority")
     authority = _sign(

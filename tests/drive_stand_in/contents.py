@@ -1,4 +1,4 @@
-"""The files and folders that the stand-in keeps, as Drive v2 describes them."""
+"""Files and folders of the stand-in, as described by Drive v2."""
 
 import hashlib
 import itertools
@@ -15,7 +15,7 @@ SHARED_DRIVE = "0ASharedStandInUk9PVA"
 
 @dataclass
 class Item:
-    """A file or a folder. `drive` is the shared drive that it lies in, None in My Drive."""
+    """A file or folder. `drive` is the id of its shared drive, or None in My Drive."""
 
     id: str
     title: str
@@ -46,7 +46,7 @@ class Item:
 
 
 class Contents:
-    """A My Drive and a shared drive; the files' bytes lie in `folder`. Safe for threads."""
+    """A My Drive and a shared drive; the files' bytes are stored in `folder`. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,13 +64,13 @@ class Contents:
 
     @staticmethod
     def resolve(item_id: str) -> str:
-        """`root` is another name of My Drive's own folder."""
+        """Resolve the alias `root` of My Drive's top folder."""
         return MY_DRIVE if item_id == "root" else item_id
 
     def add(
         self, title: str, parent: str, mime_type: str = FOLDER, content: Path | None = None
     ) -> Item:
-        """Add a folder, or a file whose bytes are moved here. Equal titles live side by side."""
+        """Add a folder, or a file whose content is moved here. Titles need not be unique."""
         md5, size = "", 0
         if content:
             size = content.stat().st_size
@@ -78,7 +78,7 @@ class Contents:
                 md5 = hashlib.file_digest(file, "md5").hexdigest()
         with self._lock:
             above = self._items[self.resolve(parent)]
-            item_id = f"1StandIn{next(self._numbers):025d}"  # as long as Drive's own
+            item_id = f"1StandIn{next(self._numbers):025d}"  # same length as Drive's ids
             item = Item(item_id, title, mime_type, above.id, above.drive, size, md5)
             if content:
                 content.replace(self.path(item))
@@ -91,7 +91,7 @@ class Contents:
     def find(
         self, parents: Iterable[str], title: str | None, trashed: bool, drive: str | None
     ) -> list[Item]:
-        """Children of `parents` in a steady order. Drive compares titles without case."""
+        """Return children of `parents` in stable order. Drive ignores the case of titles."""
         parents = {self.resolve(parent) for parent in parents}
         with self._lock:
             return [
@@ -109,7 +109,7 @@ class Contents:
             item.parent = self.resolve(parent) if parent else item.parent
 
     def delete(self, item: Item) -> None:
-        """Delete for good, with all that lies below."""
+        """Delete permanently, including all children."""
         with self._lock:
             for child in [other for other in self._items.values() if other.parent == item.id]:
                 self.delete(child)
@@ -117,12 +117,12 @@ class Contents:
         self.path(item).unlink(missing_ok=True)
 
     def used(self) -> int:
-        """Bytes in My Drive. The trash counts, as it does with Google."""
+        """Return the bytes used in My Drive, including the trash, as in Google's quota."""
         with self._lock:
             return sum(item.size for item in self._items.values() if not item.drive)
 
     def files(self) -> dict[str, Item]:
-        """Every file that is not in the trash, under its path from the drive's root."""
+        """Return all files outside the trash by their path from the drive's root."""
         with self._lock:
             items = list(self._items.values())
             return {

@@ -1,4 +1,4 @@
-"""What the stand-in does wrong, and when."""
+"""Faults of the stand-in."""
 
 import json
 import random
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-# Faults that are an answer: status, reason and message as Drive gives them.
+# Faults that are responses: status, reason and message as sent by Drive.
 ERRORS = {
     "rate_limit": (403, "rateLimitExceeded", "Rate Limit Exceeded"),
     "user_rate_limit": (403, "userRateLimitExceeded", "User Rate Limit Exceeded"),
@@ -21,18 +21,18 @@ ERRORS = {
         "storageQuotaExceeded",
         "The user's Drive storage quota has been exceeded.",
     ),
-    # What Google's front ends say when the API itself is out of reach: HTML, not JSON.
+    # Sent by Google's front ends if the API is unreachable: HTML, not JSON.
     "bad_gateway": (502, None, "<html><title>502. That's an error.</title></html>"),
-    # A refresh token that was revoked, or is over seven days old in an app under test.
+    # A refresh token that was revoked, or is older than 7 days in an app in testing.
     "revoked": (400, "invalid_grant", "Token has been expired or revoked."),
 }
 OTHERS = (
-    "cut",  # the connection ends before the request is read
-    "cut_answer",  # the request is carried out, and half of the answer arrives
-    "slow",  # the answer comes `seconds` late
+    "cut",  # the connection is closed before the request is read
+    "cut_answer",  # the request is executed, but only half of the response is sent
+    "slow",  # the response is delayed by `seconds`
 )
 
-# Every call but the login's, which clients do not repeat by themselves.
+# All calls except the login, which clients do not retry.
 DRIVE_CALLS = (
     "about",
     "list",
@@ -48,8 +48,8 @@ DRIVE_CALLS = (
 CALLS = ("token", *DRIVE_CALLS)
 
 
-def befalls(kind: str, call: str) -> bool:
-    """Whether a fault is one of this call's, where `Faults.only` does not say."""
+def applies_to(kind: str, call: str) -> bool:
+    """Whether a fault applies to a call if `Faults.only` is empty."""
     if kind == "quota_full":
         return call in ("insert", "upload_start")
     if kind == "revoked":
@@ -61,10 +61,15 @@ def befalls(kind: str, call: str) -> bool:
 
 @dataclass(frozen=True)
 class Faults:
-    """Which faults happen: one of `kinds`, drawn for a `share` of the calls.
+    """Fault settings.
 
-    `only` limits them to some of `CALLS`; with `first` they end after that
-    many. The draws follow from `seed` and the order in which calls arrive.
+    Attributes:
+        kinds: names of the faults, chosen at random for each faulty call.
+        share: fraction of calls that fail.
+        only: names of the calls that may fail; empty for each fault's default.
+        first: number of faults after which there are no more; None for no limit.
+        seconds: delay of a slow response.
+        seed: random seed; faults also depend on the order of calls.
     """
 
     kinds: tuple[str, ...] = ()
@@ -78,10 +83,10 @@ class Faults:
         for names, known in ((self.kinds, (*ERRORS, *OTHERS)), (self.only, CALLS)):
             unknown = [name for name in names if name not in known]
             if unknown:
-                raise ValueError(f"{', '.join(unknown)} is none of {', '.join(known)}")
+                raise ValueError(f"{', '.join(unknown)} is not one of {', '.join(known)}")
 
     def hits(self, kind: str, call: str) -> bool:
-        return call in self.only if self.only else befalls(kind, call)
+        return call in self.only if self.only else applies_to(kind, call)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -90,7 +95,7 @@ class Faults:
 
 
 class FaultSource:
-    """Draws faults, and counts calls and faults. Safe for threads."""
+    """Selects faults at random, and counts calls and faults. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -105,7 +110,7 @@ class FaultSource:
             self._left = settings.first
 
     def draw(self, call: str) -> str | None:
-        """The fault that befalls this call, or None."""
+        """Return the fault of this call, or None."""
         with self._lock:
             self.calls[call] += 1
             settings = self.settings

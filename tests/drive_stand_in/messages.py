@@ -1,4 +1,4 @@
-"""Requests and responses, apart from how they travel."""
+"""Requests and responses."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, BinaryIO
 
-PIECE = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass
 class Request:
-    """One HTTP request. The body is read by whoever needs it, once."""
+    """An HTTP request. Its body can be read once."""
 
     host: str
     method: str
@@ -29,14 +29,14 @@ class Request:
         return data
 
     def read_into(self, path: Path, mode: str) -> None:
-        """Write or append the body to a file without holding it in memory."""
+        """Stream the body to a file, in open mode `mode`."""
         with path.open(mode) as file:
             while self.unread:
-                piece = self.body.read(min(PIECE, self.unread))
-                if not piece:
+                chunk = self.body.read(min(CHUNK_BYTES, self.unread))
+                if not chunk:
                     raise ConnectionError("the client stopped in the middle of an upload")
-                file.write(piece)
-                self.unread -= len(piece)
+                file.write(chunk)
+                self.unread -= len(chunk)
 
     def json(self) -> dict[str, Any]:
         return json.loads(self.read() or b"{}")
@@ -44,7 +44,7 @@ class Request:
 
 @dataclass
 class Response:
-    """An answer whose body is `data`, or `length` bytes of a file from `start` on."""
+    """An HTTP response with the body `data`, or `length` bytes of a file from `start`."""
 
     status: int = 200
     data: bytes = b""
@@ -64,7 +64,7 @@ def json_response(content: Any, status: int = 200) -> Response:
 
 
 def error_response(status: int, reason: str | None, message: str) -> Response:
-    """An error as Drive writes it; as HTML where there is no reason."""
+    """Return an error response in Drive's format, or as HTML if there is no reason."""
     if reason is None:
         return Response(status, message.encode(), {"Content-Type": "text/html; charset=UTF-8"})
     detail = {"domain": "global", "reason": reason, "message": message}

@@ -1,4 +1,4 @@
-"""The stand-in in a process of its own, so that it shares no interpreter with what it serves."""
+"""The stand-in in a subprocess, so that it does not share an interpreter with its clients."""
 
 import json
 import subprocess
@@ -16,19 +16,21 @@ PACKAGE = Path(__file__).parent
 
 
 class DriveProcess:
-    """Serves from a child process while its `with` block lasts; it dies with this process.
+    """Context manager that serves from a child process, which exits with this process.
 
     Args:
-        folder: where it keeps what it is given.
-        faults: that it begins with.
-        aside: leave the processors to others, as a Drive that is elsewhere does.
+        folder: directory for uploaded files.
+        faults: initial faults.
+        low_priority: whether to run at low CPU priority, since a real Drive uses no local CPU.
     """
 
-    def __init__(self, folder: Path, faults: Faults | None = None, aside: bool = False) -> None:
+    def __init__(
+        self, folder: Path, faults: Faults | None = None, low_priority: bool = False
+    ) -> None:
         self.folder = folder
         self._faults = faults or Faults()
-        self._options = ["--aside"] if aside else []
-        self._about: dict[str, Any] = {}
+        self._options = ["--low-priority"] if low_priority else []
+        self._info: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         ready = self.folder / "stand-in.json"
@@ -37,14 +39,14 @@ class DriveProcess:
             [sys.executable, "-m", PACKAGE.name, str(self.folder), *self._options],
             cwd=PACKAGE.parent,
             stdin=subprocess.PIPE,
-            start_new_session=True,  # of which it may step back
+            start_new_session=True,  # so that the whole session may lower its priority
         )
         deadline = time.monotonic() + START_SECONDS
         while not ready.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the Drive stand-in did not start")
             time.sleep(0.05)
-        self._about = json.loads(ready.read_text())
+        self._info = json.loads(ready.read_text())
         self.set_faults(self._faults)
         return self
 
@@ -53,16 +55,16 @@ class DriveProcess:
         self._process.wait(timeout=START_SECONDS)
 
     def environment(self) -> dict[str, str]:
-        return self._about["environment"]
+        return self._info["environment"]
 
     def set_faults(self, faults: Faults) -> None:
         self._call(json.dumps(asdict(faults)).encode())
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How often each call and each fault has happened."""
+        """Return the counts of calls and faults."""
         return self._call(None)
 
     def _call(self, body: bytes | None) -> dict[str, Any]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{self._about['url']}/stand-in", body, timeout=START_SECONDS) as answer:
+        with opener.open(f"{self._info['url']}/stand-in", body, timeout=START_SECONDS) as answer:
             return json.load(answer)

@@ -1,4 +1,4 @@
-"""A Git and DVC repository whose remote lies on the stand-in."""
+"""A Git and DVC repository whose remote is on the stand-in."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ FILES = 9
 
 
 class Project:
-    """A Git and DVC repository, and the folder on Drive that is its remote."""
+    """A Git and DVC repository with a remote on Drive."""
 
     def __init__(self, folder: Path, drive: DriveStandIn | DriveProcess) -> None:
         self.folder = folder
@@ -30,7 +30,7 @@ class Project:
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.home),
             "DVC_SITE_CACHE_DIR": str(self.home / "dvc"),
-            "GDRIVE_NON_INTERACTIVE": "1",  # fail where a login in a browser would be waited for
+            "GDRIVE_NON_INTERACTIVE": "1",  # fail instead of waiting for a login in a browser
             **self._drive.environment(),
             **self.extra_environment,
         }
@@ -49,11 +49,11 @@ class Project:
         return output
 
     def log_in(self, options: dict[str, str]) -> None:
-        """Write what the commands of docs/google-drive.md write, but without their seconds."""
+        """Write the configuration of docs/google-drive.md, faster than its commands."""
         write_remote(self.folder, "gdrive", options)
 
     def clone(self) -> "Project":
-        """A clone with the same login, and nothing in its cache."""
+        """Return a clone with the same login and an empty cache."""
         copy = Project(self.folder.parent / "Klon", self._drive)
         self.run("git", "clone", "--quiet", str(self.folder), str(copy.folder))
         shutil.copy(self.folder / ".dvc/config.local", copy.folder / ".dvc/config.local")

@@ -1,4 +1,4 @@
-"""The part of Drive's search language that clients of file systems use."""
+"""The part of Drive's query language that file system clients use."""
 
 import re
 from typing import NamedTuple
@@ -10,7 +10,7 @@ _REST = re.compile(r"(?:\s|\(|\)|\bor\b|\band\b)*")
 
 
 class Query(NamedTuple):
-    """Items in any of `parents`, of this title if one is given."""
+    """Query for items in any of `parents`, with a title if it is set."""
 
     parents: tuple[str, ...]
     title: str | None
@@ -18,10 +18,10 @@ class Query(NamedTuple):
 
 
 def parse(text: str) -> Query:
-    """Read `'a' in parents or 'b' in parents`, `title='t'` and `trashed=false`, joined by `and`.
+    """Parse `'a' in parents or 'b' in parents`, `title='t'` and `trashed=false`, joined by `and`.
 
     Raises:
-        ValueError: it says anything else. Drive answers 400 to what it cannot read.
+        ValueError: the query has another form. Drive responds with status 400.
     """
     rest, titles = text, _TITLE.findall(text)
     for pattern in (_TITLE, _PARENT, _TRASHED):

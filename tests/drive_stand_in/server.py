@@ -1,4 +1,4 @@
-"""The stand-in's server: a proxy that ends TLS under Google's names and answers itself."""
+"""Server of the stand-in: a proxy that terminates TLS for Google's host names."""
 
 import socket
 import sys
@@ -13,19 +13,20 @@ from drive_stand_in.api import HOSTS, DriveApi
 from drive_stand_in.authority import server_context
 from drive_stand_in.contents import Contents
 from drive_stand_in.faults import ERRORS, Faults, FaultSource
-from drive_stand_in.messages import PIECE, Request, Response, error_response, json_response
+from drive_stand_in.messages import CHUNK_BYTES, Request, Response, error_response, json_response
 
 CONTROL = "/stand-in"
-IDLE_SECONDS = 240  # after which Google hangs up, too
-# A client that repeats an upload without rewinding its file announces a body and sends none.
+IDLE_SECONDS = 240  # like Google's own idle timeout
+# A client that retries an upload without rewinding its file sends no body.
 BODY_SECONDS = 30
 
 
 class DriveStandIn:
-    """Serves in threads of this process while its `with` block lasts.
+    """Context manager that serves from threads of this process.
 
-    `folder` holds the files' bytes and the certificates. `page_size` caps how many items a page of
-    a list holds, below what was asked for, as Drive is free to do.
+    Args:
+        folder: directory for file contents and certificates.
+        page_size: maximum number of items per page of a list; Drive may send fewer than requested.
     """
 
     def __init__(self, folder: Path, page_size: int = 1000) -> None:
@@ -52,11 +53,11 @@ class DriveStandIn:
         self.source.set(faults)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How often each call and each fault has happened."""
+        """Return the counts of calls and faults."""
         return self.source.counts()
 
     def environment(self) -> dict[str, str]:
-        """Variables that send httplib2, requests and OpenSSL's other users here."""
+        """Return variables that direct httplib2, requests and other OpenSSL clients here."""
         proxy = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), self.url)
         trust = dict.fromkeys(
             ("HTTPLIB2_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(self._trusted)
@@ -70,7 +71,7 @@ class _Server(ThreadingHTTPServer):
     stand_in: DriveStandIn
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the game; anything else is a fault of the stand-in."""
+        """Ignore disconnected clients; report other errors."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -79,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
     server: _Server
-    host = ""  # whom the client believes it is talking to, once there is a tunnel
+    host = ""  # requested host, once there is a tunnel
 
     def do_CONNECT(self) -> None:
         host, _, port = self.path.rpartition(":")
@@ -124,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             response = error_response(*ERRORS[fault])
         else:
             response = stand_in.api.answer(call, item_id, request)
-        self._send(response, share=0.5 if fault == "cut_answer" else 1.0)
+        self._send(response, fraction=0.5 if fault == "cut_answer" else 1.0)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = serve
 
@@ -140,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             int(self.headers["Content-Length"] or 0),
         )
         override = self.headers["X-HTTP-Method-Override"]
-        if override:  # how Google's client sends a GET whose query is too long for a URL
+        if override:  # used by Google's client for a GET with a long query
             request.method = override
             request.query = dict(parse_qsl(request.read().decode()))
         return request
@@ -156,28 +157,28 @@ class _Handler(BaseHTTPRequestHandler):
                 return json_response({"error": str(error)}, 400)
         return json_response(stand_in.counts())
 
-    def _send(self, response: Response, share: float = 1.0) -> None:
-        """Send a response, or the first `share` of its body and then hang up."""
+    def _send(self, response: Response, fraction: float = 1.0) -> None:
+        """Send a response, or a fraction of its body and then close the connection."""
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(response.size()))
         self.end_headers()
-        left = int(response.size() * share)
+        left = int(response.size() * fraction)
         if response.file:
             self._send_file(response.file, response.start, left)
         else:
             self.wfile.write(response.data[:left])
         self.wfile.flush()
-        self.close_connection |= share < 1
+        self.close_connection |= fraction < 1
 
     def _send_file(self, path: Path, start: int, left: int) -> None:
         with path.open("rb") as file:
             file.seek(start)
             while left:
-                piece = file.read(min(PIECE, left))
-                self.wfile.write(piece)
-                left -= len(piece)
+                chunk = file.read(min(CHUNK_BYTES, left))
+                self.wfile.write(chunk)
+                left -= len(chunk)
 
     def log_message(self, *_: object) -> None:
-        """Silent: `counts()` tells what happened."""
+        """Log nothing; use `counts()`."""

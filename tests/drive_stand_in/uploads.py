@@ -1,4 +1,4 @@
-"""Resumable uploads: a session is opened, then its bytes come in one piece or several."""
+"""Resumable uploads: a session receives its bytes in one or more requests."""
 
 import itertools
 import re
@@ -20,7 +20,7 @@ class _Session:
 
 
 class Uploads:
-    """The open sessions. A file exists once its last byte is here, and not before."""
+    """Open upload sessions. A file exists only after its last byte was received."""
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
@@ -42,9 +42,9 @@ class Uploads:
         if not session:
             return error_response(404, "notFound", "Upload session not found.")
         received = session.part.stat().st_size
-        piece = re.fullmatch(r"bytes (\d+)-\d+/\d+", request.headers["Content-Range"] or "")
-        if piece and int(piece.group(1)) != received:
-            return error_response(400, "badRequest", f"Upload goes on at byte {received}.")
+        content_range = re.fullmatch(r"bytes (\d+)-\d+/\d+", request.headers["Content-Range"] or "")
+        if content_range and int(content_range.group(1)) != received:
+            return error_response(400, "badRequest", f"Upload continues at byte {received}.")
         request.read_into(session.part, "ab")
         received = session.part.stat().st_size
         if received < session.size:

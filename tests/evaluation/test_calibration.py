@@ -1,4 +1,4 @@
-"""Platt scaling: better probabilities, the same order, no wild lines from few positives."""
+"""Platt scaling: better probabilities, the same order, and a bounded slope with few positives."""
 
 import json
 
@@ -7,27 +7,22 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 
-from multi_abnormality.errors import InputError
-from multi_abnormality.evaluation.calibration import (
-    Calibration,
-    calibration_scores,
-    platt,
-    sigmoid,
-)
-from multi_abnormality.evaluation.scores import crg
-from multi_abnormality.findings import FINDINGS
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.evaluation.calibration import Calibration, calibration_scores, platt, sigmoid
+from multi_abnormality.evaluation.challenge_scores import crg
+from multi_abnormality.utils.errors import InputError
 
 COUNT = len(FINDINGS)
 
 
 def made_up(scans: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that are too steep and shifted, with labels drawn from half of them less one."""
+    """Logits that are too steep and shifted, with labels sampled from 0.5 * logit - 1."""
     generator = np.random.default_rng(seed)
     logits = 4 * generator.normal(size=(scans, COUNT))
     return logits, (generator.random(logits.shape) < sigmoid(0.5 * logits - 1)).astype(int)
 
 
-def test_finds_the_line_that_the_labels_were_drawn_from():
+def test_recovers_the_line_behind_the_labels():
     calibration = Calibration.fit(*made_up(4000), FINDINGS)
     np.testing.assert_allclose(calibration.slope, 0.5, atol=0.06)
     np.testing.assert_allclose(calibration.intercept, -1, atol=0.2)
@@ -62,7 +57,7 @@ def test_an_inverted_finding_keeps_its_order():
     assert sigmoid(slope * logits + intercept).mean() == pytest.approx(positive.mean(), abs=0.02)
 
 
-def test_one_positive_and_clean_separation_stay_tame():
+def test_the_slope_is_bounded_with_one_positive_or_separable_classes():
     logits = np.linspace(-1, 1, 50)
     one = platt(logits, np.arange(50) == 49)
     clean = platt(logits, np.arange(50) >= 25)
@@ -70,7 +65,7 @@ def test_one_positive_and_clean_separation_stay_tame():
     assert 0 < clean[0] < 20
 
 
-def test_a_single_class_keeps_the_logit_and_says_so(tmp_path):
+def test_a_single_class_keeps_the_logit_and_is_marked(tmp_path):
     logits, labels = made_up(50)
     labels[:, 2] = 0
     calibration = Calibration.fit(logits, labels, FINDINGS)
@@ -100,14 +95,14 @@ def test_extreme_logits_stay_inside_zero_and_one():
 
 
 def expected_logits(mean, spread, scans: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of a calibrated model, and labels drawn from them."""
+    """Logits of a calibrated model, and labels sampled from them."""
     rng = np.random.default_rng(0)
     logits = rng.normal(mean, spread, (scans, COUNT))
     return logits, (rng.random(logits.shape) < sigmoid(logits)).astype(int)
 
 
 def test_the_thresholds_for_crg_are_the_best():
-    """At the challenge's best AUROC and CT-RATE's share of positives."""
+    """At the challenge's best AUROC and CT-RATE's fraction of positives."""
     logits, labels = expected_logits(-2.3, 1.9, 4000)
     assert labels.mean() == pytest.approx(0.19, abs=0.01)
     aurocs = [roc_auc_score(labels[:, f], logits[:, f]) for f in range(COUNT)]
@@ -146,12 +141,37 @@ def test_the_metric_does_not_change_the_probabilities():
     assert (other.thresholds != 0.5).all()
 
 
-def test_without_a_positive_the_threshold_stays_inside_zero_and_one():
+def test_without_a_positive_the_threshold_is_a_half():
     logits, labels = made_up(30)
     logits[:, 2], labels[:, 2] = -40, 0
     calibration = Calibration.fit(logits, labels, FINDINGS, threshold_metric="f1")
-    assert 0 < calibration.thresholds[2] < 1
-    assert not calibration.is_fitted[2]
+    assert calibration.thresholds[2] == 0.5
+    assert calibration.uncalibrated == ["Cardiomegaly"]
+
+
+@pytest.mark.parametrize("metric", ["crg", "f1", "accuracy", "none"])
+@pytest.mark.parametrize("value", [0, 1])
+def test_an_uncalibrated_finding_does_not_change_the_other_thresholds(metric: str, value: int):
+    logits, labels = made_up(200)
+    labels[:, 2], others = value, np.arange(COUNT) != 2
+    without = Calibration.fit(
+        logits[:, others], labels[:, others], np.array(FINDINGS)[others].tolist(), metric
+    )
+    for level in (-9, 9):
+        logits[:, 2] = level
+        calibration = Calibration.fit(logits, labels, FINDINGS, metric)
+        np.testing.assert_array_equal(calibration.thresholds[others], without.thresholds)
+        assert calibration.thresholds[2] == 0.5
+    if metric == "crg":
+        mean = without.calibrate(logits[:, others]).mean()
+        np.testing.assert_allclose(without.thresholds, mean, rtol=1e-11)
+
+
+def test_with_no_calibrated_finding_every_threshold_is_a_half():
+    logits, labels = made_up(20)
+    calibration = Calibration.fit(logits, 0 * labels, FINDINGS, "crg")
+    np.testing.assert_array_equal(calibration.thresholds, 0.5)
+    assert calibration.uncalibrated == list(FINDINGS)
 
 
 def test_bad_files_and_logits_are_named(tmp_path):
@@ -159,7 +179,7 @@ def test_bad_files_and_logits_are_named(tmp_path):
     with pytest.raises(InputError, match=r"calibration\.json: cannot be read"):
         Calibration.from_json(path, FINDINGS)
     path.write_text("no json")
-    with pytest.raises(InputError, match="is no calibration"):
+    with pytest.raises(InputError, match="is not a calibration"):
         Calibration.from_json(path, FINDINGS)
     path.write_text('{"findings": {"Medical material": {"slope": 1}}, "threshold_metric": "crg"}')
     with pytest.raises(InputError, match="lacks"):

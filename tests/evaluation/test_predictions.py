@@ -1,14 +1,18 @@
-"""A row a scan, and a file from which alone the scores follow."""
+"""One row per scan, and a submission file that determines the scores."""
 
 import json
 
 import numpy as np
 import pytest
 
-from multi_abnormality.errors import InputError
-from multi_abnormality.evaluation.predictions import by_scan, predictions_json, write_submission
-from multi_abnormality.evaluation.scores import evaluate
-from multi_abnormality.findings import FINDINGS
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.evaluation.challenge_scores import evaluate
+from multi_abnormality.evaluation.predictions import (
+    average_over_reconstructions,
+    predictions_json,
+    write_submission,
+)
+from multi_abnormality.utils.errors import InputError
 
 NAMES = ["valid_10_a_1", "valid_2_a_2", "valid_2_a_1", "valid_2_b_1"]
 SCANS = ["valid_10_a", "valid_2_a", "valid_2_a", "valid_2_b"]
@@ -22,9 +26,9 @@ def arrays() -> tuple[np.ndarray, np.ndarray]:
     return logits, labels
 
 
-def test_reconstructions_are_averaged_and_scans_stand_in_natural_order():
+def test_reconstructions_are_averaged_and_scans_are_in_natural_order():
     logits, labels = arrays()
-    scans = by_scan(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
+    scans = average_over_reconstructions(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
     assert scans.names == ["valid_2_a_1", "valid_2_b_1", "valid_10_a_1"]
     assert scans.patients == ["valid_2", "valid_2", "valid_10"]
     np.testing.assert_allclose(scans.logits[0], (logits[1] + logits[2]) / 2)
@@ -33,9 +37,11 @@ def test_reconstructions_are_averaged_and_scans_stand_in_natural_order():
 
 def test_the_order_of_rows_changes_no_bit():
     logits, labels = arrays()
-    first = by_scan(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
+    first = average_over_reconstructions(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
     back = slice(None, None, -1)
-    second = by_scan(NAMES[back], logits[back], labels[back], SCANS[back], PATIENTS[back], FINDINGS)
+    second = average_over_reconstructions(
+        NAMES[back], logits[back], labels[back], SCANS[back], PATIENTS[back], FINDINGS
+    )
     assert first.names == second.names
     np.testing.assert_array_equal(first.logits, second.logits)
 
@@ -44,14 +50,14 @@ def test_disagreeing_reconstructions_and_bad_logits_are_named():
     logits, labels = arrays()
     labels[1, 5] = 1
     with pytest.raises(InputError, match="valid_2_a_1 and valid_2_a_2: other labels"):
-        by_scan(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
+        average_over_reconstructions(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
     logits, labels = arrays()
     logits[3, 7] = np.nan
     with pytest.raises(InputError, match="valid_2_b_1, Emphysema: nan"):
-        by_scan(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
+        average_over_reconstructions(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
 
 
-def test_scores_follow_from_the_written_file_alone(tmp_path):
+def test_the_submission_file_determines_the_scores(tmp_path):
     generator = np.random.default_rng(2)
     labels = (generator.random((40, len(FINDINGS))) < 0.4).astype(int)
     probabilities = generator.random(labels.shape)
@@ -64,31 +70,32 @@ def test_scores_follow_from_the_written_file_alone(tmp_path):
     read = np.array(
         [[item["probabilities"][f] for f in FINDINGS] for item in written["predictions"]]
     )
-    settings = {"resamples": 10, "confidence": 0.95, "seed": 0}
+    settings = {"n_bootstrap": 10, "confidence": 0.95, "seed": 0}
     assert evaluate(labels, read, names, FINDINGS, **settings) == evaluate(
         labels, probabilities, names, FINDINGS, **settings
     )
 
 
-def test_predictions_state_threshold_and_verdict():
-    thresholds = {"Emphysema": 0.3, "Cyst": 0.6}
-    rows = [("a", {"Emphysema": 0.3, "Cyst": 0.59})]
-    assert json.loads(predictions_json(rows, thresholds, synthetic=True)) == {
+def test_predictions_state_threshold_and_decision():
+    thresholds = {"Emphysema": 0.3, "Cyst": 0.6, "Nodule": 0.5}
+    rows = [("a", {"Emphysema": 0.3, "Cyst": 0.59, "Nodule": 0.9})]
+    assert json.loads(predictions_json(rows, thresholds, ["Nodule"], synthetic=True)) == {
         "synthetic": True,
         "thresholds": thresholds,
+        "uncalibrated": ["Nodule"],
         "predictions": [
             {
                 "input_image_name": "a",
-                "probabilities": {"Emphysema": 0.3, "Cyst": 0.59},
-                "positive": {"Emphysema": True, "Cyst": False},
+                "probabilities": {"Emphysema": 0.3, "Cyst": 0.59, "Nodule": 0.9},
+                "positive": {"Emphysema": True, "Cyst": False, "Nodule": None},
             }
         ],
     }
 
 
-def test_a_name_twice_or_a_nan_is_refused_and_nothing_written(tmp_path):
+def test_a_duplicate_name_or_a_nan_is_an_error_and_nothing_is_written(tmp_path):
     path = tmp_path / "submission.json"
-    with pytest.raises(InputError, match="valid_1_a_1 stands twice"):
+    with pytest.raises(InputError, match="valid_1_a_1 is duplicated"):
         write_submission(path, ["valid_1_a_1"] * 2, np.full((2, 1), 0.5), ["one"])
     with pytest.raises(InputError, match="not finite"):
         write_submission(path, ["valid_1_a_1"], np.full((1, 1), np.nan), ["one"])

@@ -1,4 +1,4 @@
-"""Shifting probabilities so that the challenge's fixed threshold means each finding's own."""
+"""Shift of probabilities that moves each finding's threshold to the challenge's 0.5."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy.special import expit, logit
 from multi_abnormality.evaluation.thresholds import submission_probabilities
 
 
-def test_thresholds_come_to_lie_at_a_half_and_the_logits_move_by_one_step():
+def test_thresholds_become_a_half_and_logits_shift_by_a_constant():
     chances = np.random.default_rng(0).random((200, 3))
     thresholds = np.array([0.19, 0.5, 0.9])
     shifted = submission_probabilities(chances, thresholds)
@@ -17,7 +17,7 @@ def test_thresholds_come_to_lie_at_a_half_and_the_logits_move_by_one_step():
 
 @pytest.mark.parametrize("threshold", [0.001, 0.1, 0.19123456789, 1 / 3, 0.5, 0.7, 0.999])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_is_positive_stays_so_however_close_to_the_threshold(threshold, dtype):
+def test_decisions_do_not_change_next_to_the_threshold(threshold, dtype):
     at = dtype(threshold)
     near = [np.nextafter(at, dtype(0)), at, np.nextafter(at, dtype(1)), dtype(0), dtype(1)]
     chances = np.array(near, dtype)[:, None]

@@ -1,4 +1,4 @@
-"""Each exported file, run without this package where it should be."""
+"""Exported files, run without this package where possible."""
 
 import json
 import subprocess
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export import formats
-from multi_abnormality.export.calibrated import CalibratedClassifier
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.model.build import build
+from multi_abnormality.export.calibrated_classifier import CalibratedClassifier
+from multi_abnormality.models.factory import build_classifier
 
 SHAPE = (8, 32, 32)
 INFO = {"findings": list(FINDINGS)}
@@ -22,15 +22,15 @@ ABOUT = {
     "preprocess": {
         "shape": SHAPE,
         "spacing": (7.0, 3.0, 3.0),
-        "hu_codes": ((-1024, 0), (240, 226), (1024, 255)),
+        "hu_to_uint8": ((-1024, 0), (240, 226), (1024, 255)),
     },
     "model": {
         "backbone": "test_efficientnet",
         "pretrained": False,
         "global_pool": "catavgmax",
         "multiscale": True,
-        "attention": "cbam",
-        "slice_chunk": None,
+        "attn_layer": "cbam",
+        "encoder_chunk_size": None,
         "windows": ((-600.0, 1500.0), (40.0, 400.0)),
         "adjacent_slices": 3,
         "pooling": "transformer",
@@ -60,9 +60,9 @@ np.savez(sys.argv[3], *results)
 
 @pytest.fixture(scope="module")
 def model() -> CalibratedClassifier:
-    """Random weights, and statistics and lines that are not those of a new layer."""
+    """Random weights, running statistics and calibration."""
     torch.manual_seed(0)
-    classifier = build(ABOUT).train()
+    classifier = build_classifier(ABOUT).train()
     for _ in range(3):
         classifier(torch.randint(0, 256, (4, *SHAPE), dtype=torch.uint8))
     count = len(FINDINGS)
@@ -101,7 +101,9 @@ def write_all(model: CalibratedClassifier, folder: Path) -> None:
 def empty_model() -> CalibratedClassifier:
     lines = [np.zeros(len(FINDINGS))] * 4
     halves = np.full(len(FINDINGS), 0.5)
-    return CalibratedClassifier(build(ABOUT), Calibration(FINDINGS, *lines, halves, "none")).eval()
+    return CalibratedClassifier(
+        build_classifier(ABOUT), Calibration(FINDINGS, *lines, halves, "none")
+    ).eval()
 
 
 def test_weights_files_give_the_same_probabilities(folder, volumes, expected):

@@ -1,4 +1,4 @@
-"""What an exported model says of itself: in MONAI's form, checked, and the same for people."""
+"""model_info.json, in the form of MONAI's bundle metadata, and the model card."""
 
 import json
 import re
@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from multi_abnormality.data.composition import Familiar
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.config.schema import Params
+from multi_abnormality.data.preprocessing.input_range import InputRange
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.export import schema
-from multi_abnormality.export.card import model_card
+from multi_abnormality.export import model_info_schema
+from multi_abnormality.export.model_card import model_card
 from multi_abnormality.export.model_info import described_scores, model_info, running_info
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.model.build import build
-from multi_abnormality.params import Params
+from multi_abnormality.models.factory import build_classifier
 
 ROOT = Path(__file__).parents[2]
 # Of MONAI's meta_schema_20240725.json.
@@ -36,25 +36,25 @@ def scores() -> dict:
 
 
 @pytest.fixture(scope="module")
-def describe(small_params: Params) -> Callable[[dict], schema.ModelInfo]:
-    """Describes a small model that was scored so."""
+def describe(small_params: Params) -> Callable[[dict], model_info_schema.ModelInfo]:
+    """Builds the model info of a small model with given scores."""
     about = {
         "findings": list(FINDINGS),
         "synthetic": False,
         "preprocess": small_params.preprocess.recipe.model_dump(mode="json"),
         "model": small_params.model.model_dump(mode="json"),
-        "train": {"learning_rate": 1e-3},
+        "train": {"learning_rate": 1e-3, "debug": "none"},
         "volumes": {"train": ["a", "b"], "validation": ["c"]},
         "identity": {"seed": 0, "processed": "ab" * 32, "code": {"findings.py": "cd" * 32}},
     }
-    running = running_info(about, Familiar(lung_share=(0.1, 0.6), length=(200, 500)))
+    running = running_info(about, InputRange(lung_share=(0.1, 0.6), length=(200, 500)))
     ones = np.ones(len(FINDINGS))
     positives = ones - (np.arange(len(FINDINGS)) == 2)
     calibration = Calibration(FINDINGS, ones, 0 * ones, positives, ones, ones / 4, "crg")
-    return lambda scores, synthetic=False, **stated: model_info(
-        about | {"synthetic": synthetic},
+    return lambda scores, synthetic=False, debug="none", **stated: model_info(
+        about | {"synthetic": synthetic, "train": about["train"] | {"debug": debug}},
         running | {"synthetic": synthetic},
-        build(about),
+        build_classifier(about),
         calibration,
         described_scores(scores),
         small_params.export.model_copy(update=stated),
@@ -75,22 +75,20 @@ def test_it_has_what_monai_requires_of_a_bundle(describe, scores: dict):
     assert list(info["evaluation"]["findings"]) == info["findings"] == list(FINDINGS)
 
 
-def test_the_schema_that_ships_is_that_of_the_code(tmp_path: Path):
-    schema.write_schema(tmp_path / "anew.json")
-    assert schema.FILE.read_bytes() == (tmp_path / "anew.json").read_bytes()
+def test_the_schema_file_is_up_to_date(tmp_path: Path):
+    model_info_schema.write_schema(tmp_path / "written.json")
+    assert model_info_schema.FILE.read_bytes() == (tmp_path / "written.json").read_bytes()
 
 
 @pytest.mark.parametrize(("key", "value"), [("parameters", "many"), ("extra", 1), ("task", None)])
-def test_what_does_not_fit_the_schema_is_not_written(
-    describe, scores: dict, key: str, value: object
-):
+def test_content_is_validated_by_the_schema(describe, scores: dict, key: str, value: object):
     content = describe(scores).content()
-    assert schema.ModelInfo.model_validate(content).content() == content
+    assert model_info_schema.ModelInfo.model_validate(content).content() == content
     with pytest.raises(ValidationError, match=key):
-        schema.ModelInfo.model_validate(content | {key: value})
+        model_info_schema.ModelInfo.model_validate(content | {key: value})
 
 
-def test_the_card_says_the_same_without_a_date(describe, scores: dict):
+def test_the_card_has_the_same_scores_and_no_date(describe, scores: dict):
     card = model_card(describe(scores))
     auroc = scores["classification"]["macro"]["auroc"]
     interval = scores["intervals"]["macro"]["auroc"]
@@ -100,7 +98,7 @@ def test_the_card_says_the_same_without_a_date(describe, scores: dict):
     assert model_card(describe(scores)) == card
 
 
-def test_a_model_of_phantoms_says_so_first(describe, scores: dict):
+def test_the_card_of_a_synthetic_model_begins_with_a_banner(describe, scores: dict):
     info = describe(scores, synthetic=True)
     assert info.synthetic
     assert "phantoms" in info.data_source
@@ -124,7 +122,37 @@ def test_owner_licence_and_contact_are_the_users(describe, scores: dict):
 
 def test_the_card_names_what_could_not_be_calibrated(describe, scores: dict):
     assert describe(scores).uncalibrated == [FINDINGS[2]]
-    assert f"or without it: {FINDINGS[2]}." in model_card(describe(scores))
+    card = model_card(describe(scores))
+    assert f"or without it: {FINDINGS[2]}." in card
+    assert f"| {FINDINGS[2]} | \N{EN DASH} not calibrated | " in card
+
+
+def test_a_debug_run_has_a_banner(describe, scores: dict):
+    info = describe(scores, debug="fast_dev_run", synthetic=True)
+    notice = "Debug run (train.debug: fast_dev_run): its scores mean nothing."
+    assert info.debug == "fast_dev_run"
+    assert info.intended_use.startswith(f"None. {notice} Trained on synthetic phantoms")
+    assert f"> **{notice}**\n" in model_card(info)
+    assert describe(scores).debug == "none"
+    assert "Debug run" not in model_card(describe(scores))
+
+
+def test_a_score_without_an_interval_says_why(describe, scores: dict):
+    scores = json.loads(json.dumps(scores))
+    scores["intervals"]["per_pathology"]["Emphysema"]["auroc"] = None
+    assert re.search(
+        r"\| Emphysema \| .* \| 0\.\d{3} \| interval not estimable: too few patients \|",
+        model_card(describe(scores)),
+    )
+
+
+def test_without_any_positive_scan_recall_is_a_dash(describe, scores: dict):
+    scores = json.loads(json.dumps(scores))
+    scores["counts"]["positives"] = dict.fromkeys(scores["counts"]["positives"], 0)
+    card = model_card(describe(scores))
+    for name in ("precision", "recall", "f1"):
+        assert f"| {name} | \N{EN DASH} | \N{EN DASH} |" in card
+    assert re.search(r"\| accuracy \| 0\.\d", card)
 
 
 def test_scores_that_are_undefined_are_dashes(describe, scores: dict):

@@ -1,7 +1,7 @@
-"""A stand-in for the Hugging Face hub: one dataset repository on loopback, with faults on demand.
+"""Stand-in for the Hugging Face hub: a dataset repository on loopback, with configurable faults.
 
-`HubStandIn` serves the files below a folder from threads of this process. Programs started with
-its `environment()` reach it by huggingface_hub's own client, and nothing beyond it.
+`HubStandIn` serves the files of a folder from threads of this process. Programs started with its
+`environment()` reach it by huggingface_hub, and no other host.
 """
 
 from hub_stand_in.faults import Fault

@@ -1,4 +1,4 @@
-"""What the stand-in does wrong, and to which files."""
+"""Faults of the stand-in."""
 
 import re
 import threading
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 KINDS = (
     "unavailable",  # status 503
-    "cut",  # the connection ends after `after` bytes of the answer
-    "wrong",  # the first byte of the answer is another
-    "longer",  # the answer continues with `after` more bytes than the file has
-    "slow",  # the answer comes in pieces of `after` bytes, one each 50 ms
+    "cut",  # the connection is closed after `after` bytes
+    "wrong",  # the first byte is changed
+    "longer",  # the response has `after` more bytes than the file
+    "slow",  # the response is sent in chunks of `after` bytes, one per 50 ms
 )
 
 
 @dataclass
 class Fault:
-    """Befalls downloads whose path matches; ends after `times`, or never."""
+    """Fault of downloads whose path matches, limited to `times` if set."""
 
     kind: str
     match: str = ".*"
@@ -24,11 +24,11 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"{self.kind} is none of {', '.join(KINDS)}")
+            raise ValueError(f"{self.kind} is not one of {', '.join(KINDS)}")
 
 
 class FaultSource:
-    """Safe for threads."""
+    """Selects faults. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The stand-in's server: the calls of the hub that a download makes, and the store behind it."""
+"""Server of the stand-in: the hub's API as far as downloads use it, and its file store."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ from hub_stand_in.faults import Fault, FaultSource
 REPO = "ibrahimhamamci/CT-RATE"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_standin"
-LARGE = (".nii.gz", ".csv")  # what the repository keeps in LFS
-PIECE = 1 << 16
+LARGE = (".nii.gz", ".csv")  # stored in LFS
+CHUNK_BYTES = 1 << 16
 SLOW_SECONDS = 0.05
 
 
 @dataclass
 class Call:
-    """One request as it came, and how many bytes of the answer's body were sent so far."""
+    """A request, and the number of bytes of the response body sent so far."""
 
     method: str
     path: str
@@ -36,18 +36,18 @@ class Call:
 
 
 class HubStandIn:
-    """Serves while its `with` block lasts. Files may be added, changed and removed meanwhile.
+    """Context manager that serves a folder; its files may change meanwhile.
 
     Attributes:
-        folder: the repository's files.
-        access: "open", "unaccepted" (the account has not accepted the terms: status 403).
-        claimed_sizes: by path, where it is to tell others than the true ones.
-        commit: the id sent with each file; None: none is sent.
-        alter: returns what the API answers ("paths-info" or "tree") instead of the true content;
-            bytes are sent as they are.
-        store: where large files are redirected to.
-        next_page: address that the API's listings are said to continue at.
-        calls: the log.
+        folder: directory with the repository's files.
+        access: "open" or "unaccepted" (the account has not accepted the terms: status 403).
+        claimed_sizes: wrong file sizes to report, by path.
+        commit: commit id sent with each file; None for none.
+        alter: replaces the content of API responses ("paths-info" or "tree"); bytes are sent as
+            they are.
+        store: address that large files are redirected to.
+        next_page: address of the next page in listings.
+        calls: log of the requests.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,7 +62,7 @@ class HubStandIn:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.stand_in = self
         self.port = self._server.server_port
-        # Another host, as the hub's store is: what is for the hub must not go there.
+        # Another host than the API's, like the hub's store, which must not get the token.
         self.store = f"http://localhost:{self.port}/store/"
 
     def __enter__(self) -> Self:
@@ -77,11 +77,11 @@ class HubStandIn:
         self.faults.set(*faults)
 
     def sent(self, match: str) -> int:
-        """Bytes of all bodies of files whose path matches."""
+        """Return the bytes sent in response to requests whose path matches."""
         return sum(call.sent for call in self.calls if re.search(match, call.path))
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Variables that send huggingface_hub here, logged in, with its files in `home`."""
+        """Return variables that direct huggingface_hub here, with a token and `home`."""
         return {
             "HF_ENDPOINT": f"http://127.0.0.1:{self.port}",
             "HF_HOME": str(home),
@@ -92,20 +92,20 @@ class HubStandIn:
         }
 
     def describe(self, path: str) -> dict[str, Any] | None:
-        """A file or folder as the hub's API tells of it."""
-        place = self.folder / path
-        if place.is_dir():
+        """Return the API's description of a file or folder."""
+        local = self.folder / path
+        if local.is_dir():
             return {"type": "directory", "path": path, "oid": hashlib.sha1(b"").hexdigest()}
-        if not place.is_file():
+        if not local.is_file():
             return None
-        content = place.read_bytes()
+        content = local.read_bytes()
         size = self.claimed_sizes.get(path, len(content))
-        about = {"type": "file", "path": path, "size": size}
+        entry = {"type": "file", "path": path, "size": size}
         blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
         if path.endswith(LARGE):
             sha256 = hashlib.sha256(content).hexdigest()
-            about["lfs"] = {"oid": sha256, "size": size, "pointerSize": 134}
-        return about | {"oid": blob}
+            entry["lfs"] = {"oid": sha256, "size": size, "pointerSize": 134}
+        return entry | {"oid": blob}
 
 
 class _Server(ThreadingHTTPServer):
@@ -113,7 +113,7 @@ class _Server(ThreadingHTTPServer):
     stand_in: HubStandIn
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the game; anything else is a fault of the stand-in."""
+        """Ignore disconnected clients; report other errors."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"X-Error-Code": "RevisionNotFound"})
         elif call == "paths-info":
             paths = parse_qs(body.decode())["paths"]
-            self._json(call, [about for path in paths if (about := self.hub.describe(path))])
+            self._json(call, [entry for path in paths if (entry := self.hub.describe(path))])
         elif call == "tree":
             self._tree(rest)
         else:
@@ -149,37 +149,37 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = serve
 
     def _tree(self, folder: str) -> None:
-        place = self.hub.folder / folder
-        if place.is_dir():
-            names = sorted(path.name for path in place.iterdir())
+        local = self.hub.folder / folder
+        if local.is_dir():
+            names = sorted(path.name for path in local.iterdir())
             self._json("tree", [self.hub.describe(f"{folder}/{name}") for name in names])
         else:
             self._answer(404, {"X-Error-Code": "EntryNotFound"})
 
     def _resolve(self, path: str) -> None:
-        about = self.hub.describe(path)
+        entry = self.hub.describe(path)
         if self.headers["Authorization"] != f"Bearer {TOKEN}":
             self._answer(401, {"X-Error-Code": "GatedRepo"})
         elif self.hub.access == "unaccepted":
             self._answer(403, {"X-Error-Code": "GatedRepo"})
-        elif about is None:
+        elif entry is None:
             self._answer(404, {"X-Error-Code": "EntryNotFound"})
-        elif "lfs" in about:
+        elif "lfs" in entry:
             large = self._commit() | {
-                "X-Linked-Size": str(about["size"]),
-                "X-Linked-ETag": f'"{about["lfs"]["oid"]}"',
-                "ETag": f'"{about["oid"]}"',
+                "X-Linked-Size": str(entry["size"]),
+                "X-Linked-ETag": f'"{entry["lfs"]["oid"]}"',
+                "ETag": f'"{entry["oid"]}"',
                 "Location": f"{self.hub.store}{path}",
             }
             self._answer(302, large)
         else:
-            self._send_file(path, self._commit() | {"ETag": f'"{about["oid"]}"'})
+            self._send_file(path, self._commit() | {"ETag": f'"{entry["oid"]}"'})
 
     def _commit(self) -> dict[str, str]:
         return {} if self.hub.commit is None else {"X-Repo-Commit": self.hub.commit}
 
     def _store(self, path: str) -> None:
-        if self.headers["Authorization"]:  # as S3 does beside a signed address
+        if self.headers["Authorization"]:  # as S3 does for a signed address
             self._answer(400, {})
         else:
             self._send_file(path, {"Accept-Ranges": "bytes"})
@@ -196,8 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(416, {"Content-Range": f"bytes */{len(content)}"})
             return
         if match:
-            place = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            headers = headers | {"Content-Range": place}
+            content_range = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            headers = headers | {"Content-Range": content_range}
         content = content[start:]
         if fault and fault.kind == "wrong":
             content = bytes([content[0] ^ 1]) + content[1:]
@@ -234,11 +234,11 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[: fault.after]
             self.close_connection = True
         slow = fault and fault.kind == "slow"
-        piece = fault.after if slow else PIECE
-        for start in range(0, len(body), piece):
-            call.sent += self.wfile.write(body[start : start + piece])
+        chunk = fault.after if slow else CHUNK_BYTES
+        for start in range(0, len(body), chunk):
+            call.sent += self.wfile.write(body[start : start + chunk])
             if slow:
                 time.sleep(SLOW_SECONDS)
 
     def log_message(self, *_: object) -> None:
-        """Silent: `calls` tells what happened."""
+        """Log nothing; see `calls`."""

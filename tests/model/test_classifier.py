@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.model.pooling import POOLINGS, MaxPooling
+from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.models.pooling import POOLINGS, MaxPooling
 
 WINDOWS = ((-600.0, 1500.0), (40.0, 400.0))
 CODES = torch.linspace(-1024, 1024, 256).tolist()
@@ -22,7 +22,7 @@ def volume() -> torch.Tensor:
     return torch.randint(0, 256, (2, 6, 32, 32), dtype=torch.uint8)
 
 
-def test_windows_show_what_they_name(classifier: VolumeClassifier):
+def test_windows_map_hu_to_their_range(classifier: VolumeClassifier):
     hu = torch.tensor([-1350.0, -600.0, 150.0, 40.0, -160.0, 240.0, 3000.0])
     lung, soft = classifier.windows(hu[:, None, None]).squeeze().T
     torch.testing.assert_close(lung, torch.tensor([-1, 0, 1, 640 / 750, 440 / 750, 1, 1]))
@@ -37,7 +37,7 @@ def test_attention_sums_to_one_for_each_finding(classifier, volume):
     torch.testing.assert_close(prediction.attention.sum(-1), torch.ones(2, 5))
 
 
-def test_each_slice_is_seen_amid_its_neighbours(volume):
+def test_adjacent_slices_are_input_channels(volume):
     torch.manual_seed(0)
     model = VolumeClassifier("test_efficientnet", 5, WINDOWS, CODES, adjacent=3).eval()
     shown = []
@@ -49,12 +49,12 @@ def test_each_slice_is_seen_amid_its_neighbours(volume):
     assert torch.equal(shown[0], wanted)
 
 
-def test_volumes_do_not_see_each_other(classifier, volume):
+def test_volumes_of_a_batch_are_independent(classifier, volume):
     alone = torch.cat([classifier(one[None]) for one in volume])
     torch.testing.assert_close(classifier(volume), alone, atol=1e-5, rtol=1e-4)
 
 
-def test_every_slice_can_reach_every_finding(classifier, volume):
+def test_every_slice_has_a_gradient_for_every_finding(classifier, volume):
     if isinstance(classifier.pooling, MaxPooling):
         pytest.skip("one slice alone counts")
     hu = classifier.windows.decode(volume).requires_grad_()
@@ -64,7 +64,7 @@ def test_every_slice_can_reach_every_finding(classifier, volume):
         assert (gradient.abs().amax(dim=(2, 3)) > 0).all()
 
 
-def test_every_parameter_learns(classifier, volume):
+def test_every_parameter_has_a_gradient(classifier, volume):
     classifier.train()
     classifier(volume).square().sum().backward()
     still = [name for name, p in classifier.named_parameters() if p.grad is None]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from multi_abnormality.model.losses import asymmetric_loss, multilabel_loss, positive_weights
+from multi_abnormality.training.losses import asymmetric_loss, multilabel_loss, positive_weights
 
 
 @pytest.fixture
@@ -11,13 +11,13 @@ def cells() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(50, 18) * 4, torch.randint(0, 2, (50, 18))
 
 
-def test_without_focus_and_clip_it_is_cross_entropy(cells):
+def test_asymmetric_loss_without_gammas_and_clip_is_cross_entropy(cells):
     logits, labels = cells
     expected = functional.binary_cross_entropy_with_logits(logits, labels.float())
     assert asymmetric_loss(logits, labels, 0, 0, 0).item() == pytest.approx(expected.item(), 1e-6)
 
 
-def test_follows_the_paper(cells):
+def test_asymmetric_loss_follows_its_paper(cells):
     """L+ = (1-p)^g+ log p, L- = pm^g- log(1-pm), pm = max(p - m, 0); here in float64."""
     logits, labels = (part.double() for part in cells)
     p = logits.sigmoid()
@@ -31,7 +31,7 @@ def test_follows_the_paper(cells):
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("gammas", [(4, 1), (0.5, 0.5), (0, 0)])
-def test_gradients_stay_finite_where_probabilities_round(
+def test_gradients_are_finite_at_saturated_probabilities(
     clip: float, dtype: torch.dtype, gammas: tuple[float, float]
 ):
     logits = torch.tensor([[-200.0, -20.0, 20.0, 200.0]], dtype=dtype, requires_grad=True)
@@ -44,11 +44,16 @@ def test_gradients_stay_finite_where_probabilities_round(
 
 
 def settings(small_params, **changes):
-    defaults = {"label_smoothing": 0.0, "gamma_negative": 4.0, "gamma_positive": 1.0, "clip": 0.05}
+    defaults = {
+        "label_smoothing": 0.0,
+        "asl_gamma_neg": 4.0,
+        "asl_gamma_pos": 1.0,
+        "asl_clip": 0.05,
+    }
     return small_params.train.model_copy(update=defaults | changes)
 
 
-def test_focal_follows_its_paper(cells, small_params):
+def test_focal_loss_follows_its_paper(cells, small_params):
     """FL = -(1 - pt)^g log pt, pt the probability of what is true; here in float64."""
     logits, labels = (part.double() for part in cells)
     p = logits.sigmoid()
@@ -58,9 +63,9 @@ def test_focal_follows_its_paper(cells, small_params):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_losses_agree_where_they_must(cells, small_params):
+def test_losses_agree_in_special_cases(cells, small_params):
     bce = multilabel_loss(*cells, settings(small_params, loss="bce"))
-    plain = settings(small_params, loss="asl", gamma_negative=0, gamma_positive=0, clip=0)
+    plain = settings(small_params, loss="asl", asl_gamma_neg=0, asl_gamma_pos=0, asl_clip=0)
     assert multilabel_loss(*cells, plain) == bce
     unfocused = settings(small_params, loss="focal", focal_gamma=0)
     assert multilabel_loss(*cells, unfocused) == bce
@@ -68,7 +73,7 @@ def test_losses_agree_where_they_must(cells, small_params):
     assert multilabel_loss(*cells, asl) == asymmetric_loss(*cells, 4, 1, 0.05)
 
 
-def test_smoothing_and_weights_are_torchs(cells, small_params):
+def test_label_smoothing_and_weights_match_torch(cells, small_params):
     logits, labels = cells
     weights = positive_weights(labels, limit=1.1)
     expected = functional.binary_cross_entropy_with_logits(
@@ -79,7 +84,7 @@ def test_smoothing_and_weights_are_torchs(cells, small_params):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_weights_are_the_ratio_within_the_limit():
+def test_positive_weights_are_the_clamped_ratio():
     labels = torch.zeros(100, 4)
     for finding, positives in enumerate((0, 10, 50, 99)):
         labels[:positives, finding] = 1

@@ -1,5 +1,5 @@
-"""Reads mutated inputs, and lists what must not happen: tracebacks, hangs, ended processes, too
-much memory, and other voxels than the original's where the format would notice.
+"""Reads mutated inputs, and lists failures: tracebacks, hangs, ended processes, excessive memory,
+and changed voxels that the format would have detected.
 """
 
 import argparse

@@ -32,7 +32,7 @@ def _deflated(start: bytes, wbits: int) -> bytes:
 
 
 def _headers(given: Path) -> bytes:
-    """The bytes before the packed voxels, or all of a header with voxels beside it."""
+    """The bytes before the packed voxels, or the whole header if the voxels are separate."""
     content = given.read_bytes()
     for end in (b"LOCAL\n", b"\n\n"):
         if end in content:
@@ -41,7 +41,7 @@ def _headers(given: Path) -> bytes:
 
 
 def _put(given: Path, header: bytes, packed: bytes) -> None:
-    """Write a header and packed voxels into one file, or into the two that there are."""
+    """Write a header and packed voxels into one file, or into two if voxels are separate."""
     beside = [path for path in given.parent.iterdir() if path != given]
     given.write_bytes(header if beside else header + packed)
     if beside:
@@ -49,7 +49,7 @@ def _put(given: Path, header: bytes, packed: bytes) -> None:
 
 
 SIZES = {
-    "more than its header says": (48, 48, 24),
+    "more than its header promises": (48, 48, 24),
     "the largest size": LIMIT,
     "terabytes": (32767, 32767, 32767),
 }
@@ -83,7 +83,7 @@ def _resized(header: bytes, key: bytes, numbers: tuple[int, ...]) -> bytes:
 
 
 def _bomb_deflate(given: Path, rng: np.random.Generator) -> str:
-    """A DICOM file whose packed data set goes on for gigabytes after its pixels, or in them."""
+    """A DICOM file whose packed data set continues for gigabytes after its pixels, or in them."""
     path = sorted(given.iterdir())[int(rng.integers(24))]
     content = path.read_bytes()
     (length,) = struct.unpack_from("<I", content, 140)  # of the group that is not packed
@@ -97,7 +97,7 @@ def _bomb_deflate(given: Path, rng: np.random.Generator) -> str:
 
 
 def _bomb_zip(given: Path, rng: np.random.Generator) -> str:
-    """One more member, of gigabytes: as the directory says, or in spite of what it says."""
+    """One more member of gigabytes, with its true size or a smaller one in the directory."""
     size = BLOCK * BLOCKS if rng.random() < 0.5 else 5000
     with zipfile.ZipFile(given, "a") as archive:
         info = zipfile.ZipInfo("study/bomb.dcm", (2020, 1, 1, 0, 0, 0))

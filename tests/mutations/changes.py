@@ -1,4 +1,4 @@
-"""Changes of files, each drawn from a random generator, and what each promises."""
+"""Random mutations of files, and the expected result of each."""
 
 import csv
 import gzip
@@ -64,9 +64,9 @@ CELLS = (
 )  # fmt: skip
 
 RECIPES = (
-    "{}", "[]", "null", '{"format": 2}', '{"format": 2, "preprocess": {"shape": [-1]}}',
-    '{"format": 2, "preprocess": {"shape": [1e9, 9, 9]}}', "[" * 100_000,
-    '{"format": 2, "preprocess": {"shape": [1000000, 1000000, 1000000]}}',
+    "{}", "[]", "null", '{"format": 3}', '{"format": 3, "preprocess": {"shape": [-1]}}',
+    '{"format": 3, "preprocess": {"shape": [1e9, 9, 9]}}', "[" * 100_000,
+    '{"format": 3, "preprocess": {"shape": [1000000, 1000000, 1000000]}}',
 )  # fmt: skip
 
 
@@ -96,8 +96,9 @@ class Target:
         return sorted(path for path in self.root.rglob("*") if path.is_file())
 
     def is_vital(self, path: Path) -> bool:
-        """Whether no scan can do without the file. Outer slices of a series can be missed: no file
-        says how many there were.
+        """Return whether the scan cannot be read without the file.
+
+        Outer slices of a series are not vital, as no file holds the number of slices.
         """
         slices = sorted(self.given.glob("*.dcm")) if self.given.is_dir() else []
         return path not in (slices[:1] + slices[-1:])
@@ -134,24 +135,24 @@ def change_bytes(target: Target, rng: np.random.Generator) -> Change:
 
 def _flip(content: bytes, span: range, rng: np.random.Generator) -> tuple[bytes, str]:
     changed = bytearray(content)
-    places = [_place(span, rng) for _ in range(_pick((1, 1, 1, 2, 8), rng))]
-    for place in places:
-        changed[place] ^= 1 << int(rng.integers(8))
-    return bytes(changed), f"bits flipped at {places}"
+    offsets = [_offset(span, rng) for _ in range(_pick((1, 1, 1, 2, 8), rng))]
+    for offset in offsets:
+        changed[offset] ^= 1 << int(rng.integers(8))
+    return bytes(changed), f"bits flipped at {offsets}"
 
 
 def _cut(content: bytes, span: range, rng: np.random.Generator) -> tuple[bytes, str]:
-    end = _place(span, rng)
+    end = _offset(span, rng)
     return content[:end], f"cut after {end} of {len(content)} bytes"
 
 
 def _insert(content: bytes, span: range, rng: np.random.Generator) -> tuple[bytes, str]:
-    at, count = _place(span, rng), _pick((1, 2, 7, 512), rng)
+    at, count = _offset(span, rng), _pick((1, 2, 7, 512), rng)
     return content[:at] + rng.bytes(count) + content[at:], f"{count} bytes inserted at {at}"
 
 
 def _delete(content: bytes, span: range, rng: np.random.Generator) -> tuple[bytes, str]:
-    at, count = _place(span, rng), _pick((1, 2, 7, 512), rng)
+    at, count = _offset(span, rng), _pick((1, 2, 7, 512), rng)
     return content[:at] + content[min(at + count, span.stop) :], f"{count} bytes deleted at {at}"
 
 
@@ -166,7 +167,7 @@ def _swap(content: bytes, span: range, rng: np.random.Generator) -> tuple[bytes,
 
 
 def _overwrite(content: bytes, span: range, rng: np.random.Generator) -> tuple[bytes, str]:
-    at = _place(span, rng)
+    at = _offset(span, rng)
     count = min(_pick((1, 4, 64, 1024), rng), span.stop - at)
     fill = _pick((b"\0", b"\xff", b""), rng)
     changed = bytearray(content)
@@ -301,7 +302,7 @@ HEADER_CHANGES = {
 
 
 def change_kind(target: Target, rng: np.random.Generator) -> Change:
-    """Put something else where a file was, under its name."""
+    """Replace a file by something else of the same name."""
     path = _pick(target.files, rng)
     content = path.read_bytes()
     name = _pick(sorted(KINDS), rng)
@@ -367,5 +368,5 @@ def _pick(options: Sequence[Any], rng: np.random.Generator) -> Any:
     return options[int(rng.integers(len(options)))]
 
 
-def _place(span: range, rng: np.random.Generator) -> int:
+def _offset(span: range, rng: np.random.Generator) -> int:
     return span[int(rng.integers(len(span)))]

@@ -17,11 +17,11 @@ from pydicom.uid import (
 )
 
 import chest_files as files
-from multi_abnormality.data.shards import Member, Origin, encode, pack, shard_path
-from multi_abnormality.findings import FINDINGS
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.data.storage.shards import Provenance, ShardEntry, encode, pack, shard_path
 
 PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # little and big endian
-ORIGIN = [field.name for field in fields(Origin)]
+ORIGIN = [field.name for field in fields(Provenance)]
 FEW = 12  # slices of a compressed series: decoded without starting processes
 MEMBER = "train_1_a_1"
 METADATA = (
@@ -67,13 +67,13 @@ def _write_set(folder: Path) -> Path:
     """A processed set of one volume."""
     codes = ((files.chest().clip(-1024, 1023) + 1024) // 8).astype(np.uint8)
     origin = replace(
-        Origin(*[f"{name} of it" for name in ORIGIN]),
+        Provenance(*[f"{name} of it" for name in ORIGIN]),
         voxels_sha256=hashlib.sha256(codes.tobytes()).hexdigest(),
     )
     shard = folder / shard_path(MEMBER)
     shard.parent.mkdir(parents=True)
-    shard.write_bytes(pack({MEMBER: Member(origin, encode(codes))}))
-    about = {"format": 2, "preprocess": {"shape": codes.shape}}
+    shard.write_bytes(pack({MEMBER: ShardEntry(origin, encode(codes))}))
+    about = {"format": 3, "preprocess": {"shape": codes.shape}}
     (folder / "recipe.json").write_text(json.dumps(about))
     row = [MEMBER, "stored", *asdict(origin).values()]
     table = [",".join(["name", "status", *ORIGIN]), ",".join(row)]
@@ -98,7 +98,7 @@ def _write_metadata(folder: Path) -> Path:
 
 def _write_own(folder: Path) -> Path:
     path = folder / "labels.csv"
-    path.write_text("scan,patient,split,Emphysema\na.nii.gz,17,train,1\nb.nii.gz,18,valid,0\n")
+    path.write_text("scan,patient,split,Emphysema\na.nii.gz,17,train,1\nb.nii.gz,18,test,0\n")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Mutated inputs made and read by the product's own readers."""
+"""Creates mutated inputs and reads them with the project's readers."""
 
 import hashlib
 import resource
@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
+from multi_abnormality.config.schema_data import Columns, Data
+from multi_abnormality.data.catalog.custom_table import read_custom_table
+from multi_abnormality.data.catalog.label_table import read_label_table
+from multi_abnormality.data.catalog.metadata_table import read_metadata_table
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.scan_sources import find_scans
-from multi_abnormality.data.label_table import read_label_table
-from multi_abnormality.data.metadata_table import read_metadata_table
-from multi_abnormality.data.own_table import read_own_table
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.errors import InputError, raise_faults
-from multi_abnormality.params_data import Columns, Data
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.utils.errors import InputError, raise_errors
 from mutations.changes import Target, change
 from mutations.formats import FORMATS, MEMBER
 
 OWN = Data(
-    table="labels.csv", findings=("Emphysema",), scans=".", valid_fraction=0.2, split_seed=0,
+    table="labels.csv", findings=("Emphysema",), scans=".", test_fraction=0.2, split_seed=0,
     columns=Columns(scan="scan", patient="patient", split="split", manufacturer=None, kernel=None,
                     sex=None, age=None),
 )  # fmt: skip
@@ -34,12 +34,12 @@ PEAK_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one mutated input.
+    """Result of reading one mutated input.
 
     Attributes:
         result: refused | accepted | accepted with other voxels.
         messages: of the refusals.
-        fault: what must not happen; "" where nothing of it did.
+        fault: description of a failure, or "".
         peak: bytes of this process, or of the largest that it started so far.
     """
 
@@ -59,7 +59,7 @@ def read_mutated(seed: int, index: int, folder: Path) -> Outcome:
     Args:
         seed: of all inputs.
         index: chooses the format in turn, and with the seed the change.
-        folder: an empty one, for the input and, beside it, the originals.
+        folder: an empty one, for the input and the originals.
     """
     name = list(FORMATS)[index % len(FORMATS)]
     original, right = _original(name, folder.parent)
@@ -68,13 +68,13 @@ def read_mutated(seed: int, index: int, folder: Path) -> Outcome:
     target = replace(original, root=root, given=root / original.given.relative_to(original.root))
     changed, given = change(target, np.random.default_rng([seed, index]))
     outcome = Outcome(index, name, changed.what)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux starts the peak over
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak on Linux
     start = time.monotonic()
     try:
         found, messages = READERS[target.format.kind](given)
     except InputError as error:
         found, messages = [], (str(error),)
-    except BaseException:  # also what ends a program, such as SystemExit
+    except BaseException:  # including SystemExit
         found, messages = [], ()
         outcome = replace(outcome, result="traceback", fault=traceback.format_exc())
     others = [one for one in found if one != right[0]]
@@ -89,7 +89,7 @@ def read_mutated(seed: int, index: int, folder: Path) -> Outcome:
 
 
 def _peak() -> int:
-    """Bytes since it was started over."""
+    """Peak memory, bytes, since its last reset."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -123,7 +123,7 @@ def _read_scans(path: Path) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _read_set(path: Path) -> tuple[list[str], tuple[str, ...]]:
-    return [_digest(ProcessedSet(path).read(MEMBER))], ()
+    return [_digest(ProcessedDataset(path).read(MEMBER))], ()
 
 
 def _read_labels(path: Path) -> tuple[list[str], tuple[str, ...]]:
@@ -135,12 +135,12 @@ def _read_metadata(path: Path) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _read_own(path: Path) -> tuple[list[str], tuple[str, ...]]:
-    table, *_, faults = read_own_table(path, OWN)
+    table, *_, faults = read_custom_table(path, OWN)
     return _table(table, faults)
 
 
 def _table(table: object, faults: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    raise_faults(faults, "")
+    raise_errors(faults, "")
     return [str(table)], ()
 
 

@@ -1,4 +1,4 @@
-"""Many mutated inputs read in processes of their own, which may hang or end."""
+"""Reads mutated inputs in separate processes, which may hang or end."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def _read_chunk(seed: int, indices: Sequence[int]) -> Iterator[Outcome]:
 
 
 def _one_process(seed: int, indices: Sequence[int], folder: Path) -> Iterator[Outcome]:
-    """Read until all are read, or the process hangs, ends, or is left by who iterates."""
+    """Read until all are read, or the process hangs, ends, or the iterator is closed."""
     with (folder / "stderr").open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "mutations.worker", str(seed), str(folder)],

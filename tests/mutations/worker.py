@@ -1,4 +1,4 @@
-"""A process that reads the mutated inputs whose indices come in, and answers in JSON.
+"""Worker process that reads indices of mutated inputs from stdin and answers in JSON.
 
 python -m mutations.worker SEED FOLDER
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mutations.reading import read_mutated
 
-ADDRESS_SPACE = 6 << 30  # bytes: a reader that asks for more fails, and the machine lives
+ADDRESS_SPACE = 6 << 30  # bytes: a reader that needs more fails without exhausting the machine
 
 
 def main() -> None:

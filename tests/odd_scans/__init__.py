@@ -1,4 +1,4 @@
-"""Scans as hospitals and public data sets have them, each with what a reader must make of it."""
+"""Unusual scans of hospitals and public data sets, with the expected result of reading each."""
 
 from odd_scans import folders, formats, geometry, stored_values
 from odd_scans.case import CASES, Case

@@ -1,7 +1,7 @@
-"""Scans as hospitals and public data sets have them, each with what a reader must make of it.
+"""Unusual scans of hospitals and public data sets, with the expected result of reading each.
 
-A case is the chest of chest_files.py, stored oddly. Cases that are equal have a well-formed twin:
-the plain DICOM series, unless they name another.
+A case is the chest of chest_files.py, stored unusually. Cases with an equal result have a valid
+twin: the plain DICOM series, unless they name another.
 """
 
 from collections.abc import Callable, Sequence

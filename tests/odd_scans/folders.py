@@ -1,4 +1,4 @@
-"""What lies beside a series or in it, and where its files lie."""
+"""Other files next to or in a series, and layouts of its folders."""
 
 import shutil
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from odd_scans.case import (
 )
 
 
-# What is no image of the series lies beside it, or in it.
+# Other objects in the folder of a series, or in the series.
 def no_image(name: str, sop_class: str, modality: str) -> Callable[[Path], object]:
     def write(folder: Path) -> None:
         dataset, meta = Dataset(), FileMetaDataset()
@@ -113,13 +113,13 @@ refuse(
     lambda f: (write_series(f / "odd"), (f / "odd/010.dcm").unlink())[0],
 )
 
-# Optional tags that this reader has no use for.
+# Optional tags that this reader ignores.
 for _value in ("0", "-12", "1", ""):
     equal(f"SpacingBetweenSlices {_value!r}", values(SpacingBetweenSlices=_value))
 equal("SliceThickness 0", values(SliceThickness="0"))
 
 
-# What is read when named is found below its parent, too.
+# Scans that are read by name are also found below their parent folder.
 def bare(folder: Path) -> Path:
     """Files with neither preamble nor suffix."""
     (folder / "odd").mkdir()

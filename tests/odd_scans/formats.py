@@ -1,4 +1,4 @@
-"""What the standards of file formats allow."""
+"""Variants that the standards of file formats allow."""
 
 import gzip
 import zipfile
@@ -21,7 +21,7 @@ from chest_files import (
 from odd_scans.case import Write, equal, nifti, refuse
 
 
-# Rounding is no fault, nor is what the standards allow.
+# Rounding is accepted, and everything that the standards allow.
 def in_place(*fields: tuple[int, str, tuple[float, ...]], qform: bool = False) -> Write:
     def odd(folder: Path) -> Path:
         path = nifti(None if qform else affine(), affine() if qform else None)(folder)
@@ -33,7 +33,7 @@ def in_place(*fields: tuple[int, str, tuple[float, ...]], qform: bool = False) -
 
 
 def nifti2(folder: Path) -> Path:
-    """As programs write it that hold the quaternion in float32."""
+    """A file of a program that holds the quaternion in float32."""
     image = nib.Nifti2Image(chest().T, affine())
     image.set_sform(None, 0)
     image.set_qform(affine(), 1)

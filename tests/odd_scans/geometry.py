@@ -27,7 +27,7 @@ from odd_scans.case import (
     without,
 )
 
-# A toolkit's default must not stand in for a tag that is missing, empty, zero or malformed.
+# A toolkit's default must not replace a tag that is missing, empty, zero or malformed.
 PIXEL_SPACING = r"PixelSpacing|0028,\s?0030"
 ORIENTATION = r"ImageOrientationPatient|0020,\s?0037"
 POSITION = r"ImagePositionPatient|0020,\s?0032"
@@ -118,7 +118,7 @@ def moved(*, mirror: bool = False, scale: float = 1.0) -> np.ndarray:
 
 refuse("NIfTI blank", GEOMETRY, nifti(np.eye(4)))
 
-# Two places of a header contradict each other.
+# Two fields of a header contradict each other.
 CONTRADICTION = r"sform|qform|pixdim|contradict|disagree|differ"
 refuse("sform mirrors qform", CONTRADICTION, nifti(moved(mirror=True), affine()))
 refuse("qform mirrors sform", CONTRADICTION, nifti(affine(), moved(mirror=True)))

@@ -1,4 +1,4 @@
-"""Padding, values that are no HU, and slices whose values disagree."""
+"""Padding, values that are not HU, and slices whose values disagree."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from odd_scans.case import (
 )
 
 
-# Padding is no air, whatever its value.
+# Padding does not count as air, whatever its value.
 def padded(value: int, signed: bool, limit: int | None = None, tag: bool = True) -> Write:
     def edit(dataset: Dataset, index: int) -> None:
         voxels = stored(index)
@@ -139,7 +139,7 @@ def twice(folder: Path) -> Path:
     return folder / "odd"
 
 
-refuse("two acquisitions", "acquisition|same (place|position)|position", twice)
+refuse("two acquisitions", "acquisition|position", twice)
 
 
 def sop_class(uid: str) -> Write:
@@ -154,7 +154,7 @@ equal("unknown SOP class", sop_class("1.2.840.10008.5.1.4.1.1.9999"))
 
 
 def modality_lut(dataset: Dataset, _: int) -> None:
-    """A table from stored values to HU in place of the rescale."""
+    """A table from stored values to HU instead of the rescale."""
     item = Dataset()
     item.LUTDescriptor, item.ModalityLUTType = [4096, 0, 16], "HU"
     item.LUTData = (np.arange(4096) - 1024).astype("<i2").tobytes()
@@ -165,7 +165,7 @@ def modality_lut(dataset: Dataset, _: int) -> None:
 
 either("Modality LUT", "LUT|0028,\\s?3000", dicom(modality_lut))
 
-# Display attributes have no say in stored values.
+# Display attributes do not affect stored values.
 equal("MONOCHROME1", values(PhotometricInterpretation="MONOCHROME1"))
 equal(
     "MONOCHROME1 in one slice",

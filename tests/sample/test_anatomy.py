@@ -1,7 +1,7 @@
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.sample.anatomy import CARDIOMEGALY_RATIO, State, draw_subject
-from multi_abnormality.sample.cohort import plan_cohort
-from multi_abnormality.sample.thorax import CAVITY, profile
+from chest_phantom.anatomy import CARDIOMEGALY_RATIO, State, draw_subject
+from chest_phantom.cohort import plan_cohort
+from chest_phantom.thorax import CAVITY, profile
+from multi_abnormality.config.findings import FINDINGS
 
 CARDIOMEGALY = FINDINGS.index("Cardiomegaly")
 

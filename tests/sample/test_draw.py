@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.sample.anatomy import Subject, draw_subject
-from multi_abnormality.sample.cohort import Scan
-from multi_abnormality.sample.draw import draw_scan
-from multi_abnormality.sample.scanner import Protocol, axis_places
+from chest_phantom.anatomy import Subject, draw_subject
+from chest_phantom.cohort import Scan
+from chest_phantom.rasterize import draw_scan
+from chest_phantom.scanner import Protocol, axis_coordinates
+from multi_abnormality.config.findings import FINDINGS
 
 CHANGED = 40  # HU, well above what rounding does
 
@@ -16,7 +16,7 @@ def scan_with(*findings: str, patient: int = 1) -> Scan:
 
 
 def drawn_difference(finding: str, patient: int = 1) -> tuple[np.ndarray, Protocol, Subject]:
-    """HU added by one finding, with mm of the standard patient at hand through the protocol."""
+    """HU added by one finding, with the protocol and the subject."""
     scan = scan_with(finding, patient=patient)
     present, protocol = draw_scan(scan)
     absent, _ = draw_scan(scan_with(patient=patient))
@@ -24,9 +24,9 @@ def drawn_difference(finding: str, patient: int = 1) -> tuple[np.ndarray, Protoc
 
 
 def centre_of(changed: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Mean place of the changed voxels, mm (z, y, x): up, back, left."""
+    """Mean position of the changed voxels, mm (z, y, x): up, back, left."""
     axes = [
-        axis_places(count, step, middle)
+        axis_coordinates(count, step, middle)
         for count, step, middle in zip(
             changed.shape, protocol.spacing, protocol.centre, strict=True
         )
@@ -80,7 +80,7 @@ def test_hernia_lies_behind_the_heart(patient):
 def test_coronary_calcium_lies_on_the_heart(patient):
     added, protocol, subject = drawn_difference("Coronary artery wall calcification", patient)
     z, y, x = (
-        axis_places(count, step, middle)
+        axis_coordinates(count, step, middle)
         for count, step, middle in zip(added.shape, protocol.spacing, protocol.centre, strict=True)
     )
     across, deep, high = subject.patient.scale
@@ -103,7 +103,7 @@ def test_septal_lines_reach_the_pleura():
     scan = scan_with("Interlobular septal thickening")
     added, protocol, subject = drawn_difference("Interlobular septal thickening")
     z, y, x = (
-        axis_places(count, step, middle) / scale
+        axis_coordinates(count, step, middle) / scale
         for count, step, middle, scale in zip(
             added.shape,
             protocol.spacing,
@@ -125,7 +125,7 @@ def test_mosaic_keeps_the_mean_density():
     assert abs(added[changed].mean()) < 25
 
 
-def test_reconstructions_share_the_patient_but_not_the_noise():
+def test_reconstructions_have_the_same_patient_but_other_noise():
     first, one = draw_scan(scan_with())
     second, two = draw_scan(scan_with(), reconstruction=2)
     assert one.kernel != two.kernel
@@ -144,6 +144,6 @@ def test_it_scales_to_other_sizes():
 
 def test_slabs_leave_no_seam(monkeypatch):
     whole, _ = draw_scan(scan_with(*FINDINGS))
-    monkeypatch.setattr("multi_abnormality.sample.draw.SLAB_VOXELS", 128 * 128 * 5)
+    monkeypatch.setattr("chest_phantom.rasterize.SLAB_VOXELS", 128 * 128 * 5)
     slabs, _ = draw_scan(scan_with(*FINDINGS))
     assert np.array_equal(whole, slabs)

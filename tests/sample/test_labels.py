@@ -3,10 +3,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.sample.cohort import plan_cohort
-from multi_abnormality.sample.labels import CORRELATIONS, LASTING
-from multi_abnormality.sample.settings import DEFAULT_PATIENTS
+from chest_phantom.cohort import plan_cohort
+from chest_phantom.label_sampling import CORRELATIONS, LASTING
+from chest_phantom.settings import DEFAULT_PATIENTS
+from multi_abnormality.config.findings import FINDINGS
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +24,10 @@ def test_findings_go_together_as_in_ct_rate(many):
     assert np.abs(np.subtract(real, found)).max() < 0.1
 
 
-def test_every_finding_is_frequent_enough_to_learn(many):
-    shares = many.mean(axis=0)
-    assert shares.min() > 0.22
-    assert shares.max() < 0.47
+def test_every_finding_is_frequent_enough_to_train_on(many):
+    prevalences = many.mean(axis=0)
+    assert prevalences.min() > 0.22
+    assert prevalences.max() < 0.47
 
 
 def test_the_default_sample_can_be_scored():

@@ -1,4 +1,4 @@
-from multi_abnormality.sample.streams import Stream
+from chest_phantom.random_streams import Stream
 
 
 def test_draws_are_the_same_on_every_machine():

@@ -7,14 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from multi_abnormality.errors import InputError
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.sample.cohort import plan_cohort
-from multi_abnormality.sample.delivery import archive, plan_delivery, volume_path
-from multi_abnormality.sample.draw import draw_scan
-from multi_abnormality.sample.settings import DEFAULT_PATIENTS, Settings
-from multi_abnormality.sample.tables import METADATA_COLUMNS
-from multi_abnormality.sample.write import make_sample
+from chest_phantom.acquisition import archive, plan_acquisition, volume_path
+from chest_phantom.cohort import plan_cohort
+from chest_phantom.generate import make_sample
+from chest_phantom.metadata_tables import METADATA_COLUMNS
+from chest_phantom.phantom_error import PhantomError
+from chest_phantom.rasterize import draw_scan
+from chest_phantom.settings import DEFAULT_PATIENTS, Settings
+from multi_abnormality.config.findings import FINDINGS
 
 SETTINGS = Settings(patients=9, seed=7, size=64, slices=24)
 
@@ -39,7 +39,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_the_same_seed_gives_the_same_bytes_however_many_draw(sample, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(sample, tmp_path):
     make_sample(tmp_path / "again", SETTINGS, workers=2)
     assert digests(tmp_path / "again") == digests(sample)
     assert not (tmp_path / "again.part").exists()
@@ -54,12 +54,12 @@ def test_another_seed_gives_other_scans(sample, tmp_path):
     assert not scans[0] & scans[1]
 
 
-def test_an_interrupted_run_goes_on(sample, tmp_path):
+def test_an_interrupted_run_resumes(sample, tmp_path):
     out = tmp_path / "data"
     make_sample(out, SETTINGS, workers=1)
     part = out.rename(tmp_path / "data.part")
     lost = sorted(part.rglob("*.nii.gz"))[3]
-    lost.rename(lost.with_name(f".{lost.name}.tmp"))  # killed before it had its name
+    lost.rename(lost.with_name(f".{lost.name}.tmp"))  # killed before the rename
     note = _settings_note(tmp_path)
     (part / "settings.json").write_text(note)
     kept = sorted(part.rglob("*.nii.gz"))[0]
@@ -70,10 +70,10 @@ def test_an_interrupted_run_goes_on(sample, tmp_path):
 
 
 def _settings_note(folder: Path) -> str:
-    """What a run with SETTINGS leaves when it is stopped at its first volume."""
+    """Settings file of a run with SETTINGS that was stopped at its first volume."""
     out = folder / "stopped"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("multi_abnormality.sample.write._draw_volume", _stop)
+        patch.setattr("chest_phantom.generate._draw_volume", _stop)
         with pytest.raises(KeyboardInterrupt):
             make_sample(out, SETTINGS, workers=1)
     assert not out.exists()
@@ -87,8 +87,8 @@ def _stop(*_: object) -> None:
 def test_headers_lead_back_to_the_drawn_voxels(sample):
     codes = set()
     for scan in plan_cohort(SETTINGS.patients, SETTINGS.seed):
-        delivery = plan_delivery(scan, 1)
-        if delivery.release == "v1":
+        acquisition = plan_acquisition(scan, 1)
+        if acquisition.release == "v1":
             continue
         image = nib.load(sample / volume_path(scan, 1))
         codes.add("".join(nib.aff2axcodes(image.affine)))
@@ -100,7 +100,7 @@ def test_headers_lead_back_to_the_drawn_voxels(sample):
             nib.io_orientation(image.affine), nib.orientations.axcodes2ornt("SPL")
         )
         turned = image.as_reoriented(turn)
-        assert np.array_equal(np.asarray(turned.dataobj), archive(volume, delivery))
+        assert np.array_equal(np.asarray(turned.dataobj), archive(volume, acquisition))
         assert np.allclose(turned.header.get_zooms(), protocol.spacing, atol=1e-4)
         middle = turned.affine @ [*((np.array(volume.shape) - 1) / 2), 1]
         z, y, x = protocol.centre
@@ -112,7 +112,7 @@ def test_volumes_of_the_first_release_are_raw_under_a_blank_header(sample):
     scans = [
         scan
         for scan in plan_cohort(SETTINGS.patients, SETTINGS.seed)
-        if plan_delivery(scan, 1).release == "v1"
+        if plan_acquisition(scan, 1).release == "v1"
     ]
     rows = {row["VolumeName"]: row for row in table(sample / "dataset/metadata/train_metadata.csv")}
     assert scans
@@ -127,20 +127,22 @@ def test_volumes_of_the_first_release_are_raw_under_a_blank_header(sample):
         assert np.array_equal(hu[inside], drawn.transpose(2, 1, 0)[inside])
 
 
-def test_the_default_sample_has_every_trap_of_the_real_set():
+def test_the_default_sample_has_every_fault_of_the_real_set():
     volumes = [
-        (scan.split, plan_delivery(scan, number))
+        (scan.split, plan_acquisition(scan, number))
         for scan in plan_cohort(DEFAULT_PATIENTS, 0)
         for number in range(1, scan.reconstructions + 1)
     ]
     for split in ("train", "valid"):
-        deliveries = [delivery for where, delivery in volumes if where == split]
-        assert {delivery.release for delivery in deliveries} == {"v1", "v2"}
-        assert len({delivery.scanner.manufacturer for delivery in deliveries}) == 3
-        assert any(delivery.feet_first for delivery in deliveries)
-        assert any(delivery.spacing_lost for delivery in deliveries)
-        assert any(not delivery.chest for delivery in deliveries)
-        assert any(delivery.scanner.pads and delivery.release == "v2" for delivery in deliveries)
+        acquisitions = [acquisition for where, acquisition in volumes if where == split]
+        assert {acquisition.release for acquisition in acquisitions} == {"v1", "v2"}
+        assert len({acquisition.scanner.manufacturer for acquisition in acquisitions}) == 3
+        assert any(acquisition.feet_first for acquisition in acquisitions)
+        assert any(acquisition.spacing_lost for acquisition in acquisitions)
+        assert any(not acquisition.chest for acquisition in acquisitions)
+        assert any(
+            acquisition.scanner.pads and acquisition.release == "v2" for acquisition in acquisitions
+        )
 
 
 def test_files_carry_no_clock_and_no_name(sample):
@@ -183,10 +185,10 @@ def test_the_metadata_header_is_the_official_one():
         assert tuple(lines.readline().strip().split(",")) == METADATA_COLUMNS
 
 
-def test_bad_settings_are_told_all_at_once(tmp_path):
-    with pytest.raises(InputError, match=r"(?s)--patients .*--size .*--slices"):
+def test_all_invalid_settings_are_reported_at_once(tmp_path):
+    with pytest.raises(PhantomError, match=r"(?s)--patients .*--size .*--slices"):
         make_sample(tmp_path / "data", Settings(patients=1, size=3, slices=5), workers=1)
-    with pytest.raises(InputError, match="--workers"):
+    with pytest.raises(PhantomError, match="--workers"):
         make_sample(tmp_path / "data", SETTINGS, workers=0)
 
 
@@ -194,9 +196,9 @@ def test_other_data_is_never_touched(tmp_path):
     mine = tmp_path / "data" / "mine.txt"
     mine.parent.mkdir()
     mine.write_text("mine")
-    with pytest.raises(InputError, match=r"data: is there already"):
+    with pytest.raises(PhantomError, match=r"data: exists already"):
         make_sample(tmp_path / "data", SETTINGS, workers=1)
     assert mine.read_text() == "mine"
     (tmp_path / "new.part").mkdir()
-    with pytest.raises(InputError, match=r"new\.part: holds an unfinished sample"):
+    with pytest.raises(PhantomError, match=r"new\.part: holds an unfinished sample"):
         make_sample(tmp_path / "new", SETTINGS, workers=1)

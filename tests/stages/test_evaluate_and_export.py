@@ -1,4 +1,4 @@
-"""The two stages that follow training, on a small set."""
+"""Evaluate and export stages on a small dataset."""
 
 import hashlib
 import json
@@ -7,40 +7,41 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 
-from multi_abnormality import predict
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.errors import InputError
+from multi_abnormality import inference
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.config.schema import Params
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import calibration_scores, sigmoid
-from multi_abnormality.evaluation.predictions import by_scan
-from multi_abnormality.evaluation.scores import official_scores
-from multi_abnormality.findings import FINDINGS
-from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.model.encoder import SliceEncoder
-from multi_abnormality.params import Params
+from multi_abnormality.evaluation.challenge_scores import official_scores
+from multi_abnormality.evaluation.predictions import average_over_reconstructions
+from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.models.encoder import SliceEncoder
+from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
+from multi_abnormality.runtime.checkpoint_io import load_checkpoint, save_checkpoint
+from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.stages import evaluate, export
-from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.files import load_checkpoint, save_checkpoint
-from multi_abnormality.training.fit import Places, Training
+from multi_abnormality.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, small_params: Params, small_set: ProcessedSet
+    tmp_path_factory: pytest.TempPathFactory, small_params: Params, small_set: ProcessedDataset
 ) -> Path:
-    """A folder with checkpoints/ and metrics/ of a finished and evaluated training."""
+    """A folder with checkpoints/ and metrics/ of a finished and evaluated run."""
     root = tmp_path_factory.mktemp("trained")
     metrics = root / "metrics"
-    aside = Aside(root / "aside", root / "cache")
-    places = Places(root / "checkpoints", root / "logs", metrics / "history.csv", aside)
-    Training(small_params, small_set, places).run()
-    evaluate.run(small_params, places.checkpoints, small_set.root, metrics)
+    archive = CheckpointArchive(root / "aside", root / "cache")
+    paths = RunPaths(root / "checkpoints", root / "logs", metrics / "history.csv", archive)
+    TrainingRun(small_params, small_set, paths).run()
+    evaluate.run(small_params, paths.checkpoints, small_set.root, metrics)
     return root
 
 
-def test_evaluate_writes_what_the_design_names(trained: Path):
+def test_evaluate_writes_all_files(trained: Path):
     names = {path.name for path in (trained / "metrics").iterdir()}
     promised = {"scores.json", "evaluate.json", "predictions.json", "calibration.json", "plots"}
     others = {"report.html", "history.csv", "submission.json", "inference.safetensors"}
@@ -50,7 +51,7 @@ def test_evaluate_writes_what_the_design_names(trained: Path):
 
 
 def test_evaluate_gives_the_same_bytes_again(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
     shutil.copy(trained / "metrics/history.csv", tmp_path)
     evaluate.run(small_params, trained / "checkpoints", small_set.root, tmp_path)
@@ -60,7 +61,7 @@ def test_evaluate_gives_the_same_bytes_again(
 
 
 def test_another_threshold_metric_needs_no_inference(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet, monkeypatch
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset, monkeypatch
 ):
     metrics = shutil.copytree(trained / "metrics", tmp_path / "metrics")
 
@@ -82,7 +83,7 @@ def test_another_threshold_metric_needs_no_inference(
 
 
 def test_kept_logits_of_other_weights_are_not_used(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
     shutil.copytree(trained, tmp_path / "other")
     best = tmp_path / "other/checkpoints/best.ckpt"
@@ -102,20 +103,20 @@ def test_kept_logits_of_other_weights_are_not_used(
 
 
 def test_the_models_calibration_error_is_the_reports(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
-    """Of the ONNX file's own outputs, and the challenge's scores of what is submitted."""
+    """Computed from the outputs of the ONNX file, and challenge scores from the submission."""
     metrics = shutil.copytree(trained / "metrics", tmp_path / "metrics")
-    places = trained / "checkpoints", small_set.root, metrics, tmp_path / "weights"
-    export.run(small_params, *places)
+    paths = trained / "checkpoints", small_set.root, metrics, tmp_path / "weights"
+    export.run(small_params, *paths)
     (model,) = (tmp_path / "weights").glob("*.onnx")
     session = onnxruntime.InferenceSession(model)
-    rows = small_set.volumes("valid")
+    rows = small_set.volumes("test")
     volumes = np.stack([small_set.read(name) for name in rows["name"]])
     probability, threshold, _ = session.run(None, {"volume": volumes})
     logits = np.log(probability / (1 - probability.astype(np.float64)))
     labels = rows[list(FINDINGS)].to_numpy()
-    scans = by_scan(
+    scans = average_over_reconstructions(
         rows["name"].tolist(), logits, labels, rows["scan_id"].tolist(),
         rows["patient_id"].tolist(), FINDINGS,
     )  # fmt: skip
@@ -133,8 +134,41 @@ def test_the_models_calibration_error_is_the_reports(
     assert [list(row["positive"].values()) for row in predictions] == (predicted >= 0.5).tolist()
 
 
+def test_an_uncalibrated_finding_is_marked_in_every_output(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset, caplog
+):
+    """Emphysema, which no train scan has here, and so no validation scan."""
+    processed = shutil.copytree(small_set.root, tmp_path / "processed")
+    labels = pd.read_csv(processed / "labels.csv", dtype=str)
+    labels.loc[labels["name"].str.startswith("train"), "Emphysema"] = "0"
+    labels.to_csv(processed / "labels.csv", index=False, lineterminator="\n")
+    metrics = shutil.copytree(trained / "metrics", tmp_path / "metrics")
+    checkpoint = load_checkpoint(trained / "checkpoints/best.ckpt")
+    identity = checkpoint["about"]["identity"]
+    identity["processed"] = ProcessedDataset(processed).content_hash("train")
+    save_checkpoint(checkpoint, tmp_path / "best.ckpt")
+    paths = tmp_path, processed, metrics
+    evaluate.run(small_params, *paths)
+    assert "Emphysema: no validation scan is positive" in caplog.text
+    written = json.loads((metrics / "predictions.json").read_text())
+    assert written["uncalibrated"] == ["Emphysema"]
+    assert written["thresholds"]["Emphysema"] == 0.5
+    for row in written["predictions"]:
+        undecided = [name for name, positive in row["positive"].items() if positive is None]
+        assert undecided == ["Emphysema"]
+    submitted = json.loads((metrics / "submission.json").read_text())["predictions"]
+    for row, shifted in zip(written["predictions"], submitted, strict=True):
+        assert shifted["probabilities"]["Emphysema"] == pytest.approx(
+            row["probabilities"]["Emphysema"], rel=1e-12
+        )
+    assert "not calibrated" in (metrics / "report.html").read_text()
+    export.run(small_params, *paths, tmp_path / "weights")
+    (model,) = (tmp_path / "weights").glob("*.onnx")
+    assert inference.load(model).card.uncalibrated == ("Emphysema",)
+
+
 def test_a_processed_set_of_another_recipe_is_refused(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
     other = tmp_path / "processed"
     shutil.copytree(small_set.root, other)
@@ -146,21 +180,21 @@ def test_a_processed_set_of_another_recipe_is_refused(
 
 
 def test_a_processed_set_of_other_findings_is_refused(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
     other = tmp_path / "processed"
     shutil.copytree(small_set.root, other)
     text = (other / "labels.csv").read_text()
     (other / "labels.csv").write_text(text.replace("Emphysema", "Cyst", 1))
-    places = trained / "checkpoints", other, trained / "metrics"
+    paths = trained / "checkpoints", other, trained / "metrics"
     with pytest.raises(InputError, match="the checkpoint was trained on Medical material, "):
-        export.run(small_params, *places, tmp_path / "weights")
+        export.run(small_params, *paths, tmp_path / "weights")
     with pytest.raises(InputError, match=r"has the findings .*Cyst, .*; run `dvc repro`"):
-        evaluate.run(small_params, *places)
+        evaluate.run(small_params, *paths)
 
 
 def drop_rows(folder: Path, start: str) -> None:
-    """Take the volumes whose name starts so out of a processed set's tables."""
+    """Remove the volumes whose names begin with `start` from the tables of a processed dataset."""
     for name in ("manifest.csv", "labels.csv"):
         lines = (folder / name).read_text().splitlines(keepends=True)
         (folder / name).write_text("".join(line for line in lines if not line.startswith(start)))
@@ -168,15 +202,15 @@ def drop_rows(folder: Path, start: str) -> None:
 
 @pytest.mark.parametrize(
     ("start", "message"),
-    [("valid", "no volume of the valid split"), ("train", "are not those that the checkpoint")],
+    [("valid", "no volume of the test split"), ("train", "are not those that the checkpoint")],
 )
-def test_evaluate_without_volumes_to_score_or_to_calibrate_on_says_so(
+def test_evaluate_without_volumes_is_an_error(
     start: str,
     message: str,
     trained: Path,
     tmp_path: Path,
     small_params: Params,
-    small_set: ProcessedSet,
+    small_set: ProcessedDataset,
 ):
     other = tmp_path / "processed"
     shutil.copytree(small_set.root, other)
@@ -186,49 +220,49 @@ def test_evaluate_without_volumes_to_score_or_to_calibrate_on_says_so(
         evaluate.run(small_params, trained / "checkpoints", other, tmp_path)
 
 
-def test_missing_or_damaged_metrics_say_what_makes_them(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+def test_missing_or_damaged_metrics_are_errors_with_a_fix(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
-    places = trained / "checkpoints", small_set.root, tmp_path
+    paths = trained / "checkpoints", small_set.root, tmp_path
     with pytest.raises(InputError, match=r"history\.csv: cannot be read .*`dvc repro train`"):
-        evaluate.run(small_params, *places)
+        evaluate.run(small_params, *paths)
     shutil.copy(trained / "metrics/calibration.json", tmp_path)
     (tmp_path / "evaluate.json").write_text("{}")
     with pytest.raises(InputError, match=r"evaluate\.json: cannot be read .*`dvc repro evaluate`"):
-        export.run(small_params, *places, tmp_path / "weights")
+        export.run(small_params, *paths, tmp_path / "weights")
 
 
-def test_export_without_volumes_to_compare_on_says_so(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+def test_export_without_volumes_is_an_error(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
     other = tmp_path / "processed"
     shutil.copytree(small_set.root, other)
     drop_rows(other, "valid")
-    with pytest.raises(InputError, match="no volume of the valid split to compare"):
+    with pytest.raises(InputError, match="no volume of the test split to compare"):
         export.run(
             small_params, trained / "checkpoints", other, trained / "metrics", tmp_path / "weights"
         )
 
 
-def test_both_refuse_an_unfinished_training(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+def test_an_unfinished_run_is_an_error_in_both(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
     unfinished = load_checkpoint(trained / "checkpoints/best.ckpt") | {"complete": False}
     save_checkpoint(unfinished, tmp_path / "best.ckpt")
-    places = tmp_path, small_set.root, trained / "metrics"
+    paths = tmp_path, small_set.root, trained / "metrics"
     with pytest.raises(InputError, match="has not ended"):
-        evaluate.run(small_params, *places)
+        evaluate.run(small_params, *paths)
     with pytest.raises(InputError, match="has not ended"):
-        export.run(small_params, *places, tmp_path / "weights")
+        export.run(small_params, *paths, tmp_path / "weights")
 
 
 def test_export_compares_each_format_and_describes_the_model(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
     shutil.copytree(trained / "metrics", tmp_path / "metrics")
     out = tmp_path / "model_weights"
-    places = trained / "checkpoints", small_set.root, tmp_path / "metrics"
-    report = export.run(small_params, *places, out)
+    paths = trained / "checkpoints", small_set.root, tmp_path / "metrics"
+    report = export.run(small_params, *paths, out)
     assert set(report["formats"]) == {"pth", "safetensors", "pt2", "onnx"}
     for result in report["formats"].values():
         assert 0 <= result["largest_difference"] <= 1e-4
@@ -250,22 +284,22 @@ def test_export_compares_each_format_and_describes_the_model(
     assert info["files_sha256"] == {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in models
     }
-    assert predict.load(out / "model_test_efficientnet.onnx").card.findings == FINDINGS
+    assert inference.load(out / "model_test_efficientnet.onnx").card.findings == FINDINGS
 
 
-def test_an_export_that_is_off_fails_and_names_the_file(
-    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+def test_an_inexact_export_is_an_error_with_the_file(
+    trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
     shutil.copytree(trained / "metrics", tmp_path / "metrics")
     strict = small_params.export.model_copy(update={"formats": ("onnx",), "tolerance": 1e-12})
     params = small_params.model_copy(update={"export": strict})
-    places = trained / "checkpoints", small_set.root, tmp_path / "metrics", tmp_path / "out"
+    paths = trained / "checkpoints", small_set.root, tmp_path / "metrics", tmp_path / "out"
     with pytest.raises(InputError, match=r"model_test_efficientnet\.onnx: differs .*tolerance"):
-        export.run(params, *places)
+        export.run(params, *paths)
 
 
 def test_an_adapted_transformer_is_exported_in_every_format(
-    tmp_path: Path, small_params: Params, small_set: ProcessedSet
+    tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
     changes = {"backbone": "test_vit", "multiscale": False, "finetune": "lora"}
     params = small_params.model_copy(
@@ -275,10 +309,10 @@ def test_an_adapted_transformer_is_exported_in_every_format(
         }
     )
     metrics, out = tmp_path / "metrics", tmp_path / "model_weights"
-    aside = Aside(tmp_path / "aside", tmp_path / "cache")
-    places = Places(tmp_path / "checkpoints", tmp_path / "logs", metrics / "history.csv", aside)
-    Training(params, small_set, places).run()
-    evaluate.run(params, places.checkpoints, small_set.root, metrics)
-    report = export.run(params, places.checkpoints, small_set.root, metrics, out)
+    archive = CheckpointArchive(tmp_path / "aside", tmp_path / "cache")
+    paths = RunPaths(tmp_path / "checkpoints", tmp_path / "logs", metrics / "history.csv", archive)
+    TrainingRun(params, small_set, paths).run()
+    evaluate.run(params, paths.checkpoints, small_set.root, metrics)
+    report = export.run(params, paths.checkpoints, small_set.root, metrics, out)
     assert report["formats"].keys() == {"pth", "safetensors", "pt2", "onnx"}
     assert not [name for name in torch.load(next(out.glob("*.pth")))["state_dict"] if "up" in name]

@@ -16,12 +16,12 @@ import yaml
 import tasks
 from dask_cluster import TESTS, DaskCluster
 from folders import contents
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.data.work import cluster as cluster_module
-from multi_abnormality.data.work import remote
-from multi_abnormality.data.work.outcomes import Lost, outcomes
-from multi_abnormality.errors import InputError
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.stages import preprocess
+from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.parallel import dask_pool as cluster_module
+from multi_abnormality.utils.parallel import dask_task
+from multi_abnormality.utils.parallel.run_all import TaskFailed, run_all
 
 SOURCES = Path(preprocess.__file__).parents[2]
 
@@ -32,10 +32,10 @@ def cluster(tmp_path):
         yield started
 
 
-def begin(address: str, function, count: int, share: Path, *more: Path):
+def begin(address: str, function, count: int, shared: Path, *more: Path):
     machine = tasks.machine(workers=1, dask=address)
     items = {f"item {number}": (number,) for number in range(count)}
-    return outcomes(function, items, machine, [share, *more], 1)
+    return run_all(function, items, machine, [shared, *more], 1)
 
 
 def test_workers_that_come_late_are_used_and_every_item_comes_once(cluster, tmp_path):
@@ -53,7 +53,7 @@ def test_workers_that_come_late_are_used_and_every_item_comes_once(cluster, tmp_
     assert list(shared.iterdir()) == []
 
 
-def test_nobody_at_the_address_is_told(tmp_path, monkeypatch):
+def test_a_missing_scheduler_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
@@ -64,31 +64,31 @@ def test_nobody_at_the_address_is_told(tmp_path, monkeypatch):
 def test_a_worker_with_other_files_is_refused(cluster, tmp_path):
     cluster.add_worker()
     missing = tmp_path / "elsewhere.nii.gz"
-    with pytest.raises(InputError, match=rf"cannot see {missing}; .* file system that they share"):
+    with pytest.raises(InputError, match=rf"cannot see {missing}; .* on a shared file system"):
         list(begin(cluster.address, str, 3, tmp_path, missing))
 
 
 def test_a_worker_with_other_code_is_refused(cluster, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(SOURCES, other, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    with (other / "multi_abnormality/data/resample.py").open("a") as file:
+    with (other / "multi_abnormality/data/preprocessing/resample.py").open("a") as file:
         file.write("# an edit\n")
     cluster.add_worker("--no-nanny", paths=(other, TESTS))
     with pytest.raises(InputError, match=rf"runs other code of this project \({other}"):
         list(begin(cluster.address, str, 3, tmp_path))
 
 
-def test_a_worker_without_the_code_is_told(cluster, tmp_path):
+def test_a_worker_without_the_code_is_an_error(cluster, tmp_path):
     cluster.add_worker("--no-nanny", paths=())
-    with pytest.raises(InputError, match=r"cannot load what it is to do .*'tasks'.*; install"):
+    with pytest.raises(InputError, match=r"cannot import the task .*'tasks'.*; install"):
         list(begin(cluster.address, partial(tasks.square, tmp_path), 3, tmp_path))
 
 
-def test_other_versions_are_told():
-    here = remote.versions()
+def test_other_versions_are_reported():
+    here = dask_task.versions()
     older = tuple((name, "0.1" if name == "numpy" else version) for name, version in here)
-    expected = remote.Expected((), remote.code_hash(), older)
-    (remark,) = remote._compare(expected)
+    expected = dask_task.EnvironmentCheck((), dask_task.code_hash(), older)
+    (remark,) = dask_task._compare(expected)
     assert f"has numpy {dict(here)['numpy']}, this machine 0.1" in remark
 
 
@@ -98,14 +98,14 @@ def test_a_lost_scheduler_ends_the_work_and_what_came_is_kept(cluster, tmp_path)
     done = dict(next(found) for _ in range(5))
     cluster.kill(cluster.processes[0])
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"connection .* is lost; what is done is kept"):
+    with pytest.raises(InputError, match=r"connection .* is lost; finished work is kept"):
         done.update(found)
     assert time.monotonic() - start < 20
     assert done.items() <= tasks.squares(500).items()
 
 
 @pytest.mark.slow
-def test_without_any_worker_it_waits_and_says_so(cluster, tmp_path, caplog):
+def test_without_any_worker_it_waits_and_logs_it(cluster, tmp_path, caplog):
     doomed = cluster.add_worker()
     found = begin(cluster.address, partial(tasks.square, tmp_path), 300, tmp_path / "shared")
     done = [next(found) for _ in range(5)]
@@ -116,11 +116,16 @@ def test_without_any_worker_it_waits_and_says_so(cluster, tmp_path, caplog):
     arriving.join()
     assert len(done) == 300
     assert dict(done) == tasks.squares(300)
-    assert caplog.text.count(f"no worker is at {cluster.address}; waiting for one, with item") == 1
+    assert (
+        caplog.text.count(
+            f"no worker is connected to {cluster.address}; waiting for one to run item"
+        )
+        == 1
+    )
 
 
 @pytest.mark.slow
-def test_what_eats_a_workers_memory_is_named_and_the_others_done(cluster, tmp_path):
+def test_a_task_out_of_memory_is_named_and_the_others_are_done(cluster, tmp_path):
     for _ in range(2):
         cluster.add_worker("--nanny", "--memory-limit", "400MB")
     function = partial(tasks.swell, tmp_path, greedy=3)
@@ -128,9 +133,9 @@ def test_what_eats_a_workers_memory_is_named_and_the_others_done(cluster, tmp_pa
     assert len(done) == 20
     found = dict(done)
     lost = found.pop("item 3")
-    assert isinstance(lost, Lost)
+    assert isinstance(lost, TaskFailed)
     assert "8 Dask workers were killed" in lost.reason
-    assert "want of memory: give the Dask workers more memory" in lost.reason
+    assert "because memory ran out: give the Dask workers more memory" in lost.reason
     assert found == tasks.squares(20, but=(3,))
 
 
@@ -170,10 +175,10 @@ def test_a_killed_worker_changes_no_byte_of_the_processed_set(cluster, project):
     assert stage.returncode == 0, messages
     assert "Traceback" not in messages
     assert contents(project / "processed") == expected
-    assert len(ProcessedSet(project / "processed").names) == 61
+    assert len(ProcessedDataset(project / "processed").names) == 61
 
 
-def test_ctrl_c_ends_it_and_what_is_done_is_gone_on_with(cluster, project):
+def test_ctrl_c_ends_it_and_a_new_run_resumes(cluster, project):
     cluster.add_worker()
     stage = start(project, workers=0, dask=cluster.address)
     while len(list(project.glob("processed/*/*.zip"))) < 5:
@@ -197,6 +202,6 @@ def test_a_bad_scan_is_named_as_on_one_machine(cluster, project):
     stage = start(project, workers=0, dask=cluster.address)
     _, messages = stage.communicate(timeout=60)
     assert stage.returncode == 1
-    assert "1 of 61 volumes cannot be used; the others are done and kept" in messages
+    assert "1 of 61 volumes cannot be used; the others are stored" in messages
     assert str(bad) in messages
     assert "Traceback" not in messages

@@ -10,15 +10,15 @@ import nibabel
 import numpy as np
 import pytest
 
+from chest_phantom.nifti_writer import encode_nifti
 from folders import contents
-from multi_abnormality.data import process
+from multi_abnormality.config.schema import load_params
 from multi_abnormality.data.io.read import read_volume
-from multi_abnormality.data.resample import standardize
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.errors import InputError
-from multi_abnormality.params import load_params
-from multi_abnormality.sample.nifti import encode_nifti
+from multi_abnormality.data.preprocessing.resample import resample_and_quantize
+from multi_abnormality.data.storage import process_scan
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.stages import preprocess
+from multi_abnormality.utils.errors import InputError
 
 PROJECT = Path(__file__).parents[2]
 REAL_SCANS = PROJECT / "../shared/real-ct"
@@ -63,14 +63,14 @@ def stage(params, folder, tmp_path):
 
 def test_every_scan_is_stored_as_predict_would_see_it(stage, folder, params):
     summary = stage.run("out")
-    stored = ProcessedSet(stage.tmp_path / "out")
+    stored = ProcessedDataset(stage.tmp_path / "out")
     for name in stored.names:
         path = next(folder.root.glob(f"dataset/*/*/*/{name}.nii.gz"))
-        expected = standardize(read_volume(path), params.preprocess)
+        expected = resample_and_quantize(read_volume(path), params.preprocess)
         np.testing.assert_array_equal(stored.read(name), expected)
-    assert summary["volumes"] == {"train": 5, "valid": 1}
-    assert summary["scans"] == {"train": 4, "valid": 1}
-    assert summary["patients"] == {"train": 4, "valid": 1}
+    assert summary["volumes"] == {"train": 5, "test": 1}
+    assert summary["scans"] == {"train": 4, "test": 1}
+    assert summary["patients"] == {"train": 4, "test": 1}
     assert summary["excluded"] == 0
     shards = [c for name, c in contents(stage.tmp_path / "out").items() if name.endswith(".zip")]
     assert summary["stored_bytes"] == sum(len(content) for content in shards)
@@ -81,7 +81,7 @@ def test_a_second_run_and_more_workers_change_nothing(stage, monkeypatch):
     stage.run("out")
     fresh = stage.contents("out")
     with monkeypatch.context() as patch:
-        patch.setattr(process, "read_volume", None)  # kept volumes are not read again
+        patch.setattr(process_scan, "read_volume", None)  # kept volumes are not read again
         stage.run("out")
     assert stage.contents("out") == fresh
     machine = stage.params.machine.model_copy(update={"workers": 2})
@@ -124,22 +124,24 @@ def test_bad_scans_are_all_listed_and_the_good_ones_kept(stage, folder, monkeypa
     hu = np.full((20, 20, 12), np.nan, np.float32)
     nibabel.save(nibabel.Nifti1Image(hu, np.diag([-4, -4, 5, 1])), broken["train_11_a_1"])
     with pytest.raises(InputError, match="3 of 6 volumes cannot be used") as caught:
-        stage.run("mended")
+        stage.run("fixed")
     assert all(str(path) in str(caught.value) for path in broken.values())
     with pytest.raises(InputError, match=r"manifest.csv: is missing or not finished"):
-        ProcessedSet(stage.tmp_path / "mended")
+        ProcessedDataset(stage.tmp_path / "fixed")
 
     for name, path in broken.items():
         path.write_bytes(whole[name])
     read = []
-    monkeypatch.setattr(process, "read_volume", lambda p, s: read.append(p) or read_volume(p, s))
-    stage.run("mended")
+    monkeypatch.setattr(
+        process_scan, "read_volume", lambda p, s: read.append(p) or read_volume(p, s)
+    )
+    stage.run("fixed")
     assert sorted(read) == sorted(broken.values())
     stage.run("fresh")
-    assert stage.contents("mended") == stage.contents("fresh")
+    assert stage.contents("fixed") == stage.contents("fresh")
 
 
-def test_bad_scans_are_skipped_where_that_is_asked_for_and_counted_by_reason(stage, folder):
+def test_bad_scans_are_skipped_by_parameter_and_counted_by_reason(stage, folder):
     paths = {path.name.split(".")[0]: path for path in folder.root.glob("dataset/*/*/*/*.nii.gz")}
     kept = paths["train_1_a_1"].read_bytes()
     paths["train_1_a_1"].write_bytes(kept[:2000])
@@ -149,11 +151,11 @@ def test_bad_scans_are_skipped_where_that_is_asked_for_and_counted_by_reason(sta
     stage.params = stage.params.model_copy(update={"preprocess": recipe})
     summary = stage.run("out")
     assert summary["rejected"] == {"damaged": 1, "not HU": 1}
-    assert summary["volumes"] == {"train": 3, "valid": 1}
-    stored = ProcessedSet(stage.tmp_path / "out")
+    assert summary["volumes"] == {"train": 3, "test": 1}
+    stored = ProcessedDataset(stage.tmp_path / "out")
     assert not {"train_1_a_1", "train_10_a_1"} & set(stored.names)
 
-    paths["train_1_a_1"].write_bytes(kept)  # mended: it comes in
+    paths["train_1_a_1"].write_bytes(kept)  # fixed: it is added
     assert stage.run("out")["rejected"] == {"not HU": 1}
     stage.run("fresh")
     assert stage.contents("out") == stage.contents("fresh")
@@ -161,7 +163,7 @@ def test_bad_scans_are_skipped_where_that_is_asked_for_and_counted_by_reason(sta
     for path in paths.values():
         if path.name.startswith("valid"):
             path.write_bytes(b"")
-    with pytest.raises(InputError, match="no volume of the valid split"):
+    with pytest.raises(InputError, match="no volume of the test split"):
         stage.run("out")
 
 
@@ -184,25 +186,27 @@ def test_both_releases_are_counted_and_a_changed_table_is_read_again(stage, fold
     metadata.write_text(header + row.format(5))
     path = next(folder.root.glob("dataset/*/*/*/train_1_a_1.nii.gz"))
     stage.run("out")
-    fixed = ProcessedSet(stage.tmp_path / "out").read("train_1_a_1")
+    fixed = ProcessedDataset(stage.tmp_path / "out").read("train_1_a_1")
     raw = np.asarray(nibabel.load(path).dataobj) + np.int16(1024)
     nibabel.save(nibabel.Nifti1Image(raw, np.eye(4)), path)
     summary = stage.run("out")
     assert summary["releases"] == {"v1": 1, "v2": 5}
-    np.testing.assert_array_equal(ProcessedSet(stage.tmp_path / "out").read("train_1_a_1"), fixed)
+    np.testing.assert_array_equal(
+        ProcessedDataset(stage.tmp_path / "out").read("train_1_a_1"), fixed
+    )
     metadata.write_text(header + row.format(10))
     stage.run("out")
-    assert (ProcessedSet(stage.tmp_path / "out").read("train_1_a_1") != fixed).any()
+    assert (ProcessedDataset(stage.tmp_path / "out").read("train_1_a_1") != fixed).any()
 
 
-def test_one_scan_under_two_patients_is_told(stage, folder, caplog):
-    """Also where the second is packed anew, and so is another file."""
+def test_one_scan_under_two_patients_is_warned_about(stage, folder, caplog):
+    """Also if the second is compressed again, and so is another file."""
     paths = {path.name.split(".")[0]: path for path in folder.root.glob("dataset/*/*/*/*.nii.gz")}
     content = gzip.decompress(paths["train_1_a_1"].read_bytes())
     paths["train_11_a_1"].write_bytes(gzip.compress(content, 1, mtime=1))
     assert paths["train_11_a_1"].read_bytes() != paths["train_1_a_1"].read_bytes()
     stage.run("out")
-    assert "train_1_a_1 and train_11_a_1 hold the same voxels, and are of two pat" in caplog.text
+    assert "train_1_a_1 and train_11_a_1 hold the same voxels, but belong to two pat" in caplog.text
 
 
 def draw_phantom(path: Path) -> None:
@@ -217,7 +221,7 @@ def test_phantoms_among_patients_are_refused(stage, folder):
     assert not (stage.tmp_path / "out/manifest.csv").exists()
     folder.add_file("train_10_a_1", seed=1)
     stage.run("out")
-    assert not ProcessedSet(stage.tmp_path / "out").synthetic
+    assert not ProcessedDataset(stage.tmp_path / "out").synthetic
 
 
 def test_phantoms_added_to_a_finished_set_are_refused(stage, folder):
@@ -228,26 +232,26 @@ def test_phantoms_added_to_a_finished_set_are_refused(stage, folder):
         stage.run("out")
 
 
-def test_phantoms_alone_make_a_set_that_says_so_however_its_tables_are_changed(stage, folder):
+def test_a_set_of_phantoms_is_marked_whatever_its_tables(stage, folder):
     for path in folder.root.rglob("*.nii.gz"):
         draw_phantom(path)
     stage.run("out")
-    marked = ProcessedSet(stage.tmp_path / "out")
+    marked = ProcessedDataset(stage.tmp_path / "out")
     assert marked.synthetic
     manifest = stage.tmp_path / "out/manifest.csv"
     text = manifest.read_text()
     manifest.write_text(text.replace("synthetic", ""))
-    assert ProcessedSet(manifest.parent).content_hash("train") != marked.content_hash("train")
+    assert ProcessedDataset(manifest.parent).content_hash("train") != marked.content_hash("train")
     manifest.write_text(text.replace("synthetic", "", 1))
     with pytest.raises(InputError, match="mixes synthetic scans"):
-        ProcessedSet(manifest.parent)
+        ProcessedDataset(manifest.parent)
 
 
 def test_a_bad_scan_can_be_left_out(stage, folder):
     next(folder.root.glob("dataset/*/*/*/train_1_a_1.nii.gz")).write_text("not found")
     (folder.root / "dataset/no_chest_train.txt").write_text("train_1_a_1.nii.gz\n")
     assert stage.run("out")["excluded"] == 1
-    assert "train_1_a_1" not in ProcessedSet(stage.tmp_path / "out").names
+    assert "train_1_a_1" not in ProcessedDataset(stage.tmp_path / "out").names
 
 
 def start(work: Path) -> subprocess.Popen:
@@ -269,11 +273,11 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_a_fresh_run(ct_rate, t
     unfinished = 0
     for _ in range(4):
         before = written()
-        process = start(tmp_path)
-        while process.poll() is None and len(written() - before) < 3:
+        child = start(tmp_path)
+        while child.poll() is None and len(written() - before) < 3:
             time.sleep(0.001)
-        process.kill()
-        process.communicate()
+        child.kill()
+        child.communicate()
         unfinished += not (tmp_path / "processed/manifest.csv").exists()
     assert unfinished
     assert start(tmp_path).wait() == 0
@@ -281,15 +285,15 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_a_fresh_run(ct_rate, t
     shutil.rmtree(tmp_path / "processed")
     assert start(tmp_path).wait() == 0
     assert contents(tmp_path / "processed") == resumed
-    assert len(ProcessedSet(tmp_path / "processed").names) == 61
+    assert len(ProcessedDataset(tmp_path / "processed").names) == 61
 
 
 def test_the_program_lists_bad_input_without_a_traceback(folder, tmp_path):
     next(folder.root.glob("dataset/*/*/*/train_1_a_1.nii.gz")).write_text("not found")
     shutil.copy(PROJECT / "params.yaml", tmp_path)
-    process = start(tmp_path)
-    _, messages = process.communicate()
-    assert process.returncode == 1
+    child = start(tmp_path)
+    _, messages = child.communicate()
+    assert child.returncode == 1
     assert "train_1_a_1.nii.gz" in messages
     assert "Traceback" not in messages
 
@@ -305,6 +309,6 @@ def test_real_chests_shrink_to_less_than_two_thirds(ct_rate, params, tmp_path):
     summary = preprocess.run(params, ct_rate.root, tmp_path / "out", tmp_path / "metrics.json")
     raw = np.prod(params.preprocess.shape) * len(scans)
     assert summary["stored_bytes"] < raw / 1.5
-    stored = ProcessedSet(tmp_path / "out")
+    stored = ProcessedDataset(tmp_path / "out")
     first, *others = stored.manifest["voxels_sha256"][:5]  # one scan, oriented in five ways
     assert others == [first] * 4

@@ -11,25 +11,25 @@ import SimpleITK as sitk
 import tasks
 from chest_files import write_metaimage, write_nifti, write_series, write_zipped_series
 from folders import contents
-from multi_abnormality.data import process
+from multi_abnormality.config.schema import Params
 from multi_abnormality.data.io.read import Volume, read_volume
 from multi_abnormality.data.io.series_metadata import Series
-from multi_abnormality.data.resample import standardize
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.errors import InputError
-from multi_abnormality.params import Params
+from multi_abnormality.data.preprocessing.resample import resample_and_quantize
+from multi_abnormality.data.storage import process_scan
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.stages import preprocess
+from multi_abnormality.utils.errors import InputError
 from own_scans import write_dicom
 
 TABLE = """scan,patient,split,Cyst,Mass/nodule
 Größe 1.nii.gz,A,train,1,0
 deep/er/series,B,train,0,1
-x.mha,C,valid,1,1
+x.mha,C,test,1,1
 """
 
 
 class Own:
-    """Runs the stage on a folder of own scans, again and again into the same output."""
+    """Runs the stage on a folder of own scans, repeatedly into the same output."""
 
     def __init__(self, folder: Path, params: Params) -> None:
         self.data, self.out, self.metrics = (folder / n for n in ("data", "out", "metrics.json"))
@@ -69,17 +69,17 @@ def own(tmp_path: Path, small_params: Params) -> Own:
 
 def test_every_kind_of_scan_is_stored_under_its_own_name(own: Own):
     summary = own.run()
-    assert summary["volumes"] == summary["patients"] == {"train": 2, "valid": 1}
+    assert summary["volumes"] == summary["patients"] == {"train": 2, "test": 1}
     assert "releases" not in summary
-    stored = ProcessedSet(own.out)
+    stored = ProcessedDataset(own.out)
     paths = {"Größe 1": "Größe 1.nii.gz", "deep/er/series": "deep/er/series", "x": "x.mha"}
     assert stored.names == list(paths)
     for name, path in paths.items():
-        expected = standardize(read_volume(own.data / path), own.params.preprocess)
+        expected = resample_and_quantize(read_volume(own.data / path), own.params.preprocess)
         np.testing.assert_array_equal(stored.read(name), expected)
     assert stored.findings == ("Cyst", "Mass/nodule")
     assert stored.labels_of(["deep/er/series", "x"]).tolist() == [[0, 1], [1, 1]]
-    assert stored.volumes("valid")["patient_id"].tolist() == ["C"]
+    assert stored.volumes("test")["patient_id"].tolist() == ["C"]
     assert stored.scans_of(stored.names) == stored.names
     assert all(name.startswith("scans/") for name in own.contents() if name.endswith(".zip"))
 
@@ -88,11 +88,11 @@ def test_a_table_may_change_without_a_scan_being_read_again(own: Own, caplog):
     caplog.set_level("INFO", logger="multi_abnormality")
     own.run()
     first = own.contents()
-    own.write(TABLE.replace("B,train,0,1", "B,valid,0,1").replace("C,valid,1,1", "C,train,0,1"))
+    own.write(TABLE.replace("B,train,0,1", "B,test,0,1").replace("C,test,1,1", "C,train,0,1"))
     own.run()
     assert "0 volumes made, 3 kept" in caplog.text
-    moved = ProcessedSet(own.out).manifest.set_index("name")["split"]
-    assert moved.to_dict() == {"Größe 1": "train", "deep/er/series": "valid", "x": "train"}
+    moved = ProcessedDataset(own.out).manifest.set_index("name")["split"]
+    assert moved.to_dict() == {"Größe 1": "train", "deep/er/series": "test", "x": "train"}
     own.write(TABLE)
     own.run()
     assert own.contents() == first
@@ -101,25 +101,25 @@ def test_a_table_may_change_without_a_scan_being_read_again(own: Own, caplog):
 def test_a_changed_slice_is_a_changed_series(own: Own, caplog):
     caplog.set_level("INFO", logger="multi_abnormality")
     own.run()
-    before = ProcessedSet(own.out).read("deep/er/series")
+    before = ProcessedDataset(own.out).read("deep/er/series")
     write_dicom(own.series, np.full((12, 20, 20), 100, np.int16), range(1))
     own.run()
     assert "1 volumes made, 2 kept" in caplog.text
-    assert (ProcessedSet(own.out).read("deep/er/series") != before).any()
+    assert (ProcessedDataset(own.out).read("deep/er/series") != before).any()
 
 
 def test_an_unusable_series_is_named_or_left_out(own: Own):
-    own.write(TABLE.replace("x.mha,C,valid", "y,D,train,1,1\nx.mha,C,valid"))
+    own.write(TABLE.replace("x.mha,C,test", "y,D,train,1,1\nx.mha,C,test"))
     write_dicom(own.data / "y", np.zeros((12, 20, 20), np.int16), range(12))
     with pytest.raises(InputError, match=r"(?s)by deleting their rows of .*labels\.csv.*y: does"):
         own.run()
     assert own.run(on_error="skip")["rejected"] == {"not HU": 1}
-    assert ProcessedSet(own.out).names == ["Größe 1", "deep/er/series", "x"]
+    assert ProcessedDataset(own.out).names == ["Größe 1", "deep/er/series", "x"]
 
 
-def test_what_is_left_of_deleted_scans_is_not_replaced(own: Own):
+def test_placeholders_of_deleted_scans_are_not_replaced(own: Own):
     own.run()
-    (own.out / "recipe.json").write_text("{}")  # CT-RATE's, say
+    (own.out / "recipe.json").write_text("{}")  # as of CT-RATE
     (own.data / "train_1_a_1.nii.gz.receipt").touch()
     with pytest.raises(InputError, match="1 of its volumes were deleted after they were processed"):
         own.run()
@@ -139,9 +139,9 @@ def test_a_row_may_name_a_scan_in_all_ways_in_which_predict_finds_it(
     cells = ("one/003.dcm", "spread", "packed", "header.mhd", "pair")
     rows = [f"{cell},P{number},train,1,0" for number, cell in enumerate(cells)]
     own.write("\n".join([TABLE.rstrip(), *rows]))
-    assert own.run()["volumes"] == {"train": 7, "valid": 1}
+    assert own.run()["volumes"] == {"train": 7, "test": 1}
     names = {"one", "spread", "packed", "header", "pair"}
-    assert names < set(ProcessedSet(own.out).names)
+    assert names < set(ProcessedDataset(own.out).names)
     assert "1 scans have no row" in caplog.text
     assert str(own.data / "no row") in caplog.text
 
@@ -153,8 +153,8 @@ def test_a_row_may_name_a_scan_in_all_ways_in_which_predict_finds_it(
     assert "1 volumes made, 7 kept" in caplog.text
 
 
-def test_what_no_reader_expects_of_one_scan_spoils_no_other(own: Own, monkeypatch):
-    """With `stop` all others are done and kept, and the scan is named."""
+def test_an_unexpected_error_in_one_scan_does_not_affect_the_others(own: Own, monkeypatch):
+    """With `stop` all others are stored, and the error names the scan."""
 
     def fail(path: Path, series: Series | None) -> Volume:
         if path.name == "x.mha":
@@ -162,12 +162,12 @@ def test_what_no_reader_expects_of_one_scan_spoils_no_other(own: Own, monkeypatc
         return read_volume(path, series)
 
     own.params = own.params.model_copy(update={"machine": tasks.machine(workers=0)})
-    monkeypatch.setattr(process, "read_volume", fail)
+    monkeypatch.setattr(process_scan, "read_volume", fail)
     with pytest.raises(
         InputError, match=r"x\.mha: failed with an unexpected RecursionError \(deep"
     ):
         own.run()
-    monkeypatch.setattr(process, "read_volume", None)  # what was done is not read again
+    monkeypatch.setattr(process_scan, "read_volume", None)  # what was done is not read again
     own.write(TABLE.replace("x.mha,C", "Größe 2.nii.gz,C"))
     (own.data / "Größe 2.nii.gz").write_bytes((own.data / "Größe 1.nii.gz").read_bytes())
     with pytest.raises(InputError, match=r"(?s)1 of 3 volumes.*Größe 2\.nii\.gz: .*TypeError"):
@@ -177,14 +177,14 @@ def test_what_no_reader_expects_of_one_scan_spoils_no_other(own: Own, monkeypatc
 CRASH = """
 import os, signal
 from pathlib import Path
-from multi_abnormality.data import process
+from multi_abnormality.data.storage import process_scan
 
-def deadly(path, series, read=process.read_volume):
+def deadly(path, series, read=process_scan.read_volume):
     if path.name == "Größe 1.nii.gz":
         os.kill(os.getpid(), signal.SIGSEGV)
     return read(path, series)
 
-process.read_volume = deadly
+process_scan.read_volume = deadly
 """
 
 
@@ -198,14 +198,14 @@ def test_without_workers_a_reader_that_crashes_is_skipped(own: Own, monkeypatch)
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
     own.params = own.params.model_copy(update={"machine": tasks.machine(workers=0)})
     assert own.run(on_error="skip")["rejected"] == {"crashed its reader": 1}
-    assert ProcessedSet(own.out).names == ["deep/er/series", "x"]
+    assert ProcessedDataset(own.out).names == ["deep/er/series", "x"]
 
 
 def test_one_scan_in_both_splits_is_refused(own: Own, caplog: pytest.LogCaptureFixture):
-    """As two patients', and as another file: it would be learned from and scored."""
+    """Under two patients and in two files: it would be trained on and scored."""
     hu = np.asarray(nibabel.load(own.data / "Größe 1.nii.gz").dataobj)
     nibabel.save(nibabel.Nifti1Image(hu, np.diag([-4, -4, 5, 1])), own.data / "again.nii")
-    own.write(TABLE + "again.nii,D,valid,1,0\n")
+    own.write(TABLE + "again.nii,D,test,1,0\n")
     with pytest.raises(InputError) as caught:
         own.run()
     message = str(caught.value)
@@ -214,7 +214,7 @@ def test_one_scan_in_both_splits_is_refused(own: Own, caplog: pytest.LogCaptureF
     assert "data.columns.patient" in message
     own.write(TABLE + "again.nii,D,train,1,0\n")
     own.run()
-    assert "hold the same voxels, and are of two patients; one scan" in caplog.text
+    assert "hold the same voxels, but belong to two patients; remove one" in caplog.text
     own.write(TABLE + "again.nii,A,train,1,0\n")
     caplog.clear()
     own.run()

@@ -1,24 +1,24 @@
-"""Trainings of a small net on a small set, in a second or two."""
+"""Fixtures: training runs of a small network on a small dataset, a second or two each."""
 
 import hashlib
 from pathlib import Path
 
 import pytest
 
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.params import Params
-from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.fit import Places, Training
+from multi_abnormality.config.schema import Params
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
+from multi_abnormality.runtime.checkpoint_callback import BackupHook
+from multi_abnormality.runtime.graceful_stop import StopRequest
+from multi_abnormality.runtime.process_group import DistributedContext
+from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.training.history import History
-from multi_abnormality.training.ranks import Ranks
-from multi_abnormality.training.saves import Backup
-from multi_abnormality.training.stopping import StopRequest
 
 
-class Trainings:
-    """Runs one training in any number of folders."""
+class Runner:
+    """Trains with the same parameters and data in any number of directories."""
 
-    def __init__(self, params: Params, processed: ProcessedSet) -> None:
+    def __init__(self, params: Params, processed: ProcessedDataset) -> None:
         self.params = params
         self.processed = processed
 
@@ -27,28 +27,28 @@ class Trainings:
         folder: Path,
         machine: dict[str, object] | None = None,
         model: dict[str, object] | None = None,
-        ranks: Ranks | None = None,
+        ranks: DistributedContext | None = None,
         **train: object,
-    ) -> Training:
-        """Set one up, with other parameters of `machine`, `model` and `train`."""
+    ) -> TrainingRun:
+        """Set up a run with changed parameters of `machine`, `model` and `train`."""
         changes = {
             "machine": self.params.machine.model_copy(update=machine or {}),
             "model": self.params.model.model_copy(update=model or {}),
             "train": self.params.train.model_copy(update=train),
         }
-        places = Places(
+        paths = RunPaths(
             folder / "checkpoints",
             folder / "logs",
             folder / "history.csv",
-            Aside(folder / "aside", folder / "cache"),
+            CheckpointArchive(folder / "archive", folder / "cache"),
         )
-        return Training(self.params.model_copy(update=changes), self.processed, places, ranks)
+        return TrainingRun(self.params.model_copy(update=changes), self.processed, paths, ranks)
 
     def run(
         self,
         folder: Path,
         stop: StopRequest | None = None,
-        backup: Backup | None = None,
+        backup: BackupHook | None = None,
         machine: dict[str, object] | None = None,
         model: dict[str, object] | None = None,
         **train: object,
@@ -58,19 +58,19 @@ class Trainings:
 
     @staticmethod
     def hashes(folder: Path) -> dict[str, str]:
-        """Of all that must end alike: the checkpoints and the history."""
+        """Return the hashes of the checkpoints and the history."""
         files = [*(folder / "checkpoints").iterdir(), folder / "history.csv"]
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
 @pytest.fixture(scope="session")
-def trainings(small_params: Params, small_set: ProcessedSet) -> Trainings:
-    return Trainings(small_params, small_set)
+def runner(small_params: Params, small_set: ProcessedDataset) -> Runner:
+    return Runner(small_params, small_set)
 
 
 @pytest.fixture(scope="session")
-def straight(tmp_path_factory: pytest.TempPathFactory, trainings: Trainings) -> Path:
-    """The folder of an undisturbed run. Not to be written."""
-    folder = tmp_path_factory.mktemp("straight")
-    trainings.run(folder)
+def reference(tmp_path_factory: pytest.TempPathFactory, runner: Runner) -> Path:
+    """Directory of an uninterrupted run; read-only."""
+    folder = tmp_path_factory.mktemp("reference")
+    runner.run(folder)
     return folder

@@ -1,4 +1,4 @@
-"""One training by several processes, each with a device; here CPUs, over gloo on loopback."""
+"""Training on several ranks, one per device; here CPUs, over gloo on loopback."""
 
 import os
 import signal
@@ -14,25 +14,25 @@ import psutil
 import pytest
 import torch
 
-from multi_abnormality.data.drawn import DrawnVolumes, drawn_loader
-from multi_abnormality.errors import InputError
-from multi_abnormality.training import link
-from multi_abnormality.training.files import load_checkpoint
-from multi_abnormality.training.link import Ending, Link
-from multi_abnormality.training.place import NAMES, Place, find_place
-from multi_abnormality.training.ranks import Ranks
-from multi_abnormality.training.stopping import Stopped
+from multi_abnormality.data.loading.train_dataset import TrainDataset, train_dataloader
+from multi_abnormality.runtime import failure_detector
+from multi_abnormality.runtime.checkpoint_io import load_checkpoint
+from multi_abnormality.runtime.failure_detector import ExitStatus, PeerMonitor
+from multi_abnormality.runtime.graceful_stop import Stopped
+from multi_abnormality.runtime.process_group import DistributedContext
+from multi_abnormality.runtime.rank_info import NAMES, RankInfo, find_rank
+from multi_abnormality.utils.errors import InputError
 from rank_tasks import (
-    KillAtLook,
-    NoteSeed,
+    KillAtCheck,
+    RecordSeed,
     free_port,
-    lose,
-    lose_first_as_they_meet,
-    together,
+    kill_rank,
+    kill_rank_zero_in_rendezvous,
+    run_collectives,
+    run_on_ranks,
     train,
-    use_all,
 )
-from stops import StopAtLook
+from stops import StopAtCheck
 from train_stage import TRAIN, Project
 
 ALWAYS = {"save_every_n_minutes": 1e-9}  # a save after every step
@@ -44,7 +44,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 @pytest.fixture
 def projects(tmp_path: Path, small_params, small_set):
-    """Makes projects that train on two devices for a few seconds."""
+    """Factory of projects that train on two devices for a few seconds."""
 
     def make(name: str, **train: object) -> Project:
         project = Project(tmp_path / name, small_params, small_set)
@@ -56,41 +56,41 @@ def projects(tmp_path: Path, small_params, small_set):
     return make
 
 
-# Which share of the work a process gets
+# Split of the work between ranks
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_a_batchs_shares_are_the_batch(ranks: int, small_set, small_params):
+def test_ranks_split_each_batch(ranks: int, small_set, small_params):
     names = small_set.volumes("train")["name"].tolist()
-    volumes = DrawnVolumes(small_set, names, small_params.train, seed=0)
+    volumes = TrainDataset(small_set, names, small_params.train, seed=0)
 
     def batches(batch: int, rank: int = 0, ranks: int = 1) -> list[list[str]]:
-        loader = drawn_loader(volumes, 4, 0, 3, batch, rank, ranks)
+        loader = train_dataloader(volumes, 4, 0, 3, batch, rank, ranks)
         assert len(loader) == len(volumes) // 4
         return [found["name"] for found in loader]
 
     whole = batches(0)
     assert len({name for names in whole for name in names}) == len(volumes) // 4 * 4
     for first in (0, 2):
-        shares = zip(*(batches(first, rank, ranks) for rank in range(ranks)), strict=True)
-        assert [[*chain(*parts)] for parts in shares] == whole[first:]
+        split = zip(*(batches(first, rank, ranks) for rank in range(ranks)), strict=True)
+        assert [[*chain(*parts)] for parts in split] == whole[first:]
 
 
-def of(machine: dict, small_params, batch_size: int = 4) -> Place:
+def of(machine: dict, small_params, batch_size: int = 4) -> RankInfo:
     settings = small_params.machine.model_copy(update=machine)
-    return find_place(settings, CPU, batch_size)
+    return find_rank(settings, CPU, batch_size)
 
 
-def test_alone_by_default(small_params):
-    assert of({}, small_params) == Place()
-    assert of({"devices": "auto"}, small_params) == Place()
+def test_single_process_by_default(small_params):
+    assert of({}, small_params) == RankInfo()
+    assert of({"devices": "auto"}, small_params) == RankInfo()
     assert of({"devices": 4, "strategy": "ddp"}, small_params).size == 4
 
 
-def test_a_place_that_torchrun_gives(small_params, monkeypatch: pytest.MonkeyPatch):
+def test_rank_from_torchrun(small_params, monkeypatch: pytest.MonkeyPatch):
     for name, value in zip(NAMES, ("5", "8", "1", "head", "29500"), strict=True):
         monkeypatch.setenv(name, value)
-    expected = Place(5, 8, 1, 4, "head", 29500, is_started=True)
+    expected = RankInfo(5, 8, 1, 4, "head", 29500, is_started=True)
     assert of({"devices": "auto", "nodes": 2}, small_params, 8) == expected
     assert of({"devices": 4, "nodes": 2}, small_params, 8) == expected
     with pytest.raises(InputError, match=r"machine\.nodes: 4 x 1, but 8 processes were started"):
@@ -100,86 +100,88 @@ def test_a_place_that_torchrun_gives(small_params, monkeypatch: pytest.MonkeyPat
         of({"devices": 4, "nodes": 2}, small_params, 8)
 
 
-def test_a_place_that_srun_gives(small_params, monkeypatch: pytest.MonkeyPatch):
-    told = {"PROCID": "3", "LOCALID": "1", "STEP_NODELIST": "gpu[07-08]", "JOB_ID": "812345"}
-    for name, value in (told | {"STEP_NUM_TASKS": "4"}).items():
+def test_rank_from_srun(small_params, monkeypatch: pytest.MonkeyPatch):
+    step = {"PROCID": "3", "LOCALID": "1", "STEP_NODELIST": "gpu[07-08]", "JOB_ID": "812345"}
+    for name, value in (step | {"STEP_NUM_TASKS": "4"}).items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    expected = Place(3, 4, 1, 2, "gpu07", 17345, is_started=True)
+    expected = RankInfo(3, 4, 1, 2, "gpu07", 17345, is_started=True)
     assert of({"devices": 2, "nodes": 2}, small_params) == expected
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert of({}, small_params) == Place()
+    assert of({}, small_params) == RankInfo()
 
 
 @pytest.mark.parametrize(
     ("machine", "message"),
     [
         ({"devices": 3}, r"train\.batch_size: 4 volumes cannot be split evenly over 3 devices"),
-        ({"strategy": "ddp"}, r"machine\.strategy: ddp takes two devices or more"),
+        ({"strategy": "ddp"}, r"machine\.strategy: ddp requires at least two devices"),
     ],
 )
-def test_what_does_not_go_together(machine: dict, message: str, small_params):
+def test_contradictory_settings_are_refused(machine: dict, message: str, small_params):
     with pytest.raises(InputError, match=message):
         of(machine, small_params)
 
 
-def test_other_nodes_are_none_of_ours_to_start(trainings, tmp_path: Path):
-    ranks = Ranks(Place(size=2, local_size=1))
+def test_ranks_on_other_nodes_are_not_launched(runner, tmp_path: Path):
+    ranks = DistributedContext(RankInfo(size=2, local_size=1))
     with pytest.raises(InputError, match=r"machine\.nodes: .* by torchrun or srun"):
-        trainings.prepare(tmp_path, ranks=ranks).run()
+        runner.prepare(tmp_path, ranks=ranks).run()
 
 
-def test_more_gpus_than_there_are(small_params):
+def test_more_gpus_than_available_are_refused(small_params):
     machine = small_params.machine.model_copy(update={"devices": 64})
-    with pytest.raises(InputError, match=r"machine\.devices: 64 GPUs are wanted, and torch sees"):
-        find_place(machine, torch.device("cuda"), 64)
+    with pytest.raises(
+        InputError, match=r"machine\.devices: 64 GPUs are requested, but torch sees"
+    ):
+        find_rank(machine, torch.device("cuda"), 64)
 
 
-def test_a_process_that_does_not_see_its_gpu(small_params, monkeypatch: pytest.MonkeyPatch):
+def test_rank_that_does_not_see_its_gpu_is_refused(small_params, monkeypatch: pytest.MonkeyPatch):
     """As where CUDA_VISIBLE_DEVICES shows each process one alone."""
     for name, value in zip(NAMES, ("64", "128", "64", "head", "29500"), strict=True):
         monkeypatch.setenv(name, value)
     machine = small_params.machine.model_copy(update={"devices": 128})
-    with pytest.raises(InputError, match=r"process 64 of this node sees \d+ GPUs; let each"):
-        find_place(machine, torch.device("cuda"), 128)
+    with pytest.raises(InputError, match=r"local rank 64 sees \d+ GPUs; let each"):
+        find_rank(machine, torch.device("cuda"), 128)
 
 
-def test_too_few_volumes_to_validate_on(trainings, tmp_path: Path):
+def test_more_devices_than_validation_volumes_are_refused(runner, tmp_path: Path):
     with pytest.raises(InputError, match=r"machine\.devices: 64 devices are more than the \d+ vol"):
-        trainings.prepare(tmp_path, ranks=Ranks(Place(size=64)))
+        runner.prepare(tmp_path, ranks=DistributedContext(RankInfo(size=64)))
 
 
-# What they do together
+# Collectives and failure detection
 
 
-def test_three_processes_come_to_the_same():
+def test_collectives_on_three_ranks():
     expected = ["from 0", [0, 1 / 3, 2 / 3], "it was asked to", None, [[1], [3]], [*range(7)]]
-    assert together(3, use_all) == [expected] * 3
+    assert run_on_ranks(3, run_collectives) == [expected] * 3
 
 
 @pytest.mark.parametrize("lost", [0, 2])
-def test_who_waits_for_a_process_that_is_gone_ends(lost: int):
-    outcomes = together(3, lose, lost)
+def test_all_ranks_exit_when_one_is_killed(lost: int):
+    outcomes = run_on_ranks(3, kill_rank, lost)
     assert outcomes[lost] == -signal.SIGKILL
-    told = [outcome for outcome in outcomes if isinstance(outcome, str)]  # who is given up is mute
-    assert len(told) == (1 if lost else 2)  # process 0 tells, where it is there
-    assert all(f"process {lost} of this training ended without a word" in text for text in told)
+    messages = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    assert len(messages) == (1 if lost else 2)  # rank 0 reports, unless it is the lost one
+    assert all(f"rank {lost} exited without an error message" in text for text in messages)
 
 
-def test_who_meets_with_a_process_that_is_gone_ends():
-    outcomes = together(3, use_all, before=lose_first_as_they_meet)
+def test_all_ranks_exit_when_rank_zero_is_killed_in_rendezvous():
+    outcomes = run_on_ranks(3, run_collectives, before=kill_rank_zero_in_rendezvous)
     assert outcomes[0] == -signal.SIGKILL
-    assert all("process 0 of this training ended without a word" in told for told in outcomes[1:])
+    assert all("rank 0 exited without an error message" in text for text in outcomes[1:])
 
 
-def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    """As one in a GPU's collective operation, which no broken connection ends."""
-    monkeypatch.setattr(link, "PATIENCE", 0.1)
-    here, there = socket.socketpair(socket.AF_UNIX)
-    ended, endings = threading.Event(), []
-    Link(1, {0: here}, lambda ending: (endings.append(ending), ended.set()))
-    there.close()
+def test_hanging_rank_is_terminated_after_the_grace_period(monkeypatch: pytest.MonkeyPatch):
+    """A collective operation on a GPU does not end when a connection breaks."""
+    monkeypatch.setattr(failure_detector, "GRACE_PERIOD", 0.1)
+    connection, peer = socket.socketpair(socket.AF_UNIX)
+    ended, statuses = threading.Event(), []
+    PeerMonitor(1, {0: connection}, lambda status: (statuses.append(status), ended.set()))
+    peer.close()
     assert ended.wait(10)
-    assert endings == [Ending(0, None)]
+    assert statuses == [ExitStatus(0, None)]
 
 
 # Training
@@ -187,7 +189,7 @@ def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="session")
 def pair(small_params, small_set):
-    """Trains in two processes, with stops by their ranks and other parameters."""
+    """Trains on two ranks, with stop requests by rank and changed parameters."""
 
     def run(
         folder: Path, stops: Mapping = NONE, model: Mapping = NONE, **changes: object
@@ -197,40 +199,42 @@ def pair(small_params, small_set):
             "train": small_params.train.model_copy(update=changes),
         }
         params = small_params.model_copy(update=sections)
-        return together(2, train, params, small_set.root, folder, dict(stops))
+        return run_on_ranks(2, train, params, small_set.root, folder, dict(stops))
 
     return run
 
 
 @pytest.fixture(scope="session")
-def straight_pair(pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference_pair(pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
     assert pair(folder) == ["done", "done"]
     return folder
 
 
-def test_two_processes_end_as_two_processes_did(pair, trainings, straight_pair, tmp_path: Path):
-    for stop in ({1: StopAtLook(2)}, {0: StopAtLook(5)}):
+def test_interrupted_two_rank_run_ends_with_the_same_bytes(
+    pair, runner, reference_pair, tmp_path: Path
+):
+    for stop in ({1: StopAtCheck(2)}, {0: StopAtCheck(5)}):
         assert pair(tmp_path, stop) == [75, 75]
-    assert pair(tmp_path, {1: KillAtLook(1)}, **ALWAYS)[1] == -signal.SIGKILL
-    assert pair(tmp_path, {0: KillAtLook(3)}, **ALWAYS)[0] == -signal.SIGKILL
+    assert pair(tmp_path, {1: KillAtCheck(1)}, **ALWAYS)[1] == -signal.SIGKILL
+    assert pair(tmp_path, {0: KillAtCheck(3)}, **ALWAYS)[0] == -signal.SIGKILL
     assert pair(tmp_path) == ["done", "done"]
-    assert trainings.hashes(tmp_path) == trainings.hashes(straight_pair)
+    assert runner.hashes(tmp_path) == runner.hashes(reference_pair)
 
 
-def test_each_draws_for_itself_and_the_same_each_time(pair, tmp_path: Path):
+def test_seeds_differ_by_rank_and_are_reproducible(pair, tmp_path: Path):
     def seeds(folder: str) -> list[object]:
-        return pair(tmp_path / folder, {0: NoteSeed(), 1: NoteSeed()}, epochs=1)
+        return pair(tmp_path / folder, {0: RecordSeed(), 1: RecordSeed()}, epochs=1)
 
     first, second = seeds("first")
     assert not set(first) & set(second)
     assert seeds("again") == [first, second]
 
 
-def test_two_processes_train_as_one(pair, trainings, tmp_path: Path):
-    """On a backbone whose features of a scan do not depend on the batch it is in."""
+def test_two_ranks_match_one(pair, runner, tmp_path: Path):
+    """With a backbone whose features of a scan do not depend on its batch."""
     model = VIT | {"dropout": 0.0}
-    trainings.run(tmp_path / "one", model=model)
+    runner.run(tmp_path / "one", model=model)
     assert pair(tmp_path / "two", model=model) == ["done", "done"]
     one, two = (
         load_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("one", "two")
@@ -240,12 +244,12 @@ def test_two_processes_train_as_one(pair, trainings, tmp_path: Path):
     torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=1e-3, atol=1e-4)
 
 
-def test_it_goes_on_with_another_number_of_devices(
-    pair, trainings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_resume_with_another_number_of_devices(
+    pair, runner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    assert pair(tmp_path, {0: StopAtLook(2)}) == [75, 75]
+    assert pair(tmp_path, {0: StopAtCheck(2)}) == [75, 75]
     with pytest.raises(Stopped):
-        trainings.run(tmp_path, stop=StopAtLook(2))
+        runner.run(tmp_path, stop=StopAtCheck(2))
     assert "the number of devices was 2 and is 1" in caplog.text
     assert pair(tmp_path) == ["done", "done"]
     history = load_checkpoint(tmp_path / "checkpoints/last.ckpt")["history"]
@@ -255,45 +259,51 @@ def test_it_goes_on_with_another_number_of_devices(
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
-        ({}, {"accumulate": 2}),
-        ({}, {"augmentation": "advanced", "mixup": 0.4, "cutmix": 0.4, "precision": "bfloat16"}),
+        ({}, {"accumulate_grad_batches": 2}),
+        (
+            {},
+            {
+                "augmentation": "advanced",
+                "mixup_prob": 0.4,
+                "cutmix_prob": 0.4,
+                "precision": "bfloat16",
+            },
+        ),
         ({"finetune": "progressive", "unfreeze_epoch": 1}, {}),
         (VIT | {"finetune": "lora"}, {}),
     ],
-    ids=["accumulate", "augmentation", "progressive", "lora"],
+    ids=["accumulate_grad_batches", "augmentation", "progressive", "lora"],
 )
-def test_every_way_to_train_goes_on_exactly(
-    model: dict, changes: dict, pair, trainings, tmp_path: Path
-):
-    assert pair(tmp_path / "straight", model=model, **changes) == ["done", "done"]
-    assert pair(tmp_path / "stopped", {1: StopAtLook(2)}, model, **changes) == [75, 75]
-    killed = pair(tmp_path / "stopped", {0: KillAtLook(4)}, model, **changes | ALWAYS)
+def test_exact_resume_with_options(model: dict, changes: dict, pair, runner, tmp_path: Path):
+    assert pair(tmp_path / "reference", model=model, **changes) == ["done", "done"]
+    assert pair(tmp_path / "stopped", {1: StopAtCheck(2)}, model, **changes) == [75, 75]
+    killed = pair(tmp_path / "stopped", {0: KillAtCheck(4)}, model, **changes | ALWAYS)
     assert killed[0] == -signal.SIGKILL
     assert pair(tmp_path / "stopped", model=model, **changes) == ["done", "done"]
-    assert trainings.hashes(tmp_path / "stopped") == trainings.hashes(tmp_path / "straight")
+    assert runner.hashes(tmp_path / "stopped") == runner.hashes(tmp_path / "reference")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [StopAtLook, KillAtLook])
-def test_a_stop_or_kill_of_either_at_any_moment(
-    kind: type, pair, trainings, straight_pair: Path, tmp_path: Path
+@pytest.mark.parametrize("kind", [StopAtCheck, KillAtCheck])
+def test_exact_resume_after_a_stop_or_kill_of_either_rank_at_any_step(
+    kind: type, pair, runner, reference_pair: Path, tmp_path: Path
 ):
-    for look in range(1, 100):
-        folder, rank = tmp_path / str(look), look % 2
-        outcomes = pair(folder, {rank: kind(look)}, **ALWAYS)
+    for check in range(1, 100):
+        folder, rank = tmp_path / str(check), check % 2
+        outcomes = pair(folder, {rank: kind(check)}, **ALWAYS)
         if outcomes == ["done", "done"]:
             break
-        assert outcomes[rank] == (75 if kind is StopAtLook else -signal.SIGKILL)
+        assert outcomes[rank] == (75 if kind is StopAtCheck else -signal.SIGKILL)
         assert pair(folder) == ["done", "done"]
-        assert trainings.hashes(folder) == trainings.hashes(straight_pair), look
-    assert look > 3 * 4  # each step and validation
+        assert runner.hashes(folder) == runner.hashes(reference_pair), check
+    assert check > 3 * 4  # each step and validation
 
 
-# The train stage, as processes of its own
+# The train stage as a subprocess
 
 
 def ranks_of(process) -> list[psutil.Process]:
-    """The processes of a training that has started others, by rank."""
+    """Processes of a run that launched its ranks, by rank."""
     first = psutil.Process(process.pid)
     others = [child for child in first.children() if "RANK" in child.environ()]
     return [first, *sorted(others, key=lambda other: int(other.environ()["RANK"]))]
@@ -301,7 +311,7 @@ def ranks_of(process) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.drill
-def test_whichever_process_ends_all_do_and_nothing_is_lost(projects):
+def test_exact_resume_after_signals_to_either_rank(projects):
     whole, ended = projects("whole"), projects("a folder, mit Umlaut ü")
     assert whole.run()[0] == 0
     cases = [(signal.SIGKILL, 1), (signal.SIGKILL, 0), (signal.SIGTERM, 1), (signal.SIGTERM, 0)]
@@ -320,7 +330,7 @@ def test_whichever_process_ends_all_do_and_nothing_is_lost(projects):
             assert output.count("stopped, since it received SIGTERM") == 1
         else:
             assert process.returncode == (1 if rank else -9), output
-            assert f"process {rank} of this training ended without a word" in output
+            assert f"rank {rank} exited without an error message" in output
         (ended.root / "checkpoints/previous.ckpt").unlink()
     process = ended.start()
     ended.wait_for_save(process)
@@ -335,7 +345,7 @@ def test_whichever_process_ends_all_do_and_nothing_is_lost(projects):
 
 
 @pytest.mark.slow
-def test_torchrun_and_srun_start_the_same_training(projects):
+def test_torchrun_and_srun_give_the_same_bytes(projects):
     own = projects("own", epochs=2)
     assert own.run()[0] == 0
     torchrun = projects("torchrun", epochs=2)
@@ -352,7 +362,7 @@ def test_torchrun_and_srun_start_the_same_training(projects):
     assert srun.content() == own.content()
 
 
-def test_an_error_is_told_once_and_ends_all(projects):
+def test_error_is_reported_once_and_ends_all_ranks(projects):
     project = projects("one", learning_rate=1e30)
     code, output = project.run()
     assert code == 1
@@ -361,13 +371,13 @@ def test_an_error_is_told_once_and_ends_all(projects):
 
 
 @pytest.mark.slow
-def test_a_process_that_would_train_something_else_is_told_of(projects):
+def test_ranks_with_different_fingerprints_are_refused(projects):
     first, second = projects("first"), projects("second", learning_rate=1e-2)
-    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     tasks = [
-        project.start(RANK=rank, LOCAL_RANK=rank, **told)
+        project.start(RANK=rank, LOCAL_RANK=rank, **variables)
         for rank, project in (("0", first), ("1", second))
     ]
     output = tasks[0].communicate()[1]
     assert [task.wait() for task in tasks] == [1, 1]
-    assert "process 1 would train something else than process 0: train.learning_rate" in output
+    assert "rank 1 and rank 0 would train different runs: train.learning_rate" in output

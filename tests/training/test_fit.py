@@ -1,4 +1,4 @@
-"""Training on a small set, whole runs."""
+"""Whole training runs on a small dataset."""
 
 from pathlib import Path
 from shutil import copytree
@@ -6,53 +6,55 @@ from shutil import copytree
 import pytest
 import torch
 
-from multi_abnormality.errors import InputError
+from multi_abnormality.runtime.checkpoint_io import load_checkpoint
+from multi_abnormality.runtime.graceful_stop import Stopped
 from multi_abnormality.stages.train import summarize
-from multi_abnormality.training.files import load_checkpoint
-from multi_abnormality.training.stopping import Stopped
-from stops import StopAtLook
+from multi_abnormality.utils.errors import InputError
+from stops import StopAtCheck
 
 
-def test_leaves_the_promised_files(straight: Path):
-    names = {path.name for path in (straight / "checkpoints").iterdir()}
+def test_writes_the_expected_files(reference: Path):
+    names = {path.name for path in (reference / "checkpoints").iterdir()}
     kept = {name for name in names if name.startswith("multi_abnormality-epoch=01-val_loss=")}
     assert names == {"best.ckpt", "last.ckpt"} | kept
     assert len(kept) == 1
-    assert len((straight / "history.csv").read_text().splitlines()) == 1 + 3
+    assert len((reference / "history.csv").read_text().splitlines()) == 1 + 3
 
 
-def test_same_bytes_in_another_folder_with_other_workers(trainings, straight: Path, tmp_path: Path):
-    trainings.run(tmp_path, machine={"workers": 2})
-    assert trainings.hashes(tmp_path) == trainings.hashes(straight)
+def test_same_bytes_in_another_directory_with_other_workers(
+    runner, reference: Path, tmp_path: Path
+):
+    runner.run(tmp_path, machine={"workers": 2})
+    assert runner.hashes(tmp_path) == runner.hashes(reference)
 
 
-def test_raised_epochs_end_as_a_straight_run(trainings, straight: Path, tmp_path: Path):
-    trainings.run(tmp_path, epochs=1)
-    trainings.run(tmp_path)
-    assert trainings.hashes(tmp_path) == trainings.hashes(straight)
+def test_raised_epochs_end_with_the_same_bytes(runner, reference: Path, tmp_path: Path):
+    runner.run(tmp_path, epochs=1)
+    runner.run(tmp_path)
+    assert runner.hashes(tmp_path) == runner.hashes(reference)
 
 
-def test_raised_patience_ends_as_a_straight_run(trainings, tmp_path: Path):
+def test_raised_patience_ends_with_the_same_bytes(runner, tmp_path: Path):
     settings = {"epochs": 8, "learning_rate": 1e-5}
-    first = trainings.run(tmp_path / "raised", early_stopping_patience=1, **settings)
+    first = runner.run(tmp_path / "raised", early_stopping_patience=1, **settings)
     assert len(first.epochs) < 8
     assert summarize(first, 8)["stopped_early"] is True
     assert summarize(first, len(first.epochs))["stopped_early"] is False
-    for name in ("raised", "straight"):
-        trainings.run(tmp_path / name, early_stopping_patience=8, **settings)
-    assert trainings.hashes(tmp_path / "raised") == trainings.hashes(tmp_path / "straight")
+    for name in ("raised", "reference"):
+        runner.run(tmp_path / name, early_stopping_patience=8, **settings)
+    assert runner.hashes(tmp_path / "raised") == runner.hashes(tmp_path / "reference")
 
 
-def test_a_fast_run_goes_through_everything_and_is_no_training(trainings, straight, tmp_path):
-    copytree(straight / "checkpoints", tmp_path / "checkpoints")
-    history = trainings.run(tmp_path, debug="fast", epochs=90, model={"unfreeze_epoch": 50})
+def test_fast_dev_run_trains_two_epochs_and_is_not_resumed(runner, reference, tmp_path):
+    copytree(reference / "checkpoints", tmp_path / "checkpoints")
+    history = runner.run(tmp_path, debug="fast_dev_run", epochs=90, model={"unfreeze_epoch": 50})
     assert [epoch.epoch for epoch in history.epochs] == [0, 1]
-    trainings.run(tmp_path)
-    assert trainings.hashes(tmp_path) == trainings.hashes(straight)
+    runner.run(tmp_path)
+    assert runner.hashes(tmp_path) == runner.hashes(reference)
 
 
-def test_few_scans_can_be_learned_by_heart(trainings, tmp_path: Path):
-    history = trainings.run(tmp_path, debug="overfit", batch_size=8)
+def test_overfit_batches_overfits(runner, tmp_path: Path):
+    history = runner.run(tmp_path, debug="overfit_batches", batch_size=8)
     first, last = history.epochs[0], history.epochs[-1]
     assert last.train_loss < 0.1 * first.train_loss
     assert last.val_auroc > 0.99
@@ -60,46 +62,46 @@ def test_few_scans_can_be_learned_by_heart(trainings, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.drill
-def test_a_compiled_training_resumes_to_the_byte(trainings, tmp_path: Path):
-    trainings.run(tmp_path / "straight", compile=True, epochs=2)
+def test_exact_resume_of_a_compiled_model(runner, tmp_path: Path):
+    runner.run(tmp_path / "reference", compile=True, epochs=2)
     with pytest.raises(Stopped):
-        trainings.run(tmp_path / "stopped", StopAtLook(5), compile=True, epochs=2)
-    trainings.run(tmp_path / "stopped", compile=True, epochs=2)
-    assert trainings.hashes(tmp_path / "stopped") == trainings.hashes(tmp_path / "straight")
+        runner.run(tmp_path / "stopped", StopAtCheck(5), compile=True, epochs=2)
+    runner.run(tmp_path / "stopped", compile=True, epochs=2)
+    assert runner.hashes(tmp_path / "stopped") == runner.hashes(tmp_path / "reference")
 
 
-def test_a_machine_that_cannot_compile_is_told(trainings, tmp_path: Path):
+def test_failing_compiler_is_reported(runner, tmp_path: Path):
     torch._dynamo.reset()
     bare = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
-    told = pytest.raises(InputError, match=r"train\.compile: torch cannot compile here.*set it to")
-    with torch._inductor.config.patch(bare), told:
-        trainings.run(tmp_path, compile=True, epochs=1)
+    message = r"train\.compile: torch cannot compile here.*set it to"
+    with torch._inductor.config.patch(bare), pytest.raises(InputError, match=message):
+        runner.run(tmp_path, compile=True, epochs=1)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(trainings, tmp_path: Path):
+def test_non_finite_loss_stops_the_run(runner, tmp_path: Path):
     with pytest.raises(InputError, match=r"nan at epoch 0, .* on train_\d+_a_\d, .*learning_rate"):
-        trainings.run(tmp_path, learning_rate=1e30)
+        runner.run(tmp_path, learning_rate=1e30)
 
 
-def test_a_model_that_ends_an_epoch_in_no_numbers_is_never_saved(trainings, tmp_path: Path):
+def test_model_with_non_finite_logits_is_never_saved(runner, tmp_path: Path):
     with pytest.raises(InputError, match=r"no finite logits in the validation of epoch 0.*rate"):
-        trainings.run(tmp_path, learning_rate=1e30, batch_size=8, epochs=1)
+        runner.run(tmp_path, learning_rate=1e30, batch_size=8, epochs=1)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
-def test_a_finished_training_is_not_repeated(trainings, tmp_path: Path, caplog):
-    trainings.run(tmp_path, epochs=1)
-    before = trainings.hashes(tmp_path)
+def test_finished_run_is_not_repeated(runner, tmp_path: Path, caplog):
+    runner.run(tmp_path, epochs=1)
+    before = runner.hashes(tmp_path)
     caplog.set_level("INFO")
-    trainings.run(tmp_path, epochs=1)
-    assert "nothing is left to do" in caplog.text
-    assert trainings.hashes(tmp_path) == before
+    runner.run(tmp_path, epochs=1)
+    assert "is of a finished training; nothing to do" in caplog.text
+    assert runner.hashes(tmp_path) == before
 
 
-def test_an_epochs_last_step_of_fewer_batches_is_their_mean(trainings, tmp_path: Path):
+def test_last_accumulation_of_an_epoch_averages_its_batches(runner, tmp_path: Path):
     """14 scans, 7 batches of 2: all in one step, whether 7 or 20 may be."""
-    trainings.run(tmp_path / "7", batch_size=2, accumulate=7, epochs=1)
-    trainings.run(tmp_path / "20", batch_size=2, accumulate=20, epochs=1)
+    runner.run(tmp_path / "7", batch_size=2, accumulate_grad_batches=7, epochs=1)
+    runner.run(tmp_path / "20", batch_size=2, accumulate_grad_batches=20, epochs=1)
     few, many = (
         load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["optimizer_states"][0]["state"]
         for name in ("7", "20")
@@ -108,11 +110,11 @@ def test_an_epochs_last_step_of_fewer_batches_is_their_mean(trainings, tmp_path:
         torch.testing.assert_close(many[number]["exp_avg"], state["exp_avg"])
 
 
-def test_gradients_are_clipped_to_their_norm(trainings, tmp_path: Path):
+def test_gradients_are_clipped_by_norm(runner, tmp_path: Path):
     norms = []
     for limit in (1e9, 1e-3):
         folder = tmp_path / str(limit)
-        trainings.run(folder, clip_norm=limit, epochs=1)
+        runner.run(folder, max_grad_norm=limit, epochs=1)
         state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
         moments = [each["exp_avg"] for each in state["optimizer_states"][0]["state"].values()]
         norms.append(torch.nn.utils.get_total_norm(moments).item())
@@ -120,6 +122,6 @@ def test_gradients_are_clipped_to_their_norm(trainings, tmp_path: Path):
     assert 1e-4 < norms[1] <= 1e-3  # a mean of vectors no longer than that, and of one of zeros
 
 
-def test_too_few_volumes_for_a_batch(trainings, tmp_path: Path):
+def test_batch_larger_than_the_training_set_is_refused(runner, tmp_path: Path):
     with pytest.raises(InputError, match=r"train\.batch_size: 100 is more than the \d+ scans"):
-        trainings.run(tmp_path, batch_size=100)
+        runner.run(tmp_path, batch_size=100)

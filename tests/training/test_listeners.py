@@ -1,4 +1,4 @@
-"""Training on one machine listens at loopback addresses alone."""
+"""Training on one machine listens on loopback addresses only."""
 
 import os
 import socket
@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from listeners import beyond_loopback, listeners
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.params import Params
-from multi_abnormality.training.meeting import meet
-from multi_abnormality.training.place import Place
+from multi_abnormality.config.schema import Params
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.runtime.rendezvous import connect_ranks
 from rank_tasks import free_port
 from train_stage import TRAIN, Project
 
 
-def test_a_socket_beyond_loopback_is_seen() -> None:
+def test_socket_beyond_loopback_is_detected() -> None:
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         assert ("tcp", "0.0.0.0", port) in beyond_loopback(listeners(os.getpid()))
@@ -30,21 +30,21 @@ def test_a_socket_beyond_loopback_is_seen() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", socket.gethostname()])
-def test_the_store_of_one_node_is_on_loopback(
+def test_store_of_one_node_listens_on_loopback(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a scheduler names the node by its name on the network."""
-    monkeypatch.setattr("multi_abnormality.training.meeting.PATIENCE", 20.0)
-    before, place = listeners(os.getpid()), (0, 1, 0, 1, address, free_port(), True)
-    store, _ = meet(Place(*place), (), [])
+    """Even if a scheduler gives the node's name on the network."""
+    monkeypatch.setattr("multi_abnormality.runtime.rendezvous.TIMEOUT", 20.0)
+    before, info = listeners(os.getpid()), RankInfo(0, 1, 0, 1, address, free_port(), True)
+    store, _ = connect_ranks(info, (), [])
     store.set("key", "value")
     opened = listeners(os.getpid()) - before
-    assert {port for _, _, port in opened} == {place[5]}
+    assert {port for _, _, port in opened} == {info.port}
     assert not beyond_loopback(opened)
 
 
 def observed(process: subprocess.Popen) -> set[tuple[str, str, int]]:
-    """All that a training listens at until it ends, or has had a while."""
+    """Collect all sockets that a run listens on, until it ends or for a minute."""
     found: set[tuple[str, str, int]] = set()
     end = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < end:
@@ -54,7 +54,7 @@ def observed(process: subprocess.Popen) -> set[tuple[str, str, int]]:
 
 
 def srun(rank: int, port: int) -> dict[str, str]:
-    """What srun would say to one of two processes on this node."""
+    """Variables that srun sets for one of two processes on this node."""
     return {
         "SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost",
         "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank),
@@ -63,8 +63,8 @@ def srun(rank: int, port: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("by", ["itself", pytest.param("srun", marks=pytest.mark.slow)])
-def test_two_processes_and_their_loaders_listen_at_loopback(
-    by: str, tmp_path: Path, small_params: Params, small_set: ProcessedSet
+def test_two_ranks_and_their_workers_listen_on_loopback(
+    by: str, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ) -> None:
     project = Project(tmp_path / "project", small_params, small_set)
     project.change("machine", devices=2, workers=1)
@@ -76,22 +76,22 @@ def test_two_processes_and_their_loaders_listen_at_loopback(
         processes = [project.start(TRAIN, **srun(rank, port)) for rank in range(2)]
     found = observed(processes[0])
     for process in processes:
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 0, said
+        _, output = process.communicate(timeout=60)
+        assert process.returncode == 0, output
     assert found  # the store and gloo's pairs
     assert not beyond_loopback(found)
 
 
-def test_workers_of_this_machine_listen_at_loopback(tmp_path: Path) -> None:
-    """Of preprocessing: they talk by pipes."""
+def test_preprocessing_workers_listen_on_loopback(tmp_path: Path) -> None:
+    """Preprocessing workers communicate by pipes."""
     program = (
         "import tasks\n"
         "from functools import partial\n"
         "from pathlib import Path\n"
-        "from multi_abnormality.data.work.outcomes import outcomes\n"
+        "from multi_abnormality.utils.parallel.run_all import run_all\n"
         "items = {str(i): (i,) for i in range(200)}\n"
         "work = partial(tasks.square, Path())\n"
-        "list(outcomes(work, items, tasks.machine(workers=2), [], 1 << 30))\n"
+        "list(run_all(work, items, tasks.machine(workers=2), [], 1 << 30))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=tmp_path,

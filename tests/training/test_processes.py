@@ -1,4 +1,4 @@
-"""The train stage as a process that gets signals, and as two processes at once."""
+"""The train stage as a subprocess: signals, and two at once."""
 
 import os
 import signal
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.params import Params
+from multi_abnormality.config.schema import Params
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from train_stage import Project
 
 
 @pytest.fixture
-def projects(tmp_path: Path, small_params: Params, small_set: ProcessedSet):
-    """Makes projects whose training lasts a few seconds."""
+def projects(tmp_path: Path, small_params: Params, small_set: ProcessedDataset):
+    """Factory of projects that train for a few seconds."""
 
     def make(name: str) -> Project:
         project = Project(tmp_path / name, small_params, small_set)
@@ -25,8 +25,8 @@ def projects(tmp_path: Path, small_params: Params, small_set: ProcessedSet):
 
 
 @pytest.mark.slow
-def test_signals_stop_at_the_step_and_kills_lose_nothing(projects):
-    """Every process ends in another way; together they do what one does."""
+def test_exact_resume_after_signals_and_kills(projects):
+    """Each process is ended in another way; the last one ends with an uninterrupted run's bytes."""
     whole, ended = projects("whole"), projects("a folder, mit Umlaut ü")
     assert whole.run()[0] == 0
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
@@ -37,17 +37,17 @@ def test_signals_stop_at_the_step_and_kills_lose_nothing(projects):
         assert process.returncode == (-9 if number == signal.SIGKILL else 75), output
         assert "Traceback" not in output
         (ended.root / "checkpoints/previous.ckpt").unlink()
-    ended.change("machine", time_budget="1s")
+    ended.change("machine", max_time="1s")
     code, output = ended.run(SLURM_JOB_ID="1", SLURM_NTASKS="1", SLURM_JOB_NAME="train")
     assert code == 75, output
     assert "its time budget is used up" in output
     assert "resuming from checkpoints/last.ckpt: epoch" in output
-    ended.change("machine", time_budget=None)
+    ended.change("machine", max_time=None)
     assert ended.run()[0] == 0
     assert ended.content() == whole.content()
 
 
-def test_a_second_training_in_a_folder_is_refused(projects):
+def test_concurrent_run_in_one_directory_is_refused(projects):
     project = projects("one")
     project.change("train", epochs=1000)
     first = project.start()
@@ -57,5 +57,5 @@ def test_a_second_training_in_a_folder_is_refused(projects):
     assert f"process {first.pid} is training in this folder" in output
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    project.change("machine", time_budget="1s")
+    project.change("machine", max_time="1s")
     assert project.run()[0] == 75

@@ -1,26 +1,28 @@
-"""What is said of failures that a parameter can prevent."""
+"""Error messages for failures that a parameter can prevent."""
 
 import pytest
 import torch
 
-from multi_abnormality.params import Params
-from multi_abnormality.training.trainer import explain_failure
+from multi_abnormality.config.schema import Params
+from multi_abnormality.runtime.lightning_trainer import explain_failure
 
 
-def test_too_little_memory_is_told_by_the_parameters_that_need_less(small_params: Params):
+def test_out_of_memory_error_lists_parameters_to_lower(small_params: Params):
     with pytest.raises(RuntimeError) as failure:
         torch.empty(1 << 60)  # more than any machine has
-    train = small_params.train.model_copy(update={"batch_size": 8, "accumulate": 1, "slices": 9})
+    train = small_params.train.model_copy(
+        update={"batch_size": 8, "accumulate_grad_batches": 1, "slices_per_volume": 9}
+    )
     params = small_params.model_copy(update={"train": train})
-    told = str(explain_failure(failure.value, params))
-    assert "train.batch_size to 4 and train.accumulate to 2" in told
-    assert "train.slices below 9" in told
+    message = str(explain_failure(failure.value, params))
+    assert "train.batch_size to 4 and train.accumulate_grad_batches to 2" in message
+    assert "train.slices_per_volume below 9" in message
     alone = params.model_copy(update={"train": train.model_copy(update={"batch_size": 1})})
     assert "train.batch_size" not in str(explain_failure(failure.value, alone))
-    least = train.model_copy(update={"batch_size": 1, "slices": 1})
-    told = str(explain_failure(failure.value, params.model_copy(update={"train": least})))
-    assert told.endswith("Set preprocess.shape smaller")  # nothing that cannot go lower
+    least = train.model_copy(update={"batch_size": 1, "slices_per_volume": 1})
+    message = str(explain_failure(failure.value, params.model_copy(update={"train": least})))
+    assert message.endswith("Set preprocess.shape smaller")  # nothing that cannot go lower
 
 
-def test_other_failures_stay_what_they_are(small_params: Params):
+def test_other_errors_are_not_explained(small_params: Params):
     assert explain_failure(RuntimeError("shapes do not fit"), small_params) is None

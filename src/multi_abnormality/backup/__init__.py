@@ -1,6 +1,6 @@
-"""Backup while training, and restore on another machine.
+"""Backup during training, and restore on another machine.
 
-A backup is a DVC state: `dvc.lock` records the half-trained checkpoints, DVC's remote gets the
-objects, and a resume commit, which holds the lock and every tracked file, goes to a Git remote or
-as a bundle onto the DVC remote. DVC is imported where it is needed: no stage waits for it in vain.
+A backup is a DVC state: `dvc.lock` records the checkpoints of the unfinished run, the DVC remote
+gets their objects, and a resume commit with dvc.lock and every tracked file goes to a Git remote,
+or as a bundle to the DVC remote. DVC is imported only where it is used, since the import is slow.
 """

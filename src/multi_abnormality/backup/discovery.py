@@ -4,65 +4,65 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import Git, GitError
 from multi_abnormality.backup.publish import fetch_bundle, fetch_refs
-from multi_abnormality.backup.remote import Remote
 from multi_abnormality.backup.snapshot_metadata import LOCAL, SnapshotMetadata, branch_of
-from multi_abnormality.console import log
-from multi_abnormality.errors import InputError
+from multi_abnormality.utils.console import log
+from multi_abnormality.utils.errors import InputError
 
-HERE = "this machine"
-LATEST = 2**32 - 1  # s: Git takes no time far beyond, and each backup is later than the last
+THIS_MACHINE = "this machine"
+MAX_TIME = 2**32 - 1  # s since the epoch; Git rejects much later times
 
 
 @dataclass(frozen=True)
 class State:
-    """A resume commit that was found and is now in this repository.
+    """A resume commit, fetched into this repository.
 
     Attributes:
-        commit: its hash.
+        commit: hash of the commit.
         time: commit time, in seconds since the epoch.
-        metadata: content of its message.
-        place: where it was found, for messages.
+        metadata: content of the commit message.
+        location: where the commit was found, for messages.
     """
 
     commit: str
     time: int
     metadata: SnapshotMetadata
-    place: str
+    location: str
 
     @classmethod
-    def read(cls, git: Git, commit: str, place: str, branch: str) -> "State":
+    def read(cls, git: Git, commit: str, location: str, branch: str) -> "State":
         """Read a commit's metadata.
 
         Raises:
-            ValueError: it is no resume commit of this branch, or is malformed.
+            ValueError: the commit is not a resume commit of this branch, or is malformed.
         """
         metadata = SnapshotMetadata.read(git, commit)
         if metadata.branch != branch:
-            raise ValueError(f"it says that it is of branch {metadata.branch!r}, not {branch!r}")
+            raise ValueError(f"it belongs to branch {metadata.branch!r}, not {branch!r}")
         time = int(git("log", "-1", "--format=%ct", commit))
-        if time > LATEST:
-            raise ValueError(f"its time, {time}, lies beyond {LATEST}")
-        return cls(commit, time, metadata, place)
+        if time > MAX_TIME:
+            raise ValueError(f"its commit time {time} is after {MAX_TIME}")
+        return cls(commit, time, metadata, location)
 
     def order(self) -> tuple[int, int, str]:
-        """Sort key: the newest state sorts last; of two with one time, the one with more epochs."""
+        """Sort key by commit time, then by epochs."""
         return self.time, self.metadata.epochs, self.commit
 
 
 def find_states(git: Git, remote: Remote | None) -> list[State]:
     """Find all states of the current branch, newest first, including those of HEAD's own hash.
 
-    What is malformed or damaged is skipped with a warning.
+    Malformed or damaged states are skipped with a warning.
 
     Args:
-        git: the repository.
-        remote: the DVC remote, if there is one.
+        git: repository to search.
+        remote: DVC remote, if any.
 
     Raises:
-        InputError: a remote can't be reached, or what it has can't be read, and there is no other
-            state. Starting a new run would also replace these backups.
+        InputError: a remote can't be read and no other state was found. Starting a new run would
+            replace the backups on it.
     """
     head = git.find("rev-parse", "--verify", "--quiet", "HEAD") or ""
     failures: list[str] = []
@@ -78,7 +78,7 @@ def find_states(git: Git, remote: Remote | None) -> list[State]:
         log.warning("%s", failure)
     if failures and not states:
         raise InputError(
-            "no resume state was found, but not everything could be asked and read (see above)"
+            "no resume state was found, but some remotes or states could not be read (see above)"
         )
     return sorted(states.values(), key=State.order, reverse=True)
 
@@ -86,19 +86,19 @@ def find_states(git: Git, remote: Remote | None) -> list[State]:
 def _local(git: Git, branch: str, failures: list[str]) -> Iterator[State]:
     refs = git("for-each-ref", "--format=%(objectname)", f"{LOCAL}/{branch}/*").split()
     for commit in refs:
-        yield from _read(git, partial(str, commit), HERE, branch, failures)
+        yield from _read(git, partial(str, commit), THIS_MACHINE, branch, failures)
 
 
 def _published(git: Git, branch: str, failures: list[str]) -> Iterator[State]:
     for name in git("remote").split():
-        place = f"the Git remote {name}"
+        location = f"the Git remote {name}"
         try:
             commits = fetch_refs(git, name, f"{branch}/*")
         except GitError as error:
-            failures.append(f"{place} can't be asked: {error}")
+            failures.append(f"{location} can't be read: {error}")
             continue
         for commit in commits:
-            yield from _read(git, partial(str, commit), place, branch, failures)
+            yield from _read(git, partial(str, commit), location, branch, failures)
 
 
 def _bundled(git: Git, remote: Remote | None, branch: str, failures: list[str]) -> Iterator[State]:
@@ -106,20 +106,20 @@ def _bundled(git: Git, remote: Remote | None, branch: str, failures: list[str]) 
         return
     try:
         names = remote.bundles(branch)
-    except Exception as error:  # any file system's own
-        failures.append(f"the DVC remote {remote.url} can't be asked: {error}")
+    except Exception as error:  # any exception of a file system
+        failures.append(f"the DVC remote {remote.url} can't be read: {error}")
         return
     for name in names:
-        place = f"the DVC remote, {name}"
-        yield from _read(git, partial(fetch_bundle, git, remote, name), place, branch, failures)
+        location = f"the DVC remote, {name}"
+        yield from _read(git, partial(fetch_bundle, git, remote, name), location, branch, failures)
 
 
 def _read(
-    git: Git, fetch: Callable[[], str], place: str, branch: str, failures: list[str]
+    git: Git, fetch: Callable[[], str], location: str, branch: str, failures: list[str]
 ) -> Iterator[State]:
     try:
-        yield State.read(git, fetch(), place, branch)
+        yield State.read(git, fetch(), location, branch)
     except (GitError, ValueError) as error:
-        failures.append(f"{place} is skipped: {error}")
-    except Exception as error:  # any file system's own
-        failures.append(f"{place} can't be fetched: {type(error).__name__}: {error}")
+        failures.append(f"{location} is skipped: {error}")
+    except Exception as error:  # any exception of a file system
+        failures.append(f"{location} can't be fetched: {type(error).__name__}: {error}")

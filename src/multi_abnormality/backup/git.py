@@ -1,16 +1,16 @@
-"""Git by its plumbing, such that no hook, signature, prompt or missing name gets in the way."""
+"""Git plumbing commands without hooks, signatures, prompts or user settings."""
 
 import copy
 import os
 import subprocess
 from pathlib import Path
 
-# What a hook or an alias that started this process would make Git work on in place of `folder`.
-_LEAKED = {
+# Variables set by a Git hook or alias; they would redirect Git to another repository.
+_INHERITED = {
     "GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY",
     "GIT_PREFIX", "GIT_WORK_TREE", "SSH_ASKPASS",
 }  # fmt: skip
-_QUIET = (
+_CONFIG = (
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "gc.auto=0",
     "log.showSignature=false",
     "fetch.fsckObjects=true", "transfer.fsckObjects=true",
@@ -19,51 +19,51 @@ _AUTHOR = {"NAME": "multi-abnormality backup", "EMAIL": "backup@multi-abnormalit
 
 
 class GitError(Exception):
-    """Git refused; the message is what it said."""
+    """A Git command failed; the message is its error output."""
 
 
 class Git:
-    """Runs Git in a folder.
+    """Runs Git commands in a folder.
 
     Args:
-        folder: inside a repository.
-        index: the index file to work on, where it is not the user's.
-        patience: seconds that a command gets; None: no end.
+        folder: directory inside a repository.
+        index: index file to use instead of the user's.
+        timeout: time limit of a command, in seconds; None for no limit.
     """
 
     def __init__(
-        self, folder: Path, index: Path | None = None, patience: float | None = None
+        self, folder: Path, index: Path | None = None, timeout: float | None = None
     ) -> None:
         self.folder = folder
-        self._patience = patience
-        self._environment = {k: v for k, v in os.environ.items() if k not in _LEAKED}
+        self._timeout = timeout
+        self._environment = {k: v for k, v in os.environ.items() if k not in _INHERITED}
         self._environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
         for role in ("AUTHOR", "COMMITTER"):
             self._environment |= {f"GIT_{role}_{key}": value for key, value in _AUTHOR.items()}
         if index is not None:
             self._environment["GIT_INDEX_FILE"] = str(index)
 
-    def bytes(self, *arguments: str, given: bytes = b"") -> bytes:
-        """Run a command.
+    def bytes(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        """Run a command and return its output.
 
         Args:
-            arguments: of git.
-            given: its standard input.
+            arguments: command line after `git`.
+            stdin: standard input of the command.
 
         Raises:
-            GitError: it failed, or there is no git.
+            GitError: the command failed, or Git is not installed.
         """
-        settings = [part for setting in _QUIET for part in ("-c", setting)]
+        settings = [part for setting in _CONFIG for part in ("-c", setting)]
         try:
             done = subprocess.run(
                 ["git", *settings, *arguments],
-                cwd=self.folder, env=self._environment, input=given, capture_output=True,
-                check=True, timeout=self._patience,
+                cwd=self.folder, env=self._environment, input=stdin, capture_output=True,
+                check=True, timeout=self._timeout,
             )  # fmt: skip
         except subprocess.CalledProcessError as error:
             lines = error.stderr.decode(errors="replace").strip().splitlines()
-            said = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[-1:]
-            reason = "; ".join(said) or f"exit status {error.returncode}"
+            errors = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[-1:]
+            reason = "; ".join(errors) or f"exit status {error.returncode}"
             raise GitError(f"git {arguments[0]}: {reason}") from error
         except subprocess.TimeoutExpired as error:
             raise GitError(f"git {arguments[0]}: no answer within {error.timeout:.0f} s") from error
@@ -71,24 +71,24 @@ class Git:
             raise GitError(f"git cannot be run: {error}") from error
         return done.stdout
 
-    def __call__(self, *arguments: str, given: str = "") -> str:
-        """As `bytes`, with text in and stripped text out."""
-        return self.bytes(*arguments, given=given.encode()).decode(errors="replace").strip()
+    def __call__(self, *arguments: str, stdin: str = "") -> str:
+        """Run a command on text and return its stripped output."""
+        return self.bytes(*arguments, stdin=stdin.encode()).decode(errors="replace").strip()
 
     def find(self, *arguments: str) -> str | None:
-        """What a question answers; None where Git has no answer."""
+        """Return a command's output, or None if it fails or prints nothing."""
         try:
             return self(*arguments) or None
         except GitError:
             return None
 
     def check_length(self, *arguments: str, limit: int) -> None:
-        """Check that a command prints no more than `limit` bytes; end it where it does.
+        """Check that a command prints at most `limit` bytes; kill it otherwise.
 
         Raises:
-            GitError: it prints more, or failed.
+            GitError: the command prints more, or failed.
         """
-        settings = [part for setting in _QUIET for part in ("-c", setting)]
+        settings = [part for setting in _CONFIG for part in ("-c", setting)]
         with subprocess.Popen(
             ["git", *settings, *arguments], cwd=self.folder, env=self._environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -100,39 +100,39 @@ class Git:
         if process.returncode:
             raise GitError(f"git {arguments[0]}: exit status {process.returncode}")
 
-    def matches(self, *arguments: str, given: str) -> list[str]:
-        """Return the names that a question with `-z` answers; Git ends with 1 where none is."""
+    def matches(self, *arguments: str, stdin: str) -> list[str]:
+        """Return the file names that a command prints with `-z`; exit status 1 means none."""
         try:
-            answer = self.bytes(*arguments, given=os.fsencode(given))
+            output = self.bytes(*arguments, stdin=os.fsencode(stdin))
         except GitError as error:
             if getattr(error.__cause__, "returncode", None) == 1:
                 return []
             raise
-        return _split(answer)
+        return _split(output)
 
     def names(self, *arguments: str) -> list[str]:
-        """File names that a command lists with `-z`."""
+        """Return the file names that a command prints with `-z`."""
         return _split(self.bytes(*arguments))
 
-    def at(self, seconds: int) -> "Git":
-        """This, with another time for commits, in seconds of the epoch."""
+    def with_date(self, seconds: int) -> "Git":
+        """Return a copy that commits with this date, in seconds since the epoch."""
         git = copy.copy(self)
         date = f"{seconds} +0000"
         git._environment = self._environment | {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
         return git
 
-    def unattended(self) -> "Git":
-        """This, for commands that reach a remote: SSH asks nothing either."""
+    def non_interactive(self) -> "Git":
+        """Disable SSH prompts, for commands that contact a remote."""
         if not (self.find("config", "core.sshCommand") or "GIT_SSH" in self._environment):
             self._environment.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
         return self
 
 
-def _split(answer: bytes) -> list[str]:
-    return [os.fsdecode(name) for name in answer.split(b"\0") if name]
+def _split(output: bytes) -> list[str]:
+    return [os.fsdecode(name) for name in output.split(b"\0") if name]
 
 
 def repository_of(folder: Path) -> Git | None:
-    """Git at the top of the work tree that a folder is in; None where there is none."""
+    """Return Git at the top of the work tree that contains a folder, or None."""
     top = Git(folder).find("rev-parse", "--show-toplevel")
     return Git(Path(top)) if top else None

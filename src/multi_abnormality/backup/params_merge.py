@@ -2,30 +2,30 @@
 
 from typing import Any
 
-from multi_abnormality.params_text import KeyPath, flatten
+from multi_abnormality.config.yaml_edit import KeyPath, flatten
 
-OWN_SECTIONS = ("machine", "backup")  # of each machine; never taken from a backup
+OWN_SECTIONS = ("machine", "backup")  # machine-specific; never restored
 _MISSING = object()
 
 
 class MergeConflictError(ValueError):
-    """Both sides changed the same keys; the message lists them, a line each."""
+    """Both sides changed the same keys; the message lists them, one per line."""
 
 
 def merge_params(base: str, backup: str, here: str) -> str:
-    """Merge the backup's changes since `base` into the file that is here.
+    """Merge the backup's changes since `base` into the params.yaml of the work tree.
 
-    `machine` and `backup` stay as they are here. Comments and order are those of the backup where
-    it changed anything.
+    The sections `machine` and `backup` are not changed. Comments and order are taken from the
+    backup if it changed any value.
 
     Args:
-        base: text of params.yaml that both are derived from.
-        backup: its text in the backup.
-        here: its text in the work tree.
+        base: params.yaml of the common ancestor.
+        backup: params.yaml of the backup.
+        here: params.yaml of the work tree.
 
     Raises:
         MergeConflictError: both changed the same key, to different values.
-        ValueError: one of the texts is no valid params.yaml.
+        ValueError: one of the texts is not a valid params.yaml.
     """
     old, theirs, ours = (flatten(text) for text in (base, backup, here))
     merged: dict[KeyPath, Any] = {}
@@ -54,7 +54,7 @@ def merge_params(base: str, backup: str, here: str) -> str:
 
 
 def changed_keys(backup: str, here: str, sections: tuple[str, ...]) -> list[str]:
-    """Return a line for each key of these sections that differs between two texts."""
+    """Return one line per key of these sections that differs between two texts."""
     theirs, ours = flatten(backup), flatten(here)
     return [
         f"{'.'.join(path)}: {_show(theirs.get(path, _MISSING))} in the backup, "
@@ -66,12 +66,12 @@ def changed_keys(backup: str, here: str, sections: tuple[str, ...]) -> list[str]
 
 def _show(value: Any) -> str:
     if value is _MISSING:
-        return "not there"
+        return "missing"
     return repr(value) if isinstance(value, str) else str(value)
 
 
 def _edited(text: str, old: dict[KeyPath, Any], new: dict[KeyPath, Any]) -> str:
-    """The text with other values, and its comments."""
+    """Return the text with changed values and its comments kept."""
     from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
     content = parse_yaml_for_update(text, "params.yaml")

@@ -1,60 +1,63 @@
-"""Superseded backups go, and nothing else does."""
+"""Removal of superseded backups."""
 
+from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import Git
-from multi_abnormality.backup.ledger import Ledger
-from multi_abnormality.backup.named import named_objects
 from multi_abnormality.backup.publish import drop_bundles, fetch_refs
-from multi_abnormality.backup.remote import Remote
+from multi_abnormality.backup.references import referenced_objects
+from multi_abnormality.backup.upload_log import UploadLog
 
 
 def prune(
-    remote: Remote, git: Git | None, ledger: Ledger, run: str, keep: int, git_remote: str | None
+    remote: Remote, git: Git | None, upload_log: UploadLog, run: str, keep: int,
+    git_remote: str | None,
 ) -> int:  # fmt: skip
-    """Take away the objects of all but a run's newest generations, here and on the remote.
+    """Delete the objects of all but a run's newest generations, in the cache and on the remote.
 
-    Only what this run itself made or sent, and what no commit and no experiment names, goes.
+    Deletes only objects that this run added or uploaded and that no commit or experiment
+    references.
 
     Args:
-        remote: of DVC.
-        git: of the repository, where there is one.
-        ledger: knows the run's generations.
+        remote: DVC remote with the objects.
+        git: repository of the project, if any.
+        upload_log: upload log with the run's generations.
         run: <branch>/<fingerprint>.
-        keep: generations.
-        git_remote: name of the Git remote that has resume commits.
+        keep: number of generations to keep.
+        git_remote: name of the Git remote for resume commits, if any.
 
     Returns:
-        How many objects left the remote.
+        Number of objects deleted from the remote.
     """
-    generations = ledger.generations(run)
+    generations = upload_log.generations(run)
     kept = [item for item in generations if item.sent][-keep:]
     old = [item for item in generations if item not in kept]
-    if git is None or not old or _has_a_twin(remote, run):
+    if git is None or not old or _is_on_another_branch(remote, run):
         return 0
     drop_bundles(remote, run, keep)
     if git_remote:
         fetch_refs(git, git_remote, "*")
-    needed = named_objects(git, remote).union(*(item.objects for item in kept))
-    elsewhere = [item for item in old if item.uploaded and item.remote != remote.id]
-    there = {hash_ for item in old if item not in elsewhere for hash_ in item.uploaded} - needed
-    there -= remote.lacks(there)
-    _delete(remote, there)
+    needed = referenced_objects(git, remote).union(*(item.objects for item in kept))
+    on_other_remotes = [item for item in old if item.uploaded and item.remote != remote.id]
+    on_this_remote = [item for item in old if item not in on_other_remotes]
+    superseded = {hash_ for item in on_this_remote for hash_ in item.uploaded} - needed
+    superseded -= remote.missing_objects(superseded)
+    _delete(remote, superseded)
     for hash_ in {hash_ for item in old for hash_ in item.own} - needed:
         if remote.cache.exists(hash_):
             remote.cache.delete(hash_)
-    ledger.set_generations(run, [*elsewhere, *kept])
-    return len(there)
+    upload_log.set_generations(run, [*on_other_remotes, *kept])
+    return len(superseded)
 
 
 def _delete(remote: Remote, hashes: set[str]) -> None:
-    """Before and after, so that no push in between takes DVC's note of what is there for true."""
+    """Clear DVC's index before and after, so that a concurrent push trusts no stale entries."""
     if hashes:
-        remote.forget_what_is_there()
+        remote.clear_index()
         remote.delete(hashes)
-        remote.forget_what_is_there()
+        remote.clear_index()
 
 
-def _has_a_twin(remote: Remote, run: str) -> bool:
-    """Whether the same training left bundles under another branch: its objects may be the same."""
+def _is_on_another_branch(remote: Remote, run: str) -> bool:
+    """Whether the same run has bundles under another branch, which may share its objects."""
     fingerprint = run.rpartition("/")[2]
     runs = {name.rpartition("/")[0] for name in remote.bundles()}
     return any(other != run and other.endswith(f"/{fingerprint}") for other in runs)

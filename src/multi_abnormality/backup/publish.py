@@ -1,50 +1,50 @@
-"""The resume commit leaves the machine: to a Git remote, or as a bundle onto DVC's remote."""
+"""Publishing of resume commits: on a Git remote, or as bundles on the DVC remote."""
 
 import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from multi_abnormality.backup.dvc_remote import BUNDLE_SUFFIX, Remote
 from multi_abnormality.backup.git import Git, GitError
-from multi_abnormality.backup.remote import SUFFIX, Remote
 from multi_abnormality.backup.snapshot_metadata import LOCAL, PUBLISHED
 
-_NEW = "refs/resume-bundle"  # while a bundle is checked
-_HEAD = re.compile(r"([0-9a-f]{40}) (refs/resume/[^\s]+)")
+_TEMPORARY_REF = "refs/resume-bundle"  # of a bundle that is being fetched
+_BUNDLE_HEAD = re.compile(r"([0-9a-f]{40}) (refs/resume/[^\s]+)")
 MAX_BUNDLE_BYTES = 128 << 20
-PATIENCE = 300.0  # s that Git gets to unpack one
+UNBUNDLE_TIMEOUT = 300.0  # s
 
 
-def push_ref(git: Git, remote: str, commit: str, run: str, rehearse: bool = False) -> None:
-    """Put a commit on a Git remote.
+def push_ref(git: Git, remote: str, commit: str, run: str, dry_run: bool = False) -> None:
+    """Push a resume commit to a Git remote.
 
     Args:
-        git: of the repository.
+        git: repository with the commit.
         remote: name of the Git remote.
-        commit: its hash.
+        commit: hash of the commit.
         run: <branch>/<fingerprint>.
-        rehearse: only ask whether it could be.
+        dry_run: check write access without pushing.
 
     Raises:
-        GitError: it could not.
+        GitError: the push failed.
     """
-    options = ["--dry-run"] if rehearse else []
-    git.unattended()(
+    options = ["--dry-run"] if dry_run else []
+    git.non_interactive()(
         "push", "--quiet", "--force", "--no-verify", "--no-signed", "--recurse-submodules=no",
         *options, remote, f"{commit}:{PUBLISHED}/{run}",
     )  # fmt: skip
 
 
 def fetch_refs(git: Git, remote: str, pattern: str) -> list[str]:
-    """Bring a Git remote's resume commits here; their hashes.
+    """Fetch resume commits from a Git remote and return their hashes.
 
     Args:
-        git: of the repository.
+        git: repository to fetch into.
         remote: name of the Git remote.
-        pattern: of the runs, such as "main/*".
+        pattern: glob of run names, such as "main/*".
     """
     refs = f"{PUBLISHED}/{pattern}"
-    lines = git.unattended()("ls-remote", "--refs", remote, refs).splitlines()
+    lines = git.non_interactive()("ls-remote", "--refs", remote, refs).splitlines()
     found = {name: commit for commit, name in (line.split("\t") for line in lines)}
     if found:
         specs = [f"+{name}:refs/remotes/{remote}/{name.removeprefix('refs/heads/')}"
@@ -54,12 +54,12 @@ def fetch_refs(git: Git, remote: str, pattern: str) -> list[str]:
 
 
 def put_bundle(git: Git, remote: Remote, commit: str, run: str) -> str:
-    """Put a commit onto DVC's remote; the bundle's name, by which the newest sorts last.
+    """Upload a commit to the DVC remote and return the bundle's name; the newest sorts last.
 
-    It holds what the published branches do not.
+    The bundle contains only what the published branches do not.
     """
     time = git("log", "-1", "--format=%ct", commit)
-    name = f"{run}/{int(time):012d}-{commit[:12]}{SUFFIX}"
+    name = f"{run}/{int(time):012d}-{commit[:12]}{BUNDLE_SUFFIX}"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bundle"
         published = ("--not", "--exclude=*/resume/*", "--remotes")
@@ -69,30 +69,30 @@ def put_bundle(git: Git, remote: Remote, commit: str, run: str) -> str:
 
 
 def fetch_bundle(git: Git, remote: Remote, name: str) -> str:
-    """Fetch a bundle's commit into this repository, under no ref; return its hash.
+    """Fetch a bundle's commit into this repository, without a ref, and return its hash.
 
     Raises:
-        GitError: it is damaged, too large, or builds on commits that are not here.
+        GitError: the bundle is damaged, too large, or builds on commits that are missing here.
     """
     if (size := remote.bundle_size(name)) > MAX_BUNDLE_BYTES:
         raise GitError(f"it has {size:,} bytes, the limit is {MAX_BUNDLE_BYTES:,}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bundle"
         remote.get_bundle(name, file)
-        patient = Git(git.folder, patience=PATIENCE)
+        unbundler = Git(git.folder, timeout=UNBUNDLE_TIMEOUT)
         heads = git("bundle", "list-heads", str(file)).splitlines()
-        found = _HEAD.fullmatch(heads[0]) if len(heads) == 1 else None
+        found = _BUNDLE_HEAD.fullmatch(heads[0]) if len(heads) == 1 else None
         if found is None:
-            raise GitError("it is no bundle of this project: it must hold one resume commit")
+            raise GitError("it is not a bundle of this project: it must contain one resume commit")
         commit, ref = found.groups()
         try:
-            _unbundle(patient, file, ref)
+            _unbundle(unbundler, file, ref)
         except GitError as error:
             if "prerequisite" not in str(error):
                 raise
             _fetch_history(git)
             try:
-                _unbundle(patient, file, ref)
+                _unbundle(unbundler, file, ref)
             except GitError as error:
                 raise GitError(f"{error}; {_missing_history(git)}") from error
     return commit
@@ -100,31 +100,31 @@ def fetch_bundle(git: Git, remote: Remote, name: str) -> str:
 
 def _unbundle(git: Git, file: Path, ref: str) -> None:
     options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
-    git("fetch", *options, str(file), f"+{ref}:{_NEW}")
-    git("update-ref", "-d", _NEW)
+    git("fetch", *options, str(file), f"+{ref}:{_TEMPORARY_REF}")
+    git("update-ref", "-d", _TEMPORARY_REF)
 
 
 def _fetch_history(git: Git) -> None:
-    """Fetch what the Git remotes have: the clone may be older than the backup."""
+    """Fetch from all Git remotes: this clone may be older than the backup."""
     if git.find("rev-parse", "--is-shallow-repository") == "true":
         return
-    with suppress(GitError):  # the bundle's own error says more
-        git.unattended()("fetch", "--quiet", "--all", "--no-recurse-submodules")
+    with suppress(GitError):  # the bundle's own error is more specific
+        git.non_interactive()("fetch", "--quiet", "--all", "--no-recurse-submodules")
 
 
 def _missing_history(git: Git) -> str:
-    """What to do where a bundle builds on commits that are not here."""
+    """Hint for a bundle that builds on commits that are missing here."""
     if git.find("rev-parse", "--is-shallow-repository") == "true":
-        return "this clone is shallow: `git fetch --unshallow` brings what it builds on"
+        return "this clone is shallow: `git fetch --unshallow` fetches the missing commits"
     return (
         "no Git remote of this clone has these commits: the branch's history was rewritten since "
-        "the backup, or it is of another project. Push them from a clone that has them, or start "
-        "a new run with `dvc repro`"
+        "the backup, or it belongs to another project. Push them from a clone that has them, or "
+        "start a new run with `dvc repro`"
     )
 
 
 def drop_bundles(remote: Remote, run: str, keep: int) -> None:
-    """Leave a run's newest bundles."""
+    """Delete all but a run's `keep` newest bundles."""
     branch = run.rpartition("/")[0]
     names = [name for name in remote.bundles(branch) if name.startswith(f"{run}/")]
     for name in names[:-keep]:

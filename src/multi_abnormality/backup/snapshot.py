@@ -1,4 +1,4 @@
-"""The work tree's tracked files as a commit that no branch, index or file notices."""
+"""Snapshot of the tracked files as a commit, without changes to branch, index or work tree."""
 
 import shutil
 import time
@@ -10,11 +10,11 @@ from multi_abnormality.backup.snapshot_metadata import LOCAL, SnapshotMetadata, 
 
 
 class Snapshot:
-    """Every tracked file as it is when training starts; what it writes is added at each commit.
+    """Snapshot of all tracked files at the start of training; each commit adds its results.
 
     Args:
-        git: at the top of the work tree.
-        folder: takes in an index of its own.
+        git: repository, at the top of the work tree.
+        folder: directory for a separate index file.
 
     Raises:
         GitError: the work tree can't be read.
@@ -26,28 +26,28 @@ class Snapshot:
         self.top = git.folder
         index = folder / "backup.index"
         index.unlink(missing_ok=True)
-        index.with_name(f"{index.name}.lock").unlink(missing_ok=True)  # of a git that was killed
+        index.with_name(f"{index.name}.lock").unlink(missing_ok=True)  # left by a killed Git
         users = self.top / git("rev-parse", "--git-path", "index")
         if users.exists():
-            shutil.copy2(users, index)  # its time tells Git which files may have changed since
+            shutil.copy2(users, index)  # keeps its mtime, which Git compares with the files'
         self._git = Git(git.folder, index)
         self._git("add", "--update", ":/")
-        if self.head:  # DVC's configuration has addresses: as committed, not as it is here
+        if self.head:  # the config may hold addresses: use the committed version
             self._git("reset", "--quiet", "HEAD", "--", ":(top,glob)**/.dvc/config")
 
     def untracked(self, paths: Iterable[str]) -> list[str]:
-        """Files below paths that neither Git nor its ignore lists know."""
+        """Return files below paths that are neither tracked nor ignored by Git."""
         return self._git.names("ls-files", "-z", "--others", "--exclude-standard", "--", *paths)
 
     def commit(self, written: Iterable[Path], metadata: SnapshotMetadata) -> str:
-        """Commit, and note it under refs/resume/; its hash.
+        """Create a commit with a ref below refs/resume/, and return its hash.
 
-        Its time is after that of the state before it, also where the clock has jumped back: the
-        newest is found by it.
+        Its time is always later than that of the previous state, even if the clock was set back,
+        since states are ordered by it.
 
         Args:
-            written: files to take as they are now, tracked or not.
-            metadata: the commit's message.
+            written: files to read from the work tree again, tracked or not.
+            metadata: content of the commit message.
         """
         names = [path.relative_to(self.top).as_posix() for path in written]
         self._git("update-index", "--add", "--remove", "--", *names)
@@ -55,7 +55,7 @@ class Snapshot:
         tree = self._git("write-tree")
         ref = f"{LOCAL}/{metadata.run}"
         before = self._git.find("log", "-1", "--format=%ct", ref)
-        dated = self._git.at(max(int(time.time()), int(before or 0) + 1))
-        commit = dated("commit-tree", tree, *parent, "-F", "-", given=metadata.message())
+        dated = self._git.with_date(max(int(time.time()), int(before or 0) + 1))
+        commit = dated("commit-tree", tree, *parent, "-F", "-", stdin=metadata.message())
         self._git("update-ref", ref, commit)
         return commit

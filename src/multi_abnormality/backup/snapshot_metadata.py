@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from multi_abnormality.backup.git import Git
-from multi_abnormality.section import Section
+from multi_abnormality.config.base import Section
 
 LOCAL = "refs/resume"  # this machine's newest state of each run
 PUBLISHED = "refs/heads/resume"  # on a Git remote
-FORMAT = 2  # of the metadata; a newer one is refused
+FORMAT = 2  # version of the metadata; newer ones are rejected
 MAX_BYTES = 4 << 20  # of a commit message
 _TITLE = "Resume state"
 _RUN = re.compile(r"(?P<branch>.+)/(?P<fingerprint>[0-9a-f]{12,16})")
@@ -60,8 +60,8 @@ class SnapshotMetadata(Section):
 
     @field_validator("identity")
     @classmethod
-    def is_whole(cls, identity: dict[str, Any]) -> dict[str, Any]:
-        """Refuse one that lacks what a resume compares."""
+    def check_identity(cls, identity: dict[str, Any]) -> dict[str, Any]:
+        """Reject an identity without the keys that a resume compares."""
         if identity and not (
             isinstance(identity.get("findings"), list)
             and isinstance(identity.get("processed"), str)
@@ -79,7 +79,7 @@ class SnapshotMetadata(Section):
         return self.run.rpartition("/")[2]
 
     def message(self) -> str:
-        """The commit message."""
+        """Return the commit message."""
         title = f"{_TITLE} of {self.run}: {self.epochs} epochs done"
         return f"{title}\n\n{self.model_dump_json()}\n"
 
@@ -88,17 +88,19 @@ class SnapshotMetadata(Section):
         """Read and check the message of a commit.
 
         Raises:
-            ValueError: it is no resume commit, is malformed, or was written by a newer version.
+            ValueError: it is not a resume commit, is malformed, or was written by a newer version.
         """
         if int(git("cat-file", "-s", commit)) > MAX_BYTES:
             raise ValueError(f"the message of commit {commit} is longer than {MAX_BYTES:,} bytes")
         title, _, body = git("log", "-1", "--format=%B", commit).partition("\n\n")
         if not title.startswith(_TITLE):
-            raise ValueError(f"{commit} is no resume commit")
+            raise ValueError(f"{commit} is not a resume commit")
         try:
             content = json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"the message of commit {commit} is no valid JSON: {error}") from error
+            raise ValueError(
+                f"the message of commit {commit} is not valid JSON: {error}"
+            ) from error
         version = content.get("format") if isinstance(content, dict) else None
         if isinstance(version, int) and version > FORMAT:
             raise ValueError(
@@ -114,9 +116,9 @@ class SnapshotMetadata(Section):
 
 
 def branch_of(git: Git) -> str:
-    """Return the branch's name, or the start of HEAD's hash where none is checked out.
+    """Return the branch's name, or the start of HEAD's hash if no branch is checked out.
 
-    On a resume branch that someone checked out, the name of the branch that it belongs to.
+    On a resume branch, return the name of the branch that it belongs to.
     """
     branch = git.find("symbolic-ref", "--quiet", "--short", "HEAD")
     if branch is None:

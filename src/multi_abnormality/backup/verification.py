@@ -1,7 +1,7 @@
-"""Verification of what DVC pulled: an object's content must be what its name says.
+"""Verification of pulled DVC objects against the hashes in their names.
 
-DVC trusts a remote that is a folder, a web server or a bucket unless the remote's `verify` is set.
-Then a damaged or altered object is linked into the work tree, and later over sound files.
+DVC does not verify objects from folders, web servers and buckets unless the remote's `verify` is
+set. Damaged or altered objects are then linked into the work tree, and later replace intact files.
 """
 
 import shutil
@@ -9,23 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multi_abnormality.backup.remote import digest_of
-from multi_abnormality.console import log
-from multi_abnormality.errors import InputError, first_few
+from multi_abnormality.backup.dvc_remote import digest_of
+from multi_abnormality.utils.console import log
+from multi_abnormality.utils.errors import InputError, first_few
 
 if TYPE_CHECKING:
     from dvc.output import Output
     from dvc.repo import Repo
 
-BUDGET = 20e9  # bytes that are read once; a minute from a disk
-DAMAGED = ".dvc/tmp/damaged"
-_VERIFYING = ("gdrive://", "oss://")  # DVC's default for these
+MAX_BYTES_CHECKED = 20e9  # about a minute from a disk
+DAMAGED_DIR = ".dvc/tmp/damaged"
+_VERIFIED_SCHEMES = ("gdrive://", "oss://")  # DVC verifies these by default
 
 
 def remotes_to_verify(root: Path) -> list[str]:
-    """Return the names of the remotes that DVC pulls from unverified, in DVC's order of files.
+    """Return the names of the remotes that DVC pulls from without verification.
 
-    One whose `verify` was set, to true or to false, is none of them.
+    Remotes with an explicit `verify` setting, true or false, are excluded.
     """
     from configobj import ConfigObj, ConfigObjError
     from dvc.dirs import global_config_dir, system_config_dir
@@ -38,14 +38,14 @@ def remotes_to_verify(root: Path) -> list[str]:
         try:
             content = ConfigObj(str(file), encoding="utf-8", interpolation=False)
         except (ConfigObjError, UnicodeDecodeError):
-            return []  # DVC names the fault
+            return []  # DVC reports the error
         for section in content.sections:
             kind, _, remote = section.strip("'").partition(" ")
             if kind == "remote":
                 options.setdefault(remote.strip('"'), {}).update(content[section])
     return [
         name for name, known in options.items()
-        if "verify" not in known and not str(known.get("url", "gdrive://")).startswith(_VERIFYING)
+        if "verify" not in known and not str(known.get("url", "gdrive://")).startswith(_VERIFIED_SCHEMES)
     ]  # fmt: skip
 
 
@@ -63,28 +63,28 @@ def set_verify(root: Path, names: list[str]) -> None:
         log.warning("the DVC remotes' `verify` could not be set: %s", error)
         return
     log.info(
-        "DVC checks from now on what it pulls from %s: set `verify = true` in .dvc/config.local",
+        "set `verify = true` in .dvc/config.local, so that DVC verifies what it pulls from %s",
         ", ".join(map(repr, names)),
     )
 
 
 def verify_pulled(root: Path) -> None:
-    """Check once what may have been pulled unverified; from then on DVC checks it by itself.
+    """Verify objects that DVC may have pulled unverified, and set `verify` for later pulls.
 
-    Objects of the pipeline's outputs in DVC's cache whose content does not match their name are
-    moved to `DAMAGED`, and so are their copies in the work tree: a file may be linked to the cache,
-    and the change may be a person's.
+    Objects of the pipeline's outputs whose content does not match their name are moved from DVC's
+    cache to `DAMAGED_DIR`, and so are their copies in the work tree: a file may be linked to the
+    cache, and its change may be a user's edit.
 
     Args:
-        root: the project's folder.
+        root: root directory of the project.
 
     Raises:
-        InputError: some were damaged. The message names the files and how to fetch them again.
+        InputError: objects were damaged. The message names the files and how to fetch them again.
     """
     names = remotes_to_verify(root)
     if not names:
         return
-    from multi_abnormality.backup.record import open_repository
+    from multi_abnormality.backup.dvc_recorder import open_repository
 
     repo = open_repository(root)
     if repo is None:
@@ -93,15 +93,15 @@ def verify_pulled(root: Path) -> None:
     set_verify(Path(repo.root_dir), names)
     if damaged:
         raise InputError(
-            f"damaged or changed since they were made: {first_few(damaged)}. What was there is "
-            f"now in {DAMAGED}/. `dvc pull --allow-missing` fetches them again, and checks them "
-            "now; if the remote's own copy is damaged, `dvc repro` makes them again"
+            f"damaged or changed since they were made: {first_few(damaged)}. They were "
+            f"moved to {DAMAGED_DIR}/. `dvc pull --allow-missing` fetches and verifies them; if "
+            "the copy on the remote is damaged, too, `dvc repro` makes them again"
         )
 
 
 def _move_damaged(repo: "Repo") -> set[str]:
-    """Return the paths, from the project's folder, whose object in the cache was damaged."""
-    cache, left = repo.cache.local, BUDGET
+    """Move damaged objects out of the cache and return their paths in the project."""
+    cache, bytes_left = repo.cache.local, MAX_BYTES_CHECKED
     damaged: set[str] = set()
     digests: dict[str, str] = {}
     for out in repo.index.outs:
@@ -111,32 +111,33 @@ def _move_damaged(repo: "Repo") -> set[str]:
             file = Path(cache.oid_to_path(hash_))
             if hash_ not in digests:
                 try:
-                    left -= file.stat().st_size
+                    bytes_left -= file.stat().st_size
                 except FileNotFoundError:
                     continue
-                if left < 0:
-                    log.warning("only the first %.0f GB of DVC's cache were checked", BUDGET / 1e9)
+                if bytes_left < 0:
+                    limit = MAX_BYTES_CHECKED / 1e9
+                    log.warning("only the first %.0f GB of DVC's cache were verified", limit)
                     return damaged
                 digests[hash_] = digest_of(file)
                 if digests[hash_] != hash_[:32]:
-                    _put_aside(file, Path(repo.root_dir) / DAMAGED / hash_)
+                    _move(file, Path(repo.root_dir) / DAMAGED_DIR / hash_)
             if digests[hash_] != hash_[:32]:
                 damaged.add(path)
-                copy = Path(repo.root_dir) / path
-                if copy.is_symlink() and not copy.exists():  # it led to the object
-                    copy.unlink()
-                elif copy.is_file() and digest_of(copy) == digests[hash_]:
-                    _put_aside(copy, Path(repo.root_dir) / DAMAGED / path)
+                work_file = Path(repo.root_dir) / path
+                if work_file.is_symlink() and not work_file.exists():  # its target was the object
+                    work_file.unlink()
+                elif work_file.is_file() and digest_of(work_file) == digests[hash_]:
+                    _move(work_file, Path(repo.root_dir) / DAMAGED_DIR / path)
     return damaged
 
 
-def _put_aside(file: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(file, place)  # the cache may be on another disk
+def _move(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(file, target)  # the cache may be on another disk
 
 
 def _objects(repo: "Repo", out: "Output") -> Iterator[tuple[str, str]]:
-    """Yield the path and the hash of an output, and of each of its files if it is a folder."""
+    """Yield the path and hash of an output and, for a folder, of each of its files."""
     top, value = out.def_path, str(out.hash_info.value)
     yield top, value
     listed = Path(repo.cache.local.oid_to_path(value))

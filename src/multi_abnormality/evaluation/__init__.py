@@ -1,1 +1,1 @@
-"""Logits and labels to scores, intervals, calibration, curves and the report."""
+"""Scores, bootstrap intervals, calibration, curves and the report."""

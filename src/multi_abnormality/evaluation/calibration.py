@@ -1,9 +1,9 @@
-"""Calibrated probabilities by Platt scaling, one line per finding, and a threshold for each.
+"""Platt scaling and decision thresholds, one slope, intercept and threshold per finding.
 
     p = 1 / (1 + exp(-(slope * logit + intercept)))
 
-The slope stays positive, so that the order of scans and with it AUROC stays. Fitted on validation
-patients alone (J. Platt, "Probabilistic outputs for support vector machines", 1999).
+The slope is positive, so the order of scans, and with it AUROC, does not change. Fitted on
+validation patients only (J. Platt, "Probabilistic outputs for support vector machines", 1999).
 """
 
 import json
@@ -14,25 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from multi_abnormality.errors import InputError
-from multi_abnormality.evaluation.checks import check_labels, check_scores
 from multi_abnormality.evaluation.curves import reliability_bins
-from multi_abnormality.evaluation.thresholds import best_thresholds
-from multi_abnormality.files import write_json
+from multi_abnormality.evaluation.input_checks import check_labels, check_scores
+from multi_abnormality.evaluation.thresholds import optimal_thresholds
+from multi_abnormality.utils.atomic_io import write_json
+from multi_abnormality.utils.errors import InputError
 
-MIN_SLOPE = 0.05  # a finding that the model cannot see must not tie all its scans
+MIN_SLOPE = 0.05  # with 0, all scans of a finding that the model cannot detect would tie
 PRIOR_WEIGHT = 1.0  # pull of the slope to 1: that of about one scan at the decision's edge
 MAX_LOGIT = 36.0  # beyond it a float64 probability is 1 exactly
-STEPS = 50  # Newton's; it ends in under 15
-DIGITS = 12  # significant; the last digits of exp differ between processors
+STEPS = 50  # limit of Newton's method, which takes fewer than 15
+DIGITS = 12  # significant digits; the last digits of exp differ between processors
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Slope, intercept and threshold of each finding, and the scans that they were fitted on.
+    """Slope, intercept and threshold of each finding, and class counts of the scans fitted on.
 
-    A finding that has only one class among these scans is not calibrated: it keeps slope 1 and
-    intercept 0.
+    A finding with only one class among these scans is not calibrated: it has slope 1,
+    intercept 0, threshold 0.5 and no decision.
     """
 
     findings: tuple[str, ...]
@@ -40,8 +40,8 @@ class Calibration:
     intercept: np.ndarray  # (F,)
     positives: np.ndarray  # (F,)
     negatives: np.ndarray  # (F,)
-    thresholds: np.ndarray  # (F,) calibrated probability from which a scan counts as positive
-    threshold_metric: str  # that the thresholds are best for
+    thresholds: np.ndarray  # (F,) calibrated probability from which a scan is positive
+    threshold_metric: str  # metric that the thresholds maximize
 
     @classmethod
     def fit(
@@ -57,36 +57,48 @@ class Calibration:
             logits: (N, F).
             labels: (N, F), 0 or 1.
             findings: F names.
-            threshold_metric: as evaluate.threshold_metric: what the thresholds are best for.
+            threshold_metric: value of `evaluate.threshold_metric`.
 
         Raises:
             InputError: a logit is not finite, a label is not 0 or 1, or there is no scan.
         """
         logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-        check_labels(labels, findings, _validation_row)
-        check_scores(logits, labels, findings, _validation_row, "logits")
+        check_labels(labels, findings, _describe_row)
+        check_scores(logits, labels, findings, _describe_row, "logits")
         lines = [
             platt(logits[:, column], labels[:, column].astype(bool))
             for column in range(len(findings))
         ]
         slope, intercept = np.array(lines).T
         positives = labels.sum(axis=0).astype(int)
-        best = best_thresholds(sigmoid(logits * slope + intercept), threshold_metric)
-        thresholds = np.array([float(f"{threshold:.{DIGITS}g}") for threshold in best])
         counts = positives, len(labels) - positives
+        best = optimal_thresholds(
+            sigmoid(logits * slope + intercept), threshold_metric, _has_both(*counts)
+        )
+        thresholds = np.array([float(f"{threshold:.{DIGITS}g}") for threshold in best])
         return cls(tuple(findings), slope, intercept, *counts, thresholds, threshold_metric)
 
     @property
     def is_fitted(self) -> np.ndarray:
-        """(F,) whether a finding had scans of both classes to fit it on."""
-        fitted: np.ndarray = (self.positives > 0) & (self.negatives > 0)
-        return fitted
+        """Whether each finding had scans of both classes to be fitted on: (F,) bool."""
+        return _has_both(self.positives, self.negatives)
+
+    @property
+    def uncalibrated(self) -> list[str]:
+        """Findings that are not fitted: their threshold is 0.5, and there is no decision."""
+        fitted = zip(self.findings, self.is_fitted, strict=True)
+        return [finding for finding, is_fitted in fitted if not is_fitted]
+
+    def thresholds_by_finding(self) -> dict[str, float]:
+        """Return the threshold of each finding, by its name."""
+        return dict(zip(self.findings, self.thresholds.tolist(), strict=True))
 
     def calibrate(self, logits: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities of logits (N, F): float64, above 0 and below 1."""
+        """Convert logits (N, F) to calibrated probabilities: float64, above 0 and below 1."""
         return sigmoid(np.asarray(logits, dtype=np.float64) * self.slope + self.intercept)
 
     def to_json(self, path: Path) -> None:
+        """Write the calibration as JSON, one entry per finding."""
         by_finding = {
             finding: {
                 "slope": float(self.slope[column]),
@@ -102,10 +114,10 @@ class Calibration:
 
     @classmethod
     def from_json(cls, path: Path, findings: Sequence[str]) -> "Calibration":
-        """Read what `to_json` wrote.
+        """Read a calibration written by `to_json`.
 
         Raises:
-            InputError: the file is missing, is no JSON, or lacks a finding or number.
+            InputError: the file is missing, is not JSON, or lacks a finding or number.
         """
         hint = "run `dvc repro evaluate` to write it again"
         try:
@@ -118,51 +130,57 @@ class Calibration:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
         except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: is no calibration ({error}); {hint}") from error
+            raise InputError(f"{path}: is not a calibration ({error}); {hint}") from error
         except KeyError as error:
             raise InputError(f"{path}: lacks {error}; {hint}") from error
         slope, intercept, positives, negatives, thresholds = map(np.array, columns)
         return cls(tuple(findings), slope, intercept, positives, negatives, thresholds, metric)
 
 
+def _has_both(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    both: np.ndarray = (positives > 0) & (negatives > 0)
+    return both
+
+
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-logits)), above 0 and below 1 for any finite logit."""
+    """Compute 1 / (1 + exp(-logits)), above 0 and below 1 for any finite logit."""
     odds: np.ndarray = np.exp(-np.clip(logits, -MAX_LOGIT, MAX_LOGIT))
     return 1 / (1 + odds)
 
 
 def platt(logits: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept for one finding, from logits (N,) and a boolean `positive` (N,).
+    """Fit slope and intercept of one finding, to logits (N,) and a boolean `positive` (N,).
 
-    Cross-entropy against Platt's softened targets plus PRIOR_WEIGHT / 2 * (slope - 1)^2: both
-    keep a finding with few positives, or with classes that part cleanly, from a wild slope.
+    Minimizes cross-entropy against Platt's softened targets plus
+    PRIOR_WEIGHT / 2 * (slope - 1)^2. Both bound the slope of a finding with few positives, or
+    with separable classes.
     """
-    hits, others = int(positive.sum()), int((~positive).sum())
-    if hits == 0 or others == 0:
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if positives == 0 or negatives == 0:
         return 1.0, 0.0
-    targets = np.where(positive, (hits + 1) / (hits + 2), 1 / (others + 2))
-    line = _minimise(logits, targets, np.array([1.0, np.log((hits + 1) / (others + 1))]))
-    if line[0] < MIN_SLOPE:  # convex: the best allowed line then lies on the bound
-        line = _minimise(logits, targets, np.array([MIN_SLOPE, line[1]]), free_slope=False)
+    targets = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    line = _minimize(logits, targets, np.array([1.0, np.log((positives + 1) / (negatives + 1))]))
+    if line[0] < MIN_SLOPE:  # convex: the constrained minimum then lies on the bound
+        line = _minimize(logits, targets, np.array([MIN_SLOPE, line[1]]), free_slope=False)
     slope, intercept = (float(f"{value:.{DIGITS}g}") for value in line)
     return slope, intercept
 
 
-def _minimise(
+def _minimize(
     logits: np.ndarray, targets: np.ndarray, line: np.ndarray, free_slope: bool = True
 ) -> np.ndarray:
-    """Damped Newton on (slope, intercept); convex, so it finds the one minimum."""
+    """Minimize the loss over (slope, intercept) by damped Newton steps; the loss is convex."""
     design = np.stack([logits, np.ones_like(logits)], axis=1)
     free = slice(0 if free_slope else 1, 2)
     prior = np.diag([PRIOR_WEIGHT, 0.0])
     value = _loss(design @ line, targets, line[0])
     for _ in range(STEPS):
-        chances = sigmoid(design @ line)
-        gradient = design.T @ (chances - targets) + prior @ (line - [1.0, 0.0])
-        curvature = (design.T * (chances * (1 - chances))) @ design + prior
+        probs = sigmoid(design @ line)
+        gradient = design.T @ (probs - targets) + prior @ (line - [1.0, 0.0])
+        hessian = (design.T * (probs * (1 - probs))) @ design + prior
         step = np.zeros(2)
-        step[free] = np.linalg.solve(curvature[free, free], gradient[free])
-        # The tolerance lets the last steps through, whose gain is below the loss's rounding.
+        step[free] = np.linalg.solve(hessian[free, free], gradient[free])
+        # With the tolerance, steps whose gain is below the loss's rounding are accepted.
         while _loss(design @ (line - step), targets, line[0] - step[0]) > value + 1e-9:
             step = step / 2
         line = line - step
@@ -180,7 +198,7 @@ def _loss(lines: np.ndarray, targets: np.ndarray, slope: float) -> float:
 def calibration_scores(
     labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
 ) -> dict[str, Any]:
-    """Expected calibration error (ten bins of equal width) and Brier score.
+    """Compute expected calibration error (ten bins of equal width) and Brier score.
 
     Args:
         labels: (N, F).
@@ -188,12 +206,12 @@ def calibration_scores(
     """
     per_finding = {}
     for column, finding in enumerate(findings):
-        truth, chances = labels[:, column], probabilities[:, column]
-        bins = reliability_bins(truth, chances)
+        y_true, probs = labels[:, column], probabilities[:, column]
+        bins = reliability_bins(y_true, probs)
         gaps = bins.scans * np.abs(bins.predicted - bins.observed)
         per_finding[finding] = {
-            "ece": float(gaps.sum() / len(truth)),
-            "brier": float(np.mean((chances - truth) ** 2)),
+            "ece": float(gaps.sum() / len(y_true)),
+            "brier": float(np.mean((probs - y_true) ** 2)),
         }
     macro = {
         measure: float(np.mean([scores[measure] for scores in per_finding.values()]))
@@ -202,5 +220,5 @@ def calibration_scores(
     return {"macro": macro, "per_pathology": per_finding}
 
 
-def _validation_row(row: int) -> str:
+def _describe_row(row: int) -> str:
     return f"validation scan {row}"

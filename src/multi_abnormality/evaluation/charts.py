@@ -1,7 +1,8 @@
-"""Drawings of the report as inline SVG: no library, no request, colours from the page's CSS.
+"""The report's charts as inline SVG, without a library or request.
 
-Classes give the colours, so that a drawing follows light and dark: `main`, `second` and `quiet`
-for lines, `frame` and `grid` for axes. Coordinates are rounded, so equal data give equal bytes.
+Colours come from the page's CSS, so charts follow its light and dark mode: classes `main`,
+`second` and `quiet` for lines, `frame` and `grid` for axes. Coordinates are rounded, so equal data
+give equal bytes.
 """
 
 import math
@@ -14,12 +15,12 @@ from markupsafe import Markup, escape
 from multi_abnormality.evaluation.curves import Bins, Curve
 
 PANEL = 100  # size of a small panel, in SVG units
-WIDTH, HEIGHT = 440, 300  # of a chart with axes
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 40  # its margins
+WIDTH, HEIGHT = 440, 300  # size of a chart with axes
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 40  # margins of a chart with axes
 
 
 def panel(curve: Curve, reference: Curve, label: str) -> Markup:
-    """A small square plot over 0 to 1 without numbers: one curve and a dashed reference."""
+    """Draw a small square plot over 0 to 1 without numbers: a curve and a dashed reference."""
     scale = PANEL * np.array([1, -1])
     lines = [
         f'<path class="{kind}" d="{_path(np.stack(part, axis=1) * scale + [0, PANEL])}"/>'
@@ -35,46 +36,44 @@ def panel(curve: Curve, reference: Curve, label: str) -> Markup:
 
 
 def bar_start(rows: Iterable[tuple[float | None, Mapping[str, float] | None]]) -> float:
-    """Return the left end of all bars' axis: 0.5, or the tenth below the lowest value.
+    """Return the left end of the axis shared by all bars: 0.5, or the tenth below the lowest value.
 
     Args:
-        rows: AUROC and its interval, each None where it is undefined.
+        rows: AUROC and its interval; without either of them no bar is drawn.
     """
     lows = [0.5]
     for value, interval in rows:
-        lows += [] if value is None else [value]
-        lows += [interval["low"]] if interval else []
+        if value is not None and interval:
+            lows += [value, interval["low"]]
     return math.floor(10 * min(lows)) / 10
 
 
-def interval_bar(value: float, interval: Mapping[str, float] | None, start: float) -> Markup:
-    """A dot at `value` over a bar from the interval's low to its high end.
+def interval_bar(value: float, interval: Mapping[str, float], start: float) -> Markup:
+    """Draw a dot at `value` over a bar from the low to the high end of its interval.
 
     Args:
         value: AUROC.
-        interval: None draws the dot alone.
+        interval: its "low" and "high" end.
         start: left end of the axis, from `bar_start`; the right one is 1. A line marks 0.5.
     """
 
-    def place(number: float) -> float:
+    def x_of(number: float) -> float:
         return 100 * (number - start) / (1 - start)
 
-    bar = ""
-    if interval:
-        low, high = place(interval["low"]), place(interval["high"])
-        bar = f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="6" y2="6"/>'
+    low, high = x_of(interval["low"]), x_of(interval["high"])
+    bar = f'<line class="range" x1="{low:.1f}" x2="{high:.1f}" y1="6" y2="6"/>'
     ticks = "".join(
         f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="1" y2="11"/>'
-        for x in map(place, sorted({start, 0.5, 1.0}))
+        for x in map(x_of, sorted({start, 0.5, 1.0}))
     )
-    dot = f'<circle class="dot" cx="{place(value):.1f}" cy="6" r="3.2"/>'
+    dot = f'<circle class="dot" cx="{x_of(value):.1f}" cy="6" r="3.2"/>'
     return Markup(
         f'<svg class="bar" viewBox="-4 0 108 12" aria-hidden="true">{ticks}{bar}{dot}</svg>'
     )
 
 
 def attention_strip(attention: np.ndarray, chosen: int) -> Markup:
-    """How much each slice counts, the lowest slice at the bottom, and a line at the chosen one."""
+    """Draw the attention of each slice, the lowest at the bottom, and a line at the chosen one."""
     count = len(attention)
     lengths = 20 * attention / attention.max()
     heights = PANEL * (1 - (np.arange(count) + 0.5) / count)
@@ -87,8 +86,8 @@ def attention_strip(attention: np.ndarray, chosen: int) -> Markup:
 
 
 def reliability_chart(after: Bins, before: Bins | None) -> Markup:
-    """Predicted probability against the share of positives, before and after calibration."""
-    axes = _Axes((0, 1), (0, 1), "predicted probability", "share of positives")
+    """Plot the fraction of positives over probability, before and after calibration."""
+    axes = _Axes((0, 1), (0, 1), "predicted probability", "fraction of positives")
     parts = [axes.line([0, 1], [0, 1], "quiet dashed")]
     for bins, kind in ((before, "second"), (after, "main")):
         if bins is not None:
@@ -101,30 +100,30 @@ def history_chart(
     series: Mapping[str, Sequence[float]],
     y_label: str,
     best: float | None,
-    most: float = math.inf,
+    upper_bound: float = math.inf,
 ) -> Markup:
-    """One line a series over epochs, of values from 0 to `most`.
+    """Plot one line per series over epochs.
 
     Args:
-        epochs: of each value.
+        epochs: epoch of each value.
         series: values by name.
-        y_label: title of the axis, which never runs past 0 or `most`.
+        y_label: title of the y axis, which ends at 0 or `upper_bound` at the latest.
         best: epoch to mark with a vertical line.
-        most: the largest value that can be.
+        upper_bound: largest possible value.
     """
     values = np.concatenate([np.asarray(values, dtype=float) for values in series.values()])
     low, high = _padded(np.nanmin(values), np.nanmax(values))
-    low, high = max(low, 0.0), min(high, most)
+    low, high = max(low, 0.0), min(high, upper_bound)
     first, last = float(min(epochs)), float(max(epochs))
     axes = _Axes((first, max(last, first + 1)), (low, high), "epoch", y_label, whole_x=True)
     parts = [axes.marker(best)] if best is not None else []
     for (name, heights), kind in zip(series.items(), ("main", "second"), strict=False):
-        parts += [axes.line(epochs, heights, kind), axes.ending(epochs, heights, name, kind)]
+        parts += [axes.line(epochs, heights, kind), axes.last_point(epochs, heights, name, kind)]
     return axes.draw(parts, f"{y_label} over epochs")
 
 
 class _Axes:
-    """A plot area with ticks: turns data into SVG coordinates."""
+    """Plot area with ticks, which converts data to SVG coordinates."""
 
     def __init__(
         self,
@@ -152,7 +151,7 @@ class _Axes:
         return f'<path class="{kind}" d="{_path(points[np.isfinite(points).all(axis=1)])}"/>'
 
     def dots(self, bins: Bins, kind: str) -> str:
-        """Dots whose area tells the share of label cells in their bin."""
+        """Draw dots whose area is proportional to the number of label cells in their bin."""
         radii = 2 + 7 * np.sqrt(bins.scans / bins.scans.sum())
         return "".join(
             f'<circle class="{kind} filled" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{r:.1f}"/>'
@@ -160,14 +159,15 @@ class _Axes:
         )
 
     def marker(self, value: float) -> str:
+        """Draw a vertical line at an epoch, titled "best"."""
         x = self.x(value)
         return (
             f'<path class="quiet dashed" d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
             f'<text x="{x:.1f}" y="{TOP - 3}" text-anchor="middle">best</text>'
         )
 
-    def ending(self, xs: Sequence[float], ys: Sequence[float], name: str, kind: str) -> str:
-        """A dot at a line's last point, for the eye and for a line of one point."""
+    def last_point(self, xs: Sequence[float], ys: Sequence[float], name: str, kind: str) -> str:
+        """Draw a dot at a line's last point, which also shows a line of one point."""
         defined = [(x, y) for x, y in zip(xs, ys, strict=True) if np.isfinite(y)]
         if not defined:
             return ""
@@ -212,7 +212,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float, whole: bool = False) -> list[tuple[float, str]]:
-    """About five round numbers from low to high, each with its text."""
+    """Return about five round numbers from low to high, each with its text."""
     rough = (high - low) / 6
     power = 10.0 ** np.floor(np.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)

@@ -1,21 +1,23 @@
-"""Points of ROC, precision-recall and reliability curves, thinned for files and drawings."""
+"""ROC, precision-recall and reliability curves, thinned for files and charts."""
 
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-POINTS = 60  # at most, of a thinned curve
-BINS = 10  # of equal width, in a reliability curve
+POINTS = 60  # maximum of a thinned curve
+BINS = 10  # bins of equal width in a reliability curve
 
 
 class Curve(NamedTuple):
+    """Points of a curve."""
+
     x: np.ndarray
     y: np.ndarray
 
 
 class Bins(NamedTuple):
-    """The bins that hold a scan: mean probability, share of positives, number of scans."""
+    """Non-empty bins: mean probability, fraction of positives, number of scans."""
 
     predicted: np.ndarray
     observed: np.ndarray
@@ -23,7 +25,7 @@ class Bins(NamedTuple):
 
 
 def roc(labels: np.ndarray, probabilities: np.ndarray) -> Curve | None:
-    """False positive rate against true positive rate; None without both classes."""
+    """Return true over false positive rate; None without both classes."""
     if len(np.unique(labels)) < 2:
         return None
     false_rate, true_rate, _ = roc_curve(labels, probabilities)
@@ -31,7 +33,7 @@ def roc(labels: np.ndarray, probabilities: np.ndarray) -> Curve | None:
 
 
 def precision_recall(labels: np.ndarray, probabilities: np.ndarray) -> Curve | None:
-    """Recall against precision, recall rising; None without positives."""
+    """Return precision over rising recall; None without positives."""
     if not labels.any():
         return None
     precision, recall, _ = precision_recall_curve(labels, probabilities)
@@ -39,24 +41,24 @@ def precision_recall(labels: np.ndarray, probabilities: np.ndarray) -> Curve | N
 
 
 def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> Bins:
-    """Bins over any number of cells: `labels` and `probabilities` of one shape."""
-    chances = probabilities.ravel()
-    place = np.minimum((chances * BINS).astype(int), BINS - 1)
-    scans = np.bincount(place, minlength=BINS)
+    """Bin label cells by probability; `labels` and `probabilities` have the same shape."""
+    probs = probabilities.ravel()
+    bin_of = np.minimum((probs * BINS).astype(int), BINS - 1)
+    scans = np.bincount(bin_of, minlength=BINS)
     filled = scans > 0
-    predicted = np.bincount(place, weights=chances, minlength=BINS)[filled] / scans[filled]
-    observed = np.bincount(place, weights=labels.ravel(), minlength=BINS)[filled] / scans[filled]
+    predicted = np.bincount(bin_of, weights=probs, minlength=BINS)[filled] / scans[filled]
+    observed = np.bincount(bin_of, weights=labels.ravel(), minlength=BINS)[filled] / scans[filled]
     return Bins(predicted, observed, scans[filled])
 
 
 def mean_curve(curves: list[Curve]) -> Curve:
-    """Mean height of curves, read off at POINTS places along x."""
+    """Average curves over y, interpolated at POINTS values of x."""
     x = np.linspace(0, 1, POINTS)
     return Curve(x, np.mean([np.interp(x, curve.x, curve.y) for curve in curves], axis=0))
 
 
 def _thin(x: np.ndarray, y: np.ndarray) -> Curve:
-    """Keep POINTS points, evenly along the curve's length, both ends included."""
+    """Reduce a curve to POINTS points, evenly along its length, both ends included."""
     if len(x) <= POINTS:
         return Curve(x, y)
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])

@@ -1,4 +1,4 @@
-"""One row per scan from one per reconstruction, and the files of predictions."""
+"""Averaging over reconstructions, and the files of predictions."""
 
 import json
 from collections import Counter
@@ -8,16 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multi_abnormality.data.names import natural
-from multi_abnormality.errors import InputError, raise_faults
-from multi_abnormality.evaluation.checks import check_labels, check_scores
-from multi_abnormality.files import write_durably
+from multi_abnormality.data.catalog.volume_id import natural_sort_key
+from multi_abnormality.evaluation.input_checks import check_labels, check_scores
+from multi_abnormality.evaluation.thresholds import decide
+from multi_abnormality.utils.atomic_io import atomic_write
+from multi_abnormality.utils.errors import InputError, raise_errors
 
 SUBMISSION_NAME = "Multi-abnormality classification"
 
 
 class Scans(NamedTuple):
-    """A row a scan: the name of its first reconstruction, logits (S, F), labels (S, F)."""
+    """One row per scan: name of its first reconstruction, logits (S, F), labels (S, F)."""
 
     names: list[str]
     logits: np.ndarray
@@ -25,7 +26,7 @@ class Scans(NamedTuple):
     patients: list[str]
 
 
-def by_scan(
+def average_over_reconstructions(
     names: Sequence[str],
     logits: np.ndarray,
     labels: np.ndarray,
@@ -33,9 +34,9 @@ def by_scan(
     patients: Sequence[str],
     findings: Sequence[str],
 ) -> Scans:
-    """Mean logits over the reconstructions of each scan.
+    """Average the logits over the reconstructions of each scan.
 
-    Scans come in the natural order of their names, whatever the order of the rows.
+    Scans are sorted in the natural order of their names.
 
     Args:
         names: V volume names, such as valid_1_a_2.
@@ -53,10 +54,10 @@ def by_scan(
     check_labels(labels, findings, lambda row: names[row])
     check_scores(logits, labels, findings, lambda row: names[row], "logits")
     rows_of_scan: dict[str, list[int]] = {}
-    for row in sorted(range(len(names)), key=lambda row: natural(names[row])):
+    for row in sorted(range(len(names)), key=lambda row: natural_sort_key(names[row])):
         rows_of_scan.setdefault(scans[row], []).append(row)
     groups = list(rows_of_scan.values())
-    raise_faults(
+    raise_errors(
         [fault for rows in groups for fault in _disagreements(rows, names, labels, patients)],
         "reconstructions of one scan disagree",
     )
@@ -75,7 +76,7 @@ def _disagreements(
         f"{names[first]} and {names[row]}: {what}"
         for row in rows[1:]
         for what, differs in (
-            ("other labels; mend the label table", (labels[row] != labels[first]).any()),
+            ("other labels; fix the label table", (labels[row] != labels[first]).any()),
             ("other patients", patients[row] != patients[first]),
         )
         if differs
@@ -85,25 +86,28 @@ def _disagreements(
 def predictions_json(
     rows: Iterable[tuple[str, Mapping[str, float]]],
     thresholds: Mapping[str, float],
+    uncalibrated: Sequence[str],
     synthetic: bool,
 ) -> str:
-    """Format calibrated probabilities as JSON, with thresholds and which findings are positive.
+    """Format calibrated probabilities as JSON, with thresholds and decisions.
 
     Args:
         rows: name of each scan and its probability of each finding.
-        thresholds: of each finding.
+        thresholds: threshold by finding.
+        uncalibrated: findings without a decision: their `positive` is null.
         synthetic: whether the model was trained on synthetic phantoms.
     """
     content = {
         "synthetic": synthetic,
         "thresholds": dict(thresholds),
+        "uncalibrated": list(uncalibrated),
         "predictions": [
             {
                 "input_image_name": name,
-                "probabilities": dict(chances),
-                "positive": {one: value >= thresholds[one] for one, value in chances.items()},
+                "probabilities": dict(probabilities),
+                "positive": decide(probabilities, thresholds, uncalibrated),
             }
-            for name, chances in rows
+            for name, probabilities in rows
         ],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -112,19 +116,21 @@ def predictions_json(
 def write_submission(
     path: Path, names: Sequence[str], probabilities: np.ndarray, findings: Sequence[str]
 ) -> None:
-    """Write probabilities (N, F) in the challenge's form, each float to its last bit.
+    """Write probabilities in the challenge's format, without rounding.
 
     Args:
-        path: JSON file.
+        path: JSON file to write.
         names: N names of scans.
         probabilities: (N, F), shifted by `submission_probabilities`.
         findings: F names.
 
     Raises:
-        InputError: a name stands twice, or a probability is not finite.
+        InputError: a name is duplicated, or a probability is not finite.
     """
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    raise_faults([f"{name} stands twice" for name in twice], f"{path}: one prediction a scan")
+    duplicates = [name for name, count in Counter(names).items() if count > 1]
+    raise_errors(
+        [f"{name} is duplicated" for name in duplicates], f"{path}: one prediction per scan"
+    )
     content = {
         "name": SUBMISSION_NAME,
         "predictions": [
@@ -139,4 +145,4 @@ def write_submission(
         text = json.dumps(content, indent=1, allow_nan=False)
     except ValueError as error:
         raise InputError(f"{path}: a probability is not finite") from error
-    write_durably(f"{text}\n".encode(), path)
+    atomic_write(f"{text}\n".encode(), path)

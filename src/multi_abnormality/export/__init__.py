@@ -1,1 +1,1 @@
-import multi_abnormality._torch  # noqa: F401  before timm
+import multi_abnormality.utils.torchvision_compat  # noqa: F401  before timm

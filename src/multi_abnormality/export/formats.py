@@ -1,7 +1,7 @@
-"""The file formats of a trained model: how each is written, and how it is run again.
+"""File formats of an exported model: a writer and a runner for each.
 
-The bytes depend on the model alone. PyTorch's exporters leave the path and the line of the source
-behind every operation; that is taken out.
+The bytes depend on the model only: the source paths and lines that PyTorch's exporters record for
+every operation are removed.
 """
 
 import io
@@ -16,10 +16,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from multi_abnormality.errors import InputError
-from multi_abnormality.files import write_durably
-from multi_abnormality.onnx_graph import UnsupportedModel, check_graph
-from multi_abnormality.seal import INFO_KEY, seal
+from multi_abnormality.utils.atomic_io import atomic_write
+from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.onnx_checksum import INFO_KEY, seal
+from multi_abnormality.utils.onnx_graph import UnsupportedModel, check_graph
 
 # (N, Z, Y, X) uint8 -> (N, F) probabilities, (F,) thresholds and (N, F, Z) attention
 Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -27,34 +27,34 @@ OUTPUTS = ("probability", "threshold", "attention")
 
 
 def write_pth(model: nn.Module, info: dict[str, Any], path: Path) -> None:
-    """Weights and info as plain PyTorch loads them with `weights_only=True`."""
+    """Write weights and info so that PyTorch loads them with `weights_only=True`."""
     weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     buffer = io.BytesIO()
     torch.save({"state_dict": weights, "info": json.dumps(info, sort_keys=True)}, buffer)
-    write_durably(buffer.getvalue(), path)
+    atomic_write(buffer.getvalue(), path)
 
 
 def run_pth(path: Path, model: nn.Module) -> Runner:
-    """Run it by putting its weights into a model of the same make."""
+    """Load the weights into a model of the same architecture and return its runner."""
     model.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
     return run_module(model.eval())
 
 
 def write_safetensors(model: nn.Module, info: dict[str, Any], path: Path) -> None:
-    """Weights, with the info as the one metadata entry: the order of several is left to chance."""
+    """Write weights, with the info as the only metadata entry: the order of several is random."""
     weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     metadata = {INFO_KEY: json.dumps(info, sort_keys=True)}
-    write_durably(safetensors.torch.save(weights, metadata), path)
+    atomic_write(safetensors.torch.save(weights, metadata), path)
 
 
 def run_safetensors(path: Path, model: nn.Module) -> Runner:
-    """Run it by putting its weights into a model of the same make."""
+    """Load the weights into a model of the same architecture and return its runner."""
     model.load_state_dict(safetensors.torch.load_file(path))
     return run_module(model.eval())
 
 
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
-    """The model as a graph for any number of (Z, Y, X) volumes, without traces of its source."""
+    """Export the model as a graph for any number of (Z, Y, X) volumes, without source locations."""
     example = torch.zeros((2, *shape), dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     with torch.no_grad():
@@ -67,19 +67,20 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> torch.export.Exporte
 
 
 def write_pt2(program: torch.export.ExportedProgram, info: dict[str, Any], path: Path) -> None:
-    """A graph that PyTorch runs without this package."""
+    """Write a graph that PyTorch runs without this package."""
     buffer = io.BytesIO()
     extra = {f"{INFO_KEY}.json": json.dumps(info, sort_keys=True)}
     torch.export.save(program, buffer, extra_files=extra)
-    write_durably(buffer.getvalue(), path)
+    atomic_write(buffer.getvalue(), path)
 
 
 def run_pt2(path: Path) -> Runner:
+    """Load the graph and return its runner."""
     return run_module(torch.export.load(path).module())
 
 
 def write_onnx(program: torch.export.ExportedProgram, info: dict[str, Any], path: Path) -> None:
-    """One file with the weights inside, and the info that `predict` reads from it, sealed."""
+    """Write graph, weights and the info that `predict` reads to one file, with a checksum."""
     onnx_program = torch.onnx.export(
         program,
         input_names=["volume"],
@@ -96,28 +97,29 @@ def write_onnx(program: torch.export.ExportedProgram, info: dict[str, Any], path
     entry = proto.metadata_props.add()
     entry.key, entry.value = INFO_KEY, json.dumps(info, sort_keys=True)
     content = proto.SerializeToString(deterministic=True)
-    write_durably(content + seal(content), path)
+    atomic_write(content + seal(content), path)
 
 
 def run_onnx(path: Path) -> Runner:
-    """Run it as `predict` does, which refuses some operators.
+    """Load the file as `predict` does, which rejects some operators.
 
     Raises:
-        InputError: the backbone needs one of these.
+        InputError: the backbone needs a rejected operator.
     """
     try:
         check_graph(path)
     except UnsupportedModel as error:
         raise InputError(
-            f"{path}: {error}, and `predict` refuses such models (onnx_graph.py has the operators "
-            "that it takes); leave onnx out of export.formats, or choose another model.backbone"
+            f"{path}: {error}, and `predict` rejects such models (onnx_graph.py lists the "
+            "operators that it accepts); leave onnx out of export.formats, or choose another "
+            "model.backbone"
         ) from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda volumes: tuple(session.run(OUTPUTS, {"volume": volumes}))
 
 
 def run_module(module: nn.Module) -> Runner:
-    """Run a module on the CPU."""
+    """Return a runner of a module on the CPU."""
 
     def run(volumes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The evaluate stage: checkpoints/best.ckpt to scores, calibration and report."""
+"""Evaluate stage: scores, calibration and report of checkpoints/best.ckpt."""
 
 import functools
 import hashlib
@@ -7,105 +7,91 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import multi_abnormality
-from multi_abnormality import console
+from multi_abnormality.utils import console
 
 if __name__ == "__main__":
-    console.take_stage_options()
+    console.parse_stage_args()
 
 import numpy as np
 import pandas as pd
 import torch
 
 from multi_abnormality.backup.verification import verify_pulled
-from multi_abnormality.data.batches import WholeVolumes
-from multi_abnormality.data.patients import describe_validation
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.errors import InputError
+from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.data.catalog.patient_counts import describe_validation
+from multi_abnormality.data.loading.eval_dataset import EvalDataset
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
-from multi_abnormality.evaluation.cases import draw_cases
-from multi_abnormality.evaluation.groups import score_groups, traits
-from multi_abnormality.evaluation.inference_file import load_inference, save_inference
-from multi_abnormality.evaluation.plots import write_plots
+from multi_abnormality.evaluation.challenge_scores import evaluate, summary
+from multi_abnormality.evaluation.dvc_plots import write_plots
+from multi_abnormality.evaluation.examples import draw_cases
+from multi_abnormality.evaluation.html_report import write_report
+from multi_abnormality.evaluation.logits_file import load_inference, save_inference
 from multi_abnormality.evaluation.predictions import (
     Scans,
-    by_scan,
+    average_over_reconstructions,
     predictions_json,
     write_submission,
 )
-from multi_abnormality.evaluation.report import write_report
-from multi_abnormality.evaluation.scores import evaluate, headline
+from multi_abnormality.evaluation.subgroups import score_groups, subgroup_columns
 from multi_abnormality.evaluation.thresholds import submission_probabilities
-from multi_abnormality.files import write_durably, write_json
-from multi_abnormality.model.build import restore
-from multi_abnormality.model.classifier import VolumeClassifier
-from multi_abnormality.model.device import choose_device, loading_workers
-from multi_abnormality.model.inference import volume_logits
-from multi_abnormality.params import Params, load_params
-from multi_abnormality.training.checkpoints import BEST, load_complete
+from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.models.device import choose_device, num_loader_workers
+from multi_abnormality.models.factory import restore_classifier
+from multi_abnormality.models.inference import predict_logits
+from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
+from multi_abnormality.runtime.run_fingerprint import source_files
+from multi_abnormality.utils.atomic_io import atomic_write, write_json
+from multi_abnormality.utils.errors import InputError
 
 INFERENCE = "inference.safetensors"
 
 
-class _Draws(TypedDict):
-    """Of the bootstrap behind every interval."""
+class _Bootstrap(TypedDict):
+    """Settings of the bootstrap behind every interval."""
 
-    resamples: int
+    n_bootstrap: int
     confidence: float
     seed: int
 
 
 def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> dict[str, Any]:
-    """Score the valid split, calibrated on the validation patients of the train split.
+    """Score the test split, calibrated on the validation patients of the train split.
 
     Raises:
-        InputError: the checkpoint is not of a finished training, or not of these volumes.
+        InputError: the checkpoint's run is not finished, or was trained on other volumes.
     """
     checkpoint = load_complete(checkpoints / BEST)
-    about, findings = checkpoint["about"], checkpoint["about"]["findings"]
-    volumes = ProcessedSet(processed)
-    volumes.check_trained_on(about)
+    metadata, findings = checkpoint["about"], checkpoint["about"]["findings"]
+    volumes = ProcessedDataset(processed)
+    volumes.check_matches_model(metadata)
 
     @functools.cache
     def classifier() -> VolumeClassifier:
-        return restore(checkpoint)
+        return restore_classifier(checkpoint)
 
     history = _read_history(metrics / "history.csv")
-    chosen, scored = _rows_to_score(volumes, about["volumes"]["validation"])
+    val_rows, test_rows = _rows_to_score(volumes, metadata["volumes"]["validation"])
     key = _inference_key(checkpoints / BEST, volumes)
-    kept = load_inference(metrics / INFERENCE, key)
-    held_out = _scans("val", chosen, kept.logits, classifier, volumes, params)
-    test = _scans("test", scored, kept.logits, classifier, volumes, params)
+    cached = load_inference(metrics / INFERENCE, key)
+    val = _scans("val", val_rows, cached.logits, classifier, volumes, params)
+    test = _scans("test", test_rows, cached.logits, classifier, volumes, params)
     calibration = Calibration.fit(
-        held_out.logits, held_out.labels, findings, params.evaluate.threshold_metric
+        val.logits, val.labels, findings, params.evaluate.threshold_metric
     )
     _warn_uncalibrated(calibration)
     probabilities, uncalibrated = calibration.calibrate(test.logits), sigmoid(test.logits)
-    submitted = submission_probabilities(probabilities, calibration.thresholds)
-    draws: _Draws = {
-        "resamples": params.evaluate.resamples,
-        "confidence": params.evaluate.confidence,
-        "seed": params.seed,
-    }
-    console.log.info("bootstrap of the scores: %d resamples", params.evaluate.resamples)
-    known = test.labels, submitted, test.patients, findings
-    scores = evaluate(*known, **draws, uncalibrated=uncalibrated, calibrated=probabilities)
-    groups = traits(volumes.manifest.set_index("name").loc[test.names])
-    scores["groups"] = score_groups(groups, *known, **draws)
+    scores = _score(params, volumes, test, calibration)
     calibration.to_json(metrics / "calibration.json")
-    write_submission(metrics / "submission.json", test.names, submitted, findings)
-    thresholds = dict(zip(findings, calibration.thresholds.tolist(), strict=True))
-    rows = (dict(zip(findings, row, strict=True)) for row in probabilities.tolist())
-    predictions = predictions_json(
-        zip(test.names, rows, strict=True), thresholds, about["synthetic"]
-    )
-    write_durably(predictions.encode(), metrics / "predictions.json")
+    _write_predictions(metrics, test, calibration, metadata["synthetic"])
     write_plots(metrics / "plots", test.labels, probabilities, findings)
-    cases = draw_cases(classifier, volumes, test, probabilities, findings, kept.views)
-    save_inference(metrics / INFERENCE, key, kept)
+    cases = draw_cases(classifier, volumes, test, probabilities, findings, cached.views)
+    save_inference(metrics / INFERENCE, key, cached)
     write_report(
         metrics / "report.html",
-        synthetic=about["synthetic"],
-        facts=_facts(about, checkpoint["history"], test),
+        synthetic=metadata["synthetic"],
+        debug=metadata["train"]["debug"],
+        facts=_facts(metadata, checkpoint["history"], test),
         scores=scores,
         labels=test.labels,
         probabilities=probabilities,
@@ -113,31 +99,74 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         uncalibrated=uncalibrated,
         findings=findings,
         history=history.to_dict("records"),
-        planned_epochs=about["train"]["epochs"],
-        chosen_on=describe_validation(held_out.labels, held_out.patients),
+        planned_epochs=metadata["train"]["epochs"],
+        chosen_on=describe_validation(val.labels, val.patients),
         cases=cases,
     )
     write_json(scores, metrics / "evaluate.json")
-    write_json(headline(scores), metrics / "scores.json")
+    write_json(summary(scores), metrics / "scores.json")
     return scores
 
 
-def _inference_key(checkpoint: Path, volumes: ProcessedSet) -> dict[str, str]:
-    """What is kept depends on: weights, volumes, and the code and library that compute it."""
+def _score(
+    params: Params, volumes: ProcessedDataset, test: Scans, calibration: Calibration
+) -> dict[str, Any]:
+    """Compute the scores of the submitted probabilities, also by subgroup."""
+    probabilities = calibration.calibrate(test.logits)
+    submitted = submission_probabilities(probabilities, calibration.thresholds)
+    settings: _Bootstrap = {
+        "n_bootstrap": params.evaluate.n_bootstrap,
+        "confidence": params.evaluate.ci_level,
+        "seed": params.seed,
+    }
+    console.log.info("bootstrap of the scores: %d resamples", params.evaluate.n_bootstrap)
+    predictions = test.labels, submitted, test.patients, calibration.findings
+    scores = evaluate(
+        *predictions, **settings, uncalibrated=sigmoid(test.logits), calibrated=probabilities
+    )
+    groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
+    scores["groups"] = score_groups(groups, *predictions, **settings)
+    return scores
+
+
+def _write_predictions(
+    metrics: Path, test: Scans, calibration: Calibration, synthetic: bool
+) -> None:
+    """Write submission.json and predictions.json."""
+    findings, probabilities = calibration.findings, calibration.calibrate(test.logits)
+    submitted = submission_probabilities(probabilities, calibration.thresholds)
+    write_submission(metrics / "submission.json", test.names, submitted, findings)
+    rows = (dict(zip(findings, row, strict=True)) for row in probabilities.tolist())
+    content = predictions_json(
+        zip(test.names, rows, strict=True),
+        calibration.thresholds_by_finding(),
+        calibration.uncalibrated,
+        synthetic,
+    )
+    atomic_write(content.encode(), metrics / "predictions.json")
+
+
+# Code that the cached logits and pictures depend on.
+INFERENCE_SOURCES = (
+    "data/preprocessing/quantization.py",
+    "evaluation/examples.py",
+    "evaluation/grad_cam.py",
+    "evaluation/rendering.py",
+    "models",
+)
+
+
+def _inference_key(checkpoint: Path, volumes: ProcessedDataset) -> dict[str, str]:
+    """Hash everything that cached outputs depend on: weights, volumes, code and PyTorch."""
     with checkpoint.open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     package = Path(multi_abnormality.__file__).parent
     code = hashlib.sha256()
-    pictures = ("cases", "explanation", "pictures")
-    for path in (
-        *sorted((package / "model").glob("*.py")),
-        *(package / f"evaluation/{name}.py" for name in pictures),
-        package / "data/codes.py",
-    ):
+    for path in source_files(package, INFERENCE_SOURCES):
         code.update(path.read_bytes())
     return {
         "checkpoint": weights,
-        "volumes": f"{volumes.content_hash('train')} {volumes.content_hash('valid')}",
+        "volumes": f"{volumes.content_hash('train')} {volumes.content_hash('test')}",
         "code": code.hexdigest(),
         "torch": torch.__version__,
     }
@@ -148,40 +177,42 @@ def _scans(
     rows: pd.DataFrame,
     logits: dict[str, np.ndarray],
     classifier: Callable[[], VolumeClassifier],
-    volumes: ProcessedSet,
+    volumes: ProcessedDataset,
     params: Params,
 ) -> Scans:
-    """Logits and labels of a split's scans; logits that are not known yet are added."""
-    data = WholeVolumes(volumes, rows["name"].tolist())
+    """Average a split's logits by scan; missing logits are computed and added to `logits`."""
+    data = EvalDataset(volumes, rows["name"].tolist())
     if split not in logits:
         device = choose_device(params.machine.accelerator)
-        workers = loading_workers(params)
-        logits[split] = volume_logits(classifier(), data, device, workers, f"{split} volumes")
+        workers = num_loader_workers(params)
+        logits[split] = predict_logits(classifier(), data, device, workers, f"{split} volumes")
     labels = data.labels.astype(np.int64)
     scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
-    return by_scan(data.names, logits[split], labels, scans, patients, volumes.findings)
+    return average_over_reconstructions(
+        data.names, logits[split], labels, scans, patients, volumes.findings
+    )
 
 
 def _warn_uncalibrated(calibration: Calibration) -> None:
     for column in np.flatnonzero(~calibration.is_fitted):
         lacking = "negative" if calibration.positives[column] else "positive"
         console.log.warning(
-            "%s: no validation scan is %s, so its probabilities are not calibrated and its "
-            "threshold is a guess", calibration.findings[column], lacking,
+            "%s: no validation scan is %s, so it is not calibrated: predictions have a probability "
+            "of it, but no decision", calibration.findings[column], lacking,
         )  # fmt: skip
 
 
 def _rows_to_score(
-    volumes: ProcessedSet, validation: list[str]
+    volumes: ProcessedDataset, validation: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The manifest's rows of the validation volumes and of the valid split."""
-    valid, train = volumes.volumes("valid"), volumes.volumes("train")
-    if valid.empty:
+    """Return the manifest's rows of the validation volumes and of the test split."""
+    test, train = volumes.volumes("test"), volumes.volumes("train")
+    if test.empty:
         raise InputError(
-            f"{volumes.root}: holds no volume of the valid split, and so nothing to score; bring "
-            "some to data/, then `dvc repro`"
+            f"{volumes.root}: holds no volume of the test split to score; add some to data/, then "
+            "run `dvc repro`"
         )
-    return train[train["name"].isin(validation)], valid
+    return train[train["name"].isin(validation)], test
 
 
 def _read_history(path: Path) -> pd.DataFrame:
@@ -193,32 +224,34 @@ def _read_history(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def _facts(about: dict[str, Any], history: list[dict[str, Any]], test: Scans) -> dict[str, object]:
-    shape = about["preprocess"]["shape"]
-    spacing = about["preprocess"]["spacing"]
-    model = about["model"]
+def _facts(
+    metadata: dict[str, Any], history: list[dict[str, Any]], test: Scans
+) -> dict[str, object]:
+    shape = metadata["preprocess"]["shape"]
+    spacing = metadata["preprocess"]["spacing"]
+    model = metadata["model"]
     return {
         "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
-        "Weights at the start": {False: "random", True: "timm's"}.get(
+        "Initial weights": {False: "random", True: "timm's"}.get(
             model["pretrained"], model["pretrained"]
         ),
-        "Trained on": f"{len(about['volumes']['train'])} volumes of the train split",
-        "Chosen and calibrated on": f"{len(about['volumes']['validation'])} volumes of other "
+        "Trained on": f"{len(metadata['volumes']['train'])} volumes of the train split",
+        "Chosen and calibrated on": f"{len(metadata['volumes']['validation'])} volumes of other "
         "patients of the train split",
         "Scored on": f"{len(test.names)} scans of {len(set(test.patients))} patients of the "
-        "valid split",
+        "test split",
         "Volumes": f"{' x '.join(map(str, shape))} voxels of "
         f"{' x '.join(f'{mm:g}' for mm in spacing)} mm (z, y, x)",
         "Best epoch": history[-1]["epoch"],
-        "Learning rate": about["train"]["learning_rate"],
-        "Seed": about["identity"]["seed"],
+        "Learning rate": metadata["train"]["learning_rate"],
+        "Seed": metadata["identity"]["seed"],
     }
 
 
 def main() -> None:
     verify_pulled(Path())
     scores = run(load_params(), Path("checkpoints"), Path("processed"), Path("metrics"))
-    for name, value in headline(scores).items():
+    for name, value in summary(scores).items():
         console.log.info("%s: %s", name, "undefined" if value is None else f"{value:.4f}")
     console.log.info("the report is metrics/report.html")
 

@@ -1,4 +1,4 @@
-"""The export stage: checkpoints/best.ckpt to model_weights/."""
+"""Export stage: checkpoints/best.ckpt to model_weights/."""
 
 import functools
 import hashlib
@@ -7,107 +7,124 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality import console
+from multi_abnormality.utils import console
 
 if __name__ == "__main__":
-    console.take_stage_options()
+    console.parse_stage_args()
 
 import numpy as np
 import torch
 
 from multi_abnormality.backup.verification import verify_pulled
-from multi_abnormality.data.codes import code_table
-from multi_abnormality.data.composition import Familiar, length_of, lung_share
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.errors import InputError
+from multi_abnormality.config.schema import Params, load_params, parse_section
+from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.data.preprocessing.input_range import InputRange, length_of, lung_share
+from multi_abnormality.data.preprocessing.quantization import code_table
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export import formats
-from multi_abnormality.export.calibrated import CalibratedClassifier
-from multi_abnormality.export.card import model_card
-from multi_abnormality.export.model_info import described_scores, model_info, running_info
-from multi_abnormality.files import write_durably, write_json
-from multi_abnormality.model.build import build_plain, restore
-from multi_abnormality.params import Params, load_params, parse_section
-from multi_abnormality.params_preprocess import Recipe
-from multi_abnormality.training.checkpoints import BEST, load_complete
+from multi_abnormality.export.calibrated_classifier import CalibratedClassifier
+from multi_abnormality.export.model_card import model_card
+from multi_abnormality.export.model_info import (
+    decision_info,
+    described_scores,
+    model_info,
+    running_info,
+)
+from multi_abnormality.models.factory import build_for_export, restore_classifier
+from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
+from multi_abnormality.utils.atomic_io import atomic_write, write_json
+from multi_abnormality.utils.errors import InputError
 
-VOLUMES = 6  # on which each exported model is compared with the checkpoint
-FILES = {  # of each format, by the backbone's name
+N_COMPARED = 6  # volumes on which each exported model is compared with the checkpoint
+FILES = {  # name by format, for the backbone's name
     "pth": "model_weights_{}.pth",
     "safetensors": "model_{}.safetensors",
     "pt2": "complete_model_{}.pt2",
     "onnx": "model_{}.onnx",
 }
-MEASURED = 500  # volumes of the train split, at most, that say what a chest looks like
+MAX_MEASURED = 500  # volumes of the train split behind the input range
 
 
 def run(
     params: Params, checkpoints: Path, processed: Path, metrics: Path, out: Path
 ) -> dict[str, Any]:
-    """Write each format, run it again, and record how far it is from the checkpoint.
+    """Write each format, run it, and record its difference from the checkpoint.
 
     Raises:
-        InputError: a model is further off than export.tolerance, or what it is made of is missing.
+        InputError: a difference exceeds export.tolerance, or an input is missing.
     """
     checkpoint = load_complete(checkpoints / BEST)
-    about = checkpoint["about"]
-    calibration = Calibration.from_json(metrics / "calibration.json", about["findings"])
+    metadata = checkpoint["about"]
+    calibration = Calibration.from_json(metrics / "calibration.json", metadata["findings"])
     scores = _read_scores(metrics / "evaluate.json")
-    classifier = restore(checkpoint)
+    classifier = restore_classifier(checkpoint)
     model = CalibratedClassifier(classifier, calibration).eval()
-    store = ProcessedSet(processed)
-    store.check_trained_on(about)
+    store = ProcessedDataset(processed)
+    store.check_matches_model(metadata)
     volumes = _volumes(store)
-    running = running_info(about, _familiar(store))
+    running = running_info(metadata, _input_range(store))
     reference = formats.run_module(model)(volumes)[0]
 
     def empty_model() -> CalibratedClassifier:
-        return CalibratedClassifier(build_plain(about), calibration)
+        return CalibratedClassifier(build_for_export(metadata), calibration)
 
-    thresholds = dict(zip(calibration.findings, calibration.thresholds.tolist(), strict=True))
-    complete = running | {"thresholds": thresholds}
-    runners = _write_all(params.export.formats, model, about, running, complete, out, empty_model)
+    complete = running | decision_info(calibration)
+    runners = _write_all(
+        params.export.formats, model, metadata, running, complete, out, empty_model
+    )
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in runners}
     described = model_info(
-        about, running, classifier, calibration, scores, params.export, store.is_ct_rate, hashes
+        metadata, running, classifier, calibration, scores, params.export, store.is_ct_rate, hashes
     )
     write_json(described.content(), out / "model_info.json")
-    write_durably(model_card(described).encode(), out / "MODEL_CARD.md")
-    report = {}
-    for path, runner in runners.items():
-        # Attention is not compared: with max pooling, a last digit decides between two slices.
-        difference = float(np.abs(runner(volumes)[0] - reference).max())
-        report[path.suffix[1:]] = {"largest_difference": difference, "bytes": path.stat().st_size}
-        console.log.info("%s: differs from the checkpoint by at most %.1e", path, difference)
-        if not difference <= params.export.tolerance:
-            raise InputError(
-                f"{path}: differs from the checkpoint by {difference:.1e}, more than "
-                f"export.tolerance ({params.export.tolerance:.1e}); leave this format out of "
-                "export.formats, or allow more"
-            )
+    atomic_write(model_card(described).encode(), out / "MODEL_CARD.md")
+    report = _compare(runners, volumes, reference, params.export.tolerance)
     summary = {"volumes_compared": len(volumes), "formats": report}
     write_json(summary, metrics / "export.json")
     return summary
 
 
+def _compare(
+    runners: dict[Path, formats.Runner],
+    volumes: np.ndarray,
+    reference: np.ndarray,
+    tolerance: float,
+) -> dict[str, dict[str, float]]:
+    """Return the largest difference from the reference probabilities, and the size, by format."""
+    report: dict[str, dict[str, float]] = {}
+    for path, runner in runners.items():
+        # Attention is not compared: with max pooling, a last digit decides between two slices.
+        difference = float(np.abs(runner(volumes)[0] - reference).max())
+        report[path.suffix[1:]] = {"largest_difference": difference, "bytes": path.stat().st_size}
+        console.log.info("%s: differs from the checkpoint by at most %.1e", path, difference)
+        if not difference <= tolerance:
+            raise InputError(
+                f"{path}: differs from the checkpoint by {difference:.1e}, more than "
+                f"export.tolerance ({tolerance:.1e}); leave this format out of export.formats, or "
+                "raise the tolerance"
+            )
+    return report
+
+
 def _write_all(
     names: tuple[str, ...],
     model: CalibratedClassifier,
-    about: dict[str, Any],
+    metadata: dict[str, Any],
     info: dict[str, Any],
     complete_info: dict[str, Any],
     out: Path,
     empty_model: Callable[[], CalibratedClassifier],
 ) -> dict[Path, formats.Runner]:
-    """Write the formats asked for, and load each back from its file.
+    """Write the formats, and load each from its file.
 
-    Files of weights alone carry `info`, files that also have the graph `complete_info`, with the
-    thresholds that the graph has.
+    Files of weights contain `info`; files with the graph contain `complete_info`, which has the
+    graph's thresholds.
     """
 
     @functools.cache
     def program() -> torch.export.ExportedProgram:
-        return formats.trace(model, tuple(about["preprocess"]["shape"]))
+        return formats.trace(model, tuple(metadata["preprocess"]["shape"]))
 
     def write(name: str, path: Path) -> formats.Runner:
         match name:
@@ -124,16 +141,16 @@ def _write_all(
                 formats.write_onnx(program(), complete_info, path)
                 return formats.run_onnx(path)
 
-    wanted = [name for name in FILES if name in names]
+    chosen = [name for name in FILES if name in names]
     runners = {}
-    for name in console.track(wanted, "export", len(wanted), "formats"):
-        path = out / FILES[name].format(about["model"]["backbone"])
+    for name in console.track(chosen, "export", len(chosen), "formats"):
+        path = out / FILES[name].format(metadata["model"]["backbone"])
         runners[path] = write(name, path)
     return runners
 
 
 def _read_scores(path: Path) -> dict[str, Any]:
-    """The scores that describe the model, out of all."""
+    """Read the scores of model_info.json from metrics/evaluate.json."""
     try:
         return described_scores(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -142,27 +159,30 @@ def _read_scores(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _familiar(processed: ProcessedSet) -> Familiar:
-    """What the scans of the train split are like."""
+def _input_range(processed: ProcessedDataset) -> InputRange:
+    """Measure lung fraction and length of the training scans."""
     rows = processed.volumes("train")
-    names, hu_of_code = rows["name"].tolist(), code_table(parse_section(Recipe, processed.recipe))
-    chosen = names[:: -(-len(names) // MEASURED)]
+    names, hu_of_code = (
+        rows["name"].tolist(),
+        code_table(parse_section(PreprocessSpec, processed.recipe)),
+    )
+    chosen = names[:: -(-len(names) // MAX_MEASURED)]
     sources = zip(rows["source_shape"], rows["source_spacing"], rows["source_axes"], strict=True)
-    return Familiar.of(
+    return InputRange.of(
         [lung_share(processed.read(name), hu_of_code) for name in chosen],
         [length_of(*source) for source in sources],
     )
 
 
-def _volumes(processed: ProcessedSet) -> np.ndarray:
-    """Some volumes of the valid split, evenly spread over it."""
-    names = processed.volumes("valid")["name"].tolist()
+def _volumes(processed: ProcessedDataset) -> np.ndarray:
+    """Read some volumes of the test split, evenly spread over it."""
+    names = processed.volumes("test")["name"].tolist()
     if not names:
         raise InputError(
-            f"{processed.root}: holds no volume of the valid split to compare the models on; bring "
-            "some to data/, then `dvc repro`"
+            f"{processed.root}: holds no volume of the test split to compare the models on; add "
+            "some to data/, then run `dvc repro`"
         )
-    chosen = names[:: max(len(names) // VOLUMES, 1)][:VOLUMES]
+    chosen = names[:: max(len(names) // N_COMPARED, 1)][:N_COMPARED]
     return np.stack([processed.read(name) for name in chosen])
 
 
@@ -171,7 +191,7 @@ def main() -> None:
     folders = Path("checkpoints"), Path("processed"), Path("metrics"), Path("model_weights")
     run(load_params(), *folders)
     console.log.info(
-        "%s has the model; `python -m multi_abnormality.predict SCAN` asks it about a scan",
+        "the model is in %s; `multi-abnormality predict SCAN` runs it on a scan",
         folders[-1],
     )
 

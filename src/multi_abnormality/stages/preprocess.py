@@ -1,4 +1,4 @@
-"""The preprocess stage: the scans in data/ to processed/, going on from where a run stopped."""
+"""Preprocess stage: scans in data/ to processed/. An interrupted run is resumed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -6,179 +6,181 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality import console
+from multi_abnormality.utils import console
 
 if __name__ == "__main__":
-    console.take_stage_options()
+    console.parse_stage_args()
 
 import pandas as pd
 
 from multi_abnormality.backup.verification import verify_pulled
-from multi_abnormality.data.catalogue import Catalogue
-from multi_abnormality.data.metadata_table import SERIES
-from multi_abnormality.data.process import Outcome, is_made_of, process_volume
-from multi_abnormality.data.rows import capped
-from multi_abnormality.data.shards import FOLDERS, shard_path
-from multi_abnormality.data.source import read_catalogue
-from multi_abnormality.data.source_hashes import SourceHashes
-from multi_abnormality.data.store import is_synthetic, mixed_with_synthetic
-from multi_abnormality.data.store_recipe import check_catalogue_replaceable
-from multi_abnormality.data.store_writer import PARTS, StoreWriter
-from multi_abnormality.data.work.outcomes import Lost, outcomes
-from multi_abnormality.errors import raise_faults
-from multi_abnormality.files import write_json
-from multi_abnormality.params import Params, load_params
+from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.data.catalog.dataset_layout import Catalog
+from multi_abnormality.data.catalog.layouts import read_catalog
+from multi_abnormality.data.catalog.metadata_table import SERIES
+from multi_abnormality.data.storage.dataset_writer import PARTS, DatasetWriter
+from multi_abnormality.data.storage.file_hashes import FileHashCache
+from multi_abnormality.data.storage.process_scan import ProcessResult, is_made_of, process_volume
+from multi_abnormality.data.storage.processed_dataset import is_synthetic, mixed_with_synthetic
+from multi_abnormality.data.storage.provenance import check_catalog_replaceable
+from multi_abnormality.data.storage.shards import FOLDERS, shard_path
+from multi_abnormality.utils.atomic_io import write_json
+from multi_abnormality.utils.errors import raise_errors
+from multi_abnormality.utils.parallel.run_all import TaskFailed, run_all
+from multi_abnormality.utils.strict_csv import truncate
 
-MEMORY = 10**9  # bytes that a worker may take
+MEMORY = 10**9  # bytes per worker
 
 
 def run(
     params: Params, data: Path, out: Path, metrics: Path, memory: Path | None = None
 ) -> dict[str, Any]:
-    """Bring the processed set `out` in line with the scans in `data`, and write its counts.
+    """Update the processed dataset `out` from the scans in `data`, and write its counts.
 
     Args:
-        params: of the project.
-        data: folder of the scans and their tables.
-        out: folder of the processed set.
+        params: parameters of the project.
+        data: directory of the scans and their tables.
+        out: directory of the processed dataset.
         metrics: JSON file for the counts.
-        memory: file with the scans' hashes as earlier runs found them; None: all are hashed.
+        memory: file with the scans' hashes from earlier runs; None: hash all scans.
 
     Raises:
-        InputError: lists everything wrong with the tables, or else every volume that cannot be
-            used, where preprocess.on_error does not leave those out. All others are kept, and the
-            next run continues from there.
+        InputError: lists all errors in the tables, or else every volume that cannot be used, unless
+            preprocess.on_error leaves it out. The other volumes are stored, and the next run
+            continues from there.
     """
-    catalogue = read_catalogue(data, params.data)
-    recipe, is_ct_rate = params.preprocess.recipe, catalogue.source.is_ct_rate
-    check_catalogue_replaceable(catalogue, data, out, recipe)
-    writer = StoreWriter(out, recipe, is_ct_rate)
-    with SourceHashes(memory) as hashes:
-        faults = _store_volumes(catalogue.volumes, writer, params, hashes)
+    catalog = read_catalog(data, params.data)
+    recipe, is_ct_rate = params.preprocess.recipe, catalog.source.is_ct_rate
+    check_catalog_replaceable(catalog, data, out, recipe)
+    writer = DatasetWriter(out, recipe, is_ct_rate)
+    with FileHashCache(memory) as hashes:
+        failed = _store_volumes(catalog.volumes, writer, params, hashes)
     skip = params.preprocess.on_error == "skip"
-    raise_faults(
-        [item.fault for item in faults if item.fault and not (skip and item.reason)],
-        f"{len(faults)} of {len(catalogue.volumes)} volumes cannot be used; the others are done "
-        f"and kept. Correct these, or leave them out {catalogue.source.leave_out}, or all scans "
-        "that are at fault themselves by preprocess.on_error: skip; then run again",
+    raise_errors(
+        [result.fault for result in failed if result.fault and not (skip and result.reason)],
+        f"{len(failed)} of {len(catalog.volumes)} volumes cannot be used; the others are stored. "
+        f"Correct these, or leave them out {catalog.source.leave_out}, or leave out all faulty "
+        "scans by preprocess.on_error: skip; then run again",
     )
-    for line in capped([outcome.fault for outcome in faults if outcome.fault]):
+    for line in truncate([result.fault for result in failed if result.fault]):
         console.log.warning("left out: %s", line)
-    rejected = {outcome.name: outcome.reason for outcome in faults if outcome.reason}
-    catalogue = catalogue.without(rejected)
-    _check_duplicates(catalogue, writer)
-    writer.finish(catalogue, rejected)
-    summary = _summarize(catalogue, writer, rejected)
+    rejected = {result.name: result.reason for result in failed if result.reason}
+    catalog = catalog.drop(rejected)
+    _check_duplicates(catalog, writer)
+    writer.finish(catalog, rejected)
+    summary = _summarize(catalog, writer, rejected)
     write_json(summary, metrics)
     return summary
 
 
 def _store_volumes(
-    volumes: pd.DataFrame, writer: StoreWriter, params: Params, hashes: SourceHashes
-) -> list[Outcome]:
-    """Store all good volumes; what became of the others, in order."""
+    volumes: pd.DataFrame, writer: DatasetWriter, params: Params, hashes: FileHashCache
+) -> list[ProcessResult]:
+    """Store all valid volumes; return the results of the others, in order."""
     shards = {name: shard_path(name) for name in volumes["name"]}
     waiting: dict[str, set[str]] = defaultdict(set)
     for name, shard in shards.items():
         waiting[shard].add(name)
     content = {shard: set(names) for shard, names in waiting.items()}
-    faults = {}
+    failed = {}
     made = 0
     first: dict[bool, str] = {}  # name of the first volume that is synthetic, and that is not
-    done = _outcomes(volumes, writer, params, hashes)
-    for outcome in console.track(done, "preprocess", len(volumes)):
-        shard = shards[outcome.name]
-        if outcome.origin:
-            writer.add(outcome.name, outcome.origin)
+    results = _process(volumes, writer, params, hashes)
+    for result in console.track(results, "preprocess", len(volumes)):
+        shard = shards[result.name]
+        if result.origin:
+            writer.add(result.name, result.origin)
             made += 1
-        if not outcome.fault:
-            kind = is_synthetic(writer.origins[outcome.name].source_notes)
-            first.setdefault(kind, outcome.name)
-            if len(first) == 2:
-                raise mixed_with_synthetic("data", first[True], first[False])
-        if outcome.fault:
-            faults[outcome.name] = outcome
-            if outcome.reason or outcome.name not in writer.origins:
-                content[shard].remove(outcome.name)  # else it stays: there may be no other copy
-        waiting[shard].remove(outcome.name)
+        if result.fault:
+            failed[result.name] = result
+            if result.reason or result.name not in writer.origins:
+                content[shard].remove(result.name)  # else it stays: there may be no other copy
+        else:
+            _check_not_mixed(first, result.name, writer)
+        waiting[shard].remove(result.name)
         if content[shard] and not waiting[shard]:
             writer.assemble(content[shard])
     console.log.info(
         "%s: %d volumes made, %d kept, %d left out",
-        writer.root, made, len(volumes) - made - len(faults), len(faults),
+        writer.root, made, len(volumes) - made - len(failed), len(failed),
     )  # fmt: skip
-    return [faults[name] for name in volumes["name"] if name in faults]
+    return [failed[name] for name in volumes["name"] if name in failed]
 
 
-def _outcomes(
-    volumes: pd.DataFrame, writer: StoreWriter, params: Params, hashes: SourceHashes
-) -> Iterator[Outcome]:
-    """In the order in which they are done."""
+def _check_not_mixed(first: dict[bool, str], name: str, writer: DatasetWriter) -> None:
+    """Raise an error if synthetic and other volumes are mixed; `first` is updated."""
+    first.setdefault(is_synthetic(writer.origins[name].source_notes), name)
+    if len(first) == 2:
+        raise mixed_with_synthetic("data", first[True], first[False])
+
+
+def _process(
+    volumes: pd.DataFrame, writer: DatasetWriter, params: Params, hashes: FileHashCache
+) -> Iterator[ProcessResult]:
+    """Yield the result of each volume as it is done."""
     items = {}
     for row in volumes[["name", "path", SERIES]].itertuples(index=False):
         path, stored = Path(row.path), writer.origins.get(row.name)
         if is_made_of(stored, hashes.known(path), row.series):
-            yield Outcome(row.name)
+            yield ProcessResult(row.name)
         else:
             items[row.name] = row.name, path.absolute(), row.series, stored
     if not items:
         return
-    process = partial(process_volume, recipe=params.preprocess.recipe, out=writer.root.absolute())
-    share = [writer.root / PARTS, next(iter(items.values()))[1]]
+    task = partial(process_volume, recipe=params.preprocess.recipe, out=writer.root.absolute())
+    shared_paths = [writer.root / PARTS, next(iter(items.values()))[1]]
     skip = params.preprocess.on_error == "skip"
-    for name, outcome in outcomes(process, items, params.machine, share, MEMORY, survive=skip):
+    for name, result in run_all(task, items, params.machine, shared_paths, MEMORY, survive=skip):
         path = items[name][1]
-        if isinstance(outcome, Lost):
-            yield Outcome(name, fault=f"{path}: {outcome.reason}", reason=outcome.kind)
+        if isinstance(result, TaskFailed):
+            yield ProcessResult(name, fault=f"{path}: {result.reason}", reason=result.kind)
             continue
-        if outcome.hashed:
-            hashes.note(path, outcome.hashed)
-        yield outcome
+        if result.hashed:
+            hashes.note(path, result.hashed)
+        yield result
 
 
-def _check_duplicates(catalogue: Catalogue, writer: StoreWriter) -> None:
-    """Compare the voxels of all scans: another compression or header is another file.
+def _check_duplicates(catalog: Catalog, writer: DatasetWriter) -> None:
+    """Detect scans of two patients with equal voxels, whatever their compression or header.
 
-    One scan under two patients may be learned from and scored. In a table of own scans that is
-    refused; CT-RATE's splits are given, so there it is logged, as is what lies in one split.
+    Such a scan may be in both splits, which inflates the scores. In a table of own scans that is an
+    error; CT-RATE's splits are given, so there it is logged, as are duplicates within a split.
 
     Raises:
-        InputError: lists such scans of own tables.
+        InputError: lists duplicates in both splits of an own table.
     """
-    rows = catalogue.volumes.set_index("name")[["patient_id", "split"]]
+    rows = catalog.volumes.set_index("name")[["patient_id", "split"]]
     first: dict[str, str] = {}
-    faults, warnings = [], []
+    errors, warnings = [], []
     for name, patient, split in rows.itertuples():
         other = first.setdefault(writer.origins[name].voxels_sha256, name)
         if rows["patient_id"][other] == patient:
             continue
-        same = f"{other} and {name} hold the same voxels, and are of two patients"
+        same = f"{other} and {name} hold the same voxels, but belong to two patients"
         if rows["split"][other] == split:
-            warnings.append(f"{same}; one scan of one patient must stand once")
-        elif catalogue.source.is_ct_rate:
+            warnings.append(f"{same}; remove one, or give both one patient")
+        elif catalog.source.is_ct_rate:
             warnings.append(
-                f"{same}, one in each split, so the scores are too good; leave one of them out "
-                f"{catalogue.source.leave_out}"
+                f"{same}, one in each split, which inflates the scores; leave one of them out "
+                f"{catalog.source.leave_out}"
             )
         else:
-            faults.append(
-                f"{same}, one in each split, so the model would be scored on what it learned; "
+            errors.append(
+                f"{same}, one in each split, so the model would be scored on a training scan; "
                 "delete one of the rows, or give both the true patient (data.columns.patient) and "
                 "one split"
             )
-    for line in capped(warnings):
+    for line in truncate(warnings):
         console.log.warning("%s", line)
-    raise_faults(capped(faults), "the same scan is learned from and scored; correct these first")
+    raise_errors(truncate(errors), "the same scan is in both splits; correct these first")
 
 
-def _summarize(
-    catalogue: Catalogue, writer: StoreWriter, rejected: dict[str, str]
-) -> dict[str, Any]:
-    parts = catalogue.volumes.groupby("split")
-    origins = [writer.origins[name] for name in catalogue.volumes["name"]]
+def _summarize(catalog: Catalog, writer: DatasetWriter, rejected: dict[str, str]) -> dict[str, Any]:
+    parts = catalog.volumes.groupby("split")
+    origins = [writer.origins[name] for name in catalog.volumes["name"]]
     notes = [note for origin in origins for note in origin.source_notes.split("; ") if note]
     summary = {
-        "excluded": len(catalogue.excluded),
+        "excluded": len(catalog.excluded),
         "handled": _counts(notes),
         "patients": parts["patient_id"].nunique().to_dict(),
         "rejected": _counts(rejected.values()),
@@ -191,7 +193,7 @@ def _summarize(
         ),
         "volumes": parts.size().to_dict(),
     }
-    if not catalogue.source.is_ct_rate:
+    if not catalog.source.is_ct_rate:
         del summary["releases"]
     return summary
 

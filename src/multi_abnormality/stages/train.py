@@ -1,4 +1,4 @@
-"""The train stage: processed/ to checkpoints/."""
+"""Train stage: processed/ to checkpoints/."""
 
 import logging
 import os
@@ -6,26 +6,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality import console
+from multi_abnormality.utils import console
 
 if __name__ == "__main__":
-    console.take_stage_options()
+    console.parse_stage_args()
 
-from multi_abnormality.backup.service import Backup
+from multi_abnormality.backup.manager import BackupManager
 from multi_abnormality.backup.verification import verify_pulled
-from multi_abnormality.data.store import ProcessedSet
-from multi_abnormality.files import write_json
-from multi_abnormality.model.device import choose_device
-from multi_abnormality.params import Params, load_params
-from multi_abnormality.params_machine import parse_duration
-from multi_abnormality.training.aside import Aside
-from multi_abnormality.training.checkpoints import BEST
-from multi_abnormality.training.fit import Places, Training
+from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.config.schema_machine import parse_duration
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.models.device import choose_device
+from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
+from multi_abnormality.runtime.checkpoint_files import BEST
+from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
+from multi_abnormality.runtime.process_group import DistributedContext
+from multi_abnormality.runtime.rank_info import find_rank
+from multi_abnormality.runtime.run_lock import training_lock
+from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.training.history import History
-from multi_abnormality.training.lock import sole_training
-from multi_abnormality.training.place import find_place
-from multi_abnormality.training.ranks import Ranks
-from multi_abnormality.training.stopping import EXIT_CODE, Stopped, StopRequest
+from multi_abnormality.utils.atomic_io import write_json
 
 PROCESSED = Path("processed")
 
@@ -33,33 +33,33 @@ PROCESSED = Path("processed")
 def run(
     params: Params,
     processed: Path,
-    places: Places,
+    paths: RunPaths,
     metrics: Path,
     project: Path | None = None,
-    ranks: Ranks | None = None,
+    ranks: DistributedContext | None = None,
 ) -> dict[str, Any]:
     """Train, and write metrics once training is complete.
 
     Args:
-        params: all of them.
-        processed: what it learns from.
-        places: where it writes.
-        metrics: the file.
+        params: parameters of the project.
+        processed: directory of the processed dataset.
+        paths: output paths of the run.
+        metrics: JSON file for the metrics.
         project: folder whose DVC remote each save is backed up to; None: no backup.
-        ranks: the processes that train together, of which this one leads; None: it is alone.
+        ranks: processes of the run, of which this is rank 0; None: a single process.
 
     Raises:
-        InputError: something does not serve; see Training and Backup.
-        Stopped: by a signal or the time budget, with all saved.
+        InputError: an input is invalid; see TrainingRun and BackupManager.
+        Stopped: by a signal or the time budget, after saving.
     """
-    budget = params.machine.time_budget
+    budget = params.machine.max_time
     with StopRequest(parse_duration(budget) if budget else None) as stop:
-        training = Training(params, ProcessedSet(processed), places, ranks)
-        if project is None or training.is_over:
+        training = TrainingRun(params, ProcessedDataset(processed), paths, ranks)
+        if project is None or training.is_finished:
             history = training.run(stop)
         else:
             identity = training.about["identity"]
-            backup = Backup(params.backup, project, training.fingerprint, identity)
+            backup = BackupManager(params.backup, project, training.fingerprint, identity)
             history = _run_backed_up(training, stop, backup)
     summary = summarize(history, training.params.train.epochs)
     write_json(summary, metrics)
@@ -72,13 +72,13 @@ def run(
     console.log.info(
         "trained %d of %d epochs; best epoch %d, val_auroc %.4f: %s",
         summary["epochs"], training.params.train.epochs, summary["best_epoch"],
-        summary["val_auroc"], places.checkpoints / BEST,
+        summary["val_auroc"], paths.checkpoints / BEST,
     )  # fmt: skip
-    console.log.info("the best epoch was chosen on %s", training.volumes.describe_validation())
+    console.log.info("the best epoch was chosen on %s", training.datamodule.describe_validation())
     return summary
 
 
-def _run_backed_up(training: Training, stop: StopRequest, backup: Backup) -> History:
+def _run_backed_up(training: TrainingRun, stop: StopRequest, backup: BackupManager) -> History:
     backup.start()
     try:
         history = training.run(stop, backup)
@@ -92,8 +92,8 @@ def summarize(history: History, epochs: int) -> dict[str, Any]:
     """Return the content of metrics/train.json.
 
     Args:
-        history: of the finished training.
-        epochs: train.epochs.
+        history: history of the finished run.
+        epochs: value of `train.epochs`.
     """
     best = history.best
     return {
@@ -105,43 +105,45 @@ def summarize(history: History, epochs: int) -> dict[str, Any]:
     }
 
 
-def follow(params: Params, places: Places, ranks: Ranks) -> None:
-    """Train beside the process that leads. It tells what there is to tell, and writes all files."""
+def run_worker_rank(params: Params, paths: RunPaths, ranks: DistributedContext) -> None:
+    """Train as another rank than 0. Rank 0 logs, and writes all files."""
     console.log.setLevel(logging.ERROR)
     try:
         with StopRequest() as stop, ranks:
-            Training(params, ProcessedSet(PROCESSED), places, ranks).follow(stop)
+            TrainingRun(params, ProcessedDataset(PROCESSED), paths, ranks).run_worker_rank(stop)
     except Stopped:
         sys.exit(EXIT_CODE)
 
 
 def main() -> None:
-    here = Path(".dvc/tmp") if Path(".dvc").is_dir() else Path("logs")  # outside of a project
-    # An experiment from DVC's queue runs in a folder that goes when it ends; DVC_ROOT stays.
+    state = Path(".dvc/tmp") if Path(".dvc").is_dir() else Path("logs")  # outside of a project
+    # DVC's queue runs an experiment in a temporary folder; DVC_ROOT is persistent.
     dvc = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc"
-    lasting = dvc / "tmp" if dvc.is_dir() else here
-    places = Places(
+    persistent = dvc / "tmp" if dvc.is_dir() else state
+    paths = RunPaths(
         checkpoints=Path("checkpoints"),
         logs=Path("logs"),
         history=Path("metrics/history.csv"),
-        aside=Aside(lasting / "trainings", dvc / "cache/files/md5"),
+        archive=CheckpointArchive(persistent / "trainings", dvc / "cache/files/md5"),
     )
     params = load_params()
     device = choose_device(params.machine.accelerator)
-    place = find_place(params.machine, device, params.train.batch_size)
-    ranks = Ranks(place, [sys.executable, "-m", "multi_abnormality.stages.train"], device)
-    if not ranks.leads:
-        follow(params, places, ranks)
+    rank_info = find_rank(params.machine, device, params.train.batch_size)
+    ranks = DistributedContext(
+        rank_info, [sys.executable, "-m", "multi_abnormality.stages.train"], device
+    )
+    if not ranks.is_rank_zero:
+        run_worker_rank(params, paths, ranks)
         return
-    stopped_mark = here / "stopped"  # for make, since DVC hides the exit code
+    stopped_mark = state / "stopped"  # for make, since DVC hides the exit code
     stopped_mark.unlink(missing_ok=True)
     try:
-        with ranks, sole_training(here / "train.lock"):
+        with ranks, training_lock(state / "train.lock"):
             verify_pulled(Path())
-            run(params, PROCESSED, places, Path("metrics/train.json"), Path(), ranks)
+            run(params, PROCESSED, paths, Path("metrics/train.json"), Path(), ranks)
     except Stopped as stopped:
         stopped_mark.touch()
-        console.log.warning("stopped, since %s; `dvc repro` goes on from here", stopped)
+        console.log.warning("stopped, since %s; `dvc repro` resumes from here", stopped)
         sys.exit(EXIT_CODE)
 
 

@@ -1,7 +1,7 @@
-"""Checked, bounded reading of a file's voxels, stored plainly or compressed.
+"""Checked, bounded reading of a file's voxels, uncompressed or compressed.
 
-Never more is unpacked than the header promises, and the end of a compressed stream must be reached,
-where its checksum is: a flipped bit is an error, not another voxel.
+No more is decompressed than the header promises, and compressed streams are read to their end,
+where the checksum is: a flipped bit is an error, not another voxel.
 """
 
 import bz2
@@ -16,12 +16,12 @@ from typing import BinaryIO, Literal, Protocol
 import numpy as np
 from isal import isal_zlib
 
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 Encoding = Literal["raw", "gzip", "zlib", "bzip2"]
 
 _READ_BYTES = 1 << 18
-_MEMBER_MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}  # of formats that may have several members
+_MEMBER_MAGIC = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}  # formats that may have several members
 # DEFLATE packs at most 1032 bytes into one (zlib's technical notes). bzip2 has no useful limit.
 _MAX_RATIO: dict[str, float] = {"raw": 1, "gzip": 1032, "zlib": 1032}
 _isal_error: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # its stub: an instance
@@ -35,7 +35,7 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1, /) -> bytes: ...
 
 
-# isal decompresses DEFLATE six times as fast as zlib, which would be half of the time of a scan.
+# isal decompresses DEFLATE six times as fast as zlib, which would take half of a scan's time.
 _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
     "gzip": lambda: isal_zlib.decompressobj(wbits=31),
     "zlib": lambda: isal_zlib.decompressobj(wbits=15),
@@ -44,7 +44,7 @@ _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 
 def open_regular_file(path: Path) -> BufferedReader:
-    """Open a file for reading. A FIFO, which would block, or a device is an error.
+    """Open a file for reading, refusing FIFOs, which would block, and devices.
 
     Raises:
         UnusableScan: not a regular file.
@@ -56,13 +56,13 @@ def open_regular_file(path: Path) -> BufferedReader:
 
 
 class ByteStream:
-    """The content of a file from its current position on, decompressed.
+    """Decompressed content of a file from its current position on.
 
     Args:
-        file: open for reading, at the first byte of the content.
+        file: file open for reading, at the first byte of the content.
         path: name of the file in errors.
-        encoding: how the content is compressed.
-        size: bytes of the file that belong to the content; None: all that follow.
+        encoding: compression of the content.
+        size: number of stored bytes of the content; None for all that follow.
     """
 
     def __init__(
@@ -71,22 +71,24 @@ class ByteStream:
         self._file = file
         self._path = path
         self.encoding = encoding
-        there = os.fstat(file.fileno()).st_size - file.tell()
-        if size is not None and size > there:
-            raise self._damaged(f"is truncated: {size:,} bytes of voxels expected, {there:,} found")
-        self._left = there if size is None else size  # stored bytes not yet read
+        available = os.fstat(file.fileno()).st_size - file.tell()
+        if size is not None and size > available:
+            raise self._damaged(
+                f"is truncated: {size:,} bytes of voxels expected, {available:,} found"
+            )
+        self._left = available if size is None else size  # stored bytes not yet read
         self._stored = self._left
         self._decompressor = None if encoding == "raw" else _DECOMPRESSORS[encoding]()
         self._pending = b""  # read, not yet decompressed
 
     def check_holds(self, count: int) -> None:
-        """Check, before memory is taken, that what follows may be so many decompressed bytes.
+        """Check that the stream can hold `count` decompressed bytes, before memory is allocated.
 
-        Of plain content exactly: one byte more (line ends converted, a header edited) may mean that
-        all are shifted. Padding is harmless.
+        Uncompressed content must match exactly, except for padding: with an extra byte (converted
+        line ends, an edited header) all voxels may be shifted.
 
         Raises:
-            UnusableScan: it cannot be.
+            UnusableScan: the stream is too short or too long.
         """
         if self._decompressor is not None:
             has_room = count <= self._stored * _MAX_RATIO.get(self.encoding, float("inf"))
@@ -104,10 +106,10 @@ class ByteStream:
             )
 
     def read(self, count: int) -> bytes:
-        """Exactly `count` decompressed bytes.
+        """Read exactly `count` decompressed bytes.
 
         Raises:
-            UnusableScan: the content ends before, or is damaged.
+            UnusableScan: the content ends too early, or is damaged.
         """
         if self._decompressor is None:
             data = self._read_file(min(count, self._left))
@@ -130,10 +132,10 @@ class ByteStream:
     def finish(self) -> None:
         """Check that a compressed stream ends here, with its checksum.
 
-        What follows is not part of it: some programs append bytes to a gzip file.
+        Trailing bytes after its end are ignored: some programs append them to a gzip file.
 
         Raises:
-            UnusableScan: it goes on, is truncated, or the checksum does not hold.
+            UnusableScan: it continues, is truncated, or the checksum is wrong.
         """
         if self._decompressor is not None and self._decompress(1):
             raise self._damaged("holds more voxels than its header promises")
@@ -156,7 +158,7 @@ class ByteStream:
         self.finish()
 
     def _peek_behind(self, count: int) -> bytes:
-        """The first stored bytes that follow the next `count` ones."""
+        """Return stored bytes that follow the next `count` ones, without moving the position."""
         position = self._file.tell()
         self._file.seek(position + count)
         behind = self._file.read(_READ_BYTES)
@@ -169,14 +171,14 @@ class ByteStream:
         return data
 
     def _decompress(self, most: int) -> bytes:
-        """Between 1 and `most` bytes, or none at the end of the stream."""
+        """Return between 1 and `most` bytes, or none at the end of the stream."""
         assert self._decompressor is not None
         try:
             while not self._decompressor.eof or self._next_member():
                 self._pending = self._pending or self._read_file(_READ_BYTES)
                 given = self._pending
                 data = self._decompressor.decompress(given, most)
-                # isal and zlib hand back what they did not take, bz2 keeps it.
+                # isal and zlib return unconsumed input, bz2 keeps it.
                 self._pending = getattr(self._decompressor, "unconsumed_tail", b"")
                 if data:
                     return data

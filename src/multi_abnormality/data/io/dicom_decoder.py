@@ -1,7 +1,7 @@
-"""A program that decompresses DICOM frames, a process of its own: a decoder may crash.
+"""Program that decompresses DICOM frames in a separate process, since decoders may crash.
 
-It reads frames from stdin and writes their voxels to stdout until stdin ends. It is started by its
-path, and imports nothing of this package, so that it is there within a tenth of a second.
+It reads frames from stdin and writes their voxels to stdout until stdin ends. It is run by its path
+and imports nothing from this package, so that it starts within 0.1 s.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 REQUEST = struct.Struct("<64sIIBBQ")  # transfer syntax, rows, columns, precision, signed, length
 ANSWER = struct.Struct("<?Q")  # whether it was decoded, length
-MAX_SECONDS = 25  # for one frame: a damaged one may keep a decoder busy for ever
+MAX_SECONDS = 25  # per frame: a decoder may never finish a damaged one
 MAX_PRINTED = 1 << 16
 COMPLAINTS = (b"Corrupt JPEG data", b"Premature end of JPEG")
 
@@ -22,7 +22,7 @@ HTJ2K = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203))
 
 
 def main() -> None:
-    """Answer each frame with its voxels, or with what is wrong with it."""
+    """Answer each frame with its voxels, or with an error message."""
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     with tempfile.TemporaryFile() as printed:
@@ -36,10 +36,10 @@ def answer(requests: BinaryIO, answers: BinaryIO, head: bytes, printed: int) -> 
     """Read a frame, decode it and write the answer.
 
     Args:
-        requests: where the frame comes from.
-        answers: where the voxels go to.
-        head: of the frame, already read.
-        printed: file that has what decoders print.
+        requests: stream to read the frame from.
+        answers: stream to write the voxels to.
+        head: header of the request, already read.
+        printed: file descriptor that decoders' output is redirected to.
     """
     name, rows, columns, precision, signed, length = REQUEST.unpack(head)
     data = requests.read(length)
@@ -47,10 +47,10 @@ def answer(requests: BinaryIO, answers: BinaryIO, head: bytes, printed: int) -> 
     try:
         content = decode(name.rstrip(b"\0").decode(), data, rows, columns, precision, bool(signed))
         is_decoded = True
-    except Exception as error:  # whatever a decoder raises: it is the answer
+    except Exception as error:  # decoders raise exceptions of all kinds
         is_decoded, content = False, f"{type(error).__name__}: {error}".encode()
     signal.alarm(0)
-    # libjpeg fills up what is missing, and only prints that it did.
+    # libjpeg fills in missing data and only prints a warning.
     if text := _read_printed(printed):
         is_decoded, content = False, text
     answers.write(ANSWER.pack(is_decoded, len(content)))
@@ -59,7 +59,7 @@ def answer(requests: BinaryIO, answers: BinaryIO, head: bytes, printed: int) -> 
 
 
 def _read_printed(printed: int) -> bytes:
-    """The line in which libjpeg complains of damaged data, or none; what is printed is cleared."""
+    """Return libjpeg's warning about damaged data, if any, and clear the output."""
     lines = os.pread(printed, MAX_PRINTED, 0).splitlines()
     os.ftruncate(printed, 0)
     os.lseek(printed, 0, os.SEEK_SET)
@@ -74,8 +74,8 @@ def decode(
     Args:
         syntax: transfer syntax UID.
         data: the compressed frame.
-        rows: of the frame.
-        columns: of the frame.
+        rows: number of rows.
+        columns: number of columns.
         precision: bits of each value.
         signed: whether values are signed.
     """
@@ -109,7 +109,7 @@ def _decode_by_gdcm(
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
     container = 8 if precision <= 8 else 16 if precision <= 16 else 32
     image.SetPixelFormat(gdcm.PixelFormat(1, container, precision, precision - 1, int(signed)))
-    # Of char* the binding makes a str.
+    # The binding converts char* to str.
     return bytes(image.GetBuffer().encode("utf-8", "surrogateescape"))
 
 
@@ -117,7 +117,7 @@ def _decode_rle(data: bytes, rows: int, columns: int, precision: int) -> bytes:
     from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
 
-    options: Any = {  # its annotations allow no single option
+    options: Any = {  # the annotations of as_array accept no options
         "rows": rows,
         "columns": columns,
         "number_of_frames": 1,

@@ -1,4 +1,4 @@
-"""The stored bytes of each frame of a DICOM file: found by offset, and complete."""
+"""Reader of the stored bytes of each frame of a DICOM file."""
 
 import lzma
 import struct
@@ -20,7 +20,7 @@ from multi_abnormality.data.io.dicom_headers import (
 )
 
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
-END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
+END_OF_IMAGE = b"\xff\xd9"  # in JPEG, JPEG-LS and JPEG 2000
 
 _INTEGER_PIXELS = 0x7FE00010
 _ITEM, _DELIMITER = 0xFFFEE000, 0xFFFEE0DD
@@ -31,12 +31,12 @@ Piece = tuple[int, int]  # offset in the file, number of bytes
 
 
 class FrameReader:
-    """Reads frames of the files in a folder or .zip; for several threads.
+    """Thread-safe reader of frames in a folder or .zip.
 
-    A file of several frames stays open until the end.
+    Multi-frame files stay open until the reader is closed.
 
     Args:
-        container: that the files are in.
+        container: folder or .zip with the files.
     """
 
     def __init__(self, container: Container) -> None:
@@ -52,11 +52,11 @@ class FrameReader:
             element.stream.close()
 
     def read(self, one: DicomSlice, frame_bytes: int) -> bytes:
-        """The voxels of an uncompressed frame, or the compressed stream of another.
+        """Read the voxels of an uncompressed frame, or the stream of a compressed one.
 
         Args:
             one: slice to read.
-            frame_bytes: size of a frame without compression.
+            frame_bytes: size of an uncompressed frame.
 
         Raises:
             UnusableScan: truncated or damaged.
@@ -69,7 +69,7 @@ class FrameReader:
             with self._lock:
                 if one.header not in self._kept:
                     stream = self._open(one.header)
-                    if one.header.file.member is not None:  # cannot be read from its middle
+                    if one.header.file.member is not None:  # not seekable
                         stream = BytesIO(stream.read())
                     self._kept[one.header] = _PixelElement(stream, one, frame_bytes)
                 return self._kept[one.header].read(one)
@@ -86,18 +86,18 @@ class FrameReader:
 
 
 class _PixelElement:
-    """The element with the pixels of one file.
+    """Pixel data element of a file.
 
     Args:
-        stream: of the file.
-        one: a slice in it.
-        frame_bytes: size of a frame without compression.
+        stream: content of the file.
+        one: any slice of the file.
+        frame_bytes: size of an uncompressed frame.
     """
 
     def __init__(self, stream: BinaryIO, one: DicomSlice, frame_bytes: int) -> None:
         self.stream = stream
         self._order = "<" if one.header.encoding[1] else ">"
-        start, length = self._find(one)
+        start, length = self._locate_value(one)
         frames = one.whole("NumberOfFrames", 1)
         if one.header.syntax not in UNCOMPRESSED:
             if length != _UNDEFINED_LENGTH:
@@ -110,10 +110,11 @@ class _PixelElement:
                 "damaged",
             )
         expected = frames * frame_bytes
-        there = min(length, one.header.size - start)
-        if there < expected:
+        available = min(length, one.header.size - start)
+        if available < expected:
             one.refuse(
-                f"is truncated: {expected:,} bytes of voxels expected, {there:,} found", "damaged"
+                f"is truncated: {expected:,} bytes of voxels expected, {available:,} found",
+                "damaged",
             )
         if length >= expected + max(2, frame_bytes // one.whole("Rows")):  # some are padded
             one.refuse(
@@ -122,7 +123,7 @@ class _PixelElement:
         self._frames = [[(start + index * frame_bytes, frame_bytes)] for index in range(frames)]
 
     def read(self, one: DicomSlice) -> bytes:
-        """The bytes of a slice's frame."""
+        """Read the bytes of a slice's frame."""
         parts = []
         for offset, length in self._frames[one.frame]:
             self.stream.seek(offset)
@@ -131,8 +132,8 @@ class _PixelElement:
                 one.refuse("is truncated: its pixel data end too early", "damaged")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _find(self, one: DicomSlice) -> Piece:
-        """First byte and length of the element's value."""
+    def _locate_value(self, one: DicomSlice) -> Piece:
+        """Return the offset and length of the element's value."""
         header = one.header
         assert header.pixels_at is not None
         self.stream.seek(header.pixels_at)
@@ -151,7 +152,7 @@ class _PixelElement:
         return form.unpack(self.stream.read(form.size))
 
     def _group_fragments(self, one: DicomSlice, frames: int, start: int) -> list[list[Piece]]:
-        """The fragments of each frame, by the offset table, their number or where images end."""
+        """Assign fragments to frames, by the offset table, their number or end-of-image markers."""
         self.stream.seek(start)
         fragments = []
         while head := self.stream.read(8):
@@ -159,7 +160,7 @@ class _PixelElement:
             if group << 16 | element == _DELIMITER:
                 break
             if group << 16 | element != _ITEM or length == _UNDEFINED_LENGTH:
-                one.refuse("its pixel data are damaged: a fragment is no item", "damaged")
+                one.refuse("its pixel data are damaged: a fragment is not an item", "damaged")
             offset = self.stream.tell()
             if offset + length > one.header.size:
                 one.refuse("is truncated: its pixel data end too early", "damaged")
@@ -196,7 +197,7 @@ class _PixelElement:
 
 
 def _split(marked: list[tuple[bool, Piece]]) -> list[list[Piece]]:
-    """Groups of pieces, each begun by one that is marked; none where the first is not."""
+    """Split pieces into groups that start at marked ones; return [] if the first is not marked."""
     groups: list[list[Piece]] = []
     for begins, piece in marked:
         if begins:

@@ -1,4 +1,4 @@
-"""Where DICOM slices lie, and whether they are the planes of one volume."""
+"""Positions of DICOM slices, and checks that they form one volume."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from multi_abnormality.data.io.dicom_headers import DicomSlice, tag_name
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 MAX_ANGLE = (
@@ -17,27 +17,26 @@ MAX_ANGLE = (
 )
 MAX_UNIT_ERROR = 0.05  # of the length of a direction: two decimals make 0.01
 MAX_SPACING_ERROR = 0.01  # relative, between slices
-MAX_WOBBLE = 1.0  # mm that a slice may lie beside the line through all, or half a pixel
+MAX_WOBBLE = 1.0  # mm, or half a pixel: lateral offset of a slice from the line through all
 SAME_POSITION = 1e-3  # mm
-# Of the slice distance: how far a slice may lie from where evenly spaced ones do.
-MAX_DISTANCE_ERROR = 0.1
+MAX_DISTANCE_ERROR = 0.1  # deviation from even spacing, relative to the slice distance
 MISSING_SLICE = 1.5  # times the usual distance
-MIN_RUN = 3  # distances in a row that differ from the others, and are a second slice distance
-# Rounding a number moves it by half of its last digit, and least squares a little more. Where the
-# last digit is a larger part of the slice distance, rounding would look like missing slices.
+MIN_RUN = 3  # consecutive differing distances that count as a second slice distance
+# Rounding moves a number by half of its last digit, and least squares adds a little. If the last
+# digit is a larger part of the slice distance, rounding resembles missing slices.
 ROUNDING = 0.6
 MAX_COARSENESS = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Where one slice lies, in mm, LPS.
+    """Position and orientation of a slice, in mm, LPS.
 
     Attributes:
         position: (3,) centre of the first voxel.
         row: (3,) unit vector along a row, to the next column.
         column: (3,) unit vector along a column, to the next row.
-        spacing: between rows, between columns.
+        spacing: distance between rows, and between columns.
         size: number of rows and columns.
     """
 
@@ -52,7 +51,7 @@ class Plane:
         return np.cross(self.row, self.column)
 
     def is_like(self, other: "Plane") -> bool:
-        """Whether orientation, spacing and size are the same."""
+        """Return whether orientation, spacing and size are equal within tolerance."""
         return (
             self.size == other.size
             and all(
@@ -65,10 +64,10 @@ class Plane:
 
 
 def plane_of(one: DicomSlice) -> Plane:
-    """The geometry of a slice, by its tags alone: none has a default.
+    """Return the geometry of a slice from its tags, none of which has a default.
 
     Raises:
-        UnusableScan: a tag is missing, empty or no geometry.
+        UnusableScan: a tag is missing, empty or invalid.
     """
     spacing = one.numbers("PixelSpacing", 2)
     if min(spacing) <= 0:
@@ -91,7 +90,7 @@ def plane_of(one: DicomSlice) -> Plane:
 
 @lru_cache  # most slices of a series have the same
 def _directions(orientation: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Unit vectors along a row and a column, or None where they are not at right angles."""
+    """Return unit vectors along a row and a column, or None if they are not at right angles."""
     directions = np.reshape(orientation, (2, 3))
     lengths = np.linalg.norm(directions, axis=1)
     if np.abs(lengths - 1).max() > MAX_UNIT_ERROR:
@@ -105,15 +104,15 @@ def _directions(orientation: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]
 
 
 def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane], path: Path) -> np.ndarray:
-    """(4, 4) mm, from (column, row, slice) to RAS+. Of a tilted gantry's slices it is sheared.
+    """Fit the (4, 4) affine in mm from (column, row, slice) to RAS+; sheared for a tilted gantry.
 
     Args:
-        slices: by rising position along the normal of the first.
-        planes: of the slices.
+        slices: slices sorted by position along the normal of the first.
+        planes: geometry of each slice.
         path: folder or .zip that errors name.
 
     Raises:
-        UnusableScan: slices are missing, or do not lie evenly on a line.
+        UnusableScan: slices are missing, or are not evenly spaced on a line.
     """
     first = planes[0]
     normal = first.normal
@@ -150,7 +149,7 @@ def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane], path: Path
 
 
 def _check_gaps(slices: Sequence[DicomSlice], gaps: np.ndarray, path: Path) -> None:
-    # The mean of those that are near the median: rounded distances alternate.
+    # Mean of the distances near the median: rounded distances alternate.
     usual = float(np.median(gaps))
     usual = float(gaps[gaps <= MISSING_SLICE * usual + SAME_POSITION].mean())
     for gap, (below, above) in zip(gaps, pairwise(slices), strict=True):
@@ -165,12 +164,12 @@ def _check_gaps(slices: Sequence[DicomSlice], gaps: np.ndarray, path: Path) -> N
 def _refuse_two_distances(
     slices: Sequence[DicomSlice], gaps: np.ndarray, digit: float, path: Path
 ) -> None:
-    """Refuse a series whose slices lie at one distance in a part, and at another elsewhere.
+    """Refuse a series with different slice distances in different parts.
 
     Args:
-        slices: by rising position.
-        gaps: mm between them.
-        digit: the last one of positions, mm, where they are rounded.
+        slices: slices sorted by position.
+        gaps: mm between consecutive slices.
+        digit: unit of the last digit of rounded positions, mm.
         path: folder or .zip that errors name.
     """
     usual = float(np.median(gaps))
@@ -192,7 +191,7 @@ def _refuse_two_distances(
 
 
 def thicknesses(slices: Sequence[DicomSlice]) -> str:
-    """The different values of SliceThickness, for an error; "" where all have one."""
+    """List the different values of SliceThickness for an error; "" if all are equal."""
     values = sorted({value for one in slices if (value := thickness_of(one))}, key=float)
     if len(values) < 2:
         return ""
@@ -200,7 +199,7 @@ def thicknesses(slices: Sequence[DicomSlice]) -> str:
 
 
 def thickness_of(one: DicomSlice) -> str:
-    """SliceThickness, one text for each number; "" where it is missing or no number."""
+    """Return SliceThickness as normalized text; "" if it is missing or not a number."""
     try:
         value = float(one.text("SliceThickness"))
     except ValueError:
@@ -209,7 +208,7 @@ def thickness_of(one: DicomSlice) -> str:
 
 
 def _last_digit(positions: np.ndarray) -> float:
-    """The power of ten, at most 1, that all coordinates are multiples of."""
+    """Return the largest power of ten, at most 1, that all coordinates are multiples of."""
     for decimals in range(6):
         if np.allclose(positions, positions.round(decimals), rtol=0, atol=1e-7):
             return 10.0**-decimals

@@ -1,4 +1,4 @@
-"""Tags of DICOM files, and the slices that a file holds, without their pixels."""
+"""Headers of DICOM files, and the slices that they describe, without pixels."""
 
 import logging
 import math
@@ -23,11 +23,11 @@ from pydicom.uid import UID
 from multi_abnormality.data.io.byte_streams import open_regular_file
 from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom, has_preamble
 from multi_abnormality.data.io.scan import MAX_VOXELS
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 MAX_MEMBERS = 100_000
-MAX_ARCHIVE_BYTES = 2 << 30  # of all members, unpacked
-MAX_INFLATED_BYTES = 1 << 29  # of one deflated file; unpacking takes twice as much
+MAX_ARCHIVE_BYTES = 2 << 30  # sum of all members, decompressed
+MAX_INFLATED_BYTES = 1 << 29  # per deflated file; decompressing takes twice the memory
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -48,8 +48,8 @@ _KEYWORDS = """
 """
 _TAGS: list[BaseTag | int] = [keyword_dict[keyword] for keyword in _KEYWORDS.split()]
 
-# Values are checked here where they are used; pydicom's checks are slow, and warn of what does no
-# harm, such as a UID with a letter.
+# Values are checked where they are used; pydicom's checks are slow and warn of harmless deviations,
+# such as a UID with a letter.
 warnings.filterwarnings("ignore", module="pydicom")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 config.settings.reading_validation_mode = config.IGNORE
@@ -60,8 +60,8 @@ class DicomFile:
     """A file in a folder, or a member of a .zip.
 
     Attributes:
-        path: of the file or of the .zip.
-        member: name inside the .zip.
+        path: path of the file or of the .zip.
+        member: name inside the .zip, or None.
     """
 
     path: Path
@@ -80,11 +80,11 @@ class DicomFile:
 
 
 class Container:
-    """Opens the files of a folder or, where the path is that of a .zip, its members.
+    """Opens the files of a folder, or the members of a .zip.
 
     Raises:
-        UnusableScan: a damaged .zip.
-        OSError: a .zip that cannot be read.
+        UnusableScan: the .zip is damaged.
+        OSError: the .zip cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,7 +102,7 @@ class Container:
                 EOFError,
                 OSError,
             ) as error:
-                self._file.close()  # a damaged directory may point anywhere: an OSError
+                self._file.close()  # OSError: offsets of a damaged directory may be anywhere
                 raise self._damaged(path, error) from None
 
     def __enter__(self) -> "Container":
@@ -116,7 +116,7 @@ class Container:
         """Yield the members of a .zip after checking their number and sizes.
 
         Raises:
-            UnusableScan: encrypted, or beyond the limits.
+            UnusableScan: the .zip is encrypted or exceeds a limit.
         """
         assert self._archive is not None
         members = [member for member in self._archive.infolist() if not member.is_dir()]
@@ -135,7 +135,7 @@ class Container:
             yield file
 
     def open(self, file: DicomFile) -> BinaryIO:
-        """Open a file or a member for reading, with `seek`.
+        """Open a file or a member as a seekable stream.
 
         Raises:
             UnusableScan: not a regular file, or a damaged member.
@@ -145,14 +145,14 @@ class Container:
             return open_regular_file(file.path)
         assert self._archive is not None
         try:
-            # The buffer makes small reads fast, and small steps back free.
-            member: Any = self._archive.open(file.member)  # a raw stream as to its methods
+            # The buffer makes small reads and small backward seeks fast.
+            member: Any = self._archive.open(file.member)  # has the methods of a raw stream
             return BufferedReader(member, 1 << 16)
         except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
             raise self._damaged(file, error) from None
 
     def size(self, file: DicomFile) -> int:
-        """Number of bytes, decompressed."""
+        """Return the number of decompressed bytes."""
         if file.member is None:
             return file.path.stat().st_size
         assert self._archive is not None
@@ -165,16 +165,16 @@ class Container:
 
 @dataclass(frozen=True, eq=False)
 class DicomHeader:
-    """What one DICOM file says before its pixels.
+    """Header of a DICOM file: everything before the pixels.
 
     Attributes:
-        file: where it is.
-        tags: those that this package uses, read but not converted.
+        file: file that the header is from.
+        tags: the tags that this package uses, unconverted.
         meta: file meta information, group 0002.
         syntax: transfer syntax UID.
-        size: bytes of the file; of a deflated one, after decompression.
-        pixels_at: byte at which the element with the pixels begins, or None where there is none.
-        data_at: byte at which the data set begins, after the file meta information.
+        size: bytes of the file, after decompression if it is deflated.
+        pixels_at: offset of the pixel data element, or None if there is none.
+        data_at: offset of the data set, after the file meta information.
     """
 
     file: DicomFile
@@ -191,30 +191,30 @@ class DicomHeader:
 
     @cached_property
     def kind(self) -> str:
-        """Name of the SOP class, such as "X-Ray Radiation Dose SR"."""
+        """Return the name of the SOP class, such as "X-Ray Radiation Dose SR"."""
         name = UID(self.sop_class).name.removesuffix(" Storage")
         return name if name != self.sop_class else f"SOP class {name or 'missing'}"
 
     @property
     def without_pixels(self) -> UnusableScan:
-        """The error for a file that ends before its pixels."""
+        """Return the error for a file that ends before its pixels."""
         return UnusableScan(
             f"{self.file}: is truncated: it ends before its pixel data (7FE0,0010); fetch it again",
             "damaged",
         )
 
     def text(self, keyword: str) -> str:
-        """Value of a tag as plain text, "" where it is missing or empty."""
+        """Return the value of a tag as text; "" if it is missing or empty."""
         return _text(self.tags, keyword)
 
     @property
     def encoding(self) -> tuple[bool, bool]:
-        """Whether the data set has implicit VRs, and whether it is little endian."""
+        """Return whether the data set has implicit VRs, and whether it is little endian."""
         is_implicit, is_little = self.tags.original_encoding
         return bool(is_implicit), bool(is_little)
 
     def integer(self, keyword: str) -> int | None:
-        """Value of a tag of 2 or 4 bytes, unsigned; None where it is missing or something else."""
+        """Return the value of an unsigned integer tag; None if it is missing or invalid."""
         element = self.tags.get_item(_tag(keyword))
         if element is None:
             return None
@@ -224,11 +224,11 @@ class DicomHeader:
         return int.from_bytes(value, "little" if self.encoding[1] else "big") if value else None
 
     def label(self, keyword: str) -> str:
-        """Value of a text tag, decoded by the file's character set, for people to read."""
+        """Return a text tag for display, decoded with the file's character set."""
         try:
             element = self.tags.get(_tag(keyword))
             value = "" if element is None else element.value
-        except Exception:  # whatever pydicom raises on a damaged value: it is only shown
+        except Exception:  # pydicom raises exceptions of all kinds for damaged values
             return ""
         parts = value if not isinstance(value, str) and isinstance(value, Sequence) else [value]
         return " ".join("".join(c for c in str(part) if c.isprintable()) for part in parts).strip()
@@ -236,12 +236,12 @@ class DicomHeader:
 
 @dataclass(frozen=True, eq=False)
 class DicomSlice:
-    """One frame of a file, with the tags that hold for it.
+    """One frame of a file, with its tags.
 
     Attributes:
-        header: of the file.
-        frame: number of the frame in its file, from 0.
-        groups: where tags are looked up, the frame's own first, those of the whole file last.
+        header: header of the file.
+        frame: index of the frame in its file.
+        groups: data sets to look up tags in, from the frame's own to that of the file.
     """
 
     header: DicomHeader
@@ -259,19 +259,19 @@ class DicomSlice:
         return f" (frame {self.frame + 1})" if len(self.groups) > 1 else ""
 
     def text(self, keyword: str) -> str:
-        """Value of a tag as plain text, "" where it is missing or empty."""
+        """Return the value of a tag as text; "" if it is missing or empty."""
         return next((text for group in self.groups if (text := _text(group, keyword))), "")
 
     def numbers(self, keyword: str, count: int, reason: str = "geometry") -> tuple[float, ...]:
-        """Value of a tag of `count` finite decimal numbers.
+        """Return the value of a tag of `count` finite decimal numbers.
 
         Raises:
-            UnusableScan: missing, empty or something else; of the kind `reason`.
+            UnusableScan: the tag is missing, empty or invalid; with `reason`.
         """
         text = self.text(keyword)
         if not text:
-            there = any(keyword_dict[keyword] in group for group in self.groups)
-            self.refuse(f"has {'an empty' if there else 'no'} {tag_name(keyword)}", reason)
+            is_present = any(keyword_dict[keyword] in group for group in self.groups)
+            self.refuse(f"has {'an empty' if is_present else 'no'} {tag_name(keyword)}", reason)
         try:
             values = tuple(float(part) for part in text.split("\\"))
         except ValueError:
@@ -282,10 +282,10 @@ class DicomSlice:
         return values
 
     def whole(self, keyword: str, default: int | None = None) -> int:
-        """Value of a tag of one whole number.
+        """Return the value of a tag of one integer.
 
         Raises:
-            UnusableScan: missing without a default, or something else.
+            UnusableScan: the tag is missing and there is no default, or it is invalid.
         """
         value = _whole(self.header.tags, keyword)
         if value is None:
@@ -300,17 +300,17 @@ class DicomSlice:
 
 
 def tag_name(keyword: str) -> str:
-    """A tag as messages name it, such as "PixelSpacing (0028,0030)"."""
+    """Format a tag for messages, such as "PixelSpacing (0028,0030)"."""
     tag = keyword_dict[keyword]
     return f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def read_header(container: Container, file: DicomFile) -> DicomHeader | None:
-    """Read a file's tags; None where it is no DICOM file.
+    """Read a file's tags; None if it is not a DICOM file.
 
     Raises:
-        UnusableScan: a DICOM file that cannot be parsed.
-        OSError: it cannot be read.
+        UnusableScan: the DICOM file cannot be parsed.
+        OSError: the file cannot be read.
     """
     is_marked = True
     with container.open(file) as stream:
@@ -323,7 +323,7 @@ def read_header(container: Container, file: DicomFile) -> DicomHeader | None:
             return _parse(stream, file, size, is_marked)
         except (UnusableScan, OSError):
             raise
-        except Exception as error:  # pydicom raises of every kind on damaged files
+        except Exception as error:  # pydicom raises exceptions of all kinds for damaged files
             if not is_marked:
                 return None
             raise UnusableScan(
@@ -334,10 +334,10 @@ def read_header(container: Container, file: DicomFile) -> DicomHeader | None:
 
 
 def slices_of(header: DicomHeader) -> list[DicomSlice]:
-    """The frames of an image file.
+    """Return the frames of an image file.
 
     Raises:
-        UnusableScan: several frames without a geometry of each, or no sound groups.
+        UnusableScan: frames have no geometry, or functional groups are damaged.
     """
     first = DicomSlice(header, 0, (header.tags,))
     count = first.whole("NumberOfFrames", 1)
@@ -369,7 +369,7 @@ def slices_of(header: DicomHeader) -> list[DicomSlice]:
 
 
 def _macros(tags: Dataset, keyword: str) -> list[tuple[Dataset, ...]]:
-    """For each item of a functional groups sequence the data sets that its macros consist of."""
+    """Return the data sets of the macros in each item of a functional groups sequence."""
     return [
         tuple(
             element.value[0]
@@ -381,7 +381,7 @@ def _macros(tags: Dataset, keyword: str) -> list[tuple[Dataset, ...]]:
 
 
 def _parse(stream: BinaryIO, file: DicomFile, size: int, is_marked: bool) -> DicomHeader | None:
-    """Read the tags of a stream that is after its first MAGIC_BYTES bytes."""
+    """Read the tags of a stream whose first MAGIC_BYTES bytes have been read."""
     if not is_marked:
         stream.seek(0)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, _vr, _n: int(tag) >> 16 != 2)
@@ -419,7 +419,7 @@ def _parse(stream: BinaryIO, file: DicomFile, size: int, is_marked: bool) -> Dic
 
 
 def _encoding(syntax: str, probe: bytes) -> tuple[bool, bool]:
-    """Whether the data set has implicit VRs, and whether it is little endian."""
+    """Return whether the data set has implicit VRs, and whether it is little endian."""
     if syntax:
         return syntax == IMPLICIT, syntax != BIG_ENDIAN
     is_explicit = probe[4:6].isalpha() and probe[4:6].isupper()
@@ -431,8 +431,8 @@ def inflate(stream: BinaryIO, file: DicomFile) -> tuple[BinaryIO, int]:
     """Decompress the rest of a file with deflated transfer syntax; also return its size.
 
     Raises:
-        UnusableScan: truncated, or beyond the limit.
-        zlib.error: damaged.
+        UnusableScan: the data are truncated or exceed the limit.
+        zlib.error: the data are damaged.
     """
     decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     data = decompressor.decompress(stream.read(), MAX_INFLATED_BYTES)
@@ -451,7 +451,7 @@ def _tag_of(data: bytes, is_little: bool) -> int:
 
 @cache
 def _tag(keyword: str) -> BaseTag:
-    """The tag in the form that pydicom looks up fastest."""
+    """Return the tag as the type that pydicom looks up fastest."""
     return BaseTag(keyword_dict[keyword])
 
 
@@ -470,5 +470,5 @@ def _text(tags: Dataset, keyword: str) -> str:
 def _whole(tags: Dataset, keyword: str) -> int | None:
     try:
         return int(tags[_tag(keyword)].value)
-    except Exception:  # missing, empty, or whatever pydicom raises on a damaged value
+    except Exception:  # missing, empty or damaged
         return None

@@ -1,4 +1,4 @@
-"""Whether a file is DICOM, by its first bytes: names and suffixes vary."""
+"""Detection of DICOM files by their first bytes, since names and suffixes vary."""
 
 import struct
 
@@ -10,18 +10,18 @@ _LONG_VR = (b"OB", b"UN", b"SQ")  # their length comes later
 
 
 def has_preamble(head: bytes) -> bool:
-    """Whether bytes are a preamble with the magic number behind it."""
+    """Return whether bytes are a preamble followed by the magic number."""
     return head[PREAMBLE_BYTES:MAGIC_BYTES] == MAGIC
 
 
 def begins_like_dicom(head: bytes, size: int) -> bool:
-    """Whether a file has a preamble, or begins as a data set does.
+    """Return whether a file has a preamble, or begins as a data set does.
 
-    Old files lack the preamble. Their first element is then of group 0002 or 0008, little endian.
+    Old files have no preamble; their first element is of group 0002 or 0008, little endian.
 
     Args:
-        head: the first MAGIC_BYTES bytes.
-        size: of the file.
+        head: first MAGIC_BYTES bytes of the file.
+        size: size of the file, bytes.
     """
     if has_preamble(head):
         return True

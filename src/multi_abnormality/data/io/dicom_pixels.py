@@ -1,4 +1,4 @@
-"""Stored values of DICOM slices: uncompressed ones read in threads, others decoded in processes."""
+"""Stored values of DICOM slices, read in threads and, if compressed, decoded in processes."""
 
 import os
 import queue
@@ -23,7 +23,7 @@ JPEG = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 
 _LOSSY_JPEG = JPEG[:2]  # Baseline and Extended
 JPEG_2000 = (*(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91)), *dicom_decoder.HTJ2K)
 
-_FRAMES_A_PROCESS = 8  # for fewer another process does not pay
+_FRAMES_PER_PROCESS = 8  # fewer do not justify another process
 _JPEG_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _JPEG_2000_START = b"\xff\x4f\xff\x51"
 
@@ -33,14 +33,14 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How a file stores its values.
+    """Storage format of a file's values.
 
     Attributes:
         rows: number of rows.
         columns: number of columns.
-        allocated: bits from one value to the next: 8, 16 or 32.
+        allocated: bits per value in memory: 8, 16 or 32.
         stored: bits that belong to the value.
-        high: the highest of them; the bits above may hold something else.
+        high: index of the highest of these; bits above may hold something else.
         signed: whether values are signed.
     """
 
@@ -57,10 +57,10 @@ class PixelFormat:
 
 
 def pixel_format(one: DicomSlice) -> PixelFormat:
-    """How a slice stores its values.
+    """Return the storage format of a slice.
 
     Raises:
-        UnusableScan: not in a way that CT does.
+        UnusableScan: the format is not one of CT.
     """
     rows, columns = one.whole("Rows"), one.whole("Columns")
     if min(rows, columns) < 2:
@@ -68,7 +68,7 @@ def pixel_format(one: DicomSlice) -> PixelFormat:
     if (samples := one.whole("SamplesPerPixel", 1)) != 1:
         one.refuse(f"holds {samples} values a pixel, as pictures in colour do", "not HU")
     photometric = one.text("PhotometricInterpretation")
-    # Both are displayed differently, and stored alike.
+    # These differ in display only.
     if photometric not in ("MONOCHROME1", "MONOCHROME2", ""):
         one.refuse(f"its {tag_name('PhotometricInterpretation')} is {photometric}", "not HU")
     allocated, stored = one.whole("BitsAllocated"), one.whole("BitsStored")
@@ -87,18 +87,18 @@ def pixel_format(one: DicomSlice) -> PixelFormat:
 def stored_planes(
     slices: Sequence[DicomSlice], path: Path
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yield of each slice its stored values, (rows, columns), and where they are padding.
+    """Yield the stored values of each slice, (rows, columns), and the mask of its padding.
 
     Args:
-        slices: in the order wanted.
-        path: of the folder or .zip that they are in.
+        slices: slices in the order to read them.
+        path: folder or .zip that they are in.
 
     Raises:
-        UnusableScan: a slice is truncated, damaged, or stored in an unknown way.
+        UnusableScan: a slice is truncated, damaged, or in an unsupported format.
     """
     cpus = _available_cpus()
     compressed = sum(one.header.syntax not in UNCOMPRESSED for one in slices)
-    processes = min(cpus, -(-compressed // _FRAMES_A_PROCESS))
+    processes = min(cpus, -(-compressed // _FRAMES_PER_PROCESS))
     with (
         Container(path) as container,
         FrameReader(container) as frames,
@@ -136,7 +136,7 @@ def stored_planes(
 
 
 def _available_cpus() -> int:
-    """Cores that this process may use; one where it is a worker beside others."""
+    """Return the number of cores that this process may use; one in a worker process."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -145,10 +145,10 @@ def _available_cpus() -> int:
 
 
 def same_pixels(one: DicomSlice, other: DicomSlice) -> bool:
-    """Whether two slices are stored with the same bytes.
+    """Return whether two slices have the same stored bytes.
 
     Raises:
-        UnusableScan: one is truncated or damaged.
+        UnusableScan: a slice is truncated or damaged.
     """
     content = []
     for each in (one, other):
@@ -158,7 +158,7 @@ def same_pixels(one: DicomSlice, other: DicomSlice) -> bool:
 
 
 def _stored_values(values: np.ndarray, form: PixelFormat) -> np.ndarray:
-    """The bits of each unsigned number that are its value: above may be an overlay, or the sign."""
+    """Extract the bits that belong to the value; those above may be an overlay, or the sign."""
     if form.signed:
         values = values.view(f"i{values.itemsize}")
     if form.stored == form.allocated:
@@ -171,10 +171,10 @@ def _stored_values(values: np.ndarray, form: PixelFormat) -> np.ndarray:
 def _padding(
     one: DicomSlice, form: PixelFormat, values: np.ndarray, stored: np.ndarray
 ) -> np.ndarray | None:
-    """Where a slice is padding, or None where it has none.
+    """Return the mask of a slice's padding, or None if it has none.
 
-    The number in the tag may contradict its VR (63536 for -2000), and lie outside of the bits that
-    belong to a value.
+    The number in the tag may contradict its VR (63536 for -2000), or use bits that do not belong to
+    the value.
     """
     limits = [
         _padding_limit(one, keyword, form)
@@ -201,7 +201,7 @@ def _padding_limit(one: DicomSlice, keyword: str, form: PixelFormat) -> int | No
 
 
 def _in_threads(load: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[U]:
-    """Yield results in order; a few are computed ahead."""
+    """Yield results in order, computing a few ahead."""
     ahead: deque[Future[U]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -217,10 +217,10 @@ def _in_threads(load: Callable[[T], U], items: Iterable[T], threads: int) -> Ite
 
 
 class _Decoders:
-    """Processes that decompress frames; one that crashes ends no more than its scan.
+    """Processes that decompress frames; a crash only affects the current scan.
 
-    They are programs of their own: forking is not safe beside threads, and spawning imports
-    the main module once more.
+    They are separate programs, as forking is not safe with threads, and spawning imports the main
+    module again.
 
     Args:
         count: number of processes.
@@ -255,10 +255,10 @@ class _Decoders:
         self._idle.put(process)
 
     def decode(self, one: DicomSlice, form: PixelFormat, data: bytes) -> np.ndarray:
-        """Values of a compressed frame, as unsigned integers of form.allocated bits.
+        """Decode a compressed frame to unsigned integers of form.allocated bits.
 
         Raises:
-            UnusableScan: damaged, or of an unknown transfer syntax.
+            UnusableScan: the frame is damaged, or its transfer syntax is not supported.
         """
         precision, signed = _check_stream(one, form, data)
         head = dicom_decoder.REQUEST.pack(
@@ -274,7 +274,7 @@ class _Decoders:
             is_decoded, length = dicom_decoder.ANSWER.unpack(answer)
             content = process.stdout.read(length)
         except (OSError, struct.error):
-            self._start()  # in its place: other threads may wait for one
+            self._start()  # a replacement, as other threads may wait for one
             one.refuse(f"its decoder ended with exit code {process.wait()}", "damaged")
         self._idle.put(process)
         if not is_decoded:
@@ -291,9 +291,9 @@ class _Decoders:
 
 
 def _check_stream(one: DicomSlice, form: PixelFormat, data: bytes) -> tuple[int, bool]:
-    """Bits of each value in a compressed frame, and whether it has signed ones, if it is complete.
+    """Return the precision of a compressed frame and whether it is signed, if it is complete.
 
-    Decoders take a truncated stream for a whole one, and memory for what it promises.
+    Decoders accept truncated streams, and allocate the memory that the header asks for.
     """
     syntax = one.header.syntax
     if syntax == dicom_decoder.RLE:
@@ -314,7 +314,7 @@ def _check_stream(one: DicomSlice, form: PixelFormat, data: bytes) -> tuple[int,
             f"pixel where its tags have {form.rows}, {form.columns} and 1",
             "damaged",
         )
-    # GDCM writes others, and its own decoder lets what is below 0 wrap around.
+    # GDCM writes others, and its decoder lets values below 0 wrap around.
     if syntax in _LOSSY_JPEG and precision not in (8, 12):
         one.refuse(
             f"its lossy JPEG data have {precision} bits a value, where JPEG has 8 or 12, so that "
@@ -331,7 +331,7 @@ def _check_stream(one: DicomSlice, form: PixelFormat, data: bytes) -> tuple[int,
 
 
 def _jpeg_header(data: bytes) -> tuple[int, bool, int, int, int]:
-    """Precision, sign, rows, columns and samples a pixel of a JPEG or JPEG-LS stream."""
+    """Return precision, sign, rows, columns and samples per pixel of a JPEG or JPEG-LS stream."""
     if data[:2] != b"\xff\xd8":
         raise ValueError
     at = 2
@@ -347,7 +347,7 @@ def _jpeg_header(data: bytes) -> tuple[int, bool, int, int, int]:
 
 
 def _jpeg_2000_header(data: bytes) -> tuple[int, bool, int, int, int]:
-    """As _jpeg_header, of a JPEG 2000 code stream, also where a JP2 file is around it."""
+    """Return the fields of _jpeg_header for a JPEG 2000 code stream, also inside a JP2 file."""
     at = data.index(_JPEG_2000_START) + len(_JPEG_2000_START)
     right, bottom, left, top = struct.unpack_from(">4L", data, at + 4)
     samples, depth = struct.unpack_from(">HB", data, at + 36)

@@ -1,4 +1,4 @@
-"""From a DICOM series' stored values to HU: one rescale, or one table, for all slices."""
+"""Rescale of a DICOM series from stored values to HU: linear or a table, equal for all slices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 
 from multi_abnormality.data.io.dicom_headers import DicomSlice, tag_name
 
-_TYPES = ("", "HU", "US", "HOUNSFIELD")  # of a rescale: US is unspecified
+_TYPES = ("", "HU", "US", "HOUNSFIELD")  # RescaleType; US is unspecified
 _LUT_DESCRIPTOR, _LUT_TYPE, _LUT_DATA = 0x00283002, 0x00283004, 0x00283006
 
 
@@ -17,9 +17,9 @@ class Rescale:
     """HU = slope * value + intercept or, with a table, table[value - first].
 
     Attributes:
-        slope: HU a stored unit.
+        slope: HU per stored unit.
         intercept: HU at the stored value 0.
-        table: HU of the stored values from `first` on; values outside have those of the ends.
+        table: HU of the stored values from `first` on; values outside are clamped.
         first: stored value of the table's first entry.
     """
 
@@ -29,17 +29,17 @@ class Rescale:
     first: int = 0
 
     def stored(self, hu: int) -> int:
-        """A stored value that becomes this HU, or less."""
+        """Return a stored value that is rescaled to this HU or less."""
         return int(np.floor((hu - self.intercept) / self.slope)) if self.slope > 0 else 0
 
     def look_up(self, plane: np.ndarray) -> np.ndarray:
-        """The plane, by the table if there is one."""
+        """Apply the table, if there is one, to a plane."""
         if self.table is None:
             return plane
         return self.table[np.clip(plane.astype(np.int64) - self.first, 0, len(self.table) - 1)]
 
     def is_like(self, other: "Rescale") -> bool:
-        """Whether all values become the same HU."""
+        """Return whether two rescales map all values to the same HU."""
         if self.table is None or other.table is None:
             own, others = (self.slope, self.intercept), (other.slope, other.intercept)
             return self.table is other.table and all(
@@ -49,10 +49,10 @@ class Rescale:
 
 
 def rescale_of(slices: Sequence[DicomSlice]) -> Rescale:
-    """The rescale that all slices have; if none has one, values are taken for HU.
+    """Return the rescale of all slices; if none has one, values are assumed to be HU.
 
     Raises:
-        UnusableScan: some slices have none, they disagree, or their unit is another.
+        UnusableScan: slices lack a rescale or disagree, or the unit is not HU.
     """
     if not any(map(_has_some, slices)):
         return Rescale()
@@ -100,7 +100,7 @@ def _table(one: DicomSlice) -> Rescale | None:
         count, start, bits = np.frombuffer(_raw(item, _LUT_DESCRIPTOR), f"{order}u2").tolist()
         table = np.frombuffer(_raw(item, _LUT_DATA), f"{order}u{1 if bits <= 8 else 2}")
         unit = str(item.get(_LUT_TYPE).value) if _LUT_TYPE in item else ""
-    except Exception as error:  # of every kind on damaged sequences
+    except Exception as error:  # pydicom raises exceptions of all kinds for damaged sequences
         one.refuse(f"its {name} is damaged ({error})", "damaged")
     count = count or 1 << 16
     if not count <= len(table) <= count + 1 or unit not in _TYPES:
@@ -108,7 +108,7 @@ def _table(one: DicomSlice) -> Rescale | None:
     if one.whole("PixelRepresentation") and start >= 1 << 15:
         start -= 1 << 16
     values = table[:count].astype(np.int32)
-    # No HU is above 32767: those are negative numbers.
+    # No HU is above 32767, so larger values are negative numbers.
     return Rescale(table=np.where(values >= 1 << 15, values - (1 << 16), values), first=start)
 
 

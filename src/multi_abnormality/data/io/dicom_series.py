@@ -1,4 +1,4 @@
-"""DICOM series: which of their files are slices of one volume, and that volume."""
+"""DICOM series: selects the files that are slices of one volume, and reads the volume."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multi_abnormality.console import log
 from multi_abnormality.data.io.dicom_frames import UNCOMPRESSED
 from multi_abnormality.data.io.dicom_geometry import (
     SAME_POSITION,
@@ -26,42 +25,43 @@ from multi_abnormality.data.io.hounsfield import to_hounsfield
 from multi_abnormality.data.io.hu_checks import HU_MIN
 from multi_abnormality.data.io.image_type import ORIGINAL, Derivation, derivation_of
 from multi_abnormality.data.io.scan import Scan, check_shape
-from multi_abnormality.errors import UnusableScan, first_few
+from multi_abnormality.utils.console import log
+from multi_abnormality.utils.errors import UnusableScan, first_few
 
 if TYPE_CHECKING:
     from multi_abnormality.data.io.scan_sources import ScanSource
 
 MIN_SLICES = 3
-# Slices of another geometry that are left out, at most: more are a second series.
+# Slices of another geometry that are left out; more count as a second series.
 MAX_OTHERS = 3
-MAX_OTHERS_SHARE = 0.1
-MAX_CHANGES = 2  # of the slice thickness, such as at both ends
+MAX_OTHERS_FRACTION = 0.1
+MAX_CHANGES = 2  # changes of the slice thickness, such as at both ends
 
 _CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("2", "2.1", "2.2"))
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _DIRECTORY = "1.2.840.10008.1.3.10"
-_VOLUME_MODALITIES = ("CT", "MR", "PT", "NM", "")  # which files of others are no slices
+_VOLUME_MODALITIES = ("CT", "MR", "PT", "NM", "")  # files of other modalities are not slices
 
 
 @dataclass(frozen=True, eq=False)
 class DicomSeries:
-    """The slices of one series, and what it is.
+    """Slices and metadata of a series.
 
     Attributes:
-        uid: SeriesInstanceUID, "" where it is missing.
+        uid: SeriesInstanceUID, or "".
         number: SeriesNumber.
         description: SeriesDescription.
         kernel: ConvolutionKernel.
-        modality: such as "CT".
+        modality: Modality, such as "CT".
         body_part: BodyPartExamined.
-        slices: of the volume, by rising position; where there is a problem, all that were found.
-        left_out: files that are not part of the volume, each with what it is.
-        spacing: mm, (z, y, x), or None where there is a problem.
-        problem: why it is no CT volume: a message that names the file, and what to do.
-        problem_kind: the kind of it, as UnusableScan has it.
+        slices: slices of the volume, sorted by position; all slices found if there is a problem.
+        left_out: files that are not part of the volume, each with a description.
+        spacing: mm, (z, y, x), or None if there is a problem.
+        problem: error message if the series is not a usable CT volume.
+        problem_kind: reason of the problem, as in UnusableScan.
         affine: (4, 4) mm, from (column, row, slice) to RAS+.
-        rescale: from stored values to HU.
-        derivation: how the images were computed, where they are not a scanner's slices.
+        rescale: rescale from stored values to HU.
+        derivation: how the images were computed, if they are not a scanner's slices.
     """
 
     uid: str
@@ -81,7 +81,7 @@ class DicomSeries:
 
 
 def describe_no_slice(header: DicomHeader) -> str | None:
-    """What a file is that cannot be a slice of a volume, or None where it may be one."""
+    """Describe a file that cannot be a slice of a volume; None if it may be one."""
     if header.sop_class == _DIRECTORY:
         return "Media Storage Directory, no image"
     has_image = header.pixels_at is not None or bool(header.text("Rows"))
@@ -103,13 +103,13 @@ def build_series(
     left_out: Sequence[str] = (),
     fault: UnusableScan | None = None,
 ) -> DicomSeries:
-    """A series of the files that have its UID. It never raises: what is wrong is its problem.
+    """Build a series from files with the same UID. Errors are stored as its problem, not raised.
 
     Args:
-        headers: of the files that may be slices.
-        path: of the folder or .zip that they are in.
-        left_out: other files there, and what they are.
-        fault: what is wrong with another file there that may belong to it.
+        headers: headers of the files that may be slices.
+        path: folder or .zip that they are in.
+        left_out: descriptions of other files there.
+        fault: error in another file there that may belong to the series.
     """
     first = headers[0]
     number = first.label("SeriesNumber")
@@ -136,10 +136,10 @@ def build_series(
 
 
 def read_series(source: "ScanSource") -> Scan:
-    """Read a series' volume, its axes (column, row, slice).
+    """Read the volume of a series, with axes (column, row, slice).
 
     Raises:
-        UnusableScan: it has a problem, a slice is damaged, or values are not HU.
+        UnusableScan: the series has a problem, a slice is damaged, or values are not HU.
         OSError: a file cannot be read.
     """
     series = source.series
@@ -150,8 +150,8 @@ def read_series(source: "ScanSource") -> Scan:
         raise UnusableScan(series.problem, series.problem_kind)
     if series.derivation.is_projection:
         log.warning(
-            "%s: is a %s: its values are not those of the places where they stand; use the "
-            "original slices", source.path, series.derivation.name,
+            "%s: is a %s: its voxels show values from other positions; use the original slices",
+            source.path, series.derivation.name,
         )  # fmt: skip
     assert series.affine is not None
     assert series.rescale is not None
@@ -217,12 +217,12 @@ def _assemble(series: DicomSeries, headers: Sequence[DicomHeader], path: Path) -
 def _of_ct(
     headers: Sequence[DicomHeader], path: Path, left_out: list[str]
 ) -> Iterator[DicomHeader]:
-    """The CT images of a series; of another modality they are left out beside CT."""
+    """Yield the CT images of a series; images of other modalities are left out."""
     is_ct = {header: _modality(header) == "CT" for header in headers}
     if not any(is_ct.values()):
         kinds = sorted({f"{header.kind}, modality {_modality(header)}" for header in headers})
         raise UnusableScan(
-            f"{path}: its series is no CT ({first_few(kinds)}); give a series of CT slices",
+            f"{path}: its series is not CT ({first_few(kinds)}); give a series of CT slices",
             "not HU",
         )
     for header in headers:
@@ -241,7 +241,7 @@ def _modality(header: DicomHeader) -> str:
 
 
 def _scanned(headers: Iterator[DicomHeader], path: Path, left_out: list[str]) -> list[DicomSlice]:
-    """All slices but localizers."""
+    """Return all slices except localizers."""
     slices = []
     for header in headers:
         for one in slices_of(header):
@@ -262,7 +262,7 @@ def _scanned(headers: Iterator[DicomHeader], path: Path, left_out: list[str]) ->
 def _of_one_geometry(
     slices: list[DicomSlice], planes: dict[DicomSlice, Plane], path: Path, left_out: list[str]
 ) -> list[DicomSlice]:
-    """The slices of the geometry that most have; a few others are left out."""
+    """Return the slices with the most common geometry; a few others are left out."""
     groups: list[list[DicomSlice]] = []
     for one in slices:
         for group in groups:
@@ -274,7 +274,7 @@ def _of_one_geometry(
     groups.sort(key=len, reverse=True)
     others = [one for group in groups[1:] for one in group]
     if (
-        len(others) > max(MAX_OTHERS, MAX_OTHERS_SHARE * len(slices))
+        len(others) > max(MAX_OTHERS, MAX_OTHERS_FRACTION * len(slices))
         or len(others) > len(slices) / 3
     ):
         raise UnusableScan(
@@ -292,7 +292,7 @@ def _refuse_patients(slices: Sequence[DicomSlice]) -> None:
     for keyword in ("PatientID", "PatientName", "PatientBirthDate"):
         first = None
         for one in slices:
-            # Trailing ^ are empty parts of a name.
+            # Trailing ^ are empty components of a name.
             value = " ".join(one.header.label(keyword).rstrip("^ ").upper().split())
             if not value:
                 continue
@@ -306,7 +306,7 @@ def _refuse_patients(slices: Sequence[DicomSlice]) -> None:
 
 
 def _refuse_frames_of_reference(slices: Sequence[DicomSlice]) -> None:
-    """Refuse slices whose positions do not count from the same origin."""
+    """Refuse slices whose positions have different origins."""
     keyword = "FrameOfReferenceUID"
     named = [one for one in slices if one.header.text(keyword)]
     for one in named[1:]:
@@ -321,10 +321,10 @@ def _refuse_frames_of_reference(slices: Sequence[DicomSlice]) -> None:
 def _without_copies(
     slices: Sequence[DicomSlice], heights: dict[DicomSlice, float], left_out: list[str]
 ) -> list[DicomSlice]:
-    """Slices by rising height without second files of one image.
+    """Remove copies of the same image from slices sorted by height.
 
     Raises:
-        UnusableScan: different images at one height.
+        UnusableScan: different images have the same height.
     """
     kept: list[DicomSlice] = []
     for one in slices:
@@ -359,9 +359,7 @@ def _acquisitions(one: DicomSlice, other: DicomSlice) -> str:
 
 
 def _refuse_interleaved(slices: Sequence[DicomSlice], path: Path) -> None:
-    """Refuse two acquisitions, or reconstructions of another thickness, whose slices lie between
-    each other's: evenly spaced they may be.
-    """
+    """Refuse interleaved acquisitions or reconstructions, even if evenly spaced."""
     if pair := _alternating(slices, thickness_of, MAX_CHANGES):
         below, above = pair
         raise UnusableScan(
@@ -373,7 +371,7 @@ def _refuse_interleaved(slices: Sequence[DicomSlice], path: Path) -> None:
     instances = Counter(one.text("InstanceNumber") for one in slices)
     if pair := _alternating(slices, lambda one: one.text("AcquisitionNumber")):
         below, above = pair
-    # Each number several times; a single one may be a program's default.
+    # Each number is repeated; a single number may be a program's default.
     elif len(instances) > 1 and min(instances.values()) > 1:
         number = slices[0].text("InstanceNumber")
         below, above = [one for one in slices if one.text("InstanceNumber") == number][:2]
@@ -387,11 +385,11 @@ def _refuse_interleaved(slices: Sequence[DicomSlice], path: Path) -> None:
 
 
 def _alternating(
-    slices: Sequence[DicomSlice], value_of: Callable[[DicomSlice], str], most: int = 0
+    slices: Sequence[DicomSlice], value_of: Callable[[DicomSlice], str], max_returns: int = 0
 ) -> tuple[DicomSlice, DicomSlice] | None:
-    """Neighbours of different values, where values come again after others more often than that."""
+    """Return neighbours of different values, if values recur after others too often."""
     named = [one for one in slices if value_of(one)]
     runs = [value for value, _ in groupby(map(value_of, named))]
-    if len(runs) <= len(set(runs)) + most:
+    if len(runs) <= len(set(runs)) + max_returns:
         return None
     return next((a, b) for a, b in pairwise(named) if value_of(a) != value_of(b))

@@ -1,18 +1,18 @@
-"""Spacing and orientation out of an affine, and the geometries that are no scanner's."""
+"""Spacing and orientation of an affine, and detection of implausible geometries."""
 
 from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
-SPACING_LIMITS = (0.05, 50.0)  # mm: what a clinical CT scan can have, generously
-MIN_EXTENT = 10.0  # mm along each axis; less is no scan of a chest
-MAX_FIELD_OF_VIEW = 900.0  # mm; no scanner has more, though a scan may be longer along the body
-# Voxels of exactly 1 mm along the axes are what programs write when they know none: if the first or
-# the middle voxel lies at 0; if the scan would be smaller (mm, shortest and longest side) than that
-# of a newborn's chest; or if it has a scanner's matrix, which is 1 mm by chance alone, and would be
-# shorter than an adult's chest. Children's scans are resampled to 1 mm, and are smaller.
+SPACING_LIMITS = (0.05, 50.0)  # mm: generous limits of clinical CT
+MIN_EXTENT = 10.0  # mm along each axis; less cannot be a chest
+MAX_FIELD_OF_VIEW = 900.0  # mm, the largest of any scanner; along the body a scan may be longer
+# Voxels of exactly 1 mm along the axes are a program's default if the first or the middle voxel is
+# at 0; if the scan would be smaller (mm, shortest and longest side) than a newborn's chest; or if
+# it has a scanner's matrix, for which 1 mm is rare, and would be shorter than an adult's chest.
+# Children's scans are resampled to 1 mm, and are smaller.
 MIN_EXTENTS_AT_1_MM = (60, 100)
 MIN_LENGTH_AT_1_MM = 100
 MATRICES = (256, 320, 512, 768, 1024)
@@ -21,11 +21,11 @@ MAX_TILT = 45.0  # degrees; gantries tilt up to 30
 
 
 def is_default_geometry(affine: np.ndarray, shape: tuple[int, int, int]) -> bool:
-    """Whether an affine is what programs write that know of none: 1 mm along the axes."""
+    """Return whether an affine is a program's default: 1 mm along the axes."""
     if not np.array_equal(np.abs(affine[:3, :3]), np.eye(3)):
         return False
     first, middle = affine[:3, 3], affine[:3] @ [*((np.array(shape) - 1) / 2), 1]
-    # Programs count the middle from different corners of the voxels.
+    # Programs define the middle by different corners of the voxels.
     is_at_zero = not first.any() or np.abs(middle).max() <= 1
     is_too_small = min(shape) < MIN_EXTENTS_AT_1_MM[0] or max(shape) < MIN_EXTENTS_AT_1_MM[1]
     has_matrix = any(shape.count(side) > 1 for side in MATRICES)
@@ -35,26 +35,27 @@ def is_default_geometry(affine: np.ndarray, shape: tuple[int, int, int]) -> bool
 def spacing_and_tilt(
     columns: np.ndarray, shape: tuple[int, ...], path: Path, slice_axis: int | None = None
 ) -> tuple[np.ndarray, float]:
-    """Spacing along each axis, where slices lie obliquely on each other the planes' distance.
+    """Return the spacing along each axis, and the tilt of the gantry.
 
-    A tilted gantry shifts each slice sideways, so that the slice axis is not normal to the slices.
+    A tilted gantry shifts each slice sideways, so the slice axis is not normal to the slices. The
+    spacing is then the distance between planes.
 
     Args:
         columns: (3, 3) mm, the affine without its translation.
         shape: number of voxels along each axis.
         path: file or folder that errors name.
-        slice_axis: axis along which slices lie; None: the one that fits best.
+        slice_axis: index of the slice axis; None selects the one that fits best.
 
     Returns:
         (3,) mm, and the tilt in degrees.
 
     Raises:
-        UnusableScan: spacing or extent that no chest CT has, or axes that are not orthogonal.
+        UnusableScan: spacing or extent are impossible for chest CT, or axes are not orthogonal.
     """
     lengths = np.linalg.norm(columns, axis=0)
     _check_spacing(lengths, shape, path)
     directions = columns / lengths
-    # By axis: how far the angle between the two others is from a right one, degrees.
+    # For each axis, the deviation of the angle between the two others from 90 degrees.
     cosines = [float(directions[:, axis - 2] @ directions[:, axis - 1]) for axis in range(3)]
     shear = np.degrees(np.arcsin(np.clip(np.abs(cosines), 0, 1)))
     axis = _slice_axis(shear, lengths) if slice_axis is None else slice_axis
@@ -77,9 +78,9 @@ def spacing_and_tilt(
 
 
 def nearest_axes(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each column, a file axis: the world axis it is nearest to, and its sign along it.
+    """Return the nearest world axis, and the sign along it, for each column (file axis).
 
-    The strongest component decides first, so that no world axis is given twice.
+    The largest components are assigned first, so that no world axis is used twice.
     """
     world_of, sign_of = np.full(3, -1), np.zeros(3)
     strength = np.abs(directions)
@@ -91,7 +92,7 @@ def nearest_axes(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def axis_codes(directions: np.ndarray) -> str:
-    """Where each of the file's axes points to, such as "LPS"."""
+    """Return where the file's axes point to, such as "LPS"."""
     names = (("L", "P", "I"), ("R", "A", "S"))
     world_of, sign_of = nearest_axes(directions)
     return "".join(
@@ -101,7 +102,7 @@ def axis_codes(directions: np.ndarray) -> str:
 
 def _check_spacing(spacing: np.ndarray, shape: tuple[int, ...], path: Path) -> None:
     low, high = SPACING_LIMITS
-    if not np.all((spacing >= low) & (spacing <= high)):  # also where it is NaN
+    if not np.all((spacing >= low) & (spacing <= high)):  # also if NaN
         raise UnusableScan(
             f"{path}: its spacing is {spacing.round(6).tolist()} mm, outside {low:g} to {high:g}; "
             "set the true one in its header or convert the scan again",
@@ -121,7 +122,7 @@ def _check_spacing(spacing: np.ndarray, shape: tuple[int, ...], path: Path) -> N
 
 
 def _slice_axis(shear: np.ndarray, lengths: np.ndarray) -> int:
-    """The axis whose two others are orthogonal; of several the last that is spaced unlike them."""
+    """Return the axis whose two others are orthogonal, and closest to each other in spacing."""
     fitting = [axis for axis in (2, 1, 0) if shear[axis] <= MAX_SHEAR]
 
     def in_plane_difference(axis: int) -> float:

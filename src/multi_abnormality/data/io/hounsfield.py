@@ -1,4 +1,4 @@
-"""Stored numbers to HU, a plane at a time, refusing what cannot be a CT scan."""
+"""Conversion of stored values to HU, plane by plane, with checks that they are a CT scan's."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,10 +13,10 @@ from multi_abnormality.data.io.hu_checks import (
     refuse_other_units,
     refuse_planes_of_other_units,
 )
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
-PADDING = -1500  # HU: no tissue and no noise is below, but what scanners write outside their view
-SAMPLED_VOXELS = 1_000_000  # over all planes
+PADDING = -1500  # HU: below are no tissue and no noise, only padding outside the field of view
+SAMPLED_VOXELS = 1_000_000  # in all planes
 
 
 def to_hounsfield(
@@ -29,19 +29,19 @@ def to_hounsfield(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Compute HU = stored * slope + intercept, clipped to [-1024, 32767].
 
-    Only one plane at a time is held in a wider type, so the peak is the result's size. A constant
-    frame around the scanner's field of view becomes air, whatever its value.
+    Only one plane at a time is held in a wider type, so peak memory is that of the result. A
+    constant frame around the field of view becomes air, whatever its value.
 
     Args:
         planes: arrays of shape[1:], shape[0] of them.
-        shape: of the result.
-        whole_numbers: whether the stored numbers are integers.
+        shape: shape of the result.
+        whole_numbers: whether the stored values are integers.
         path: file or folder that errors name.
-        slope: of the rescale.
-        intercept: of the rescale.
+        slope: slope of the rescale.
+        intercept: intercept of the rescale.
 
     Returns:
-        int16 where every HU is whole, else float32; and notes on what was unusual: "padding".
+        int16 if all HU are integers, otherwise float32; and notes such as "padding".
 
     Raises:
         UnusableScan: NaN or infinite voxels, or values that cannot be HU.
@@ -64,7 +64,7 @@ def to_hounsfield(
                 "replace them by -1024 or convert the scan again",
                 "NaN voxels",
             )
-        # A plane of its own start, so that columns are not sampled alike in all.
+        # The offset varies by plane, so that different columns are sampled.
         flat = values.ravel()[index % min(stride, values.size) :: stride]
         voxels.append(np.clip(flat, -(HU_MAX + 1), HU_MAX).astype(np.float32))
         np.clip(values, HU_MIN, HU_MAX, out=hu[index], casting="unsafe")
@@ -88,8 +88,9 @@ def _rescale(plane: np.ndarray, slope: float, intercept: float, whole_numbers: b
 
 
 def _remove_frame(hu: np.ndarray, constants: np.ndarray) -> bool:
-    """Make air of a constant that fills the planes' corners and is no air: of what lies around the
-    field of view. Whether there was such a frame.
+    """Replace a constant frame around the field of view by air; return whether there was one.
+
+    A frame is a value above air that fills all corners of most planes.
     """
     corners = hu[:, :: hu.shape[1] - 1, :: hu.shape[2] - 1].reshape(len(hu), -1)
     frames = [
@@ -104,7 +105,7 @@ def _remove_frame(hu: np.ndarray, constants: np.ndarray) -> bool:
 
 
 def _connected_to_border(mask: np.ndarray) -> np.ndarray:
-    """(Y, X) bool: the parts of a mask that touch the border of the plane."""
+    """Return (Y, X) bool, the parts of a mask that are connected to the border of the plane."""
     region = np.zeros_like(mask)
     region[[0, -1]], region[:, [0, -1]] = mask[[0, -1]], mask[:, [0, -1]]
     size = -1
@@ -117,7 +118,7 @@ def _connected_to_border(mask: np.ndarray) -> np.ndarray:
 
 
 def _spread(region: np.ndarray, mask: np.ndarray, axis: int, flipped: bool) -> np.ndarray:
-    """Where a mask goes on without a gap from a region along an axis."""
+    """Extend a region along an axis, through the mask, up to the first gap."""
     if flipped:
         return np.flip(_spread(np.flip(region, axis), np.flip(mask, axis), axis, False), axis)
     index = np.arange(1, mask.shape[axis] + 1)

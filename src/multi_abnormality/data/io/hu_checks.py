@@ -1,8 +1,8 @@
-"""Whether values look like HU: air, lung and soft tissue must lie where CT has them.
+"""Checks that values are HU: air, lung and soft tissue must be where CT has them.
 
-Everything is judged by a sample, without the values that are constant: padding, background or a
-frame of -1000 or 0 looks like air or tissue, and is there in raw values as well as in HU. Noise
-around such a value is no constant, so each test looks at values that no frame has.
+The checks use a sample without constant values: padding, background or a frame of -1000 or 0 is
+similar to air or tissue, in raw values as well as in HU. Noise around such a value is not constant,
+so each check uses a range that no frame has.
 """
 
 from dataclasses import dataclass
@@ -11,65 +11,65 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.errors import UnusableScan, first_few
+from multi_abnormality.utils.errors import UnusableScan, first_few
 
-HU_MIN, HU_MAX = -1024, 32767  # below air there is only padding; above is what int16 cannot hold
+HU_MIN, HU_MAX = -1024, 32767  # below air is only padding; the maximum is that of int16
 AIR = (-1100, -500)  # air and lung
-# Lung and the edges of the body: above the noise of air, and below what halved HU have. Of the
-# voxels that are not constant, small fields of view of an abdomen have 0.0009 there, chests 0.02.
+# Lung and the edges of the body: above the noise of air, and below halved HU. Small fields of view
+# of an abdomen have 0.0009 of their non-constant voxels there, chests 0.02.
 LUNG_AND_EDGES = (-750, -550)
 MIN_LUNG_AND_EDGES = 2e-4
 HALVED_AIR = (-550, -350)
 MIN_HALVED_AIR = 2e-3
 MIN_AIR = 1e-3
-MIN_CLIPPED = -450  # HU: lower end of a window; below, halved HU have their air
+MIN_CLIPPED = -450  # HU: lower end of a window; below is the air of halved HU
 LUNG = (-900, -500)
 SOFT_TISSUE = (-200, 300)
 # HU rescaled twice by -1024 have their dense bone near 0, up to 0.2 % of a chest, and a noisy frame
 # of 0 within 30 of it. Seven public CTs have 25 % tissue and more.
 WATER = (-30, 30)
 MIN_TISSUE = 0.02
-# Lungs cut out on a constant background have 0.3 to 0.5 voxels of tissue for one of lung, whole
+# Lungs segmented on a constant background have 0.3 to 0.5 voxels of tissue per voxel of lung, whole
 # chests 1.8 and more.
 MIN_TISSUE_TO_LUNG = 0.7
-CUT_OUT_SHARE = 0.2  # of constant voxels, from which on a scan may be cut out
-# Of what is no air or lung, raw values have 32 to 66 % above 500; contrast agent and metal make
-# 5 %. In a wide field of view it may be 7 %, and then nine tenths lie where soft tissue does in raw
-# values: of bone and contrast agent it is a third.
+CUT_OUT_FRACTION = 0.2  # of constant voxels: with more, a scan may be a segmentation
+# Of voxels that are neither air nor lung, raw values have 32 to 66 % above 500; contrast agent and
+# metal reach 5 %. In a wide field of view raw values may have only 7 %, of which nine tenths are in
+# the range of raw soft tissue; of bone and contrast agent a third is.
 DENSE = 500
 MAX_DENSE = 0.3
 SUSPECT_DENSE = 0.05
 RAW_TISSUE = (800, 1300)
 MAX_RAW_TISSUE = 0.7
-# HU * 1.5, HU * 2 and HU - 1024 have air below -1200, and little where lungs are; noise of 250 HU
-# puts less there than among the lungs, and so do edges of padding in scans that were resampled.
+# HU * 1.5, HU * 2 and HU - 1024 have air below -1200, and little in the range of lungs; noise of
+# 250 HU and resampled edges of padding put less there than in the range of lungs.
 BELOW_AIR = -1200
 MIN_BELOW_AIR = 0.02
-MAX_BELOW_AIR = 0.6  # of it and lung together
+MAX_BELOW_AIR = 0.6  # of the voxels below air and in lung
 
-# A value is taken for padding or background if it is this frequent, and this many times as
-# frequent as the next values: the histogram of a scanner's values is smooth, also where they were
-# rounded to steps.
-CONSTANT_SHARE = 0.005
+# A value counts as padding or background if it has at least this fraction of the voxels, and is
+# this many times as frequent as the neighbouring values: the histogram of a scanner's values is
+# smooth, even if they were rounded.
+CONSTANT_FRACTION = 0.005
 CONSTANT_RATIO = 8
-# HU by which low, middle and high values of two planes differ if one lacks its rescale.
+# Difference, HU, of low, middle and high values of two planes if one lacks its rescale.
 _MISSING_RESCALE = (600, 1400)
 _QUANTILES = (0.05, 0.5, 0.95)
-_SAMPLED_LINES = 16  # along each side of a plane, to compare planes by
-# Voxels of a plane that are not constant: of the sampled ones, and of those that planes have.
+_SAMPLED_LINES = 16  # along each side of a plane, to compare planes
+# Minimum of non-constant voxels in a plane: number of sampled ones, and relative to the median.
 _MIN_USED = 20
-_MIN_USED_SHARE = 0.25
+_MIN_USED_FRACTION = 0.25
 
 _CONVERT = "Convert the scan again from its source"
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """How often each value stands in a sample of a scan.
+    """Histogram of a sample of a scan.
 
     Attributes:
-        values: different ones, rising.
-        counts: how often each one stands there.
+        values: unique values, ascending.
+        counts: number of voxels with each value.
     """
 
     values: np.ndarray
@@ -81,28 +81,28 @@ class Sample:
 
     @cached_property
     def constants(self) -> np.ndarray:
-        """Values that padding and background have."""
+        """Return the values of padding and background."""
         found = []
-        for place in np.flatnonzero(self.counts >= CONSTANT_SHARE * self.counts.sum()).tolist():
-            low = max(0, place - 2)
-            others = np.sort(np.delete(self.counts[low : place + 3], place - low))
-            # The second of those next to it: constants may come in pairs.
-            if not others.size or self.counts[place] > CONSTANT_RATIO * others[-2:][0]:
-                found.append(self.values[place])
+        for index in np.flatnonzero(self.counts >= CONSTANT_FRACTION * self.counts.sum()).tolist():
+            low = max(0, index - 2)
+            others = np.sort(np.delete(self.counts[low : index + 3], index - low))
+            # Compared with the second most frequent neighbour, as constants may come in pairs.
+            if not others.size or self.counts[index] > CONSTANT_RATIO * others[-2:][0]:
+                found.append(self.values[index])
         return np.array(found, np.float32)
 
     @cached_property
     def used(self) -> np.ndarray:
-        """The counts, 0 for each constant."""
+        """Return the counts, set to 0 for constants."""
         return np.where(np.isin(self.values, self.constants), 0, self.counts)
 
     def count(self, low: float, high: float) -> int:
-        """Number of voxels from one value to another, both included, that are not constant."""
+        """Return the number of non-constant voxels from one value to another, inclusive."""
         first = np.searchsorted(self.values, low)
         return int(self.used[first : np.searchsorted(self.values, high, "right")].sum())
 
-    def share(self, low: float, high: float) -> float:
-        """Of the voxels that are not constant, those from one value to another."""
+    def fraction(self, low: float, high: float) -> float:
+        """Return the fraction of the non-constant voxels from one value to another, inclusive."""
         return self.count(low, high) / max(int(self.used.sum()), 1)
 
     def describe(self, rescale: str) -> str:
@@ -113,68 +113,68 @@ class Sample:
 
 
 def refuse_other_units(sample: Sample, rescale: str, path: Path) -> None:
-    """Refuse raw values, scaled or shifted HU, windowed pictures and other modalities.
+    """Refuse raw values, scaled or shifted HU, windowed images and other modalities.
 
     Args:
-        sample: of values after the rescale, not clipped.
-        rescale: how it is named in errors, or "".
+        sample: sample of values after the rescale, not clipped.
+        rescale: description of the rescale for errors, or "".
         path: file or folder that errors name.
     """
     span = sample.describe(rescale)
-    looks = f"{path}: does not look like HU"
-    has_lung = sample.share(*LUNG_AND_EDGES) >= MIN_LUNG_AND_EDGES
-    has_air = sample.share(*AIR) >= MIN_AIR
+    prefix = f"{path}: does not look like HU"
+    has_lung = sample.fraction(*LUNG_AND_EDGES) >= MIN_LUNG_AND_EDGES
+    has_air = sample.fraction(*AIR) >= MIN_AIR
     if _is_raw(sample, SUSPECT_DENSE if has_air and has_lung else 0.0):
         raise UnusableScan(
-            f"{looks}: soft tissue near {_median_above(sample, DENSE):.0f}, not near 0 ({span}). "
+            f"{prefix}: soft tissue near {_median_above(sample, DENSE):.0f}, not near 0 ({span}). "
             "Raw CT values without their rescale? Store HU = value * RescaleSlope + "
             "RescaleIntercept",
             "not HU",
         )
     lowest = _lowest_tissue(sample)
     is_clipped = lowest in sample.constants and lowest >= MIN_CLIPPED
-    if is_clipped and not has_lung and sample.share(lowest, np.inf) >= MIN_TISSUE:
+    if is_clipped and not has_lung and sample.fraction(lowest, np.inf) >= MIN_TISSUE:
         raise UnusableScan(
             f"{path}: is clipped to a window: nothing is below {lowest:g} ({span}), so air and "
             "lung are lost; give the scan with all its HU",
             "not HU",
         )
-    if not has_air or (not has_lung and sample.share(*HALVED_AIR) > MIN_HALVED_AIR):
+    if not has_air or (not has_lung and sample.fraction(*HALVED_AIR) > MIN_HALVED_AIR):
         raise UnusableScan(
-            f"{looks}: hardly any values from {LUNG_AND_EDGES[0]} to {LUNG_AND_EDGES[1]}, where "
+            f"{prefix}: hardly any values from {LUNG_AND_EDGES[0]} to {LUNG_AND_EDGES[1]}, where "
             f"lung and the edges of the body are ({span}). Not rescaled, by another factor, or "
             f"clipped? {_CONVERT}",
             "not HU",
         )
-    tissue = sample.share(SOFT_TISSUE[0], WATER[0]) + sample.share(WATER[1], SOFT_TISSUE[1])
+    tissue = sample.fraction(SOFT_TISSUE[0], WATER[0]) + sample.fraction(WATER[1], SOFT_TISSUE[1])
     if tissue < MIN_TISSUE:
         raise UnusableScan(
-            f"{looks}: hardly any soft tissue near 0 ({span}). Rescaled twice, or clipped to a "
+            f"{prefix}: hardly any soft tissue near 0 ({span}). Rescaled twice, or clipped to a "
             f"window for lungs? {_CONVERT}",
             "not HU",
         )
-    below, lung = sample.share(-np.inf, BELOW_AIR), sample.share(*LUNG)
+    below, lung = sample.fraction(-np.inf, BELOW_AIR), sample.fraction(*LUNG)
     if below > MIN_BELOW_AIR and below > MAX_BELOW_AIR * (below + lung):
         raise UnusableScan(
-            f"{looks}: {below:.0%} of its values lie below {BELOW_AIR}, where air is -1000 "
+            f"{prefix}: {below:.0%} of its values lie below {BELOW_AIR}, where air is -1000 "
             f"({span}). Multiplied, or rescaled twice? {_CONVERT}",
             "not HU",
         )
-    is_cut_out = sample.used.sum() < (1 - CUT_OUT_SHARE) * sample.counts.sum()
-    if is_cut_out and sample.share(*SOFT_TISSUE) < MIN_TISSUE_TO_LUNG * lung:
+    is_cut_out = sample.used.sum() < (1 - CUT_OUT_FRACTION) * sample.counts.sum()
+    if is_cut_out and sample.fraction(*SOFT_TISSUE) < MIN_TISSUE_TO_LUNG * lung:
         raise UnusableScan(
-            f"{path}: only the lungs are there, cut out on a constant background ({span}); "
+            f"{path}: contains only the lungs, cut out on a constant background ({span}); "
             "give the whole scan",
             "not HU",
         )
 
 
 def _is_raw(sample: Sample, suspect: float) -> bool:
-    """Whether soft tissue lies where raw values have it, near 1000 or above.
+    """Return whether soft tissue is in the range of raw values, near 1000 or above.
 
     Args:
-        sample: of values.
-        suspect: share of dense values from which on it counts where they lie.
+        sample: sample of values.
+        suspect: fraction of dense values above which their range is checked.
     """
     solid, dense = sample.count(AIR[1], np.inf), sample.count(DENSE, np.inf)
     if dense > MAX_DENSE * solid:
@@ -188,7 +188,7 @@ def _median_above(sample: Sample, low: float) -> float:
 
 
 def _lowest_tissue(sample: Sample) -> float:
-    """The lowest value above air and lung, whatever a frame around has."""
+    """Return the lowest value above air and lung, constants included."""
     above = sample.values[sample.values >= LUNG_AND_EDGES[1]]
     return float(above[0] if above.size else sample.values[-1])
 
@@ -198,7 +198,7 @@ def refuse_planes_of_other_units(planes: np.ndarray, constants: np.ndarray, path
 
     Args:
         planes: (N, rows, columns) HU.
-        constants: values that padding and background have.
+        constants: values of padding and background.
         path: file or folder that errors name.
     """
     count, *sides = planes.shape
@@ -208,19 +208,19 @@ def refuse_planes_of_other_units(planes: np.ndarray, constants: np.ndarray, path
     for constant in np.clip(constants, HU_MIN, HU_MAX):
         is_used &= values != constant
     sizes = is_used.sum(1)
-    # Others are padding, or no more than the edge of the body.
-    used = np.flatnonzero(sizes >= max(_MIN_USED, _MIN_USED_SHARE * np.median(sizes)))
+    # Other planes are padding, or only the edge of the body.
+    used = np.flatnonzero(sizes >= max(_MIN_USED, _MIN_USED_FRACTION * np.median(sizes)))
     means = np.where(is_used, values, 0).sum(1)[used] / sizes[used]
-    for place in np.flatnonzero(np.abs(np.diff(means)) > _MISSING_RESCALE[0] / 2).tolist():
+    for first in np.flatnonzero(np.abs(np.diff(means)) > _MISSING_RESCALE[0] / 2).tolist():
         below, above = (
             np.quantile(values[index][is_used[index]], _QUANTILES)
-            for index in used[place : place + 2]
+            for index in used[first : first + 2]
         )
         offset = above - below
         is_missing = (np.abs(offset) > _MISSING_RESCALE[0]) & (np.abs(offset) < _MISSING_RESCALE[1])
         if is_missing.all() and np.unique(np.sign(offset)).size == 1:
             raise UnusableScan(
-                f"{path}: does not look like HU: all values of plane {used[place + 1]} lie about "
+                f"{path}: does not look like HU: all values of plane {used[first + 1]} lie about "
                 f"{np.abs(offset).mean():.0f} from those of the plane before, as where the rescale "
                 "is missing in a part; convert the scan again from its source",
                 "not HU",

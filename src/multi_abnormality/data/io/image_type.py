@@ -1,7 +1,7 @@
-"""Whether a DICOM series has a scanner's slices, or images that were computed from them.
+"""Detection of DICOM series whose images were computed from a scanner's slices.
 
-ImageType (0008,0008) says so, by terms of the standard (PS3.3 C.7.6.1.1.2 and C.8.16.1) and of
-scanners' vendors. DERIVED alone does not count: compression and anonymization set it as well.
+ImageType (0008,0008) marks them, with terms of the standard (PS3.3 C.7.6.1.1.2 and C.8.16.1) and of
+vendors. DERIVED alone does not count: compression and anonymization set it as well.
 """
 
 import re
@@ -14,8 +14,8 @@ class Derivation(NamedTuple):
     """How images were computed from others.
 
     Attributes:
-        name: such as "maximum intensity projection"; "" for a scanner's slices.
-        is_projection: whether values are those of other places, so that HU mean something else.
+        name: name of the method, such as "maximum intensity projection"; "" for a scanner's slices.
+        is_projection: whether values come from other positions, so that HU are not meaningful.
     """
 
     name: str = ""
@@ -38,23 +38,23 @@ _SECONDARY = Derivation("derived secondary images")
 
 
 def derivation_of(image_types: Iterable[str], description: str) -> Derivation:
-    """What most images of a series are.
+    """Return the derivation of most images of a series.
 
     Args:
-        image_types: values of ImageType of each image, separated by backslashes.
-        description: SeriesDescription, for derived images whose type does not say more.
+        image_types: ImageType of each image, values separated by backslashes.
+        description: SeriesDescription, used if the type is DERIVED without details.
     """
     image_type = Counter(image_types).most_common(1)[0][0].upper()
     values = [value.strip() for value in image_type.split("\\")]
-    if found := _find(term for value in values[2:] for term in (value, *value.split())):
+    if found := _find_term(term for value in values[2:] for term in (value, *value.split())):
         return found
     if values[0] != "DERIVED":
         return ORIGINAL
-    if found := _find(re.findall(r"[A-Z0-9]+", description.upper())):
+    if found := _find_term(re.findall(r"[A-Z0-9]+", description.upper())):
         return found
     return _SECONDARY if values[1:2] == ["SECONDARY"] else ORIGINAL
 
 
-def _find(terms: Iterable[str]) -> Derivation | None:
+def _find_term(terms: Iterable[str]) -> Derivation | None:
     known = (_DERIVATIONS.get(re.sub(r"[\s_-]", "", term)) for term in terms)
     return next(filter(None, known), None)

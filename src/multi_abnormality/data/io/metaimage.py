@@ -1,7 +1,7 @@
-"""MetaImage files: .mha, and .mhd with a file of voxels beside it.
+"""Reader of MetaImage files: .mha, and .mhd with a separate file of voxels.
 
-The format is MetaIO's, and ITK's reading of it. Where MetaIO fills in what the header lacks, such
-as a spacing of 1 mm, the scan is refused.
+The format is MetaIO's, as read by ITK. Where MetaIO fills in missing fields, such as a spacing of
+1 mm, the scan is refused.
 """
 
 from contextlib import ExitStack
@@ -24,9 +24,9 @@ from multi_abnormality.data.io.text_headers import (
     seek_from_end,
     wrong_line,
 )
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
-DTYPES = {  # long has 4 bytes in files of any machine
+DTYPES = {  # long has 4 bytes on every platform
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
     "MET_SHORT": "i2",
@@ -40,8 +40,8 @@ DTYPES = {  # long has 4 bytes in files of any machine
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
-# Names by which releases of MetaIO have called one thing. AnatomicalOrientation is not among
-# them: many programs write a constant.
+# Synonyms in different releases of MetaIO. AnatomicalOrientation is not used: many programs write a
+# constant.
 MATRIX_KEYS = ("TransformMatrix", "Rotation", "Orientation", "ElementDirection")
 ORIGIN_KEYS = ("Offset", "Position", "Origin", "ImagePosition", "ElementOrigin")
 BYTE_ORDER_KEYS = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
@@ -74,10 +74,10 @@ def read_metaimage(path: Path) -> Scan:
 
 
 def data_file(path: Path) -> Path | None:
-    """The file beside a header that holds the voxels; None if they follow the header.
+    """Return the separate file of voxels; None if they follow the header.
 
     Raises:
-        UnusableScan: not a MetaImage file, or it names no regular file beside it.
+        UnusableScan: not a MetaImage file, or the voxel file is not a regular file beside it.
     """
     with open_regular_file(path) as file:
         return _data_file(_read_header(file, path))
@@ -108,7 +108,7 @@ def _refuse_unsupported(header: TextHeader) -> None:
         raise header.refuse("holds its voxels as text (BinaryData = False)", "damaged")
     if (channels := header.integer("ElementNumberOfChannels", 1)) != 1:
         raise header.refuse(f"has {channels} channels, not one of HU", "not HU")
-    # ITK reads such files as if these were not there, so other programs disagree on the values.
+    # ITK ignores these keys, so programs disagree on the values.
     for key, usual in (("Slope", 1.0), ("Offset", 0.0)):
         key = f"ElementToIntensityFunction{key}"
         if key in header and header.numbers(key, 1)[0] != usual:
@@ -166,7 +166,7 @@ def _dtype(header: TextHeader) -> np.dtype:
 
 
 def _affine(header: TextHeader) -> np.ndarray:
-    """(4, 4), mm, to RAS+ out of MetaIO's LPS."""
+    """Return the (4, 4) affine in mm to RAS+, converted from MetaIO's LPS."""
     count = _dimensions(header)
     key = "ElementSpacing" if "ElementSpacing" in header else "ElementSize"
     if key not in header:
@@ -183,7 +183,7 @@ def _affine(header: TextHeader) -> np.ndarray:
             "geometry",
             "set the true one, or convert the scan again from its source",
         )
-    # Each row is the direction of an axis. A fourth axis has one voxel, and no part in the three.
+    # Each row is the direction of an axis. A fourth axis has a single voxel and is ignored.
     directions = matrix.reshape(count, count)[:3, :3].T
     lengths = np.linalg.norm(directions, axis=0)
     if np.any(np.abs(lengths - 1) > SPACING_TOLERANCE):
@@ -197,7 +197,7 @@ def _affine(header: TextHeader) -> np.ndarray:
 
 
 def _agreed(header: TextHeader, keys: tuple[str, ...], count: int) -> np.ndarray | None:
-    """The numbers that a header gives under one or several of these keys."""
+    """Return the numbers under any of these keys, which must agree; None if all are missing."""
     found = {key: header.numbers(key, count) for key in keys if key in header}
     first = next(iter(found), None)
     for key, values in found.items():
@@ -216,7 +216,7 @@ def _data_file(header: TextHeader) -> Path | None:
 
 
 def _skip_header(header: TextHeader, file: BinaryIO, count: int, is_compressed: bool) -> None:
-    """Go to the first voxel of a file whose text header, if it has one, is read."""
+    """Seek to the first voxel, after the text header has been read."""
     size = header.integer("HeaderSize", 0)
     if size == -1 and not is_compressed:
         seek_from_end(file, count)
@@ -227,7 +227,7 @@ def _skip_header(header: TextHeader, file: BinaryIO, count: int, is_compressed: 
 
 
 def _compression(file: BinaryIO) -> Encoding:
-    """MetaIO writes zlib streams, and reads gzip streams as well."""
+    """Detect the compression: MetaIO writes zlib streams, and also reads gzip streams."""
     magic = file.read(2)
     file.seek(-len(magic), 1)
     return "gzip" if magic == b"\x1f\x8b" else "zlib"

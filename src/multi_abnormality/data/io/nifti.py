@@ -1,7 +1,7 @@
-"""NIfTI files: a header that is trusted in nothing, and voxels read as a stream.
+"""Reader of NIfTI files: a strictly validated header, and voxels read as a stream.
 
-The header is parsed here: importing nibabel takes longer than reading a scan, and its own checks
-turn a spacing of 0 into 1 mm.
+The header is parsed here: importing nibabel takes longer than reading a scan, and its checks turn a
+spacing of 0 into 1 mm.
 """
 
 import math
@@ -14,12 +14,11 @@ import numpy as np
 from multi_abnormality.data.io.byte_streams import ByteStream, open_regular_file
 from multi_abnormality.data.io.geometry import axis_codes, is_default_geometry
 from multi_abnormality.data.io.hounsfield import to_hounsfield
-from multi_abnormality.data.io.scan import Scan, check_shape
+from multi_abnormality.data.io.scan import SYNTHETIC, Scan, check_shape
 from multi_abnormality.data.io.series_metadata import Series
-from multi_abnormality.data.names import SYNTHETIC
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
-# Fields by type and place (https://nifti.nimh.nih.gov), those that are needed, in both versions.
+# Type and offset of the fields that are used (https://nifti.nimh.nih.gov), for both versions.
 _NIFTI1 = {
     "dim": ("8i2", 40),
     "datatype": ("i2", 70),
@@ -74,16 +73,16 @@ _OTHER_TYPES = {
     0: "unknown", 1: "binary", 32: "complex64", 128: "RGB", 1536: "float128", 1792: "complex128",
     2048: "complex256", 2304: "RGBA",
 }  # fmt: skip
-PHANTOM = b"chest CT phantom"  # descrip of the files that multi_abnormality.sample writes
-MAX_OFFSET = 1 << 28  # bytes before the voxels: room for any header extension
+PHANTOM = b"chest CT phantom"  # descrip of the files that chest_phantom writes
+MAX_OFFSET = 1 << 28  # bytes before the voxels: enough for any header extension
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # metres and microns in xyzt_units; all others are mm
-# b² + c² + d² of the quaternion: what float32 rounding may add to 1. More is another fault.
+# Excess of b² + c² + d² of the quaternion over 1 that float32 rounding can explain.
 QUATERNION_TOLERANCE = 1e-3
-SPACING_TOLERANCE = 0.01  # relative: between the header's places that give it
+SPACING_TOLERANCE = 0.01  # relative, between the fields of a header
 
 
 def read_nifti(path: Path, metadata: Series | None = None) -> Scan:
-    """Read a scan by its header; or by the metadata table, if the header is blank.
+    """Read a scan with its header or, if that is blank, with the metadata table.
 
     Args:
         path: .nii, .nii.gz, or either file of a pair of .hdr and .img.
@@ -106,7 +105,7 @@ def read_nifti(path: Path, metadata: Series | None = None) -> Scan:
 
 
 def pair_of(path: Path) -> tuple[Path, Path]:
-    """The .hdr and the .img file of a pair, of which one is given."""
+    """Return the .hdr and the .img file of a pair, given either."""
     other = ".img" if path.suffix.lower() == ".hdr" else ".hdr"
     names = [path.with_suffix(one) for one in (other, other.upper())]
     if path.suffix.isupper():
@@ -151,7 +150,7 @@ def _read(header: np.void, stream: ByteStream, path: Path, metadata: Series | No
 
 
 def _is_blank(affine: np.ndarray, shape: tuple[int, int, int], metadata: Series | None) -> bool:
-    """Whether it is a program's default, and not what the scanner had."""
+    """Return whether the affine is a program's default, and not the scanner's."""
     if metadata is None:
         return is_default_geometry(affine, shape)
     is_1_mm = np.array_equal(np.abs(affine[:3, :3]), np.eye(3))
@@ -160,7 +159,7 @@ def _is_blank(affine: np.ndarray, shape: tuple[int, int, int], metadata: Series 
 
 def _unknown_geometry(path: Path) -> UnusableScan:
     return UnusableScan(
-        f"{path}: its header does not say how the scan lies (sform_code and qform_code are 0, or "
+        f"{path}: its header gives no orientation (sform_code and qform_code are 0, or "
         "it has just 1 mm along each axis, from zero or for a scan too small for that), so "
         "spacing, left and right are unknown; convert the scan again from its source, or, for "
         "CT-RATE's first release (v1), bring its row of the metadata table to data/",
@@ -181,7 +180,7 @@ def _rescale(header: np.void, path: Path) -> tuple[float, float]:
 
 
 def _header(stream: ByteStream, path: Path, magic: bytes) -> np.void:
-    """Parse the header, of either version and byte order, and leave the stream behind it."""
+    """Parse the header, of either version and byte order; the stream is then after it."""
     size_field = stream.read(4)
     little, big = int.from_bytes(size_field, "little"), int.from_bytes(size_field, "big")
     if little in _HEADERS:
@@ -207,7 +206,7 @@ def _check_magic(header: np.void, path: Path, magic: bytes) -> None:
         )
     if magic == b"ni" and not found.startswith(b"n+"):
         raise UnusableScan(
-            f"{path}: is an ANALYZE 7.5 file: it does not say how the scan lies, so left and "
+            f"{path}: is an ANALYZE 7.5 file: the format has no orientation, so left and "
             "right are unknown; convert the scan again from its source",
             "geometry",
         )
@@ -215,14 +214,14 @@ def _check_magic(header: np.void, path: Path, magic: bytes) -> None:
 
 
 def _voxel_offset(header: np.void, path: Path) -> int:
-    """Where the voxels begin. Some programs leave it 0, and mean the first place possible."""
+    """Return the offset of the voxels. Some programs write 0 for the first possible offset."""
     size = header.itemsize
     return _integer(header["vox_offset"], path, least=size) or size + 4
 
 
 def _integer(field: np.ndarray, path: Path, least: int = 0) -> int:
     offset = float(field)
-    if offset != 0 and not least <= offset <= MAX_OFFSET:  # also where it is NaN
+    if offset != 0 and not least <= offset <= MAX_OFFSET:  # also if NaN
         raise UnusableScan(
             f"{path}: has no valid start of the voxels ({offset:g}); fetch it again", "damaged"
         )
@@ -232,7 +231,7 @@ def _integer(field: np.ndarray, path: Path, least: int = 0) -> int:
 def _shape(header: np.void, path: Path) -> tuple[int, int, int]:
     count = min(max(int(header["dim"][0]), 0), 7)
     shape = [int(length) for length in header["dim"][1 : 1 + count]]
-    shape[3:] = [length or 1 for length in shape[3:]]  # 0 stands for an axis that is not there
+    shape[3:] = [length or 1 for length in shape[3:]]  # 0 means that the axis does not exist
     return check_shape(shape, path)
 
 
@@ -247,10 +246,10 @@ def _dtype(header: np.void, path: Path) -> np.dtype:
 
 
 def _affine(header: np.void, path: Path) -> np.ndarray | None:
-    """(4, 4), mm; None if the header has none. All places that give it must agree.
+    """Return the (4, 4) affine in mm, or None. All fields that define it must agree.
 
     Raises:
-        UnusableScan: they do not, or hold no valid numbers.
+        UnusableScan: they disagree or are invalid.
     """
     pixdim = np.abs(header["pixdim"][1:4].astype(np.float64))
     if not (np.isfinite(pixdim).all() and pixdim.all()):
@@ -275,10 +274,10 @@ def _affine(header: np.void, path: Path) -> np.ndarray | None:
 
 
 def _qform(header: np.void, pixdim: np.ndarray, path: Path) -> np.ndarray:
-    """The affine that the quaternion gives, which rounding may have made longer than 1."""
+    """Return the affine of the quaternion, whose norm may exceed 1 by rounding."""
     quaternion = header["quatern"].astype(np.float64)
     square = float(quaternion @ quaternion)
-    if not square <= 1 + QUATERNION_TOLERANCE:  # also where it is NaN
+    if not square <= 1 + QUATERNION_TOLERANCE:  # also if NaN
         raise UnusableScan(
             f"{path}: has no valid affine: the square of its quaternion is {square:g}, more than "
             "1; convert the scan again",
@@ -303,10 +302,9 @@ def _with_last_row(rows: np.ndarray) -> np.ndarray:
 
 
 def _refuse_contradiction(sform: np.ndarray, other: np.ndarray, name: str, path: Path) -> None:
-    """Compare spacing, and directions where there are any, of two places of the header.
+    """Compare the spacing, and the directions if present, of two fields of the header.
 
-    Of slices that lie obliquely on each other, a place may have the distance along the slant, or
-    that of the planes.
+    For sheared slices, a field may hold the distance along the slant or that between the planes.
     """
     columns = sform[:3, :3]
     spacing = np.linalg.norm(columns, axis=0)

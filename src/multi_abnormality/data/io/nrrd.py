@@ -1,6 +1,6 @@
-"""NRRD files: .nrrd, and .nhdr with a file of voxels beside it.
+"""Reader of NRRD files: .nrrd, and .nhdr with a separate file of voxels.
 
-The format is that of Teem (https://teem.sourceforge.net/nrrd/format.html).
+The format is Teem's (https://teem.sourceforge.net/nrrd/format.html).
 """
 
 import re
@@ -24,7 +24,7 @@ from multi_abnormality.data.io.text_headers import (
     seek_from_end,
     wrong_line,
 )
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 _MAGIC = re.compile("NRRD000[1-5]")
 _FIELD = re.compile(r"([^:]+):(=?)(.*)")
@@ -86,15 +86,15 @@ def read_nrrd(path: Path) -> Scan:
         elif not 0 <= skipped <= MAX_SKIP:
             raise header.refuse(f"has byte skip {skipped} with {encoding} voxels", "damaged")
         stream = ByteStream(file, header.stream_name(voxels), encoding)
-        stream.skip(skipped)  # of compressed voxels, bytes that are decompressed
+        stream.skip(skipped)  # counts decompressed bytes
         return read_scan(header, shape, dtype, affine, stream)
 
 
 def data_file(path: Path) -> Path | None:
-    """The file beside a header that holds the voxels; None if they follow the header.
+    """Return the separate file of voxels; None if they follow the header.
 
     Raises:
-        UnusableScan: not an NRRD file, or it names no regular file beside it.
+        UnusableScan: not an NRRD file, or the voxel file is not a regular file beside it.
     """
     with open_regular_file(path) as file:
         return _data_file(_read_header(file, path))
@@ -126,7 +126,7 @@ def _read_header(file: BinaryIO, path: Path) -> TextHeader:
 
 
 def _axes(header: TextHeader) -> tuple[list[int], tuple[int, int, int]]:
-    """The three axes of the scan, and their lengths. Of four, one of length 1 is dropped."""
+    """Return the scan's three axes and their lengths. Of four, one of length 1 is dropped."""
     count, lengths = header.integer("dimension"), header.integers("sizes")
     if count != len(lengths):
         raise header.refuse(
@@ -176,7 +176,7 @@ def _encoding(header: TextHeader) -> Encoding:
 
 
 def _affine(header: TextHeader, axes: list[int]) -> np.ndarray:
-    """(4, 4), mm, to RAS+."""
+    """Return the (4, 4) affine in mm to RAS+."""
     if "space" not in header:
         raise header.refuse("has no space, so left and right are unknown", "geometry")
     space = header["space"].lower()
@@ -202,7 +202,7 @@ def _affine(header: TextHeader, axes: list[int]) -> np.ndarray:
 
 
 def _directions(header: TextHeader, axes: list[int]) -> list[np.ndarray]:
-    """(3,) mm along each axis of the scan."""
+    """Return the direction of each axis of the scan, (3,) mm."""
     if "space directions" not in header:
         raise header.refuse("has no space directions, so spacing and axes are unknown", "geometry")
     vectors = _vectors(header, "space directions", header.integer("dimension"))
@@ -224,7 +224,7 @@ def _refuse_other_spacings(header: TextHeader, axes: list[int], columns: np.ndar
     lengths = np.linalg.norm(columns, axis=0)
     for axis, length in zip(axes, lengths, strict=True):
         word = words[axis] if axis < len(words) else ""
-        if word.lower() == "nan":  # the direction alone counts
+        if word.lower() == "nan":  # only the direction is given
             continue
         if not np.isclose(header.numbers("spacings", 1, [word])[0], length, rtol=SPACING_TOLERANCE):
             raise header.refuse(
@@ -253,7 +253,7 @@ def _data_file(header: TextHeader) -> Path | None:
 
 
 def _skip_lines(header: TextHeader, file: BinaryIO) -> None:
-    """Go past lines of text, which stand before compressed voxels as well."""
+    """Skip lines of text before the voxels, compressed or not."""
     count = header.integer("line skip", 0)
     for _ in range(count):
         while (part := file.readline(1 << 16)) and not part.endswith(b"\n"):

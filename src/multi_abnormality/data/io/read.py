@@ -1,4 +1,4 @@
-"""Read a scan as a volume in HU, canonically oriented, with its spacing."""
+"""Read a scan of any format as a canonically oriented volume in HU."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,48 +6,43 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.data.io.geometry import (
-    MAX_SHEAR,
-    axis_codes,
-    nearest_axes,
-    spacing_and_tilt,
-)
+from multi_abnormality.data.io.geometry import MAX_SHEAR, axis_codes, nearest_axes, spacing_and_tilt
 from multi_abnormality.data.io.reader_registry import reader_of, suffix_of
 from multi_abnormality.data.io.scan import Scan
 from multi_abnormality.data.io.scan_sources import ScanSource, is_dicom_by_content, resolve_scan
 from multi_abnormality.data.io.series_metadata import Series
-from multi_abnormality.errors import InputError, UnusableScan
+from multi_abnormality.utils.errors import InputError, UnusableScan
 
-SPACING_TOLERANCE = 0.01  # relative: what a header's spacing may differ from the metadata table's
+SPACING_TOLERANCE = 0.01  # relative, between the header and the metadata table
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan in HU, and how its file had it."""
+    """A scan in HU in canonical orientation, with the geometry of its file."""
 
     hu: np.ndarray  # (Z, Y, X) int16 or float32, at least -1024; often a view, not contiguous
     spacing: tuple[float, float, float]  # mm, (z, y, x)
-    original_shape: tuple[int, int, int]  # in the file's axis order, its fastest axis first
+    original_shape: tuple[int, int, int]  # in the file's axis order, fastest axis first
     original_spacing: tuple[float, float, float]  # mm, in the file's axis order
-    original_axes: str  # where each of the file's axes points to, such as "LPS"
+    original_axes: str  # where the file's axes point to, such as "LPS"
     release: str = "v2"  # CT-RATE release that the file follows: v1 | v2
-    notes: tuple[str, ...] = ()  # what was out of the ordinary, and handled
+    notes: tuple[str, ...] = ()  # unusual properties that were handled
 
 
 def read_volume(source: Path | ScanSource, metadata: Series | None = None) -> Volume:
     """Read a scan of any known format.
 
-    An oblique scan is taken along its nearest axes, without interpolation. Slices of a tilted
-    gantry keep their places; the spacing is the distance between their planes.
+    An oblique scan is read along its nearest axes, without interpolation. Slices of a tilted gantry
+    are not shifted; the spacing is the distance between their planes.
 
     Args:
-        source: path of a file, of one DICOM file of a series, or of the folder of a series; or
-            what `find_scans` found.
-        metadata: row of CT-RATE's metadata table; a NIfTI file with a blank header is read by it.
+        source: path of a file, of one DICOM file of a series, or of the folder of a series; or a
+            result of `find_scans`.
+        metadata: row of CT-RATE's metadata table, used for NIfTI files with a blank header.
 
     Raises:
-        InputError: missing, damaged, not one 3D CT scan in HU, or with an impossible geometry;
-            UnusableScan where the voxels or the geometry are at fault.
+        InputError: the scan is missing, damaged, not a 3D CT scan in HU, or has an impossible
+            geometry; UnusableScan if the voxels or the geometry are the cause.
     """
     path = source if isinstance(source, Path) else source.path
     try:
@@ -62,7 +57,7 @@ def _read(source: Path | ScanSource, metadata: Series | None) -> Scan:
     path = source if isinstance(source, Path) else source.path
     reader = None if path.is_dir() or is_dicom_by_content(path) else reader_of(path)
     if reader is None:
-        # pydicom takes 0.2 s to import: only where needed.
+        # pydicom takes 0.2 s to import.
         from multi_abnormality.data.io.dicom_series import read_series
 
         if isinstance(source, Path) or source.series is None:  # a damaged .zip raises here
@@ -72,7 +67,7 @@ def _read(source: Path | ScanSource, metadata: Series | None) -> Scan:
         path = source.path
         reader = reader_of(path)
         if reader is None:
-            raise UnusableScan(f"{path}: is of no known format", "not one 3D scan")
+            raise UnusableScan(f"{path}: has an unknown format", "not one 3D scan")
     if path.is_file() and path.stat().st_size == 0:
         raise UnusableScan(f"{path}: is empty; fetch it again", "damaged")
     if suffix_of(path) in (".nii", ".nii.gz"):
@@ -81,14 +76,14 @@ def _read(source: Path | ScanSource, metadata: Series | None) -> Scan:
 
 
 def _reason(error: OSError, path: Path) -> str:
-    """What happened, and to which file if it is another one than was named."""
+    """Describe an error, with the file's name if it is not `path`."""
     reason = error.strerror or str(error)
     other = error.filename
     return reason if other is None or Path(other) == path else f"{other}: {reason}"
 
 
 def _orient(scan: Scan, metadata: Series | None, path: Path) -> Volume:
-    """Turn (I, J, K) into a (Z, Y, X) view that rises to the head, the back and the left."""
+    """Reorient (I, J, K) to a (Z, Y, X) view with axes to the head, the back and the left."""
     columns = scan.affine[:3, :3]
     spacing, tilt = spacing_and_tilt(columns, scan.hu.shape, path, scan.slice_axis)
     directions = columns / np.linalg.norm(columns, axis=0)

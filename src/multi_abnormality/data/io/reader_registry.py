@@ -1,4 +1,4 @@
-"""The file formats that can be read, by suffix."""
+"""Registry of readers by file suffix."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from multi_abnormality.data.io.scan import Scan
 
-# A new format is a module with a function from a path to a Scan, and a line here. Modules are
-# imported when needed: most calls read one format.
+# To add a format, write a function from a path to a Scan and add a line here. Modules are imported
+# when needed, as most calls read one format.
 _READERS = {
     ".nii.gz": "nifti:read_nifti",
     ".nii": "nifti:read_nifti",
@@ -18,18 +18,18 @@ _READERS = {
     ".nrrd": "nrrd:read_nrrd",
     ".nhdr": "nrrd:read_nrrd",
 }
-# Of the files that stand for a scan; the image beside a .hdr may be named, but is no second scan.
+# Suffixes of files that count as a scan; the .img of a .hdr is not a second scan.
 SUFFIXES = tuple(suffix for suffix in _READERS if suffix != ".img")
 
 
 def suffix_of(path: Path) -> str:
-    """The known suffix of a file's name, in lower case; "" if it has none of them."""
+    """Return the known suffix of a file's name, in lower case, or ""."""
     name = path.name.lower()
     return next((suffix for suffix in _READERS if name.endswith(suffix)), "")
 
 
 def reader_of(path: Path) -> Callable[..., Scan] | None:
-    """The function that reads a file with this suffix; None for DICOM and unknown formats."""
+    """Return the reader for a file's suffix; None for DICOM and unknown formats."""
     suffix = suffix_of(path)
     if not suffix:
         return None
@@ -39,7 +39,7 @@ def reader_of(path: Path) -> Callable[..., Scan] | None:
 
 
 def scan_name(path: Path) -> str:
-    """The file's name without its suffix, or the folder's."""
+    """Return the name of a file without its suffix, or of a folder."""
     if path.is_dir():
         return path.resolve().name
     return path.name[: len(path.name) - len(suffix_of(path))]

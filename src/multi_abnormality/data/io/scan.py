@@ -1,4 +1,4 @@
-"""What every reader returns, and the size limits that hold for all of them."""
+"""Return type of all readers, and their size limits."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
-# Checked before memory is taken: a header of 1 KB may promise terabytes. 512x512 slices up to
-# 1,716 of them; held as int16 (0.9 GB) or, if values are fractional, float32 (1.8 GB).
+# Checked before memory is allocated: a header of 1 KB may promise terabytes. The limit is 1,716
+# slices of 512x512, as int16 (0.9 GB) or, if values are fractional, float32 (1.8 GB).
 MAX_VOXELS = 450_000_000
 MAX_PLANE_VOXELS = 1 << 24  # 4096x4096: planes are read one at a time
+
+SYNTHETIC = "synthetic"  # note of a scan that a program generated
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +24,9 @@ class Scan:
     Attributes:
         hu: (I, J, K) int16 or float32, HU, at least -1024.
         affine: (4, 4) float64, mm, from voxel indices (i, j, k) to RAS+ coordinates.
-        notes: what was unusual and handled, such as "padding"; listed in the manifest.
+        notes: unusual properties that were handled, such as "padding"; listed in the manifest.
         release: CT-RATE release that the file follows: v1 (raw values, blank header) | v2.
-        slice_axis: index of the axis along which slices were acquired, where the format says so.
+        slice_axis: index of the slice axis, if the format defines it.
     """
 
     hu: np.ndarray
@@ -35,7 +37,7 @@ class Scan:
 
 
 def check_shape(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
-    """Return the three lengths of one 3D scan; further axes of length 1 are dropped.
+    """Return the shape of a 3D scan without further axes of length 1.
 
     Args:
         shape: number of voxels along each axis, fastest axis first.

@@ -1,4 +1,4 @@
-"""Which scans a path stands for: one rule for a file, a series, a folder and a .zip."""
+"""Find the scans at a path: a file, a DICOM series, a folder or a .zip."""
 
 import os
 import re
@@ -11,23 +11,19 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multi_abnormality.console import log
-from multi_abnormality.data.io.dicom_magic import (
-    MAGIC_BYTES,
-    begins_like_dicom,
-    has_preamble,
-)
+from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom, has_preamble
 from multi_abnormality.data.io.reader_registry import SUFFIXES, scan_name, suffix_of
-from multi_abnormality.errors import UnusableScan, first_few
+from multi_abnormality.utils.console import log
+from multi_abnormality.utils.errors import UnusableScan, first_few
 
 if TYPE_CHECKING:
     from multi_abnormality.data.io.dicom_headers import Container, DicomFile, DicomHeader
     from multi_abnormality.data.io.dicom_series import DicomSeries
 
-# Share of the images of the smaller of two folders that may stand in the other one, too: copies of
-# some slices. With more, both are exports of one series.
+# Fraction of the smaller of two folders' images that may also be in the other one, as copies of
+# some slices. With more, the folders are two exports of one series.
 MAX_COMMON = 0.5
-_DIRECTORY = "dicomdir"  # lists the files of an export, and is none of them
+_DIRECTORY = "dicomdir"  # lists the files of an export
 
 
 @dataclass(frozen=True)
@@ -35,9 +31,9 @@ class ScanSource:
     """One scan, before it is read.
 
     Attributes:
-        path: the file; of a DICOM series the folder or .zip that holds it.
-        series: of DICOM files, or None.
-        in_folder: name of the series where its folder holds several.
+        path: the file; for a DICOM series, the folder or .zip that contains it.
+        series: the DICOM series, or None for other formats.
+        in_folder: name of the series if its folder contains several.
     """
 
     path: Path
@@ -46,7 +42,7 @@ class ScanSource:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file that the voxels depend on."""
+        """Return all files that the voxels depend on."""
         if self.series is not None:
             return tuple(dict.fromkeys(one.header.file.path for one in self.series.slices))
         beside = _data_file(self.path)
@@ -54,7 +50,7 @@ class ScanSource:
 
     @property
     def name(self) -> str:
-        """File name without suffix, or folder and series."""
+        """Return the file name without suffix, or folder and series."""
         path = self.path if self.path.name not in ("", "..") else self.path.resolve()
         if self.series is not None:
             name = path.stem if path.suffix.lower() == ".zip" and not path.is_dir() else path.name
@@ -63,16 +59,16 @@ class ScanSource:
 
     @property
     def own_name(self) -> str:
-        """Its name, but never one that means a folder, such as "..".
+        """Return the name, sanitized so that it is never a path such as "..".
 
-        What follows a slash comes from inside a DICOM file, and must not lead elsewhere.
+        The part after a slash comes from a DICOM file, and must not lead to other folders.
         """
         first, *rest = self.name.split("/", 1)
         rest = [re.sub(r"[^\w.-]", "_", part) for part in rest]
         return "/".join(part if part.strip(".") else self.path.name for part in (first, *rest))
 
     def name_below(self, folder: Path) -> str | None:
-        """Its name with the folders that it lies in, in NFC; None where it is not below."""
+        """Return the name with its parent folders below `folder`, in NFC; None if not below it."""
         # resolve() would follow links.
         path, start = (Path(os.path.abspath(one)) for one in (self.path, folder))  # noqa: PTH100
         if not path.is_relative_to(start) or path == start:
@@ -82,53 +78,53 @@ class ScanSource:
 
 
 def find_scans(path: Path) -> list[ScanSource]:
-    """Everything that a path stands for, in natural order.
+    """Find all scans at a path, in natural order.
 
-    A file of a known suffix is a scan. A DICOM file, whatever its name, stands for its series, of
-    which the rest is sought in its folder; a .zip for the series in it; a folder for all scans in
-    it and below. Names that begin with a dot are no scans.
+    A file with a known suffix is a scan. A DICOM file of any name represents its series, whose
+    other files are searched in its folder; a .zip the series in it; a folder all scans at any
+    depth. Names that begin with a dot are ignored.
 
     Raises:
         UnusableScan: a .zip that is damaged, encrypted or too large.
         OSError: the path does not exist or cannot be read.
     """
-    return _find(path)[0]
+    return _find_all(path)[0]
 
 
 def require_scans(path: Path) -> list[ScanSource]:
-    """As find_scans, of a path that must stand for something.
+    """Find all scans at a path, as find_scans does, or raise an error.
 
     Raises:
-        UnusableScan: there is none; it describes what is there.
+        UnusableScan: there is none; the message describes the files that exist.
     """
-    sources, found = _find(path)
+    sources, found = _find_all(path)
     if not sources:
         raise UnusableScan(_describe_nothing(path, found), "not one 3D scan")
     return sources
 
 
-def _find(path: Path) -> "tuple[list[ScanSource], _Found]":
-    """The scans of a path, and what else is there."""
+def _find_all(path: Path) -> "tuple[list[ScanSource], _DicomContents]":
+    """Return the scans at a path, and its other content."""
     if path.is_dir():
         return _in_folder(path)
     if suffix_of(path) and not is_dicom_by_content(path):
-        return [ScanSource(path)], _Found()
+        return [ScanSource(path)], _DicomContents()
     if _is_zip(path):
         found = _members_of(path)
         if not found.headers:
-            found.raise_faults()
+            found.raise_errors()
         return found.sources(path), found
     return _series_of(path)
 
 
 def resolve_scan(path: Path) -> ScanSource:
-    """The one scan that a path stands for.
+    """Return the only scan at a path.
 
-    Of several series the only usable one is taken, with a warning: of those without a problem the
-    one with a scanner's slices. A projection has to be named by one of its files.
+    Of several series, the only usable one with a scanner's slices is selected, with a warning. A
+    projection must be named by one of its files.
 
     Raises:
-        UnusableScan: there is none, or there are several, or a folder has but a projection.
+        UnusableScan: there are no or several scans, or only a projection.
         OSError: the path does not exist or cannot be read.
     """
     sources = require_scans(path)
@@ -151,19 +147,19 @@ def resolve_scan(path: Path) -> ScanSource:
 
 
 def _refuse_projection(source: ScanSource, path: Path) -> None:
-    """Refuse a folder or .zip that stands for no more than a projection."""
+    """Refuse a folder or .zip that contains only a projection."""
     if source.series is None or not source.series.derivation.is_projection:
         return
     if path.is_dir() or _is_zip(path):
         raise UnusableScan(
             f"{path}: its only series is a {source.series.derivation.name}; give the original "
-            f"slices, or, if it is meant, one of its files, such as {source.files[0].name}",
+            f"slices, or, if it is intended, one of its files, such as {source.files[0].name}",
             "not HU",
         )
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Key that sorts names with numbers by the numbers: slice2 before slice10."""
+    """Sort key that compares numbers in names by value: slice2 before slice10."""
     return [
         (0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part)
         for part in re.split(r"([0-9]{1,18}|/)", str(path))
@@ -172,22 +168,22 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def is_dicom_by_content(path: Path) -> bool:
-    """Whether a file has DICOM's preamble, though its suffix is of another format."""
+    """Return whether a .hdr or .img file has DICOM's preamble."""
     if path.suffix.lower() not in (".hdr", ".img") or not path.is_file():
         return False
     with path.open("rb") as file:
         return has_preamble(file.read(MAGIC_BYTES))
 
 
-def _series_of(path: Path) -> "tuple[list[ScanSource], _Found]":
-    """The series of one DICOM file: in its folder, and in those beside it that begin with it."""
-    named = _Found()
+def _series_of(path: Path) -> "tuple[list[ScanSource], _DicomContents]":
+    """Find the series of a DICOM file in its folder, and in sibling folders that start with it."""
+    named = _DicomContents()
     named.add_path(path)
-    named.raise_faults()
+    named.raise_errors()
     uids = named.uids()
     if not uids:
         return [], named
-    found = _Found()
+    found = _DicomContents()
     found.add_folder(path.parent)
     here = path.absolute().parent
     for folder in _subfolders(here.parent) if uids != {""} else []:
@@ -206,17 +202,17 @@ def _series_of(path: Path) -> "tuple[list[ScanSource], _Found]":
 def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(one for one in folder.iterdir() if one.is_dir() and one.name[0] != ".")
-    except OSError:  # what cannot be looked into holds no part of a series that can be read
+    except OSError:  # an unreadable folder contains no readable part of a series
         return []
 
 
-class _Found:
-    """DICOM files, and what lies beside them, of a folder or .zip.
+class _DicomContents:
+    """DICOM files and other content of a folder or .zip.
 
     Attributes:
-        headers: of the files that may be slices.
-        others: what else there is, by folder, each with what it is.
-        faults: what is wrong with a file that may be a slice of any series, by its folder.
+        headers: headers of the files that may be slices.
+        others: descriptions of other files, by folder.
+        faults: error in a file that may be a slice of any series, by folder.
     """
 
     def __init__(self) -> None:
@@ -228,17 +224,17 @@ class _Found:
         """Add a file that is not in a .zip.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
         """
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            self.others[path.parent].append(f"{path.name}: no regular file")
+            self.others[path.parent].append(f"{path.name}: not a regular file")
             return
         with path.open("rb") as file:
             head = file.read(MAGIC_BYTES)
-        # pydicom takes a quarter of a second to import: only where there is DICOM.
+        # pydicom takes a quarter of a second to import.
         if not begins_like_dicom(head, status.st_size):
-            self.others[path.parent].append(f"{path.name}: {_describe_strange(status.st_size)}")
+            self.others[path.parent].append(f"{path.name}: {_describe_unknown(status.st_size)}")
             return
         from multi_abnormality.data.io.dicom_headers import Container, DicomFile
 
@@ -246,11 +242,11 @@ class _Found:
             self.add(container, DicomFile(path))
 
     def try_path(self, path: Path) -> None:
-        """Add a file that is not in a .zip; what cannot be read is a fault of its folder."""
+        """Add a file that is not in a .zip; read errors are added to the faults of its folder."""
         try:
             self.add_path(path)
         except FileNotFoundError:
-            self.others[path.parent].append(f"{path.name}: link to a file that is gone")
+            self.others[path.parent].append(f"{path.name}: broken link")
         except OSError as error:
             fault = f"{path}: cannot be read ({error.strerror}); check its permissions"
             self.faults.setdefault(path.parent, UnusableScan(fault, "damaged"))
@@ -259,8 +255,8 @@ class _Found:
         """Add the DICOM files of a folder without its subfolders.
 
         Args:
-            folder: where they are; if it cannot be read, there are none.
-            uids: SeriesInstanceUIDs; of a folder whose first file has another nothing is added.
+            folder: folder to read; ignored if unreadable.
+            uids: SeriesInstanceUIDs; a folder whose first file has another one is skipped.
         """
         before = len(self.headers)
         try:
@@ -287,7 +283,7 @@ class _Found:
             self.faults.setdefault(file.folder, error)
             return
         if header is None:
-            what: str | None = _describe_strange(container.size(file))
+            what: str | None = _describe_unknown(container.size(file))
         elif file.name.lower() == _DIRECTORY:
             what = "Media Storage Directory, no image"
         else:
@@ -300,19 +296,19 @@ class _Found:
                 self.faults.setdefault(file.folder, header.without_pixels)
 
     def uids(self) -> set[str]:
-        """SeriesInstanceUIDs of the files that may be slices."""
+        """Return the SeriesInstanceUIDs of the files that may be slices."""
         return {header.text("SeriesInstanceUID") for header in self.headers}
 
-    def raise_faults(self) -> None:
-        """Raise what is wrong with a file."""
+    def raise_errors(self) -> None:
+        """Raise the first fault, if any."""
         for fault in self.faults.values():
             raise fault
 
     def sources(self, archive: Path | None = None) -> list[ScanSource]:
-        """The series, grouped by SeriesInstanceUID and, without one, by folder.
+        """Group the files into series by SeriesInstanceUID or, without one, by folder.
 
         Args:
-            archive: the .zip that all files are in, or None.
+            archive: .zip that contains all files, or None.
         """
         from multi_abnormality.data.io.dicom_series import build_series
 
@@ -327,11 +323,11 @@ class _Found:
 
 
 def _group(headers: "Iterable[DicomHeader]", may_be_copies: bool) -> "list[list[DicomHeader]]":
-    """The files of each series.
+    """Group headers by series.
 
     Args:
-        headers: of all files.
-        may_be_copies: two exports of one series, in folders of their own, are two scans.
+        headers: headers of all files.
+        may_be_copies: whether two exports of one series in different folders are two scans.
     """
     series: dict[str, dict[Path, list[DicomHeader]]] = defaultdict(lambda: defaultdict(list))
     for header in headers:
@@ -351,12 +347,12 @@ def _group(headers: "Iterable[DicomHeader]", may_be_copies: bool) -> "list[list[
 
 
 def _image_key(header: "DicomHeader") -> tuple[str, str]:
-    """What tells one image from another, also where a program gave all the same UID."""
+    """Return a key that identifies an image even if a program gave all the same UID."""
     return header.text("SOPInstanceUID"), header.text("ImagePositionPatient")
 
 
 def _named(sources: list[ScanSource]) -> list[ScanSource]:
-    """The series with names of their own where a folder holds several."""
+    """Give series unique names if a folder contains several."""
     series: dict[Path, list[DicomSeries]] = defaultdict(list)
     for source in sources:
         assert source.series is not None
@@ -371,9 +367,9 @@ def _named(sources: list[ScanSource]) -> list[ScanSource]:
     return named
 
 
-def _in_folder(folder: Path) -> tuple[list[ScanSource], _Found]:
-    """The scans in a folder and below, and what else is there."""
-    found = _Found()
+def _in_folder(folder: Path) -> tuple[list[ScanSource], _DicomContents]:
+    """Find the scans in a folder at any depth, and its other content."""
+    found = _DicomContents()
     sources = []
     for path in _files(folder, with_subfolders=True):
         suffix = "" if is_dicom_by_content(path) else suffix_of(path)
@@ -396,10 +392,10 @@ def _sorted(sources: list[ScanSource]) -> list[ScanSource]:
     return sorted(sources, key=lambda one: natural_key(one.path / one.in_folder))
 
 
-def _members_of(path: Path) -> _Found:
+def _members_of(path: Path) -> _DicomContents:
     from multi_abnormality.data.io.dicom_headers import Container
 
-    found = _Found()
+    found = _DicomContents()
     with Container(path) as container:
         for file in container.members():
             if any(part.startswith(".") for part in Path(file.member or "").parts):
@@ -414,18 +410,18 @@ def _members_of(path: Path) -> _Found:
 
 
 def _in_zip_below(path: Path) -> list[ScanSource]:
-    """The series in a .zip that was not named; a damaged one is a scan that cannot be read."""
+    """Find the series in a .zip below a folder; a damaged one is returned as an unreadable scan."""
     try:
-        return _find(path)[0]
+        return _find_all(path)[0]
     except (UnusableScan, OSError):
         return [ScanSource(path)]
 
 
 def _files(folder: Path, with_subfolders: bool, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Files in a folder and below, but not the hidden ones. Links are followed, in circles not.
+    """Yield the files in a folder, except hidden ones. Links are followed, but not in cycles.
 
     Raises:
-        OSError: the folder itself cannot be read; of others it is logged.
+        OSError: the folder itself cannot be read; for subfolders a warning is logged.
     """
     real = folder.resolve()
     if real in above:
@@ -447,7 +443,7 @@ def _files(folder: Path, with_subfolders: bool, above: tuple[Path, ...] = ()) ->
 
 
 def _data_file(path: Path) -> Path | None:
-    """The file beside a header that holds the voxels, where it is another and can be found."""
+    """Return the separate file of voxels of a header, if there is one."""
     suffix = suffix_of(path)
     if suffix in (".hdr", ".img"):
         other = ".img" if suffix == ".hdr" else ".hdr"
@@ -462,7 +458,7 @@ def _data_file(path: Path) -> Path | None:
             from multi_abnormality.data.io import nrrd
 
             return nrrd.data_file(path)
-    except (UnusableScan, OSError):  # whoever reads the scan raises it again
+    except (UnusableScan, OSError):  # raised again when the scan is read
         return None
     return None
 
@@ -471,12 +467,12 @@ def _is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip"
 
 
-def _describe_strange(size: int) -> str:
+def _describe_unknown(size: int) -> str:
     return "no DICOM file" if size else "empty file"
 
 
 def _describe(source: ScanSource) -> str:
-    """One line about a scan, to choose by."""
+    """Describe a scan in one line, so that a user can choose."""
     series = source.series
     if series is None:
         return str(source.path)
@@ -493,16 +489,16 @@ def _describe(source: ScanSource) -> str:
     return " ".join([*parts, f"in {example}"]) + (f" ({series.problem})" if series.problem else "")
 
 
-def _describe_nothing(path: Path, found: _Found) -> str:
-    """What is there where no scan is.
+def _describe_nothing(path: Path, found: _DicomContents) -> str:
+    """Describe the content of a path without scans.
 
     Raises:
-        UnusableScan: what is wrong with a file that may be a slice.
+        UnusableScan: a file that may be a slice is unusable.
     """
     formats = f"DICOM or one of {', '.join(SUFFIXES)}"
-    found.raise_faults()
+    found.raise_errors()
     others = [other for folder in found.others.values() for other in folder]
     if path.is_dir() or _is_zip(path):
         return f"{path}: holds no scan, {formats}" + (f"; {first_few(others)}" if others else "")
     what = others[0].partition(": ")[2] if others else "no slice of a CT volume"
-    return f"{path}: is no scan ({what}); give {formats}"
+    return f"{path}: is not a scan ({what}); give {formats}"

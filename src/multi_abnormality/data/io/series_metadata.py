@@ -1,7 +1,8 @@
-"""What CT-RATE's metadata tables know of the DICOM series behind a volume.
+"""Metadata of the DICOM series of a CT-RATE volume.
 
-The first release of CT-RATE (v1) stored raw values under a blank header, so these are all there is
-to read a volume by. The fixed one (v2) has HU and a right header; there they only confirm it.
+The first release of CT-RATE (v1) stored raw values under a blank header, so its volumes can only be
+read with these metadata. The fixed release (v2) has HU and a correct header; the metadata are only
+compared with it.
 """
 
 import math
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 COLUMNS = {
     "slope": "RescaleSlope",
@@ -21,24 +22,24 @@ COLUMNS = {
     "orientation": "ImageOrientationPatient",
     "position": "PatientPosition",
 }
-DIRECTION_TOLERANCE = 0.01  # of the unit vectors' products
+DIRECTION_TOLERANCE = 0.01  # absolute, of the products of unit vectors
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
 class Series:
-    """A row of the table, as text: an empty cell is unknown, and some of CT-RATE's say "nan"."""
+    """A row of the table, as text. Unknown cells are empty or, in CT-RATE, "nan"."""
 
     slope: str = ""
     intercept: str = ""
     xy_spacing: str = ""  # mm, such as "[0.68, 0.68]"
     z_spacing: str = ""  # mm
     orientation: str = ""  # directions of a slice's rows and columns, LPS: "[1, 0, 0, 0, 1, 0]"
-    position: str = ""  # of the patient, such as "HFS", head first and supine
+    position: str = ""  # position of the patient, such as "HFS", head first and supine
 
     @property
     def text(self) -> str:
-        """All of it, to compare by."""
+        """Return all cells as one text, for comparison."""
         return " | ".join(astuple(self))
 
     @property
@@ -47,28 +48,28 @@ class Series:
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:
-        """mm, along a slice's rows, its columns, and from slice to slice; None: not known."""
+        """Return the spacing along rows, columns and slices, mm; None if unknown."""
         known = (*_numbers(self.xy_spacing, 2), *_numbers(self.z_spacing, 1))
         return known if len(known) == 3 else None
 
     def rescale(self, path: Path) -> tuple[float, float]:
-        """Slope and intercept from raw values to HU."""
+        """Return slope and intercept from raw values to HU."""
         return (
             self._need("slope", 1, path)[0],
             self._need("intercept", 1, path)[0],
         )
 
     def affine(self, path: Path) -> np.ndarray:
-        """(4, 4), mm, from (column, row, slice) to RAS+, but for the origin.
+        """Return the (4, 4) affine in mm from (column, row, slice) to RAS+, without the origin.
 
-        The directions are the patient's own, whichever end entered the scanner first (DICOM PS3.3
-        C.7.6.2.1.1), and slices are stacked along the normal, as in v2's headers.
+        Directions are relative to the patient, head or feet first (DICOM PS3.3 C.7.6.2.1.1), and
+        slices are stacked along the normal, as in v2's headers.
 
         Raises:
-            UnusableScan: a cell that this needs is empty, no number, or not possible.
+            UnusableScan: a required cell is empty or invalid.
         """
         spacing = (*self._need("xy_spacing", 2, path), *self._need("z_spacing", 1, path))
-        if min(spacing) <= 0:  # a minus would turn the patient over
+        if min(spacing) <= 0:  # a negative spacing would mirror the patient
             raise self._unusable("xy_spacing" if spacing[2] > 0 else "z_spacing", path)
         directions = self._need("orientation", 6, path)
         rows, columns = np.array(directions[:3]), np.array(directions[3:])
@@ -96,6 +97,6 @@ class Series:
 
 
 def _numbers(text: str, count: int) -> tuple[float, ...]:
-    """The numbers in a cell, or nothing where there are not just so many."""
+    """Return the numbers in a cell, or () if their count is another."""
     numbers = tuple(float(number) for number in _NUMBER.findall(text))
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else ()

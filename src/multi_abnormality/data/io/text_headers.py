@@ -1,4 +1,4 @@
-"""What MetaImage and NRRD share: a header of text lines, and the file beside it with the voxels."""
+"""Text headers and separate voxel files, common to MetaImage and NRRD."""
 
 import math
 import os
@@ -13,20 +13,20 @@ from multi_abnormality.data.io.byte_streams import ByteStream
 from multi_abnormality.data.io.geometry import is_default_geometry
 from multi_abnormality.data.io.hounsfield import to_hounsfield
 from multi_abnormality.data.io.scan import Scan
-from multi_abnormality.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan
 
 MAX_HEADER_BYTES = 1 << 18  # some programs store all DICOM tags in it
-SPACING_TOLERANCE = 0.01  # relative: between the places of a header that give it
+SPACING_TOLERANCE = 0.01  # relative, between the fields of a header
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class TextHeader:
-    """The fields of a header, each read as what it must be or refused by name.
+    """Fields of a header, with typed access that raises errors naming the field.
 
     Args:
         path: file that errors name.
-        fields: the text after each key.
+        fields: text of each field, by key.
     """
 
     def __init__(self, path: Path, fields: dict[str, str]) -> None:
@@ -59,7 +59,7 @@ class TextHeader:
         return numbers[0]
 
     def numbers(self, key: str, count: int, words: list[str] | None = None) -> np.ndarray:
-        """(count,) float64 out of a field, or out of some of its words."""
+        """Parse a field, or some of its words, as (count,) float64."""
         words = self[key].split() if words is None else words
         if len(words) != count or not all(map(_NUMBER.fullmatch, words)):
             expected = f"{count} numbers" if count > 1 else "a number"
@@ -72,7 +72,7 @@ class TextHeader:
         return values
 
     def data_file(self, name: str, key: str) -> Path:
-        """The path of the file that holds the voxels: a regular file in the header's folder."""
+        """Return the path of the voxel file, a regular file in the header's folder."""
         advice = "convert both to one .nii.gz file"
         if name.split()[:1] == ["LIST"] or "%" in name:
             raise self.refuse(
@@ -87,16 +87,16 @@ class TextHeader:
             )
         path = self.path.parent / parts[0]
         if not path.is_file():
-            there = "which is no regular file" if path.exists() else "which is not beside it"
+            problem = "which is not a regular file" if path.exists() else "which is not beside it"
             raise self.refuse(
-                f"has its voxels in {quoted(name)}, {there}", "damaged", "bring both files"
+                f"has its voxels in {quoted(name)}, {problem}", "damaged", "provide both files"
             )
         if path.samefile(self.path):
             raise self.refuse(f"names itself as the file with its voxels ({key})", "damaged")
         return path
 
     def stream_name(self, data_file: Path | None) -> str:
-        """Name of the voxels in errors: of this file, or of one beside it."""
+        """Return how errors name the voxels, which may be in a separate file."""
         return (
             str(self.path)
             if data_file is None
@@ -110,20 +110,20 @@ class TextHeader:
 
 
 def quoted(value: str) -> str:
-    """A value out of a file, safe to print."""
+    """Quote a value from a file, so that it is safe to print."""
     return repr(value if len(value) <= 60 else f"{value[:57]}...")
 
 
 def read_lines(file: BinaryIO, path: Path, name: str) -> Iterator[str]:
-    """Yield the lines of a header without their ends.
+    """Yield the stripped lines of a header.
 
     Args:
-        file: open for reading.
+        file: file open for reading.
         path: file that errors name.
-        name: the format, with its article.
+        name: name of the format with its article, such as "an NRRD".
 
     Raises:
-        UnusableScan: not text, or longer than any header.
+        UnusableScan: the header is not text, or too long.
     """
     left = MAX_HEADER_BYTES
     while line := file.readline(left):
@@ -134,19 +134,19 @@ def read_lines(file: BinaryIO, path: Path, name: str) -> Iterator[str]:
                 "fetch it again or rename it",
                 "damaged",
             )
-        # File names may hold any bytes.
+        # File names may contain any bytes.
         yield line.decode("utf-8", "surrogateescape").strip()
 
 
 def wrong_line(path: Path, name: str, number: int, line: str, form: str) -> UnusableScan:
-    """The error for a line that is no field.
+    """Return the error for a line that is not a field.
 
     Args:
-        path: of the file.
-        name: the format, with its article.
-        number: of the line, from 1.
-        line: its text.
-        form: that it should have, such as "key = value".
+        path: path of the file.
+        name: name of the format with its article, such as "an NRRD".
+        number: number of the line, from 1.
+        line: text of the line.
+        form: expected form, such as "key = value".
     """
     return UnusableScan(
         f"{path}: is not {name} file, or damaged: line {number} of its header is {quoted(line)}, "
@@ -156,10 +156,10 @@ def wrong_line(path: Path, name: str, number: int, line: str, form: str) -> Unus
 
 
 def add_field(fields: dict[str, str], key: str, value: str, path: Path) -> None:
-    """Add a field of a header, which may be there already with the same value.
+    """Add a field of a header; it may be repeated with the same value.
 
     Raises:
-        UnusableScan: it is there with another value.
+        UnusableScan: the field is repeated with another value.
     """
     if fields.setdefault(key, value) != value:
         raise UnusableScan(
@@ -181,15 +181,15 @@ def read_scan(
     Args:
         header: the parsed header; errors name its path.
         shape: number of voxels along each axis, fastest axis first.
-        dtype: as stored.
+        dtype: type of the stored values.
         affine: (4, 4) mm, from voxel indices to RAS+ coordinates.
-        stream: the voxels, from the first one on.
+        stream: content from the first voxel on.
     """
     if is_default_geometry(affine, shape):
         raise header.refuse(
-            "does not say how the scan lies (it has just 1 mm along each axis, from zero or for a "
-            "scan too small for that, which programs write by default), so spacing, left and "
-            "right are unknown",
+            "gives no orientation (it has just 1 mm along each axis, from zero or for a scan too "
+            "small for that, which programs write by default), so spacing, left and right are "
+            "unknown",
             "geometry",
         )
     stream.check_holds(byte_count(shape, dtype))
@@ -200,22 +200,22 @@ def read_scan(
 
 
 def byte_count(shape: tuple[int, int, int], dtype: np.dtype) -> int:
-    """Size of all voxels."""
+    """Return the number of bytes of all voxels."""
     return math.prod(shape) * dtype.itemsize
 
 
 def seek_from_end(file: BinaryIO, count: int) -> None:
-    """Go to the last `count` bytes, or stay where fewer are left."""
+    """Seek to the last `count` bytes; do nothing if fewer are left."""
     file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - count))
 
 
 def affine_of(columns: np.ndarray, origin: np.ndarray, signs: tuple[float, ...]) -> np.ndarray:
-    """The (4, 4) matrix to RAS+ mm.
+    """Return the (4, 4) affine in mm to RAS+.
 
     Args:
-        columns: (3, 3) mm, in the world coordinates of the file.
-        origin: (3,) mm, likewise.
-        signs: 1 or -1 for each world axis, -1 where it points away from R, A or S.
+        columns: (3, 3) mm, directions of the axes in the file's world coordinates.
+        origin: (3,) mm, first voxel in the file's world coordinates.
+        signs: for each world axis, -1 if it points away from R, A or S, otherwise 1.
     """
     affine = np.eye(4)
     affine[:3, :3] = np.diag(signs) @ columns

@@ -1,0 +1,1 @@
+"""Synthetic chest CT scans in CT-RATE's layout."""

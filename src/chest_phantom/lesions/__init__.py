@@ -1,0 +1,1 @@
+"""Findings: functions from a subject to strokes."""

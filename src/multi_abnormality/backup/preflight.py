@@ -1,0 +1,160 @@
+"""Preflight check: everything that a backup needs, checked before the first epoch."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multi_abnormality.backup.dvc_recorder import (
+    Recorder,
+    RecordError,
+    open_repository,
+    uncached_outputs,
+)
+from multi_abnormality.backup.git import Git, GitError, repository_of
+from multi_abnormality.backup.snapshot import Snapshot
+from multi_abnormality.backup.snapshot_metadata import branch_of
+from multi_abnormality.backup.upload_log import UploadLog
+from multi_abnormality.backup.upload_worker import Job
+from multi_abnormality.backup.worker_client import UploadWorker
+from multi_abnormality.config.schema_machine import BackupConfig as Settings
+from multi_abnormality.utils.console import log
+from multi_abnormality.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+BACKUP_OFF = "off"  # value of backup.remote
+PROBE_TIMEOUT = 90.0  # s to write a small file to the remote
+
+
+@dataclass(frozen=True)
+class PreflightResult:
+    """Everything that stays constant during the backup of a run.
+
+    Attributes:
+        job: template of the upload jobs, without objects.
+        recorder: recorder of the train stage.
+        snapshot: snapshot of the work tree; None without a Git repository.
+        upload_log: upload log of this working copy.
+        inputs: hashes of the stage's inputs in DVC's cache.
+        written: files that every resume commit reads from the work tree again.
+    """
+
+    job: Job
+    recorder: Recorder
+    snapshot: Snapshot | None
+    upload_log: UploadLog
+    inputs: tuple[str, ...]
+    written: tuple[Path, ...]
+
+
+def run_preflight(
+    settings: Settings, root: Path, fingerprint: str, worker: UploadWorker
+) -> PreflightResult | None:
+    """Inspect the project while the worker checks write access to its remotes.
+
+    Args:
+        settings: `backup` section of params.yaml.
+        root: root directory of the project.
+        fingerprint: fingerprint of the run.
+        worker: worker to run the check with.
+
+    Returns:
+        The result, or None with a warning if there is no remote to back up to.
+
+    Raises:
+        InputError: a configured remote does not exist, or can't be reached or written.
+    """
+    repo = open_repository(root)
+    if repo is None:
+        log.warning("%s is not in a DVC project: nothing is backed up", root.resolve())
+        return None
+    if settings.remote == BACKUP_OFF:
+        log.warning("backup.remote is %r: checkpoints exist only on this machine", BACKUP_OFF)
+        return None
+    name = settings.remote or repo.config["core"].get("remote")
+    if not name:
+        log.warning(
+            "no DVC remote: checkpoints exist only on this machine and are lost with it. To back "
+            "up: `dvc remote add --default backup FOLDER`, on another disk, or gdrive://…"
+        )
+        return None
+    root = Path(repo.root_dir)
+    git = repository_of(root)
+    _check_names(settings, name, set(repo.config["remote"]), git)
+    run = f"{branch_of(git) if git else 'no-git'}/{fingerprint}"
+    job = Job(str(root), name, settings.git_remote, run, settings.keep_last)
+    worker.submit(replace(job, probes=True, awaited=True))
+    try:
+        result = _inspect_project(repo, git, job)
+    finally:
+        _check_probe(worker, job)
+    return result
+
+
+def _check_names(settings: Settings, name: str, known: set[str], git: Git | None) -> None:
+    if name not in known:
+        raise InputError(
+            f"backup.remote: there is no DVC remote {name!r}, only "
+            f"{', '.join(sorted(known)) or 'none at all'}; `dvc remote add {name} URL` adds it"
+        )
+    requested, remotes = settings.git_remote, git("remote").split() if git else []
+    if requested and requested not in remotes:
+        raise InputError(
+            f"backup.git_remote: there is no Git remote {requested!r}, only "
+            f"{', '.join(remotes) or 'none at all'}; `git remote add {requested} URL` adds it"
+        )
+
+
+def _inspect_project(repo: "Repo", git: Git | None, job: Job) -> PreflightResult:
+    folder, root = Path(repo.tmp_dir), Path(repo.root_dir)
+    try:
+        recorder = Recorder(repo)
+        snapshot = Snapshot(git, folder) if git else None
+    except RecordError as error:
+        raise InputError(f"{error}\nWait for the other DVC command, or stop it") from error
+    except GitError as error:
+        raise InputError(f"{root}: the work tree can't be backed up: {error}") from error
+    inputs, missing = recorder.inputs()
+    _warn_not_backed_up(missing, recorder, snapshot)
+    written = (root / "dvc.lock", *uncached_outputs(repo))
+    upload_log = UploadLog(folder / "backup.json")
+    return PreflightResult(job, recorder, snapshot, upload_log, tuple(inputs), written)
+
+
+def _warn_not_backed_up(missing: list[str], recorder: Recorder, snapshot: Snapshot | None) -> None:
+    """Warn about files that a restore would lack."""
+    if snapshot is None:
+        log.warning("no Git repository: dvc.lock is not backed up, so nothing can be restored")
+        return
+    if missing:
+        log.warning(
+            "not in DVC's cache, so not backed up; must be regenerated after a restore: %s",
+            ", ".join(missing),
+        )
+    sources = [dep.fs_path for dep in recorder.files if dep.is_in_repo and dep.exists]
+    untracked = snapshot.untracked([*sources, ":(glob)**/*.dvc", ":(glob)**/dvc.yaml"])
+    if untracked:
+        log.warning(
+            "not in Git, so not backed up and missing after a restore: %s; run `git add`",
+            ", ".join(untracked),
+        )
+
+
+def _check_probe(worker: UploadWorker, job: Job) -> None:
+    name = job.remote
+    if worker.wait(PROBE_TIMEOUT):
+        result: dict[str, Any] = worker.result()
+    else:
+        result = {"error": f"no answer within {PROBE_TIMEOUT:.0f} s"}
+    if "error" in result:
+        raise InputError(
+            f"the DVC remote {name!r} can't be written, so nothing would be backed up: "
+            f"{result['error']}. Fix it (`dvc remote modify {name} …`), or set backup.remote in "
+            "params.yaml to another remote, or to `off` to train without a backup"
+        )
+    if "git" in result:
+        log.warning(
+            "the Git remote %r can't be written, so resume commits go to the DVC remote %r: %s",
+            job.git_remote, name, result["git"],
+        )  # fmt: skip

@@ -1,0 +1,83 @@
+"""Upload log `.dvc/tmp/backup.json`: backups, and the objects that each run may delete."""
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from multi_abnormality.backup.snapshot_metadata import Generation
+from multi_abnormality.utils.atomic_io import write_json
+from multi_abnormality.utils.console import log
+
+MAX_BACKUPS = 100  # entries in the list of backups
+_ADDRESS = re.compile(r"""(?:\b[a-z0-9+]+:/|(?<![\w.]))/(?:[^'"\n]*(?=['"])|[^\s'",;]+)""")
+
+
+class UploadLog:
+    """Upload log, read again at each use, since training and its upload worker both write it.
+
+    Args:
+        path: JSON file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            return content
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            log.warning("%s: can't be read (%s); starting a new one", self.path, error)
+        return {"backups": [], "last_failure": None, "runs": {}}
+
+    def generations(self, run: str) -> list[Generation]:
+        """Return a run's generations, oldest first."""
+        known = self._read()["runs"].get(run, ())
+        try:
+            return [Generation.model_validate_json(json.dumps(item)) for item in known]
+        except ValueError as error:
+            log.warning("%s: the entry of %s is malformed: %s", self.path, run, error)
+            return []
+
+    def set_generations(self, run: str, generations: Iterable[Generation]) -> None:
+        content = self._read()
+        content["runs"][run] = [item.model_dump() for item in generations]
+        write_json(content, self.path)
+
+    def add_generation(self, run: str, generation: Generation) -> None:
+        self.set_generations(run, [*self.generations(run), generation])
+
+    def claim(self, run: str, hashes: set[str], remote: str) -> None:
+        """Record, before an upload, the objects that it adds to the remote, in case of a kill."""
+        *earlier, newest = self.generations(run)
+        uploaded = tuple(sorted({*newest.uploaded, *hashes.intersection(newest.own)}))
+        newest = newest.model_copy(update={"uploaded": uploaded, "remote": remote})
+        self.set_generations(run, [*earlier, newest])
+
+    def mark_sent(self, run: str) -> None:
+        *earlier, newest = self.generations(run)
+        self.set_generations(run, [*earlier, newest.model_copy(update={"sent": True})])
+
+    def add_backup(self, backup: dict[str, Any]) -> None:
+        content = self._read()
+        content["backups"] = [*content["backups"], {"at": _now(), **backup}][-MAX_BACKUPS:]
+        write_json(content, self.path)
+
+    def add_failure(self, reason: str) -> None:
+        """Record a failure, with addresses and paths removed from its message."""
+        reason = _ADDRESS.sub("<path>", reason)
+        write_json(self._read() | {"last_failure": {"at": _now(), "reason": reason}}, self.path)
+
+    def last_backup(self) -> dict[str, Any] | None:
+        """Return the newest backup with checkpoints."""
+        states = [backup for backup in self._read()["backups"] if backup["epochs"] is not None]
+        return states[-1] if states else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

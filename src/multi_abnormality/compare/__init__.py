@@ -1,1 +1,0 @@
-"""Whether one revision's model is better than another's: paired, with intervals and p-values."""

@@ -1,0 +1,75 @@
+"""Error messages for a wrong params.yaml, with the full name of each key."""
+
+import difflib
+
+from pydantic import ValidationError
+
+from multi_abnormality.config.base import Section
+
+RENAMED = {  # keys of earlier versions
+    "backup.keep": "backup.keep_last",
+    "data.valid_fraction": "data.test_fraction",
+    "evaluate.confidence": "evaluate.ci_level",
+    "evaluate.objective": "evaluate.threshold_metric",
+    "evaluate.resamples": "evaluate.n_bootstrap",
+    "machine.accept_changed_code": "machine.allow_code_changes",
+    "machine.time_budget": "machine.max_time",
+    "model.attention": "model.attn_layer",
+    "model.slice_chunk": "model.encoder_chunk_size",
+    "preprocess.hu_codes": "preprocess.hu_to_uint8",
+    "train.accumulate": "train.accumulate_grad_batches",
+    "train.average_decay": "train.ema_decay",
+    "train.clip": "train.asl_clip",
+    "train.clip_norm": "train.max_grad_norm",
+    "train.cutmix": "train.cutmix_prob",
+    "train.gamma_negative": "train.asl_gamma_neg",
+    "train.gamma_positive": "train.asl_gamma_pos",
+    "train.mixup": "train.mixup_prob",
+    "train.positive_weight_limit": "train.max_pos_weight",
+    "train.slices": "train.slices_per_volume",
+    "train.validation_fraction": "train.val_fraction",
+}
+
+
+def describe(error: ValidationError, whole: type[Section]) -> list[str]:
+    """One line per wrong key, with the allowed values.
+
+    Args:
+        error: error of pydantic.
+        whole: the model that was validated.
+    """
+    allowed: dict[str, list[str]] = {}
+    given: dict[str, object] = {}
+    errors = []
+    for detail in error.errors():
+        key, section = _locate(detail["loc"], whole)
+        if detail["type"] == "missing":
+            errors.append(f"{key}: is missing")
+        elif detail["type"] == "extra_forbidden":
+            name = str(detail["loc"][-1])
+            hint = f"it is now {RENAMED[key]}" if key in RENAMED else _nearest(name, section)
+            errors.append(f"{key}: unknown key; {hint}")
+        else:
+            message = detail["msg"].removeprefix("Value error, ")
+            allowed.setdefault(key, []).append(message.replace("Input should", "must"))
+            given[key] = detail["input"]
+    wrong = [f"{key}: {' or '.join(what)}, not {given[key]!r}" for key, what in allowed.items()]
+    return sorted(errors + wrong)
+
+
+def _locate(location: tuple[int | str, ...], section: type[Section]) -> tuple[str, type[Section]]:
+    """The dotted key as in the file, without pydantic's type names, and its section."""
+    parts = [str(location[0])]
+    for part in location[1:]:
+        field = section.model_fields.get(parts[-1])
+        if field and isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            section = field.annotation
+            parts.append(str(part))
+        elif isinstance(part, int):
+            parts.append(str(part))
+    return ".".join(parts), section
+
+
+def _nearest(name: str, section: type[Section]) -> str:
+    close = difflib.get_close_matches(name, section.model_fields, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(section.model_fields)}"

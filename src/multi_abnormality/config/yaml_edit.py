@@ -1,0 +1,80 @@
+"""Reading and editing the text of params.yaml; an edit changes only the values."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from multi_abnormality.config.yaml_reader import Yaml12Loader, load_yaml
+
+KeyPath = tuple[str, ...]
+
+
+def flatten(text: str) -> dict[KeyPath, Any]:
+    """Values by key path; a list is one value.
+
+    Raises:
+        ValueError: the text is not a valid params.yaml.
+    """
+    try:
+        content = load_yaml(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"params.yaml is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError("params.yaml holds no sections")
+    return dict(_leaves(content, ()))
+
+
+def _leaves(value: dict[Any, Any], path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    for key, item in value.items():
+        here = (*path, str(key))
+        if isinstance(item, dict) and item:
+            yield from _leaves(item, here)
+        else:
+            yield here, item
+
+
+def value_texts(text: str) -> dict[KeyPath, str]:
+    """Text of each value of a valid file; block lists are converted to one line."""
+    loader = Yaml12Loader(text)
+    found = {}
+    for path, node in _nodes(loader.get_single_node(), ()):
+        if isinstance(node, yaml.CollectionNode) and not node.flow_style:
+            value = loader.construct_object(node, deep=True)
+            found[path] = yaml.safe_dump(value, default_flow_style=True, width=10**9).strip()
+        else:
+            found[path] = text[node.start_mark.index : node.end_mark.index]
+    return found
+
+
+def replace_values(text: str, values: Mapping[KeyPath, str]) -> str:
+    """Replace values of a valid file; comments keep their columns if there is room."""
+    nodes = dict(_nodes(Yaml12Loader(text).get_single_node(), ()))
+    for path in sorted(values, key=lambda path: nodes[path].start_mark.index, reverse=True):
+        start, end, value = nodes[path].start_mark.index, _end(nodes[path]), values[path]
+        if start == end:  # no value after the colon
+            value = f" {value}"
+        rest = text[end:]
+        if comment := re.match(" +(?=#)", rest):
+            room = end - start + len(comment[0]) - len(value)
+            rest = " " * max(room, 1) + rest[len(comment[0]) :]
+        text = text[:start] + value + rest
+    return text
+
+
+def _nodes(node: yaml.Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, yaml.Node]]:
+    for key, item in node.value if node else ():
+        here = (*path, str(key.value))
+        if isinstance(item, yaml.MappingNode) and item.value:
+            yield from _nodes(item, here)
+        else:
+            yield here, item
+
+
+def _end(node: yaml.Node) -> int:
+    """End of a value; PyYAML's mark of a block list is after the comments that follow."""
+    if isinstance(node, yaml.SequenceNode) and not node.flow_style and node.value:
+        return _end(node.value[-1])
+    end: int = node.end_mark.index
+    return end

@@ -1,0 +1,246 @@
+"""Custom datasets: scans with a table of patients, splits and labels."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from multi_abnormality.config.schema_data import Data
+from multi_abnormality.data.catalog.custom_files import locate, unlisted_scans
+from multi_abnormality.data.catalog.custom_table import read_custom_table
+from multi_abnormality.data.catalog.dataset_layout import Catalog, DatasetLayout
+from multi_abnormality.data.catalog.identifier_spelling import (
+    canonical,
+    has_invisible,
+    quote,
+    readings,
+)
+from multi_abnormality.data.catalog.metadata_table import GROUPS, SERIES
+from multi_abnormality.data.catalog.splits import hold_out
+from multi_abnormality.data.catalog.volume_id import SPLITS, natural_sort_key
+from multi_abnormality.data.io.reader_registry import suffix_of
+from multi_abnormality.data.io.scan_sources import resolve_scan
+from multi_abnormality.utils.errors import InputError, first_few, raise_errors
+from multi_abnormality.utils.strict_csv import format_lines, truncate
+
+log = logging.getLogger(__name__)
+
+MIN_PATIENTS = 10  # with a finding; from fewer, a model may learn other common traits
+
+
+def custom_layout(table: Path) -> DatasetLayout:
+    """Return the layout of a dataset that a table describes."""
+    return DatasetLayout(
+        is_ct_rate=False,
+        leave_out=f"by deleting their rows of {table}",
+        missing_split=f"{table}: has no scan of the {{split}} split, and so nothing to {{use}}; "
+        "put some patients there",
+    )
+
+
+def read_custom(root: Path, table: str, settings: Data) -> Catalog:
+    """Read the scans, with their labels, that a table below `root` lists.
+
+    Raises:
+        InputError: lists every error in the table and its files, each with its fix.
+    """
+    path, folder = root / table, root / settings.scans
+    source = custom_layout(path)
+    if not path.exists():
+        raise InputError(
+            f"{path}: does not exist; copy it there, or name another one as data.table in "
+            "params.yaml"
+        )
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: is not a folder; copy it there, or set data.scans in params.yaml to the "
+            "folder that the table's paths start from"
+        )
+    rows, unread, errors = read_custom_table(path, settings)
+    volumes, scan_errors = _find_scans(rows, folder, path)
+    errors += scan_errors
+    if "patient_id" not in volumes:
+        volumes["patient_id"] = volumes["name"]
+    if not errors and settings.columns.split is None:
+        volumes["split"] = _sample_split(volumes, settings)
+    if not volumes.empty:
+        errors += _near_duplicate_ids(volumes, path) if settings.columns.patient else []
+    if "split" in volumes and not volumes.empty:
+        errors += _patient_errors(volumes[volumes["split"].isin(SPLITS)], path)
+    if not errors:  # otherwise what seems to be missing may only be unreadable
+        errors += source.split_errors(volumes["split"])
+        errors += _label_errors(volumes, settings, path)
+    raise_errors(errors, f"{path}: correct these first")
+    volumes = volumes.sort_values("name", key=lambda names: names.map(natural_sort_key))
+    volumes = volumes.assign(scan_id=volumes["name"], reconstruction=1).reset_index(drop=True)
+    volumes[SERIES] = pd.Series([None] * len(volumes), dtype=object)
+    if unread:
+        log.warning("%s: these columns are not read: %s", path, first_few([*map(repr, unread)], 20))
+    _warn(volumes, folder, path, settings)
+    order = ["name", "split", "patient_id", "scan_id", "reconstruction", "path", *settings.names]
+    return Catalog(volumes[[*order, *GROUPS, SERIES]], settings.names, (), source)
+
+
+def _find_scans(rows: pd.DataFrame, folder: Path, table: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Replace the table's scan cells by name and path; also return the errors."""
+    if "scan" not in rows:
+        return rows.assign(name="", path="")[:0], []
+    found = {line: locate(cell, folder) for line, cell in rows["scan"].items()
+             if cell and not has_invisible(cell)}  # fmt: skip
+    unresolved = [
+        f"{table}, line {line}: {one.error}" for line, one in found.items() if one.error is not None
+    ]
+    volumes = rows.loc[list(found)].assign(
+        name=[one.name for one in found.values()], path=[str(one.path) for one in found.values()]
+    )
+    first: dict[str | tuple[int, int], tuple[int, str]] = {}
+    twice = []
+    for line, one in found.items():
+        if one.error is not None:
+            continue
+        # A symlinked folder, or a disk that ignores case, gives one file two names.
+        stat = one.path.stat()
+        known = [first.setdefault(key, (line, one.name))
+                 for key in (one.name, (stat.st_dev, stat.st_ino))]  # fmt: skip
+        above, name = min(known)
+        if above != line:
+            same = "" if name == one.name else f", as {name}"
+            twice.append(
+                f"{table}, line {line}: {one.name} is in line {above} already{same}; keep one "
+                "row, and give two scans two names"
+            )
+    series = _series_errors({line: one.path for line, one in found.items() if not one.error}, table)
+    return volumes, truncate(unresolved) + truncate(twice) + series
+
+
+def _series_errors(paths: dict[int, Path], table: Path) -> list[str]:
+    """Return errors for rows that name one DICOM series by different paths.
+
+    These may be its folder, a parent folder, or its files. Headers are read only where two rows
+    may name the same series.
+    """
+    folders: dict[Path, list[int]] = {}
+    for line, path in paths.items():
+        if path.is_dir() or not (suffix_of(path) or path.suffix.lower() == ".zip"):
+            folders.setdefault(path if path.is_dir() else path.parent, []).append(line)
+    errors = []
+    for folder, lines in folders.items():
+        above = [line for parent in folder.parents for line in folders.get(parent, [])]
+        owner: dict[Path, int] = {}
+        for line in sorted({*lines, *above}) if len(lines) + len(above) > 1 else []:
+            try:
+                files = resolve_scan(paths[line]).files
+            except (InputError, OSError):
+                continue  # preprocess reports it
+            if other := next((owner[file] for file in files if file in owner), None):
+                errors.append(
+                    f"{table}, lines {other}, {line}: {paths[other]} and {paths[line]} are one "
+                    "DICOM series; keep one row for each series"
+                )
+            owner |= dict.fromkeys(files, line)
+    return truncate(sorted(set(errors)))
+
+
+def _sample_split(volumes: pd.DataFrame, settings: Data) -> list[str]:
+    """Split by patient, each finding about as frequent in both splits."""
+    count = volumes["patient_id"].nunique()
+    if count < 2:
+        return ["train"] * len(volumes)
+    drawn = hold_out(volumes, settings.names, settings.test_fraction, settings.split_seed)
+    log.info(
+        "data.columns.split is null: %d of %d patients make the test split (data.test_fraction "
+        "%g, data.split_seed %d)",
+        len(drawn), count, settings.test_fraction, settings.split_seed,
+    )  # fmt: skip
+    return ["test" if patient in drawn else "train" for patient in volumes["patient_id"]]
+
+
+def _near_duplicate_ids(volumes: pd.DataFrame, path: Path) -> list[str]:
+    """Return errors for ids that may be one patient's: spreadsheets turn 007 into 7, 1 into 1.0."""
+    errors = []
+    first: dict[str, tuple[str, int]] = {}
+    for line, patient in volumes["patient_id"].drop_duplicates().items():
+        same = canonical(patient)
+        for reading in sorted(readings(patient), key=lambda one: one != same):
+            other, above = first.setdefault(reading, (patient, line))
+            if other == patient:
+                continue
+            differ = (
+                "differ in case, spaces, dashes, the form of a number, invisible characters or "
+                "letters that look alike, and in nothing else"
+                if canonical(other) == same
+                else "may be one number, with a separator of thousands or of decimals"
+            )
+            errors.append(
+                f"{path}, lines {above}, {line}: the patients {quote(other)} and {quote(patient)} "
+                f"{differ}; write one patient's the same way, and those of two patients less alike"
+            )
+            break
+    return truncate(errors)
+
+
+def _patient_errors(volumes: pd.DataFrame, path: Path) -> list[str]:
+    """Return errors for patients in both splits. Leakage is reported whatever else is wrong."""
+    errors = []
+    for patient, rows in volumes.groupby("patient_id", sort=False):
+        if rows["split"].nunique() > 1:
+            errors.append(
+                f"{path}, {format_lines(list(rows.index))}: patient {patient} is in both "
+                "splits; put all of a patient's scans into one"
+            )
+    return truncate(errors)
+
+
+def _label_errors(volumes: pd.DataFrame, settings: Data, path: Path) -> list[str]:
+    """Return errors for findings with a single class in train. For test, _warn logs them."""
+    errors = []
+    train = volumes[volumes["split"] == "train"]
+    for finding in settings.names:
+        if finding not in volumes:
+            continue
+        for value, is_present in ((1, train[finding].max() == 1), (0, train[finding].min() == 0)):
+            if not is_present and len(train):
+                errors.append(
+                    f"{path}, column {finding!r}: no scan of the train split has {value}, so the "
+                    "finding cannot be learned; add such scans, move some to train (by a column "
+                    "data.columns.split), or remove it from data.findings"
+                )
+    return errors
+
+
+def _warn(volumes: pd.DataFrame, folder: Path, path: Path, settings: Data) -> None:
+    """Log what is not an error, but affects what a model can learn or how it is scored."""
+    if settings.columns.patient is None:
+        log.warning(
+            "data.columns.patient is null: each of %d scans counts as a patient of its own. If a "
+            "patient has several scans, they may land in both train and test and inflate every "
+            "score", len(volumes),
+        )  # fmt: skip
+    if others := list(unlisted_scans(folder, [Path(one) for one in volumes["path"]])):
+        log.warning(
+            "%s: %d scans have no row in %s and are left out: %s",
+            folder, len(others), path, ", ".join(truncate([str(one) for one in others])),
+        )  # fmt: skip
+    train = volumes[volumes["split"] == "train"]
+    patients = {
+        finding: train.loc[train[finding] == 1, "patient_id"].nunique()
+        for finding in settings.names
+    }
+    if rare := [
+        f"{finding!r} ({count})" for finding, count in patients.items() if count < MIN_PATIENTS
+    ]:
+        log.warning(
+            "%s: fewer than %d patients of the train split have %s: too few to learn these "
+            "findings well", path, MIN_PATIENTS, ", ".join(rare),
+        )  # fmt: skip
+    test = volumes[volumes["split"] == "test"]
+    for finding in settings.names:
+        if test[finding].nunique() < 2:
+            value = test[finding].iloc[0]
+            log.warning(
+                "%s, column %r: all %d scans of the test split have %d, so its AUROC %s",
+                path, finding, len(test), value,
+                "is undefined and left out of the mean" if value else
+                "and average precision are undefined and left out of the means, while its F1, "
+                "precision and recall count as 0, as in the challenge",
+            )  # fmt: skip

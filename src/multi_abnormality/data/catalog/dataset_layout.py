@@ -1,0 +1,68 @@
+"""Catalog of a dataset: one table of scans, whatever the layout of the files."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from multi_abnormality.data.catalog.volume_id import CT_RATE_SPLITS
+from multi_abnormality.utils.errors import raise_errors
+
+
+@dataclass(frozen=True)
+class DatasetLayout:
+    """Layout of a dataset, with the hints for its error messages.
+
+    Attributes:
+        is_ct_rate: whether names of volumes encode split, patient and scan, as CT-RATE's do.
+        leave_out: end of the sentence "leave it out ...".
+        missing_split: error for a split without scans; {split} and {use} are filled in.
+    """
+
+    is_ct_rate: bool
+    leave_out: str
+    missing_split: str
+
+    def split_errors(self, splits: Iterable[str]) -> list[str]:
+        """Return errors for splits without scans, so that these are found before training."""
+        present = set(splits)
+        return [
+            self.missing_split.replace("{split}", split)
+            .replace("{prefix}", CT_RATE_SPLITS[split])
+            .replace("{use}", use)
+            for split, use in (("train", "train on"), ("test", "score the model on"))
+            if split not in present
+        ]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Scans of a dataset with their labels and metadata.
+
+    Attributes:
+        volumes: one row per volume, in natural order: name, split, patient_id, scan_id,
+            reconstruction (int), path, the findings (int, 0 or 1), GROUPS as text, and SERIES.
+        findings: names of the labels, in order.
+        excluded: names of volumes on disk that an exclusion list names.
+        source: layout of the files.
+    """
+
+    volumes: pd.DataFrame
+    findings: tuple[str, ...]
+    excluded: tuple[str, ...]
+    source: DatasetLayout
+
+    def drop(self, rejected: Collection[str]) -> "Catalog":
+        """Return the catalog without the volumes of these names.
+
+        Raises:
+            InputError: a split would be empty.
+        """
+        if not rejected:
+            return self
+        left = self.volumes[~self.volumes["name"].isin(rejected)].reset_index(drop=True)
+        raise_errors(
+            self.source.split_errors(left["split"]),
+            f"{len(rejected)} volumes cannot be used (see above), and what is left is not enough",
+        )
+        return replace(self, volumes=left)

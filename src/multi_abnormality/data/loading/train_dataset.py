@@ -1,0 +1,133 @@
+"""Training dataset: a random subset of slices per volume, resampled every epoch."""
+
+import signal
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from multi_abnormality.config.schema import Train
+from multi_abnormality.data.loading.sampler import EpochSampler
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.data.transforms.augment import adjacent_slice_indices, sample_augmentation
+from multi_abnormality.data.transforms.batch import Example
+from multi_abnormality.utils.rng import generator
+
+
+class TrainDataset(Dataset[Example]):
+    """Augmented slices of one volume per scan, a function of (seed, epoch, scan).
+
+    Args:
+        processed: processed set to read from.
+        names: names of the volumes.
+        settings: number of slices, choice of reconstructions, and level of augmentation.
+        seed: seed of the run.
+        adjacent: number of adjacent slices that form one input of the model.
+    """
+
+    def __init__(
+        self,
+        processed: ProcessedDataset,
+        names: Sequence[str],
+        settings: Train,
+        seed: int,
+        adjacent: int = 1,
+    ) -> None:
+        self.processed = processed
+        self.adjacent = adjacent
+        self.slices = settings.slices_per_volume
+        self.augmentation = settings.augmentation
+        self.seed = seed
+        self.samples = group_samples(names, processed.scans_of(names), settings.reconstructions)
+        firsts = [volumes[0] for volumes in self.samples]
+        self.labels = processed.labels_of(firsts).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        volumes = self.samples[index]
+        name = volumes[0]
+        if len(volumes) > 1:
+            rng = generator(self.seed, "reconstruction", epoch, name)
+            name = volumes[rng.integers(len(volumes))]
+        volume = self.processed.read(name)
+        rng = generator(self.seed, "augment", epoch, name)
+        params = sample_augmentation(rng, len(volume), self.slices, self.augmentation)
+        return Example(
+            name=name,
+            volume=volume[adjacent_slice_indices(params.slices, len(volume), self.adjacent)],
+            labels=self.labels[index],
+            height=heights(len(volume))[params.slices],
+            affine=params.affine,
+            intensity=params.intensity,
+            texture=params.texture,
+            cutout=params.cutout,
+            noise_seed=params.noise_seed,
+        )
+
+
+def group_samples(
+    names: Sequence[str], scans: Sequence[str], reconstructions: str
+) -> list[list[str]]:
+    """Group volumes into training samples; each epoch uses one volume of each.
+
+    Args:
+        names: names of the volumes.
+        scans: scan id of each volume.
+        reconstructions: `train.reconstructions`: first, random or all.
+    """
+    samples: dict[str, list[str]] = defaultdict(list)
+    for name, scan in zip(names, scans, strict=True):
+        samples[name if reconstructions == "all" else scan].append(name)
+    last = 1 if reconstructions == "first" else None
+    return [volumes[:last] for volumes in samples.values()]
+
+
+def heights(depth: int) -> np.ndarray:
+    """Return (Z,) float32, the height of each slice, from 0 (lowest) to 1 (highest)."""
+    return np.linspace(0, 1, depth, dtype=np.float32)
+
+
+def train_dataloader(
+    dataset: TrainDataset,
+    batch_size: int,
+    workers: int,
+    epoch: int,
+    batch: int,
+    rank: int = 0,
+    ranks: int = 1,
+) -> DataLoader[Example]:
+    """Load training batches. The number of workers does not affect the result.
+
+    Args:
+        dataset: training dataset.
+        batch_size: global batch size, in volumes.
+        workers: number of worker processes; 0 loads in this process.
+        epoch: first epoch.
+        batch: batch of that epoch to start from.
+        rank: rank that the batches are for.
+        ranks: number of ranks.
+    """
+    return DataLoader(
+        dataset,
+        batch_size // ranks,
+        sampler=EpochSampler(len(dataset), dataset.seed, batch_size, epoch, batch, rank, ranks),
+        num_workers=workers,
+        worker_init_fn=leave_signals_to_parent,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
+    """Ignore SIGINT and SIGTERM in a loader's worker, which the current step still needs.
+
+    Callers must shut the loader down themselves: multiprocessing stops workers by SIGTERM, and
+    would wait forever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,36 @@
+"""Types of examples and batches."""
+
+from typing import TypedDict
+
+import numpy as np
+from torch import Tensor
+
+
+class Batch(TypedDict, total=False):
+    """A batch. Fields marked "training only" are absent in validation, and vice versa."""
+
+    name: list[str]  # names of the volumes, training only
+    volume: Tensor  # (N, S, Y, X) uint8 codes; in training each slice with its neighbours
+    labels: Tensor  # (N, F) float32
+    height: Tensor  # (N, S) from 0 (lowest slice of the volume) to 1 (highest), training only
+    scan: Tensor  # (N,) int64: equal for the reconstructions of a scan, validation only
+    affine: Tensor  # (N, 2, 3), training only
+    intensity: Tensor  # (N, 2), training only
+    texture: Tensor  # (N, 2), training only
+    cutout: Tensor  # (N, 3, 2), training only
+    noise_seed: Tensor  # (N,) int64, training only
+
+
+class Example(TypedDict, total=False):
+    """One element of a Batch."""
+
+    name: str
+    volume: np.ndarray
+    labels: np.ndarray
+    height: np.ndarray
+    scan: np.int64
+    affine: np.ndarray
+    intensity: np.ndarray
+    texture: np.ndarray
+    cutout: np.ndarray
+    noise_seed: np.int64

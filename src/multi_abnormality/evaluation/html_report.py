@@ -1,0 +1,218 @@
+"""Report of a trained model and its scores: metrics/report.html, a self-contained page."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.calibration import Calibration
+from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
+from multi_abnormality.evaluation.examples import Cases
+from multi_abnormality.evaluation.notices import (
+    NEED_POSITIVES,
+    NOT_ESTIMABLE,
+    UNRELIABLE,
+    debug_notice,
+)
+from multi_abnormality.utils.atomic_io import atomic_write
+
+UNDEFINED = "\N{EN DASH}"
+HEADLINE = (  # scores at the top of the page: title, key, meaning
+    ("Macro AUROC", "auroc", "ranks a scan with a finding above one without"),
+    ("Average precision", "average_precision", "area under precision-recall"),
+    ("Macro F1", "f1", "at each finding's threshold"),
+    ("Accuracy", "accuracy", "at each finding's threshold"),
+    ("CRG", "crg", "1 at best, 0.333 for all or nothing"),
+)
+COLUMNS = ("average_precision", "f1", "precision", "recall", "accuracy")
+
+Epoch = Mapping[str, float | str | None]  # a row of metrics/history.csv
+
+
+def write_report(
+    path: Path,
+    *,
+    synthetic: bool,
+    debug: str,
+    facts: Mapping[str, object],
+    scores: dict[str, Any],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    calibration: Calibration,
+    uncalibrated: np.ndarray,
+    findings: Sequence[str],
+    history: Sequence[Epoch],
+    planned_epochs: int,
+    chosen_on: str,
+    cases: Sequence[Cases],
+) -> None:
+    """Write the report; equal input gives equal bytes.
+
+    The page makes no request to the network.
+
+    Args:
+        synthetic: whether the model was trained on synthetic phantoms.
+        debug: value of `train.debug`.
+        facts: properties of model and data by name, listed in this order.
+        scores: result of `challenge_scores.evaluate` with `uncalibrated`.
+        labels: (N, F), 0 or 1.
+        probabilities: (N, F), calibrated.
+        calibration: calibration behind the probabilities, with the thresholds.
+        uncalibrated: (N, F) probabilities before calibration.
+        findings: F names.
+        history: one row per epoch with epoch, train_loss, val_loss, val_auroc.
+        planned_epochs: value of `train.epochs`; a shorter history means early stopping.
+        chosen_on: result of `describe_validation`.
+        cases: example scans of each finding.
+    """
+    environment = Environment(
+        loader=PackageLoader("multi_abnormality.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    environment.globals["attention_strip"] = charts.attention_strip
+    environment.globals["interval_bar"] = charts.interval_bar
+    rows, groups = _rows(scores, calibration), _groups(scores.get("groups", {}))
+    page = environment.get_template("report.html").render(
+        synthetic=synthetic,
+        debug_notice=debug_notice(debug),
+        facts=facts,
+        counts=scores["counts"],
+        confidence=f"{100 * scores['intervals']['confidence']:g}\N{NO-BREAK SPACE}%",
+        n_bootstrap=scores["intervals"]["n_bootstrap"],
+        headline=_headline(scores),
+        rows=rows,
+        thresholds=calibration.thresholds_by_finding(),
+        uncalibrated=calibration.uncalibrated,
+        threshold_metric=calibration.threshold_metric,
+        columns=COLUMNS,
+        curves=_curves(scores, labels, probabilities, findings),
+        groups=groups,
+        start=charts.bar_start(
+            [(row["auroc"], row["interval"]) for row in rows]
+            + [(row["auroc"], row["auroc_interval"]) for kinds in groups.values() for row in kinds]
+        ),
+        calibration=scores["calibration"],
+        reliability=charts.reliability_chart(
+            reliability_bins(labels, probabilities), reliability_bins(labels, uncalibrated)
+        ),
+        history=_history(history),
+        planned_epochs=planned_epochs,
+        chosen_on=chosen_on,
+        unreliable=UNRELIABLE,
+        not_estimable=NOT_ESTIMABLE,
+        cases=cases,
+    )
+    atomic_write(page.encode(), path)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Format a score, or a dash if it is undefined."""
+    return UNDEFINED if value is None else f"{value:.{digits}f}"
+
+
+def _headline(scores: dict[str, Any]) -> list[dict[str, Any]]:
+    values = scores["classification"]["macro"] | {
+        "average_precision": scores["average_precision"]["macro"],
+        "crg": scores["crg"]["CRG"],
+    }
+    intervals = scores["intervals"]["macro"] | {"crg": scores["intervals"]["crg"]["CRG"]}
+    if not any(scores["counts"]["positives"].values()):
+        values, intervals = (one | dict.fromkeys(NEED_POSITIVES) for one in (values, intervals))
+    return [
+        {"title": title, "value": values[key], "interval": intervals[key], "meaning": meaning}
+        for title, key, meaning in HEADLINE
+    ]
+
+
+def _rows(scores: dict[str, Any], calibration: Calibration) -> list[dict[str, Any]]:
+    rows = []
+    for column, finding in enumerate(calibration.findings):
+        measures = scores["classification"]["per_pathology"][finding]
+        positives = scores["counts"]["positives"][finding]
+        rows.append(
+            {
+                **measures,
+                **({} if positives else dict.fromkeys(NEED_POSITIVES)),
+                "finding": finding,
+                "threshold": float(calibration.thresholds[column]),
+                "calibrated": bool(calibration.is_fitted[column]),
+                "positives": positives,
+                "average_precision": scores["average_precision"]["per_pathology"][finding],
+                "interval": scores["intervals"]["per_pathology"][finding]["auroc"],
+            }
+        )
+    return rows
+
+
+def _groups(groups: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of the table of subgroups, by trait."""
+    unscored = dict.fromkeys(("auroc", "crg", "auroc_interval", "crg_interval"))
+    return {
+        trait: [{**unscored, **group, "kind": kind} for kind, group in kinds.items()]
+        for trait, kinds in groups.items()
+    }
+
+
+def _curves(
+    scores: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Draw a pair of panels for each finding whose two curves are defined."""
+    drawn = []
+    for column, finding in enumerate(findings):
+        y_true, probs = labels[:, column], probabilities[:, column]
+        roc_curve, precision_curve = roc(y_true, probs), precision_recall(y_true, probs)
+        if roc_curve is None or precision_curve is None:
+            continue
+        ends, prevalence = np.array([0.0, 1.0]), np.full(2, y_true.mean())
+        drawn.append(
+            {
+                "finding": finding,
+                "auroc": scores["classification"]["per_pathology"][finding]["auroc"],
+                "average_precision": scores["average_precision"]["per_pathology"][finding],
+                "roc": charts.panel(roc_curve, Curve(ends, ends), f"ROC curve, {finding}"),
+                "precision_recall": charts.panel(
+                    precision_curve, Curve(ends, prevalence), f"Precision-recall curve, {finding}"
+                ),
+            }
+        )
+    return drawn
+
+
+def _history(rows: Sequence[Epoch]) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    epochs = [_float(row["epoch"]) for row in rows]
+    columns = {
+        key: [_float(row[key]) for row in rows] for key in ("train_loss", "val_loss", "val_auroc")
+    }
+    auroc = columns.pop("val_auroc")
+    losses = {"training": columns["train_loss"], "validation": columns["val_loss"]}
+    scored = [index for index, value in enumerate(auroc) if math.isfinite(value)]
+    best = max(scored, key=auroc.__getitem__, default=None)
+    best_epoch = None if best is None else epochs[best]
+    return {
+        "losses": charts.history_chart(epochs, losses, "loss", best_epoch),
+        "auroc": charts.history_chart(
+            epochs, {"validation": auroc}, "macro AUROC", best_epoch, upper_bound=1
+        )
+        if scored
+        else None,
+        "best_epoch": best_epoch,
+        "best_auroc": None if best is None else auroc[best],
+        "epochs": len(rows),
+    }
+
+
+def _float(value: float | str | None) -> float:
+    """Convert a cell of the history; NaN if the epoch was not validated."""
+    return math.nan if value is None or value == "" else float(value)

@@ -1,0 +1,85 @@
+"""Cache of the classifier's outputs, so that thresholds and intervals change without inference."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
+
+from multi_abnormality.utils.atomic_io import atomic_write
+
+METADATA_KEY = "about"  # the only metadata entry of the file
+
+
+@dataclass(frozen=True)
+class View:
+    """Explanation of one finding in one volume, as the report shows it.
+
+    Attributes:
+        attention: (Z,) weight of each slice.
+        slice: index of the slice shown.
+        padding: fraction of the attention on slices outside the scan.
+        picture: JPEG file of that slice, without and with its heat map.
+    """
+
+    attention: np.ndarray
+    slice: int
+    padding: float
+    picture: bytes
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Outputs of the classifier.
+
+    Attributes:
+        logits: (V, F) array of each split's volumes, by the split's name.
+        views: views by the names of volume and finding.
+    """
+
+    logits: dict[str, np.ndarray] = field(default_factory=dict)
+    views: dict[tuple[str, str], View] = field(default_factory=dict)
+
+
+def load_inference(path: Path, key: Mapping[str, str]) -> Inference:
+    """Load cached outputs; empty if they were saved under another key.
+
+    Args:
+        path: file written by `save_inference`.
+        key: hashes of everything that the outputs depend on.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            if metadata.get("key") != dict(key):
+                return Inference()
+            logits = {split: file.get_tensor(f"logits/{split}") for split in metadata["splits"]}
+            views = {
+                (view["volume"], view["finding"]): View(
+                    file.get_tensor(f"attention/{number}"),
+                    view["slice"],
+                    view["padding"],
+                    file.get_tensor(f"picture/{number}").tobytes(),
+                )
+                for number, view in enumerate(metadata["views"])
+            }
+            return Inference(logits, views)
+    except (OSError, SafetensorError):
+        return Inference()  # missing, truncated or of another format: recompute
+
+
+def save_inference(path: Path, key: Mapping[str, str], inference: Inference) -> None:
+    """Save outputs under a key; equal outputs give equal bytes."""
+    tensors = {f"logits/{split}": values for split, values in inference.logits.items()}
+    entries = []
+    for number, ((volume, finding), view) in enumerate(sorted(inference.views.items())):
+        tensors[f"attention/{number}"] = view.attention
+        tensors[f"picture/{number}"] = np.frombuffer(view.picture, dtype=np.uint8)
+        entry = {"slice": view.slice, "padding": view.padding}
+        entries.append({"volume": volume, "finding": finding} | entry)
+    metadata = {"key": dict(key), "splits": sorted(inference.logits), "views": entries}
+    content = safetensors.numpy.save(tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    atomic_write(content, path)

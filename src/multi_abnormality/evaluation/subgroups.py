@@ -1,0 +1,145 @@
+"""Subgroup analysis: scores by manufacturer, kernel, slice thickness, sex and age.
+
+A model may detect a scanner rather than a disease: in CT-RATE the manufacturer correlates with the
+findings. A subgroup that scores far below the others, or differs much in its fraction of positives,
+deserves a closer look.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from multi_abnormality.evaluation.challenge_scores import evaluate
+from multi_abnormality.utils.console import track
+
+MAX_GROUPS = 6  # per trait; rarer values are merged
+MIN_SCANS = 20  # subgroups with fewer have no scores
+OTHERS = "others"
+THICKNESS_EDGES = (1.0, 2.0, 4.0)  # mm
+AGE_EDGES = (40, 60, 80)  # years
+
+
+def subgroup_columns(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the traits that scans are grouped by, one column each, empty where unknown.
+
+    Args:
+        manifest: manifest of the processed dataset, one row per scan.
+    """
+    thickness = [
+        _slice_distance(*row) for row in manifest[["source_spacing", "source_axes"]].to_numpy()
+    ]
+    ages = [int(match[1]) if (match := re.match(r"0*(\d+)Y", age)) else None
+            for age in manifest["PatientAge"]]  # fmt: skip
+    return pd.DataFrame(
+        {
+            "Manufacturer": manifest["Manufacturer"].tolist(),
+            "Kernel": [_kernel_name(kernel) for kernel in manifest["ConvolutionKernel"]],
+            "Slice thickness": [_format_range(mm, THICKNESS_EDGES, "mm") for mm in thickness],
+            "Sex": manifest["PatientSex"].tolist(),
+            "Age": [_format_range(age, AGE_EDGES, "years") for age in ages],
+        }
+    )
+
+
+def score_groups(
+    groups: pd.DataFrame,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    patients: Sequence[str],
+    findings: Sequence[str],
+    *,
+    n_bootstrap: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Compute macro AUROC and CRG of each group of each trait, with counts and intervals.
+
+    Args:
+        groups: N rows, from `subgroup_columns`.
+        labels: (N, F), 0 or 1.
+        probabilities: (N, F).
+        patients: N ids.
+        findings: F names.
+        n_bootstrap: number of resamples of a group's patients.
+        confidence: level of the intervals.
+        seed: seed of the resamples.
+
+    Returns:
+        Scores by trait and group. Groups below MIN_SCANS scans have counts only; traits with fewer
+        than two known groups are left out.
+    """
+    patient_of_row = np.asarray(patients)
+    result: dict[str, dict[str, dict[str, Any]]] = {}
+    parts = []
+    for trait in groups:
+        kinds = _merge_rare(groups[trait].astype(str).to_numpy())
+        parts += [(trait, kind, kinds == kind) for kind in _ordered(kinds)]
+    for trait, kind, rows in track(parts, "score groups", len(parts), "groups"):
+        counts = {
+            "scans": int(rows.sum()),
+            "patients": len(set(patient_of_row[rows])),
+            "positive_share": float(labels[rows].mean()),
+        }
+        scores = {}
+        if counts["scans"] >= MIN_SCANS:
+            own = evaluate(
+                labels[rows],
+                probabilities[rows],
+                patient_of_row[rows].tolist(),
+                findings,
+                n_bootstrap=n_bootstrap,
+                confidence=confidence,
+                seed=seed,
+            )
+            scores = {
+                "auroc": own["classification"]["macro"]["auroc"],
+                "auroc_interval": own["intervals"]["macro"]["auroc"],
+                "crg": own["crg"]["CRG"],
+                "crg_interval": own["intervals"]["crg"]["CRG"],
+            }
+        result.setdefault(trait, {})[kind] = counts | scores
+    return {trait: kinds for trait, kinds in result.items() if len(kinds) > 1}
+
+
+def _merge_rare(kinds: np.ndarray) -> np.ndarray:
+    counts = pd.Series(kinds[kinds != ""]).value_counts()
+    kept = set(sorted(counts.index, key=lambda kind: (-counts[kind], kind))[:MAX_GROUPS])
+    rare = np.array([kind != "" and kind not in kept for kind in kinds], dtype=bool)
+    return np.where(rare, OTHERS, kinds)
+
+
+def _ordered(kinds: np.ndarray) -> list[str]:
+    """Sort known kinds by their first number, then by name; OTHERS last."""
+    known = set(kinds) - {""}
+    return sorted(known, key=lambda kind: (kind == OTHERS, *_first_number(kind), kind))
+
+
+def _first_number(text: str) -> tuple[float, int]:
+    numbers = re.findall(r"\d+(?:\.\d+)?", text)
+    return (float(numbers[0]) if numbers else 0.0), int(not text.startswith("below"))
+
+
+def _kernel_name(kernel: str) -> str:
+    """Join the values of a multi-valued DICOM tag, in CT-RATE's tables "['Br40f', '3']"."""
+    return ", ".join(re.findall(r"'([^']*)'", kernel)) or kernel
+
+
+def _format_range(value: float | None, edges: Sequence[float], unit: str) -> str:
+    if value is None:
+        return ""
+    if value < edges[0]:
+        return f"below {edges[0]:g} {unit}"
+    if value >= edges[-1]:
+        return f"{edges[-1]:g} {unit} and more"
+    low = max(edge for edge in edges if edge <= value)
+    high = min(edge for edge in edges if edge > value)
+    return f"{low:g} to {high:g} {unit}"
+
+
+def _slice_distance(spacing: str, axes: str) -> float | None:
+    """Return the mm along the body, from a spacing as "0.7 0.7 2.5" with axes as "LPS"."""
+    along = [float(mm) for mm, axis in zip(spacing.split(), axes, strict=True) if axis in "SI"]
+    return along[0] if along else None

@@ -1,0 +1,56 @@
+"""Model card: model_info.json rendered as MODEL_CARD.md."""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from multi_abnormality.evaluation.notices import (
+    NEED_POSITIVES,
+    NOT_ESTIMABLE,
+    UNRELIABLE,
+    debug_notice,
+)
+from multi_abnormality.export.model_info_schema import Interval, ModelInfo
+
+UNDEFINED = "\N{EN DASH}"
+
+
+def model_card(info: ModelInfo) -> str:
+    """Render the model card as Markdown; equal infos give equal bytes."""
+    environment = Environment(
+        loader=PackageLoader("multi_abnormality.export"),
+        autoescape=False,  # Markdown from trusted values
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = _number
+    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
+    return environment.get_template("MODEL_CARD.md").render(
+        info=info,
+        debug_notice=debug_notice(info.debug),
+        metrics=_defined_metrics(info),
+        span=_span,
+        unreliable=UNRELIABLE,
+    )
+
+
+def _defined_metrics(info: ModelInfo) -> dict[str, tuple[float | None, Interval | None]]:
+    """Value and interval of each macro score; None where no test scan is positive."""
+    has_positives = any(score.positives for score in info.evaluation.findings.values())
+    return {
+        name: (value, info.evaluation.intervals[name])
+        if has_positives or name not in NEED_POSITIVES
+        else (None, None)
+        for name, value in info.eval_metrics.items()
+    }
+
+
+def _number(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def _span(value: float | None, interval: Interval | None) -> str:
+    if interval is None:
+        return UNDEFINED if value is None else NOT_ESTIMABLE
+    text = f"{interval.low:.3f} to {interval.high:.3f}"
+    return text if interval.reliable else rf"{text} \*"

@@ -1,0 +1,134 @@
+"""Schema of model_info.json: MONAI's bundle metadata, followed by this project's own keys.
+
+`model_info.schema.json` beside this file is the same as JSON schema, for other programs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from multi_abnormality.data.preprocessing.input_range import InputRange
+from multi_abnormality.utils.atomic_io import write_json
+
+FILE = Path(__file__).with_name("model_info.schema.json")
+
+
+class StrictModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Tensor(StrictModel):
+    """Input or output of the network, without its batch axis."""
+
+    type: str
+    format: str
+    modality: str
+    num_channels: int
+    spatial_shape: list[int]
+    dtype: str
+    value_range: tuple[float, float]
+    is_patch_data: bool
+    channel_def: dict[str, str]
+    axes: str = Field(description="Meaning and direction of the tensor's axes.")
+
+
+class Network(StrictModel):
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+class Interval(StrictModel):
+    low: float
+    high: float
+    reliable: bool = Field(description="Whether enough patients have and lack each finding.")
+
+
+class FindingScore(StrictModel):
+    positives: int = Field(description="Test scans with the finding.")
+    auroc: float | None
+    interval: Interval | None = Field(description="Interval of AUROC.")
+
+
+class Evaluation(StrictModel):
+    """Counts, intervals and per-finding scores behind eval_metrics."""
+
+    scans: int
+    patients: int
+    manufacturers: dict[str, int] = Field(
+        description="Scans by manufacturer, if there are several."
+    )
+    confidence: float = Field(description="Level of every interval.")
+    intervals: dict[str, Interval | None] = Field(description="Interval of each of eval_metrics.")
+    findings: dict[str, FindingScore]
+
+
+class ModelInfo(StrictModel):
+    """Content of model_info.json. Undefined scores are None."""
+
+    schema_: str = Field(alias="schema", description="Schema of the first keys.")
+    version: str = Field(description="Version of the package that trained and exported the model.")
+    changelog: dict[str, str]
+    monai_version: str
+    pytorch_version: str
+    numpy_version: str
+    required_packages_version: dict[str, str] = Field(
+        description="Packages that run the ONNX file."
+    )
+    name: str
+    task: str
+    description: str
+    synthetic: bool = Field(description="Trained on synthetic phantoms: no clinical meaning.")
+    debug: str = Field(
+        description="Value of train.debug; the scores of a debug run mean nothing. none: full run."
+    )
+    authors: str = Field(description="Owner, from the export section of params.yaml.")
+    copyright: str
+    license: str
+    contact: str
+    data_source: str
+    data_type: str
+    image_classes: str
+    label_classes: str
+    pred_classes: str
+    eval_metrics: dict[str, float | None]
+    intended_use: str
+    references: list[str]
+    network_data_format: Network
+
+    model_name: str = Field(description="Name of the backbone.")
+    architecture: str
+    parameters: int
+    findings: list[str] = Field(description="Findings in the order of the output.")
+    thresholds: dict[str, float] = Field(
+        description="A finding is positive from this probability on."
+    )
+    threshold_metric: str = Field(description="Metric that the thresholds maximize on val scans.")
+    uncalibrated: list[str] = Field(
+        description="Findings without a positive, or a negative, val scan; they have no decision."
+    )
+    preprocess: dict[str, Any] = Field(description="Preprocessing from scan to volume.")
+    familiar: InputRange = Field(
+        description="Range of the training scans, outside of which predictions are unreliable."
+    )
+    training_args: dict[str, Any] = Field(description="Seed, and params.yaml's model and train.")
+    training_volumes: dict[str, int] = Field(
+        description="Number of volumes for training, and for the choice of the epoch."
+    )
+    evaluation: Evaluation
+    files_sha256: dict[str, str] = Field(
+        description="SHA-256 of the model's files beside this one."
+    )
+    data_sha256: str = Field(description="SHA-256 of the processed training volumes and labels.")
+    source_sha256: dict[str, str] = Field(
+        description="SHA-256 of the source files that training uses."
+    )
+
+    def content(self) -> dict[str, Any]:
+        """Return the content of the JSON file."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def write_schema(path: Path = FILE) -> None:
+    """Write the JSON schema."""
+    write_json(ModelInfo.model_json_schema(), path)

@@ -1,1 +1,0 @@
-"""The learning-rate range test, to choose `train.learning_rate` by."""

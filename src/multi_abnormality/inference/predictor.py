@@ -1,0 +1,284 @@
+"""Predictor: an exported ONNX model with its preprocessing."""
+
+import functools
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from multi_abnormality.data.io.read import read_volume
+from multi_abnormality.data.preprocessing.input_range import lung_share
+from multi_abnormality.data.preprocessing.quantization import code_table
+from multi_abnormality.data.preprocessing.resample import resample_and_quantize
+from multi_abnormality.evaluation.thresholds import decide
+from multi_abnormality.inference.onnx_metadata import ModelCard, read_card
+from multi_abnormality.utils.console import printable
+from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.onnx_checksum import is_whole
+from multi_abnormality.utils.onnx_graph import UnsupportedModel, check_graph
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from multi_abnormality.data.io.scan_sources import ScanSource
+
+OUTPUTS = ("probability", "threshold", "attention")
+MODEL_FOLDER = Path("model_weights")
+MEMORY = 3.0  # GB per scan, without the weights
+COPIES = 3  # of the weights: in the file's and in the kernels' layouts
+SECONDS = 900  # time limit per scan
+# Limit of constant folding while a model loads; constants of exported models are folded already.
+MAX_FOLDED = 1 << 16  # bytes
+TOLERANCE = 1e-6  # between a threshold's float32 in the model and float64 in its metadata
+SYNTHETIC = (
+    "%s was trained on synthetic phantoms: its probabilities have no clinical meaning for any scan"
+)
+MAX_SHOWN = 300  # characters of ONNX Runtime's error
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Prediction of one scan."""
+
+    probabilities: dict[str, float]  # calibrated probability by finding, in the model's order
+    thresholds: dict[str, float]  # probability from which on a finding is positive
+    attention: np.ndarray  # (F, Z) weight of each slice for each finding
+    hu: np.ndarray  # (Z, Y, X) float32, the model's input in HU
+    doubt: str | None  # why the scan is unlike the training scans
+    uncalibrated: tuple[str, ...] = ()  # findings without a decision
+
+    @property
+    def positive(self) -> dict[str, bool | None]:
+        """Decision by finding; None where the finding is not calibrated."""
+        return decide(self.probabilities, self.thresholds, self.uncalibrated)
+
+
+class Predictor:
+    """Exported model and its preprocessing. Thread-safe.
+
+    Attributes:
+        card: metadata of the model, such as findings and thresholds.
+        memory: memory limit in GB, for all scans predicted in parallel.
+    """
+
+    def __init__(
+        self, session: "onnxruntime.InferenceSession", card: ModelCard, memory: float = MEMORY
+    ) -> None:
+        self.session = session
+        self.card = card
+        self.memory = memory
+        self._hu_of_code = code_table(card.preprocess)
+
+    def __call__(self, scan: "Path | str | ScanSource") -> dict[str, float]:
+        """Return the calibrated probability of each finding, in the model's order.
+
+        Thresholds are in `card.thresholds`, findings without a decision in `card.uncalibrated`. A
+        scan unlike the training scans is logged as a warning.
+
+        Raises:
+            InputError: the scan cannot be read, or is not CT in HU.
+        """
+        prediction = self.predict(Path(scan) if isinstance(scan, str) else scan)
+        if prediction.doubt:
+            log.warning("%s", prediction.doubt)
+        return prediction.probabilities
+
+    def predict(self, scan: "Path | ScanSource") -> Prediction:
+        """Return the model's outputs for a scan, and its input.
+
+        Args:
+            scan: path of a file, of a DICOM file or of a folder with one series; or a result of
+                `find_scans`.
+
+        Raises:
+            InputError: the scan cannot be read, or is not CT in HU.
+        """
+        path = scan if isinstance(scan, Path) else scan.path
+        volume = read_volume(scan)
+        codes = resample_and_quantize(volume, self.card.preprocess)
+        probabilities, attention = self._run(path, codes)
+        by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
+        return Prediction(
+            probabilities=dict(by_finding),
+            thresholds=self.card.thresholds,
+            attention=attention,
+            hu=self._hu_of_code[codes],
+            doubt=self._explain_outlier(path, codes, len(volume.hu) * volume.spacing[0]),
+            uncalibrated=self.card.uncalibrated,
+        )
+
+    def _run(self, path: Path, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run the untrusted model and validate its probabilities (F,) and attention (F, Z)."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        watch = threading.Timer(SECONDS, _terminate, [options])
+        watch.daemon = True
+        watch.start()
+        try:
+            outputs = self.session.run(list(OUTPUTS), {"volume": codes[None]}, options)
+        except Exception as error:  # onnxruntime's errors have no other common base class
+            if options.terminate:
+                raise InputError(
+                    f"{path}: the model was stopped after {SECONDS / 60:g} minutes; use a faster "
+                    "machine or a smaller model"
+                ) from None
+            raise InputError(
+                f"{path}: the model cannot be run on it ({_shown(error)}). If it needs more than "
+                f"{self.memory:g} GB, raise --memory; otherwise export it again"
+            ) from None
+        finally:
+            watch.cancel()
+        return self._validated(path, outputs, len(codes))
+
+    def _validated(
+        self, path: Path, outputs: list[np.ndarray], slices: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        findings = len(self.card.findings)
+        shapes = [(1, findings), (findings,), (1, findings, slices)]
+        if [getattr(output, "shape", None) for output in outputs] != shapes:
+            raise InputError(f"{path}: the model's outputs have wrong shapes; export it again")
+        probabilities, thresholds, attention = outputs[0][0], outputs[1], outputs[2][0]
+        # Comparisons with NaN are false.
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise InputError(
+                f"{path}: the model has no finite probability between 0 and 1 for it; export it "
+                "again"
+            )
+        expected = [self.card.thresholds[finding] for finding in self.card.findings]
+        if not np.allclose(thresholds, expected, rtol=0, atol=TOLERANCE):
+            raise InputError(
+                f"{path}: the model's thresholds are not those of its metadata; export it again"
+            )
+        if not np.isfinite(attention).all():
+            raise InputError(f"{path}: the model's attention is not finite; export it again")
+        return probabilities, attention
+
+    def _explain_outlier(self, path: Path, codes: np.ndarray, length: float) -> str | None:
+        reason = self.card.familiar.explain_outlier(lung_share(codes, self._hu_of_code), length)
+        if reason is None:
+            return None
+        name = printable(str(path))
+        return f"{name}: {reason}; this may not be a chest CT, and predictions are unreliable"
+
+
+def load(path: Path | str, memory: float = MEMORY) -> Predictor:
+    """Load an exported ONNX model; log a warning if it was trained on synthetic phantoms.
+
+    Args:
+        path: ONNX file. It is untrusted: operators that exports do not use are rejected.
+        memory: memory limit in GB, for all scans predicted in parallel, without the weights.
+
+    Raises:
+        InputError: the file was not exported by this project, or was changed since.
+    """
+    import onnxruntime  # 0.2 s that `--help` need not wait for
+
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the .onnx file in it")
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such model; create it by `dvc repro` or fetch it by `dvc pull`"
+        )
+    whole = _is_whole(path)
+    if whole is False:
+        raise InputError(
+            f"{path}: is not as it was exported: the checksum does not match, so it was damaged "
+            "or changed; copy it again, or export it again by `dvc repro --force export`"
+        )
+    try:
+        check_graph(path)
+        _limit_memory(int(memory * 1e9) + COPIES * path.stat().st_size)
+        session = onnxruntime.InferenceSession(
+            path, _session_options(), providers=["CPUExecutionProvider"]
+        )
+    except UnsupportedModel as error:
+        raise InputError(
+            f"{path}: {error}, which no model exported by this project does; choose "
+            "model_<backbone>.onnx in model_weights/"
+        ) from None
+    except Exception as error:  # onnxruntime's errors have no other common base class
+        raise InputError(
+            f"{path}: is not a valid ONNX model, or was truncated ({_shown(error)}); copy it "
+            "again, or choose model_<backbone>.onnx in model_weights/"
+        ) from None
+    card = read_card(session, path)
+    if not whole:
+        raise InputError(
+            f"{path}: has no checksum at its end: it was changed by another program, or exported "
+            "before models had one; export it again"
+        )
+    if card.synthetic:
+        log.warning(SYNTHETIC, printable(str(path)))
+    return Predictor(session, card, memory)
+
+
+def _session_options() -> "onnxruntime.SessionOptions":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised as well
+    for key, value in (
+        ("session.use_env_allocators", "1"),  # including that of _limit_memory
+        ("optimization.constant_folding_max_output_size_in_bytes", str(MAX_FOLDED)),
+    ):
+        options.add_session_config_entry(key, value)
+    return options
+
+
+@functools.lru_cache(maxsize=1)
+def _limit_memory(size: int) -> None:
+    """Limit the memory of all models in this process; the latest call wins."""
+    import onnxruntime
+
+    memory_info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    arena = onnxruntime.OrtArenaCfg({"max_mem": size})
+    onnxruntime.create_and_register_allocator(memory_info, arena)
+
+
+def _terminate(options: "onnxruntime.RunOptions") -> None:
+    options.terminate = True
+
+
+def _shown(error: Exception) -> str:
+    """Shorten an error of ONNX Runtime to one line."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _is_whole(path: Path) -> bool | None:
+    try:
+        return is_whole(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
+    except ValueError:
+        raise InputError(f"{path}: is empty; copy or export it again") from None
+
+
+def find_model(folder: Path = MODEL_FOLDER) -> Path:
+    """Return the only ONNX model in a folder.
+
+    Raises:
+        InputError: there is no model, or several.
+    """
+    models = sorted(folder.glob("*.onnx"))
+    if not models:
+        raise InputError(
+            f"{folder}: holds no .onnx model; create it by `dvc repro` or fetch it by `dvc pull`"
+        )
+    if len(models) > 1:
+        names = ", ".join(str(model) for model in models)
+        raise InputError(
+            f"{folder}: holds several models: {names}; keep one there, or choose one by --model"
+        )
+    return models[0]

@@ -1,0 +1,147 @@
+"""timm backbones, created for the slice size, with random or pretrained weights."""
+
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from timm.layers import to_2tuple
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from multi_abnormality.utils.errors import InputError, first_few
+
+Padding = tuple[int, int, int, int]  # left, right, top, bottom
+
+
+class Backbone(nn.Module):
+    """Interface of timm's models, which have no common base class."""
+
+    default_cfg: dict[str, Any]
+    feature_info: list[dict[str, Any]]  # per stage: module, num_chs and reduction
+    num_features: int
+    forward_features: Callable[[Tensor], Tensor]
+    forward_head: Callable[..., Tensor]
+    forward_intermediates: Callable[..., tuple[Tensor, list[Tensor]]]
+
+
+def fit_size(backbone: str, size: tuple[int, int] | None) -> tuple[Padding, dict[str, Any]]:
+    """Return the padding and the timm options for slices of (Y, X) voxels.
+
+    A convolutional backbone takes any size. A transformer is created for one size, a multiple of
+    its patch size, so slices are padded to the next multiple.
+
+    Returns:
+        The padding, and options for timm.create_model.
+    """
+    if not timm.is_model(backbone):
+        near = difflib.get_close_matches(backbone, timm.list_models(), n=5)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise InputError(f"model.backbone: timm has no {backbone!r}{hint}")
+    try:
+        with torch.device("meta"):
+            embedding = getattr(timm.create_model(backbone), "patch_embed", None)
+    except RuntimeError as error:  # timm's, for an unknown tag after the dot
+        known = ", ".join(timm.list_pretrained(f"{backbone.partition('.')[0]}.*"))
+        raise InputError(f"model.backbone: {error} Available: {known or 'none'}") from error
+    if size is None or embedding is None or not hasattr(embedding, "img_size"):
+        return (0, 0, 0, 0), {}
+    patch = to_2tuple(embedding.patch_size)
+    rows, columns = (-count % step for count, step in zip(size, patch, strict=True))
+    padding = columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
+    return padding, {"img_size": (size[0] + rows, size[1] + columns)}
+
+
+def create_backbone(
+    backbone: str,
+    channels: int,
+    global_pool: str | None,
+    pretrained: bool | str,
+    options: dict[str, Any],
+) -> Backbone:
+    """Create a backbone without its classifier; see SliceEncoder for arguments and errors."""
+    options = {"num_classes": 0, "in_chans": channels, **options}
+    if global_pool:
+        options["global_pool"] = global_pool
+    if isinstance(pretrained, str):
+        return _from_file(backbone, Path(pretrained), options)
+    if not pretrained:
+        return _random(backbone, global_pool, options)
+    try:
+        return _create(backbone, pretrained=True, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"model.pretrained: timm's weights of {backbone} cannot be downloaded ({error}); fetch "
+            "them on a machine with a network and give the file's path, or set it to false"
+        ) from error
+
+
+def _create(backbone: str, **options: Any) -> Backbone:
+    return cast(Backbone, timm.create_model(backbone, **options))
+
+
+def _random(backbone: str, global_pool: str | None, options: dict[str, Any]) -> Backbone:
+    try:
+        return _create(backbone, **options)
+    except (AssertionError, TypeError, ValueError) as error:
+        if global_pool is None:
+            raise
+        raise InputError(
+            f"model.global_pool: {backbone} does not support {global_pool!r}; null is its default"
+        ) from error
+
+
+def _from_file(backbone: str, path: Path, options: dict[str, Any]) -> Backbone:
+    if not path.is_file():
+        raise InputError(f"model.pretrained: file not found: {path}")
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # readers raise many types for a file of another kind
+        raise InputError(
+            f"model.pretrained: {path} is not a weights file ({error or type(error).__name__})"
+        ) from error
+    hint = f"give weights of {backbone}, or set model.backbone to the model they belong to"
+    try:
+        model = _create(
+            backbone, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
+        )
+        provided = _translated_names(state, model)
+    except Exception as error:  # torch raises for other shapes, timm for unknown names
+        required = _weights(_create(backbone, **options))
+        missing = [name for name in required if _shape(state.get(name)) != required[name].shape]
+        raise InputError(
+            f"model.pretrained: {path} is not a weights file of {backbone}: "
+            f"{len(required) - len(missing)} of its {len(required)} tensors match in name and "
+            f"shape; missing: {first_few(missing)}; {hint}"
+        ) from error
+    required = _weights(model)
+    if missing := sorted(required.keys() - provided):
+        raise InputError(
+            f"model.pretrained: {path} has {len(required) - len(missing)} of the {len(required)} "
+            f"tensors of {backbone}; missing: {first_few(missing)}; {hint}"
+        )
+    if broken := [name for name, tensor in required.items() if not tensor.isfinite().all()]:
+        raise InputError(
+            f"model.pretrained: {path} has NaN or infinite values in {first_few(broken)}; fetch "
+            "it again, or choose other weights"
+        )
+    return model
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that a file must hold; old files lack `num_batches_tracked`."""
+    state: dict[str, Tensor] = model.state_dict()
+    return {name: part for name, part in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def _shape(part: object) -> torch.Size | None:
+    return part.shape if isinstance(part, Tensor) else None
+
+
+def _translated_names(state: dict[str, Any], model: nn.Module) -> set[str]:
+    """Return the names of a file's tensors after timm's `checkpoint_filter_fn`."""
+    translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    return set(translate(state, model) if translate else state)

@@ -1,0 +1,107 @@
+"""Classifier of volumes: windows, slice encoder, pooling over slices, one logit per finding."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from multi_abnormality.models.encoder import SliceEncoder
+from multi_abnormality.models.pooling import POOLINGS
+from multi_abnormality.models.windows import Windows
+
+
+class Prediction(NamedTuple):
+    logits: Tensor  # (N, F)
+    attention: Tensor  # (N, F, Z), weight of each slice for each finding
+
+
+class VolumeClassifier(nn.Module):
+    """Maps volumes of 8-bit codes to one logit per finding.
+
+    Args:
+        backbone: name of a timm model.
+        findings: number of findings.
+        windows: (centre, width) in HU.
+        code_table: (256,) HU of each 8-bit code.
+        adjacent: odd number of neighbouring slices that the encoder gets as channels.
+        size: see SliceEncoder, as are global_pool, multiscale, attn_layer, encoder_chunk_size and
+            pretrained.
+        pooling: key of POOLINGS.
+        dropout: dropout probability of the slice features.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        findings: int,
+        windows: Sequence[tuple[float, float]],
+        code_table: Sequence[float],
+        adjacent: int = 1,
+        size: tuple[int, int] | None = None,
+        pooling: str = "attention",
+        dropout: float = 0.0,
+        global_pool: str | None = None,
+        multiscale: bool = False,
+        attn_layer: str = "none",
+        encoder_chunk_size: int | None = None,
+        pretrained: bool | str = False,
+    ) -> None:
+        super().__init__()
+        self.windows = Windows(code_table, windows)
+        self.adjacent = adjacent
+        self.encoder = SliceEncoder(
+            backbone,
+            len(windows) * adjacent,
+            size,
+            global_pool,
+            multiscale,
+            attn_layer,
+            encoder_chunk_size,
+            pretrained,
+        )
+        self.pooling = POOLINGS[pooling](self.encoder.width, findings, dropout)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Map (N, Z, Y, X) uint8 codes to (N, F) logits."""
+        return self.predict(volume).logits
+
+    def predict(self, volume: Tensor) -> Prediction:
+        """Predict logits and attention from (N, Z, Y, X) uint8 codes."""
+        return self.classify(self._decode(volume), self.heights(volume))
+
+    def slices(self, volume: Tensor) -> Tensor:
+        """Map (N, Z, Y, X) uint8 codes to the encoder's (N * Z, C, Y, X) input."""
+        return self._encoder_input(self._decode(volume))
+
+    def classify(self, hu: Tensor, height: Tensor) -> Prediction:
+        """Classify all or some slices of each volume.
+
+        Args:
+            hu: (N, Z * adjacent, Y, X) float32 HU, each slice with its neighbours.
+            height: (N, Z) position of each slice in the volume, from 0 (lowest) to 1 (highest).
+        """
+        features = self.encoder(self._encoder_input(hu)).unflatten(0, height.shape)
+        return Prediction(*self.pooling(features, height))
+
+    def _decode(self, volume: Tensor) -> Tensor:
+        """Map (N, Z, Y, X) uint8 codes to (N, Z * adjacent, Y, X) HU for `classify`."""
+        hu = self.windows.decode(volume)
+        if self.adjacent == 1:
+            return hu
+        depth = hu.shape[1]
+        offsets = torch.arange(self.adjacent) - self.adjacent // 2
+        indices = torch.arange(depth)[:, None] + offsets
+        return hu[:, indices.clamp(0, depth - 1).flatten()]  # edge slices are repeated
+
+    def _encoder_input(self, hu: Tensor) -> Tensor:
+        """Map (N, Z * adjacent, Y, X) HU to (N * Z, C, Y, X)."""
+        channels: Tensor = self.windows(hu).unflatten(1, (-1, self.adjacent)).flatten(2, 3)
+        return channels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def heights(volume: Tensor) -> Tensor:
+        """Return the (N, Z) heights of all slices of (N, Z, Y, X) volumes."""
+        slices = volume.shape[1]
+        height = torch.arange(slices, device=volume.device, dtype=torch.float32)
+        return (height / max(slices - 1, 1)).expand(volume.shape[0], -1)

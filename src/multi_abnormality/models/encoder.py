@@ -1,0 +1,167 @@
+"""A timm backbone that turns slices into feature vectors."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from timm.layers import SelectAdaptivePool2d, create_attn
+from timm.layers.adaptive_avgmax_pool import (
+    AdaptiveAvgMaxPool2d,
+    AdaptiveCatAvgMaxPool2d,
+    FastAdaptiveAvgMaxPool,
+    FastAdaptiveCatAvgMaxPool,
+    FastAdaptiveMaxPool,
+)
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from multi_abnormality.models.backbones import create_backbone, fit_size
+from multi_abnormality.utils.errors import InputError
+
+AIR = -1.0  # lowest value of every window
+
+T = TypeVar("T")
+
+# On a GPU, AdaptiveMaxPool2d has no deterministic backward; amax, in timm's fast versions, has.
+_DETERMINISTIC = {
+    nn.AdaptiveMaxPool2d: FastAdaptiveMaxPool,
+    AdaptiveAvgMaxPool2d: FastAdaptiveAvgMaxPool,
+    AdaptiveCatAvgMaxPool2d: FastAdaptiveCatAvgMaxPool,
+}
+
+
+class SliceEncoder(nn.Module):
+    """Encodes each slice independently.
+
+    Args:
+        backbone: name of a timm model.
+        channels: number of channels of a slice.
+        size: (Y, X) of a slice; None for the backbone's default size.
+        global_pool: timm's pooling of a slice's feature map; None for the backbone's default.
+        multiscale: whether to add the mean and maximum of the feature maps of two stages before the
+            last. They resolve small findings that the last, coarse map loses, and give early layers
+            a short gradient path, so that random weights train faster.
+        attn_layer: channel attention on each feature map before pooling: none, se (Hu et al. 2018,
+            arXiv:1709.01507) or cbam (Woo et al. 2018, arXiv:1807.06521).
+        encoder_chunk_size: number of slices encoded at a time. Only one chunk's activations are
+            kept: in training the others are computed again for their gradients, which stay equal
+            (activation checkpointing).
+        pretrained: False for random weights, True for timm's hub, or the path of a weights file.
+
+    Raises:
+        InputError: the backbone is unknown; it does not support the size, the attention or chunks;
+            or its weights are unavailable or do not match. Random weights never silently replace
+            pretrained ones.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        channels: int,
+        size: tuple[int, int] | None = None,
+        global_pool: str | None = None,
+        multiscale: bool = False,
+        attn_layer: str = "none",
+        encoder_chunk_size: int | None = None,
+        pretrained: bool | str = False,
+    ) -> None:
+        super().__init__()
+        self.padding, options = fit_size(backbone, size)
+        self.backbone = create_backbone(backbone, channels, global_pool, pretrained, options)
+        _pool_deterministically(self.backbone)
+        self.stages = _middle_stages(self.backbone.feature_info) if multiscale else []
+        self.chunk = encoder_chunk_size
+        if encoder_chunk_size:
+            _refuse_batch_statistics(self.backbone, backbone)
+        example = torch.zeros(1, channels, *(size or self.backbone.default_cfg["input_size"][1:]))
+        self.attentions = nn.ModuleList()
+        if attn_layer != "none":
+            maps = self._probe(lambda: self._maps(example), backbone, example)
+            self.attentions += _attentions(attn_layer, maps, self.backbone.num_features, backbone)
+        self.width = self._probe(lambda: self(example), backbone, example).shape[-1]
+
+    @torch.no_grad()
+    def _probe(self, encode: Callable[[], T], backbone: str, example: Tensor) -> T:
+        """Run once, since timm has no uniform way to query valid sizes and the feature width."""
+        own = self.backbone.default_cfg["input_size"][1:]
+        size = example.shape[2:]
+        self.eval()
+        try:
+            return encode()
+        except (AssertionError, RuntimeError) as error:  # timm's, for an unsupported size
+            raise InputError(
+                f"model.backbone: {backbone} does not support slices of {size[0]} x {size[1]} "
+                f"voxels ({str(error) or 'some of its layers have a fixed size'}); set the last "
+                f"two of preprocess.shape to {own[0]}, {own[1]}, its default, or choose a "
+                "convolutional backbone such as efficientnet_b0"
+            ) from error
+        finally:
+            self.train()
+
+    def forward(self, slices: Tensor) -> Tensor:
+        """Map (N, C, Y, X) in [-1, 1] to (N, width) features."""
+        if not self.chunk or torch.compiler.is_exporting():  # the graph has a dynamic batch size
+            return self._encode(slices)
+        encode = self._encode
+        if self.training and torch.is_grad_enabled():
+            encode = partial(checkpoint, self._encode, use_reentrant=False)
+        return torch.cat([encode(part) for part in slices.split(self.chunk)])
+
+    def _encode(self, slices: Tensor) -> Tensor:
+        if not self.stages and not self.attentions:
+            features: Tensor = self.backbone(functional.pad(slices, self.padding, value=AIR))
+            return features
+        maps = self._maps(slices)
+        if self.attentions:
+            maps = [attend(one) for attend, one in zip(self.attentions, maps, strict=True)]
+        *middle, last = maps
+        parts = [self.backbone.forward_head(last, pre_logits=True)]
+        for stage in middle:
+            parts += [stage.mean(dim=(2, 3)), stage.amax(dim=(2, 3))]
+        if not middle:
+            return parts[0]
+        return torch.cat([functional.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
+
+    def _maps(self, slices: Tensor) -> list[Tensor]:
+        """Return the (N, C, Y, X) maps of the chosen stages, and the backbone's last features."""
+        slices = functional.pad(slices, self.padding, value=AIR)
+        if not self.stages:
+            return [self.backbone.forward_features(slices)]
+        last, maps = self.backbone.forward_intermediates(slices, indices=self.stages)
+        return [*maps, last]
+
+
+def _middle_stages(stages: list[dict[str, Any]]) -> list[int]:
+    """Choose two stages before the last: the nearest, or a third apart in a plain transformer."""
+    count = len(stages)
+    if count > 2 and len({stage["reduction"] for stage in stages}) == 1:
+        return [count // 3, 2 * count // 3]
+    return list(range(max(count - 3, 0), max(count - 1, 0)))
+
+
+def _refuse_batch_statistics(network: nn.Module, backbone: str) -> None:
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        raise InputError(
+            f"model.encoder_chunk_size: {backbone} normalizes over all slices of a step (batch "
+            "normalization), so chunks would change the result; set it to null, or choose a "
+            "backbone with layer normalization, such as convnext_tiny or vit_small_patch16_224"
+        )
+
+
+def _attentions(kind: str, maps: list[Tensor], width: int, backbone: str) -> list[nn.Module]:
+    """Create an attention layer for each map."""
+    if maps[-1].ndim != 4 or maps[-1].shape[1] != width:
+        raise InputError(
+            f"model.attn_layer: {kind} requires feature maps, but {backbone} is a transformer with "
+            "attention of its own; set it to none"
+        )
+    return [create_attn(kind, one.shape[1]) for one in maps]
+
+
+def _pool_deterministically(backbone: nn.Module) -> None:
+    for module in backbone.modules():
+        if isinstance(module, SelectAdaptivePool2d) and type(module.pool) in _DETERMINISTIC:
+            # timm annotates the type that __init__ assigns.
+            module.pool = _DETERMINISTIC[type(module.pool)]()  # type: ignore[assignment]

@@ -1,0 +1,127 @@
+"""Archive of checkpoints, by run fingerprint, in a directory that DVC does not manage.
+
+`dvc exp run` checks out what dvc.lock names before it starts, and overwrites what a killed run left
+in checkpoints/. So each saved checkpoint is hard-linked into the archive. Checkpoints of other runs
+found in checkpoints/ are moved there; switching back to such a run resumes from them.
+"""
+
+import hashlib
+import itertools
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from multi_abnormality.runtime.checkpoint_io import load_checkpoint
+from multi_abnormality.utils.atomic_io import atomic_write
+from multi_abnormality.utils.console import log
+from multi_abnormality.utils.errors import InputError
+
+
+class CheckpointArchive:
+    """Directory with one subdirectory of checkpoints per training run.
+
+    Args:
+        root: directory with one subdirectory per run.
+        cache: DVC's cache of files by MD5; files that it holds are not archived a second time.
+    """
+
+    def __init__(self, root: Path, cache: Path) -> None:
+        self.root = root
+        self.cache = cache
+
+    def run_dir(self, name: str) -> Path:
+        return self.root / name
+
+    def is_synced(self, folder: Path, name: str) -> bool:
+        """Whether every archived checkpoint of a run is the same file in `folder`."""
+        archived = self.run_dir(name).glob("*.ckpt")
+        return all(_is_same(path, folder / path.name) for path in archived)
+
+    def sync(self, folder: Path, name: str, kept: Sequence[str] = ()) -> None:
+        """Make this run's archive an exact hard-linked copy of `folder`.
+
+        Args:
+            folder: directory of checkpoints.
+            name: the run's fingerprint.
+            kept: files that the run keeps; one that was deleted from `folder` is restored first.
+        """
+        run_dir = self.run_dir(name)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.restore(folder, name, kept)
+        current = {path.name for path in folder.glob("*.ckpt")}
+        for path in run_dir.glob("*.ckpt"):
+            if path.name not in current:
+                path.unlink()
+        for path in folder.glob("*.ckpt"):
+            hard_link(path, run_dir / path.name)
+
+    def restore(self, folder: Path, name: str, kept: Sequence[str]) -> None:
+        """Restore files that were deleted from a run's `folder` and that its archive still has."""
+        for file in kept:
+            if not (folder / file).exists() and (self.run_dir(name) / file).is_file():
+                hard_link(self.run_dir(name) / file, folder / file)
+                log.info("restored %s, which had been deleted", folder / file)
+
+    def restore_all(self, folder: Path, name: str) -> None:
+        """Link all archived checkpoints of a run into `folder`."""
+        for path in self.run_dir(name).glob("*.ckpt"):
+            hard_link(path, folder / path.name)
+
+    def archive(self, path: Path, name: str) -> Path | None:
+        """Archive `path` without overwriting anything; delete it if DVC's cache has a copy.
+
+        Returns:
+            The archive directory that now holds the file, or None.
+        """
+        if self._is_cached(path):
+            path.unlink()
+            return None
+        run_dirs = (self.run_dir(name if n == 0 else f"{name}-{n}") for n in itertools.count())
+        run_dir = next(each for each in run_dirs if _is_free(each / path.name, path))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        hard_link(path, run_dir / path.name)
+        path.unlink()
+        return run_dir
+
+    def prune(self) -> None:
+        """Remove finished runs whose files are all in DVC's cache."""
+        for run_dir in self.root.glob("*/"):
+            if _is_complete(run_dir / "last.ckpt") and all(map(self._is_cached, run_dir.iterdir())):
+                shutil.rmtree(run_dir)
+
+    def _is_cached(self, path: Path) -> bool:
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        return (self.cache / digest[:2] / digest[2:]).is_file()
+
+
+def _is_complete(path: Path) -> bool:
+    try:
+        return bool(load_checkpoint(path)["complete"])
+    except InputError:
+        return False
+
+
+def _is_free(target: Path, source: Path) -> bool:
+    return not target.exists() or _is_same(source, target)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return other.exists() and other.samefile(path)
+
+
+def hard_link(source: Path, target: Path) -> None:
+    """Hard-link `source` to `target`, replacing it; copy across file systems.
+
+    Raises:
+        InputError: the disk is full or read-only.
+    """
+    if _is_same(source, target):
+        return
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError:
+        atomic_write(source.read_bytes(), target)
+    else:
+        temporary.replace(target)

@@ -1,0 +1,126 @@
+"""Checkpoint serialization: atomic writes, with a checksum that is verified before loading.
+
+A file is the zip archive that `torch.save` writes, with the SHA-256 of all bytes before it as the
+archive's comment. `torch.load` reads it like any other, equal content gives equal bytes, and a
+truncated or modified file is detected before it is unpickled.
+"""
+
+import hashlib
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multi_abnormality.utils.atomic_io import atomic_write
+from multi_abnormality.utils.errors import InputError
+
+FORMAT = 2  # of the content; incremented when an older version could no longer resume from it
+
+_COMMENT_PREFIX = b"sha256:"
+_COMMENT_SIZE = len(_COMMENT_PREFIX) + 64
+
+
+class NewerFormatError(InputError):
+    """A checkpoint that must not be skipped, since a new run would overwrite it."""
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> None:
+    """Write a checkpoint atomically; with `keep`, the existing file is renamed to it."""
+    buffer = io.BytesIO()
+    content = _canonical(checkpoint | {"format": FORMAT}, _copy_once_needed())
+    torch.save(content, buffer)
+    _add_digest(buffer)
+    atomic_write(buffer.getbuffer(), path, keep)
+
+
+def to_cpu_copy(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Copy a checkpoint to CPU memory, so that further training does not modify it."""
+    copy: dict[str, Any] = _canonical(checkpoint, _copy)
+    return copy
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Verify a checkpoint's checksum and load it to the CPU with `weights_only`.
+
+    Raises:
+        InputError: the file is missing or damaged.
+        NewerFormatError: a newer version of this project wrote the file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    view = memoryview(content)
+    if view[-_COMMENT_SIZE:] != _comment(view[:-_COMMENT_SIZE]):
+        raise InputError(f"{path}: was cut short or altered: its SHA-256 does not match")
+    try:
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise InputError(f"{path}: is not a checkpoint; no code in it was run") from error
+    if not isinstance(checkpoint, dict) or "format" not in checkpoint:
+        raise InputError(f"{path}: is not a checkpoint of this project")
+    if checkpoint["format"] > FORMAT:
+        raise NewerFormatError(
+            f"{path}: was written by a newer version of this project (format "
+            f"{checkpoint['format']}, this version reads up to {FORMAT}); update the project, or "
+            "move the file away"
+        )
+    return checkpoint
+
+
+def _add_digest(archive: io.BytesIO) -> None:
+    """Append the archive's comment, and write its length to the archive's last two bytes."""
+    if bytes(archive.getbuffer()[-2:]) != b"\x00\x00":
+        raise RuntimeError("torch.save wrote an archive that already has a comment")
+    archive.seek(-2, io.SEEK_END)
+    archive.write(_COMMENT_SIZE.to_bytes(2, "little"))
+    archive.write(_comment(archive.getbuffer()))
+
+
+def _comment(body: memoryview) -> bytes:
+    return _COMMENT_PREFIX + hashlib.sha256(body).hexdigest().encode()
+
+
+def _canonical(value: Any, with_storage: Callable[[Tensor], Tensor]) -> Any:
+    """Canonicalize so that equal content pickles to equal bytes.
+
+    Strings are interned, and each tensor gets a storage of its own. Copies preserve the memory
+    format: fused optimizers assume that a weight and its moments have the same strides, and give
+    wrong results without an error if they do not.
+    """
+    if isinstance(value, Tensor):
+        return with_storage(value.detach())
+    if isinstance(value, dict):
+        return {
+            _canonical(key, with_storage): _canonical(item, with_storage)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(_canonical(item, with_storage) for item in value)
+    if isinstance(value, str):
+        return sys.intern(value)
+    return value
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", copy=True)
+
+
+def _copy_once_needed() -> Callable[[Tensor], Tensor]:
+    """Return a function that copies a tensor if it is a view or shares its storage with another."""
+    seen: set[int] = set()
+
+    def with_storage(tensor: Tensor) -> Tensor:
+        tensor = tensor.cpu()
+        storage = tensor.untyped_storage()
+        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in seen:
+            return _copy(tensor)
+        seen.add(storage.data_ptr())
+        return tensor
+
+    return with_storage

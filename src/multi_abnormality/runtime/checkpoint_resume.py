@@ -1,0 +1,240 @@
+"""Selection of the checkpoint to resume from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multi_abnormality.config.schema import Params
+from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
+from multi_abnormality.runtime.checkpoint_files import BEST, LAST, filenames_for_epoch, kept_names
+from multi_abnormality.runtime.checkpoint_io import (
+    NewerFormatError,
+    load_checkpoint,
+    save_checkpoint,
+)
+from multi_abnormality.runtime.run_fingerprint import differences, fingerprint
+from multi_abnormality.runtime.train_progress import TrainProgress
+from multi_abnormality.training.history import History, StopCriteria
+from multi_abnormality.utils.console import log
+from multi_abnormality.utils.errors import InputError
+
+_TENSORS = {"state_dict", "current_model_state", "averaging_state", "optimizer_states"}
+
+
+@dataclass(frozen=True)
+class ResumeCandidate:
+    """A valid checkpoint, without its tensors."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def position(self) -> TrainProgress:
+        return TrainProgress(**self.content["position"])
+
+    @property
+    def history(self) -> History:
+        return History.from_state(self.content["history"])
+
+    @property
+    def progress(self) -> tuple[TrainProgress, bool, bool]:
+        """Sort key from the content, since file names and modification times are unreliable."""
+        return self.position, self.content["complete"], self.path.name == LAST
+
+    @classmethod
+    def read(cls, path: Path) -> "ResumeCandidate":
+        """Read a checkpoint without its tensors; raises as load_checkpoint does."""
+        return cls(path, {k: v for k, v in load_checkpoint(path).items() if k not in _TENSORS})
+
+    def ends(self, epoch: int) -> bool:
+        """Whether the checkpoint was saved at the end of `epoch`, counted from 0."""
+        return self.position == TrainProgress(epoch + 1, 0)
+
+
+class CheckpointDir:
+    """Directory of checkpoints, searched when a run starts.
+
+    Args:
+        path: directory of checkpoints.
+        archive: receives checkpoints of other runs.
+
+    Raises:
+        InputError: the directory is not writable.
+    """
+
+    def __init__(self, path: Path, archive: CheckpointArchive) -> None:
+        self.path = path
+        self.archive = archive
+        self._check_writable()
+
+    def find(self, about: dict[str, Any], params: Params) -> ResumeCandidate | None:
+        """Return the latest checkpoint of this run, and archive those of other runs.
+
+        Args:
+            about: metadata of the run.
+            params: parameters of the run.
+
+        Raises:
+            InputError: train.resume is `required` and there is none, or one is of a newer version.
+        """
+        name = fingerprint(about["identity"])
+
+        def incompatibilities(found: ResumeCandidate) -> list[str]:
+            return _incompatibilities(found, about["identity"], params)
+
+        ours = self._select_resumable(incompatibilities, name)
+        if params.train.resume != "never" and self._archive_is_ahead(ours, incompatibilities, name):
+            log.info("restoring the checkpoints in %s", self.archive.run_dir(name))
+            self.archive.restore_all(self.path, name)
+            ours = self._select_resumable(incompatibilities, name)
+        chosen = next((found for found in ours if _has_best_checkpoint(found, ours)), None)
+        if chosen:
+            self._restore_missing_files(chosen, ours, about, params)
+            return chosen
+        if ours:
+            log.warning("the best epoch's checkpoint is damaged, and no earlier one is left")
+            self._archive_others(ours, [], name)
+        if params.train.resume == "required":
+            raise InputError(
+                f"train.resume is `required`, but {self.path} has no checkpoint to resume from; "
+                "`dvc pull --allow-missing checkpoints` may fetch one, `auto` starts without one"
+            )
+        return None
+
+    def _select_resumable(
+        self, incompatibilities: Callable[[ResumeCandidate], list[str]], name: str
+    ) -> list[ResumeCandidate]:
+        """Return this run's checkpoints, the most advanced first, and archive all others."""
+        valid, damaged = _read(self.path)
+        reasons = {found.path: incompatibilities(found) for found in valid}
+        ours = [found for found in valid if not reasons[found.path]]
+        if valid and valid[0] not in ours:
+            _log_differences(valid[0].path, reasons[valid[0].path])
+        self._archive_others([found for found in valid if found not in ours], damaged, name)
+        return ours
+
+    def _archive_is_ahead(
+        self,
+        ours: list[ResumeCandidate],
+        incompatibilities: Callable[[ResumeCandidate], list[str]],
+        name: str,
+    ) -> bool:
+        """Whether the archive has a more advanced checkpoint of this run than the directory."""
+        if self.archive.is_synced(self.path, name):
+            return False
+        archived, _ = _read(self.archive.run_dir(name))
+        archived = [found for found in archived if not incompatibilities(found)]
+        furthest = max((found.progress for found in ours), default=())
+        return bool(archived) and archived[0].progress > furthest
+
+    def _check_writable(self) -> None:
+        probe = self.path / ".probe.tmp"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}), so nothing could be saved"
+            ) from error
+
+    def _archive_others(
+        self, others: list[ResumeCandidate], damaged: list[Path], name: str
+    ) -> None:
+        """Move files to the archive, or delete those that DVC's cache has.
+
+        Checkpoints of run `name` itself go to a directory that the run does not sync with.
+        """
+        targets = {found.path: fingerprint(found.content["about"]["identity"]) for found in others}
+        targets |= dict.fromkeys(damaged, "damaged")
+        run_dirs = {
+            run_dir
+            for path, target in targets.items()
+            if (
+                run_dir := self.archive.archive(
+                    path, f"{target}-before" if target == name else target
+                )
+            )
+        }
+        for run_dir in sorted(run_dirs):
+            log.warning("existing checkpoints were moved to %s; `cp %s/* %s/` restores them",
+                        run_dir, run_dir, self.path)  # fmt: skip
+
+    def _restore_missing_files(
+        self,
+        chosen: ResumeCandidate,
+        ours: list[ResumeCandidate],
+        about: dict[str, Any],
+        params: Params,
+    ) -> None:
+        """Write the files that a kill prevented from being written.
+
+        The end of an epoch is saved as several files of equal content; any one restores the others.
+        """
+        history = chosen.history
+        if not history.epochs:
+            return
+        sources = {BEST: next(found for found in ours if found.ends(history.best.epoch))}
+        if chosen.ends(history.epochs[-1].epoch):
+            names = filenames_for_epoch(history, params.train.save_every_n_epochs)
+            if history.is_finished(StopCriteria.of(params)):
+                names.append(LAST)
+            sources |= dict.fromkeys(names, chosen)
+        existing = {found.path.name: found.position for found in ours}
+        for name, source in sources.items():
+            if existing.get(name) != source.position:
+                content = load_checkpoint(source.path) | {"complete": False, "about": about}
+                save_checkpoint(content, self.path / name)
+        kept = kept_names(history, params.train.save_every_n_epochs)
+        self.archive.restore(self.path, fingerprint(about["identity"]), kept)
+
+
+def _read(folder: Path) -> tuple[list[ResumeCandidate], list[Path]]:
+    """Return the valid checkpoints, the most advanced first, and the paths of damaged ones."""
+    for leftover in folder.glob(".*.tmp"):  # from a save that was killed
+        leftover.unlink()
+    valid, damaged = [], []
+    for path in sorted(folder.glob("*.ckpt")):
+        try:
+            found = ResumeCandidate.read(path)
+        except NewerFormatError:
+            raise
+        except InputError as error:
+            log.warning("%s; skipped", error)
+            damaged.append(path)
+        else:
+            valid.append(found)
+    return sorted(valid, key=lambda found: found.progress, reverse=True), damaged
+
+
+def _has_best_checkpoint(found: ResumeCandidate, others: list[ResumeCandidate]) -> bool:
+    history = found.history
+    return not history.epochs or any(other.ends(history.best.epoch) for other in others)
+
+
+def _incompatibilities(
+    found: ResumeCandidate, identity: dict[str, Any], params: Params
+) -> list[str]:
+    """List why the run cannot resume from a checkpoint: differences, or too many epochs done."""
+    if params.train.resume == "never":
+        return ["train.resume: is `never`"]
+    old = found.content["about"]["identity"]
+    if params.machine.allow_code_changes:
+        old = old | {"code": identity["code"]}
+    lines = differences(old, identity)
+    done = len(found.history.epochs)
+    limits = StopCriteria.of(params)
+    if done > limits.epochs:
+        lines.append(f"train.epochs: {done} epochs are done, now {limits.epochs} are requested")
+    if any(
+        History(found.history.epochs[:count]).patience_exceeded(limits) for count in range(1, done)
+    ):
+        lines.append("train.early_stopping_patience: with the new value training had ended earlier")
+    return lines
+
+
+def _log_differences(path: Path, lines: list[str]) -> None:
+    log.warning("%s belongs to a different run and will not be resumed. Differences:", path)
+    for line in lines:
+        log.warning("  - %s", line)

@@ -1,0 +1,69 @@
+"""Graceful stop: requested by a signal or a time budget, carried out between two steps."""
+
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from multi_abnormality.utils.console import log
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Handler = Callable[[int, FrameType | None], Any] | int | None  # return type of signal.getsignal
+
+
+class Stopped(Exception):
+    """Training was stopped for the given reason, after saving a checkpoint at that step."""
+
+
+class StopRequest:
+    """Request to stop training, after SIGTERM, SIGINT or a time budget.
+
+    As a context manager it installs signal handlers. A second signal of the same kind ends the
+    process immediately. (Python's default, an exception at any point, can leave Lightning waiting
+    for loader workers.)
+
+    Args:
+        max_time: time budget in seconds from now; None for no limit.
+    """
+
+    def __init__(self, max_time: float | None = None) -> None:
+        self._budget = max_time
+        self._started = time.monotonic()
+        self._signal: str | None = None
+        self._handlers: dict[int, Handler] = {}
+
+    @property
+    def reason(self) -> str | None:
+        """Reason to stop, or None."""
+        if self._signal:
+            return self._signal
+        if self._budget is not None and time.monotonic() - self._started >= self._budget:
+            return "its time budget is used up"
+        return None
+
+    def __enter__(self) -> "StopRequest":
+        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.install_handlers()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def install_handlers(self) -> None:
+        """Install the signal handlers, again if a library has replaced them."""
+        for number in _SIGNALS:
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._signal = f"it received {signal.Signals(number).name}"
+        signal.signal(number, signal.SIG_DFL)
+        log.info("%s: stopping after this step; repeat to exit immediately", self._signal)

@@ -1,0 +1,143 @@
+"""Run fingerprint: everything that determines the result.
+
+A checkpoint with another fingerprint is never resumed.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multi_abnormality.config.schema import Params
+
+if TYPE_CHECKING:
+    import torch
+
+# Parameters that may change before a resume: they determine how long to train, not how.
+RAISABLE = {
+    "epochs",
+    "early_stopping_patience",
+    "save_every_n_epochs",
+    "save_every_n_minutes",
+    "resume",
+}
+
+# Files and directories of the package whose code determines the result.
+SOURCES = (
+    "data/catalog/patient_counts.py",
+    "data/catalog/splits.py",
+    "data/catalog/volume_id.py",
+    "data/loading",
+    "data/preprocessing/quantization.py",
+    "data/storage/processed_dataset.py",
+    "data/storage/shards.py",
+    "data/transforms",
+    "models",
+    "runtime",
+    "stages/train.py",
+    "training",
+    "utils/rng.py",
+    "utils/strict_csv.py",
+)
+
+
+def identify(
+    params: Params, findings: Sequence[str], content_hash: str, package: Path
+) -> dict[str, Any]:
+    """Return everything that determines the result, in readable form.
+
+    Args:
+        params: parameters of the run.
+        findings: names, in the order of the model's outputs.
+        content_hash: hash of the train split's processed volumes and their labels.
+        package: directory of this package's source.
+    """
+    return {
+        "seed": params.seed,
+        "model": params.model.model_dump(mode="json") | _weights(params.model.pretrained),
+        "train": params.train.model_dump(mode="json", exclude=RAISABLE),
+        "findings": list(findings),
+        "processed": content_hash,
+        "code": {
+            path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in source_files(package, SOURCES)
+        },
+    }
+
+
+def _weights(pretrained: bool | str) -> dict[str, str]:
+    """Identify a weights file by its content instead of its name."""
+    if isinstance(pretrained, bool) or not Path(pretrained).is_file():
+        return {}
+    with Path(pretrained).open("rb") as file:
+        return {"pretrained": f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"}
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    """Return a short hash of an identity."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def environment(device: "torch.device", precision: str, devices: int) -> dict[str, Any]:
+    """Hardware and library versions that affect rounding. A change is only warned about."""
+    import torch  # here, since comparing identities does not need it
+
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "lightning", "timm", "numpy")},
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "devices": devices,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+def environment_warnings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return the warnings to log when resuming in a different environment."""
+    lines, devices = [], before.get("devices", 1)
+    if devices != now["devices"]:
+        lines.append(
+            f"the number of devices was {devices} and is {now['devices']}: batches are split "
+            "differently, so the result may differ slightly from that of an uninterrupted run"
+        )
+    if changes := differences(before | {"devices": now["devices"]}, now):
+        lines.append(
+            "the last digits may differ from those of an uninterrupted run: " + "; ".join(changes)
+        )
+    return lines
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def source_files(package: Path, names: Sequence[str]) -> list[Path]:
+    """Return the source files under names such as "models" and "utils/rng.py", sorted."""
+    found: list[Path] = []
+    for name in names:
+        path = package / name
+        found += path.rglob("*.py") if path.is_dir() else [path]
+    return sorted(found)
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """Return a line per key that differs, such as "train.learning_rate: 0.001, now 0.002"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        nested = (differences(old.get(k), new.get(k), f"{key}.{k}".lstrip(".")) for k in keys)
+        return [line for lines in nested for line in lines]
+    if old == new:
+        return []
+    if key.startswith("code."):
+        return [f"{key.removeprefix('code.')}: changed"]
+    if key == "processed":
+        return ["the train split's processed volumes or their labels"]
+    return [f"{key}: {old}, now {new}"]

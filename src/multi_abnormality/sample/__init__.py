@@ -1,1 +1,0 @@
-"""Chest CT phantoms in CT-RATE's layout: real formats, made-up patients."""

@@ -1,1 +1,0 @@
-"""How each finding looks: functions from a subject to strokes."""

@@ -1,1 +1,0 @@
-"""A look at what augmentation does, to choose `train.augmentation` by."""

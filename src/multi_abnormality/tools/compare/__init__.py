@@ -1,0 +1,1 @@
+"""Paired comparison of two revisions' models, with confidence intervals and p-values."""

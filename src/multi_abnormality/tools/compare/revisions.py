@@ -1,0 +1,120 @@
+"""Resolution of revision names, and access to a revision's files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multi_abnormality.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
+    from dvc.repo import Repo
+
+WORKSPACE = "workspace"  # DVC's name for the files in the work tree
+
+Read = Callable[[str], bytes]  # a file's content, by its path below the project's folder
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Name given by the user, and its commit; None for the work tree."""
+
+    name: str
+    commit: str | None
+
+    def __str__(self) -> str:
+        if self.commit is None or self.commit.startswith(self.name):
+            return self.name
+        return f"{self.name} ({self.commit[:7]})"
+
+
+def resolve(repo: "Repo", name: str) -> Revision:
+    """Resolve a branch, tag, commit, experiment or `workspace`.
+
+    Raises:
+        InputError: the revision does not exist.
+    """
+    from dvc.scm import NoSCM, SCMError, resolve_rev
+
+    if name == WORKSPACE:
+        return Revision(name, None)
+    if isinstance(repo.scm, NoSCM):
+        raise InputError(f"{name}: not in a Git repository; only {WORKSPACE} is available")
+    try:
+        return Revision(name, resolve_rev(repo.scm, name))
+    except SCMError as error:
+        raise InputError(
+            f"{name}: unknown branch, tag, commit or experiment ({error}); `git log --all` and "
+            "`dvc exp show --all-commits` list them, `git fetch` and `dvc exp pull` fetch more"
+        ) from error
+
+
+def reader(repo: "Repo", revision: Revision) -> Read:
+    """Return a function that reads a revision's files.
+
+    Files of a commit are read from Git, DVC's cache or its default remote. The function raises
+    InputError if the revision does not have the file, or it is not found.
+    """
+    if revision.commit is None:
+        return _workspace(Path(repo.root_dir))
+    return _commit(repo, revision, revision.commit)
+
+
+def _workspace(root: Path) -> Read:
+    def read(name: str) -> bytes:
+        try:
+            return (root / name).read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{name}: cannot be read ({error.strerror}), so the {WORKSPACE} has no scores; "
+                "`dvc repro` computes them, `dvc pull` fetches those of dvc.lock"
+            ) from error
+
+    return read
+
+
+def _commit(repo: "Repo", revision: Revision, commit: str) -> Read:
+    from dvc.api import DVCFileSystem
+
+    files = DVCFileSystem(repo=repo.root_dir, rev=commit)
+
+    def read(name: str) -> bytes:
+        try:
+            if _is_recorded(files, name):
+                content: bytes = files.read_bytes(name)
+                return content
+        except Exception as error:  # file systems raise errors of their own
+            raise _not_found(repo, revision, commit, name, error) from error
+        raise InputError(
+            f"{revision}: has no scores ({name} is neither in its dvc.lock nor in Git); `git "
+            f"switch --detach {commit[:7]}`, `dvc repro`, and commit the changes"
+        )
+
+    return read
+
+
+def _is_recorded(files: "DVCFileSystem", name: str) -> bool:
+    """Whether Git has the file or dvc.lock its hash; dvc.yaml may only declare it."""
+    try:
+        return not {"fs_info", "md5"}.isdisjoint(files.info(name))
+    except FileNotFoundError:
+        return False
+
+
+def _not_found(
+    repo: "Repo", revision: Revision, commit: str, name: str, error: Exception
+) -> InputError:
+    """Error with a hint that depends on whether a default remote is configured."""
+    name_of_remote = repo.config["core"].get("remote")
+    if name_of_remote:
+        remote = f"the remote {name_of_remote!r}"
+        hint = "`dvc push --all-commits`, or `dvc exp push`, on the machine that has it uploads it"
+    else:
+        remote = "a remote"
+        hint = "`dvc remote add --default NAME URL` adds the one that it was pushed to"
+    cause = "" if isinstance(error, FileNotFoundError) else f" ({type(error).__name__}: {error})"
+    return InputError(
+        f"{revision}: {name} is neither in DVC's cache nor on {remote}{cause}; {hint}. Or `git "
+        f"switch --detach {commit[:7]}` and `dvc repro` compute it again"
+    )

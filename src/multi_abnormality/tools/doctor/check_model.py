@@ -1,0 +1,166 @@
+"""Checks of the split and of the model, which is built as training builds it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multi_abnormality.tools.doctor.context import FAIL, OK, WARN, CheckResult, DoctorContext
+from multi_abnormality.tools.doctor.log_capture import captured_warnings
+
+if TYPE_CHECKING:
+    from multi_abnormality.config.schema import Params
+    from multi_abnormality.models.classifier import VolumeClassifier
+
+
+def check_model(context: DoctorContext) -> Iterator[CheckResult]:
+    """Backbone, weights and fine-tuning; a checkpoint to resume from replaces the weights."""
+    from multi_abnormality.utils.errors import InputError
+
+    if context.params is None:
+        return
+    with captured_warnings() as warned:
+        try:
+            size = _make(context, context.params)
+        except InputError as error:
+            yield CheckResult(FAIL, "model", str(error))
+            return
+    model = context.params.model
+    text = f"{model.backbone}, {size / 1e6:.1f} M parameters; model.finetune is {model.finetune}"
+    if (
+        context.starts_from_scratch
+        and model.pretrained is True
+        and (missing := _missing_weights(model.backbone))
+    ):
+        warned.append(missing)
+    yield CheckResult(OK, "model", text)
+    for line in warned:
+        yield CheckResult(WARN, "model", line)
+
+
+def check_split(context: DoctorContext) -> Iterator[CheckResult]:
+    """Whether the scans suffice, by training's own selection.
+
+    It selects from the processed set, or from the tables of data/ if preprocess runs first.
+    """
+    from multi_abnormality.data.catalog.patient_counts import (
+        FEW_VALIDATION,
+        describe_validation,
+        has_enough_patients,
+    )
+    from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+    from multi_abnormality.data.storage.provenance import check_catalog_replaceable
+    from multi_abnormality.runtime.datamodule import select_volumes
+    from multi_abnormality.runtime.debug_modes import apply_debug_overrides
+    from multi_abnormality.utils.errors import InputError
+
+    if context.params is None or (context.preprocesses and context.catalogue is None):
+        return
+    processed = context.root / "processed"
+    try:
+        if context.preprocesses and context.catalogue:
+            rows, findings = context.catalogue.volumes, context.catalogue.findings
+            rows = rows[rows["split"] == "train"]
+            check_catalog_replaceable(
+                context.catalogue,
+                context.root / "data",
+                processed,
+                context.params.preprocess.recipe,
+            )
+        else:
+            stored = ProcessedDataset(processed)
+            rows, findings = stored.volumes("train"), stored.findings
+        with captured_warnings():  # check_model reports a debug run
+            params = apply_debug_overrides(context.params)
+        selection = select_volumes(params, rows, findings, context.devices)
+    except InputError as error:
+        yield CheckResult(FAIL, "split", str(error))
+        return
+    text = (
+        f"{len(selection.train)} training volumes, {len(selection.validation)} validation volumes"
+    )
+    yield CheckResult(OK, "split", text)
+    for warning in selection.warnings:
+        yield CheckResult(WARN, "split", warning)
+    if params.train.debug == "none":
+        held_out = rows.set_index("name").loc[list(selection.validation)]
+        labels, patients = held_out[list(findings)].to_numpy(), held_out["patient_id"].tolist()
+        if len(set(patients)) < FEW_VALIDATION or not has_enough_patients(labels, patients).all():
+            choice = describe_validation(labels, patients)
+            yield CheckResult(WARN, "split", f"the best epoch will be chosen on {choice}")
+
+
+def _make(context: DoctorContext, params: "Params") -> int:
+    """Build the model as training does, and return its number of parameters.
+
+    Raises:
+        InputError: training would fail to build it.
+    """
+    from multi_abnormality.runtime.debug_modes import apply_debug_overrides
+    from multi_abnormality.training.finetuning import FineTuning, check_finetuning, parameter_groups
+
+    check_finetuning(params.model, params.train)
+    params = apply_debug_overrides(params)
+    metadata = {
+        "findings": params.data.names,
+        "preprocess": params.preprocess.recipe.model_dump(mode="json"),
+        "model": params.model.model_dump(mode="json"),
+    }
+    classifier = _build(
+        metadata, params.model.pretrained if context.starts_from_scratch else False, context.root
+    )
+    FineTuning(classifier, params.model)
+    parameter_groups(classifier, params.model, params.train.weight_decay, params.train.layer_decay)
+    return sum(parameter.numel() for parameter in classifier.parameters())
+
+
+def _build(metadata: dict[str, Any], pretrained: bool | str, root: Path) -> "VolumeClassifier":
+    """Build it with the weights of a file, or without weights if timm has them."""
+    import timm
+    import torch
+
+    from multi_abnormality.models.factory import build_classifier
+    from multi_abnormality.utils.errors import InputError
+
+    backbone = metadata["model"]["backbone"]
+    if isinstance(pretrained, str):
+        return build_classifier(metadata, str(root / pretrained))
+    try:
+        with torch.device("meta"):
+            classifier = build_classifier(metadata)
+    except (InputError, RuntimeError):  # "meta" lacks some operations
+        classifier = build_classifier(metadata)
+    config = timm.get_pretrained_cfg(backbone) if pretrained else None
+    if pretrained and not (config and config.has_weights):
+        return build_classifier(metadata, True)  # timm raises without network access
+    return classifier
+
+
+def _missing_weights(backbone: str) -> str | None:
+    """Warning if timm would have to download the weights; downloads nothing itself."""
+    import timm
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None:  # check_model has reported it
+        return None
+    if not config.hf_hub_id:
+        source = str(config.url)
+        name = source.rpartition("/")[2]
+        is_cached = (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
+    else:
+        source, _, revision = config.hf_hub_id.partition("@")
+        names = {config.hf_hub_filename or "model.safetensors", "pytorch_model.bin"}
+        cached = [
+            try_to_load_from_cache(source, name, revision=revision or None)
+            for name in sorted(names)
+        ]
+        is_cached = any(isinstance(path, str) for path in cached)
+        source = f"huggingface.co/{source}"
+    if is_cached:
+        return None
+    return (
+        f"model.pretrained: timm's weights of {backbone} are not on this machine; training fetches "
+        f"them from {source}. Without a network, copy a weights file here and set "
+        "model.pretrained: PATH (docs/models.md)"
+    )

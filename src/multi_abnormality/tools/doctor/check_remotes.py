@@ -1,0 +1,102 @@
+"""Checks of the DVC and Git remotes that training is backed up to."""
+
+from collections.abc import Iterator
+
+from multi_abnormality.tools.doctor.context import FAIL, OK, WARN, CheckResult, DoctorContext
+from multi_abnormality.tools.doctor.log_capture import captured_warnings
+
+GIT_TIMEOUT = 20.0  # s
+
+
+def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
+    """Whether the DVC remote can be written, by the check that training makes before epoch 0."""
+    from multi_abnormality.backup.preflight import run_preflight
+    from multi_abnormality.backup.verification import remotes_to_verify
+    from multi_abnormality.backup.worker_client import UploadWorker
+    from multi_abnormality.utils.errors import InputError
+
+    if context.params is None:
+        yield CheckResult(WARN, "DVC remote", "not checked: it depends on params.yaml")
+        return
+    if context.is_training:
+        yield CheckResult(OK, "DVC remote", "not checked: a running training uses it")
+        return
+    worker = UploadWorker(context.root)
+    with captured_warnings() as warned:
+        try:
+            setup = run_preflight(context.params.backup, context.root, "doctor", worker)
+        except InputError as error:
+            yield CheckResult(FAIL, "DVC remote", str(error))
+            return
+        finally:
+            worker.terminate()
+    if setup is not None:
+        yield CheckResult(
+            OK, "DVC remote", f"{setup.job.remote!r} can be written: training will be backed up"
+        )
+    for warning in warned:
+        yield CheckResult(WARN, "DVC remote", warning)
+    for name in remotes_to_verify(context.root):
+        yield CheckResult(
+            WARN,
+            "DVC remote",
+            f"DVC does not check what it pulls from {name!r}",
+            f"dvc remote modify --local {name} verify true",
+        )
+
+
+def check_git(context: DoctorContext) -> Iterator[CheckResult]:
+    """Whether Git can store dvc.lock and params.yaml, without which no run is restored."""
+    from multi_abnormality.backup.git import Git, GitError, repository_of
+
+    git = repository_of(context.root)
+    if git is None:
+        reason = _why_no_repository(context)
+        yield CheckResult(
+            WARN,
+            "Git",
+            f"{reason}, so no run can be restored on another machine",
+            "git init && git add --all && git commit",
+        )
+        return
+    branch = git.find("symbolic-ref", "--quiet", "--short", "HEAD")
+    if branch is None:
+        yield CheckResult(
+            WARN,
+            "Git",
+            "HEAD is detached: new commits belong to no branch and may be lost",
+            "git switch main",
+        )
+    names = git("remote").split()
+    if not names:
+        yield CheckResult(
+            WARN,
+            "Git",
+            "no remote: commits exist only on this machine",
+            "git remote add origin URL && git push --set-upstream origin HEAD",
+        )
+    patient = Git(git.folder, timeout=GIT_TIMEOUT).non_interactive()
+    for name in names:
+        try:
+            patient("ls-remote", "--quiet", name, "HEAD")
+        except GitError as error:
+            yield CheckResult(
+                WARN,
+                "Git",
+                f"the remote {name!r} can't be reached: {error}",
+                f"git ls-remote {name}",
+            )
+        else:
+            yield CheckResult(
+                OK, "Git", f"branch {branch or '(none)'}; the remote {name!r} answers"
+            )
+
+
+def _why_no_repository(context: DoctorContext) -> str:
+    from multi_abnormality.backup.git import Git, GitError
+
+    try:
+        Git(context.root)("rev-parse", "--show-toplevel")
+    except GitError as error:
+        return str(error)
+    return "no work tree"

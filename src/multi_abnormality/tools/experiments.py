@@ -1,0 +1,233 @@
+"""`multi-abnormality experiments`: a table of the scores of DVC experiments."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from multi_abnormality.utils import console
+from multi_abnormality.utils.console import printable
+from multi_abnormality.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PARAMS, EVALUATION, LOCK = "params.yaml", "metrics/evaluate.json", "dvc.lock"
+SCORED_STAGES = ("preprocess", "train", "evaluate")  # stages that the scores depend on
+MAX_WIDTH, PLAIN_WIDTH = 200, 160  # columns of the table; PLAIN_WIDTH without a terminal
+BESIDE_WIDTH = 120  # columns from which the parameters are a column of the table
+ONE_LINE_WIDTH = 130  # columns from which a score and its interval share a line beside them
+SCORES_WIDTH = 4 * 21  # columns of the four scores if each shares a line with its interval
+MEASURES = {"AUROC": "auroc", "F1": "f1", "CRG": "crg", "Accuracy": "accuracy"}
+UNDEFINED, NOT_RUN = "\N{EN DASH}", "not run"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A row of the table.
+
+    Attributes:
+        name: name of the experiment, or of the commit that it is based on.
+        is_baseline: whether it is such a commit.
+        params: values of params.yaml by dotted name.
+        scores: content of metrics/evaluate.json; empty if these parameters were not run.
+        missing: text shown instead of scores.
+    """
+
+    name: str
+    is_baseline: bool
+    params: dict[str, Any]
+    scores: dict[str, Any]
+    missing: str = NOT_RUN
+
+    def score(self, measure: str, separator: str) -> str:
+        """A score over all findings with its confidence interval."""
+        if not self.scores:
+            return self.missing
+        intervals = self.scores["intervals"]
+        if measure == "crg":
+            value, interval = self.scores["crg"]["CRG"], intervals["crg"]["CRG"]
+        else:
+            value = self.scores["classification"]["macro"][measure]
+            interval = intervals["macro"][measure]
+        if value is None:
+            return UNDEFINED
+        if interval is None:
+            return f"{value:.3f}"
+        return f"{value:.3f}{separator}({interval['low']:.3f}{UNDEFINED}{interval['high']:.3f})"
+
+    @property
+    def auroc(self) -> float:
+        """Macro AUROC, to sort by; 0 where it is undefined."""
+        return (self.scores["classification"]["macro"]["auroc"] or 0) if self.scores else 0
+
+    @property
+    def title(self) -> str:
+        """Name as printed: indented below the commit that an experiment is based on."""
+        return printable(self.name if self.is_baseline else f"  {self.name}")
+
+    def values(self, names: list[str]) -> list[str]:
+        """Parameters as `name=value`, as far as this experiment has them."""
+        return [
+            printable(f"{name}={json.dumps(self.params[name])}")
+            for name in names
+            if name in self.params
+        ]
+
+
+def read_experiments(arguments: list[str]) -> Iterator[Experiment]:
+    """Each commit that `dvc exp show` lists, followed by its experiments, the best AUROC first.
+
+    Raises:
+        InputError: `dvc exp show` fails.
+    """
+    command = [sys.executable, "-m", "dvc", "exp", "show", "--json", "--hide-workspace"]
+    done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise InputError("`dvc exp show` failed; its message is above")
+    for baseline in json.loads(done.stdout):
+        yield _experiment(baseline, is_baseline=True)
+        rows = []
+        for one in baseline["experiments"] or ():
+            state = (one["executor"] or {}).get("state") or "success"
+            revision = one["revs"][0]
+            rows.append(_experiment(revision, state))
+        yield from sorted(rows, key=lambda row: row.auroc, reverse=True)
+
+
+def _experiment(
+    found: dict[str, Any], state: str = "success", is_baseline: bool = False
+) -> Experiment:
+    """Read the scores only of an experiment whose parameters were run.
+
+    The commit of any other one still contains the scores of the previous run.
+    """
+    name, revision = found["name"] or found["rev"][:7], found["rev"]
+    params = ((found["data"] or {}).get("params") or {}).get(PARAMS, {}).get("data", {})
+    scores: dict[str, Any] = {}
+    if state != "success":
+        name += f" ({state})"
+    elif was_run(params, _show(revision, LOCK)):
+        scores = json.loads(_show(revision, EVALUATION) or "{}")
+    missing = NOT_RUN if state in ("success", "queued") else UNDEFINED
+    return Experiment(name, is_baseline, dict(_leaves(params)), scores, missing)
+
+
+def _show(revision: str, path: str) -> str:
+    """Content of a file at a revision; empty if it has none."""
+    command = ["git", "show", f"{revision}:./{path}"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    return done.stdout if done.returncode == 0 else ""
+
+
+def was_run(params: Mapping[str, Any], lock: str) -> bool:
+    """Whether the stages that lead to the scores were last run with these parameters.
+
+    Args:
+        params: content of params.yaml.
+        lock: text of dvc.lock, which records the parameters of each stage's last run.
+    """
+    import yaml
+
+    from multi_abnormality.config.yaml_reader import load_yaml
+
+    try:
+        stages = (load_yaml(lock) or {}).get("stages", {})
+    except yaml.YAMLError:  # such as a file with conflict markers
+        return False
+    return "evaluate" in stages and all(
+        _value(params, name) == value
+        for stage in SCORED_STAGES
+        for name, value in stages.get(stage, {}).get("params", {}).get(PARAMS, {}).items()
+    )
+
+
+def _value(params: Any, name: str) -> Any:
+    """Value of a dotted name; None if there is none."""
+    for key in name.split("."):
+        params = params.get(key) if isinstance(params, Mapping) else None
+    return params
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def changed_params(experiments: list[Experiment]) -> list[str]:
+    """Names of the parameters whose values differ between experiments."""
+    names = dict.fromkeys(name for each in experiments for name in each.params)
+    known = [each.params for each in experiments if each.params]
+    return [
+        name
+        for name in names
+        if any(params.get(name) != known[0].get(name) for params in known[1:])
+    ]
+
+
+def print_table(experiments: list[Experiment]) -> None:
+    """Print one row per experiment, at most MAX_WIDTH columns wide.
+
+    Below BESIDE_WIDTH columns the parameters are listed after the table, by experiment.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = Console(file=sys.stdout)
+    is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    screen.width = min(screen.width if is_known else PLAIN_WIDTH, MAX_WIDTH)
+    changed = changed_params(experiments)
+    is_beside = screen.width >= BESIDE_WIDTH
+    longest = max(len(title) for title in ["Experiment", *(each.title for each in experiments)])
+    needed = ONE_LINE_WIDTH if is_beside else longest + SCORES_WIDTH
+    separator = " " if screen.width >= needed else "\n"
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column("Experiment", no_wrap=True)
+    for title in MEASURES:
+        table.add_column(title, no_wrap=True)
+    if is_beside:
+        table.add_column("Parameters that differ", overflow="fold")
+    for each in experiments:
+        beside = [Text("\n".join(each.values(changed)))] if is_beside else []
+        scores = (each.score(name, separator) for name in MEASURES.values())
+        table.add_row(Text(each.title), *scores, *beside)
+    screen.print(table)
+    if not is_beside and changed:
+        _print_params(screen, experiments, changed)
+    if scored := next((each.scores for each in experiments if each.scores), None):
+        level = f"{scored['intervals']['confidence']:.0%}"
+        note = f"AUROC, F1 and accuracy are means over the findings; in brackets: {level} intervals"
+        screen.print(f"\n{note}", highlight=False)
+
+
+def _print_params(screen: "Console", experiments: list[Experiment], names: list[str]) -> None:
+    from rich.text import Text
+
+    screen.print("\nParameters that differ", style="bold")
+    for each in experiments:
+        screen.print(Text(each.title))
+        for value in each.values(names):
+            screen.print(Text(f"    {value}"), overflow="fold")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="multi-abnormality experiments",
+        description="Scores of DVC experiments with confidence intervals, and the parameters that "
+        "differ between them, in at most 200 columns. Other options are those of `dvc exp show` "
+        "that select commits, such as --all-commits or --num 2.",
+        parents=[console.options()],
+    )
+    print_table(list(read_experiments(parser.parse_known_args()[1])))
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,1 @@
+"""Learning rate range test, to choose `train.learning_rate`."""

@@ -1,0 +1,1 @@
+"""Preview of augmented training samples, to choose `train.augmentation`."""

@@ -1,0 +1,72 @@
+"""Losses over (N, F) logits and labels, in float32, averaged over all elements."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from multi_abnormality.config.schema import Train
+
+TINY = 1e-30  # lower bound, since a power below 1 has no finite derivative at 0
+
+
+def multilabel_loss(
+    logits: Tensor, labels: Tensor, settings: Train, positive_weight: Tensor | None = None
+) -> Tensor:
+    """Compute the loss that train.loss selects.
+
+    Args:
+        logits: (N, F).
+        labels: (N, F), 0 or 1.
+        settings: section `train` of the parameters.
+        positive_weight: (F,) weights of the positives; None for 1.
+    """
+    labels = labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
+    if settings.loss == "bce":
+        return asymmetric_loss(logits, labels, 0, 0, 0, positive_weight)
+    if settings.loss == "focal":
+        gamma = settings.focal_gamma
+        return asymmetric_loss(logits, labels, gamma, gamma, 0, positive_weight)
+    return asymmetric_loss(
+        logits,
+        labels,
+        settings.asl_gamma_neg,
+        settings.asl_gamma_pos,
+        settings.asl_clip,
+        positive_weight,
+    )
+
+
+def asymmetric_loss(
+    logits: Tensor,
+    labels: Tensor,
+    asl_gamma_neg: float,
+    asl_gamma_pos: float,
+    clip: float,
+    positive_weight: Tensor | None = None,
+) -> Tensor:
+    """Asymmetric loss (Ridnik et al. 2021, arXiv:2009.14119), as a mean.
+
+    Easy negatives are down-weighted with the exponent asl_gamma_neg, and negatives with a
+    probability below `clip` are ignored. With both gammas and clip 0 it is binary cross-entropy,
+    with equal gammas and clip 0 the focal loss (Lin et al. 2017, arXiv:1708.02002) without alpha.
+    """
+    logits, labels = logits.float(), labels.float()
+    shifted = (torch.sigmoid(logits) - clip).clamp(min=TINY)
+    missing = torch.sigmoid(-logits).clamp(min=TINY)
+    # logsigmoid has a gradient even where a probability rounds to 0 or 1.
+    log_negative = torch.log1p(-shifted) if clip else functional.logsigmoid(-logits)
+    positive = functional.logsigmoid(logits) * missing**asl_gamma_pos
+    negative = log_negative * shifted**asl_gamma_neg
+    if positive_weight is not None:
+        positive = positive * positive_weight
+    return -(labels * positive + (1 - labels) * negative).mean()
+
+
+def positive_weights(labels: Tensor, limit: float) -> Tensor:
+    """Return the (F,) ratios of negatives to positives in labels (N, F), in [1 / limit, limit].
+
+    They balance a finding's positives and negatives, up to the limit: without it, a rare finding
+    would be learned from a few patients alone.
+    """
+    positives = labels.float().sum(dim=0)
+    return ((len(labels) - positives) / positives.clamp(min=1)).clamp(1 / limit, limit)

@@ -1,0 +1,63 @@
+"""Validation metrics."""
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from multi_abnormality.utils.errors import InputError
+
+DECIMALS = 10  # sums of equal AUROCs in another order differ in the last of 16
+
+
+def mean_by_scan(logits: Tensor, labels: Tensor, scan: Tensor) -> tuple[Tensor, Tensor]:
+    """Average the logits over the reconstructions of each scan.
+
+    Args:
+        logits: (V, F), a row per volume.
+        labels: (V, F), equal for the reconstructions of one scan.
+        scan: (V,) int64 scan index of each volume, from 0 to S - 1.
+
+    Returns:
+        Logits (S, F) and labels (S, F), a row per scan.
+    """
+    count = torch.bincount(scan)[:, None]
+    empty = logits.new_zeros(len(count), logits.shape[1])
+    mean_logits, mean_labels = (empty.index_add(0, scan, part) / count for part in (logits, labels))
+    return mean_logits, mean_labels
+
+
+def findings_of_both_classes(labels: Tensor) -> Tensor:
+    """Return which findings have a positive and a negative: (F,) bool of labels (S, F).
+
+    Raises:
+        InputError: no finding has both.
+    """
+    positives = labels.sum(dim=0)
+    usable = (positives > 0) & (positives < len(labels))
+    if not usable.any():
+        raise InputError(
+            "no finding has a positive and a negative among the validation scans; use more "
+            "patients or raise train.val_fraction"
+        )
+    return usable
+
+
+def macro_auroc(logits: Tensor, labels: Tensor) -> float:
+    """Mean AUROC over the findings that have both classes, in float64.
+
+    Epochs whose scores are mathematically equal get equal numbers, so rounding neither chooses
+    the best epoch nor stops a run.
+
+    Args:
+        logits: (S, F).
+        labels: (S, F), 0 or 1.
+
+    Raises:
+        InputError: no finding has both classes.
+    """
+    usable = findings_of_both_classes(labels)
+    columns = zip(
+        labels[:, usable].T.int().cpu().numpy(), logits[:, usable].T.cpu().numpy(), strict=True
+    )
+    scores = [float(roc_auc_score(truth, ranked_by)) for truth, ranked_by in columns]
+    return round(sum(scores) / len(scores), DECIMALS)

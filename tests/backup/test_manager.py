@@ -1,0 +1,482 @@
+import logging
+import os
+import shutil
+import signal
+import stat
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from dvc_objects.fs.utils import tmp_fname
+
+from machines import FINGERPRINT, Machine, git, wait_for_uploads
+from multi_abnormality.backup import manager, worker_client
+from multi_abnormality.backup.manager import BackupManager
+from multi_abnormality.utils.errors import InputError
+
+
+def started(machine: Machine, remote: Path) -> BackupManager:
+    """Start a backup and wait for the upload of the inputs."""
+    machine.use(remote)
+    backup = machine.backup()
+    backup.start()
+    wait_for_uploads(backup)
+    return backup
+
+
+def files(remote: Path) -> set[str]:
+    return {path.name for path in (remote / "files").rglob("*") if path.is_file()}
+
+
+def train_entry(machine: Machine) -> dict:
+    return yaml.safe_load((machine.folder / "dvc.lock").read_text())["stages"]["train"]
+
+
+def test_missing_remote_logs_one_warning(first: Machine, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    backup = first.backup()
+    backup.start()
+    first.save("a")
+    backup.saved(1)
+    backup.poll()
+    backup.close(5)
+    assert len(caplog.records) == 1
+    assert "dvc remote add" in caplog.text
+    assert git(first.folder, "status", "--porcelain") == ""
+
+
+def test_outside_of_dvc_nothing_is_backed_up(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    machine = Machine(tmp_path)
+    backup = machine.backup()
+    backup.start()
+    backup.saved(1)
+    backup.close(5)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"remote": "elsewhere"}, r"no DVC remote 'elsewhere'.*dvc remote add elsewhere"),
+        ({"git_remote": "elsewhere"}, r"no Git remote 'elsewhere', only origin"),
+    ],
+)
+def test_unknown_remote_is_an_error(first: Machine, remote: Path, settings: dict, message: str):
+    first.use(remote)
+    with pytest.raises(InputError, match=message):
+        first.backup(**settings).start()
+
+
+@pytest.mark.parametrize("kind", ["missing", "a file", "wrong kind"])
+def test_unwritable_remote_is_an_error_before_training(first: Machine, tmp_path: Path, kind: str):
+    if kind == "a file":
+        (tmp_path / "file").write_text("")
+        first.use(tmp_path / "file")
+    elif kind == "missing":
+        first.use(tmp_path / "backup")
+        first("dvc", "remote", "modify", "--local", "backup", "url", "/nowhere/at/all")
+    else:
+        first.use(tmp_path / "backup")
+        first("dvc", "remote", "modify", "--local", "backup", "url", "http://127.0.0.1:9/x")
+    with pytest.raises(InputError, match=r"'backup' can't be written.*dvc remote modify backup"):
+        first.backup().start()
+    assert not (first.folder / ".dvc/tmp/backup.json").exists()
+
+
+def test_save_is_recorded_as_unfinished_state(first: Machine, remote: Path):
+    first.use(remote)
+    before = (git(first.folder, "rev-parse", "HEAD"), git(first.folder, "ls-files", "--stage"))
+    (first.folder / "metrics/history.csv").write_text("epoch\n0\n")
+    backup = first.backup()
+    backup.start()
+    first.save("one")
+    backup.saved(3)
+    backup.close(30)
+    entry = train_entry(first)
+    assert entry["params"]["params.yaml"]["train"]["epochs"] == 3
+    assert {out["path"] for out in entry["outs"]} == {"checkpoints", "metrics/history.csv"}
+    assert first.upload_log()["backups"][-1]["epochs"] == 3
+    after = (git(first.folder, "rev-parse", "HEAD"), git(first.folder, "ls-files", "--stage"))
+    assert after == before
+    assert git(first.folder, "branch", "--list") == "* main"
+    assert set(git(first.folder, "status", "--porcelain").split("\n")) == {
+        "M dvc.lock", "?? metrics/history.csv",
+    }  # fmt: skip
+    held = git(first.folder, "ls-tree", "-r", "--name-only", f"refs/resume/main/{FINGERPRINT}")
+    assert {"dvc.lock", "metrics/history.csv", "params.yaml"} <= set(held.split("\n"))
+
+
+@pytest.mark.parametrize("done", [0, 6, 9])
+def test_unfinished_state_is_never_recorded_as_finished(first: Machine, remote: Path, done: int):
+    """For any number of epochs, also if results of a finished run exist."""
+    first.use(remote)
+    (first.folder / "metrics/train.json").write_text("{}")
+    backup = first.backup()
+    backup.start()
+    first.save("one")
+    backup.saved(done)
+    backup.close(30)
+    assert train_entry(first)["params"]["params.yaml"]["train"]["epochs"] == min(done, 5)
+    assert "Running stage 'train'" in first("dvc", "repro", "--dry", "--allow-missing", "train")
+
+
+def test_edits_during_training_are_not_part_of_the_state(first: Machine, remote: Path):
+    first.use(remote)
+    first.set("train", learning_rate=0.004)
+    backup = first.backup()
+    backup.start()
+    first.set("train", learning_rate=0.5)
+    first.save("one")
+    backup.saved(1)
+    backup.close(30)
+    assert train_entry(first)["params"]["params.yaml"]["train"]["learning_rate"] == 0.004
+    held = git(first.folder, "show", f"refs/resume/main/{FINGERPRINT}:params.yaml")
+    assert yaml.safe_load(held)["train"]["learning_rate"] == 0.004
+
+
+def test_save_does_not_wait_for_push(first: Machine, remote: Path):
+    backup = started(first, remote)
+    pushing = psutil.Process(backup._worker._process.pid)
+    pushing.suspend()
+    for epochs, state in enumerate(("one", "two"), start=1):
+        first.save(state)
+        backup.saved(epochs)
+        assert first.epochs_backed_up() == 0
+    pushing.resume()
+    wait_for_uploads(backup)
+    assert first.epochs_backed_up() == 2
+    backup.close(5)
+
+
+def test_failing_remote_is_logged_once_and_retried(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(manager, "RETRY_DELAY", 0.05)
+    backup = started(first, remote)
+    shutil.move(remote, remote.with_name("away"))
+    remote.write_text("no folder")
+    first.save("one")
+    backup.saved(1)
+    while backup._failures < 3:
+        backup.poll()
+        time.sleep(0.01)
+    failures = [record for record in caplog.records if "backup failed" in record.message]
+    assert len(failures) == 1
+    assert "Not a directory" in failures[0].message
+    assert "Not a directory" in first.upload_log()["last_failure"]["reason"]
+    remote.unlink()
+    shutil.move(remote.with_name("away"), remote)
+    wait_for_uploads(backup)
+    assert first.epochs_backed_up() == 1
+    backup.close(5)
+
+
+def test_stalled_push_is_restarted(first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch):
+    """`close` does not wait for a stalled push either, and leaves no process."""
+    monkeypatch.setattr(manager, "STALL_TIMEOUT", 0.0)
+    first.use(remote)
+    backup = first.backup()
+    backup.start()
+    pid = backup._worker._process.pid
+    while backup._failures == 0:
+        backup.poll()
+    assert not psutil.pid_exists(pid)
+    first.save("one")
+    backup.saved(1)
+    start = time.monotonic()
+    backup.close(0.0)
+    assert time.monotonic() - start < 5
+    children = psutil.Process().children(recursive=True)
+    assert [child for child in children if "upload_worker" in " ".join(child.cmdline())] == []
+    first("dvc", "status")
+
+
+def test_stall_timeout_is_bounded_after_many_failures(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """After a weekend without network, a timeout that always doubles would never end."""
+    backup = started(first, remote)
+    backup._failures = 5000
+    monkeypatch.setattr(manager, "MAX_STALL_TIMEOUT", 0.3)
+    first.save("one")
+    backup.saved(1)
+    os.kill(backup._worker._process.pid, signal.SIGSTOP)
+    while backup._failures == 5000:
+        backup.poll()
+        time.sleep(0.02)
+    assert backup._next_try - time.monotonic() <= manager.MAX_RETRY_DELAY
+    backup.close(20)
+    assert first.epochs_backed_up() == 1
+
+
+def test_unkillable_worker_does_not_block_close(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A process may hang on a dead file system, such as a mounted Drive."""
+    backup = started(first, remote)
+    held = backup._worker._process
+    monkeypatch.setattr(worker_client.os, "killpg", lambda *_: None)
+    start = time.monotonic()
+    backup.close(0.0)
+    assert time.monotonic() - start < 10
+    held.kill()
+    held.wait()
+
+
+def test_worker_exits_with_training(first: Machine, remote: Path):
+    """Even if loader workers outlive a killed training and hold the pipe open."""
+    first.use(remote)
+    script = (
+        "from pathlib import Path; import os, time\n"
+        "from multi_abnormality.backup.manager import BackupManager\n"
+        "from multi_abnormality.config.schema_machine import BackupConfig as Settings\n"
+        "s = Settings(remote=None, git_remote=None, keep_last=2, grace=1)\n"
+        "b = BackupManager(s, Path(), '0123456789ab')\n"
+        "b.start(); os.write(1, str(b._worker._process.pid).encode())\n"
+        "if os.fork() == 0: os.close(1), os.close(2), time.sleep(20), os._exit(0)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    child = first.train("python", "-c", script)
+    pid = int(child.communicate()[0])
+    end = time.monotonic() + 5
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_worker_process_is_reused(first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch):
+    """Importing DVC for each save would cost as much as the save."""
+    backup = started(first, remote)
+    pid = backup._worker._process.pid
+    for epochs in (1, 2):
+        first.save(f"state {epochs}")
+        backup.saved(epochs)
+        wait_for_uploads(backup)
+    assert first.epochs_backed_up() == 2
+    assert backup._worker._process.pid == pid
+    monkeypatch.setattr(worker_client, "IDLE_TIMEOUT", 0.0)
+    backup.poll()
+    assert not psutil.pid_exists(pid)  # stopped when idle
+    first.save("state 3")
+    backup.saved(3)
+    wait_for_uploads(backup)
+    assert first.epochs_backed_up() == 3
+    backup.close(5)
+
+
+def test_killed_worker_is_replaced(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The out-of-memory killer may kill it."""
+    monkeypatch.setattr(manager, "RETRY_DELAY", 0.05)
+    backup = started(first, remote)
+    backup._worker._process.kill()
+    backup._worker._process.wait()
+    first.save("one")
+    backup.saved(1)
+    wait_for_uploads(backup)
+    assert first.epochs_backed_up() == 1
+    first.save("two")
+    backup.saved(2)
+    backup._worker._process.kill()  # during a job
+    wait_for_uploads(backup)
+    assert "its process exited with -9" in caplog.text
+    assert first.epochs_backed_up() == 2
+    backup.close(5)
+
+
+def test_failed_worker_start_does_not_stop_training(
+    first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    monkeypatch.setattr(manager, "RETRY_DELAY", 0.05)
+    backup = started(first, remote)
+    backup._worker.terminate()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    first.save("one")
+    backup.saved(1)
+    backup.poll()
+    with pytest.raises(InputError, match=r"its process can't be started: .*gone"):
+        first.backup().start()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    wait_for_uploads(backup)
+    assert "its process can't be started" in caplog.text
+    assert first.epochs_backed_up() == 1
+    backup.close(5)
+
+
+def test_stale_git_lock_file_is_removed(first: Machine, remote: Path):
+    (first.folder / ".dvc/tmp/backup.index.lock").touch()
+    backup = started(first, remote)
+    first.save("one")
+    backup.saved(1)
+    wait_for_uploads(backup)
+    assert first.epochs_backed_up() == 1
+    backup.close(5)
+
+
+def test_hooks_signatures_and_missing_user_name_are_ignored(first: Machine, remote: Path):
+    first.use(remote)
+    for key in ("user.name", "user.email"):
+        git(first.folder, "config", "--unset", key)
+    for key, value in (("commit.gpgSign", "true"), ("gpg.program", "false")):
+        git(first.folder, "config", key, value)
+    git(first.folder, "config", "push.gpgSign", "true")
+    for hook in ("pre-push", "pre-commit", "post-index-change", "reference-transaction"):
+        path = first.folder / ".git/hooks" / hook
+        path.write_text("#!/bin/sh\nexit 1\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    backup = first.backup(git_remote="origin")
+    backup.start()
+    first.save("one")
+    backup.saved(1)
+    backup.close(30)
+    refs = git(first.folder, "ls-remote", "origin", "refs/heads/resume/*")
+    assert refs.endswith(f"refs/heads/resume/main/{FINGERPRINT}")
+
+
+def test_failing_git_remote_falls_back_to_bundle(
+    first: Machine, remote: Path, origin: Path, caplog: pytest.LogCaptureFixture
+):
+    first.use(remote)
+    shutil.rmtree(origin)
+    backup = first.backup(git_remote="origin")
+    backup.start()
+    assert "can't be written, so resume commits go to the DVC remote" in caplog.text
+    first.save("one")
+    backup.saved(1)
+    backup.close(30)
+    assert len(list((remote / "resume/main" / FINGERPRINT).glob("*.bundle"))) == 1
+
+
+def test_untracked_sources_log_a_warning(
+    first: Machine, remote: Path, caplog: pytest.LogCaptureFixture
+):
+    first.use(remote)
+    (first.folder / "src/multi_abnormality/models/new.py").write_text("")
+    backup = first.backup()
+    backup.start()
+    backup.close(5)
+    assert "not in Git" in caplog.text
+    assert "src/multi_abnormality/models/new.py" in caplog.text
+
+
+@pytest.mark.parametrize("git_remote", [None, "origin"])
+def test_keep_last_deletes_only_own_superseded_states(
+    first: Machine, remote: Path, git_remote: str | None
+):
+    first.use(remote)
+    first.save("of a commit")
+    backup = first.backup(git_remote=git_remote)
+    backup.start()
+    backup.saved(1)
+    wait_for_uploads(backup)
+    named = files(remote)
+    git(first.folder, "checkout", "--quiet", "-b", "keeping")
+    git(first.folder, "commit", "--quiet", "--all", "--message", "Half a run")
+    git(first.folder, "checkout", "--quiet", "main")
+    (remote / "files/md5/ab").mkdir(exist_ok=True)
+    (remote / "files/md5/ab" / ("c" * 30)).write_text("another project's")
+    for epochs, content in enumerate(("two", "three", "four", "five"), start=2):
+        first.save(content)
+        backup.saved(epochs)
+        wait_for_uploads(backup)
+    left = files(remote) - named - {"c" * 30}
+    assert named <= files(remote)
+    assert (remote / "files/md5/ab" / ("c" * 30)).exists()
+    assert len(left) == 4  # a file and its folder's list for each of the two newest
+    assert len(list((remote / "resume").rglob("*.bundle"))) == (0 if git_remote else 2)
+    backup.close(5)
+    # Deleted objects are uploaded again by a push.
+    first.save("two")
+    backup = first.backup()
+    backup.start()
+    backup.saved(6)
+    backup.close(30)
+    assert first.upload_log()["backups"][-1]["bytes"] > 0
+    assert "Everything is up to date" in first("dvc", "push", "train", "preprocess")
+
+
+def test_stale_uploads_are_removed_after_a_day(first: Machine, remote: Path):
+    objects, bundles = remote / "files/md5/ab", remote / "resume/main/of_another_run"
+    for folder in (objects, bundles):
+        folder.mkdir(parents=True)
+        for age in (0, 2):
+            left = folder / tmp_fname()
+            left.write_bytes(b"half")
+            os.utime(left, times=(time.time() - age * 24 * 3600,) * 2)
+    backup = started(first, remote)
+    first.save("one")
+    backup.saved(1)
+    backup.close(30)
+    assert [len(list(folder.iterdir())) for folder in (objects, bundles)] == [1, 1]
+
+
+def test_objects_of_stash_and_tag_are_kept(first: Machine, remote: Path):
+    first.use(remote)
+    backup = first.backup(keep_last=1)
+    backup.start()
+    named: set[str] = set()
+    for epochs, keep in enumerate(("tag", "stash", "stash", "none", "none"), start=1):
+        first.save(f"state {epochs}")
+        known = files(remote)
+        backup.saved(epochs)
+        wait_for_uploads(backup)
+        if keep == "stash":
+            git(first.folder, "stash", "--quiet")
+        elif keep == "tag":
+            git(first.folder, "commit", "--quiet", "--all", "--message", "Half")
+            git(first.folder, "tag", "half")
+            git(first.folder, "reset", "--quiet", "--hard", "HEAD~")
+        if keep != "none":
+            named |= files(remote) - known
+    assert len(named) >= 6
+    assert named <= files(remote)
+    backup.close(5)
+
+
+def test_failing_record_is_logged_and_retried(
+    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Another DVC command holds the lock temporarily."""
+    monkeypatch.setattr(manager, "RETRY_DELAY", 0.05)
+    backup = started(first, remote)
+    holder = first.train(
+        "python", "-c",
+        "import time\nfrom dvc.repo import Repo\n"
+        "with Repo('.').lock: open('.dvc/tmp/held', 'w').close(); time.sleep(4)",
+    )  # fmt: skip
+    while not (first.folder / ".dvc/tmp/held").exists():
+        time.sleep(0.05)
+    first.save("one")
+    backup.saved(1)
+    assert "backup failed" in caplog.text
+    holder.wait()
+    wait_for_uploads(backup)
+    assert first.epochs_backed_up() == 1
+    backup.close(5)
+
+
+@pytest.mark.parametrize("noise", ["a warning", "a warning\\n", "."])
+def test_output_of_libraries_does_not_corrupt_results(
+    first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, threading, time\n"
+        "def print_on():\n"
+        f"    while os.write(2, b'{noise}'): time.sleep(0.0005)\n"
+        "if 'multi_abnormality.backup.upload_worker' in sys.orig_argv:\n"
+        "    threading.Thread(target=print_on, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    backup = started(first, remote)
+    for epochs in (1, 2, 3):
+        first.save(f"state {epochs}")
+        backup.saved(epochs)
+        wait_for_uploads(backup)
+    assert first.epochs_backed_up() == 3
+    assert backup._failures == 0
+    backup.close(10)

@@ -1,0 +1,78 @@
+"""Upload log, also if its file is damaged."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from multi_abnormality.backup.snapshot_metadata import Generation
+from multi_abnormality.backup.upload_log import MAX_BACKUPS, UploadLog
+
+RUN = "main/0123456789abcdef"
+A, B, C = (letter * 32 for letter in "abc")
+
+
+@pytest.fixture
+def upload_log(tmp_path: Path) -> UploadLog:
+    return UploadLog(tmp_path / "backup.json")
+
+
+def test_generations_persist(upload_log: UploadLog):
+    first = Generation(epochs=1, objects=(A, B), own=(B,))
+    second = Generation(epochs=2, objects=(B, C), own=(C,))
+    upload_log.add_generation(RUN, first)
+    upload_log.add_generation(RUN, second)
+    upload_log.claim(RUN, {B, C}, "0123")
+    upload_log.mark_sent(RUN)
+    again = UploadLog(upload_log.path)
+    earlier, newest = again.generations(RUN)
+    assert earlier == first
+    assert (newest.uploaded, newest.remote, newest.sent) == ((C,), "0123", True)
+    assert again.generations("main/another") == []
+
+
+def test_list_of_backups_is_bounded(upload_log: UploadLog):
+    assert upload_log.last_backup() is None
+    for epochs in range(MAX_BACKUPS + 5):
+        upload_log.add_backup({"epochs": epochs})
+    upload_log.add_backup({"epochs": None})  # of the inputs alone
+    assert len(upload_log._read()["backups"]) == MAX_BACKUPS
+    assert upload_log.last_backup()["epochs"] == MAX_BACKUPS + 4
+
+
+def test_damaged_file_is_replaced_with_a_warning(
+    upload_log: UploadLog, caplog: pytest.LogCaptureFixture
+):
+    upload_log.path.write_text('{"backups": [')
+    upload_log.add_failure("no network")
+    assert f"{upload_log.path}: can't be read" in caplog.text
+    assert "starting a new one" in caplog.text
+    assert UploadLog(upload_log.path)._read()["last_failure"]["reason"] == "no network"
+
+
+@pytest.mark.parametrize("hash_", ["../../../etc/passwd", "a" * 31, 7])
+def test_malformed_run_is_dropped_with_a_warning(
+    upload_log: UploadLog, caplog: pytest.LogCaptureFixture, hash_: object
+):
+    """Its hashes become paths of files to delete."""
+    generation = {"epochs": 1, "objects": [hash_], "own": [hash_]}
+    content = {"backups": [], "last_failure": None, "runs": {RUN: [generation]}}
+    upload_log.path.write_text(json.dumps(content))
+    assert upload_log.generations(RUN) == []
+    assert RUN in caplog.text
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "[Errno 28] No space left on device: '/mnt/My Drive/backup/files/md5/ab/cd'",
+        "gdrive://root/secret can't be reached",
+        "ssh://user@host:/secret/folder: refused",
+    ],
+)
+def test_failures_are_logged_without_addresses(upload_log: UploadLog, reason: str):
+    """Users attach the file to bug reports."""
+    upload_log.add_failure(reason)
+    text = upload_log.path.read_text()
+    assert "<path>" in text
+    assert not any(word in text for word in ("backup/", "secret", "mnt"))

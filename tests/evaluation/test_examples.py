@@ -1,0 +1,22 @@
+"""Choice of the report's example scans."""
+
+import numpy as np
+
+from multi_abnormality.evaluation.examples import choose_cases
+
+
+def test_the_most_confident_are_chosen_and_none_twice():
+    labels = np.array([1, 1, 1, 1, 1, 0, 0, 0])
+    probabilities = np.array([0.1, 0.9, 0.5, 0.8, 0.2, 0.3, 0.7, 0.0])
+    chosen = choose_cases(labels, probabilities)
+    assert chosen == {"hits": [1, 3], "misses": [0, 4], "false_alarms": [6]}
+
+
+def test_few_positives_are_split_between_hits_and_misses():
+    probabilities = np.array([0.1, 0.9, 0.5])
+    assert choose_cases(np.array([1, 1, 0]), probabilities) == {
+        "hits": [1], "misses": [0], "false_alarms": [2],
+    }  # fmt: skip
+    assert choose_cases(np.array([1, 0, 0]), probabilities)["misses"] == []
+    negatives = choose_cases(np.zeros(3, int), probabilities)
+    assert negatives == {"hits": [], "misses": [], "false_alarms": [1]}

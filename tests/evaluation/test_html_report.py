@@ -1,0 +1,293 @@
+"""Report: a self-contained offline page with the scores."""
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.data.catalog.patient_counts import describe_validation
+from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.calibration import Calibration
+from multi_abnormality.evaluation.challenge_scores import evaluate
+from multi_abnormality.evaluation.examples import Case, Cases
+from multi_abnormality.evaluation.html_report import write_report
+from multi_abnormality.evaluation.logits_file import View
+
+VIEW = View(np.array([0.2, 0.7, 0.1]), 1, 0.0, b"no real image")
+CASE = Case("valid_1_a_1 & more", 0.91, VIEW)
+CASES = [Cases("Emphysema", hits=[CASE], misses=[], false_alarms=[CASE])]
+HISTORY = [
+    {"epoch": 0, "train_loss": 0.3, "val_loss": 0.32, "val_auroc": 0.6},
+    {"epoch": "1", "train_loss": "0.2", "val_loss": "0.25", "val_auroc": "0.71"},
+    {"epoch": 2, "train_loss": 0.15, "val_loss": None, "val_auroc": ""},
+]
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, and checks that they nest."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+def report_arguments(empty: tuple[int, ...]) -> dict:
+    """Arguments of a report on random predictions; the columns in `empty` have no positives."""
+    generator = np.random.default_rng(0)
+    labels = (generator.random((80, len(FINDINGS))) < 0.3).astype(int)
+    labels[:, list(empty)] = 0
+    probabilities = generator.beta(1 + 2 * labels, 3)
+    scores = evaluate(
+        labels,
+        probabilities,
+        [str(row // 2) for row in range(80)],
+        FINDINGS,
+        n_bootstrap=50,
+        confidence=0.95,
+        seed=0,
+        uncalibrated=probabilities**2,
+    )
+    ones = np.ones(len(FINDINGS))
+    return {
+        "synthetic": False,
+        "debug": "none",
+        "calibration": Calibration(FINDINGS, ones, 0 * ones, ones, ones, ones / 3, "crg"),
+        "facts": {"Backbone": "efficientnet_b0", "Notes": "<script>alert(1)</script>"},
+        "scores": scores,
+        "labels": labels,
+        "probabilities": probabilities,
+        "uncalibrated": probabilities**2,
+        "findings": FINDINGS,
+        "history": HISTORY,
+        "planned_epochs": 3,
+        "chosen_on": "40 validation patients",
+        "cases": CASES,
+    }
+
+
+def report(path: Path, *, empty: tuple[int, ...] = (), **changes) -> str:
+    arguments = report_arguments(empty)
+    write_report(path, **(arguments | changes))
+    text = path.read_text(encoding="utf-8")
+    scores = arguments["scores"]
+    assert f"{scores['classification']['macro']['accuracy']:.3f}" in text
+    return text
+
+
+def test_the_page_is_well_formed_and_makes_no_request(tmp_path):
+    page = Page(report(tmp_path / "metrics" / "report.html"))
+    loaded = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in {"src", "href", "srcset", "data", "action"}
+    ]
+    assert loaded
+    assert all(value.startswith("data:") for value in loaded)
+    text = (tmp_path / "metrics" / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", text)
+
+
+def test_a_synthetic_model_has_a_banner(tmp_path):
+    assert "no clinical meaning" not in report(tmp_path / "report.html")
+    assert "no clinical meaning" in report(tmp_path / "report.html", synthetic=True)
+
+
+def test_thresholds_stand_beside_the_findings(tmp_path):
+    text = report(tmp_path / "report.html")
+    assert text.count(">0.333</td>") >= len(FINDINGS)
+    assert "best for crg on validation patients" in text
+    ones = np.ones(len(FINDINGS))
+    unfitted = Calibration(FINDINGS, ones, 0 * ones, 0 * ones, ones, ones / 3, "none")
+    text = report(tmp_path / "r.html", calibration=unfitted)
+    assert text.count('<td data-value="">\N{EN DASH} <small>not calibrated</small></td>') == 18
+    assert text.count("\N{EN DASH} not calibrated; ") == 2
+    assert "(threshold" not in text
+    assert "<abbr title" not in text
+
+
+def test_a_debug_run_has_a_banner(tmp_path):
+    assert "Debug run" not in report(tmp_path / "report.html")
+    text = report(tmp_path / "report.html", debug="overfit_batches")
+    banner = "Debug run (train.debug: overfit_batches): its scores mean nothing."
+    assert f'<p class="banner" role="note"><b>{banner}</b></p>' in text
+
+
+def test_a_score_without_an_interval_has_words_in_place_of_a_bar(tmp_path):
+    arguments = report_arguments(empty=())
+    arguments["scores"]["intervals"]["per_pathology"]["Cardiomegaly"]["auroc"] = None
+    arguments["scores"]["intervals"]["macro"]["auroc"] = None
+    write_report(tmp_path / "report.html", **arguments)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    row = text.split('data-value="Cardiomegaly"')[1].split("</tr>")[0]
+    assert "<circle" not in row
+    assert "interval not estimable: too few patients</small>" in row
+    assert 'data-value="">not estimable</td>' in row
+    assert text.count("interval not estimable: too few patients</p>") == 1
+
+
+def test_without_a_positive_recall_is_a_dash(tmp_path):
+    text = report(tmp_path / "report.html", empty=(2,))
+    row = text.split('data-value="Cardiomegaly"')[1].split("</tr>")[0]
+    values = re.findall(r'<td data-value="([^"]*)">[^<]*</td>', row)
+    average_precision, f1, precision, recall, accuracy = values[-5:]
+    assert average_precision == f1 == precision == recall == ""
+    assert float(accuracy) > 0
+    arguments = report_arguments(tuple(range(len(FINDINGS))))
+    write_report(tmp_path / "r.html", **arguments)
+    tile = (tmp_path / "r.html").read_text().split("<h2>Macro F1</h2>")[1].split("</div>")[0]
+    assert '<p class="value">\N{EN DASH}</p>' in tile
+    assert '<p class="range-text">\N{EN DASH}</p>' in tile
+
+
+def test_every_finding_has_a_row_and_a_pair_of_curves(tmp_path):
+    text = report(tmp_path / "report.html")
+    for finding in FINDINGS:
+        assert f'data-value="{finding}"' in text
+        assert f"ROC curve, {finding}" in text
+    assert "epoch 1 with 0.710" in text
+
+
+def test_a_narrow_screen_shows_which_group_scores_what(tmp_path):
+    """The first column, the group's name, is sticky, and AUROC is the third."""
+    counts = {"scans": 40, "patients": 30, "positive_share": 0.25}
+    span = {"low": 0.625, "high": 0.875, "reliable": True}
+    scored = {"auroc": 0.75, "auroc_interval": span, "crg": 0.5, "crg_interval": span}
+    groups = {"Sex": {"F": counts | scored, "M": counts}, "Age": {"above 90": counts}}
+    arguments = report_arguments(empty=())
+    arguments["scores"] = arguments["scores"] | {"groups": groups}
+    write_report(tmp_path / "report.html", **arguments)
+    table = (tmp_path / "report.html").read_text(encoding="utf-8").split("<h2>Groups</h2>")[1]
+    heads = re.findall(r'<th scope="row(group)?" [^>]*>(?:<span>)?([^<]+)', table)
+    assert heads == [
+        ("group", "Sex"),
+        ("", "F"),
+        ("", "M"),
+        ("group", "Age"),
+        ("", "above 90"),
+    ]
+    women = table.split('class="name">F</th>')[1].split("</tr>")[0]
+    cells = re.findall(r"<td[^>]*>([^<]+)", women)
+    assert cells[:3] == ["40", "0.750", "0.625\N{EN DASH}0.875"]
+
+
+def bars(page: str) -> list[dict[str, str]]:
+    """Ends of each interval's bar and the dot on it, in a table's rows."""
+    found = re.findall(r'<svg class="bar".*?</svg>', page)
+    return [
+        {
+            name: float(number)
+            for element in re.findall(r'<line class="range"[^>]*>|<circle[^>]*>', one)
+            for name, number in re.findall(r'(x1|x2|cx)="([-\d.]+)"', element)
+        }
+        for one in found
+    ]
+
+
+def test_a_bar_shows_an_auroc_below_chance(tmp_path):
+    arguments = report_arguments(empty=())
+    scores = arguments["scores"]
+    for finding, value, low, high in (
+        (FINDINGS[0], 1 / 3, 0.21, 0.5),
+        (FINDINGS[1], 0.6, 0.5, 1.0),
+    ):
+        scores["classification"]["per_pathology"][finding]["auroc"] = value
+        span = {"low": low, "high": high, "reliable": low > 0.3}
+        scores["intervals"]["per_pathology"][finding]["auroc"] = span
+    write_report(tmp_path / "report.html", **arguments)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    first, second, *_ = bars(text)
+    assert "<span>0.2</span><span>1</span>" in text  # the axis holds the lowest end
+
+    def x_of(value: float) -> float:
+        return pytest.approx(100 * (value - 0.2) / 0.8, abs=0.06)
+
+    assert first == {"x1": x_of(0.21), "x2": x_of(0.5), "cx": x_of(1 / 3)}
+    assert second == {"x1": x_of(0.5), "x2": x_of(1), "cx": x_of(0.6)}
+    row = text.split(f'data-value="{FINDINGS[0]}"')[1].split("</tr>")[0]
+    assert 'class="mark"' in row
+    assert "* unreliable interval: fewer than 10 patients" in text
+
+
+def test_an_axis_of_auroc_ends_at_one_and_one_of_losses_begins_at_zero():
+    epochs, best = [0.0, 1.0], 1.0
+    for values, most, ends in (([0.5, 1.0], 1.0, (0.47, 1.0)), ([0.0, 9.0], math.inf, (0.0, 9.54))):
+        drawn = charts.history_chart(epochs, {"validation": values}, "y", best, most)
+        top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
+        ticks = re.findall(r'y="([\d.]+)" dy="4" text-anchor="end">([-\d.]+)<', drawn)
+        for y, text in ticks:
+            fraction = (float(text) - ends[0]) / (ends[1] - ends[0])
+            assert float(y) == pytest.approx(bottom - fraction * (bottom - top), abs=0.06)
+            assert 0 <= float(text) <= most
+        line = re.search(r'class="main" d="M[\d.]+ ([\d.]+)L[\d.]+ ([\d.]+)"', drawn)
+        for y, value in zip(line.groups(), values, strict=True):
+            fraction = (value - ends[0]) / (ends[1] - ends[0])
+            assert float(y) == pytest.approx(bottom - fraction * (bottom - top), abs=0.06)
+
+
+def test_early_stopping_and_few_validation_patients_are_reported(tmp_path):
+    few = describe_validation(np.ones((11, 2)), [f"p{row}" for row in range(11)])
+    text = report(tmp_path / "report.html", planned_epochs=16, chosen_on=few)
+    assert "3 of 16 epochs, ended by early stopping;" in text
+    assert "chosen on 11 validation patients: few, so the choice is uncertain." in text
+    assert "early stopping" not in report(tmp_path / "report.html", planned_epochs=3)
+
+
+def test_attention_on_padding_is_in_the_caption(tmp_path):
+    padded = replace(CASE, view=replace(VIEW, padding=0.63))
+    cases = [Cases("Emphysema", hits=[padded], misses=[CASE], false_alarms=[])]
+    text = report(tmp_path / "report.html", cases=cases)
+    assert text.count("63&nbsp;% of the attention is on padding outside the scan") == 1
+
+
+def test_values_are_escaped(tmp_path):
+    text = report(tmp_path / "report.html")
+    assert "<script>alert" not in text
+    assert "valid_1_a_1 &amp; more" in text
+
+
+def test_undefined_scores_show_a_dash_and_sort_last(tmp_path):
+    text = report(tmp_path / "report.html", empty=(2,))
+    row = text.split('data-value="Cardiomegaly"')[1].split("</tr>")[0]
+    assert 'data-value="">\N{EN DASH}</td>' in row
+    assert "ROC curve, Cardiomegaly" not in text
+    assert (
+        "nan" not in re.sub(r"base64,\S+", "", text).lower().split("<main>")[1].split("<script>")[0]
+    )
+
+
+def test_a_model_that_finds_nothing_still_gets_a_report(tmp_path):
+    Page(report(tmp_path / "report.html", empty=tuple(range(len(FINDINGS)))))
+
+
+@pytest.mark.parametrize("history", [[], HISTORY[:1], [{**HISTORY[0], "val_auroc": None}]])
+def test_short_histories_and_no_cases_leave_their_parts_out(tmp_path, history):
+    text = report(tmp_path / "report.html", history=history, cases=())
+    Page(text)
+    assert ("<h2>Training</h2>" in text) == bool(history)
+    assert "<h2>Cases</h2>" not in text
+
+
+def test_equal_input_gives_equal_bytes(tmp_path):
+    assert report(tmp_path / "a.html") == report(tmp_path / "b.html")
