@@ -7,6 +7,7 @@ import pytest
 
 from multi_abnormality.config.schema import load_params
 from multi_abnormality.config.schema_machine import parse_duration
+from multi_abnormality.config.validation_errors import RENAMED
 from multi_abnormality.utils.errors import InputError
 
 DEFAULT = Path(__file__).parent.parent / "params.yaml"
@@ -33,6 +34,27 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path):
     params = load_params(edited(tmp_path, *changes))
     assert params.train.learning_rate == 1e-4
     assert params.export.tolerance == 2e-5
+
+
+def test_names_of_earlier_versions_are_errors_that_state_the_new_ones(tmp_path: Path):
+    text = DEFAULT.read_text()
+    for old, new in RENAMED.items():
+        text, count = re.subn(rf"(?m)^  {new.split('.')[1]}:", f"  {old.split('.')[1]}:", text)
+        assert count == 1, new
+    text = text.replace("pooling: attention", "pooling: query").replace(
+        "resume: auto", "resume: must"
+    )
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    _, *errors = str(caught.value).splitlines()
+    renamed = {f"  - {old}: unknown key; it is now {new}" for old, new in RENAMED.items()}
+    assert renamed < set(errors)
+    model, train = sorted(set(errors) - renamed)
+    assert (model[:18], train[:18]) == ("  - model.pooling:", "  - train.resume: ")
+    assert model.endswith("not 'query'; it is now attention")
+    assert train.endswith("not 'must'; it is now required")
 
 
 def test_on_is_a_word_as_in_yaml_1_2(tmp_path: Path):

@@ -29,6 +29,12 @@ RENAMED = {  # keys of earlier versions
     "train.slices": "train.slices_per_volume",
     "train.validation_fraction": "train.val_fraction",
 }
+RENAMED_VALUES = {  # of earlier versions
+    ("model.pooling", "query"): "attention",
+    ("train.debug", "fast"): "fast_dev_run",
+    ("train.debug", "overfit"): "overfit_batches",
+    ("train.resume", "must"): "required",
+}
 
 
 def describe(error: ValidationError, whole: type[Section]) -> list[str]:
@@ -41,10 +47,12 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
     allowed: dict[str, list[str]] = {}
     given: dict[str, object] = {}
     errors = []
-    for detail in error.errors():
-        key, section = _locate(detail["loc"], whole)
+    details = [(*_locate(detail["loc"], whole), detail) for detail in error.errors()]
+    given_by_old_name = {RENAMED.get(key) for key, _, _ in details}
+    for key, section, detail in details:
         if detail["type"] == "missing":
-            errors.append(f"{key}: is missing")
+            if key not in given_by_old_name:
+                errors.append(f"{key}: is missing")
         elif detail["type"] == "extra_forbidden":
             name = str(detail["loc"][-1])
             hint = f"it is now {RENAMED[key]}" if key in RENAMED else _nearest(name, section)
@@ -53,8 +61,12 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
             message = detail["msg"].removeprefix("Value error, ")
             allowed.setdefault(key, []).append(message.replace("Input should", "must"))
             given[key] = detail["input"]
-    wrong = [f"{key}: {' or '.join(what)}, not {given[key]!r}" for key, what in allowed.items()]
-    return sorted(errors + wrong)
+    for key, what in allowed.items():
+        value = given[key]
+        new = RENAMED_VALUES.get((key, value)) if isinstance(value, str) else None
+        hint = f"; it is now {new}" if new else ""
+        errors.append(f"{key}: {' or '.join(what)}, not {value!r}{hint}")
+    return sorted(errors)
 
 
 def _locate(location: tuple[int | str, ...], section: type[Section]) -> tuple[str, type[Section]]:
