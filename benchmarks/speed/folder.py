@@ -25,7 +25,7 @@ def write_ct_rate(root: Path, scans: Mapping[str, Path]) -> Path:
     """
     for name, scan in scans.items():
         volume = VolumeName.parse(name)
-        directory = root / "dataset" / f"{volume.split}_fixed" / volume.patient_id / volume.scan_id
+        directory = root / "dataset" / f"{volume.prefix}_fixed" / volume.patient_id / volume.scan_id
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{name}.nii.gz"
         if not path.exists():
