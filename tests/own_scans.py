@@ -47,7 +47,8 @@ def write_own_scans(root: Path, patients: int = 36, size: int = 64) -> None:
         labels = [scan.labels[FINDINGS.index(finding)] for finding in OWN_FINDINGS.values()]
         person = f"{scan.split} {scan.patient}"
         maker = plan_acquisition(scan, 1).scanner.manufacturer
-        rows.append([name, person, scan.split, *labels, 30 + number % 50, f"von {maker}"])
+        split = "train" if scan.split == "train" else "test"
+        rows.append([name, person, split, *labels, 30 + number % 50, f"von {maker}"])
     with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
 

@@ -277,7 +277,6 @@ def test_a_stopped_experiment_is_undone_as_documented(
     settings = ("epochs=30", "learning_rate=0.003", "save_every_n_minutes=1e-9")
     overrides = [part for each in settings for part in ("-S", f"train.{each}")]
     kill_in_training(folder, "dvc", "exp", "run", *overrides, by=by)
-    run(folder, "dvc", "checkout", ok=False)
     run(folder, "bash", "-c", documented)
     assert hashes(folder) == before
     assert run(folder, "git", "status", "--porcelain", "--branch").strip() == "## main"

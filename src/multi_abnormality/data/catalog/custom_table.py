@@ -153,7 +153,7 @@ def _check_text(cell: str) -> str | None:
 
 def _check_split(cell: str) -> str | None:
     if cell in ("valid", "val"):
-        return f"is {cell}; write test: validation patients are held out of the train split"
+        return "is not a split; write test for the scans to score, and train for all others"
     return _check_choice(cell, SPLITS, "train nor test")
 
 
