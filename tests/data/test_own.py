@@ -492,3 +492,9 @@ def test_ct_rates_18_may_be_fewer(ct_rate):
     assert catalogue.findings == ("Lung nodule", "Emphysema")
     assert catalogue.volumes[["Lung nodule", "Emphysema"]].to_numpy().tolist() == [[0, 1]] * 2
     assert "Cardiomegaly" not in catalogue.volumes
+
+
+@pytest.mark.parametrize("name", ["valid", "val"])
+def test_other_names_of_the_test_split_are_errors(own: OwnFolder, name: str):
+    own.write(rows=tuple(row.replace(",test,", f",{name},") for row in ROWS))
+    assert f"column 'split': '{name}' is not a split; write test for the scans" in own.error()
