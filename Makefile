@@ -44,7 +44,7 @@ coverage: .venv/installed
 	coverage combine --quiet
 	coverage report
 
-# Half an hour; BENCH holds options and names: BENCH='--scan CHEST.nii.gz reading'. TABLES=<folder with
+# A quarter of an hour; BENCH holds options and names: BENCH='--scan CHEST.nii.gz reading'. TABLES=<folder with
 # CT-RATE's tables> also measures the catalogue of all of it. Results: benchmarks/results.json.
 bench: repro
 	pip install --quiet --no-deps --requirement benchmarks/requirements.txt || echo 'without peers'

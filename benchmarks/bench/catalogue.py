@@ -53,7 +53,7 @@ def lay_out(tables: Path, root: Path) -> Path:
     for table in tables.glob("*_predicted_labels.csv"):
         for text in pd.read_csv(table)["VolumeName"]:
             name = VolumeName.parse(text)
-            patient = root / "dataset" / f"{name.split}_fixed" / name.patient_id
+            patient = root / "dataset" / f"{name.prefix}_fixed" / name.patient_id
             (patient / name.scan_id).mkdir(parents=True, exist_ok=True)
             (patient / name.scan_id / text).touch()
     return root

@@ -40,7 +40,7 @@ def run(settings: Settings) -> list[Row]:
     predict_logits(restore_classifier(checkpoint), data, device, num_loader_workers(params))
     inference = time.perf_counter() - start
     size = (metrics / "report.html").stat().st_size / 1e6
-    name = f"evaluate, {scans:,} scans, {n_bootstrap:,} n_bootstrap"
+    name = f"evaluate, {scans:,} scans, {n_bootstrap:,} resamples"
     return [
         compared(name, "s", [whole], "inference alone", [inference]),
         Row(f"{name}: beyond inference", whole - inference, "s", target="at most 60 s"),
