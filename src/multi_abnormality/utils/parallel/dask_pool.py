@@ -2,35 +2,34 @@
 
 import logging
 import time
-from collections.abc import Collection
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import cloudpickle
-from distributed import Client, Future, KilledWorker
+from distributed import Client, KilledWorker
 
 from multi_abnormality.utils import console
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.parallel.dask_task import (
     EnvironmentCheck,
-    TaskResult,
     code_hash,
     run_task,
     versions,
 )
-from multi_abnormality.utils.parallel.pool import OUT_OF_MEMORY, Arguments, Function, WorkerKilled
+from multi_abnormality.utils.parallel.pool import OUT_OF_MEMORY, Pool, WorkerKilled
 
 CONNECT_SECONDS = 10
-# One running and one queued. With more, more items would be suspects when the worker is killed.
+# One running and one queued. With more, more tasks would be suspects when the worker is killed.
 _TASKS_PER_THREAD = 2
 _THREAD_COUNT_SECONDS = 2.0  # validity of a count of worker threads
 
 
-class DaskPool:
-    """Client of a Dask scheduler, which reassigns the tasks of lost workers.
+class DaskPool(Pool):
+    """Executor of a Dask scheduler, which reassigns the tasks of lost workers.
 
     A task that was on four lost workers fails with KilledWorker, whether it killed them or only ran
     beside the task that did. Tasks are sent as bytes, so the scheduler need not import this code.
@@ -50,6 +49,7 @@ class DaskPool:
         self._reported: set[str] = set()
         self._counted = (0, -_THREAD_COUNT_SECONDS)  # threads, time of the count
         self._client = self._connect()
+        self._executor = self._client.get_executor(pure=False)
         folder, *_ = shared_paths
         self._marker = folder / f"shared-{uuid4().hex}"  # absent from a copy of the folder
         atomic_write(b"", self._marker)
@@ -59,14 +59,14 @@ class DaskPool:
     def max_in_flight(self) -> int:
         return 1 if self._is_serial else max(1, _TASKS_PER_THREAD * self._threads())
 
-    def submit(self, name: str, function: Function, arguments: Arguments) -> "Future[TaskResult]":
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         call = cloudpickle.dumps((function, arguments))
-        key = f"{name}-{uuid4().hex}"
-        return self._client.submit(run_task, self._expected, call, key=key, pure=False)
+        future: Future[Any] = self._executor.submit(run_task, self._expected, call)
+        return future
 
-    def result(self, future: "Future[TaskResult]") -> Any:
+    def result(self, future: Future[Any]) -> Any:
         try:
-            answer = self._wait(future)
+            answer = future.result()
         except KilledWorker as error:
             raise WorkerKilled(
                 f"{2 * error.allowed_failures + 2} Dask workers were killed while they worked on "
@@ -89,13 +89,16 @@ class DaskPool:
     def run_serially(self) -> None:
         self._is_serial = True
 
-    def check_alive(self, names: Collection[str]) -> None:
+    def check_alive(self, names: Iterable[str]) -> None:
         before, self._has_no_workers = self._has_no_workers, not self._threads()
         if self._has_no_workers and not before:
             console.log.warning(
                 "no worker is connected to %s; waiting for one to run %s",
                 self._address, " and ".join(sorted(names)),
             )  # fmt: skip
+        # A connection lost while a result was fetched leaves the executor's future pending.
+        if any(state.status == "cancelled" for state in self._client.futures.values()):
+            raise self._disconnected()
 
     def close(self) -> None:
         self._marker.unlink(missing_ok=True)
@@ -109,18 +112,6 @@ class DaskPool:
                 f"machine.dask: no Dask scheduler answers at {self._address} ({error}); start one "
                 "with `dask scheduler`, or set it to null to work on this machine alone"
             ) from None
-
-    def _wait(self, future: "Future[TaskResult]") -> TaskResult:
-        """Return a finished task's result, waiting while it is recomputed if its worker is lost."""
-        while True:
-            try:
-                return future.result(timeout=_THREAD_COUNT_SECONDS)
-            except OSError as error:  # a TimeoutError is one
-                if future.status == "error":  # the function's own
-                    raise
-                if not isinstance(error, TimeoutError):
-                    raise self._disconnected() from None
-                self.check_alive([str(future.key).rpartition("-")[0]])
 
     def _threads(self) -> int:
         """Return the number of threads of all connected workers, which may change."""

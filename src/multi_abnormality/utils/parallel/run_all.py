@@ -2,23 +2,17 @@
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent import futures
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import joblib
 
-from multi_abnormality.utils import system_memory
-from multi_abnormality.utils.parallel.pool import (
-    OUT_OF_MEMORY,
-    Arguments,
-    F,
-    Pool,
-    SerialPool,
-    TaskNotStarted,
-    WorkerKilled,
-)
+from multi_abnormality.utils import console, system_memory
+from multi_abnormality.utils.errors import first_few
+from multi_abnormality.utils.parallel.pool import OUT_OF_MEMORY, Pool, WorkerKilled
 from multi_abnormality.utils.parallel.process_pool import ProcessPool
 
 R = TypeVar("R")
@@ -51,7 +45,7 @@ class TaskFailed:
 
 def run_all(
     function: Callable[..., R],
-    items: Mapping[str, Arguments],
+    items: Mapping[str, tuple[Any, ...]],
     machine: Machine,
     shared_paths: Collection[Path],
     memory_each: int,
@@ -76,23 +70,25 @@ def run_all(
     Raises:
         InputError: the workers cannot start or are lost. Results yielded before are valid.
     """
-    pool = _open(machine, len(items), shared_paths, memory_each, survive)
-    suspects = []
-    try:
-        for name, outcome in _dispatch(function, items, list(items), pool):
+    with closing(_open(machine, len(items), shared_paths, memory_each, survive)) as pool:
+        suspects = {}
+        for name, outcome in _dispatch(function, items, pool):
             if isinstance(outcome, WorkerKilled):
-                suspects.append(name)
+                suspects[name] = items[name]
             else:
                 yield name, outcome
-        if suspects:
-            pool.run_serially()
-        for name, outcome in _dispatch(function, items, suspects, pool):
+        if not suspects:
+            return
+        console.log.warning(
+            "a worker was killed while it read %s; retrying one at a time",
+            first_few(list(suspects), most=10),
+        )
+        pool.run_serially()
+        for name, outcome in _dispatch(function, suspects, pool):
             if isinstance(outcome, WorkerKilled):
                 yield name, TaskFailed(str(outcome), outcome.kind)
             else:
                 yield name, outcome
-    finally:
-        pool.close()
 
 
 def worker_count(workers: int | str, memory_each: int) -> int:
@@ -105,48 +101,37 @@ def worker_count(workers: int | str, memory_each: int) -> int:
 
 def _open(
     machine: Machine, items: int, shared_paths: Collection[Path], memory_each: int, survive: bool
-) -> Pool[Any]:
+) -> Pool:
     if machine.dask:
         # distributed takes half a second to import, and most runs have one machine.
         from multi_abnormality.utils.parallel.dask_pool import DaskPool
 
         return DaskPool(machine.dask, shared_paths)
     count = min(max(worker_count(machine.workers, memory_each), int(survive)), items)
-    return ProcessPool(count) if count else SerialPool()
+    return ProcessPool(count) if count else Pool()
 
 
 def _dispatch(
-    function: Callable[..., R],
-    items: Mapping[str, Arguments],
-    names: Collection[str],
-    pool: Pool[F],
+    function: Callable[..., R], items: Mapping[str, tuple[Any, ...]], pool: Pool
 ) -> Iterator[tuple[str, R | TaskFailed | WorkerKilled]]:
-    waiting = deque(names)
-    in_flight: dict[F, str] = {}
-    done: SimpleQueue[F] = SimpleQueue()
+    waiting = deque(items)
+    in_flight: dict[futures.Future[R], str] = {}
     while waiting or in_flight:
         while waiting and len(in_flight) < pool.max_in_flight():
             name = waiting.popleft()
-            future = pool.submit(name, function, items[name])
-            in_flight[future] = name
-            future.add_done_callback(done.put)
-        try:
-            future = done.get(timeout=IDLE_CHECK_SECONDS)
-        except Empty:
-            pool.check_alive(list(in_flight.values()))
-            continue
-        name = in_flight.pop(future)
-        outcome = _result_or_failure(future, pool)
-        if isinstance(outcome, TaskNotStarted):
-            waiting.append(name)
+            in_flight[pool.submit(function, *items[name])] = name
+        done, _ = futures.wait(in_flight, IDLE_CHECK_SECONDS, futures.FIRST_COMPLETED)
+        if done:
+            future = done.pop()
+            yield in_flight.pop(future), _result_or_failure(future, pool)
         else:
-            yield name, outcome
+            pool.check_alive(in_flight.values())
 
 
-def _result_or_failure(future: F, pool: Pool[F]) -> Any:
+def _result_or_failure(future: futures.Future[R], pool: Pool) -> Any:
     try:
         return pool.result(future)
-    except (TaskNotStarted, WorkerKilled) as error:
+    except WorkerKilled as error:
         return error
     except MemoryError:
         return TaskFailed(f"needs more memory than there is; {pool.hint}", OUT_OF_MEMORY)
