@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from multi_abnormality import inference
-from multi_abnormality.data.io.reader_registry import SUFFIXES, scan_name
+from multi_abnormality.data.io.reader_registry import scan_name, scan_suffixes
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.evaluation.predictions import write_submission
 from multi_abnormality.evaluation.thresholds import submission_probabilities
@@ -86,7 +86,7 @@ def _scans(folder: Path) -> list[NamedScan]:
     if others := [path.name for path in found if path not in scans]:
         console.log.warning("%s: these are not scans: %s", folder, ", ".join(others))
     if not scans:
-        raise InputError(f"{folder}: holds no scan; one of {', '.join(SUFFIXES)} is needed")
+        raise InputError(f"{folder}: holds no scan; one of {', '.join(scan_suffixes())} is needed")
     named = [NamedScan(scan_name(scan), ScanSource(scan)) for scan in scans]
     refuse_equal(named, f"{folder}: results name cases without suffix")
     return named
@@ -94,7 +94,7 @@ def _scans(folder: Path) -> list[NamedScan]:
 
 def _is_scan_file(path: Path) -> bool:
     """Whether a path has a scan's suffix; macOS adds a "._case.mha" to each file."""
-    return path.name.lower().endswith(SUFFIXES) and path.name[0] != "." and not path.is_dir()
+    return path.name.lower().endswith(scan_suffixes()) and path.name[0] != "." and not path.is_dir()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from chest_files import affine, chest, metaimage_header, write_metaimage
-from multi_abnormality.data.io.metaimage import data_file, read_metaimage
+from multi_abnormality.data.io.metaimage import data_file
+from multi_abnormality.data.io.metaimage import read as read_metaimage
 from multi_abnormality.data.io.scan import Scan
 from multi_abnormality.utils.errors import UnusableScan
 

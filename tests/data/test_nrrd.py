@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from chest_files import affine, chest, nrrd_header, write_nrrd
-from multi_abnormality.data.io.nrrd import data_file, read_nrrd
+from multi_abnormality.data.io.nrrd import data_file
+from multi_abnormality.data.io.nrrd import read as read_nrrd
 from multi_abnormality.utils.errors import UnusableScan
 
 DIRECTIONS = (

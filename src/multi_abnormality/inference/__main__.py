@@ -5,6 +5,7 @@ import gc
 import sys
 from pathlib import Path
 
+from multi_abnormality.data.io.reader_registry import FORMATS
 from multi_abnormality.utils import console
 
 MAX_MEMORY = 10_000  # GB
@@ -19,8 +20,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "scans", nargs="+", type=Path, metavar="SCAN",
-        help="NIfTI, MetaImage or NRRD file, DICOM file (for its whole series), .zip of a series, "
-        "folder of these, or pattern in quotes",
+        help=f"{', '.join(one.name for one in FORMATS)} or DICOM file (for its whole series), .zip "
+        "of a series, folder of these, or pattern in quotes",
     )  # fmt: skip
     parser.add_argument(
         "--series", action="append", default=[], metavar="SERIES",

@@ -9,11 +9,9 @@ from pathlib import Path, PurePosixPath
 from multi_abnormality.config.schema_data import is_inside
 from multi_abnormality.data.catalog.identifier_spelling import has_invisible
 from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom
-from multi_abnormality.data.io.reader_registry import SUFFIXES
+from multi_abnormality.data.io.reader_registry import scan_suffixes, suffix_of
 from multi_abnormality.data.io.scan_sources import resolve_scan
 from multi_abnormality.utils.errors import InputError
-
-FILES = (*SUFFIXES, ".zip")
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def _matching_paths(folder: Path, text: str) -> list[Path]:
     folders = [folder]
     for part in parents:
         folders = [match for parent in folders for match in _spellings(parent, [part])]
-    with_suffix = [last + end for suffix in FILES for end in (suffix, suffix.upper())]
+    with_suffix = [last + end for suffix in _suffixes() for end in (suffix, suffix.upper())]
     found = [match for parent in folders for match in _spellings(parent, [last])]
     found += [
         match for parent in folders for match in _spellings(parent, with_suffix) if match.is_file()
@@ -102,8 +100,18 @@ def _series_name(path: Path, folder: Path) -> str | None:
 
 
 def _name_of(text: str) -> str:
-    suffix = next((suffix for suffix in (*FILES, ".img") if text.lower().endswith(suffix)), "")
+    suffix = suffix_of(Path(text)) or (".zip" if text.lower().endswith(".zip") else "")
     return text[: len(text) - len(suffix)]
+
+
+def _suffixes() -> tuple[str, ...]:
+    """Return the suffixes of files that are listed as scans."""
+    return (*scan_suffixes(), ".zip")
+
+
+def _has_suffix(path: Path) -> bool:
+    """Return whether a file has the suffix of a .zip or of a known format."""
+    return bool(suffix_of(path)) or path.suffix.lower() == ".zip"
 
 
 def _path_error(path: Path) -> str | None:
@@ -113,9 +121,9 @@ def _path_error(path: Path) -> str | None:
         return f"{path}/ holds no files; name the folder that the DICOM files are in"
     if not path.is_file():
         return f"{path} is not a regular file; give a file or a folder"
-    if path.name.lower().endswith((*FILES, ".img")) or _is_dicom(path):
+    if _has_suffix(path) or _is_dicom(path):
         return None
-    return f"{path} is not a DICOM file, and has none of the suffixes {', '.join(FILES)}"
+    return f"{path} is not a DICOM file, and has none of the suffixes {', '.join(_suffixes())}"
 
 
 def unlisted_scans(folder: Path, known: Collection[Path]) -> Iterator[Path]:
@@ -136,14 +144,14 @@ def unlisted_scans(folder: Path, known: Collection[Path]) -> Iterator[Path]:
         if absolute not in with_listed_files and any(map(_is_dicom, paths)):
             yield Path(parent)
         for path in paths:
-            if path.name.lower().endswith(FILES) and path.absolute() not in listed:
+            if path.name.lower().endswith(_suffixes()) and path.absolute() not in listed:
                 yield path
 
 
 def _is_dicom(path: Path) -> bool:
     """Return whether a file begins as DICOM files do and is not a DICOMDIR."""
     name = path.name.lower()
-    if name.endswith((*FILES, ".img")) or name == "dicomdir" or not path.is_file():
+    if _has_suffix(path) or name == "dicomdir" or not path.is_file():
         return False
     try:
         with path.open("rb") as file:

@@ -81,7 +81,7 @@ QUATERNION_TOLERANCE = 1e-3
 SPACING_TOLERANCE = 0.01  # relative, between the fields of a header
 
 
-def read_nifti(path: Path, metadata: Series | None = None) -> Scan:
+def read(path: Path, metadata: Series | None = None) -> Scan:
     """Read a scan with its header or, if that is blank, with the metadata table.
 
     Args:
@@ -96,15 +96,23 @@ def read_nifti(path: Path, metadata: Series | None = None) -> Scan:
             stream = _open(path, stack)
             header = _header(stream, path, magic=b"n+")
             stream.skip(_voxel_offset(header, path) - header.itemsize)
-            return _read(header, stream, path, metadata)
-        header_path, image_path = pair_of(path)
+            return _read_voxels(header, stream, path, metadata)
+        header_path, image_path = _pair_of(path)
         header = _header(_open(header_path, stack), header_path, magic=b"ni")
         stream = _open(image_path, stack)
         stream.skip(max(0, _integer(header["vox_offset"], header_path)))
-        return _read(header, stream, path, metadata)
+        return _read_voxels(header, stream, path, metadata)
 
 
-def pair_of(path: Path) -> tuple[Path, Path]:
+def data_file(path: Path) -> Path | None:
+    """Return the other file of a pair of .hdr and .img, if it exists."""
+    if path.suffix.lower() not in (".hdr", ".img"):
+        return None
+    (other,) = {*_pair_of(path)} - {path}
+    return other if other.is_file() else None
+
+
+def _pair_of(path: Path) -> tuple[Path, Path]:
     """Return the .hdr and the .img file of a pair, given either."""
     other = ".img" if path.suffix.lower() == ".hdr" else ".hdr"
     names = [path.with_suffix(one) for one in (other, other.upper())]
@@ -127,7 +135,7 @@ def _open(path: Path, stack: ExitStack) -> ByteStream:
     return ByteStream(file, path, "gzip" if is_gzip else "raw")
 
 
-def _read(header: np.void, stream: ByteStream, path: Path, metadata: Series | None) -> Scan:
+def _read_voxels(header: np.void, stream: ByteStream, path: Path, metadata: Series | None) -> Scan:
     shape, dtype = _shape(header, path), _dtype(header, path)
     stream.check_holds(math.prod(shape) * dtype.itemsize)
     affine = _affine(header, path)

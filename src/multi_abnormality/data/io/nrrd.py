@@ -12,6 +12,7 @@ import numpy as np
 
 from multi_abnormality.data.io.byte_streams import ByteStream, Encoding, open_regular_file
 from multi_abnormality.data.io.scan import Scan, check_shape
+from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.io.text_headers import (
     SPACING_TOLERANCE,
     TextHeader,
@@ -20,7 +21,7 @@ from multi_abnormality.data.io.text_headers import (
     byte_count,
     quoted,
     read_lines,
-    read_scan,
+    read_voxels,
     seek_from_end,
     wrong_line,
 )
@@ -65,7 +66,7 @@ AXIS_KINDS = ("domain", "space", "none", "???")
 MILLIMETRES = ("", "mm", "millimeter", "millimeters", "millimetre", "millimetres", "???")
 
 
-def read_nrrd(path: Path) -> Scan:
+def read(path: Path, _metadata: Series | None = None) -> Scan:
     """Read a scan by its header.
 
     Raises:
@@ -87,7 +88,7 @@ def read_nrrd(path: Path) -> Scan:
             raise header.refuse(f"has byte skip {skipped} with {encoding} voxels", "damaged")
         stream = ByteStream(file, header.stream_name(voxels), encoding)
         stream.skip(skipped)  # counts decompressed bytes
-        return read_scan(header, shape, dtype, affine, stream)
+        return read_voxels(header, shape, dtype, affine, stream)
 
 
 def data_file(path: Path) -> Path | None:

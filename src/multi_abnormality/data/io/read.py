@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from multi_abnormality.data.io.geometry import MAX_SHEAR, axis_codes, nearest_axes, spacing_and_tilt
-from multi_abnormality.data.io.reader_registry import reader_of, suffix_of
+from multi_abnormality.data.io.reader_registry import format_of
 from multi_abnormality.data.io.scan import Scan
-from multi_abnormality.data.io.scan_sources import ScanSource, is_dicom_by_content, resolve_scan
+from multi_abnormality.data.io.scan_sources import ScanSource, resolve_scan
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.utils.errors import InputError, UnusableScan
 
@@ -54,25 +54,19 @@ def read_volume(source: Path | ScanSource, metadata: Series | None = None) -> Vo
 
 
 def _read(source: Path | ScanSource, metadata: Series | None) -> Scan:
-    path = source if isinstance(source, Path) else source.path
-    reader = None if path.is_dir() or is_dicom_by_content(path) else reader_of(path)
-    if reader is None:
+    if isinstance(source, Path) or (source.series is None and format_of(source.path) is None):
+        source = resolve_scan(source if isinstance(source, Path) else source.path)
+    if source.series is not None:
         # pydicom takes 0.2 s to import.
         from multi_abnormality.data.io.dicom_series import read_series
 
-        if isinstance(source, Path) or source.series is None:  # a damaged .zip raises here
-            source = resolve_scan(path)
-        if source.series is not None:
-            return read_series(source)
-        path = source.path
-        reader = reader_of(path)
-        if reader is None:
-            raise UnusableScan(f"{path}: has an unknown format", "not one 3D scan")
+        return read_series(source)
+    path = source.path
     if path.is_file() and path.stat().st_size == 0:
         raise UnusableScan(f"{path}: is empty; fetch it again", "damaged")
-    if suffix_of(path) in (".nii", ".nii.gz"):
-        return reader(path, metadata)
-    return reader(path)
+    scan_format = format_of(path)
+    assert scan_format is not None
+    return scan_format.read(path, metadata)
 
 
 def _reason(error: OSError, path: Path) -> str:

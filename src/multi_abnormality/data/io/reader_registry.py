@@ -1,41 +1,106 @@
-"""Registry of readers by file suffix."""
+"""Registry of file formats: a new format is a module of this package and a line of FORMATS.
 
-from collections.abc import Callable
+Modules are imported when needed, as most calls read one format. DICOM is no entry, since its files
+are recognized by their content.
+"""
+
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
 
-from multi_abnormality.data.io.scan import Scan
+from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, has_preamble
+from multi_abnormality.utils.errors import UnusableScan
 
-# To add a format, write a function from a path to a Scan and add a line here. Modules are imported
-# when needed, as most calls read one format.
-_READERS = {
-    ".nii.gz": "nifti:read_nifti",
-    ".nii": "nifti:read_nifti",
-    ".hdr": "nifti:read_nifti",
-    ".img": "nifti:read_nifti",
-    ".mha": "metaimage:read_metaimage",
-    ".mhd": "metaimage:read_metaimage",
-    ".nrrd": "nrrd:read_nrrd",
-    ".nhdr": "nrrd:read_nrrd",
-}
-# Suffixes of files that count as a scan; the .img of a .hdr is not a second scan.
-SUFFIXES = tuple(suffix for suffix in _READERS if suffix != ".img")
+if TYPE_CHECKING:
+    from multi_abnormality.data.io.scan import Scan
+    from multi_abnormality.data.io.series_metadata import Series
+
+_ALSO_DICOM = (".hdr", ".img")  # suffixes that DICOM files have as well
+
+
+class Reader(Protocol):
+    """Functions of a format's module."""
+
+    def read(self, path: Path, metadata: "Series | None") -> "Scan":
+        """Read a scan.
+
+        Args:
+            path: file with one of the format's suffixes.
+            metadata: row of CT-RATE's metadata table.
+
+        Raises:
+            UnusableScan: the file is damaged, or is not a 3D CT scan in HU.
+            OSError: the file cannot be read.
+        """
+
+    def data_file(self, path: Path) -> Path | None:
+        """Return the separate file of voxels, if there is one.
+
+        Raises:
+            UnusableScan: the header that names it is damaged.
+            OSError: the header cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of scan files.
+
+    Attributes:
+        name: name of the format.
+        module: module of its reader, absolute or relative to this package.
+        suffixes: suffixes of files that count as a scan, in lower case.
+        data_suffixes: suffixes of files that may be given, but belong to one of the former.
+    """
+
+    name: str
+    module: str
+    suffixes: tuple[str, ...]
+    data_suffixes: tuple[str, ...] = ()
+
+    def read(self, path: Path, metadata: "Series | None" = None) -> "Scan":
+        """Read a scan; see Reader."""
+        return self._reader().read(path, metadata)
+
+    def data_file(self, path: Path) -> Path | None:
+        """Return the separate file of voxels, if there is one that can be found."""
+        try:
+            return self._reader().data_file(path)
+        except (UnusableScan, OSError):  # raised again when the scan is read
+            return None
+
+    def _reader(self) -> Reader:
+        return cast("Reader", import_module(self.module, __package__))
+
+
+FORMATS = [
+    FileFormat("NIfTI", ".nifti", (".nii.gz", ".nii", ".hdr"), (".img",)),
+    FileFormat("MetaImage", ".metaimage", (".mha", ".mhd")),
+    FileFormat("NRRD", ".nrrd", (".nrrd", ".nhdr")),
+]
+
+
+def scan_suffixes() -> tuple[str, ...]:
+    """Return the suffixes of files that count as a scan."""
+    return tuple(suffix for one in FORMATS for suffix in one.suffixes)
 
 
 def suffix_of(path: Path) -> str:
     """Return the known suffix of a file's name, in lower case, or ""."""
     name = path.name.lower()
-    return next((suffix for suffix in _READERS if name.endswith(suffix)), "")
+    suffixes = (suffix for one in FORMATS for suffix in (*one.suffixes, *one.data_suffixes))
+    return next((suffix for suffix in suffixes if name.endswith(suffix)), "")
 
 
-def reader_of(path: Path) -> Callable[..., Scan] | None:
-    """Return the reader for a file's suffix; None for DICOM and unknown formats."""
+def format_of(path: Path) -> FileFormat | None:
+    """Return the format of a file by its suffix; None for DICOM and unknown formats."""
     suffix = suffix_of(path)
-    if not suffix:
-        return None
-    module, function = _READERS[suffix].split(":")
-    reader: Callable[..., Scan] = getattr(import_module(f"{__package__}.{module}"), function)
-    return reader
+    if suffix in _ALSO_DICOM and path.is_file():
+        with path.open("rb") as file:
+            if has_preamble(file.read(MAGIC_BYTES)):
+                return None
+    return next((one for one in FORMATS if suffix in one.suffixes + one.data_suffixes), None)
 
 
 def scan_name(path: Path) -> str:

@@ -11,8 +11,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom, has_preamble
-from multi_abnormality.data.io.reader_registry import SUFFIXES, scan_name, suffix_of
+from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom
+from multi_abnormality.data.io.reader_registry import format_of, scan_name, scan_suffixes, suffix_of
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import UnusableScan, first_few
 
@@ -45,7 +45,8 @@ class ScanSource:
         """Return all files that the voxels depend on."""
         if self.series is not None:
             return tuple(dict.fromkeys(one.header.file.path for one in self.series.slices))
-        beside = _data_file(self.path)
+        scan_format = format_of(self.path)
+        beside = scan_format.data_file(self.path) if scan_format else None
         return (self.path,) if beside is None else (self.path, beside)
 
     @property
@@ -107,7 +108,7 @@ def _find_all(path: Path) -> "tuple[list[ScanSource], _DicomContents]":
     """Return the scans at a path, and its other content."""
     if path.is_dir():
         return _in_folder(path)
-    if suffix_of(path) and not is_dicom_by_content(path):
+    if format_of(path):
         return [ScanSource(path)], _DicomContents()
     if _is_zip(path):
         found = _members_of(path)
@@ -165,14 +166,6 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
         for part in re.split(r"([0-9]{1,18}|/)", str(path))
         if part
     ]
-
-
-def is_dicom_by_content(path: Path) -> bool:
-    """Return whether a .hdr or .img file has DICOM's preamble."""
-    if path.suffix.lower() not in (".hdr", ".img") or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return has_preamble(file.read(MAGIC_BYTES))
 
 
 def _series_of(path: Path) -> "tuple[list[ScanSource], _DicomContents]":
@@ -261,7 +254,7 @@ class _DicomContents:
         before = len(self.headers)
         try:
             for path in _files(folder, with_subfolders=False):
-                if _is_zip(path) or (suffix_of(path) and not is_dicom_by_content(path)):
+                if _is_zip(path) or format_of(path):
                     continue
                 self.try_path(path)
                 if uids is not None and len(self.headers) > before:
@@ -372,11 +365,9 @@ def _in_folder(folder: Path) -> tuple[list[ScanSource], _DicomContents]:
     found = _DicomContents()
     sources = []
     for path in _files(folder, with_subfolders=True):
-        suffix = "" if is_dicom_by_content(path) else suffix_of(path)
-        if suffix in SUFFIXES:
-            sources.append(ScanSource(path))
-        elif suffix:
-            continue
+        if format_of(path):
+            if suffix_of(path) in scan_suffixes():
+                sources.append(ScanSource(path))
         elif _is_zip(path):
             sources += _in_zip_below(path)
         else:
@@ -442,27 +433,6 @@ def _files(folder: Path, with_subfolders: bool, above: tuple[Path, ...] = ()) ->
             yield from _files(path, with_subfolders, (*above, real))
 
 
-def _data_file(path: Path) -> Path | None:
-    """Return the separate file of voxels of a header, if there is one."""
-    suffix = suffix_of(path)
-    if suffix in (".hdr", ".img"):
-        other = ".img" if suffix == ".hdr" else ".hdr"
-        beside = (path.with_suffix(other), path.with_suffix(other.upper()))
-        return next((file for file in beside if file.is_file()), None)
-    try:
-        if suffix == ".mhd":
-            from multi_abnormality.data.io import metaimage
-
-            return metaimage.data_file(path)
-        if suffix == ".nhdr":
-            from multi_abnormality.data.io import nrrd
-
-            return nrrd.data_file(path)
-    except (UnusableScan, OSError):  # raised again when the scan is read
-        return None
-    return None
-
-
 def _is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip"
 
@@ -495,7 +465,7 @@ def _describe_nothing(path: Path, found: _DicomContents) -> str:
     Raises:
         UnusableScan: a file that may be a slice is unusable.
     """
-    formats = f"DICOM or one of {', '.join(SUFFIXES)}"
+    formats = f"DICOM or one of {', '.join(scan_suffixes())}"
     found.raise_errors()
     others = [other for folder in found.others.values() for other in folder]
     if path.is_dir() or _is_zip(path):

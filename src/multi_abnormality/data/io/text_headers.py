@@ -169,7 +169,7 @@ def add_field(fields: dict[str, str], key: str, value: str, path: Path) -> None:
         )
 
 
-def read_scan(
+def read_voxels(
     header: TextHeader,
     shape: tuple[int, int, int],
     dtype: np.dtype,
