@@ -20,7 +20,7 @@ from multi_abnormality.utils.errors import UnusableScan
 from mutations.formats import FORMATS as MUTATED
 from tiny_model import write_model
 
-TABLE = "scan,patient,split,Emphysema\na,1,train,1\nb.npz,2,test,0\n"
+TABLE = "scan,patient,split,Emphysema\na,1,train,1\nb.npz,2,train,0\nc.npy,3,test,1\n"
 COLUMNS = dict.fromkeys(("manufacturer", "kernel", "sex", "age"))
 
 
@@ -75,7 +75,7 @@ def test_it_is_predicted(tmp_path: Path) -> None:
 
 
 def test_it_is_listed_in_a_table_of_own_scans(tmp_path: Path) -> None:
-    for name in "ab":
+    for name in "abc":
         write(tmp_path / f"scans/{name}.npz")
     (tmp_path / "labels.csv").write_text(TABLE)
     columns = Columns(scan="scan", patient="patient", split="split", **COLUMNS)
@@ -86,8 +86,8 @@ def test_it_is_listed_in_a_table_of_own_scans(tmp_path: Path) -> None:
 
     catalog = read_catalog(tmp_path, settings)
 
-    assert catalog.volumes["name"].tolist() == ["a", "b"]
-    assert [Path(path).name for path in catalog.volumes["path"]] == ["a.npz", "b.npz"]
+    assert catalog.volumes["name"].tolist() == ["a", "b", "c"]
+    assert [Path(path).name for path in catalog.volumes["path"]] == ["a.npz", "b.npz", "c.npy"]
 
 
 def test_its_suffix_is_named_where_there_is_no_scan(tmp_path: Path) -> None:
