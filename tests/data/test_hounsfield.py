@@ -1,7 +1,5 @@
 """Checks that values are HU, with any padding and background."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,14 +7,13 @@ from chest_files import chest
 from multi_abnormality.data.io.hounsfield import to_hounsfield
 from multi_abnormality.utils.errors import UnusableScan
 
-SCAN = Path("scan.nii.gz")
 Y, X = np.mgrid[: chest().shape[1], : chest().shape[2]]
 MIDDLE = (len(X) - 1) / 2
 OUTSIDE = (Y - MIDDLE) ** 2 + (X - MIDDLE) ** 2 > MIDDLE**2  # of a round field of view
 
 
 def convert(hu: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    return to_hounsfield(hu, hu.shape, hu.dtype.kind in "iu", SCAN)
+    return to_hounsfield(hu, hu.shape, hu.dtype.kind in "iu")
 
 
 def with_frame(hu: np.ndarray, value: int) -> np.ndarray:

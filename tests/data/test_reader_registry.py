@@ -27,8 +27,8 @@ COLUMNS = dict.fromkeys(("manufacturer", "kernel", "sex", "age"))
 def read(path: Path, _metadata: Series | None = None) -> Scan:
     """Read a .npz of the affine; the voxels are in a .npy beside it."""
     voxels = np.load(path.with_suffix(".npy"))
-    shape = check_shape(voxels.shape[::-1], path)
-    hu, notes = to_hounsfield(voxels, shape[::-1], True, path)
+    shape = check_shape(voxels.shape[::-1])
+    hu, notes = to_hounsfield(voxels, shape[::-1], True)
     return Scan(hu.T, np.load(path)["affine"], notes)
 
 

@@ -9,8 +9,8 @@ from multi_abnormality.data.io.reader_registry import FORMATS
 from multi_abnormality.utils import console
 
 MAX_MEMORY = 10_000  # GB
-# Optional dependencies that pydicom and numpy import, which takes 0.15 s, for functions that predict
-# does not use: it decodes DICOM in another program (data/io/dicom_decoder.py).
+# Optional dependencies that pydicom and numpy import, which takes 0.15 s, for functions that
+# predict does not use: it decodes DICOM in another program (data/io/dicom_decoder.py).
 _UNUSED = ("charset_normalizer", "gdcm", "openjpeg", "requests", "tqdm")
 
 

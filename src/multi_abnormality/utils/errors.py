@@ -1,6 +1,7 @@
 """Exceptions for errors that users can fix."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class InputError(Exception):
@@ -17,14 +18,27 @@ class UnusableScan(InputError):
     Args:
         message: message of the InputError.
         reason: category of the error, for counts, such as "not HU".
+        path: file or folder that the message begins with; None: a caller adds it by `naming`.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message, reason)
-        self.reason = reason
+    def __init__(self, message: str, reason: str, path: object = None) -> None:
+        super().__init__(message, reason, path)
+        self.reason, self.path = reason, path
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        message = str(self.args[0])
+        return message if self.path is None else f"{self.path}: {message}"
+
+
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Begin the messages of UnusableScan with the path of the scan, if they have none yet."""
+    try:
+        yield
+    except UnusableScan as error:
+        if error.path is not None:
+            raise
+        raise UnusableScan(str(error), error.reason, path) from None
 
 
 def first_few(names: Sequence[str], most: int = 5) -> str:

@@ -51,7 +51,7 @@ def open_regular_file(path: Path) -> BufferedReader:
         OSError: missing, or not readable.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise UnusableScan(f"{path}: is not a regular file; give a file or a folder", "damaged")
+        raise UnusableScan("is not a regular file; give a file or a folder", "damaged", path)
     return path.open("rb")
 
 
@@ -201,4 +201,4 @@ class ByteStream:
         return True
 
     def _damaged(self, what: str) -> UnusableScan:
-        return UnusableScan(f"{self._path}: {what}; fetch it again", "damaged")
+        return UnusableScan(f"{what}; fetch it again", "damaged", self._path)

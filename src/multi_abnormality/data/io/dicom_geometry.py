@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -103,13 +102,12 @@ def _directions(orientation: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]
     return directions[0], column / np.linalg.norm(column)
 
 
-def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane], path: Path) -> np.ndarray:
+def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane]) -> np.ndarray:
     """Fit the (4, 4) affine in mm from (column, row, slice) to RAS+; sheared for a tilted gantry.
 
     Args:
         slices: slices sorted by position along the normal of the first.
         planes: geometry of each slice.
-        path: folder or .zip that errors name.
 
     Raises:
         UnusableScan: slices are missing, or are not evenly spaced on a line.
@@ -124,21 +122,20 @@ def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane], path: Path
     gaps = np.diff(positions @ normal)
     digit = _last_digit(positions)
     digit = digit if digit <= MAX_COARSENESS * step else 0.0
-    _refuse_two_distances(slices, gaps, digit, path)
-    _check_gaps(slices, gaps, path)
+    _refuse_two_distances(slices, gaps, digit)
+    _check_gaps(slices, gaps)
     along = off @ normal
     rounding = ROUNDING * digit
     if np.abs(along).max() > max(MAX_DISTANCE_ERROR * step, rounding * np.abs(normal).sum()):
         worst = int(np.abs(along).argmax())
         raise _uneven(
             f"{slices[worst]} lies {abs(along[worst]):.2f} mm from where it would with slices "
-            f"every {step:.3f} mm{thicknesses(slices)}",
-            path,
+            f"every {step:.3f} mm{thicknesses(slices)}"
         )
     beside = np.linalg.norm(off - along[:, None] * normal, axis=1)
     if beside.max() > max(MAX_WOBBLE, min(first.spacing) / 2):
         worst = int(beside.argmax())
-        raise _uneven(f"{slices[worst]} lies {beside[worst]:.2f} mm beside the others", path)
+        raise _uneven(f"{slices[worst]} lies {beside[worst]:.2f} mm beside the others")
     affine = np.eye(4)
     affine[:3, 0] = first.row * first.spacing[1]
     affine[:3, 1] = first.column * first.spacing[0]
@@ -148,7 +145,7 @@ def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane], path: Path
     return affine
 
 
-def _check_gaps(slices: Sequence[DicomSlice], gaps: np.ndarray, path: Path) -> None:
+def _check_gaps(slices: Sequence[DicomSlice], gaps: np.ndarray) -> None:
     # Mean of the distances near the median: rounded distances alternate.
     usual = float(np.median(gaps))
     usual = float(gaps[gaps <= MISSING_SLICE * usual + SAME_POSITION].mean())
@@ -156,21 +153,17 @@ def _check_gaps(slices: Sequence[DicomSlice], gaps: np.ndarray, path: Path) -> N
         if gap > MISSING_SLICE * usual + 2 * SAME_POSITION:
             raise _uneven(
                 f"{below.name} and {above.name} are {gap:.2f} mm apart, where {usual:.2f} mm is "
-                f"usual{thicknesses(slices)}: slices are missing",
-                path,
+                f"usual{thicknesses(slices)}: slices are missing"
             )
 
 
-def _refuse_two_distances(
-    slices: Sequence[DicomSlice], gaps: np.ndarray, digit: float, path: Path
-) -> None:
+def _refuse_two_distances(slices: Sequence[DicomSlice], gaps: np.ndarray, digit: float) -> None:
     """Refuse a series with different slice distances in different parts.
 
     Args:
         slices: slices sorted by position.
         gaps: mm between consecutive slices.
         digit: unit of the last digit of rounded positions, mm.
-        path: folder or .zip that errors name.
     """
     usual = float(np.median(gaps))
     is_other = np.abs(gaps - usual) > max(MAX_DISTANCE_ERROR * usual, 1.01 * digit)
@@ -183,7 +176,7 @@ def _refuse_two_distances(
     ):
         return
     raise UnusableScan(
-        f"{path}: its slices lie {usual:.2f} mm apart, but {gaps[start:end].mean():.2f} mm from "
+        f"its slices lie {usual:.2f} mm apart, but {gaps[start:end].mean():.2f} mm from "
         f"{slices[start].name} to {slices[end].name}{thicknesses(slices)}: two slice distances "
         "under one series; export each part as a series",
         "geometry",
@@ -215,5 +208,5 @@ def _last_digit(positions: np.ndarray) -> float:
     return 0.0
 
 
-def _uneven(what: str, path: Path) -> UnusableScan:
-    return UnusableScan(f"{path}: {what}; export the whole series again", "geometry")
+def _uneven(what: str) -> UnusableScan:
+    return UnusableScan(f"{what}; export the whole series again", "geometry")

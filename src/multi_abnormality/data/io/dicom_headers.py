@@ -123,15 +123,16 @@ class Container:
         unpacked = sum(member.file_size for member in members)
         if len(members) > MAX_MEMBERS or unpacked > MAX_ARCHIVE_BYTES:
             raise UnusableScan(
-                f"{self._path}: holds {len(members):,} files of {unpacked:,} bytes; the limits are "
+                f"holds {len(members):,} files of {unpacked:,} bytes; the limits are "
                 f"{MAX_MEMBERS:,} files and {MAX_ARCHIVE_BYTES:,} bytes; unpack it, and give a "
                 "folder for each series",
                 "too large",
+                self._path,
             )
         for member in members:
             file = DicomFile(self._path, member.filename)
             if member.flag_bits & 1:
-                raise UnusableScan(f"{file}: is encrypted; unpack the .zip first", "damaged")
+                raise UnusableScan("is encrypted; unpack the .zip first", "damaged", file)
             yield file
 
     def open(self, file: DicomFile) -> BinaryIO:
@@ -160,7 +161,7 @@ class Container:
 
     @staticmethod
     def _damaged(where: object, error: Exception) -> UnusableScan:
-        return UnusableScan(f"{where}: is a damaged .zip ({error}); fetch it again", "damaged")
+        return UnusableScan(f"is a damaged .zip ({error}); fetch it again", "damaged", where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,8 +200,9 @@ class DicomHeader:
     def without_pixels(self) -> UnusableScan:
         """Return the error for a file that ends before its pixels."""
         return UnusableScan(
-            f"{self.file}: is truncated: it ends before its pixel data (7FE0,0010); fetch it again",
+            "is truncated: it ends before its pixel data (7FE0,0010); fetch it again",
             "damaged",
+            self.file,
         )
 
     def text(self, keyword: str) -> str:
@@ -296,7 +298,7 @@ class DicomSlice:
 
     def refuse(self, what: str, reason: str) -> NoReturn:
         """Raise the error that names this file."""
-        raise UnusableScan(f"{self}: {what}; export the series again from its source", reason)
+        raise UnusableScan(f"{what}; export the series again from its source", reason, str(self))
 
 
 def tag_name(keyword: str) -> str:
@@ -327,9 +329,9 @@ def read_header(container: Container, file: DicomFile) -> DicomHeader | None:
             if not is_marked:
                 return None
             raise UnusableScan(
-                f"{file}: is a damaged DICOM file ({type(error).__name__}: {error}); "
-                "fetch it again",
+                f"is a damaged DICOM file ({type(error).__name__}: {error}); fetch it again",
                 "damaged",
+                file,
             ) from None
 
 
@@ -438,9 +440,7 @@ def inflate(stream: BinaryIO, file: DicomFile) -> tuple[BinaryIO, int]:
     data = decompressor.decompress(stream.read(), MAX_INFLATED_BYTES)
     if not decompressor.eof:
         what = "is too large" if decompressor.unconsumed_tail else "is truncated"
-        raise UnusableScan(
-            f"{file}: {what}: its deflated data do not end; fetch it again", "damaged"
-        )
+        raise UnusableScan(f"{what}: its deflated data do not end; fetch it again", "damaged", file)
     return BytesIO(data), len(data)
 
 

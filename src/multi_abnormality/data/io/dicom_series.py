@@ -26,7 +26,7 @@ from multi_abnormality.data.io.hu_checks import HU_MIN
 from multi_abnormality.data.io.image_type import ORIGINAL, Derivation, derivation_of
 from multi_abnormality.data.io.scan import Scan, check_shape
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import UnusableScan, first_few
+from multi_abnormality.utils.errors import UnusableScan, first_few, naming
 
 if TYPE_CHECKING:
     from multi_abnormality.data.io.scan_sources import ScanSource
@@ -129,7 +129,8 @@ def build_series(
     try:
         if fault is not None:
             raise fault
-        return _assemble(series, headers, path)
+        with naming(path):
+            return _assemble(series, headers)
     except (UnusableScan, OSError) as error:
         kind = error.reason if isinstance(error, UnusableScan) else "damaged"
         return replace(series, problem=str(error), problem_kind=kind)
@@ -166,24 +167,19 @@ def read_series(source: "ScanSource") -> Scan:
                 plane = np.where(mask, rescale.stored(HU_MIN), plane)
             yield plane
 
-    hu, notes = to_hounsfield(
-        planes(),
-        (len(series.slices), form.rows, form.columns),
-        True,
-        source.path,
-        rescale.slope,
-        rescale.intercept,
-    )
+    shape = (len(series.slices), form.rows, form.columns)
+    with naming(source.path):
+        hu, notes = to_hounsfield(planes(), shape, True, rescale.slope, rescale.intercept)
     if padded and "padding" not in notes:
         notes = (*notes, "padding")
     return Scan(hu.T, series.affine, notes, slice_axis=2)
 
 
-def _assemble(series: DicomSeries, headers: Sequence[DicomHeader], path: Path) -> DicomSeries:
+def _assemble(series: DicomSeries, headers: Sequence[DicomHeader]) -> DicomSeries:
     left_out = list(series.left_out)
-    slices = _scanned(_of_ct(headers, path, left_out), path, left_out)
+    slices = _scanned(_of_ct(headers, left_out), left_out)
     planes = {one: plane_of(one) for one in slices}
-    slices = _of_one_geometry(slices, planes, path, left_out)
+    slices = _of_one_geometry(slices, planes, left_out)
     _refuse_patients(slices)
     _refuse_frames_of_reference(slices)
     normal = planes[slices[0]].normal
@@ -192,15 +188,15 @@ def _assemble(series: DicomSeries, headers: Sequence[DicomHeader], path: Path) -
     slices = _without_copies(slices, heights, left_out)
     if len(slices) < MIN_SLICES:
         raise UnusableScan(
-            f"{path}: has only {len(slices)} slice{'s' * (len(slices) > 1)} of one CT volume; "
+            f"has only {len(slices)} slice{'s' * (len(slices) > 1)} of one CT volume; "
             "give a folder with all DICOM files of the series",
             "not one 3D scan",
         )
-    _refuse_interleaved(slices, path)
+    _refuse_interleaved(slices)
     ordered = [planes[one] for one in slices]
-    affine = fit_affine(slices, ordered, path)
+    affine = fit_affine(slices, ordered)
     rows, columns = ordered[0].size
-    check_shape((columns, rows, len(slices)), path)
+    check_shape((columns, rows, len(slices)))
     pixel_format(slices[0])
     distance = abs(float(affine[:3, 2] @ np.cross(affine[:3, 0], affine[:3, 1])))
     in_plane = ordered[0].spacing
@@ -214,15 +210,13 @@ def _assemble(series: DicomSeries, headers: Sequence[DicomHeader], path: Path) -
     )
 
 
-def _of_ct(
-    headers: Sequence[DicomHeader], path: Path, left_out: list[str]
-) -> Iterator[DicomHeader]:
+def _of_ct(headers: Sequence[DicomHeader], left_out: list[str]) -> Iterator[DicomHeader]:
     """Yield the CT images of a series; images of other modalities are left out."""
     is_ct = {header: _modality(header) == "CT" for header in headers}
     if not any(is_ct.values()):
         kinds = sorted({f"{header.kind}, modality {_modality(header)}" for header in headers})
         raise UnusableScan(
-            f"{path}: its series is not CT ({first_few(kinds)}); give a series of CT slices",
+            f"its series is not CT ({first_few(kinds)}); give a series of CT slices",
             "not HU",
         )
     for header in headers:
@@ -240,7 +234,7 @@ def _modality(header: DicomHeader) -> str:
     return "CT"
 
 
-def _scanned(headers: Iterator[DicomHeader], path: Path, left_out: list[str]) -> list[DicomSlice]:
+def _scanned(headers: Iterator[DicomHeader], left_out: list[str]) -> list[DicomSlice]:
     """Return all slices except localizers."""
     slices = []
     for header in headers:
@@ -251,7 +245,7 @@ def _scanned(headers: Iterator[DicomHeader], path: Path, left_out: list[str]) ->
                 slices.append(one)
     if not slices:
         raise UnusableScan(
-            f"{path}: its series is a localizer; give a series of CT slices", "not one 3D scan"
+            "its series is a localizer; give a series of CT slices", "not one 3D scan"
         )
     for one in slices:
         if one.header.pixels_at is None:
@@ -260,7 +254,7 @@ def _scanned(headers: Iterator[DicomHeader], path: Path, left_out: list[str]) ->
 
 
 def _of_one_geometry(
-    slices: list[DicomSlice], planes: dict[DicomSlice, Plane], path: Path, left_out: list[str]
+    slices: list[DicomSlice], planes: dict[DicomSlice, Plane], left_out: list[str]
 ) -> list[DicomSlice]:
     """Return the slices with the most common geometry; a few others are left out."""
     groups: list[list[DicomSlice]] = []
@@ -278,7 +272,7 @@ def _of_one_geometry(
         or len(others) > len(slices) / 3
     ):
         raise UnusableScan(
-            f"{path}: {first_few([one.name for one in groups[1]], 3)} differ from "
+            f"{first_few([one.name for one in groups[1]], 3)} differ from "
             f"{groups[0][0].name} in size, spacing or orientation: the series has {len(groups)} "
             "geometries; keep the slices of one",
             "geometry",
@@ -358,12 +352,12 @@ def _acquisitions(one: DicomSlice, other: DicomSlice) -> str:
     return ""
 
 
-def _refuse_interleaved(slices: Sequence[DicomSlice], path: Path) -> None:
+def _refuse_interleaved(slices: Sequence[DicomSlice]) -> None:
     """Refuse interleaved acquisitions or reconstructions, even if evenly spaced."""
     if pair := _alternating(slices, thickness_of, MAX_CHANGES):
         below, above = pair
         raise UnusableScan(
-            f"{path}: slices of different thickness lie between each other, such as {below.name} "
+            f"slices of different thickness lie between each other, such as {below.name} "
             f"and {above.name}{thicknesses(slices)}: two reconstructions under one series; export "
             "each as a series",
             "geometry",
@@ -378,7 +372,7 @@ def _refuse_interleaved(slices: Sequence[DicomSlice], path: Path) -> None:
     else:
         return
     raise UnusableScan(
-        f"{path}: slices of different acquisitions lie between each other, such as {below.name} "
+        f"slices of different acquisitions lie between each other, such as {below.name} "
         f"and {above.name}{_acquisitions(below, above)}; export each acquisition as a series",
         "geometry",
     )

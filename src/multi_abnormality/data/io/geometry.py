@@ -1,7 +1,5 @@
 """Spacing and orientation of an affine, and detection of implausible geometries."""
 
-from pathlib import Path
-
 import numpy as np
 
 from multi_abnormality.utils.errors import UnusableScan
@@ -33,7 +31,7 @@ def is_default_geometry(affine: np.ndarray, shape: tuple[int, int, int]) -> bool
 
 
 def spacing_and_tilt(
-    columns: np.ndarray, shape: tuple[int, ...], path: Path, slice_axis: int | None = None
+    columns: np.ndarray, shape: tuple[int, ...], slice_axis: int | None = None
 ) -> tuple[np.ndarray, float]:
     """Return the spacing along each axis, and the tilt of the gantry.
 
@@ -43,7 +41,6 @@ def spacing_and_tilt(
     Args:
         columns: (3, 3) mm, the affine without its translation.
         shape: number of voxels along each axis.
-        path: file or folder that errors name.
         slice_axis: index of the slice axis; None selects the one that fits best.
 
     Returns:
@@ -53,7 +50,7 @@ def spacing_and_tilt(
         UnusableScan: spacing or extent are impossible for chest CT, or axes are not orthogonal.
     """
     lengths = np.linalg.norm(columns, axis=0)
-    _check_spacing(lengths, shape, path)
+    _check_spacing(lengths, shape)
     directions = columns / lengths
     # For each axis, the deviation of the angle between the two others from 90 degrees.
     cosines = [float(directions[:, axis - 2] @ directions[:, axis - 1]) for axis in range(3)]
@@ -66,14 +63,14 @@ def spacing_and_tilt(
     if shear[axis] > MAX_SHEAR or tilt > MAX_TILT:
         angles = ", ".join(f"{90 - angle:.1f}" for angle in shear)
         raise UnusableScan(
-            f"{path}: its affine is sheared or singular: its axes meet at {angles} degrees where "
+            f"its affine is sheared or singular: its axes meet at {angles} degrees where "
             "90 are expected; convert the scan again from its source",
             "geometry",
         )
     spacing = lengths.copy()
     if tilt > 0.1:  # less is rounding
         spacing[axis] *= cosine
-    _check_spacing(spacing, shape, path)
+    _check_spacing(spacing, shape)
     return spacing, tilt
 
 
@@ -100,22 +97,22 @@ def axis_codes(directions: np.ndarray) -> str:
     )
 
 
-def _check_spacing(spacing: np.ndarray, shape: tuple[int, ...], path: Path) -> None:
+def _check_spacing(spacing: np.ndarray, shape: tuple[int, ...]) -> None:
     low, high = SPACING_LIMITS
     if not np.all((spacing >= low) & (spacing <= high)):  # also if NaN
         raise UnusableScan(
-            f"{path}: its spacing is {spacing.round(6).tolist()} mm, outside {low:g} to {high:g}; "
+            f"its spacing is {spacing.round(6).tolist()} mm, outside {low:g} to {high:g}; "
             "set the true one in its header or convert the scan again",
             "geometry",
         )
     extent = spacing * shape
     if extent.min() < MIN_EXTENT:
         raise UnusableScan(
-            f"{path}: covers only {extent.round(1).tolist()} mm; give the whole scan", "geometry"
+            f"covers only {extent.round(1).tolist()} mm; give the whole scan", "geometry"
         )
     if sorted(extent)[1] > MAX_FIELD_OF_VIEW:
         raise UnusableScan(
-            f"{path}: covers {extent.round(1).tolist()} mm, more than any scanner's field of view; "
+            f"covers {extent.round(1).tolist()} mm, more than any scanner's field of view; "
             "set the true spacing in its header or convert the scan again",
             "geometry",
         )

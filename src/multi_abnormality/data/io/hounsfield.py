@@ -1,7 +1,6 @@
 """Conversion of stored values to HU, plane by plane, with checks that they are a CT scan's."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +22,6 @@ def to_hounsfield(
     planes: Iterable[np.ndarray],
     shape: tuple[int, int, int],
     whole_numbers: bool,
-    path: Path,
     slope: float = 1.0,
     intercept: float = 0.0,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -36,7 +34,6 @@ def to_hounsfield(
         planes: arrays of shape[1:], shape[0] of them.
         shape: shape of the result.
         whole_numbers: whether the stored values are integers.
-        path: file or folder that errors name.
         slope: slope of the rescale.
         intercept: intercept of the rescale.
 
@@ -48,7 +45,7 @@ def to_hounsfield(
     """
     if not (0 < slope < 1e3 and abs(intercept) < 1e5):
         raise UnusableScan(
-            f"{path}: its rescale (slope {slope:g}, intercept {intercept:g}) cannot lead to HU; "
+            f"its rescale (slope {slope:g}, intercept {intercept:g}) cannot lead to HU; "
             "convert the scan again from its source",
             "not HU",
         )
@@ -60,7 +57,7 @@ def to_hounsfield(
         values = _rescale(plane, slope, intercept, whole_numbers)
         if values.dtype.kind == "f" and not np.isfinite((values.min(), values.max())).all():
             raise UnusableScan(
-                f"{path}: holds NaN or infinite voxels (plane {index} of {shape[0]}); "
+                f"holds NaN or infinite voxels (plane {index} of {shape[0]}); "
                 "replace them by -1024 or convert the scan again",
                 "NaN voxels",
             )
@@ -72,8 +69,8 @@ def to_hounsfield(
     frame = _remove_frame(hu, sample.constants)
     rescale = "" if (slope, intercept) == (1, 0) else f" by slope {slope:g} and {intercept:g}"
     for axis in range(3):  # slices may lie along any
-        refuse_planes_of_other_units(np.moveaxis(hu, axis, 0), sample.constants, path)
-    refuse_other_units(sample, rescale, path)
+        refuse_planes_of_other_units(np.moveaxis(hu, axis, 0), sample.constants)
+    refuse_other_units(sample, rescale)
     padded = frame or float(sample.values[0]) < PADDING
     return hu, ("padding",) if padded else ()
 

@@ -7,7 +7,6 @@ so each check uses a range that no frame has.
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -112,16 +111,15 @@ class Sample:
         return text
 
 
-def refuse_other_units(sample: Sample, rescale: str, path: Path) -> None:
+def refuse_other_units(sample: Sample, rescale: str) -> None:
     """Refuse raw values, scaled or shifted HU, windowed images and other modalities.
 
     Args:
         sample: sample of values after the rescale, not clipped.
         rescale: description of the rescale for errors, or "".
-        path: file or folder that errors name.
     """
     span = sample.describe(rescale)
-    prefix = f"{path}: does not look like HU"
+    prefix = "does not look like HU"
     has_lung = sample.fraction(*LUNG_AND_EDGES) >= MIN_LUNG_AND_EDGES
     has_air = sample.fraction(*AIR) >= MIN_AIR
     if _is_raw(sample, SUSPECT_DENSE if has_air and has_lung else 0.0):
@@ -135,7 +133,7 @@ def refuse_other_units(sample: Sample, rescale: str, path: Path) -> None:
     is_clipped = lowest in sample.constants and lowest >= MIN_CLIPPED
     if is_clipped and not has_lung and sample.fraction(lowest, np.inf) >= MIN_TISSUE:
         raise UnusableScan(
-            f"{path}: is clipped to a window: nothing is below {lowest:g} ({span}), so air and "
+            f"is clipped to a window: nothing is below {lowest:g} ({span}), so air and "
             "lung are lost; give the scan with all its HU",
             "not HU",
         )
@@ -163,7 +161,7 @@ def refuse_other_units(sample: Sample, rescale: str, path: Path) -> None:
     is_cut_out = sample.used.sum() < (1 - CUT_OUT_FRACTION) * sample.counts.sum()
     if is_cut_out and sample.fraction(*SOFT_TISSUE) < MIN_TISSUE_TO_LUNG * lung:
         raise UnusableScan(
-            f"{path}: contains only the lungs, cut out on a constant background ({span}); "
+            f"contains only the lungs, cut out on a constant background ({span}); "
             "give the whole scan",
             "not HU",
         )
@@ -193,13 +191,12 @@ def _lowest_tissue(sample: Sample) -> float:
     return float(above[0] if above.size else sample.values[-1])
 
 
-def refuse_planes_of_other_units(planes: np.ndarray, constants: np.ndarray, path: Path) -> None:
+def refuse_planes_of_other_units(planes: np.ndarray, constants: np.ndarray) -> None:
     """Refuse a scan in which some slices have their rescale and others do not.
 
     Args:
         planes: (N, rows, columns) HU.
         constants: values of padding and background.
-        path: file or folder that errors name.
     """
     count, *sides = planes.shape
     lines = [slice(None, None, max(1, side // _SAMPLED_LINES)) for side in sides]
@@ -220,7 +217,7 @@ def refuse_planes_of_other_units(planes: np.ndarray, constants: np.ndarray, path
         is_missing = (np.abs(offset) > _MISSING_RESCALE[0]) & (np.abs(offset) < _MISSING_RESCALE[1])
         if is_missing.all() and np.unique(np.sign(offset)).size == 1:
             raise UnusableScan(
-                f"{path}: does not look like HU: all values of plane {used[first + 1]} lie about "
+                f"does not look like HU: all values of plane {used[first + 1]} lie about "
                 f"{np.abs(offset).mean():.0f} from those of the plane before, as where the rescale "
                 "is missing in a part; convert the scan again from its source",
                 "not HU",

@@ -86,17 +86,17 @@ def data_file(path: Path) -> Path | None:
 
 def _read_header(file: BinaryIO, path: Path) -> TextHeader:
     fields: dict[str, str] = {}
-    for number, line in enumerate(read_lines(file, path, "a MetaImage"), 1):
+    for number, line in enumerate(read_lines(file, "a MetaImage"), 1):
         if not line:
             continue
         key, separator, value = (part.strip() for part in line.partition("="))
         if not separator:
-            raise wrong_line(path, "a MetaImage", number, line, "key = value")
-        add_field(fields, key, value, path)
+            raise wrong_line("a MetaImage", number, line, "key = value")
+        add_field(fields, key, value)
         if key == "ElementDataFile":  # voxels may follow
             return TextHeader(path, fields)
     raise UnusableScan(
-        f"{path}: is not a MetaImage file, or truncated: its header ends without ElementDataFile; "
+        "is not a MetaImage file, or truncated: its header ends without ElementDataFile; "
         "fetch it again or rename it",
         "damaged",
     )
@@ -149,7 +149,7 @@ def _shape(header: TextHeader) -> tuple[int, int, int]:
             f"contradicts itself: NDims is {header['NDims']}, DimSize {quoted(header['DimSize'])}",
             "damaged",
         )
-    return check_shape(lengths, header.path)
+    return check_shape(lengths)
 
 
 def _dtype(header: TextHeader) -> np.dtype:

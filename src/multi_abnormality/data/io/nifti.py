@@ -16,7 +16,7 @@ from multi_abnormality.data.io.geometry import axis_codes, is_default_geometry
 from multi_abnormality.data.io.hounsfield import to_hounsfield
 from multi_abnormality.data.io.scan import SYNTHETIC, Scan, check_shape
 from multi_abnormality.data.io.series_metadata import Series
-from multi_abnormality.utils.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan, naming
 
 # Type and offset of the fields that are used (https://nifti.nimh.nih.gov), for both versions.
 _NIFTI1 = {
@@ -94,14 +94,16 @@ def read(path: Path, metadata: Series | None = None) -> Scan:
     with ExitStack() as stack:
         if path.suffix.lower() not in (".hdr", ".img"):
             stream = _open(path, stack)
-            header = _header(stream, path, magic=b"n+")
-            stream.skip(_voxel_offset(header, path) - header.itemsize)
-            return _read_voxels(header, stream, path, metadata)
+            header = _header(stream, magic=b"n+")
+            stream.skip(_voxel_offset(header) - header.itemsize)
+            return _read_voxels(header, stream, metadata)
         header_path, image_path = _pair_of(path)
-        header = _header(_open(header_path, stack), header_path, magic=b"ni")
+        with naming(header_path):
+            header = _header(_open(header_path, stack), magic=b"ni")
+            offset = _integer(header["vox_offset"])
         stream = _open(image_path, stack)
-        stream.skip(max(0, _integer(header["vox_offset"], header_path)))
-        return _read_voxels(header, stream, path, metadata)
+        stream.skip(offset)
+        return _read_voxels(header, stream, metadata)
 
 
 def data_file(path: Path) -> Path | None:
@@ -128,28 +130,28 @@ def _open(path: Path, stack: ExitStack) -> ByteStream:
     file.seek(0)
     if is_gzip != path.name.lower().endswith(".gz"):
         raise UnusableScan(
-            f"{path}: {'is' if is_gzip else 'is not'} gzip-compressed, which its name denies "
+            f"{'is' if is_gzip else 'is not'} gzip-compressed, which its name denies "
             "(a text file, a Git LFS pointer, or renamed?); fetch it again or rename it",
             "damaged",
+            path,
         )
     return ByteStream(file, path, "gzip" if is_gzip else "raw")
 
 
-def _read_voxels(header: np.void, stream: ByteStream, path: Path, metadata: Series | None) -> Scan:
-    shape, dtype = _shape(header, path), _dtype(header, path)
+def _read_voxels(header: np.void, stream: ByteStream, metadata: Series | None) -> Scan:
+    shape, dtype = _shape(header), _dtype(header)
     stream.check_holds(math.prod(shape) * dtype.itemsize)
-    affine = _affine(header, path)
+    affine = _affine(header)
     if affine is not None and not _is_blank(affine, shape, metadata):
-        release, rescale = "v2", _rescale(header, path)
+        release, rescale = "v2", _rescale(header)
     elif metadata is not None:
-        release, affine, rescale = "v1", metadata.affine(path), metadata.rescale(path)
+        release, affine, rescale = "v1", metadata.affine(), metadata.rescale()
     else:
-        raise _unknown_geometry(path)
+        raise _unknown_geometry()
     hu, notes = to_hounsfield(
         stream.planes(shape, dtype),
         shape[::-1],  # NIfTI's first axis is the fastest
         dtype.kind in "iu",
-        path,
         *rescale,
     )
     if header["descrip"].item().rstrip(b" ") == PHANTOM:
@@ -165,9 +167,9 @@ def _is_blank(affine: np.ndarray, shape: tuple[int, int, int], metadata: Series 
     return is_1_mm and metadata.spacing != (1.0, 1.0, 1.0)
 
 
-def _unknown_geometry(path: Path) -> UnusableScan:
+def _unknown_geometry() -> UnusableScan:
     return UnusableScan(
-        f"{path}: its header gives no orientation (sform_code and qform_code are 0, or "
+        "its header gives no orientation (sform_code and qform_code are 0, or "
         "it has just 1 mm along each axis, from zero or for a scan too small for that), so "
         "spacing, left and right are unknown; convert the scan again from its source, or, for "
         "CT-RATE's first release (v1), bring its row of the metadata table to data/",
@@ -175,19 +177,19 @@ def _unknown_geometry(path: Path) -> UnusableScan:
     )
 
 
-def _rescale(header: np.void, path: Path) -> tuple[float, float]:
+def _rescale(header: np.void) -> tuple[float, float]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope):  # not set
         return 1.0, 0.0
     if not math.isfinite(intercept):
         raise UnusableScan(
-            f"{path}: has no valid rescale (scl_inter is {intercept}); convert the scan again",
+            f"has no valid rescale (scl_inter is {intercept}); convert the scan again",
             "not HU",
         )
     return slope, intercept
 
 
-def _header(stream: ByteStream, path: Path, magic: bytes) -> np.void:
+def _header(stream: ByteStream, magic: bytes) -> np.void:
     """Parse the header, of either version and byte order; the stream is then after it."""
     size_field = stream.read(4)
     little, big = int.from_bytes(size_field, "little"), int.from_bytes(size_field, "big")
@@ -196,64 +198,64 @@ def _header(stream: ByteStream, path: Path, magic: bytes) -> np.void:
     elif big in _HEADERS:
         dtype = _HEADERS[big].newbyteorder(">")
     else:
-        raise UnusableScan(f"{path}: is not a NIfTI file; fetch it again", "damaged")
+        raise UnusableScan("is not a NIfTI file; fetch it again", "damaged")
     block = size_field + stream.read(dtype.itemsize - 4)
     header: np.void = np.frombuffer(block, dtype)[0]
-    _check_magic(header, path, magic)
+    _check_magic(header, magic)
     return header
 
 
-def _check_magic(header: np.void, path: Path, magic: bytes) -> None:
+def _check_magic(header: np.void, magic: bytes) -> None:
     found = header["magic"].item()
     if found.startswith(magic):
         return
     if found.startswith(b"ni"):
         raise UnusableScan(
-            f"{path}: has its voxels in another file; name it .hdr, or convert both to .nii.gz",
+            "has its voxels in another file; name it .hdr, or convert both to .nii.gz",
             "damaged",
         )
     if magic == b"ni" and not found.startswith(b"n+"):
         raise UnusableScan(
-            f"{path}: is an ANALYZE 7.5 file: the format has no orientation, so left and "
+            "is an ANALYZE 7.5 file: the format has no orientation, so left and "
             "right are unknown; convert the scan again from its source",
             "geometry",
         )
-    raise UnusableScan(f"{path}: is not a NIfTI file of this kind; fetch it again", "damaged")
+    raise UnusableScan("is not a NIfTI file of this kind; fetch it again", "damaged")
 
 
-def _voxel_offset(header: np.void, path: Path) -> int:
+def _voxel_offset(header: np.void) -> int:
     """Return the offset of the voxels. Some programs write 0 for the first possible offset."""
     size = header.itemsize
-    return _integer(header["vox_offset"], path, least=size) or size + 4
+    return _integer(header["vox_offset"], least=size) or size + 4
 
 
-def _integer(field: np.ndarray, path: Path, least: int = 0) -> int:
+def _integer(field: np.ndarray, least: int = 0) -> int:
     offset = float(field)
     if offset != 0 and not least <= offset <= MAX_OFFSET:  # also if NaN
         raise UnusableScan(
-            f"{path}: has no valid start of the voxels ({offset:g}); fetch it again", "damaged"
+            f"has no valid start of the voxels ({offset:g}); fetch it again", "damaged"
         )
     return int(offset)
 
 
-def _shape(header: np.void, path: Path) -> tuple[int, int, int]:
+def _shape(header: np.void) -> tuple[int, int, int]:
     count = min(max(int(header["dim"][0]), 0), 7)
     shape = [int(length) for length in header["dim"][1 : 1 + count]]
     shape[3:] = [length or 1 for length in shape[3:]]  # 0 means that the axis does not exist
-    return check_shape(shape, path)
+    return check_shape(shape)
 
 
-def _dtype(header: np.void, path: Path) -> np.dtype:
+def _dtype(header: np.void) -> np.dtype:
     code = int(header["datatype"])
     if code in _DTYPES:
         is_big = header.dtype["datatype"].byteorder == ">"
         return np.dtype(_DTYPES[code]).newbyteorder(">" if is_big else "<")
     name = _OTHER_TYPES.get(code)
     what = f"holds {name} voxels, not plain numbers" if name else f"has unknown data type {code}"
-    raise UnusableScan(f"{path}: {what}; convert it to int16 HU", "not HU")
+    raise UnusableScan(f"{what}; convert it to int16 HU", "not HU")
 
 
-def _affine(header: np.void, path: Path) -> np.ndarray | None:
+def _affine(header: np.void) -> np.ndarray | None:
     """Return the (4, 4) affine in mm, or None. All fields that define it must agree.
 
     Raises:
@@ -262,32 +264,32 @@ def _affine(header: np.void, path: Path) -> np.ndarray | None:
     pixdim = np.abs(header["pixdim"][1:4].astype(np.float64))
     if not (np.isfinite(pixdim).all() and pixdim.all()):
         raise UnusableScan(
-            f"{path}: its header gives the spacing {header['pixdim'][1:4].tolist()} mm; "
+            f"its header gives the spacing {header['pixdim'][1:4].tolist()} mm; "
             "set the true one (pixdim) or convert the scan again",
             "geometry",
         )
     sform = _with_last_row(header["srow"]) if header["sform_code"] > 0 else None
-    qform = _qform(header, pixdim, path) if header["qform_code"] > 0 else None
+    qform = _qform(header, pixdim) if header["qform_code"] > 0 else None
     affine = qform if sform is None else sform
     if affine is None:
         return None
     if not np.isfinite(affine).all():
-        raise UnusableScan(f"{path}: its affine holds NaN; convert the scan again", "geometry")
+        raise UnusableScan("its affine holds NaN; convert the scan again", "geometry")
     if sform is not None:
-        _refuse_contradiction(sform, pixdim, "pixdim", path)
+        _refuse_contradiction(sform, pixdim, "pixdim")
         if qform is not None:
-            _refuse_contradiction(sform, qform, "qform", path)
+            _refuse_contradiction(sform, qform, "qform")
     factor = MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return np.asarray(np.diag([factor, factor, factor, 1.0]) @ affine)
 
 
-def _qform(header: np.void, pixdim: np.ndarray, path: Path) -> np.ndarray:
+def _qform(header: np.void, pixdim: np.ndarray) -> np.ndarray:
     """Return the affine of the quaternion, whose norm may exceed 1 by rounding."""
     quaternion = header["quatern"].astype(np.float64)
     square = float(quaternion @ quaternion)
     if not square <= 1 + QUATERNION_TOLERANCE:  # also if NaN
         raise UnusableScan(
-            f"{path}: has no valid affine: the square of its quaternion is {square:g}, more than "
+            f"has no valid affine: the square of its quaternion is {square:g}, more than "
             "1; convert the scan again",
             "geometry",
         )
@@ -309,7 +311,7 @@ def _with_last_row(rows: np.ndarray) -> np.ndarray:
     return np.vstack([rows.astype(np.float64), [0, 0, 0, 1]])
 
 
-def _refuse_contradiction(sform: np.ndarray, other: np.ndarray, name: str, path: Path) -> None:
+def _refuse_contradiction(sform: np.ndarray, other: np.ndarray, name: str) -> None:
     """Compare the spacing, and the directions if present, of two fields of the header.
 
     For sheared slices, a field may hold the distance along the slant or that between the planes.
@@ -321,14 +323,14 @@ def _refuse_contradiction(sform: np.ndarray, other: np.ndarray, name: str, path:
     close = [np.isclose(one, theirs, rtol=SPACING_TOLERANCE, atol=0) for one in (spacing, heights)]
     if not np.all(close[0] | close[1]):
         raise UnusableScan(
-            f"{path}: its header contradicts itself: sform gives a spacing of "
+            f"its header contradicts itself: sform gives a spacing of "
             f"{spacing.round(4).tolist()} mm, {name} {theirs.round(4).tolist()}; keep the true "
             "one, or convert the scan again from its source",
             "geometry",
         )
     if other.ndim == 2 and (axes := axis_codes(columns)) != axis_codes(other[:3, :3]):
         raise UnusableScan(
-            f"{path}: its header contradicts itself: by sform its axes point to {axes}, by {name} "
+            f"its header contradicts itself: by sform its axes point to {axes}, by {name} "
             f"to {axis_codes(other[:3, :3])}, so left and right are unknown; keep the true one, "
             "or convert the scan again from its source",
             "geometry",

@@ -103,12 +103,12 @@ def data_file(path: Path) -> Path | None:
 
 def _read_header(file: BinaryIO, path: Path) -> TextHeader:
     fields: dict[str, str] = {}
-    for number, line in enumerate(read_lines(file, path, "an NRRD"), 1):
+    for number, line in enumerate(read_lines(file, "an NRRD"), 1):
         if number == 1:
             if _MAGIC.fullmatch(line):
                 continue
             raise UnusableScan(
-                f"{path}: is not an NRRD file: it begins with {quoted(line)}, not NRRD0001 to "
+                f"is not an NRRD file: it begins with {quoted(line)}, not NRRD0001 to "
                 "NRRD0005; fetch it again or rename it",
                 "damaged",
             )
@@ -118,11 +118,11 @@ def _read_header(file: BinaryIO, path: Path) -> TextHeader:
             continue
         match = _FIELD.fullmatch(line)
         if match is None:
-            raise wrong_line(path, "an NRRD", number, line, "field: value")
+            raise wrong_line("an NRRD", number, line, "field: value")
         if match[2]:  # key:=value: free text
             continue
         key = match[1].strip().lower()
-        add_field(fields, _SAME_FIELDS.get(key, key), match[3].strip(), path)
+        add_field(fields, _SAME_FIELDS.get(key, key), match[3].strip())
     return TextHeader(path, fields)
 
 
@@ -149,7 +149,7 @@ def _axes(header: TextHeader) -> tuple[list[int], tuple[int, int, int]]:
                 "not one 3D scan",
                 "give a single volume",
             )
-    return axes, check_shape([lengths[axis] for axis in axes], header.path)
+    return axes, check_shape([lengths[axis] for axis in axes])
 
 
 def _dtype(header: TextHeader) -> np.dtype:

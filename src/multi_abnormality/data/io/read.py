@@ -11,7 +11,7 @@ from multi_abnormality.data.io.reader_registry import format_of
 from multi_abnormality.data.io.scan import Scan
 from multi_abnormality.data.io.scan_sources import ScanSource, resolve_scan
 from multi_abnormality.data.io.series_metadata import Series
-from multi_abnormality.utils.errors import InputError, UnusableScan
+from multi_abnormality.utils.errors import InputError, UnusableScan, naming
 
 SPACING_TOLERANCE = 0.01  # relative, between the header and the metadata table
 
@@ -46,7 +46,9 @@ def read_volume(source: Path | ScanSource, metadata: Series | None = None) -> Vo
     """
     path = source if isinstance(source, Path) else source.path
     try:
-        return _orient(_read(source, metadata), metadata, path)
+        scan = _read(source, metadata)
+        with naming(path):
+            return _orient(scan, metadata)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({_reason(error, path)}); check its name and permissions"
@@ -63,10 +65,11 @@ def _read(source: Path | ScanSource, metadata: Series | None) -> Scan:
         return read_series(source)
     path = source.path
     if path.is_file() and path.stat().st_size == 0:
-        raise UnusableScan(f"{path}: is empty; fetch it again", "damaged")
+        raise UnusableScan("is empty; fetch it again", "damaged", path)
     scan_format = format_of(path)
     assert scan_format is not None
-    return scan_format.read(path, metadata)
+    with naming(path):
+        return scan_format.read(path, metadata)
 
 
 def _reason(error: OSError, path: Path) -> str:
@@ -76,10 +79,10 @@ def _reason(error: OSError, path: Path) -> str:
     return reason if other is None or Path(other) == path else f"{other}: {reason}"
 
 
-def _orient(scan: Scan, metadata: Series | None, path: Path) -> Volume:
+def _orient(scan: Scan, metadata: Series | None) -> Volume:
     """Reorient (I, J, K) to a (Z, Y, X) view with axes to the head, the back and the left."""
     columns = scan.affine[:3, :3]
-    spacing, tilt = spacing_and_tilt(columns, scan.hu.shape, path, scan.slice_axis)
+    spacing, tilt = spacing_and_tilt(columns, scan.hu.shape, scan.slice_axis)
     directions = columns / np.linalg.norm(columns, axis=0)
     world_of, sign_of = nearest_axes(directions)
     order = [int(np.flatnonzero(world_of == world)[0]) for world in (2, 1, 0)]

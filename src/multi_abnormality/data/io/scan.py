@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -36,26 +35,25 @@ class Scan:
     slice_axis: int | None = None
 
 
-def check_shape(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
+def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """Return the shape of a 3D scan without further axes of length 1.
 
     Args:
         shape: number of voxels along each axis, fastest axis first.
-        path: file or folder that the error names.
 
     Raises:
         UnusableScan: not three axes of at least 2 voxels, or more than MAX_VOXELS.
     """
     if len(shape) < 3 or min(shape[:3]) < 2 or any(length != 1 for length in shape[3:]):
         raise UnusableScan(
-            f"{path}: has shape {tuple(shape)}, not that of one 3D scan; "
+            f"has shape {tuple(shape)}, not that of one 3D scan; "
             "give a single volume with every slice in it",
             "not one 3D scan",
         )
     lengths = (int(shape[0]), int(shape[1]), int(shape[2]))
     if math.prod(lengths) > MAX_VOXELS or lengths[0] * lengths[1] > MAX_PLANE_VOXELS:
         raise UnusableScan(
-            f"{path}: has shape {lengths}: more than the limit of {MAX_VOXELS:,} voxels, "
+            f"has shape {lengths}: more than the limit of {MAX_VOXELS:,} voxels, "
             f"{MAX_PLANE_VOXELS:,} a plane; resample it, or crop it to the chest",
             "too large",
         )

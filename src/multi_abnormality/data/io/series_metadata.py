@@ -8,7 +8,6 @@ compared with it.
 import math
 import re
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -52,14 +51,14 @@ class Series:
         known = (*_numbers(self.xy_spacing, 2), *_numbers(self.z_spacing, 1))
         return known if len(known) == 3 else None
 
-    def rescale(self, path: Path) -> tuple[float, float]:
+    def rescale(self) -> tuple[float, float]:
         """Return slope and intercept from raw values to HU."""
         return (
-            self._need("slope", 1, path)[0],
-            self._need("intercept", 1, path)[0],
+            self._need("slope", 1)[0],
+            self._need("intercept", 1)[0],
         )
 
-    def affine(self, path: Path) -> np.ndarray:
+    def affine(self) -> np.ndarray:
         """Return the (4, 4) affine in mm from (column, row, slice) to RAS+, without the origin.
 
         Directions are relative to the patient, head or feet first (DICOM PS3.3 C.7.6.2.1.1), and
@@ -68,28 +67,28 @@ class Series:
         Raises:
             UnusableScan: a required cell is empty or invalid.
         """
-        spacing = (*self._need("xy_spacing", 2, path), *self._need("z_spacing", 1, path))
+        spacing = (*self._need("xy_spacing", 2), *self._need("z_spacing", 1))
         if min(spacing) <= 0:  # a negative spacing would mirror the patient
-            raise self._unusable("xy_spacing" if spacing[2] > 0 else "z_spacing", path)
-        directions = self._need("orientation", 6, path)
+            raise self._unusable("xy_spacing" if spacing[2] > 0 else "z_spacing")
+        directions = self._need("orientation", 6)
         rows, columns = np.array(directions[:3]), np.array(directions[3:])
         products = [rows @ rows, columns @ columns, rows @ columns]
         if not np.allclose(products, [1, 1, 0], atol=DIRECTION_TOLERANCE):
-            raise self._unusable("orientation", path)
+            raise self._unusable("orientation")
         lps = np.column_stack([rows, columns, np.cross(rows, columns)]) * spacing
         affine = np.eye(4)
         affine[:3, :3] = np.diag([-1, -1, 1]) @ lps
         return affine
 
-    def _need(self, field: str, count: int, path: Path) -> tuple[float, ...]:
+    def _need(self, field: str, count: int) -> tuple[float, ...]:
         numbers = _numbers(getattr(self, field), count)
         if not numbers:
-            raise self._unusable(field, path)
+            raise self._unusable(field)
         return numbers
 
-    def _unusable(self, field: str, path: Path) -> UnusableScan:
+    def _unusable(self, field: str) -> UnusableScan:
         return UnusableScan(
-            f"{path}: has a blank header, as in CT-RATE's first release (v1), and the metadata "
+            f"has a blank header, as in CT-RATE's first release (v1), and the metadata "
             f"table's {COLUMNS[field]} for it is {getattr(self, field)!r}; take the scan from the "
             "fixed release (v2), or leave it out",
             "geometry",

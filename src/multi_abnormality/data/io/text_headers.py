@@ -25,7 +25,7 @@ class TextHeader:
     """Fields of a header, with typed access that raises errors naming the field.
 
     Args:
-        path: file that errors name.
+        path: path of the file.
         fields: text of each field, by key.
     """
 
@@ -106,7 +106,7 @@ class TextHeader:
     def refuse(
         self, what: str, kind: str, advice: str = "convert the scan again from its source"
     ) -> UnusableScan:
-        return UnusableScan(f"{self.path}: {what}; {advice}", kind)
+        return UnusableScan(f"{what}; {advice}", kind)
 
 
 def quoted(value: str) -> str:
@@ -114,12 +114,11 @@ def quoted(value: str) -> str:
     return repr(value if len(value) <= 60 else f"{value[:57]}...")
 
 
-def read_lines(file: BinaryIO, path: Path, name: str) -> Iterator[str]:
+def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
     """Yield the stripped lines of a header.
 
     Args:
         file: file open for reading.
-        path: file that errors name.
         name: name of the format with its article, such as "an NRRD".
 
     Raises:
@@ -130,7 +129,7 @@ def read_lines(file: BinaryIO, path: Path, name: str) -> Iterator[str]:
         left -= len(line)
         if b"\0" in line or not left:
             raise UnusableScan(
-                f"{path}: is not {name} file: it does not begin with a header of text lines; "
+                f"is not {name} file: it does not begin with a header of text lines; "
                 "fetch it again or rename it",
                 "damaged",
             )
@@ -138,24 +137,23 @@ def read_lines(file: BinaryIO, path: Path, name: str) -> Iterator[str]:
         yield line.decode("utf-8", "surrogateescape").strip()
 
 
-def wrong_line(path: Path, name: str, number: int, line: str, form: str) -> UnusableScan:
+def wrong_line(name: str, number: int, line: str, form: str) -> UnusableScan:
     """Return the error for a line that is not a field.
 
     Args:
-        path: path of the file.
         name: name of the format with its article, such as "an NRRD".
         number: number of the line, from 1.
         line: text of the line.
         form: expected form, such as "key = value".
     """
     return UnusableScan(
-        f"{path}: is not {name} file, or damaged: line {number} of its header is {quoted(line)}, "
+        f"is not {name} file, or damaged: line {number} of its header is {quoted(line)}, "
         f"not '{form}'; fetch it again or rename it",
         "damaged",
     )
 
 
-def add_field(fields: dict[str, str], key: str, value: str, path: Path) -> None:
+def add_field(fields: dict[str, str], key: str, value: str) -> None:
     """Add a field of a header; it may be repeated with the same value.
 
     Raises:
@@ -163,7 +161,7 @@ def add_field(fields: dict[str, str], key: str, value: str, path: Path) -> None:
     """
     if fields.setdefault(key, value) != value:
         raise UnusableScan(
-            f"{path}: its header contradicts itself: {quoted(key)} is {quoted(fields[key])} and "
+            f"its header contradicts itself: {quoted(key)} is {quoted(fields[key])} and "
             f"{quoted(value)}; keep the true one",
             "damaged",
         )
@@ -179,7 +177,7 @@ def read_voxels(
     """Read the voxels that a header describes.
 
     Args:
-        header: the parsed header; errors name its path.
+        header: the parsed header.
         shape: number of voxels along each axis, fastest axis first.
         dtype: type of the stored values.
         affine: (4, 4) mm, from voxel indices to RAS+ coordinates.
@@ -193,9 +191,7 @@ def read_voxels(
             "geometry",
         )
     stream.check_holds(byte_count(shape, dtype))
-    hu, notes = to_hounsfield(
-        stream.planes(shape, dtype), shape[::-1], dtype.kind in "iu", header.path
-    )
+    hu, notes = to_hounsfield(stream.planes(shape, dtype), shape[::-1], dtype.kind in "iu")
     return Scan(hu.T, affine, notes)
 
 
