@@ -16,16 +16,15 @@ from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.io.text_headers import (
     SPACING_TOLERANCE,
     TextHeader,
-    add_field,
     affine_of,
     byte_count,
     quoted,
     read_lines,
     read_voxels,
     seek_from_end,
+    wrong_file,
     wrong_line,
 )
-from multi_abnormality.utils.errors import UnusableScan
 
 DTYPES = {  # long has 4 bytes on every platform
     "MET_CHAR": "i1",
@@ -85,21 +84,17 @@ def data_file(path: Path) -> Path | None:
 
 
 def _read_header(file: BinaryIO, path: Path) -> TextHeader:
-    fields: dict[str, str] = {}
+    header = TextHeader(path)
     for number, line in enumerate(read_lines(file, "a MetaImage"), 1):
         if not line:
             continue
         key, separator, value = (part.strip() for part in line.partition("="))
         if not separator:
             raise wrong_line("a MetaImage", number, line, "key = value")
-        add_field(fields, key, value)
+        header.add(key, value)
         if key == "ElementDataFile":  # voxels may follow
-            return TextHeader(path, fields)
-    raise UnusableScan(
-        "is not a MetaImage file, or truncated: its header ends without ElementDataFile; "
-        "fetch it again or rename it",
-        "damaged",
-    )
+            return header
+    raise wrong_file("a MetaImage", ", or truncated: its header ends without ElementDataFile")
 
 
 def _refuse_unsupported(header: TextHeader) -> None:
@@ -211,9 +206,8 @@ def _agreed(header: TextHeader, keys: tuple[str, ...], count: int) -> np.ndarray
 
 def _data_file(header: TextHeader) -> Path | None:
     name = header["ElementDataFile"]
-    return (
-        None if name in ("LOCAL", "Local", "local") else header.data_file(name, "ElementDataFile")
-    )
+    is_local = name in ("LOCAL", "Local", "local")
+    return None if is_local else header.data_file(name, "ElementDataFile")
 
 
 def _skip_header(header: TextHeader, file: BinaryIO, count: int, is_compressed: bool) -> None:

@@ -16,16 +16,15 @@ from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.io.text_headers import (
     SPACING_TOLERANCE,
     TextHeader,
-    add_field,
     affine_of,
     byte_count,
     quoted,
     read_lines,
     read_voxels,
     seek_from_end,
+    wrong_file,
     wrong_line,
 )
-from multi_abnormality.utils.errors import UnusableScan
 
 _MAGIC = re.compile("NRRD000[1-5]")
 _FIELD = re.compile(r"([^:]+):(=?)(.*)")
@@ -102,16 +101,11 @@ def data_file(path: Path) -> Path | None:
 
 
 def _read_header(file: BinaryIO, path: Path) -> TextHeader:
-    fields: dict[str, str] = {}
-    for number, line in enumerate(read_lines(file, "an NRRD"), 1):
-        if number == 1:
-            if _MAGIC.fullmatch(line):
-                continue
-            raise UnusableScan(
-                f"is not an NRRD file: it begins with {quoted(line)}, not NRRD0001 to "
-                "NRRD0005; fetch it again or rename it",
-                "damaged",
-            )
+    header = TextHeader(path)
+    lines = read_lines(file, "an NRRD")
+    if not _MAGIC.fullmatch(magic := next(lines, "")):
+        raise wrong_file("an NRRD", f": it begins with {quoted(magic)}, not NRRD0001 to NRRD0005")
+    for number, line in enumerate(lines, 2):
         if not line:  # voxels may follow
             break
         if line.startswith("#"):
@@ -119,11 +113,10 @@ def _read_header(file: BinaryIO, path: Path) -> TextHeader:
         match = _FIELD.fullmatch(line)
         if match is None:
             raise wrong_line("an NRRD", number, line, "field: value")
-        if match[2]:  # key:=value: free text
-            continue
-        key = match[1].strip().lower()
-        add_field(fields, _SAME_FIELDS.get(key, key), match[3].strip())
-    return TextHeader(path, fields)
+        if not match[2]:  # key:=value is free text
+            key = match[1].strip().lower()
+            header.add(_SAME_FIELDS.get(key, key), match[3].strip())
+    return header
 
 
 def _axes(header: TextHeader) -> tuple[list[int], tuple[int, int, int]]:

@@ -21,28 +21,29 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-class TextHeader:
+class TextHeader(dict[str, str]):
     """Fields of a header, with typed access that raises errors naming the field.
 
     Args:
         path: path of the file.
-        fields: text of each field, by key.
     """
 
-    def __init__(self, path: Path, fields: dict[str, str]) -> None:
+    def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
-        self.fields = fields
 
-    def __contains__(self, key: str) -> bool:
-        return key in self.fields
+    def __missing__(self, key: str) -> str:
+        raise self.refuse(f"has no {key}", "damaged")
 
-    def __getitem__(self, key: str) -> str:
-        if key not in self.fields:
-            raise self.refuse(f"has no {key}", "damaged")
-        return self.fields[key]
-
-    def get(self, key: str, default: str) -> str:
-        return self.fields.get(key, default)
+    def add(self, key: str, value: str) -> None:
+        """Add a field, which may be repeated with the same value."""
+        if self.setdefault(key, value) != value:
+            raise self.refuse(
+                f"its header contradicts itself: {quoted(key)} is {quoted(self[key])} and "
+                f"{quoted(value)}",
+                "damaged",
+                "keep the true one",
+            )
 
     def integers(self, key: str) -> list[int]:
         words = self[key].split()
@@ -51,7 +52,7 @@ class TextHeader:
         return [int(word) for word in words]
 
     def integer(self, key: str, default: int | None = None) -> int:
-        if default is not None and key not in self.fields:
+        if default is not None and key not in self:
             return default
         numbers = self.integers(key)
         if len(numbers) != 1:
@@ -97,11 +98,8 @@ class TextHeader:
 
     def stream_name(self, data_file: Path | None) -> str:
         """Return how errors name the voxels, which may be in a separate file."""
-        return (
-            str(self.path)
-            if data_file is None
-            else f"{self.path} (voxels in {quoted(data_file.name)})"
-        )
+        beside = f" (voxels in {quoted(data_file.name)})" if data_file else ""
+        return f"{self.path}{beside}"
 
     def refuse(
         self, what: str, kind: str, advice: str = "convert the scan again from its source"
@@ -128,43 +126,20 @@ def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
     while line := file.readline(left):
         left -= len(line)
         if b"\0" in line or not left:
-            raise UnusableScan(
-                f"is not {name} file: it does not begin with a header of text lines; "
-                "fetch it again or rename it",
-                "damaged",
-            )
+            raise wrong_file(name, ": it does not begin with a header of text lines")
         # File names may contain any bytes.
         yield line.decode("utf-8", "surrogateescape").strip()
 
 
 def wrong_line(name: str, number: int, line: str, form: str) -> UnusableScan:
-    """Return the error for a line that is not a field.
-
-    Args:
-        name: name of the format with its article, such as "an NRRD".
-        number: number of the line, from 1.
-        line: text of the line.
-        form: expected form, such as "key = value".
-    """
-    return UnusableScan(
-        f"is not {name} file, or damaged: line {number} of its header is {quoted(line)}, "
-        f"not '{form}'; fetch it again or rename it",
-        "damaged",
-    )
+    """Return the error for line `number` of a header, which does not have the expected form."""
+    what = f"line {number} of its header is {quoted(line)}, not '{form}'"
+    return wrong_file(name, f", or damaged: {what}")
 
 
-def add_field(fields: dict[str, str], key: str, value: str) -> None:
-    """Add a field of a header; it may be repeated with the same value.
-
-    Raises:
-        UnusableScan: the field is repeated with another value.
-    """
-    if fields.setdefault(key, value) != value:
-        raise UnusableScan(
-            f"its header contradicts itself: {quoted(key)} is {quoted(fields[key])} and "
-            f"{quoted(value)}; keep the true one",
-            "damaged",
-        )
+def wrong_file(name: str, why: str) -> UnusableScan:
+    """Return the error for a file of another format than its suffix promises."""
+    return UnusableScan(f"is not {name} file{why}; fetch it again or rename it", "damaged")
 
 
 def read_voxels(
