@@ -6,7 +6,7 @@ import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,34 +129,31 @@ def resolve_scan(path: Path) -> ScanSource:
         OSError: the path does not exist or cannot be read.
     """
     sources = require_scans(path)
-    if len(sources) == 1:
-        _refuse_projection(sources[0], path)
-        return sources[0]
-    usable = [source for source in sources if source.series is None or not source.series.problem]
+    usable = [one for one in sources if one.series is None or one.series.problem is None]
     originals = [one for one in usable if one.series is None or not one.series.derivation.name]
-    usable = originals or usable
-    if len(usable) == 1:
-        _refuse_projection(usable[0], path)
-        others = [_describe(source) for source in sources if source is not usable[0]]
-        log.warning("%s: takes %s; left out %s", path, _describe(usable[0]), first_few(others))
-        return usable[0]
-    listed = "\n".join(f"  - {_describe(source)}" for source in sources[:50])
-    raise UnusableScan(
-        f"{path}: holds {len(sources)} scans; name one of them, or one file of a series:\n{listed}",
-        "not one 3D scan",
-    )
-
-
-def _refuse_projection(source: ScanSource, path: Path) -> None:
-    """Refuse a folder or .zip that contains only a projection."""
-    if source.series is None or not source.series.derivation.is_projection:
-        return
-    if path.is_dir() or _is_zip(path):
+    candidates = sources if len(sources) == 1 else originals or usable
+    if len(candidates) != 1:
+        listed = "\n".join(f"  - {_describe(source)}" for source in sources[:50])
         raise UnusableScan(
-            f"{path}: its only series is a {source.series.derivation.name}; give the original "
-            f"slices, or, if it is intended, one of its files, such as {source.files[0].name}",
-            "not HU",
+            f"holds {len(sources)} scans; name one of them, or one file of a series:\n{listed}",
+            "not one 3D scan",
+            path,
         )
+    (chosen,) = candidates
+    if (
+        chosen.series is not None
+        and chosen.series.derivation.is_projection
+        and (path.is_dir() or _is_zip(path))
+    ):
+        raise UnusableScan(
+            f"its only series is a {chosen.series.derivation.name}; give the original slices, or, "
+            f"if it is intended, one of its files, such as {chosen.files[0].name}",
+            "not HU",
+            path,
+        )
+    if others := [_describe(source) for source in sources if source is not chosen]:
+        log.warning("%s: takes %s; left out %s", path, _describe(chosen), first_few(others))
+    return chosen
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -305,14 +302,18 @@ class _DicomContents:
         """
         from multi_abnormality.data.io.dicom_series import build_series
 
-        sources = []
+        found: dict[Path, list[DicomSeries]] = defaultdict(list)
         for headers in _group(self.headers, may_be_copies=archive is None):
             folders = sorted({header.file.folder for header in headers})
             path = archive or Path(os.path.commonpath(folders))
             others = [other for folder in folders for other in self.others[folder]]
             fault = next((self.faults[folder] for folder in folders if folder in self.faults), None)
-            sources.append(ScanSource(path, build_series(headers, path, others, fault)))
-        return _named(sources)
+            found[path].append(build_series(headers, path, others, fault))
+        return [
+            ScanSource(path, series, name)
+            for path, together in found.items()
+            for series, name in zip(together, _names_in_folder(together), strict=True)
+        ]
 
 
 def _group(headers: "Iterable[DicomHeader]", may_be_copies: bool) -> "list[list[DicomHeader]]":
@@ -344,20 +345,14 @@ def _image_key(header: "DicomHeader") -> tuple[str, str]:
     return header.text("SOPInstanceUID"), header.text("ImagePositionPatient")
 
 
-def _named(sources: list[ScanSource]) -> list[ScanSource]:
-    """Give series unique names if a folder contains several."""
-    series: dict[Path, list[DicomSeries]] = defaultdict(list)
-    for source in sources:
-        assert source.series is not None
-        series[source.path].append(source.series)
-    named = []
-    for source in sources:
-        assert source.series is not None
-        numbers = [one.number for one in series[source.path]]
-        has_numbers = None not in numbers and len(set(numbers)) == len(numbers)
-        name = str(source.series.number) if has_numbers else source.series.uid
-        named.append(replace(source, in_folder=name) if len(numbers) > 1 else source)
-    return named
+def _names_in_folder(together: "list[DicomSeries]") -> list[str]:
+    """Return unique names for the series in a folder, or "" for a single one."""
+    if len(together) == 1:
+        return [""]
+    numbers = [series.number for series in together]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        return [series.uid for series in together]
+    return [str(number) for number in numbers]
 
 
 def _in_folder(folder: Path) -> tuple[list[ScanSource], _DicomContents]:
@@ -369,7 +364,10 @@ def _in_folder(folder: Path) -> tuple[list[ScanSource], _DicomContents]:
             if suffix_of(path) in scan_suffixes():
                 sources.append(ScanSource(path))
         elif _is_zip(path):
-            sources += _in_zip_below(path)
+            try:
+                sources += _find_all(path)[0]
+            except (UnusableScan, OSError):  # raised again when it is read
+                sources.append(ScanSource(path))
         else:
             found.try_path(path)
     sources += found.sources()
@@ -398,14 +396,6 @@ def _members_of(path: Path) -> _DicomContents:
             else:
                 found.add(container, file)
     return found
-
-
-def _in_zip_below(path: Path) -> list[ScanSource]:
-    """Find the series in a .zip below a folder; a damaged one is returned as an unreadable scan."""
-    try:
-        return _find_all(path)[0]
-    except (UnusableScan, OSError):
-        return [ScanSource(path)]
 
 
 def _files(folder: Path, with_subfolders: bool, above: tuple[Path, ...] = ()) -> Iterator[Path]:
