@@ -11,7 +11,6 @@ import logging
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from multi_abnormality.data.io.byte_streams import open_regular_file
@@ -45,12 +44,13 @@ class FileStat(NamedTuple):
             OSError: the path cannot be read.
         """
         itself = path.stat()
+        folders: list[Path] = []
         if path.is_dir():
             files, folders = _list_recursively(path)
-        elif _is_series_file(path):
+        elif suffix_of(path) or path.suffix.lower() == ".zip":
+            files = _files_of(path)
+        else:  # of a DICOM series
             files, folders = [one for one in path.parent.iterdir() if one.is_file()], [path.parent]
-        else:
-            files, folders = _files_of(path), []
         stats = [file.stat() for file in files]
         changed = [itself, *stats, *(folder.stat() for folder in folders)]
         return cls(
@@ -83,8 +83,8 @@ def hash_scan(path: Path) -> HashEntry:
         files = _list_recursively(path)[0] if path.is_dir() else _files_of(path)
         hashes = sorted(map(_sha256, files))
         is_single = not path.is_dir() and len(hashes) == 1
-        joined = "\n".join(hashes)
-        sha256 = joined if is_single else hashlib.sha256(joined.encode()).hexdigest()
+        joined = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        sha256 = hashes[0] if is_single else joined
         # Another write within the clock's resolution would leave the stat unchanged.
         settled = started_ns - before.mtime_ns > UNSETTLED_NS and FileStat.of(path) == before
     except OSError as error:
@@ -96,11 +96,6 @@ def hash_scan(path: Path) -> HashEntry:
 def _sha256(path: Path) -> str:
     with open_regular_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_series_file(path: Path) -> bool:
-    """Return whether a file may belong to a DICOM series: it has no other format's suffix."""
-    return not suffix_of(path) and path.suffix.lower() != ".zip"
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -175,12 +170,7 @@ class FileHashCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.save()
 
 

@@ -171,23 +171,6 @@ def mixed_with_synthetic(root: Path | str, synthetic: str, other: str) -> InputE
     )
 
 
-class _Flags:
-    """One flag per volume, in memory shared with forked worker processes."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._flags = mmap.mmap(-1, max(count, 1))  # anonymous
-
-    def __reduce__(self) -> tuple[type["_Flags"], tuple[int]]:
-        return _Flags, (self._count,)  # spawned processes have flags of their own
-
-    def __getitem__(self, index: int) -> bool:
-        return self._flags[index] != 0
-
-    def set(self, index: int) -> None:
-        self._flags[index] = 1
-
-
 class ProcessedDataset:
     """Reader of a processed set. Holds no open file, so worker processes can share or copy it.
 
@@ -250,7 +233,8 @@ class ProcessedDataset:
         self.findings: tuple[str, ...] = tuple(self.labels.columns[1:])
         self._row = {name: row for row, name in enumerate(self.labels["name"])}
         self._hashes = self.manifest["voxels_sha256"].tolist()
-        self._verified = _Flags(len(self._hashes))
+        # Anonymous memory, which forked worker processes share.
+        self._verified = np.frombuffer(mmap.mmap(-1, max(len(self._hashes), 1)), np.bool_)
         if self.names != list(self._row):
             pairs = zip_longest(self.names, self._row)
             name, labelled = next(pair for pair in pairs if pair[0] != pair[1])
@@ -338,7 +322,7 @@ class ProcessedDataset:
                     f"{shard}: {name} does not have the SHA-256 that {MANIFEST} lists: one of the "
                     f"two was changed or is of another set; delete both, then {_RESTORE}"
                 )
-            self._verified.set(row)
+            self._verified[row] = True
         return codes
 
     def content_hash(self, split: str) -> str:
