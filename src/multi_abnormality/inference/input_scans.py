@@ -158,7 +158,7 @@ def _reason_against(series: "DicomSeries", chosen: Sequence[str], is_alone: bool
     if _OTHER_BODY_PART.search(body_part) and not _CHEST.search(body_part):
         return f"body part {series.body_part}"
     if series.problem and len(series.slices) < MIN_SLICES:
-        return series.problem.partition("; ")[0].rpartition(": ")[2]  # without path and fix
+        return str(series.problem).partition("; ")[0].rpartition(": ")[2]  # without path and fix
     return None
 
 

@@ -57,8 +57,7 @@ class DicomSeries:
         slices: slices of the volume, sorted by position; all slices found if there is a problem.
         left_out: files that are not part of the volume, each with a description.
         spacing: mm, (z, y, x), or None if there is a problem.
-        problem: error message if the series is not a usable CT volume.
-        problem_kind: reason of the problem, as in UnusableScan.
+        problem: error if the series is not a usable CT volume.
         affine: (4, 4) mm, from (column, row, slice) to RAS+.
         rescale: rescale from stored values to HU.
         derivation: how the images were computed, if they are not a scanner's slices.
@@ -73,8 +72,7 @@ class DicomSeries:
     slices: tuple[DicomSlice, ...]
     left_out: tuple[str, ...] = ()
     spacing: tuple[float, float, float] | None = None
-    problem: str | None = None
-    problem_kind: str = ""
+    problem: UnusableScan | None = None
     affine: np.ndarray | None = None
     rescale: Rescale | None = None
     derivation: Derivation = ORIGINAL
@@ -132,8 +130,9 @@ def build_series(
         with naming(path):
             return _assemble(series, headers)
     except (UnusableScan, OSError) as error:
-        kind = error.reason if isinstance(error, UnusableScan) else "damaged"
-        return replace(series, problem=str(error), problem_kind=kind)
+        return replace(
+            series, problem=UnusableScan(str(error), getattr(error, "reason", "damaged"))
+        )
 
 
 def read_series(source: "ScanSource") -> Scan:
@@ -148,7 +147,7 @@ def read_series(source: "ScanSource") -> Scan:
     if series.left_out:
         log.warning("%s: left out %s", source.path, first_few(series.left_out))
     if series.problem is not None:
-        raise UnusableScan(series.problem, series.problem_kind)
+        raise series.problem
     if series.derivation.is_projection:
         log.warning(
             "%s: is a %s: its voxels show values from other positions; use the original slices",
@@ -180,8 +179,7 @@ def _assemble(series: DicomSeries, headers: Sequence[DicomHeader]) -> DicomSerie
     slices = _scanned(_of_ct(headers, left_out), left_out)
     planes = {one: plane_of(one) for one in slices}
     slices = _of_one_geometry(slices, planes, left_out)
-    _refuse_patients(slices)
-    _refuse_frames_of_reference(slices)
+    _refuse_two_sources(slices)
     normal = planes[slices[0]].normal
     heights = {one: float(normal @ planes[one].position) for one in slices}
     slices.sort(key=lambda one: (heights[one], len(one.name)))  # "7 (1)" is 7's copy
@@ -281,35 +279,29 @@ def _of_one_geometry(
     return groups[0]
 
 
-def _refuse_patients(slices: Sequence[DicomSlice]) -> None:
-    """Refuse slices of different patients."""
+def _refuse_two_sources(slices: Sequence[DicomSlice]) -> None:
+    """Refuse slices of different patients, or whose positions have different origins."""
     for keyword in ("PatientID", "PatientName", "PatientBirthDate"):
-        first = None
-        for one in slices:
-            # Trailing ^ are empty components of a name.
-            value = " ".join(one.header.label(keyword).rstrip("^ ").upper().split())
-            if not value:
-                continue
-            first = first or (value, one)
-            if value != first[0]:
-                one.refuse(
-                    f"its {tag_name(keyword)} is not that of {first[1].name}: two patients under "
-                    "one SeriesInstanceUID",
-                    "not one 3D scan",
-                )
-
-
-def _refuse_frames_of_reference(slices: Sequence[DicomSlice]) -> None:
-    """Refuse slices whose positions have different origins."""
+        # Trailing ^ are empty components of a name.
+        values = [
+            " ".join(one.header.label(keyword).rstrip("^ ").upper().split()) for one in slices
+        ]
+        why = ": two patients under one SeriesInstanceUID"
+        _refuse_others(slices, keyword, values, why, "not one 3D scan")
     keyword = "FrameOfReferenceUID"
-    named = [one for one in slices if one.header.text(keyword)]
-    for one in named[1:]:
-        if one.header.text(keyword) != named[0].header.text(keyword):
-            one.refuse(
-                f"its {tag_name(keyword)} is not that of {named[0].name}, so their positions "
-                "cannot be compared: two acquisitions under one SeriesInstanceUID",
-                "geometry",
-            )
+    values = [one.header.text(keyword) for one in slices]
+    why = ", so their positions cannot be compared: two acquisitions under one SeriesInstanceUID"
+    _refuse_others(slices, keyword, values, why, "geometry")
+
+
+def _refuse_others(
+    slices: Sequence[DicomSlice], keyword: str, values: Sequence[str], why: str, reason: str
+) -> None:
+    """Refuse a slice whose value of a tag is not that of the first; "" counts as unknown."""
+    known = [(value, one) for value, one in zip(values, slices, strict=True) if value]
+    for value, one in known[1:]:
+        if value != known[0][0]:
+            one.refuse(f"its {tag_name(keyword)} is not that of {known[0][1].name}{why}", reason)
 
 
 def _without_copies(
