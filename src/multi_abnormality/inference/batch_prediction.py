@@ -1,6 +1,6 @@
 """Batch prediction."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -50,7 +50,7 @@ def predict_all(
         name, source = scan
         folder = pictures / console.printable(name) if pictures else None
         key = scan_key(source) if progress else None
-        cached = progress.find(key) if progress else None
+        cached = progress.done.get(key) if progress and key else None
         if cached and (not folder or is_explained(cached.probabilities, predictor.card, folder)):
             _warn(cached.doubt)
             return _Result((name, cached.probabilities))
@@ -68,7 +68,10 @@ def predict_all(
         return _Result((name, prediction.probabilities), error)
 
     with ThreadPoolExecutor(workers) as pool:
-        results = list(_track(pool.map(predict_one, scans), len(scans)))
+        results: Iterable[_Result] = pool.map(predict_one, scans)
+        if len(scans) > 1:
+            results = console.track(results, "predict", len(scans), "scans")
+        results = list(results)
     rows = [result.row for result in results if result.row]
     return rows, [result.error for result in results if result.error]
 
@@ -86,7 +89,3 @@ def _catch_errors(path: Path, function: Callable[[], T]) -> tuple[T | None, str 
 def _warn(doubt: str | None) -> None:
     if doubt:
         console.log.warning("%s", doubt)
-
-
-def _track(results: Iterator[_Result], count: int) -> Iterator[_Result]:
-    return console.track(results, "predict", count, "scans") if count > 1 else results

@@ -53,12 +53,9 @@ def as_csv(
         ]
         # Unquoted, a semicolon begins a new cell where these separate cells.
         chosen = quoting if ";" in name else writer
-        chosen.writerow([_without_formula(printable(name)), *cells])
+        name = printable(name)
+        chosen.writerow([f"'{name}" if _FORMULA.match(name) else name, *cells])
     return text.getvalue()
-
-
-def _without_formula(name: str) -> str:
-    return f"'{name}" if _FORMULA.match(name) else name
 
 
 def print_tables(

@@ -29,6 +29,9 @@ class ProgressLog:
         out: output file.
         model: ONNX file; predictions of other models are ignored.
 
+    Attributes:
+        done: predictions of unchanged scans by the same model, by `scan_key`.
+
     Raises:
         InputError: the log cannot be written.
     """
@@ -48,14 +51,6 @@ class ProgressLog:
             for line in self._file.read().splitlines():
                 self._read_line(line)
             self._file.write(b"\n")  # terminates a truncated line
-
-    def find(self, key: str | None) -> CachedPrediction | None:
-        """Return the prediction of an unchanged scan by the same model.
-
-        Args:
-            key: digest of the scan, from `scan_key`.
-        """
-        return self.done.get(key) if key else None
 
     def add(self, key: str | None, prediction: "Prediction") -> None:
         """Append a prediction; without a key it is not found again."""

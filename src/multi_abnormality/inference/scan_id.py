@@ -2,7 +2,6 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,18 +38,14 @@ def name_scans(sources: Sequence["ScanSource"], below: Path | None = None) -> li
     Raises:
         InputError: a scan is not below that folder, or two names are equal.
     """
-    if below:
-        names = {
-            index: unicodedata.normalize("NFC", "/".join(_parts(source, below)))
-            for index, source in enumerate(sources)
-        }
-    else:
-        alike: dict[str, list[int]] = {}
-        for index, source in enumerate(sources):
-            alike.setdefault(source.own_name, []).append(index)
-        names = {}
-        for name, group in alike.items():
-            names |= {group[0]: name} if len(group) == 1 else _disambiguate(sources, group)
+    alike: dict[str, list[int]] = {}
+    for index, source in enumerate(sources):
+        name = _name_below(source, below) if below else source.own_name
+        alike.setdefault(name, []).append(index)
+    names: dict[int, str] = {}
+    for name, group in alike.items():
+        is_final = bool(below) or len(group) == 1
+        names |= dict.fromkeys(group, name) if is_final else _disambiguate(sources, group)
     named = [NamedScan(_valid_text(names[index]), source) for index, source in enumerate(sources)]
     refuse_equal(named, "nothing was predicted")
     return named
@@ -61,22 +56,19 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100  resolve() follows links
 
 
-def _parts(source: "ScanSource", below: Path | None = None) -> list[str]:
-    """Return the folders of a scan and its name, from the root or from `below`."""
-    folders = absolute(source.path).parent
-    if below is None:
-        return [*folders.parts[1:], source.own_name]
-    try:
-        return [*folders.relative_to(absolute(below)).parts, source.own_name]
-    except ValueError:
-        raise InputError(
-            f"{source.path}: is not below {below}, the folder of --names-below"
-        ) from None
+def _name_below(source: "ScanSource", folder: Path) -> str:
+    name = source.name_below(folder)
+    if name is None:
+        raise InputError(f"{source.path}: is not below {folder}, the folder of --names-below")
+    return name
 
 
 def _disambiguate(sources: Sequence["ScanSource"], group: Sequence[int]) -> dict[int, str]:
     """Name scans by the last parts of their paths, as few as make them unique."""
-    plain = [_parts(sources[index]) for index in group]
+    plain = [
+        [*absolute(sources[index].path).parent.parts[1:], sources[index].own_name]
+        for index in group
+    ]
     with_suffix = [
         [*own[:-1], absolute(sources[index].path).name]
         for index, own in zip(group, plain, strict=True)
