@@ -412,13 +412,13 @@ def test_changed_voxels_are_predicted_again(tmp_path: Path, model: Path) -> None
         progress.add(scan_key(scan), prediction)
     progress.close(finished=False)
     progress = ProgressLog(tmp_path / "out.csv", model)
-    assert all(progress.find(scan_key(scan)) for scan in scans)
+    assert all(scan_key(scan) in progress.done for scan in scans)
     for name in ("voxels of any name", "scan.raw", "scan.img", "series/1/IM3"):
         about = (tmp_path / name).stat()
         os.utime(tmp_path / name, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
-    assert not any(progress.find(scan_key(scan)) for scan in scans)
+    assert not any(scan_key(scan) in progress.done for scan in scans)
     (tmp_path / "scan.img").unlink()
-    assert progress.find(scan_key(scans[0])) is None
+    assert scan_key(scans[0]) not in progress.done
 
 
 def test_folders_and_patterns_stand_for_their_scans(tmp_path: Path, model: Path) -> None:
