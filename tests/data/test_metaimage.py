@@ -12,9 +12,11 @@ import SimpleITK as sitk
 
 from chest_files import affine, chest, metaimage_header, write_metaimage
 from multi_abnormality.data.io.metaimage import data_file
-from multi_abnormality.data.io.metaimage import read as read_metaimage
+from multi_abnormality.data.io.reader_registry import FORMATS
 from multi_abnormality.data.io.scan import Scan
 from multi_abnormality.utils.errors import UnusableScan
+
+(FORMAT,) = [one for one in FORMATS if one.name == "MetaImage"]
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 REAL = REAL_CT / "halfthorax_elastix_baseline_small_int16.mha"
@@ -42,21 +44,21 @@ def check_as_itk(scan: Scan, path: Path) -> None:
 
 
 def check_as_written(path: Path) -> None:
-    scan = read_metaimage(path)
+    scan = FORMAT.read(path)
     assert np.array_equal(scan.hu.T, chest())
     assert np.allclose(scan.affine, affine())
 
 
 def fault_of(path: Path) -> str:
     with pytest.raises(UnusableScan) as caught:
-        read_metaimage(path)
+        FORMAT.read(path)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
 
 def is_same_or_refused(path: Path, name: str) -> bool:
     try:
-        return np.array_equal(read_metaimage(path).hu.T, chest())
+        return np.array_equal(FORMAT.read(path).hu.T, chest())
     except UnusableScan as error:
         return name in str(error)
 
@@ -69,7 +71,7 @@ def test_reads_what_itk_writes(
 ) -> None:
     path = tmp_path / f"scan{suffix}"
     sitk.WriteImage(image(direction), str(path), useCompression=compressed)
-    check_as_itk(read_metaimage(path), path)
+    check_as_itk(FORMAT.read(path), path)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +80,12 @@ def test_reads_what_itk_writes(
 def test_reads_every_type(tmp_path: Path, pixel: int) -> None:
     path = tmp_path / "scan.mha"
     sitk.WriteImage(image(pixel=pixel), str(path), useCompression=True)
-    check_as_itk(read_metaimage(path), path)
+    check_as_itk(FORMAT.read(path), path)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="no real scans beside the project")
 def test_reads_a_real_scan_as_itk_does() -> None:
-    check_as_itk(read_metaimage(REAL), REAL)
+    check_as_itk(FORMAT.read(REAL), REAL)
 
 
 @pytest.mark.parametrize("key", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
@@ -204,7 +206,7 @@ def test_refuses_a_header_for_its_reason(
     (tmp_path / "folder").mkdir()
     path = write_metaimage(tmp_path / "scan.mha", **changes)
     with pytest.raises(UnusableScan, match=reason):
-        read_metaimage(path)
+        FORMAT.read(path)
     fault_of(path)
 
 

@@ -12,8 +12,10 @@ import SimpleITK as sitk
 
 from chest_files import affine, chest, nrrd_header, write_nrrd
 from multi_abnormality.data.io.nrrd import data_file
-from multi_abnormality.data.io.nrrd import read as read_nrrd
+from multi_abnormality.data.io.reader_registry import FORMATS
 from multi_abnormality.utils.errors import UnusableScan
+
+(FORMAT,) = [one for one in FORMATS if one.name == "NRRD"]
 
 DIRECTIONS = (
     sitk.Euler3DTransform((0, 0, 0), 0.1, 0.2, 0.3).GetMatrix(),
@@ -23,21 +25,21 @@ RAW = chest().astype("<i2").tobytes()
 
 
 def check_as_written(path: Path) -> None:
-    scan = read_nrrd(path)
+    scan = FORMAT.read(path)
     assert np.array_equal(scan.hu.T, chest())
     assert np.allclose(scan.affine, affine())
 
 
 def fault_of(path: Path) -> str:
     with pytest.raises(UnusableScan) as caught:
-        read_nrrd(path)
+        FORMAT.read(path)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
 
 def is_same_or_refused(path: Path, name: str) -> bool:
     try:
-        return np.array_equal(read_nrrd(path).hu.T, chest())
+        return np.array_equal(FORMAT.read(path).hu.T, chest())
     except UnusableScan as error:
         return name in str(error)
 
@@ -55,7 +57,7 @@ def test_reads_what_itk_writes(
     image.SetOrigin((-101.25, -98.5, -310.0))
     image.SetDirection(direction)
     sitk.WriteImage(image, str(path), useCompression=compressed)
-    scan = read_nrrd(path)
+    scan = FORMAT.read(path)
     columns = np.array(direction).reshape(3, 3) * image.GetSpacing()
     assert np.allclose(scan.affine[:3, :3], np.diag([-1, -1, 1]) @ columns, atol=1e-6)
     assert np.allclose(scan.affine[:3, 3], (101.25, 98.5, -310.0))
@@ -172,7 +174,7 @@ def test_refuses_a_header_for_its_reason(
     os.mkfifo(tmp_path / "fifo")
     path = write_nrrd(tmp_path / "scan.nrrd", **changes)
     with pytest.raises(UnusableScan, match=reason):
-        read_nrrd(path)
+        FORMAT.read(path)
     fault_of(path)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from multi_abnormality.config.base import Section
-from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.config.findings import FINDINGS, names_a_picture
 
 CT_RATE = "ct_rate"  # its 18 findings
 
@@ -115,11 +115,6 @@ class Data(Section):
 def is_inside(path: str) -> bool:
     """Whether a path is relative and does not leave its directory."""
     return bool(path) and not PurePosixPath(path).is_absolute() and ".." not in path.split("/")
-
-
-def names_a_picture(finding: str) -> bool:
-    """Whether a picture named after the finding stays in its directory."""
-    return finding.isprintable() and {"", ".", ".."}.isdisjoint(finding.split("/"))
 
 
 def _is_name(finding: str) -> bool:

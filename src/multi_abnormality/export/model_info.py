@@ -1,5 +1,6 @@
 """Description of an exported model: model_info.json, and metadata inside each exported file."""
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -50,7 +51,7 @@ def running_info(metadata: dict[str, Any], familiar: InputRange) -> dict[str, An
         "findings": metadata["findings"],
         "preprocess": metadata["preprocess"],
         "synthetic": metadata["synthetic"],
-        "familiar": familiar.model_dump(mode="json"),
+        "familiar": asdict(familiar),
     }
 
 

@@ -6,16 +6,15 @@ so is the memory of every table and volume made from them.
 
 import json
 import math
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multi_abnormality import __version__
-from multi_abnormality.config.schema_data import names_a_picture
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.findings import names_a_picture
 from multi_abnormality.data.preprocessing.input_range import InputRange
-from multi_abnormality.utils.errors import InputError, raise_errors
+from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY
 
 if TYPE_CHECKING:
@@ -30,68 +29,128 @@ MAX_VOXELS = 1 << 26  # 67 million: 512 x 362 x 362
 MAX_HU = 100_000
 MIN_MM, MAX_MM = 0.01, 1000.0
 MAX_SHOWN = 300  # characters of a wrong value in a message
-MAX_ERRORS = 5
 
 _AGAIN = "export it again"
 
 
-class ModelCard(BaseModel):
+class Preprocessing(NamedTuple):
+    """Form of the volumes that the model reads. Axes are (Z, Y, X)."""
+
+    spacing: tuple[float, float, float]  # mm
+    shape: tuple[int, int, int]  # voxels
+    hu_to_uint8: tuple[tuple[int, int], ...]  # (HU, 8-bit code) knots
+
+
+@dataclass(frozen=True)
+class ModelCard:
     """Metadata of an exported model, stored under INFO_KEY."""
 
     version: str
-    findings: tuple[str, ...] = Field(min_length=1, max_length=MAX_FINDINGS)
-    preprocess: PreprocessSpec
+    findings: tuple[str, ...]
+    preprocess: Preprocessing
     familiar: InputRange
     synthetic: bool
-    thresholds: dict[str, Annotated[float, Field(gt=0, lt=1)]]
+    thresholds: dict[str, float]
     uncalibrated: tuple[str, ...] = ()
 
-    @field_validator("findings")
-    @classmethod
-    def are_names(cls, findings: tuple[str, ...]) -> tuple[str, ...]:
-        """Check that names are distinct and safe as file names of --explain's pictures."""
-        if len({finding.casefold() for finding in findings}) < len(findings):
-            raise ValueError("must be distinct names")
-        for finding in findings:
-            if len(finding) > MAX_NAME:
-                raise ValueError(f"must have at most {MAX_NAME} characters each")
-            if not names_a_picture(finding):
-                raise ValueError(f"{finding!r} is not a valid name")
-        return findings
 
-    @field_validator("preprocess")
-    @classmethod
-    def is_a_volume(cls, recipe: PreprocessSpec) -> PreprocessSpec:
-        """Check that a volume and its tables fit into memory."""
-        if max(recipe.shape) > MAX_AXIS or math.prod(recipe.shape) > MAX_VOXELS:
-            raise ValueError(
-                f"shape: must be at most {MAX_AXIS} per axis and {MAX_VOXELS:,} voxels"
-            )
-        if not all(MIN_MM <= mm <= MAX_MM for mm in recipe.spacing):
-            raise ValueError(f"spacing: must be {MIN_MM:g} to {MAX_MM:g} mm")
-        if not all(abs(hu) <= MAX_HU for hu, _ in recipe.hu_to_uint8):
-            raise ValueError(f"hu_to_uint8: HU must be -{MAX_HU} to {MAX_HU}")
-        return recipe
+def parse_card(text: str) -> ModelCard:
+    """Return the metadata in a JSON text.
 
-    @field_validator("familiar")
-    @classmethod
-    def are_ranges(cls, familiar: InputRange) -> InputRange:
-        for low, high in (familiar.lung_share, familiar.length):
-            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-                raise ValueError("must be ranges of finite numbers, from low to high")
-        return familiar
+    pydantic could validate it, but its import takes a tenth of the time of a prediction.
 
-    @model_validator(mode="after")
-    def has_a_threshold_each(self) -> "ModelCard":
-        if set(self.thresholds) != set(self.findings):
-            raise ValueError("thresholds: must have exactly one for each finding")
-        return self
+    Raises:
+        ValueError, RecursionError: it is not JSON, or a value is missing or beyond a limit.
+    """
+    card = _object(json.loads(text), "version findings preprocess familiar synthetic thresholds")
+    findings, thresholds = card["findings"], _object(card["thresholds"])
+    _require(isinstance(card["version"], str), "version: must be a text")
+    _require(isinstance(card["synthetic"], bool), "synthetic: must be true or false")
+    _check_findings(findings)
+    values = [*thresholds.values()]
+    is_open = _is_list(values, float) and all(0 < value < 1 for value in values)
+    _require(is_open, "thresholds: must be numbers between 0 and 1")
+    _require(set(thresholds) == set(findings), "thresholds: must have exactly one for each finding")
+    uncalibrated = card.get("uncalibrated", [])
+    is_known = _is_list(uncalibrated, str) and set(uncalibrated) <= set(findings)
+    _require(is_known, "uncalibrated: must be findings of the model")
+    return ModelCard(
+        version=card["version"],
+        findings=tuple(findings),
+        preprocess=_preprocessing(_object(card["preprocess"], "spacing shape hu_to_uint8")),
+        familiar=_input_range(_object(card["familiar"], "lung_share length")),
+        synthetic=card["synthetic"],
+        thresholds=thresholds,
+        uncalibrated=tuple(uncalibrated),
+    )
 
-    @model_validator(mode="after")
-    def has_known_uncalibrated(self) -> "ModelCard":
-        if not set(self.uncalibrated) <= set(self.findings):
-            raise ValueError("uncalibrated: must be findings of the model")
-        return self
+
+def _check_findings(findings: Any) -> None:
+    """Check that names are distinct and safe as file names of --explain's pictures."""
+    _require(_is_list(findings, str) and findings, "findings: must be a list of names")
+    _require(len(findings) <= MAX_FINDINGS, f"findings: must have at most {MAX_FINDINGS} items")
+    distinct = {finding.casefold() for finding in findings}
+    _require(len(distinct) == len(findings), "findings: must be distinct names")
+    for name in findings:
+        _require(len(name) <= MAX_NAME, f"findings: must have at most {MAX_NAME} characters each")
+        _require(names_a_picture(name), f"findings: {name!r} is not a valid name")
+
+
+def _preprocessing(recipe: dict[str, Any]) -> Preprocessing:
+    """Check that a volume and its tables fit into memory."""
+    spacing, shape, knots = recipe["spacing"], recipe["shape"], recipe["hu_to_uint8"]
+    is_spacing = _is_list(spacing, float, 3) and all(MIN_MM <= mm <= MAX_MM for mm in spacing)
+    _require(is_spacing, f"preprocess.spacing: must be {MIN_MM:g} to {MAX_MM:g} mm")
+    is_shape = _is_list(shape, int, 3) and 1 <= min(shape) <= max(shape) <= MAX_AXIS
+    _require(
+        is_shape and math.prod(shape) <= MAX_VOXELS,
+        f"preprocess.shape: must be at most {MAX_AXIS} per axis and {MAX_VOXELS:,} voxels",
+    )
+    are_pairs = _is_list(knots, list) and knots and all(_is_list(knot, int, 2) for knot in knots)
+    _require(are_pairs, "preprocess.hu_to_uint8: must be pairs of whole numbers")
+    hu, codes = zip(*knots, strict=True)
+    rises = all(low < high for column in (hu, codes) for low, high in pairwise(column))
+    _require(
+        rises and codes[0] == 0 and codes[-1] == 255,
+        "preprocess.hu_to_uint8: must rise in both columns, its codes from 0 to 255",
+    )
+    _require(
+        -MAX_HU <= hu[0] <= hu[-1] <= MAX_HU,
+        f"preprocess.hu_to_uint8: HU must be -{MAX_HU} to {MAX_HU}",
+    )
+    return Preprocessing(tuple(spacing), tuple(shape), tuple(map(tuple, knots)))
+
+
+def _input_range(familiar: dict[str, Any]) -> InputRange:
+    ranges = familiar["lung_share"], familiar["length"]
+    are_ranges = all(
+        _is_list(one, float, 2) and -math.inf < one[0] <= one[1] < math.inf for one in ranges
+    )
+    _require(are_ranges, "familiar: must be ranges of finite numbers, from low to high")
+    return InputRange(*map(tuple, ranges))
+
+
+def _object(value: Any, keys: str = "") -> dict[str, Any]:
+    """Return a JSON object, which must have these keys."""
+    _require(isinstance(value, dict), "must be a JSON object")
+    for key in keys.split():
+        _require(key in value, f"{key}: is missing")
+    return dict(value)
+
+
+def _is_list(value: object, kind: type, length: int | None = None) -> bool:
+    """Return whether a value is a list of items of a kind; whole numbers count as float."""
+    kinds = (int, float) if kind is float else kind
+    return (
+        isinstance(value, list)
+        and len(value) == (len(value) if length is None else length)
+        and all(isinstance(one, kinds) and not isinstance(one, bool) for one in value)
+    )
+
+
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
 
 
 def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
@@ -120,15 +179,11 @@ def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
         )
     _refuse_other_version(text, path)
     try:
-        card = ModelCard.model_validate_json(text)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False, include_context=False)
-        errors = [
-            _shortened(f"{'.'.join(map(str, one['loc']))}: {one['msg']}")
-            for one in wrong[:MAX_ERRORS]
-        ]
-        raise_errors(errors, f"{path}: has wrong metadata; {_AGAIN}")
-        raise
+        card = parse_card(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: has wrong metadata; {_AGAIN}\n  - {_shortened(str(error))}"
+        ) from None
     shape, findings = card.preprocess.shape, len(card.findings)
     expected = {
         "volume": ("tensor(uint8)", [*shape]),

@@ -11,7 +11,7 @@ from multi_abnormality.evaluation.thresholds import decide
 from multi_abnormality.utils.atomic_io import atomic_write
 
 if TYPE_CHECKING:
-    from multi_abnormality.config.schema_preprocess import PreprocessSpec
+    from multi_abnormality.data.preprocessing.quantization import Recipe
     from multi_abnormality.inference.onnx_metadata import ModelCard
     from multi_abnormality.inference.predictor import Prediction
 
@@ -19,7 +19,7 @@ SLICES = 3  # with the highest attention, shown from feet to head
 EXPLANATION = "explanation.json"
 
 
-def write_explanation(prediction: "Prediction", recipe: "PreprocessSpec", folder: Path) -> None:
+def write_explanation(prediction: "Prediction", recipe: "Recipe", folder: Path) -> None:
     """Write a JPEG file for each positive finding, and explanation.json, which describes them.
 
     Padding is never shown. Slice positions are in mm from the scan's centre towards the head,
@@ -42,7 +42,8 @@ def write_explanation(prediction: "Prediction", recipe: "PreprocessSpec", folder
         counts = inside[order] & (attention[order] > 0)
         counts[0] = True  # if all attention is on padding
         chosen = sorted(order[counts].tolist())
-        pictures = [apply_window(prediction.hu[z], finding, recipe.model_dump()) for z in chosen]
+        spacing = {"spacing": recipe.spacing}
+        pictures = [apply_window(prediction.hu[z], finding, spacing) for z in chosen]
         atomic_write(jpeg(np.concatenate(pictures, axis=1)), folder / f"{finding}.jpg")
         shown[finding] = {
             "probability": prediction.probabilities[finding],

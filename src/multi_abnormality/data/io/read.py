@@ -68,8 +68,7 @@ def _read(source: Path | ScanSource, metadata: Series | None) -> Scan:
         raise UnusableScan("is empty; fetch it again", "damaged", path)
     scan_format = format_of(path)
     assert scan_format is not None
-    with naming(path):
-        return scan_format.read(path, metadata)
+    return scan_format.read(path, metadata)
 
 
 def _reason(error: OSError, path: Path) -> str:

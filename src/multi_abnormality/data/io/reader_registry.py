@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, has_preamble
-from multi_abnormality.utils.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan, naming
 
 if TYPE_CHECKING:
     from multi_abnormality.data.io.scan import Scan
@@ -23,7 +23,7 @@ class Reader(Protocol):
     """Functions of a format's module."""
 
     def read(self, path: Path, metadata: "Series | None") -> "Scan":
-        """Read a scan.
+        """Read a scan. Errors need not name the path.
 
         Args:
             path: file with one of the format's suffixes.
@@ -61,7 +61,8 @@ class FileFormat:
 
     def read(self, path: Path, metadata: "Series | None" = None) -> "Scan":
         """Read a scan; see Reader."""
-        return self._reader().read(path, metadata)
+        with naming(path):
+            return self._reader().read(path, metadata)
 
     def data_file(self, path: Path) -> Path | None:
         """Return the separate file of voxels, if there is one that can be found."""

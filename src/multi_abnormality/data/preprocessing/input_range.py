@@ -1,9 +1,9 @@
 """Out-of-distribution check: lung fraction and scan length must lie within the training range."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel
 
 LUNG = (-950.0, -500.0)  # HU
 BODY = -150.0  # HU, lower limit of fat
@@ -13,7 +13,8 @@ BODY = -150.0  # HU, lower limit of fat
 RANGE_MARGINS = (0.8, 1.5)
 
 
-class InputRange(BaseModel):
+@dataclass(frozen=True)
+class InputRange:
     """Ranges (low, high) of the scans that a model is valid for."""
 
     lung_share: tuple[float, float]  # fraction of lung in lung and body

@@ -1,23 +1,35 @@
 """8-bit quantization of HU, piecewise linear between the recipe's knots."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from multi_abnormality.config.schema_preprocess import PreprocessSpec
 
 STEPS_PER_HU = 8  # resolution of the table from HU to codes
 
 
-def code_table(recipe: "PreprocessSpec") -> np.ndarray:
+class Recipe(Protocol):
+    """Form of a stored volume, as PreprocessSpec. Axes are (Z, Y, X)."""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Return the size of a voxel, mm."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def hu_to_uint8(self) -> tuple[tuple[int, int], ...]:
+        """Return the knots, HU and code, both rising."""
+
+
+def code_table(recipe: Recipe) -> np.ndarray:
     """Return (256,) float32, the HU of each code."""
     hu, codes = zip(*recipe.hu_to_uint8, strict=True)
     table: np.ndarray = np.interp(np.arange(256), codes, hu)
     return table.astype(np.float32)
 
 
-def encoding_table(recipe: "PreprocessSpec") -> np.ndarray:
+def encoding_table(recipe: Recipe) -> np.ndarray:
     """Return (T,) uint8, the code of each eighth of a HU from the lowest knot to the highest.
 
     A lookup is several times as fast as interpolation, and rounding to eighths removes the rounding

@@ -5,23 +5,19 @@ finer, it is interpolated linearly. Both are the overlap of two boxes, applied a
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from multi_abnormality.data.io.read import Volume
-from multi_abnormality.data.preprocessing.quantization import STEPS_PER_HU, encoding_table
+from multi_abnormality.data.preprocessing.quantization import STEPS_PER_HU, Recipe, encoding_table
 from multi_abnormality.utils.errors import UnusableScan
-
-if TYPE_CHECKING:
-    from multi_abnormality.config.schema_preprocess import PreprocessSpec
 
 SPACING_STEP = 2**-16  # mm
 SLICES_AT_ONCE = 16  # copied together, so that a volume stored along z is not read 16 times
 NEGLIGIBLE = 1e-6  # fraction of a voxel below which an overlap is a rounding error
 
 
-def resample_and_quantize(volume: Volume, recipe: "PreprocessSpec") -> np.ndarray:
+def resample_and_quantize(volume: Volume, recipe: Recipe) -> np.ndarray:
     """Resample onto the recipe's grid around the volume's centre, and quantize to 8 bits.
 
     HU are clipped to the recipe's range before averaging, or metal of 20000 HU and padding would
