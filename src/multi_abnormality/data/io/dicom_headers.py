@@ -27,6 +27,8 @@ from multi_abnormality.utils.errors import UnusableScan
 
 MAX_MEMBERS = 100_000
 MAX_ARCHIVE_BYTES = 2 << 30  # sum of all members, decompressed
+# OSError, since offsets of a damaged directory may be anywhere.
+_ZIP_ERRORS = (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError)
 MAX_INFLATED_BYTES = 1 << 29  # per deflated file; decompressing takes twice the memory
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -95,14 +97,8 @@ class Container:
             self._file = open_regular_file(path)
             try:
                 self._archive = zipfile.ZipFile(self._file)
-            except (
-                zipfile.BadZipFile,
-                ValueError,
-                NotImplementedError,
-                EOFError,
-                OSError,
-            ) as error:
-                self._file.close()  # OSError: offsets of a damaged directory may be anywhere
+            except _ZIP_ERRORS as error:
+                self._file.close()
                 raise self._damaged(path, error) from None
 
     def __enter__(self) -> "Container":
@@ -149,7 +145,7 @@ class Container:
             # The buffer makes small reads and small backward seeks fast.
             member: Any = self._archive.open(file.member)  # has the methods of a raw stream
             return BufferedReader(member, 1 << 16)
-        except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError) as error:
+        except _ZIP_ERRORS as error:
             raise self._damaged(file, error) from None
 
     def size(self, file: DicomFile) -> int:
@@ -289,12 +285,12 @@ class DicomSlice:
         Raises:
             UnusableScan: the tag is missing and there is no default, or it is invalid.
         """
-        value = _whole(self.header.tags, keyword)
-        if value is None:
-            if default is not None and not self.header.text(keyword):
-                return default
-            self.refuse(f"has no {tag_name(keyword)} that is a whole number", "damaged")
-        return value
+        try:
+            return int(self.header.tags[_tag(keyword)].value)
+        except Exception:  # missing, empty or damaged
+            if default is None or self.header.text(keyword):
+                self.refuse(f"has no {tag_name(keyword)} that is a whole number", "damaged")
+            return default
 
     def refuse(self, what: str, reason: str) -> NoReturn:
         """Raise the error that names this file."""
@@ -465,10 +461,3 @@ def _text(tags: Dataset, keyword: str) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "\\".join(map(str, value))
     return "" if value is None else str(value).strip(" \0")
-
-
-def _whole(tags: Dataset, keyword: str) -> int | None:
-    try:
-        return int(tags[_tag(keyword)].value)
-    except Exception:  # missing, empty or damaged
-        return None
