@@ -28,17 +28,11 @@ _CHEST = re.compile(r"CHEST|THORA|LUNG|HEART|CARDIAC|CORONARY|AORTA|TRUNK|BODY")
 
 
 class FoundScans(NamedTuple):
-    """Scans to predict, and errors.
-
-    Attributes:
-        scans: scans to predict.
-        faults: one error per path without a scan.
-        unused: one error per value of --series without a match.
-    """
+    """Scans to predict, and errors."""
 
     scans: list[ScanSource]
-    faults: list[str]
-    unused: list[str]
+    faults: list[str]  # one error per path without a scan
+    unused: list[str]  # one error per value of --series without a match
 
 
 def find_scans(given: Iterable[Path], series: Sequence[str] = ()) -> FoundScans:

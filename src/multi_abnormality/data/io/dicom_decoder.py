@@ -33,12 +33,12 @@ def main() -> None:
 
 
 def answer(requests: BinaryIO, answers: BinaryIO, head: bytes, printed: int) -> None:
-    """Read a frame, decode it and write the answer.
+    """Read the frame after a request's head, decode it and write the answer.
 
     Args:
-        requests: stream to read the frame from.
-        answers: stream to write the voxels to.
-        head: header of the request, already read.
+        requests: stream to read from.
+        answers: stream to write to.
+        head: head of the request, already read.
         printed: file descriptor that decoders' output is redirected to.
     """
     name, rows, columns, precision, signed, length = REQUEST.unpack(head)
@@ -74,8 +74,7 @@ def decode(
     Args:
         syntax: transfer syntax UID.
         data: the compressed frame.
-        rows: number of rows.
-        columns: number of columns.
+        rows, columns: size of the frame.
         precision: bits of each value.
         signed: whether values are signed.
     """

@@ -34,9 +34,6 @@ class FrameReader:
     """Thread-safe reader of frames in a folder or .zip.
 
     Multi-frame files stay open until the reader is closed.
-
-    Args:
-        container: folder or .zip with the files.
     """
 
     def __init__(self, container: Container) -> None:
@@ -86,13 +83,7 @@ class FrameReader:
 
 
 class _PixelElement:
-    """Pixel data element of a file.
-
-    Args:
-        stream: content of the file.
-        one: any slice of the file.
-        frame_bytes: size of an uncompressed frame.
-    """
+    """Pixel data element of the file that a slice is from."""
 
     def __init__(self, stream: BinaryIO, one: DicomSlice, frame_bytes: int) -> None:
         self.stream = stream

@@ -29,21 +29,13 @@ MAX_COARSENESS = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Position and orientation of a slice, in mm, LPS.
+    """Position and orientation of a slice, in mm, LPS."""
 
-    Attributes:
-        position: (3,) centre of the first voxel.
-        row: (3,) unit vector along a row, to the next column.
-        column: (3,) unit vector along a column, to the next row.
-        spacing: distance between rows, and between columns.
-        size: number of rows and columns.
-    """
-
-    position: np.ndarray
-    row: np.ndarray
-    column: np.ndarray
-    spacing: tuple[float, float]
-    size: tuple[int, int]
+    position: np.ndarray  # (3,) centre of the first voxel
+    row: np.ndarray  # (3,) unit vector along a row, to the next column
+    column: np.ndarray  # (3,) unit vector along a column, to the next row
+    spacing: tuple[float, float]  # distance between rows, and between columns
+    size: tuple[int, int]  # number of rows and columns
 
     @property
     def normal(self) -> np.ndarray:
@@ -158,13 +150,7 @@ def _check_gaps(slices: Sequence[DicomSlice], gaps: np.ndarray) -> None:
 
 
 def _refuse_two_distances(slices: Sequence[DicomSlice], gaps: np.ndarray, digit: float) -> None:
-    """Refuse a series with different slice distances in different parts.
-
-    Args:
-        slices: slices sorted by position.
-        gaps: mm between consecutive slices.
-        digit: unit of the last digit of rounded positions, mm.
-    """
+    """Refuse different slice distances in different parts; `digit` is the rounding unit, mm."""
     usual = float(np.median(gaps))
     is_other = np.abs(gaps - usual) > max(MAX_DISTANCE_ERROR * usual, 1.01 * digit)
     ends = np.flatnonzero(np.diff(np.concatenate([[False], is_other, [False]])))

@@ -59,15 +59,10 @@ config.settings.reading_validation_mode = config.IGNORE
 
 @dataclass(frozen=True)
 class DicomFile:
-    """A file in a folder, or a member of a .zip.
+    """A file in a folder, or a member of a .zip."""
 
-    Attributes:
-        path: path of the file or of the .zip.
-        member: name inside the .zip, or None.
-    """
-
-    path: Path
-    member: str | None = None
+    path: Path  # of the file or of the .zip
+    member: str | None = None  # name inside the .zip, or None
 
     def __str__(self) -> str:
         return str(self.path if self.member is None else self.path / self.member)
@@ -162,25 +157,15 @@ class Container:
 
 @dataclass(frozen=True, eq=False)
 class DicomHeader:
-    """Header of a DICOM file: everything before the pixels.
+    """Header of a DICOM file: everything before the pixels."""
 
-    Attributes:
-        file: file that the header is from.
-        tags: the tags that this package uses, unconverted.
-        meta: file meta information, group 0002.
-        syntax: transfer syntax UID.
-        size: bytes of the file, after decompression if it is deflated.
-        pixels_at: offset of the pixel data element, or None if there is none.
-        data_at: offset of the data set, after the file meta information.
-    """
-
-    file: DicomFile
-    tags: Dataset
-    meta: Dataset
-    syntax: str
-    size: int
-    pixels_at: int | None
-    data_at: int
+    file: DicomFile  # file that the header is from
+    tags: Dataset  # the tags that this package uses, unconverted
+    meta: Dataset  # file meta information, group 0002
+    syntax: str  # transfer syntax UID
+    size: int  # bytes of the file, after decompression if it is deflated
+    pixels_at: int | None  # offset of the pixel data element, or None if there is none
+    data_at: int  # offset of the data set, after the file meta information
 
     @cached_property
     def sop_class(self) -> str:
@@ -234,16 +219,11 @@ class DicomHeader:
 
 @dataclass(frozen=True, eq=False)
 class DicomSlice:
-    """One frame of a file, with its tags.
-
-    Attributes:
-        header: header of the file.
-        frame: index of the frame in its file.
-        groups: data sets to look up tags in, from the frame's own to that of the file.
-    """
+    """One frame of a file, with its tags."""
 
     header: DicomHeader
-    frame: int
+    frame: int  # index of the frame in its file
+    # Data sets to look up tags in, from the frame's own to that of the file.
     groups: tuple[Dataset, ...]
 
     def __str__(self) -> str:

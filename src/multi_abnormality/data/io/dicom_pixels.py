@@ -33,23 +33,14 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """Storage format of a file's values.
-
-    Attributes:
-        rows: number of rows.
-        columns: number of columns.
-        allocated: bits per value in memory: 8, 16 or 32.
-        stored: bits that belong to the value.
-        high: index of the highest of these; bits above may hold something else.
-        signed: whether values are signed.
-    """
+    """Storage format of a file's values."""
 
     rows: int
     columns: int
-    allocated: int
-    stored: int
-    high: int
-    signed: bool
+    allocated: int  # bits per value in memory: 8, 16 or 32
+    stored: int  # bits that belong to the value
+    high: int  # index of the highest of these; bits above may hold something else
+    signed: bool  # whether values are signed
 
     @property
     def frame_bytes(self) -> int:
@@ -221,9 +212,6 @@ class _Decoders:
 
     They are separate programs, as forking is not safe with threads, and spawning imports the main
     module again.
-
-    Args:
-        count: number of processes.
     """
 
     def __init__(self, count: int) -> None:

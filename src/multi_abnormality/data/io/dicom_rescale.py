@@ -14,19 +14,13 @@ _LUT_DESCRIPTOR, _LUT_TYPE, _LUT_DATA = 0x00283002, 0x00283004, 0x00283006
 
 @dataclass(frozen=True, eq=False)
 class Rescale:
-    """HU = slope * value + intercept or, with a table, table[value - first].
+    """HU = slope * value + intercept or, with a table, table[value - first]."""
 
-    Attributes:
-        slope: HU per stored unit.
-        intercept: HU at the stored value 0.
-        table: HU of the stored values from `first` on; values outside are clamped.
-        first: stored value of the table's first entry.
-    """
-
-    slope: float = 1.0
-    intercept: float = 0.0
+    slope: float = 1.0  # HU per stored unit
+    intercept: float = 0.0  # HU at the stored value 0
+    # HU of the stored values from `first` on; values outside are clamped.
     table: np.ndarray | None = None
-    first: int = 0
+    first: int = 0  # stored value of the table's first entry
 
     def stored(self, hu: int) -> int:
         """Return a stored value that is rescaled to this HU or less."""

@@ -45,36 +45,22 @@ _VOLUME_MODALITIES = ("CT", "MR", "PT", "NM", "")  # files of other modalities a
 
 @dataclass(frozen=True, eq=False)
 class DicomSeries:
-    """Slices and metadata of a series.
+    """Slices and metadata of a series."""
 
-    Attributes:
-        uid: SeriesInstanceUID, or "".
-        number: SeriesNumber.
-        description: SeriesDescription.
-        kernel: ConvolutionKernel.
-        modality: Modality, such as "CT".
-        body_part: BodyPartExamined.
-        slices: slices of the volume, sorted by position; all slices found if there is a problem.
-        left_out: files that are not part of the volume, each with a description.
-        spacing: mm, (z, y, x), or None if there is a problem.
-        problem: error if the series is not a usable CT volume.
-        affine: (4, 4) mm, from (column, row, slice) to RAS+.
-        rescale: rescale from stored values to HU.
-        derivation: how the images were computed, if they are not a scanner's slices.
-    """
-
-    uid: str
+    uid: str  # SeriesInstanceUID, or ""
     number: int | None
     description: str
     kernel: str
-    modality: str
+    modality: str  # Modality, such as "CT"
     body_part: str
+    # Slices of the volume, sorted by position; all slices found if there is a problem.
     slices: tuple[DicomSlice, ...]
-    left_out: tuple[str, ...] = ()
-    spacing: tuple[float, float, float] | None = None
-    problem: UnusableScan | None = None
-    affine: np.ndarray | None = None
-    rescale: Rescale | None = None
+    left_out: tuple[str, ...] = ()  # files that are not part of the volume, each with a description
+    spacing: tuple[float, float, float] | None = None  # mm, (z, y, x); None: there is a problem
+    problem: UnusableScan | None = None  # error if the series is not a usable CT volume
+    affine: np.ndarray | None = None  # (4, 4) mm, from (column, row, slice) to RAS+
+    rescale: Rescale | None = None  # rescale from stored values to HU
+    # How the images were computed, if they are not a scanner's slices.
     derivation: Derivation = ORIGINAL
 
 

@@ -34,8 +34,6 @@ def to_hounsfield(
         planes: arrays of shape[1:], shape[0] of them.
         shape: shape of the result.
         whole_numbers: whether the stored values are integers.
-        slope: slope of the rescale.
-        intercept: intercept of the rescale.
 
     Returns:
         int16 if all HU are integers, otherwise float32; and notes such as "padding".

@@ -64,15 +64,10 @@ _CONVERT = "Convert the scan again from its source"
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Histogram of a sample of a scan.
+    """Histogram of a sample of a scan."""
 
-    Attributes:
-        values: unique values, ascending.
-        counts: number of voxels with each value.
-    """
-
-    values: np.ndarray
-    counts: np.ndarray
+    values: np.ndarray  # unique values, ascending
+    counts: np.ndarray  # number of voxels with each value
 
     @classmethod
     def of(cls, voxels: np.ndarray) -> "Sample":

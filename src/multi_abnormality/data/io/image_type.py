@@ -11,14 +11,11 @@ from typing import NamedTuple
 
 
 class Derivation(NamedTuple):
-    """How images were computed from others.
+    """How images were computed from others."""
 
-    Attributes:
-        name: name of the method, such as "maximum intensity projection"; "" for a scanner's slices.
-        is_projection: whether values come from other positions, so that HU are not meaningful.
-    """
-
+    # Name of the method, such as "maximum intensity projection"; "" for a scanner's slices.
     name: str = ""
+    # Whether values come from other positions, so that HU are not meaningful.
     is_projection: bool = False
 
 

@@ -45,18 +45,12 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A format of scan files.
-
-    Attributes:
-        name: name of the format.
-        module: module of its reader, absolute or relative to this package.
-        suffixes: suffixes of files that count as a scan, in lower case.
-        data_suffixes: suffixes of files that may be given, but belong to one of the former.
-    """
+    """A format of scan files."""
 
     name: str
-    module: str
-    suffixes: tuple[str, ...]
+    module: str  # module of its reader, absolute or relative to this package
+    suffixes: tuple[str, ...]  # suffixes of files that count as a scan, in lower case
+    # Suffixes of files that may be given, but belong to one of the former.
     data_suffixes: tuple[str, ...] = ()
 
     def read(self, path: Path, metadata: "Series | None" = None) -> "Scan":

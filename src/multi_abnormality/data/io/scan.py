@@ -18,21 +18,14 @@ SYNTHETIC = "synthetic"  # note of a scan that a program generated
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """The voxels of one scan in the axis order of its file.
+    """The voxels of one scan in the axis order of its file."""
 
-    Attributes:
-        hu: (I, J, K) int16 or float32, HU, at least -1024.
-        affine: (4, 4) float64, mm, from voxel indices (i, j, k) to RAS+ coordinates.
-        notes: unusual properties that were handled, such as "padding"; listed in the manifest.
-        release: CT-RATE release that the file follows: v1 (raw values, blank header) | v2.
-        slice_axis: index of the slice axis, if the format defines it.
-    """
-
-    hu: np.ndarray
-    affine: np.ndarray
+    hu: np.ndarray  # (I, J, K) int16 or float32, HU, at least -1024
+    affine: np.ndarray  # (4, 4) float64, mm, from voxel indices (i, j, k) to RAS+ coordinates
+    # Unusual properties that were handled, such as "padding"; listed in the manifest.
     notes: tuple[str, ...] = ()
-    release: str = "v2"
-    slice_axis: int | None = None
+    release: str = "v2"  # CT-RATE release that the file follows: v1 (raw values, blank header) | v2
+    slice_axis: int | None = None  # index of the slice axis, if the format defines it
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, int, int]:

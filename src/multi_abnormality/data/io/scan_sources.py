@@ -28,17 +28,11 @@ _DIRECTORY = "dicomdir"  # lists the files of an export
 
 @dataclass(frozen=True)
 class ScanSource:
-    """One scan, before it is read.
+    """One scan, before it is read."""
 
-    Attributes:
-        path: the file; for a DICOM series, the folder or .zip that contains it.
-        series: the DICOM series, or None for other formats.
-        in_folder: name of the series if its folder contains several.
-    """
-
-    path: Path
-    series: "DicomSeries | None" = None
-    in_folder: str = ""
+    path: Path  # the file; for a DICOM series, the folder or .zip that contains it
+    series: "DicomSeries | None" = None  # the DICOM series, or None for other formats
+    in_folder: str = ""  # name of the series if its folder contains several
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -32,15 +32,10 @@ class Machine(Protocol):
 
 @dataclass(frozen=True)
 class TaskFailed:
-    """Result of an item that crashes its workers or needs more memory than they have.
+    """Result of an item that crashes its workers or needs more memory than they have."""
 
-    Attributes:
-        reason: message for the user.
-        kind: CRASHED or OUT_OF_MEMORY.
-    """
-
-    reason: str
-    kind: str
+    reason: str  # message for the user
+    kind: str  # CRASHED or OUT_OF_MEMORY
 
 
 def run_all(
