@@ -117,7 +117,7 @@ class Predictor:
         import onnxruntime
 
         options = onnxruntime.RunOptions()
-        watch = threading.Timer(SECONDS, _terminate, [options])
+        watch = threading.Timer(SECONDS, setattr, [options, "terminate", True])
         watch.daemon = True
         watch.start()
         try:
@@ -242,10 +242,6 @@ def _limit_memory(size: int) -> None:
     )
     arena = onnxruntime.OrtArenaCfg({"max_mem": size})
     onnxruntime.create_and_register_allocator(memory_info, arena)
-
-
-def _terminate(options: "onnxruntime.RunOptions") -> None:
-    options.terminate = True
 
 
 def _shown(error: Exception) -> str:

@@ -380,8 +380,8 @@ def _parse(stream: BinaryIO, file: DicomFile, size: int, is_marked: bool) -> Dic
     if not is_marked and not {0x00080016, 0x00280010} & tags.keys():
         return None  # neither SOP class nor rows: not DICOM after all
     end = stream.tell()
-    found = stream.read(4)
-    at_pixels = len(found) == 4 and _tag_of(found, is_little) in _PIXEL_TAGS
+    group, element = struct.unpack("<HH" if is_little else ">HH", stream.read(4).ljust(4, b"\0"))
+    at_pixels = group << 16 | element in _PIXEL_TAGS
     if not syntax:
         was_implicit, was_little = tags.original_encoding
         syntax = IMPLICIT if was_implicit else EXPLICIT if was_little else BIG_ENDIAN
@@ -418,11 +418,6 @@ def inflate(stream: BinaryIO, file: DicomFile) -> tuple[BinaryIO, int]:
         what = "is too large" if decompressor.unconsumed_tail else "is truncated"
         raise UnusableScan(f"{what}: its deflated data do not end; fetch it again", "damaged", file)
     return BytesIO(data), len(data)
-
-
-def _tag_of(data: bytes, is_little: bool) -> int:
-    group, element = struct.unpack("<HH" if is_little else ">HH", data)
-    return int(group) << 16 | int(element)
 
 
 @cache

@@ -48,7 +48,8 @@ def rescale_of(slices: Sequence[DicomSlice]) -> Rescale:
     Raises:
         UnusableScan: slices lack a rescale or disagree, or the unit is not HU.
     """
-    if not any(map(_has_some, slices)):
+    keywords = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
+    if not any(one.text(keyword) for one in slices for keyword in keywords):
         return Rescale()
     first = _rescale(slices[0])
     for one in slices[1:]:
@@ -60,11 +61,6 @@ def rescale_of(slices: Sequence[DicomSlice]) -> Rescale:
                 "not HU",
             )
     return first
-
-
-def _has_some(one: DicomSlice) -> bool:
-    keywords = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
-    return any(map(one.text, keywords))
 
 
 def _rescale(one: DicomSlice) -> Rescale:

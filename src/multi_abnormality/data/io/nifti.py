@@ -147,7 +147,13 @@ def _read_voxels(header: np.void, stream: ByteStream, metadata: Series | None) -
     elif metadata is not None:
         release, affine, rescale = "v1", metadata.affine(), metadata.rescale()
     else:
-        raise _unknown_geometry()
+        raise UnusableScan(
+            "its header gives no orientation (sform_code and qform_code are 0, or "
+            "it has just 1 mm along each axis, from zero or for a scan too small for that), so "
+            "spacing, left and right are unknown; convert the scan again from its source, or, for "
+            "CT-RATE's first release (v1), bring its row of the metadata table to data/",
+            "geometry",
+        )
     hu, notes = to_hounsfield(
         stream.planes(shape, dtype),
         shape[::-1],  # NIfTI's first axis is the fastest
@@ -165,16 +171,6 @@ def _is_blank(affine: np.ndarray, shape: tuple[int, int, int], metadata: Series 
         return is_default_geometry(affine, shape)
     is_1_mm = np.array_equal(np.abs(affine[:3, :3]), np.eye(3))
     return is_1_mm and metadata.spacing != (1.0, 1.0, 1.0)
-
-
-def _unknown_geometry() -> UnusableScan:
-    return UnusableScan(
-        "its header gives no orientation (sform_code and qform_code are 0, or "
-        "it has just 1 mm along each axis, from zero or for a scan too small for that), so "
-        "spacing, left and right are unknown; convert the scan again from its source, or, for "
-        "CT-RATE's first release (v1), bring its row of the metadata table to data/",
-        "geometry",
-    )
 
 
 def _rescale(header: np.void) -> tuple[float, float]:

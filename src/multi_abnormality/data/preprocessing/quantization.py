@@ -11,15 +11,13 @@ class Recipe(Protocol):
     """Form of a stored volume, as PreprocessSpec. Axes are (Z, Y, X)."""
 
     @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Return the size of a voxel, mm."""
+    def spacing(self) -> tuple[float, float, float]: ...  # mm
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]: ...  # voxels
 
     @property
-    def hu_to_uint8(self) -> tuple[tuple[int, int], ...]:
-        """Return the knots, HU and code, both rising."""
+    def hu_to_uint8(self) -> tuple[tuple[int, int], ...]: ...  # (HU, 8-bit code) knots
 
 
 def code_table(recipe: Recipe) -> np.ndarray:
