@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -584,11 +585,19 @@ def test_padding_is_not_shown_whatever_attention_it_has(
     assert explained["attention_on_padding"] == pytest.approx(0.9 + counts * 17 / 31)
 
 
+def test_it_imports_nothing_slow_that_it_does_not_use() -> None:
+    package = "multi_abnormality"
+    modules = f"{package}.inference.batch_prediction, {package}.evaluation.predictions"
+    code = f"import sys, {modules}; print(*sys.modules, sep='\\n')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "pydantic", "pandas", "scipy"} & set(found.stdout.split())
+
+
 @needs_real_ct
 def test_an_abdomen_is_warned_about_and_chests_are_not(tmp_path: Path) -> None:
     """With the input range of the sample."""
     familiar = InputRange.of([0.157, 0.364], [247.6, 318.1])
-    card = {**CARD, "familiar": familiar.model_dump(mode="json")}
+    card = {**CARD, "familiar": asdict(familiar)}
     predictor = inference.load(write_model(tmp_path / "model.onnx", card))
     doubts = {
         path.name: predictor.predict(path).doubt is not None
