@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import kstest, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from multi_abnormality.evaluation.weighted_metrics import MEASURES
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.evaluation.metrics import METRICS
 from multi_abnormality.tools.compare.paired_tests import (
-    ResamplingConfig,
     adjust,
     compare_models,
     p_value,
@@ -141,11 +141,11 @@ def test_adjust_follows_benjamini_and_hochberg():
     given = [0.01, 0.04, 0.03, 0.005, None, 0.55]
     adjusted = [0.025, 0.05, 0.05, 0.025, None, 0.55]
     per_finding = {
-        str(index): {measure: {"p": value} for measure in MEASURES}
+        str(index): {measure: {"p": value} for measure in METRICS}
         for index, value in enumerate(given)
     }
     adjust(per_finding)
-    for measure in MEASURES:
+    for measure in METRICS:
         found = [own[measure]["q"] for own in per_finding.values()]
         assert found[4] is None
         assert found[:4] + found[5:] == pytest.approx(adjusted[:4] + adjusted[5:])

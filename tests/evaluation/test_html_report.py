@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.evaluation.challenge_scores import evaluate
-from multi_abnormality.evaluation.examples import Case, Cases
+from multi_abnormality.evaluation.example_scans import Case, Cases
 from multi_abnormality.evaluation.html_report import write_report
-from multi_abnormality.evaluation.logits_file import View
+from multi_abnormality.evaluation.inference_cache import View
+from multi_abnormality.evaluation.metrics import METRICS, Metric
+from multi_abnormality.evaluation.scores import evaluate
 
 VIEW = View(np.array([0.2, 0.7, 0.1]), 1, 0.0, b"no real image")
 CASE = Case("valid_1_a_1 & more", 0.91, VIEW)
@@ -63,9 +66,7 @@ def report_arguments(empty: tuple[int, ...]) -> dict:
         probabilities,
         [str(row // 2) for row in range(80)],
         FINDINGS,
-        n_bootstrap=50,
-        confidence=0.95,
-        seed=0,
+        ResamplingConfig(50, 0.95, seed=0),
         uncalibrated=probabilities**2,
     )
     ones = np.ones(len(FINDINGS))
@@ -167,6 +168,15 @@ def test_every_finding_has_a_row_and_a_pair_of_curves(tmp_path):
         assert f'data-value="{finding}"' in text
         assert f"ROC curve, {finding}" in text
     assert "epoch 1 with 0.710" in text
+
+
+def test_a_new_metric_has_a_tile_and_a_column(tmp_path, monkeypatch):
+    metric = Metric("Brier score", brier_score_loss, headline=("Brier", "squared error"))
+    monkeypatch.setitem(METRICS, "brier", metric)
+    text = report(tmp_path / "report.html")
+    assert "<h2>Brier</h2>" in text
+    for metric in METRICS.values():
+        assert f'<button type="button">{metric.column or metric.title}</button>' in text
 
 
 def test_a_narrow_screen_shows_which_group_scores_what(tmp_path):

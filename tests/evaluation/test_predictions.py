@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.evaluation.challenge_scores import evaluate
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.predictions import (
     average_over_reconstructions,
     predictions_json,
     write_submission,
 )
+from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.utils.errors import InputError
 
 NAMES = ["valid_10_a_1", "valid_2_a_2", "valid_2_a_1", "valid_2_b_1"]
@@ -70,9 +71,9 @@ def test_the_submission_file_determines_the_scores(tmp_path):
     read = np.array(
         [[item["probabilities"][f] for f in FINDINGS] for item in written["predictions"]]
     )
-    settings = {"n_bootstrap": 10, "confidence": 0.95, "seed": 0}
-    assert evaluate(labels, read, names, FINDINGS, **settings) == evaluate(
-        labels, probabilities, names, FINDINGS, **settings
+    settings = ResamplingConfig(10, 0.95, seed=0)
+    assert evaluate(labels, read, names, FINDINGS, settings) == evaluate(
+        labels, probabilities, names, FINDINGS, settings
     )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from multi_abnormality.evaluation.curves import reliability_bins
-from multi_abnormality.evaluation.input_checks import check_labels, check_scores
-from multi_abnormality.evaluation.thresholds import optimal_thresholds
+from multi_abnormality.evaluation.prediction_checks import check_labels, check_scores
+from multi_abnormality.evaluation.threshold_selection import optimal_thresholds
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.errors import InputError
 

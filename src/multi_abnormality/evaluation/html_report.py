@@ -10,27 +10,15 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
-from multi_abnormality.evaluation.examples import Cases
-from multi_abnormality.evaluation.notices import (
-    NEED_POSITIVES,
-    NOT_ESTIMABLE,
-    UNRELIABLE,
-    debug_notice,
-)
+from multi_abnormality.evaluation.example_scans import Cases
+from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
+from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.utils.atomic_io import atomic_write
 
 UNDEFINED = "\N{EN DASH}"
-HEADLINE = (  # scores at the top of the page: title, key, meaning
-    ("Macro AUROC", "auroc", "ranks a scan with a finding above one without"),
-    ("Average precision", "average_precision", "area under precision-recall"),
-    ("Macro F1", "f1", "at each finding's threshold"),
-    ("Accuracy", "accuracy", "at each finding's threshold"),
-    ("CRG", "crg", "1 at best, 0.333 for all or nothing"),
-)
-COLUMNS = ("average_precision", "f1", "precision", "recall", "accuracy")
-
 Epoch = Mapping[str, float | str | None]  # a row of metrics/history.csv
 
 
@@ -59,7 +47,7 @@ def write_report(
         synthetic: whether the model was trained on synthetic phantoms.
         debug: value of `train.debug`.
         facts: properties of model and data by name, listed in this order.
-        scores: result of `challenge_scores.evaluate` with `uncalibrated`.
+        scores: result of `scores.evaluate` with `uncalibrated`.
         labels: (N, F), 0 or 1.
         probabilities: (N, F), calibrated.
         calibration: calibration behind the probabilities, with the thresholds.
@@ -94,7 +82,7 @@ def write_report(
         thresholds=calibration.thresholds_by_finding(),
         uncalibrated=calibration.uncalibrated,
         threshold_metric=calibration.threshold_metric,
-        columns=COLUMNS,
+        columns=_columns(),
         curves=_curves(scores, labels, probabilities, findings),
         groups=groups,
         start=charts.bar_start(
@@ -120,34 +108,53 @@ def number(value: float | None, digits: int = 3) -> str:
     return UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
+def debug_notice(mode: str) -> str | None:
+    """Return the banner of a debug run, or None for a full one.
+
+    Args:
+        mode: value of `train.debug`.
+    """
+    return None if mode == "none" else f"Debug run (train.debug: {mode}): its scores mean nothing."
+
+
 def _headline(scores: dict[str, Any]) -> list[dict[str, Any]]:
-    values = scores["classification"]["macro"] | {
-        "average_precision": scores["average_precision"]["macro"],
-        "crg": scores["crg"]["CRG"],
-    }
-    intervals = scores["intervals"]["macro"] | {"crg": scores["intervals"]["crg"]["CRG"]}
-    if not any(scores["counts"]["positives"].values()):
-        values, intervals = (one | dict.fromkeys(NEED_POSITIVES) for one in (values, intervals))
+    """Return the scores at the top of the page; those that need positives are None without any."""
+    intervals = macro_intervals(scores)
+    has_positives = any(scores["counts"]["positives"].values())
+    tiles = []
+    for name, metric in METRICS.items():
+        if metric.headline:
+            shown = has_positives or not metric.needs_positives
+            cell = (macro_score(scores, name), intervals[name]) if shown else (None, None)
+            tiles.append((*metric.headline, *cell))
+    tiles.append((*CRG_HEADLINE, macro_score(scores, "crg"), intervals["crg"]))
     return [
-        {"title": title, "value": values[key], "interval": intervals[key], "meaning": meaning}
-        for title, key, meaning in HEADLINE
+        dict(zip(("title", "meaning", "value", "interval"), tile, strict=True)) for tile in tiles
     ]
+
+
+def _columns() -> dict[str, str]:
+    """Return the titles of the table's columns after that of AUROC."""
+    return {name: one.column or one.title for name, one in METRICS.items() if name != "auroc"}
 
 
 def _rows(scores: dict[str, Any], calibration: Calibration) -> list[dict[str, Any]]:
     rows = []
     for column, finding in enumerate(calibration.findings):
-        measures = scores["classification"]["per_pathology"][finding]
         positives = scores["counts"]["positives"][finding]
+        values = {
+            name: None
+            if metric.needs_positives and not positives
+            else finding_score(scores, finding, name)
+            for name, metric in METRICS.items()
+        }
         rows.append(
             {
-                **measures,
-                **({} if positives else dict.fromkeys(NEED_POSITIVES)),
+                **values,
                 "finding": finding,
                 "threshold": float(calibration.thresholds[column]),
                 "calibrated": bool(calibration.is_fitted[column]),
                 "positives": positives,
-                "average_precision": scores["average_precision"]["per_pathology"][finding],
                 "interval": scores["intervals"]["per_pathology"][finding]["auroc"],
             }
         )
@@ -177,8 +184,8 @@ def _curves(
         drawn.append(
             {
                 "finding": finding,
-                "auroc": scores["classification"]["per_pathology"][finding]["auroc"],
-                "average_precision": scores["average_precision"]["per_pathology"][finding],
+                "auroc": finding_score(scores, finding, "auroc"),
+                "average_precision": finding_score(scores, finding, "average_precision"),
                 "roc": charts.panel(roc_curve, Curve(ends, ends), f"ROC curve, {finding}"),
                 "precision_recall": charts.panel(
                     precision_curve, Curve(ends, prevalence), f"Precision-recall curve, {finding}"

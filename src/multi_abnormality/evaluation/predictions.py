@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from multi_abnormality.data.catalog.volume_id import natural_sort_key
-from multi_abnormality.evaluation.input_checks import check_labels, check_scores
-from multi_abnormality.evaluation.thresholds import decide
+from multi_abnormality.evaluation.prediction_checks import check_labels, check_scores
+from multi_abnormality.evaluation.threshold_selection import decide
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError, raise_errors
 

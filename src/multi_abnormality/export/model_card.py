@@ -2,12 +2,9 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from multi_abnormality.evaluation.notices import (
-    NEED_POSITIVES,
-    NOT_ESTIMABLE,
-    UNRELIABLE,
-    debug_notice,
-)
+from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
+from multi_abnormality.evaluation.html_report import debug_notice
+from multi_abnormality.evaluation.metrics import METRICS
 from multi_abnormality.export.model_info_schema import Interval, ModelInfo
 
 UNDEFINED = "\N{EN DASH}"
@@ -39,7 +36,7 @@ def _defined_metrics(info: ModelInfo) -> dict[str, tuple[float | None, Interval 
     has_positives = any(score.positives for score in info.evaluation.findings.values())
     return {
         name: (value, info.evaluation.intervals[name])
-        if has_positives or name not in NEED_POSITIVES
+        if has_positives or name == "crg" or not METRICS[name].needs_positives
         else (None, None)
         for name, value in info.eval_metrics.items()
     }

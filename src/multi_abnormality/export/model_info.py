@@ -7,7 +7,9 @@ from multi_abnormality import __version__
 from multi_abnormality.config.schema import Export
 from multi_abnormality.data.preprocessing.input_range import InputRange
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.evaluation.notices import debug_notice
+from multi_abnormality.evaluation.html_report import debug_notice
+from multi_abnormality.evaluation.metrics import metric_names
+from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.export.model_info_schema import Evaluation, FindingScore, ModelInfo
 from multi_abnormality.models.classifier import VolumeClassifier
 
@@ -131,13 +133,8 @@ def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError, TypeError, ValueError: `evaluation` has another format.
     """
-    intervals, counts = evaluation["intervals"], evaluation["counts"]
-    per_finding = evaluation["classification"]["per_pathology"]
-    metrics = {
-        **evaluation["classification"]["macro"],
-        "average_precision": evaluation["average_precision"]["macro"],
-        "crg": evaluation["crg"]["CRG"],
-    }
+    counts = evaluation["counts"]
+    per_finding = evaluation["intervals"]["per_pathology"]
     details = Evaluation(
         scans=counts["scans"],
         patients=counts["patients"],
@@ -145,17 +142,18 @@ def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
             maker: group["scans"]
             for maker, group in evaluation["groups"].get("Manufacturer", {}).items()
         },
-        confidence=intervals["confidence"],
-        intervals={**intervals["macro"], "crg": intervals["crg"]["CRG"]},
+        confidence=evaluation["intervals"]["confidence"],
+        intervals=macro_intervals(evaluation),
         findings={
             finding: FindingScore(
-                positives=counts["positives"][finding],
-                auroc=scores["auroc"],
-                interval=intervals["per_pathology"][finding]["auroc"],
+                positives=positives,
+                auroc=finding_score(evaluation, finding, "auroc"),
+                interval=per_finding[finding]["auroc"],
             )
-            for finding, scores in per_finding.items()
+            for finding, positives in counts["positives"].items()
         },
     )
+    metrics = {name: macro_score(evaluation, name) for name in (*metric_names(), "crg")}
     return {"eval_metrics": metrics, "evaluation": details}
 
 

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import multi_abnormality
 from multi_abnormality.utils import console
@@ -21,20 +21,21 @@ from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
-from multi_abnormality.evaluation.challenge_scores import evaluate, summary
 from multi_abnormality.evaluation.dvc_plots import write_plots
-from multi_abnormality.evaluation.examples import draw_cases
+from multi_abnormality.evaluation.example_scans import draw_cases
 from multi_abnormality.evaluation.html_report import write_report
-from multi_abnormality.evaluation.logits_file import load_inference, save_inference
+from multi_abnormality.evaluation.inference_cache import load_inference, save_inference
 from multi_abnormality.evaluation.predictions import (
     Scans,
     average_over_reconstructions,
     predictions_json,
     write_submission,
 )
+from multi_abnormality.evaluation.scores import evaluate, summary
 from multi_abnormality.evaluation.subgroups import score_groups, subgroup_columns
-from multi_abnormality.evaluation.thresholds import submission_probabilities
+from multi_abnormality.evaluation.threshold_selection import submission_probabilities
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
@@ -45,14 +46,6 @@ from multi_abnormality.utils.atomic_io import atomic_write, write_json
 from multi_abnormality.utils.errors import InputError
 
 INFERENCE = "inference.safetensors"
-
-
-class _Bootstrap(TypedDict):
-    """Settings of the bootstrap behind every interval."""
-
-    n_bootstrap: int
-    confidence: float
-    seed: int
 
 
 def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> dict[str, Any]:
@@ -114,18 +107,14 @@ def _score(
     """Compute the scores of the submitted probabilities, also by subgroup."""
     probabilities = calibration.calibrate(test.logits)
     submitted = submission_probabilities(probabilities, calibration.thresholds)
-    settings: _Bootstrap = {
-        "n_bootstrap": params.evaluate.n_bootstrap,
-        "confidence": params.evaluate.ci_level,
-        "seed": params.seed,
-    }
-    console.log.info("bootstrap of the scores: %d resamples", params.evaluate.n_bootstrap)
-    predictions = test.labels, submitted, test.patients, calibration.findings
-    scores = evaluate(
-        *predictions, **settings, uncalibrated=sigmoid(test.logits), calibrated=probabilities
+    resampling = ResamplingConfig(
+        params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed
     )
+    console.log.info("bootstrap of the scores: %d resamples", resampling.n_bootstrap)
+    predictions = test.labels, submitted, test.patients, calibration.findings
+    scores = evaluate(*predictions, resampling, sigmoid(test.logits), probabilities)
     groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
-    scores["groups"] = score_groups(groups, *predictions, **settings)
+    scores["groups"] = score_groups(groups, *predictions, resampling)
     return scores
 
 
@@ -149,9 +138,9 @@ def _write_predictions(
 # Code that the cached logits and pictures depend on.
 INFERENCE_SOURCES = (
     "data/preprocessing/quantization.py",
-    "evaluation/examples.py",
+    "evaluation/example_scans.py",
     "evaluation/grad_cam.py",
-    "evaluation/rendering.py",
+    "evaluation/slice_rendering.py",
     "models",
 )
 

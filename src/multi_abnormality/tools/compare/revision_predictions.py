@@ -18,8 +18,12 @@ from multi_abnormality.data.storage.processed_dataset import (
     read_labels,
     read_manifest,
 )
-from multi_abnormality.evaluation.challenge_scores import official_scores
-from multi_abnormality.evaluation.input_checks import Describe, check_labels, check_probabilities
+from multi_abnormality.evaluation.prediction_checks import (
+    Describe,
+    check_labels,
+    check_probabilities,
+)
+from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.tools.compare.revisions import Read, Revision
 from multi_abnormality.utils.errors import InputError, first_few
 

@@ -47,11 +47,6 @@ def check_probabilities(
     _refuse_first(wrong, probabilities, findings, describe, "a probability must be 0 to 1")
 
 
-def row_of_patient(patients: Sequence[str]) -> Describe:
-    """Return a function that names a row by its index and patient."""
-    return lambda row: f"row {row} (patient {patients[row]})"
-
-
 def _refuse_first(
     wrong: np.ndarray, values: np.ndarray, findings: Sequence[str], describe: Describe, hint: str
 ) -> None:

@@ -11,9 +11,9 @@ from multi_abnormality.config.schema_preprocess import PreprocessSpec
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.grad_cam import Explanation, explain
-from multi_abnormality.evaluation.logits_file import View
+from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.predictions import Scans
-from multi_abnormality.evaluation.rendering import apply_window, jpeg, resize_isotropic
+from multi_abnormality.evaluation.slice_rendering import apply_window, jpeg, resize_isotropic
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.utils.console import track
 
