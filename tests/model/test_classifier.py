@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from multi_abnormality.export.model_info import architecture
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.pooling import POOLINGS, MaxPooling
+from multi_abnormality.models.pooling_base import SliceHead
 
 WINDOWS = ((-600.0, 1500.0), (40.0, 400.0))
 CODES = torch.linspace(-1024, 1024, 256).tolist()
@@ -70,3 +72,25 @@ def test_every_parameter_has_a_gradient(classifier, volume):
     still = [name for name, p in classifier.named_parameters() if p.grad is None]
     classifier.eval()
     assert still == []
+
+
+class LastSlice(SliceHead):
+    """Takes the logits of the highest slice."""
+
+    description = "the highest slice"
+
+    def forward(self, features, height):  # noqa: ARG002
+        logits = self.slice_logits(self.normalize(features))
+        weights = torch.zeros_like(logits)
+        weights[..., -1] = 1
+        return (logits * weights).sum(dim=-1), weights
+
+
+def test_a_registered_pooling_is_built_by_its_name_and_described(volume, monkeypatch):
+    monkeypatch.setitem(POOLINGS, "last", LastSlice)
+    model = VolumeClassifier("test_efficientnet", 5, WINDOWS, CODES, pooling="last").eval()
+    prediction = model.predict(volume)
+    assert (prediction.attention[..., -1] == 1).all()
+    torch.testing.assert_close(model(volume[:, -1:]), prediction.logits)
+    described = {"backbone": "test_efficientnet", "attn_layer": "none", "pooling": "last"}
+    assert architecture(described).endswith(", then the highest slice")

@@ -12,6 +12,7 @@ from multi_abnormality.evaluation.metrics import metric_names
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.export.model_info_schema import Evaluation, FindingScore, ModelInfo
 from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.models.pooling import POOLINGS
 
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 CHANGELOG = {
@@ -66,15 +67,10 @@ def decision_info(calibration: Calibration) -> dict[str, Any]:
 
 def architecture(model: dict[str, Any]) -> str:
     """Describe the architecture, from the model section of params.yaml."""
-    pooling = {
-        "attention": "attention over slices, one query per finding",
-        "mean": "the slices' mean",
-        "max": "the slices' maximum",
-        "transformer": "a transformer over slices, then attention with one query per finding",
-    }[model["pooling"]]
     maps = (
         "" if model["attn_layer"] == "none" else f" with {model['attn_layer']} on its feature maps"
     )
+    pooling = POOLINGS[model["pooling"]].description
     return f"{model['backbone']}{maps} on every slice, then {pooling}"
 
 

@@ -1,4 +1,4 @@
-"""Training dataset: a random subset of slices per volume, resampled every epoch."""
+"""Training dataset: augmented volumes, each with slices that are sampled in every epoch."""
 
 import signal
 from collections import defaultdict
@@ -10,8 +10,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from multi_abnormality.config.schema import Train
 from multi_abnormality.data.loading.sampler import EpochSampler
+from multi_abnormality.data.loading.slice_sampling import (
+    adjacent_slice_indices,
+    middle_slices,
+    relative_heights,
+    sample_slices,
+)
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.data.transforms.augment import adjacent_slice_indices, sample_augmentation
+from multi_abnormality.data.transforms.augment import AUGMENTATIONS, levels
 from multi_abnormality.data.transforms.batch import Example
 from multi_abnormality.utils.rng import generator
 
@@ -56,18 +62,27 @@ class TrainDataset(Dataset[Example]):
             name = volumes[rng.integers(len(volumes))]
         volume = self.processed.read(name)
         rng = generator(self.seed, "augment", epoch, name)
-        params = sample_augmentation(rng, len(volume), self.slices, self.augmentation)
+        slices, params = self._sample(rng, len(volume))
         return Example(
             name=name,
-            volume=volume[adjacent_slice_indices(params.slices, len(volume), self.adjacent)],
+            volume=volume[adjacent_slice_indices(slices, len(volume), self.adjacent)],
             labels=self.labels[index],
-            height=heights(len(volume))[params.slices],
-            affine=params.affine,
-            intensity=params.intensity,
-            texture=params.texture,
-            cutout=params.cutout,
-            noise_seed=params.noise_seed,
+            height=relative_heights(slices, len(volume)),
+            augmentation=params,
         )
+
+    def _sample(
+        self, rng: np.random.Generator, depth: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Sample slices and augmentation of a volume; the order of the draws determines both."""
+        chosen = middle_slices(depth, self.slices)
+        params: dict[str, np.ndarray] = {}
+        for level in levels(self.augmentation):
+            for augmentation in AUGMENTATIONS[level]:
+                params |= augmentation.sample(rng)
+            if level == "basic":
+                chosen = sample_slices(rng, depth, self.slices)
+        return chosen, params | {"seed": np.asarray(rng.integers(2**62))}
 
 
 def group_samples(
@@ -85,11 +100,6 @@ def group_samples(
         samples[name if reconstructions == "all" else scan].append(name)
     last = 1 if reconstructions == "first" else None
     return [volumes[:last] for volumes in samples.values()]
-
-
-def heights(depth: int) -> np.ndarray:
-    """Return (Z,) float32, the height of each slice, from 0 (lowest) to 1 (highest)."""
-    return np.linspace(0, 1, depth, dtype=np.float32)
 
 
 def train_dataloader(
