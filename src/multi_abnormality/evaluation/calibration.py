@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from multi_abnormality.evaluation.curves import reliability_bins
 from multi_abnormality.evaluation.prediction_checks import check_labels, check_scores
@@ -99,17 +100,15 @@ class Calibration:
 
     def to_json(self, path: Path) -> None:
         """Write the calibration as JSON, one entry per finding."""
-        by_finding = {
-            finding: {
-                "slope": float(self.slope[column]),
-                "intercept": float(self.intercept[column]),
-                "threshold": float(self.thresholds[column]),
-                "positives": int(self.positives[column]),
-                "negatives": int(self.negatives[column]),
-                "fitted": bool(self.is_fitted[column]),
-            }
-            for column, finding in enumerate(self.findings)
+        table = {
+            "slope": self.slope,
+            "intercept": self.intercept,
+            "threshold": self.thresholds,
+            "positives": self.positives,
+            "negatives": self.negatives,
+            "fitted": self.is_fitted,
         }
+        by_finding = pd.DataFrame(table, index=self.findings).to_dict("index")
         write_json({"findings": by_finding, "threshold_metric": self.threshold_metric}, path)
 
     @classmethod
@@ -169,7 +168,10 @@ def platt(logits: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
 def _minimize(
     logits: np.ndarray, targets: np.ndarray, line: np.ndarray, free_slope: bool = True
 ) -> np.ndarray:
-    """Minimize the loss over (slope, intercept) by damped Newton steps; the loss is convex."""
+    """Minimize the loss over (slope, intercept) by damped Newton steps; the loss is convex.
+
+    SciPy's minimizers stop at half of the digits, and its root finders diverge from some starts.
+    """
     design = np.stack([logits, np.ones_like(logits)], axis=1)
     free = slice(0 if free_slope else 1, 2)
     prior = np.diag([PRIOR_WEIGHT, 0.0])

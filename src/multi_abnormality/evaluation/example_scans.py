@@ -1,5 +1,6 @@
 """Example scans for the report: the most confident true and false predictions of each finding."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,14 @@ from multi_abnormality.config.schema import parse_section
 from multi_abnormality.config.schema_preprocess import PreprocessSpec
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.evaluation.grad_cam import Explanation, explain
+from multi_abnormality.evaluation.grad_cam import explain
 from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.predictions import Scans
 from multi_abnormality.evaluation.slice_rendering import apply_window, jpeg, resize_isotropic
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.utils.console import track
 
+KINDS = ("hits", "misses", "false_alarms")
 HITS, MISSES, FALSE_ALARMS = 2, 2, 1  # shown per finding
 HEAT_RGB = np.array([255.0, 120.0, 0.0])
 OPACITY = 0.55  # of the highest heat
@@ -47,16 +49,12 @@ def choose_cases(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, lis
     No row is chosen twice. Rank decides between hit and miss, not 0.5, which few scans of a rare
     finding exceed.
     """
-    positives, negatives = (np.flatnonzero(labels == value) for value in (1, 0))
-    ranked = positives[np.argsort(-probabilities[positives], kind="stable")]
+    ranked = np.argsort(-probabilities, kind="stable")
+    positives, negatives = (ranked[labels[ranked] == value].tolist() for value in (1, 0))
     hits = min(HITS, (len(positives) + 1) // 2)
     misses = min(MISSES, len(positives) - hits)
-    alarms = negatives[np.argsort(-probabilities[negatives], kind="stable")][:FALSE_ALARMS]
-    return {
-        "hits": ranked[:hits].tolist(),
-        "misses": ranked[::-1][:misses].tolist(),
-        "false_alarms": alarms.tolist(),
-    }
+    chosen = positives[:hits], positives[::-1][:misses], negatives[:FALSE_ALARMS]
+    return dict(zip(KINDS, chosen, strict=True))
 
 
 def draw_cases(
@@ -78,50 +76,47 @@ def draw_cases(
         views: cached views by the names of volume and finding; updated in place to the views of
             these examples.
     """
-    shown = np.flatnonzero(scans.labels.any(axis=0)).tolist()
-    rows = {
-        (column, kind): chosen
-        for column in shown
-        for kind, chosen in choose_cases(scans.labels[:, column], probabilities[:, column]).items()
+    chosen = {
+        column: choose_cases(scans.labels[:, column], probabilities[:, column])
+        for column in np.flatnonzero(scans.labels.any(axis=0)).tolist()
     }
-    missing: dict[int, list[int]] = {}
-    for (column, _), chosen in rows.items():
-        for row in chosen:
-            if (scans.names[row], findings[column]) not in views:
-                missing.setdefault(row, []).append(column)
+    missing: dict[str, list[int]] = {}
+    keys = []
+    for column, rows in chosen.items():
+        for row in itertools.chain(*rows.values()):
+            keys.append((scans.names[row], findings[column]))
+            if keys[-1] not in views:
+                missing.setdefault(scans.names[row], []).append(column)
     drawn = dict(views)
-    for row, columns in track(missing.items(), "explain cases", len(missing), "scans"):
-        name = scans.names[row]
-        codes = volumes.read(name)
-        for column, explanation in zip(columns, explain(classifier(), codes, columns), strict=True):
-            drawn[name, findings[column]] = _render(
-                codes, explanation, findings[column], volumes.recipe
-            )
+    for name, columns in track(missing.items(), "explain cases", len(missing), "scans"):
+        drawn |= _draw_views(classifier(), volumes, name, columns, findings)
     views.clear()
+    views.update((key, drawn[key]) for key in keys)
 
     def case(row: int, column: int) -> Case:
-        key = scans.names[row], findings[column]
-        views[key] = drawn[key]
-        return Case(key[0], float(probabilities[row, column]), drawn[key])
+        name = scans.names[row]
+        return Case(name, float(probabilities[row, column]), views[name, findings[column]])
 
     return [
-        Cases(
-            findings[column],
-            **{
-                kind: [case(row, column) for row in rows[column, kind]]
-                for kind in ("hits", "misses", "false_alarms")
-            },
-        )
-        for column in shown
+        Cases(findings[column], *([case(row, column) for row in rows[kind]] for kind in KINDS))
+        for column, rows in chosen.items()
     ]
 
 
-def _render(
-    codes: np.ndarray, explanation: Explanation, finding: str, recipe: dict[str, Any]
-) -> View:
-    hu = code_table(parse_section(PreprocessSpec, recipe))[codes[explanation.slice]]
-    picture = draw(hu, explanation.heat, finding, recipe)
-    return View(explanation.attention, explanation.slice, explanation.padding, picture)
+def _draw_views(
+    classifier: VolumeClassifier,
+    volumes: ProcessedDataset,
+    name: str,
+    columns: list[int],
+    findings: Sequence[str],
+) -> dict[tuple[str, str], View]:
+    """Return the views of some findings in one volume, by the names of volume and finding."""
+    codes, views = volumes.read(name), {}
+    hu_of_code = code_table(parse_section(PreprocessSpec, volumes.recipe))
+    for column, one in zip(columns, explain(classifier, codes, columns), strict=True):
+        picture = draw(hu_of_code[codes[one.slice]], one.heat, findings[column], volumes.recipe)
+        views[name, findings[column]] = View(one.attention, one.slice, one.padding, picture)
+    return views
 
 
 def draw(hu: np.ndarray, heat: np.ndarray, finding: str, recipe: dict[str, Any]) -> bytes:

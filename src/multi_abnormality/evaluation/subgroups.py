@@ -6,7 +6,9 @@ deserves a closer look.
 """
 
 import re
-from collections.abc import Sequence
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,9 +40,9 @@ def subgroup_columns(manifest: pd.DataFrame) -> pd.DataFrame:
         {
             "Manufacturer": manifest["Manufacturer"].tolist(),
             "Kernel": [_kernel_name(kernel) for kernel in manifest["ConvolutionKernel"]],
-            "Slice thickness": [_format_range(mm, THICKNESS_EDGES, "mm") for mm in thickness],
+            "Slice thickness": _ranges(thickness, THICKNESS_EDGES, "mm"),
             "Sex": manifest["PatientSex"].tolist(),
-            "Age": [_format_range(age, AGE_EDGES, "years") for age in ages],
+            "Age": _ranges(ages, AGE_EDGES, "years"),
         }
     )
 
@@ -119,16 +121,14 @@ def _kernel_name(kernel: str) -> str:
     return ", ".join(re.findall(r"'([^']*)'", kernel)) or kernel
 
 
-def _format_range(value: float | None, edges: Sequence[float], unit: str) -> str:
-    if value is None:
-        return ""
-    if value < edges[0]:
-        return f"below {edges[0]:g} {unit}"
-    if value >= edges[-1]:
-        return f"{edges[-1]:g} {unit} and more"
-    low = max(edge for edge in edges if edge <= value)
-    high = min(edge for edge in edges if edge > value)
-    return f"{low:g} to {high:g} {unit}"
+def _ranges(values: Iterable[float | None], edges: Sequence[float], unit: str) -> list[str]:
+    """Return the name of the range of each value, empty if it is unknown."""
+    names = [
+        f"below {edges[0]:g} {unit}",
+        *(f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)),
+        f"{edges[-1]:g} {unit} and more",
+    ]
+    return ["" if value is None else names[bisect(edges, value)] for value in values]
 
 
 def _slice_distance(spacing: str, axes: str) -> float | None:

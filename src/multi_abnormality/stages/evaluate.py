@@ -74,9 +74,20 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     )
     _warn_uncalibrated(calibration)
     probabilities, uncalibrated = calibration.calibrate(test.logits), sigmoid(test.logits)
-    scores = _score(params, volumes, test, calibration)
+    submitted = submission_probabilities(probabilities, calibration.thresholds)
+    resampling = ResamplingConfig(
+        params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed
+    )
+    console.log.info("bootstrap of the scores: %d resamples", resampling.n_bootstrap)
+    predictions = test.labels, submitted, test.patients, findings
+    scores = evaluate(*predictions, resampling, uncalibrated, probabilities)
+    groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
+    scores["groups"] = score_groups(groups, *predictions, resampling)
     calibration.to_json(metrics / "calibration.json")
-    _write_predictions(metrics, test, calibration, metadata["synthetic"])
+    write_submission(metrics / "submission.json", test.names, submitted, findings)
+    _write_predictions(
+        metrics / "predictions.json", test.names, probabilities, calibration, metadata
+    )
     write_plots(metrics / "plots", test.labels, probabilities, findings)
     cases = draw_cases(classifier, volumes, test, probabilities, findings, cached.views)
     save_inference(metrics / INFERENCE, key, cached)
@@ -101,38 +112,22 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     return scores
 
 
-def _score(
-    params: Params, volumes: ProcessedDataset, test: Scans, calibration: Calibration
-) -> dict[str, Any]:
-    """Compute the scores of the submitted probabilities, also by subgroup."""
-    probabilities = calibration.calibrate(test.logits)
-    submitted = submission_probabilities(probabilities, calibration.thresholds)
-    resampling = ResamplingConfig(
-        params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed
-    )
-    console.log.info("bootstrap of the scores: %d resamples", resampling.n_bootstrap)
-    predictions = test.labels, submitted, test.patients, calibration.findings
-    scores = evaluate(*predictions, resampling, sigmoid(test.logits), probabilities)
-    groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
-    scores["groups"] = score_groups(groups, *predictions, resampling)
-    return scores
-
-
 def _write_predictions(
-    metrics: Path, test: Scans, calibration: Calibration, synthetic: bool
+    path: Path,
+    names: list[str],
+    probabilities: np.ndarray,
+    calibration: Calibration,
+    metadata: dict[str, Any],
 ) -> None:
-    """Write submission.json and predictions.json."""
-    findings, probabilities = calibration.findings, calibration.calibrate(test.logits)
-    submitted = submission_probabilities(probabilities, calibration.thresholds)
-    write_submission(metrics / "submission.json", test.names, submitted, findings)
-    rows = (dict(zip(findings, row, strict=True)) for row in probabilities.tolist())
+    """Write calibrated probabilities (N, F), with thresholds and decisions."""
+    rows = pd.DataFrame(probabilities, columns=calibration.findings).to_dict("records")
     content = predictions_json(
-        zip(test.names, rows, strict=True),
+        zip(names, rows, strict=True),
         calibration.thresholds_by_finding(),
         calibration.uncalibrated,
-        synthetic,
+        metadata["synthetic"],
     )
-    atomic_write(content.encode(), metrics / "predictions.json")
+    atomic_write(content.encode(), path)
 
 
 # Code that the cached logits and pictures depend on.
