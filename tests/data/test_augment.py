@@ -5,14 +5,13 @@ from torch.utils.data import default_collate
 
 from multi_abnormality.data.loading.train_dataset import TrainDataset
 from multi_abnormality.data.transforms.augment import (
-    AIR,
     AUGMENTATIONS,
-    Augmentation,
     BlurAndNoise,
     augment,
     box_mask,
     levels,
 )
+from multi_abnormality.data.transforms.augmentation_base import AIR, Augmentation
 from multi_abnormality.data.transforms.mixup import MixParams, augment_batch, mix, sample_mix
 from multi_abnormality.utils.rng import generator
 

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,9 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         val.logits, val.labels, findings, params.evaluate.threshold_metric
     )
     _warn_uncalibrated(calibration)
-    probabilities, uncalibrated = calibration.calibrate(test.logits), sigmoid(test.logits)
+    probabilities = calibration.calibrate(test.logits)
     submitted = submission_probabilities(probabilities, calibration.thresholds)
-    resampling = ResamplingConfig(
-        params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed
-    )
-    console.log.info("bootstrap of the scores: %d resamples", resampling.n_bootstrap)
-    predictions = test.labels, submitted, test.patients, findings
-    scores = evaluate(*predictions, resampling, uncalibrated, probabilities)
-    groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
-    scores["groups"] = score_groups(groups, *predictions, resampling)
+    scores = _score(params, volumes, test, findings, submitted, probabilities)
     calibration.to_json(metrics / "calibration.json")
     write_submission(metrics / "submission.json", test.names, submitted, findings)
     _write_predictions(
@@ -100,7 +93,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         labels=test.labels,
         probabilities=probabilities,
         calibration=calibration,
-        uncalibrated=uncalibrated,
+        uncalibrated=sigmoid(test.logits),
         findings=findings,
         history=history.to_dict("records"),
         planned_epochs=metadata["train"]["epochs"],
@@ -110,6 +103,25 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     write_json(scores, metrics / "evaluate.json")
     write_json(summary(scores), metrics / "scores.json")
     return scores
+
+
+def _score(
+    params: Params,
+    volumes: ProcessedDataset,
+    test: Scans,
+    findings: Sequence[str],
+    submitted: np.ndarray,
+    calibrated: np.ndarray,
+) -> dict[str, Any]:
+    """Compute the scores of the submitted probabilities (N, F), also by subgroup."""
+    resampling = ResamplingConfig(
+        params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed
+    )
+    console.log.info("bootstrap of the scores: %d resamples", resampling.n_bootstrap)
+    predictions = test.labels, submitted, test.patients, findings
+    scores = evaluate(*predictions, resampling, sigmoid(test.logits), calibrated)
+    groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
+    return scores | {"groups": score_groups(groups, *predictions, resampling)}
 
 
 def _write_predictions(

@@ -5,7 +5,6 @@ and of the aortic arch is meaningful.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,28 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-AIR = -1024.0  # HU
-
-
-class Augmentation(ABC):
-    """One augmentation. Its parameters are arrays by name, and a batch stacks them."""
-
-    @abstractmethod
-    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Sample the parameters of one volume."""
-
-    @abstractmethod
-    def apply(self, hu: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-        """Augment volumes.
-
-        Args:
-            hu: (N, S, Y, X) float32, in HU.
-            params: parameters of all augmentations by name, (N, ...) each, and `seed`: (N,) int64
-                seeds of random numbers that are generated on the device.
-
-        Returns:
-            (N, S, Y, X) float32, in HU.
-        """
+from multi_abnormality.data.transforms.augmentation_base import AIR, Augmentation
 
 
 class AffineAndIntensity(Augmentation):
