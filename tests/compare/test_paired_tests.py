@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import kstest, rankdata
+from scipy.stats import kstest, permutation_test, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
@@ -93,6 +93,20 @@ def test_p_value_counts_differences_at_least_as_large():
     assert p_value(np.array([2.0, 1.0, -2.0, 0.5, -3.0])) == pytest.approx(3 / 5)
     assert p_value(np.array([0.0, 1.0, -1.0])) == 1
     assert p_value(np.array([np.nan, np.nan])) is None
+
+
+def test_a_p_value_is_that_of_scipy():
+    """Of accuracy, with one scan per patient and other random numbers."""
+    labels, first, second, _ = made_up(150, findings=1, noise=(1.6, 0.8))
+    patients = [str(row) for row in range(150)]
+    draws = ResamplingConfig(n_bootstrap=2000, confidence=0.95, seed=0)
+    found = p_value(permuted_differences(labels, first, second, patients, draws)["accuracy"][:, 0])
+    correct = [((model >= 0.5) == labels)[:, 0].astype(float) for model in (first, second)]
+    expected = permutation_test(
+        correct, lambda one, other: one.mean() - other.mean(), permutation_type="samples", rng=1
+    )
+    assert 0.01 < expected.pvalue < 0.9
+    assert found == pytest.approx(expected.pvalue, abs=0.03)
 
 
 def null_p_values(measure: str) -> np.ndarray:

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn import metrics
 
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig, bootstrap, bootstrap_intervals
@@ -91,6 +92,21 @@ def test_interval_width_is_that_of_the_normal_approximation():
         labels, probabilities, patients, ["one"], ResamplingConfig(2000, 0.95, seed=0)
     )["per_pathology"]["one"]["recall"]
     assert recall["high"] - recall["low"] == pytest.approx(2 * 1.96 * 0.4 / 390**0.5, rel=0.1)
+
+
+def test_an_interval_is_that_of_scipy():
+    """Percentile bootstrap of independent scans, with other random numbers."""
+    labels, probabilities = made_up(200, 1)
+    patients = [str(row) for row in range(200)]
+    expected = scipy.stats.bootstrap(
+        (labels[:, 0], probabilities[:, 0]), metrics.roc_auc_score, paired=True, vectorized=False,
+        n_resamples=2000, method="percentile", rng=0,
+    ).confidence_interval  # fmt: skip
+    interval = bootstrap_intervals(
+        labels, probabilities, patients, ["one"], ResamplingConfig(2000, 0.95, seed=0)
+    )["per_pathology"]["one"]["auroc"]
+    assert interval["low"] == pytest.approx(expected.low, abs=0.01)
+    assert interval["high"] == pytest.approx(expected.high, abs=0.01)
 
 
 def test_scans_of_one_patient_are_not_independent():

@@ -83,7 +83,8 @@ def test_written_and_read_back_it_gives_the_same_probabilities(tmp_path):
     path = tmp_path / "metrics" / "calibration.json"
     calibration.to_json(path)
     np.testing.assert_array_equal(
-        Calibration.from_json(path, FINDINGS).calibrate(logits), calibration.calibrate(logits)
+        Calibration.from_json(json.loads(path.read_text()), FINDINGS).calibrate(logits),
+        calibration.calibrate(logits),
     )
 
 
@@ -174,16 +175,7 @@ def test_with_no_calibrated_finding_every_threshold_is_a_half():
     assert calibration.uncalibrated == list(FINDINGS)
 
 
-def test_bad_files_and_logits_are_named(tmp_path):
-    path = tmp_path / "calibration.json"
-    with pytest.raises(InputError, match=r"calibration\.json: cannot be read"):
-        Calibration.from_json(path, FINDINGS)
-    path.write_text("no json")
-    with pytest.raises(InputError, match="is not a calibration"):
-        Calibration.from_json(path, FINDINGS)
-    path.write_text('{"findings": {"Medical material": {"slope": 1}}, "threshold_metric": "crg"}')
-    with pytest.raises(InputError, match="lacks"):
-        Calibration.from_json(path, FINDINGS)
+def test_bad_logits_are_named():
     logits, labels = made_up(10)
     logits[3, 1] = np.nan
     with pytest.raises(InputError, match="validation scan 3, Arterial wall calcification"):

@@ -226,6 +226,11 @@ def test_missing_or_damaged_metrics_are_errors_with_a_fix(
     paths = trained / "checkpoints", small_set.root, tmp_path
     with pytest.raises(InputError, match=r"history\.csv: cannot be read .*`dvc repro train`"):
         evaluate.run(small_params, *paths)
+    for content in (None, "no json", '{"findings": {"Medical material": {"slope": 1}}}'):
+        if content:
+            (tmp_path / "calibration.json").write_text(content)
+        with pytest.raises(InputError, match=r"calibration\.json: cannot be read .*dvc repro"):
+            export.run(small_params, *paths, tmp_path / "weights")
     shutil.copy(trained / "metrics/calibration.json", tmp_path)
     (tmp_path / "evaluate.json").write_text("{}")
     with pytest.raises(InputError, match=r"evaluate\.json: cannot be read .*`dvc repro evaluate`"):

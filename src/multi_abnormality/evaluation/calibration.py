@@ -6,7 +6,6 @@ The slope is positive, so the order of scans, and with it AUROC, does not change
 validation patients only (J. Platt, "Probabilistic outputs for support vector machines", 1999).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from multi_abnormality.evaluation.curves import reliability_bins
 from multi_abnormality.evaluation.prediction_checks import check_labels, check_scores
 from multi_abnormality.evaluation.threshold_selection import optimal_thresholds
 from multi_abnormality.utils.atomic_io import write_json
-from multi_abnormality.utils.errors import InputError
 
 MIN_SLOPE = 0.05  # with 0, all scans of a finding that the model cannot detect would tie
 PRIOR_WEIGHT = 1.0  # pull of the slope to 1: that of about one scan at the decision's edge
@@ -112,27 +110,16 @@ class Calibration:
         write_json({"findings": by_finding, "threshold_metric": self.threshold_metric}, path)
 
     @classmethod
-    def from_json(cls, path: Path, findings: Sequence[str]) -> "Calibration":
-        """Read a calibration written by `to_json`.
+    def from_json(cls, content: dict[str, Any], findings: Sequence[str]) -> "Calibration":
+        """Create a calibration from the content of a file written by `to_json`.
 
         Raises:
-            InputError: the file is missing, is not JSON, or lacks a finding or number.
+            KeyError, TypeError, ValueError: the content has another format, or lacks a finding.
         """
-        hint = "run `dvc repro evaluate` to write it again"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            by_finding, metric = content["findings"], str(content["threshold_metric"])
-            columns = [
-                [float(by_finding[finding][key]) for finding in findings]
-                for key in ("slope", "intercept", "positives", "negatives", "threshold")
-            ]
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: is not a calibration ({error}); {hint}") from error
-        except KeyError as error:
-            raise InputError(f"{path}: lacks {error}; {hint}") from error
-        slope, intercept, positives, negatives, thresholds = map(np.array, columns)
+        keys = "slope", "intercept", "positives", "negatives", "threshold"
+        rows = [[float(content["findings"][finding][key]) for key in keys] for finding in findings]
+        slope, intercept, positives, negatives, thresholds = np.array(rows).T
+        metric = str(content["threshold_metric"])
         return cls(tuple(findings), slope, intercept, positives, negatives, thresholds, metric)
 
 

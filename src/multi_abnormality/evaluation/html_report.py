@@ -58,14 +58,7 @@ def write_report(
         chosen_on: result of `describe_validation`.
         cases: example scans of each finding.
     """
-    environment = Environment(
-        loader=PackageLoader("multi_abnormality.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
+    environment = template_environment("multi_abnormality.evaluation", autoescape=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.globals["attention_strip"] = charts.attention_strip
     environment.globals["interval_bar"] = charts.interval_bar
@@ -101,6 +94,19 @@ def write_report(
         cases=cases,
     )
     atomic_write(page.encode(), path)
+
+
+def template_environment(package: str, **options: Any) -> Environment:
+    """Return Jinja's environment for the templates of a package, with a filter for scores."""
+    environment = Environment(
+        loader=PackageLoader(package),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    environment.filters["number"] = number
+    return environment
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,26 +1,17 @@
 """Model card: model_info.json rendered as MODEL_CARD.md."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
-from multi_abnormality.evaluation.html_report import debug_notice
+from multi_abnormality.evaluation.html_report import UNDEFINED, debug_notice, template_environment
 from multi_abnormality.evaluation.metrics import METRICS
 from multi_abnormality.export.model_info_schema import Interval, ModelInfo
-
-UNDEFINED = "\N{EN DASH}"
 
 
 def model_card(info: ModelInfo) -> str:
     """Render the model card as Markdown; equal infos give equal bytes."""
-    environment = Environment(
-        loader=PackageLoader("multi_abnormality.export"),
-        autoescape=False,  # Markdown from trusted values
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    # Not escaped: Markdown from trusted values.
+    environment = template_environment(
+        "multi_abnormality.export", autoescape=False, keep_trailing_newline=True
     )
-    environment.filters["number"] = _number
     environment.filters["cell"] = lambda text: text.replace("|", "\\|")
     return environment.get_template("MODEL_CARD.md").render(
         info=info,
@@ -40,10 +31,6 @@ def _defined_metrics(info: ModelInfo) -> dict[str, tuple[float | None, Interval 
         else (None, None)
         for name, value in info.eval_metrics.items()
     }
-
-
-def _number(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{value:.3f}"
 
 
 def _span(value: float | None, interval: Interval | None) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from multi_abnormality.utils import console
 
@@ -36,6 +36,8 @@ from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
 from multi_abnormality.utils.errors import InputError
 
+T = TypeVar("T")
+
 N_COMPARED = 6  # volumes on which each exported model is compared with the checkpoint
 MAX_MEASURED = 500  # volumes of the train split behind the input range
 
@@ -50,8 +52,11 @@ def run(
     """
     checkpoint = load_complete(checkpoints / BEST)
     metadata = checkpoint["about"]
-    calibration = Calibration.from_json(metrics / "calibration.json", metadata["findings"])
-    scores = _read_scores(metrics / "evaluate.json")
+    calibration = _read(
+        metrics / "calibration.json",
+        lambda content: Calibration.from_json(content, metadata["findings"]),
+    )
+    scores = _read(metrics / "evaluate.json", described_scores)
     classifier = restore_classifier(checkpoint)
     model = CalibratedClassifier(classifier, calibration).eval()
     store = ProcessedDataset(processed)
@@ -132,10 +137,10 @@ def _write_all(
     return runners
 
 
-def _read_scores(path: Path) -> dict[str, Any]:
-    """Read the scores of model_info.json from metrics/evaluate.json."""
+def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
+    """Read a JSON file of the evaluate stage."""
     try:
-        return described_scores(json.loads(path.read_text(encoding="utf-8")))
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({error!r}); run `dvc repro evaluate` to write it again"
