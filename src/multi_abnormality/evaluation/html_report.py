@@ -1,12 +1,12 @@
 """Report of a trained model and its scores: metrics/report.html, a self-contained page."""
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from multi_abnormality.evaluation import charts
@@ -19,7 +19,6 @@ from multi_abnormality.evaluation.scores import finding_score, macro_intervals, 
 from multi_abnormality.utils.atomic_io import atomic_write
 
 UNDEFINED = "\N{EN DASH}"
-Epoch = Mapping[str, float | str | None]  # a row of metrics/history.csv
 
 
 def write_report(
@@ -34,7 +33,7 @@ def write_report(
     calibration: Calibration,
     uncalibrated: np.ndarray,
     findings: Sequence[str],
-    history: Sequence[Epoch],
+    history: pd.DataFrame,
     planned_epochs: int,
     chosen_on: str,
     cases: Sequence[Cases],
@@ -53,7 +52,8 @@ def write_report(
         calibration: calibration behind the probabilities, with the thresholds.
         uncalibrated: (N, F) probabilities before calibration.
         findings: F names.
-        history: one row per epoch with epoch, train_loss, val_loss, val_auroc.
+        history: one row per epoch with epoch, train_loss, val_loss, val_auroc; NaN where an epoch
+            was not validated.
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         chosen_on: result of `describe_validation`.
         cases: example scans of each finding.
@@ -201,31 +201,21 @@ def _curves(
     return drawn
 
 
-def _history(rows: Sequence[Epoch]) -> dict[str, Any] | None:
-    if not rows:
+def _history(history: pd.DataFrame) -> dict[str, Any] | None:
+    if history.empty:
         return None
-    epochs = [_float(row["epoch"]) for row in rows]
-    columns = {
-        key: [_float(row[key]) for row in rows] for key in ("train_loss", "val_loss", "val_auroc")
-    }
-    auroc = columns.pop("val_auroc")
-    losses = {"training": columns["train_loss"], "validation": columns["val_loss"]}
-    scored = [index for index, value in enumerate(auroc) if math.isfinite(value)]
-    best = max(scored, key=auroc.__getitem__, default=None)
+    epochs, auroc = history["epoch"].tolist(), history["val_auroc"]
+    best = None if auroc.isna().all() else int(auroc.argmax())
     best_epoch = None if best is None else epochs[best]
+    losses = {"training": history["train_loss"], "validation": history["val_loss"]}
     return {
         "losses": charts.history_chart(epochs, losses, "loss", best_epoch),
-        "auroc": charts.history_chart(
+        "auroc": None
+        if best is None
+        else charts.history_chart(
             epochs, {"validation": auroc}, "macro AUROC", best_epoch, upper_bound=1
-        )
-        if scored
-        else None,
+        ),
         "best_epoch": best_epoch,
         "best_auroc": None if best is None else auroc[best],
-        "epochs": len(rows),
+        "epochs": len(history),
     }
-
-
-def _float(value: float | str | None) -> float:
-    """Convert a cell of the history; NaN if the epoch was not validated."""
-    return math.nan if value is None or value == "" else float(value)

@@ -95,7 +95,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         calibration=calibration,
         uncalibrated=sigmoid(test.logits),
         findings=findings,
-        history=history.to_dict("records"),
+        history=history,
         planned_epochs=metadata["train"]["epochs"],
         chosen_on=describe_validation(val.labels, val.patients),
         cases=cases,
