@@ -6,8 +6,8 @@ import torch
 
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.encoder import SliceEncoder
+from multi_abnormality.models.intensity_windows import Windows
 from multi_abnormality.models.pooling import POOLINGS
-from multi_abnormality.models.windows import Windows
 
 CODES = torch.linspace(-1024, 1024, 256).tolist()
 

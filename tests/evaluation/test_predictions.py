@@ -58,6 +58,28 @@ def test_disagreeing_reconstructions_and_bad_logits_are_named():
         average_over_reconstructions(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_named(value: float):
+    logits, labels = arrays()
+    logits[2, 1] = logits[3, 1] = value
+    with pytest.raises(InputError, match=r"valid_2_a_1, Arterial wall .*\(and 1 more\); .* finite"):
+        average_over_reconstructions(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
+
+
+def test_wrong_labels_and_shapes_and_no_rows_are_refused():
+    logits, labels = arrays()
+    ids = SCANS, PATIENTS, FINDINGS
+    with pytest.raises(InputError, match="no scan"):
+        average_over_reconstructions([], logits[:0], labels[:0], [], [], FINDINGS)
+    with pytest.raises(InputError, match="shape"):
+        average_over_reconstructions(NAMES, logits[:-1], labels, *ids)
+    with pytest.raises(InputError, match="shape"):
+        average_over_reconstructions(NAMES, logits[:, :5], labels[:, :5], *ids)
+    labels[0, 0] = 2
+    with pytest.raises(InputError, match=r"valid_10_a_1, Medical material.*0 or 1"):
+        average_over_reconstructions(NAMES, logits, labels, *ids)
+
+
 def test_the_submission_file_determines_the_scores(tmp_path):
     generator = np.random.default_rng(2)
     labels = (generator.random((40, len(FINDINGS))) < 0.4).astype(int)

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.evaluation.curves import reliability_bins
-from multi_abnormality.evaluation.prediction_checks import check_labels, check_scores
 from multi_abnormality.evaluation.threshold_selection import optimal_thresholds
 from multi_abnormality.utils.atomic_io import write_json
 
@@ -53,17 +52,11 @@ class Calibration:
         """Fit on validation scans.
 
         Args:
-            logits: (N, F).
+            logits: (N, F) float64.
             labels: (N, F), 0 or 1.
             findings: F names.
             threshold_metric: value of `evaluate.threshold_metric`.
-
-        Raises:
-            InputError: a logit is not finite, a label is not 0 or 1, or there is no scan.
         """
-        logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-        check_labels(labels, findings, _describe_row)
-        check_scores(logits, labels, findings, _describe_row, "logits")
         lines = [
             platt(logits[:, column], labels[:, column].astype(bool))
             for column in range(len(findings))
@@ -207,7 +200,3 @@ def calibration_scores(
         for measure in ("ece", "brier")
     }
     return {"macro": macro, "per_pathology": per_finding}
-
-
-def _describe_row(row: int) -> str:
-    return f"validation scan {row}"

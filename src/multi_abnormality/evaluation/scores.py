@@ -8,7 +8,6 @@ import numpy as np
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig, bootstrap_intervals
 from multi_abnormality.evaluation.calibration import calibration_scores
 from multi_abnormality.evaluation.metrics import CHALLENGE_METRICS, METRICS, crg, metric_names
-from multi_abnormality.evaluation.prediction_checks import check_labels, check_probabilities
 from multi_abnormality.evaluation.threshold_selection import CHALLENGE_THRESHOLD
 
 
@@ -34,18 +33,7 @@ def evaluate(
 
     Returns:
         Plain numbers by metric, and None where one is undefined.
-
-    Raises:
-        InputError: names the first row and finding with an invalid label or probability.
     """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-
-    def describe(row: int) -> str:
-        return f"row {row} (patient {patients[row]})"
-
-    check_labels(labels, findings, describe)
-    check_probabilities(probabilities, labels, findings, describe)
-    labels = labels.astype(np.int64)
     after = probabilities if calibrated is None else calibrated
     calibration = {"after": calibration_scores(labels, after, findings)}
     if uncalibrated is not None:

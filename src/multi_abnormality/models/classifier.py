@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from multi_abnormality.models.encoder import SliceEncoder
+from multi_abnormality.models.intensity_windows import Windows
 from multi_abnormality.models.pooling_base import Pooling
-from multi_abnormality.models.windows import Windows
 
 
 class Prediction(NamedTuple):

@@ -9,9 +9,9 @@ from multi_abnormality.config.schema_preprocess import PreprocessSpec
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.encoder import SliceEncoder
+from multi_abnormality.models.intensity_windows import Windows
 from multi_abnormality.models.lora import add_lora, merge_lora
 from multi_abnormality.models.pooling import POOLINGS
-from multi_abnormality.models.windows import Windows
 
 
 def build_classifier(metadata: dict[str, Any], pretrained: bool | str = False) -> VolumeClassifier:
