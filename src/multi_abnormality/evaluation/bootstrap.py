@@ -72,13 +72,26 @@ class Resampler:
         Returns:
             (R, F) for each of METRICS, (R,) for crg.
         """
-        predicted = self._probabilities >= CHALLENGE_THRESHOLD
-        counts = ResampledCounts.of(self._labels, predicted, self._rankings, weights)
+        counts = self._count(weights)
         scores = {
             name: metric.resampled(counts) if metric.resampled else self._each(metric, weights)
             for name, metric in METRICS.items()
         }
         return scores | {"crg": resampled_crg(counts)}
+
+    def _count(self, weights: np.ndarray) -> ResampledCounts:
+        rows, y_true = weights.T.astype(np.float64), self._labels.astype(bool)
+        predicted = self._probabilities >= CHALLENGE_THRESHOLD
+        positives = rows @ y_true
+        ranked = np.array([ranking.scores(weights) for ranking in self._rankings])  # (F, 2, R)
+        return ResampledCounts(
+            tp=rows @ (y_true & predicted),
+            fp=rows @ (~y_true & predicted),
+            positives=positives,
+            negatives=rows.sum(axis=1, keepdims=True) - positives,
+            auroc=ranked[:, 0].T,
+            average_precision=ranked[:, 1].T,
+        )
 
     def _each(self, metric: Metric, weights: np.ndarray) -> np.ndarray:
         """Compute a metric that has no version for many resamples: (R, F)."""

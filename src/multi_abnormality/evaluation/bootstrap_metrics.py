@@ -23,35 +23,6 @@ class ResampledCounts:
     auroc: np.ndarray
     average_precision: np.ndarray
 
-    @classmethod
-    def of(
-        cls,
-        labels: np.ndarray,
-        predicted: np.ndarray,
-        rankings: list["Ranking"],
-        weights: np.ndarray,
-    ) -> "ResampledCounts":
-        """Count under each column of `weights`.
-
-        Args:
-            labels: (N, F), 0 or 1.
-            predicted: (N, F) bool, whether a finding is predicted positive.
-            rankings: ranking of the scans by each finding.
-            weights: (N, R) integers.
-        """
-        y_true = labels.astype(bool)
-        rows = weights.T.astype(np.float64)
-        positives = rows @ y_true
-        ranked = np.array([ranking.scores(weights) for ranking in rankings])  # (F, 2, R)
-        return cls(
-            tp=rows @ (y_true & predicted),
-            fp=rows @ (~y_true & predicted),
-            positives=positives,
-            negatives=rows.sum(axis=1, keepdims=True) - positives,
-            auroc=ranked[:, 0].T,
-            average_precision=ranked[:, 1].T,
-        )
-
 
 class Ranking:
     """Scans in decreasing order of the probability of one finding, with ties grouped.

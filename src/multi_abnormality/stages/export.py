@@ -150,10 +150,8 @@ def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
 def _input_range(processed: ProcessedDataset) -> InputRange:
     """Measure lung fraction and length of the training scans."""
     rows = processed.volumes("train")
-    names, hu_of_code = (
-        rows["name"].tolist(),
-        code_table(parse_section(PreprocessSpec, processed.recipe)),
-    )
+    names = rows["name"].tolist()
+    hu_of_code = code_table(parse_section(PreprocessSpec, processed.recipe))
     chosen = names[:: -(-len(names) // MAX_MEASURED)]
     sources = zip(rows["source_shape"], rows["source_spacing"], rows["source_axes"], strict=True)
     return InputRange.of(
