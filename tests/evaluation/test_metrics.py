@@ -18,36 +18,36 @@ from multi_abnormality.tools.compare.paired_tests import compare_models
 def brier(monkeypatch: pytest.MonkeyPatch) -> None:
     headline = ("Brier", "mean squared error of the probabilities")
     monkeypatch.setitem(
-        METRICS, "brier", Metric("Brier score", brier_score_loss, headline=headline)
+        METRICS, "agreement", Metric("Brier score", brier_score_loss, headline=headline)
     )
 
 
-@pytest.mark.usefixtures("brier")
+@pytest.mark.usefixtures("new_metric")
 def test_a_new_metric_is_scored_bootstrapped_and_described():
     rng = np.random.default_rng(0)
     labels = (rng.random((60, 2)) < 0.4).astype(int)
     probabilities = rng.beta(1 + labels, 2)
     patients = [str(row // 2) for row in range(60)]
     scores = evaluate(labels, probabilities, patients, ["x", "y"], ResamplingConfig(30, 0.95, 0))
-    expected = [brier_score_loss(labels[:, column], probabilities[:, column]) for column in (0, 1)]
-    assert scores["brier"]["per_pathology"] == dict(zip(("x", "y"), expected, strict=True))
-    assert scores["brier"]["macro"] == pytest.approx(np.mean(expected))
-    interval = scores["intervals"]["macro"]["brier"]
-    assert interval["low"] < scores["brier"]["macro"] < interval["high"]
+    expected = [agreement(labels[:, column], probabilities[:, column]) for column in (0, 1)]
+    assert scores["agreement"]["per_pathology"] == dict(zip(("x", "y"), expected, strict=True))
+    assert scores["agreement"]["macro"] == pytest.approx(np.mean(expected))
+    interval = scores["intervals"]["macro"]["agreement"]
+    assert interval["low"] < scores["agreement"]["macro"] < interval["high"]
     described = described_scores({**json.loads(json.dumps(scores)), "groups": {}})
-    assert described["eval_metrics"]["brier"] == scores["brier"]["macro"]
+    assert described["eval_metrics"]["agreement"] == scores["agreement"]["macro"]
 
 
-@pytest.mark.usefixtures("brier")
+@pytest.mark.usefixtures("new_metric")
 def test_a_new_metric_is_compared():
     rng = np.random.default_rng(0)
     labels = (rng.random((60, 2)) < 0.4).astype(int)
     better, worse = rng.beta(1 + 5 * labels, 4), rng.random((60, 2))
     patients = [str(row) for row in range(60)]
     cells = labels, worse, better, patients, ["x", "y"], ResamplingConfig(40, 0.95, 0)
-    compared = compare_models(*cells)["macro"]["brier"]
-    assert compared["difference"] < 0
-    assert compared["interval"]["high"] < 0
+    compared = compare_models(*cells)["macro"]["agreement"]
+    assert compared["difference"] > 0
+    assert compared["interval"]["low"] > 0
     assert compared["p"] == pytest.approx(1 / 41)
 
 

@@ -27,7 +27,7 @@ CHALLENGE_METRICS = ("precision", "recall", "f1", "accuracy", "auroc")
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric.
+    """A metric; `compare` takes the higher score for the better one.
 
     Attributes:
         title: title in tables.
