@@ -14,12 +14,13 @@ from multi_abnormality.export.model_info import described_scores
 from multi_abnormality.tools.compare.paired_tests import compare_models
 
 
+def agreement(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return 1 - brier_score_loss(labels, probabilities)
+
+
 @pytest.fixture
-def brier(monkeypatch: pytest.MonkeyPatch) -> None:
-    headline = ("Brier", "mean squared error of the probabilities")
-    monkeypatch.setitem(
-        METRICS, "agreement", Metric("Brier score", brier_score_loss, headline=headline)
-    )
+def new_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "agreement", Metric("Agreement", agreement))
 
 
 @pytest.mark.usefixtures("new_metric")
