@@ -93,48 +93,54 @@ def model_info(
         is_ct_rate: whether the training scans are in CT-RATE's layout.
         files_sha256: SHA-256 of each exported file, by its name.
     """
-    findings, synthetic, model = metadata["findings"], metadata["synthetic"], metadata["model"]
-    debug = debug_notice(metadata["train"]["debug"])
-    notices = [notice for notice in (debug, SYNTHETIC if synthetic else None) if notice]
-    one = len(findings) == 1
+    model, identity = metadata["model"], metadata["identity"]
     content = {
         **running,
         **scores,
         **decision_info(calibration),
+        **_descriptions(metadata, settings, is_ct_rate),
         "pytorch_version": version("torch").partition("+")[0],  # the same model, whatever the build
         "numpy_version": version("numpy"),
         "required_packages_version": {"onnxruntime": version("onnxruntime")},
-        "name": settings.name or f"Multi-abnormality classification, {model['backbone']}",
-        "task": f"Multi-label classification of {len(findings)} "
-        f"{'abnormality' if one else 'abnormalities'} in 3D chest CT",
+        "network_data_format": _network(metadata["findings"], metadata["preprocess"]["shape"]),
+        "model_name": model["backbone"],
+        "architecture": architecture(model),
+        "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
+        "threshold_metric": calibration.threshold_metric,
         "debug": metadata["train"]["debug"],
+        "training_args": {"seed": identity["seed"], "model": model, "train": metadata["train"]},
+        "training_volumes": {name: len(names) for name, names in metadata["volumes"].items()},
+        "files_sha256": files_sha256,
+        "data_sha256": identity["processed"],
+        "source_sha256": identity["code"],
+    }
+    return ModelInfo.model_validate(content)
+
+
+def _descriptions(metadata: dict[str, Any], settings: Export, is_ct_rate: bool) -> dict[str, Any]:
+    count, synthetic = len(metadata["findings"]), metadata["synthetic"]
+    debug = debug_notice(metadata["train"]["debug"])
+    notices = [notice for notice in (debug, SYNTHETIC if synthetic else None) if notice]
+    abnormalities, findings, probabilities = (
+        ("abnormality", "finding", "probability")
+        if count == 1
+        else ("abnormalities", "findings", "probabilities")
+    )
+    return {
+        "name": settings.name
+        or f"Multi-abnormality classification, {metadata['model']['backbone']}",
+        "task": f"Multi-label classification of {count} {abnormalities} in 3D chest CT",
         "authors": settings.owner or NOT_STATED,
         "copyright": f"Copyright {settings.owner}" if settings.owner else NOT_STATED,
         "license": settings.license or NOT_STATED,
         "contact": settings.contact or NOT_STATED,
         "data_source": PHANTOMS if synthetic else CT_RATE if is_ct_rate else OWN,
-        "label_classes": f"{len(findings)} {'finding' if one else 'findings'}, each 0 or 1; "
-        "several may be 1",
-        "pred_classes": f"{len(findings)} calibrated {'probability' if one else 'probabilities'}; "
-        "a finding is positive from its threshold on",
+        "label_classes": f"{count} {findings}, each 0 or 1; several may be 1",
+        "pred_classes": f"{count} calibrated {probabilities}; a finding is positive from its "
+        "threshold on",
         "intended_use": " ".join(("None.", *notices)) if notices else USE,
         "references": [CT_RATE_REFERENCE, *REFERENCES] if is_ct_rate else REFERENCES,
-        "network_data_format": _network(findings, metadata["preprocess"]["shape"]),
-        "model_name": model["backbone"],
-        "architecture": architecture(model),
-        "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
-        "threshold_metric": calibration.threshold_metric,
-        "training_args": {
-            "seed": metadata["identity"]["seed"],
-            "model": model,
-            "train": metadata["train"],
-        },
-        "training_volumes": {name: len(names) for name, names in metadata["volumes"].items()},
-        "files_sha256": files_sha256,
-        "data_sha256": metadata["identity"]["processed"],
-        "source_sha256": metadata["identity"]["code"],
     }
-    return ModelInfo.model_validate(content)
 
 
 def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
