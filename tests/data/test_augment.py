@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from multi_abnormality.config.schema import Train
 from multi_abnormality.data.loading.train_dataset import TrainDataset
 from multi_abnormality.data.transforms.augment import (
     AUGMENTATIONS,
@@ -85,6 +86,8 @@ def test_noise_does_not_depend_on_the_rest_of_the_batch():
 class Brightness(Augmentation):
     """Adds a constant to each volume."""
 
+    stream = "brightness"
+
     def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {"brightness": np.float32(rng.uniform(1, 2))[None]}
 
@@ -92,17 +95,36 @@ class Brightness(Augmentation):
         return hu + params["brightness"][:, :, None, None]
 
 
+def samples_of(small_set, train: Train) -> dict:
+    """A batch of four volumes."""
+    names = small_set.volumes("train")["name"].tolist()
+    volumes = TrainDataset(small_set, names, train, seed=0)
+    return default_collate([volumes[0, index] for index in range(4)])
+
+
 def test_a_registered_augmentation_is_sampled_and_applied(monkeypatch, small_set, small_params):
     monkeypatch.setitem(AUGMENTATIONS, "none", [Brightness()])
-    settings = small_params.train.model_copy(update={"augmentation": "none"})
-    names = small_set.volumes("train")["name"].tolist()
-    volumes = TrainDataset(small_set, names, settings, seed=0)
-    samples = default_collate([volumes[0, 0], volumes[0, 1]])
-    hu = torch.zeros(2, *SHAPE)
-    changed, _ = augment_batch(hu, samples, settings, generator(0))
+    train = small_params.train.model_copy(update={"augmentation": "none"})
+    samples = samples_of(small_set, train)
+    hu = torch.zeros(4, *SHAPE)
+    changed, _ = augment_batch(hu, samples, train, generator(0))
     values = samples["augmentation"]["brightness"]
-    assert values[0] != values[1]
+    assert len(set(values.flatten().tolist())) == 4
     torch.testing.assert_close(changed, hu + values[:, :, None, None])
+
+
+def test_an_augmentation_with_its_own_stream_does_not_change_the_others(
+    monkeypatch, small_set, small_params
+):
+    train = small_params.train.model_copy(update={"augmentation": "advanced"})
+    before = samples_of(small_set, train)
+    monkeypatch.setitem(AUGMENTATIONS, "basic", [Brightness(), *AUGMENTATIONS["basic"]])
+    after = samples_of(small_set, train)
+    del after["augmentation"]["brightness"]
+    assert after["augmentation"].keys() == before["augmentation"].keys()
+    for name, values in before["augmentation"].items():
+        assert torch.equal(after["augmentation"][name], values)
+    assert torch.equal(after["volume"], before["volume"])
 
 
 def test_mixup_mixes_volumes_and_labels_alike():

@@ -17,7 +17,7 @@ from multi_abnormality.data.loading.slice_sampling import (
     sample_slices,
 )
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.data.transforms.augment import AUGMENTATIONS, levels
+from multi_abnormality.data.transforms.augment import AUGMENTATIONS, SHARED_STREAM, levels
 from multi_abnormality.data.transforms.batch import Example
 from multi_abnormality.utils.rng import generator
 
@@ -61,8 +61,7 @@ class TrainDataset(Dataset[Example]):
             rng = generator(self.seed, "reconstruction", epoch, name)
             name = volumes[rng.integers(len(volumes))]
         volume = self.processed.read(name)
-        rng = generator(self.seed, "augment", epoch, name)
-        slices, params = self._sample(rng, len(volume))
+        slices, params = self._sample(epoch, name, len(volume))
         return Example(
             name=name,
             volume=volume[adjacent_slice_indices(slices, len(volume), self.adjacent)],
@@ -72,14 +71,16 @@ class TrainDataset(Dataset[Example]):
         )
 
     def _sample(
-        self, rng: np.random.Generator, depth: int
+        self, epoch: int, name: str, depth: int
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Sample slices and augmentation of a volume; the order of the draws determines both."""
+        """Sample slices and augmentation of a volume. In a stream the order of draws matters."""
+        rng = generator(self.seed, SHARED_STREAM, epoch, name)
         chosen = middle_slices(depth, self.slices)
         params: dict[str, np.ndarray] = {}
         for level in levels(self.augmentation):
-            for augmentation in AUGMENTATIONS[level]:
-                params |= augmentation.sample(rng)
+            for one in AUGMENTATIONS[level]:
+                own = generator(self.seed, one.stream, epoch, name)
+                params |= one.sample(rng if one.stream == SHARED_STREAM else own)
             if level == "basic":
                 chosen = sample_slices(rng, depth, self.slices)
         return chosen, params | {"seed": np.asarray(rng.integers(2**62))}

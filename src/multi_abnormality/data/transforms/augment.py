@@ -14,10 +14,13 @@ from torch.nn import functional
 
 from multi_abnormality.data.transforms.augmentation_base import AIR, Augmentation
 
+SHARED_STREAM = "augment"  # also of the sampled slices
+
 
 class AffineAndIntensity(Augmentation):
     """Rotates about the body's axis, scales and shifts; changes gain and offset of the HU."""
 
+    stream = SHARED_STREAM
     ROTATION = 5.0  # degrees; this and the following are the largest values
     SCALE = 0.05  # relative
     SHIFT = 0.05  # fraction of half the slice
@@ -47,6 +50,7 @@ class AffineAndIntensity(Augmentation):
 class BlurAndNoise(Augmentation):
     """Blurs in the plane and adds noise, each for half of the volumes."""
 
+    stream = SHARED_STREAM
     NOISE = 25.0  # HU, largest standard deviation
     BLUR = 0.25  # largest weight of each neighbour
 
@@ -66,6 +70,7 @@ class BlurAndNoise(Augmentation):
 class Cutout(Augmentation):
     """Fills a box with air, in half of the volumes."""
 
+    stream = SHARED_STREAM
     LENGTH = 0.4  # largest fraction of each axis
 
     def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -10,7 +10,14 @@ AIR = -1024.0  # HU
 
 
 class Augmentation(ABC):
-    """One augmentation. Its parameters are arrays by name, and a batch stacks them."""
+    """One augmentation. Its parameters are arrays by name, and a batch stacks them.
+
+    Attributes:
+        stream: name of the stream of random numbers that `sample` draws from. With a stream of its
+            own, an augmentation does not change the parameters of the others.
+    """
+
+    stream: str
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
