@@ -16,7 +16,7 @@ from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.evaluation import charts
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.evaluation.example_scans import Case, Cases
+from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.metrics import METRICS, Metric
@@ -24,7 +24,7 @@ from multi_abnormality.evaluation.scores import evaluate
 
 VIEW = View(np.array([0.2, 0.7, 0.1]), 1, 0.0, b"no real image")
 CASE = Case("valid_1_a_1 & more", 0.91, VIEW)
-CASES = [Cases("Emphysema", hits=[CASE], misses=[], false_alarms=[CASE])]
+CASES = {"Emphysema": {"hits": [CASE], "misses": [], "false_alarms": [CASE]}}
 HISTORY = pd.DataFrame(
     {
         "epoch": [0, 1, 2],
@@ -270,7 +270,7 @@ def test_early_stopping_and_few_validation_patients_are_reported(tmp_path):
 
 def test_attention_on_padding_is_in_the_caption(tmp_path):
     padded = replace(CASE, view=replace(VIEW, padding=0.63))
-    cases = [Cases("Emphysema", hits=[padded], misses=[CASE], false_alarms=[])]
+    cases = {"Emphysema": {"hits": [padded], "misses": [CASE], "false_alarms": []}}
     text = report(tmp_path / "report.html", cases=cases)
     assert text.count("63&nbsp;% of the attention is on padding outside the scan") == 1
 
@@ -297,7 +297,7 @@ def test_a_model_that_finds_nothing_still_gets_a_report(tmp_path):
 
 @pytest.mark.parametrize("history", [HISTORY[:0], HISTORY[:1], HISTORY[2:].reset_index()])
 def test_short_histories_and_no_cases_leave_their_parts_out(tmp_path, history):
-    text = report(tmp_path / "report.html", history=history, cases=())
+    text = report(tmp_path / "report.html", history=history, cases={})
     Page(text)
     assert ("<h2>Training</h2>" in text) == (len(history) > 0)
     assert "<h2>Cases</h2>" not in text

@@ -18,7 +18,6 @@ from multi_abnormality.evaluation.slice_rendering import apply_window, jpeg, res
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.utils.console import track
 
-KINDS = ("hits", "misses", "false_alarms")
 HITS, MISSES, FALSE_ALARMS = 2, 2, 1  # shown per finding
 HEAT_RGB = np.array([255.0, 120.0, 0.0])
 OPACITY = 0.55  # of the highest heat
@@ -33,28 +32,22 @@ class Case:
     view: View
 
 
-@dataclass(frozen=True)
-class Cases:
-    """Examples of one finding, the most confident first."""
-
-    finding: str
-    hits: list[Case]  # positive scans with the highest probability
-    misses: list[Case]  # positive scans with the lowest probability
-    false_alarms: list[Case]  # negative scans with the highest probability
-
-
 def choose_cases(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, list[int]]:
     """Choose example rows of one finding by kind, from (N,) labels and probabilities.
 
-    No row is chosen twice. Rank decides between hit and miss, not 0.5, which few scans of a rare
-    finding exceed.
+    Hits are the positives with the highest probability, misses those with the lowest, and false
+    alarms the negatives with the highest. No row is chosen twice. Rank decides between hit and
+    miss, not 0.5, which few scans of a rare finding exceed.
     """
     ranked = np.argsort(-probabilities, kind="stable")
     positives, negatives = (ranked[labels[ranked] == value].tolist() for value in (1, 0))
     hits = min(HITS, (len(positives) + 1) // 2)
     misses = min(MISSES, len(positives) - hits)
-    chosen = positives[:hits], positives[::-1][:misses], negatives[:FALSE_ALARMS]
-    return dict(zip(KINDS, chosen, strict=True))
+    return {
+        "hits": positives[:hits],
+        "misses": positives[::-1][:misses],
+        "false_alarms": negatives[:FALSE_ALARMS],
+    }
 
 
 def draw_cases(
@@ -64,7 +57,7 @@ def draw_cases(
     probabilities: np.ndarray,
     findings: Sequence[str],
     views: dict[tuple[str, str], View],
-) -> list[Cases]:
+) -> dict[str, dict[str, list[Case]]]:
     """Render the examples of each finding that at least one scan has.
 
     Args:
@@ -75,6 +68,9 @@ def draw_cases(
         findings: F names.
         views: cached views by the names of volume and finding; updated in place to the views of
             these examples.
+
+    Returns:
+        Examples by finding and kind, the most confident first.
     """
     chosen = {
         column: choose_cases(scans.labels[:, column], probabilities[:, column])
@@ -97,10 +93,10 @@ def draw_cases(
         name = scans.names[row]
         return Case(name, float(probabilities[row, column]), views[name, findings[column]])
 
-    return [
-        Cases(findings[column], *([case(row, column) for row in rows[kind]] for kind in KINDS))
+    return {
+        findings[column]: {kind: [case(row, column) for row in of] for kind, of in rows.items()}
         for column, rows in chosen.items()
-    ]
+    }
 
 
 def _draw_views(

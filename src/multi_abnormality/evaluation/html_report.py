@@ -13,7 +13,7 @@ from multi_abnormality.evaluation import charts
 from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
-from multi_abnormality.evaluation.example_scans import Cases
+from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.utils.atomic_io import atomic_write
@@ -36,7 +36,7 @@ def write_report(
     history: pd.DataFrame,
     planned_epochs: int,
     chosen_on: str,
-    cases: Sequence[Cases],
+    cases: Mapping[str, Mapping[str, list[Case]]],
 ) -> None:
     """Write the report; equal input gives equal bytes.
 
@@ -56,7 +56,7 @@ def write_report(
             was not validated.
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         chosen_on: result of `describe_validation`.
-        cases: example scans of each finding.
+        cases: result of `draw_cases`.
     """
     environment = template_environment("multi_abnormality.evaluation", autoescape=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()

@@ -51,8 +51,8 @@ def average_over_reconstructions(
             first value that cannot be scored.
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    check_labels(labels, findings, lambda row: names[row])
-    check_scores(logits, labels, findings, lambda row: names[row], "logits")
+    check_labels(labels, findings, names)
+    check_scores(logits, labels, findings, names, "logits")
     rows_of_scan: dict[str, list[int]] = {}
     for row in sorted(range(len(names)), key=lambda row: natural_sort_key(names[row])):
         rows_of_scan.setdefault(scans[row], []).append(row)

@@ -17,28 +17,22 @@ def single_class_warnings(
         train_labels: (N, F) labels, 0 or 1, of the training volumes.
         val_labels: (M, F) labels, 0 or 1, of the validation volumes.
     """
-    return [
-        *_single_class_warnings(findings, train_labels, "training", "cannot be learned", "Add"),
-        *_single_class_warnings(
-            findings,
-            val_labels,
+    lines = []
+    for split, labels, consequence, hint in (
+        ("training", train_labels, "cannot be learned", "Add"),
+        (
             "validation",
+            val_labels,
             "can neither be calibrated nor count towards the best epoch",
             "Raise train.val_fraction, add",
         ),
-    ]
-
-
-def _single_class_warnings(
-    findings: Sequence[str], labels: np.ndarray, split: str, consequence: str, hint: str
-) -> list[str]:
-    lines = []
-    for value, missing in ((0, "positive"), (1, "negative")):
-        is_single = (labels == value).all(axis=0)
-        names = [repr(name) for name, single in zip(findings, is_single, strict=True) if single]
-        if names:
-            lines.append(
-                f"{first_few(names)}: no {missing} among the {len(labels)} {split} volumes, so it "
-                f"{consequence}. {hint} {missing} scans, or remove it from data.findings"
-            )
+    ):
+        for value, missing in ((0, "positive"), (1, "negative")):
+            columns = np.flatnonzero((labels == value).all(axis=0)).tolist()
+            if columns:
+                lines.append(
+                    f"{first_few([repr(findings[column]) for column in columns])}: no {missing} "
+                    f"among the {len(labels)} {split} volumes, so it {consequence}. {hint} "
+                    f"{missing} scans, or remove it from data.findings"
+                )
     return lines

@@ -79,8 +79,9 @@ class TrainDataset(Dataset[Example]):
         params: dict[str, np.ndarray] = {}
         for level in levels(self.augmentation):
             for one in AUGMENTATIONS[level]:
-                own = generator(self.seed, one.stream, epoch, name)
-                params |= one.sample(rng if one.stream == SHARED_STREAM else own)
+                shared = one.stream == SHARED_STREAM
+                own = rng if shared else generator(self.seed, one.stream, epoch, name)
+                params |= one.sample(own)
             if level == "basic":
                 chosen = sample_slices(rng, depth, self.slices)
         return chosen, params | {"seed": np.asarray(rng.integers(2**62))}

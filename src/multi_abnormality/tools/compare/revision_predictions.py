@@ -19,7 +19,6 @@ from multi_abnormality.data.storage.processed_dataset import (
     read_manifest,
 )
 from multi_abnormality.evaluation.prediction_checks import (
-    Describe,
     check_labels,
     check_probabilities,
 )
@@ -156,8 +155,8 @@ def _join(
 def _check(scored: RevisionPredictions, recorded: float | None) -> None:
     """Check that predictions and labels give the recorded score."""
 
-    def named(file: str) -> Describe:
-        return lambda row: f"{scored.revision}: {file}, {scored.scans[row]}"
+    def named(file: str) -> list[str]:
+        return [f"{scored.revision}: {file}, {scan}" for scan in scored.scans]
 
     check_labels(scored.labels, scored.findings, named(f"processed/{LABELS}"))
     cells = scored.labels, scored.probabilities
