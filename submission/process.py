@@ -15,7 +15,7 @@ from multi_abnormality import inference
 from multi_abnormality.data.io.reader_registry import scan_name, scan_suffixes
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.evaluation.predictions import write_submission
-from multi_abnormality.evaluation.thresholds import submission_probabilities
+from multi_abnormality.evaluation.threshold_selection import submission_probabilities
 from multi_abnormality.inference.batch_prediction import predict_all
 from multi_abnormality.inference.progress_log import ProgressLog
 from multi_abnormality.inference.scan_id import NamedScan, refuse_equal

@@ -44,7 +44,7 @@ import pandas as pd
 import yaml
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.evaluation.challenge_scores import official_scores
+from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.evaluation.dvc_plots import write_plots
 from multi_abnormality.evaluation.predictions import write_submission
 from multi_abnormality.utils.atomic_io import write_json

@@ -4,12 +4,12 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import kstest, rankdata
+from scipy.stats import kstest, permutation_test, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from multi_abnormality.evaluation.weighted_metrics import MEASURES
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.evaluation.metrics import METRICS
 from multi_abnormality.tools.compare.paired_tests import (
-    ResamplingConfig,
     adjust,
     compare_models,
     p_value,
@@ -95,6 +95,20 @@ def test_p_value_counts_differences_at_least_as_large():
     assert p_value(np.array([np.nan, np.nan])) is None
 
 
+def test_a_p_value_is_that_of_scipy():
+    """Of accuracy, with one scan per patient and other random numbers."""
+    labels, first, second, _ = made_up(150, findings=1, noise=(1.6, 0.8))
+    patients = [str(row) for row in range(150)]
+    draws = ResamplingConfig(n_bootstrap=2000, confidence=0.95, seed=0)
+    found = p_value(permuted_differences(labels, first, second, patients, draws)["accuracy"][:, 0])
+    correct = [((model >= 0.5) == labels)[:, 0].astype(float) for model in (first, second)]
+    expected = permutation_test(
+        correct, lambda one, other: one.mean() - other.mean(), permutation_type="samples", rng=1
+    )
+    assert 0.01 < expected.pvalue < 0.9
+    assert found == pytest.approx(expected.pvalue, abs=0.03)
+
+
 def null_p_values(measure: str) -> np.ndarray:
     """P-values of 240 pairs of equally good models."""
     draws = ResamplingConfig(n_bootstrap=99, confidence=0.95, seed=0)
@@ -141,11 +155,11 @@ def test_adjust_follows_benjamini_and_hochberg():
     given = [0.01, 0.04, 0.03, 0.005, None, 0.55]
     adjusted = [0.025, 0.05, 0.05, 0.025, None, 0.55]
     per_finding = {
-        str(index): {measure: {"p": value} for measure in MEASURES}
+        str(index): {measure: {"p": value} for measure in METRICS}
         for index, value in enumerate(given)
     }
     adjust(per_finding)
-    for measure in MEASURES:
+    for measure in METRICS:
         found = [own[measure]["q"] for own in per_finding.values()]
         assert found[4] is None
         assert found[:4] + found[5:] == pytest.approx(adjusted[:4] + adjusted[5:])

@@ -1,80 +1,130 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
+from multi_abnormality.config.schema import Train
+from multi_abnormality.data.loading.train_dataset import TrainDataset
 from multi_abnormality.data.transforms.augment import (
-    AIR,
-    apply,
-    apply_advanced,
+    AUGMENTATIONS,
+    BlurAndNoise,
+    augment,
     box_mask,
-    sample_augmentation,
+    levels,
 )
+from multi_abnormality.data.transforms.augmentation_base import AIR, Augmentation
 from multi_abnormality.data.transforms.mixup import MixParams, augment_batch, mix, sample_mix
 from multi_abnormality.utils.rng import generator
 
 SHAPE = (8, 24, 32)
 
 
-def batch(level: str, volumes: int = 40):
+def batch(level: str, volumes: int = 40) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """HU of smooth volumes, and their augmentation parameters as tensors."""
-    draws = [sample_augmentation(generator(0, "augment", n), 8, 8, level) for n in range(volumes)]
-    fields = {
-        name: torch.from_numpy(np.stack([getattr(one, name) for one in draws]))
-        for name in ("affine", "intensity", "texture", "cutout", "noise_seed")
-    }
+    draws = []
+    for volume in range(volumes):
+        rng = generator(0, "augment", volume)
+        draws.append({"seed": np.asarray(volume)})
+        for name in levels(level):
+            for one in AUGMENTATIONS[name]:
+                draws[-1] |= one.sample(rng)
+    params = {name: torch.from_numpy(np.stack([one[name] for one in draws])) for name in draws[0]}
     y, x = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
     hu = -700 + 600 * torch.exp(-((y - 12) ** 2 + (x - 16) ** 2) / 60)
-    return hu.expand(volumes, *SHAPE).contiguous(), fields
+    return hu.expand(volumes, *SHAPE).contiguous(), params
 
 
-def test_without_augmentation_nothing_changes_and_slices_are_evenly_spread():
-    hu, fields = batch("none", 3)
-    moved = apply(hu, fields["affine"], fields["intensity"])
-    torch.testing.assert_close(moved, hu, atol=1e-2, rtol=0)
-    assert sample_augmentation(generator(0), 30, 5, "none").slices.tolist() == [3, 9, 15, 21, 27]
-    assert sample_augmentation(generator(0), 4, 9, "none").slices.tolist() == [0, 1, 2, 3]
+def advanced(hu: torch.Tensor, params: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What level `advanced` adds to `basic`."""
+    for one in AUGMENTATIONS["advanced"]:
+        hu = one.apply(hu, params)
+    return hu
+
+
+def test_without_augmentation_nothing_changes():
+    hu, params = batch("none", 3)
+    assert augment(hu, params, "none") is hu
 
 
 def test_each_level_adds_to_the_one_below_it():
-    for volume in range(5):
-        basic, advanced = (
-            sample_augmentation(generator(volume), 30, 5, level) for level in ("basic", "advanced")
-        )
-        assert (basic.slices == advanced.slices).all()
-        assert (basic.affine == advanced.affine).all()
-        assert not basic.texture.any()
-        assert not basic.cutout.any()
+    assert levels("advanced") == ["none", "basic", "advanced"]
+    basic, more = batch("basic", 5)[1], batch("advanced", 5)[1]
+    assert basic.keys() == {"seed", "affine", "intensity"}
+    assert more.keys() - basic.keys() == {"texture", "cutout"}
+    assert all((more[name] == basic[name]).all() for name in basic)
 
 
 def test_advanced_blurs_adds_noise_and_cuts_out_as_sampled():
-    hu, fields = batch("advanced")
-    changed = apply_advanced(hu, fields["texture"], fields["cutout"], fields["noise_seed"])
-    cut = box_mask(fields["cutout"], SHAPE)
+    hu, params = batch("advanced")
+    changed = advanced(hu, params)
+    cut = box_mask(params["cutout"], SHAPE)
     assert (changed[cut] == AIR).all()
     assert 0.2 < cut.flatten(1).any(dim=1).float().mean() < 0.8
-    noisy = fields["texture"][:, 0] > 0
+    noisy = params["texture"][:, 0] > 0
     assert 0.2 < noisy.float().mean() < 0.8
-    plain = apply_advanced(
-        hu, fields["texture"] * torch.tensor([0, 1]), fields["cutout"], fields["noise_seed"]
-    )
-    for one, other, sigma, hole in zip(changed, plain, fields["texture"][:, 0], cut, strict=True):
+    plain = advanced(hu, params | {"texture": params["texture"] * torch.tensor([0, 1])})
+    for one, other, sigma, hole in zip(changed, plain, params["texture"][:, 0], cut, strict=True):
         assert (one - other)[~hole].std().item() == pytest.approx(sigma.item(), rel=0.1, abs=1e-3)
 
 
 def test_blur_keeps_the_mean_and_lowers_peaks():
-    hu, fields = batch("advanced", 1)
-    weight, none = torch.tensor([[0.0, 0.25]]), torch.zeros(1, 3, 2)
-    blurred = apply_advanced(hu, weight, none, fields["noise_seed"])
+    hu, params = batch("advanced", 1)
+    blurred = BlurAndNoise().apply(hu, params | {"texture": torch.tensor([[0.0, 0.25]])})
     assert blurred.mean().item() == pytest.approx(hu.mean().item(), abs=1e-2)
     assert blurred.max() < hu.max()
 
 
 def test_noise_does_not_depend_on_the_rest_of_the_batch():
-    hu, fields = batch("advanced", 6)
-    whole = apply_advanced(hu, fields["texture"], fields["cutout"], fields["noise_seed"])
+    hu, params = batch("advanced", 6)
     part = slice(3, 5)
-    alone = [fields[name][part] for name in ("texture", "cutout", "noise_seed")]
-    torch.testing.assert_close(apply_advanced(hu[part], *alone), whole[part], rtol=0, atol=0)
+    alone = {name: values[part] for name, values in params.items()}
+    torch.testing.assert_close(
+        advanced(hu[part], alone), advanced(hu, params)[part], rtol=0, atol=0
+    )
+
+
+class Brightness(Augmentation):
+    """Adds a constant to each volume."""
+
+    stream = "brightness"
+
+    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"brightness": np.float32(rng.uniform(1, 2))[None]}
+
+    def apply(self, hu: torch.Tensor, params: dict[str, torch.Tensor]) -> torch.Tensor:
+        return hu + params["brightness"][:, :, None, None]
+
+
+def samples_of(small_set, train: Train) -> dict:
+    """A batch of four volumes."""
+    names = small_set.volumes("train")["name"].tolist()
+    volumes = TrainDataset(small_set, names, train, seed=0)
+    return default_collate([volumes[0, index] for index in range(4)])
+
+
+def test_a_registered_augmentation_is_sampled_and_applied(monkeypatch, small_set, small_params):
+    monkeypatch.setitem(AUGMENTATIONS, "none", [Brightness()])
+    train = small_params.train.model_copy(update={"augmentation": "none"})
+    samples = samples_of(small_set, train)
+    hu = torch.zeros(4, *SHAPE)
+    changed, _ = augment_batch(hu, samples, train, generator(0))
+    values = samples["augmentation"]["brightness"]
+    assert len(set(values.flatten().tolist())) == 4
+    torch.testing.assert_close(changed, hu + values[:, :, None, None])
+
+
+def test_an_augmentation_with_its_own_stream_does_not_change_the_others(
+    monkeypatch, small_set, small_params
+):
+    train = small_params.train.model_copy(update={"augmentation": "advanced"})
+    before = samples_of(small_set, train)
+    monkeypatch.setitem(AUGMENTATIONS, "basic", [Brightness(), *AUGMENTATIONS["basic"]])
+    after = samples_of(small_set, train)
+    del after["augmentation"]["brightness"]
+    assert after["augmentation"].keys() == before["augmentation"].keys()
+    for name, values in before["augmentation"].items():
+        assert torch.equal(after["augmentation"][name], values)
+    assert torch.equal(after["volume"], before["volume"])
 
 
 def test_mixup_mixes_volumes_and_labels_alike():
@@ -107,11 +157,11 @@ def test_how_often_batches_are_mixed():
 
 
 def test_mixed_precision_leaves_augmentation_alone(small_params):
-    hu, fields = batch("advanced", 4)
-    fields["labels"] = torch.eye(4)
+    hu, params = batch("advanced", 4)
+    samples = {"labels": torch.eye(4), "augmentation": params}
     changes = {"augmentation": "advanced", "mixup_prob": 0.5, "cutmix_prob": 0.4}
     settings = small_params.train.model_copy(update=changes)
-    expected, _ = augment_batch(hu, fields, settings, generator(0))
+    expected, _ = augment_batch(hu, samples, settings, generator(0))
     with torch.autocast("cpu", torch.bfloat16):
-        found, _ = augment_batch(hu, fields, settings, generator(0))
+        found, _ = augment_batch(hu, samples, settings, generator(0))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -4,10 +4,11 @@ import time
 
 import numpy as np
 import pytest
+import scipy.stats
 from sklearn import metrics
 
-from multi_abnormality.evaluation.bootstrap import bootstrap, bootstrap_intervals
-from multi_abnormality.evaluation.weighted_metrics import Ranking
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig, bootstrap, bootstrap_intervals
+from multi_abnormality.evaluation.bootstrap_metrics import Ranking
 
 FINDINGS = ("one", "two", "three")
 
@@ -35,7 +36,7 @@ def test_ranked_scores_under_weights_equal_those_of_repeated_rows():
 def test_a_resample_equals_scores_of_the_sampled_patients():
     labels, probabilities = made_up(50)
     patients = [f"p{row // 3:02d}" for row in range(50)]
-    drawn = bootstrap(labels, probabilities, patients, n_bootstrap=5, seed=4)
+    drawn = bootstrap(labels, probabilities, patients, ResamplingConfig(5, 0.95, seed=4))
     names, patient_of_row = np.unique(patients, return_inverse=True)
     choice = np.random.default_rng(4).integers(len(names), size=(5, len(names)))
     for resample in range(5):
@@ -66,14 +67,17 @@ def test_a_resample_equals_scores_of_the_sampled_patients():
 def test_intervals_depend_on_the_seed_but_not_on_the_order_of_rows():
     labels, probabilities = made_up(80)
     patients = [f"p{row // 2}" for row in range(80)]
-    settings = {"n_bootstrap": 300, "confidence": 0.95}
-    first = bootstrap_intervals(labels, probabilities, patients, FINDINGS, **settings, seed=1)
+    first = bootstrap_intervals(
+        labels, probabilities, patients, FINDINGS, ResamplingConfig(300, 0.95, seed=1)
+    )
     order = np.random.default_rng(0).permutation(80)
     shuffled = [patients[row] for row in order]
     second = bootstrap_intervals(
-        labels[order], probabilities[order], shuffled, FINDINGS, **settings, seed=1
+        labels[order], probabilities[order], shuffled, FINDINGS, ResamplingConfig(300, 0.95, seed=1)
     )
-    third = bootstrap_intervals(labels, probabilities, patients, FINDINGS, **settings, seed=2)
+    third = bootstrap_intervals(
+        labels, probabilities, patients, FINDINGS, ResamplingConfig(300, 0.95, seed=2)
+    )
     assert first == second
     assert first != third
 
@@ -85,9 +89,24 @@ def test_interval_width_is_that_of_the_normal_approximation():
     probabilities = (generator.random((400, 1)) < 0.8).astype(float)
     patients = [str(row) for row in range(400)]
     recall = bootstrap_intervals(
-        labels, probabilities, patients, ["one"], n_bootstrap=2000, confidence=0.95, seed=0
+        labels, probabilities, patients, ["one"], ResamplingConfig(2000, 0.95, seed=0)
     )["per_pathology"]["one"]["recall"]
     assert recall["high"] - recall["low"] == pytest.approx(2 * 1.96 * 0.4 / 390**0.5, rel=0.1)
+
+
+def test_an_interval_is_that_of_scipy():
+    """Percentile bootstrap of independent scans, with other random numbers."""
+    labels, probabilities = made_up(200, 1)
+    patients = [str(row) for row in range(200)]
+    expected = scipy.stats.bootstrap(
+        (labels[:, 0], probabilities[:, 0]), metrics.roc_auc_score, paired=True, vectorized=False,
+        n_resamples=2000, method="percentile", rng=0,
+    ).confidence_interval  # fmt: skip
+    interval = bootstrap_intervals(
+        labels, probabilities, patients, ["one"], ResamplingConfig(2000, 0.95, seed=0)
+    )["per_pathology"]["one"]["auroc"]
+    assert interval["low"] == pytest.approx(expected.low, abs=0.01)
+    assert interval["high"] == pytest.approx(expected.high, abs=0.01)
 
 
 def test_scans_of_one_patient_are_not_independent():
@@ -96,7 +115,7 @@ def test_scans_of_one_patient_are_not_independent():
     copies = (np.tile(labels, (4, 1)), np.tile(probabilities, (4, 1)))
 
     def width(*arguments) -> float:
-        drawn = bootstrap_intervals(*arguments, ["one"], n_bootstrap=1000, confidence=0.95, seed=0)
+        drawn = bootstrap_intervals(*arguments, ["one"], ResamplingConfig(1000, 0.95, seed=0))
         return drawn["macro"]["auroc"]["high"] - drawn["macro"]["auroc"]["low"]
 
     once = width(labels, probabilities, alone)
@@ -110,7 +129,7 @@ def test_one_positive_patient_gives_no_interval_for_auroc():
     probabilities = np.linspace(0, 1, 30)[:, None]
     patients = [str(row) for row in range(30)]
     drawn = bootstrap_intervals(
-        labels, probabilities, patients, ["one"], n_bootstrap=500, confidence=0.95, seed=0
+        labels, probabilities, patients, ["one"], ResamplingConfig(500, 0.95, seed=0)
     )
     assert drawn["per_pathology"]["one"]["auroc"] is None
     assert drawn["per_pathology"]["one"]["accuracy"] is not None
@@ -120,7 +139,7 @@ def test_the_whole_valid_split_takes_seconds():
     labels, probabilities = made_up(3039, 18)
     patients = [str(row // 2) for row in range(3039)]
     start = time.process_time()
-    bootstrap(labels, probabilities, patients, n_bootstrap=500, seed=0)
+    bootstrap(labels, probabilities, patients, ResamplingConfig(500, 0.95, seed=0))
     assert time.process_time() - start < 5
 
 
@@ -131,8 +150,8 @@ def test_an_interval_is_unreliable_with_few_patients_of_a_class():
     labels[:80, 0] = 1
     labels[:20, 1] = 1
     probabilities = np.random.default_rng(0).random((160, 3))
-    options = {"n_bootstrap": 100, "confidence": 0.95, "seed": 0}
-    found = bootstrap_intervals(labels, probabilities, patients, FINDINGS, **options)
+    resampling = ResamplingConfig(100, 0.95, seed=0)
+    found = bootstrap_intervals(labels, probabilities, patients, FINDINGS, resampling)
     per_finding = found["per_pathology"]
     assert per_finding["one"]["auroc"]["reliable"] is True
     assert per_finding["two"]["auroc"]["reliable"] is False
@@ -140,7 +159,7 @@ def test_an_interval_is_unreliable_with_few_patients_of_a_class():
     assert found["macro"]["auroc"]["reliable"] is False
     assert found["crg"]["CRG"]["reliable"] is True
     alone = bootstrap_intervals(
-        labels[:, ::2], probabilities[:, ::2], patients, FINDINGS[::2], **options
+        labels[:, ::2], probabilities[:, ::2], patients, FINDINGS[::2], resampling
     )
     assert alone["macro"]["auroc"]["reliable"] is True  # finding three has no AUROC
     assert alone["macro"]["f1"]["reliable"] is False  # but an F1

@@ -8,15 +8,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from multi_abnormality.evaluation.grad_cam import explain
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.pooling import MeanPooling
+from untrained_classifier import untrained_classifier
 
-CODES = torch.linspace(-1024, 1024, 256).tolist()
 DEPTH = 6
 
 
 def make(backbone: str, **options: object) -> VolumeClassifier:
-    torch.manual_seed(0)
-    options = {"size": (48, 64), "pooling": "attention"} | options
-    return VolumeClassifier(backbone, 2, [(0, 2000)], CODES, **options).eval()
+    options = {"size": (48, 64)} | options
+    return untrained_classifier(backbone, 2, [(0, 2000)], **options)
 
 
 def noise(count: int) -> np.ndarray:

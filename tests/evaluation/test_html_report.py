@@ -7,25 +7,32 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import brier_score_loss
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.evaluation.challenge_scores import evaluate
-from multi_abnormality.evaluation.examples import Case, Cases
+from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.html_report import write_report
-from multi_abnormality.evaluation.logits_file import View
+from multi_abnormality.evaluation.inference_cache import View
+from multi_abnormality.evaluation.metrics import METRICS, Metric
+from multi_abnormality.evaluation.scores import evaluate
 
 VIEW = View(np.array([0.2, 0.7, 0.1]), 1, 0.0, b"no real image")
 CASE = Case("valid_1_a_1 & more", 0.91, VIEW)
-CASES = [Cases("Emphysema", hits=[CASE], misses=[], false_alarms=[CASE])]
-HISTORY = [
-    {"epoch": 0, "train_loss": 0.3, "val_loss": 0.32, "val_auroc": 0.6},
-    {"epoch": "1", "train_loss": "0.2", "val_loss": "0.25", "val_auroc": "0.71"},
-    {"epoch": 2, "train_loss": 0.15, "val_loss": None, "val_auroc": ""},
-]
+CASES = {"Emphysema": {"hits": [CASE], "misses": [], "false_alarms": [CASE]}}
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [0, 1, 2],
+        "train_loss": [0.3, 0.2, 0.15],
+        "val_loss": [0.32, 0.25, np.nan],
+        "val_auroc": [0.6, 0.71, np.nan],
+    }
+)
 
 
 class Page(HTMLParser):
@@ -63,9 +70,7 @@ def report_arguments(empty: tuple[int, ...]) -> dict:
         probabilities,
         [str(row // 2) for row in range(80)],
         FINDINGS,
-        n_bootstrap=50,
-        confidence=0.95,
-        seed=0,
+        ResamplingConfig(50, 0.95, seed=0),
         uncalibrated=probabilities**2,
     )
     ones = np.ones(len(FINDINGS))
@@ -169,6 +174,15 @@ def test_every_finding_has_a_row_and_a_pair_of_curves(tmp_path):
     assert "epoch 1 with 0.710" in text
 
 
+def test_a_new_metric_has_a_tile_and_a_column(tmp_path, monkeypatch):
+    metric = Metric("Brier score", brier_score_loss, headline=("Brier", "squared error"))
+    monkeypatch.setitem(METRICS, "brier", metric)
+    text = report(tmp_path / "report.html")
+    assert "<h2>Brier</h2>" in text
+    for metric in METRICS.values():
+        assert f'<button type="button">{metric.column or metric.title}</button>' in text
+
+
 def test_a_narrow_screen_shows_which_group_scores_what(tmp_path):
     """The first column, the group's name, is sticky, and AUROC is the third."""
     counts = {"scans": 40, "patients": 30, "positive_share": 0.25}
@@ -256,7 +270,7 @@ def test_early_stopping_and_few_validation_patients_are_reported(tmp_path):
 
 def test_attention_on_padding_is_in_the_caption(tmp_path):
     padded = replace(CASE, view=replace(VIEW, padding=0.63))
-    cases = [Cases("Emphysema", hits=[padded], misses=[CASE], false_alarms=[])]
+    cases = {"Emphysema": {"hits": [padded], "misses": [CASE], "false_alarms": []}}
     text = report(tmp_path / "report.html", cases=cases)
     assert text.count("63&nbsp;% of the attention is on padding outside the scan") == 1
 
@@ -281,11 +295,11 @@ def test_a_model_that_finds_nothing_still_gets_a_report(tmp_path):
     Page(report(tmp_path / "report.html", empty=tuple(range(len(FINDINGS)))))
 
 
-@pytest.mark.parametrize("history", [[], HISTORY[:1], [{**HISTORY[0], "val_auroc": None}]])
+@pytest.mark.parametrize("history", [HISTORY[:0], HISTORY[:1], HISTORY[2:].reset_index()])
 def test_short_histories_and_no_cases_leave_their_parts_out(tmp_path, history):
-    text = report(tmp_path / "report.html", history=history, cases=())
+    text = report(tmp_path / "report.html", history=history, cases={})
     Page(text)
-    assert ("<h2>Training</h2>" in text) == bool(history)
+    assert ("<h2>Training</h2>" in text) == (len(history) > 0)
     assert "<h2>Cases</h2>" not in text
 
 

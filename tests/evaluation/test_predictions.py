@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.evaluation.challenge_scores import evaluate
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.predictions import (
     average_over_reconstructions,
     predictions_json,
     write_submission,
 )
+from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.utils.errors import InputError
 
 NAMES = ["valid_10_a_1", "valid_2_a_2", "valid_2_a_1", "valid_2_b_1"]
@@ -57,6 +58,28 @@ def test_disagreeing_reconstructions_and_bad_logits_are_named():
         average_over_reconstructions(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_named(value: float):
+    logits, labels = arrays()
+    logits[2, 1] = logits[3, 1] = value
+    with pytest.raises(InputError, match=r"valid_2_a_1, Arterial wall .*\(and 1 more\); .* finite"):
+        average_over_reconstructions(NAMES, logits, labels, SCANS, PATIENTS, FINDINGS)
+
+
+def test_wrong_labels_and_shapes_and_no_rows_are_refused():
+    logits, labels = arrays()
+    ids = SCANS, PATIENTS, FINDINGS
+    with pytest.raises(InputError, match="no scan"):
+        average_over_reconstructions([], logits[:0], labels[:0], [], [], FINDINGS)
+    with pytest.raises(InputError, match="shape"):
+        average_over_reconstructions(NAMES, logits[:-1], labels, *ids)
+    with pytest.raises(InputError, match="shape"):
+        average_over_reconstructions(NAMES, logits[:, :5], labels[:, :5], *ids)
+    labels[0, 0] = 2
+    with pytest.raises(InputError, match=r"valid_10_a_1, Medical material.*0 or 1"):
+        average_over_reconstructions(NAMES, logits, labels, *ids)
+
+
 def test_the_submission_file_determines_the_scores(tmp_path):
     generator = np.random.default_rng(2)
     labels = (generator.random((40, len(FINDINGS))) < 0.4).astype(int)
@@ -70,9 +93,9 @@ def test_the_submission_file_determines_the_scores(tmp_path):
     read = np.array(
         [[item["probabilities"][f] for f in FINDINGS] for item in written["predictions"]]
     )
-    settings = {"n_bootstrap": 10, "confidence": 0.95, "seed": 0}
-    assert evaluate(labels, read, names, FINDINGS, **settings) == evaluate(
-        labels, probabilities, names, FINDINGS, **settings
+    settings = ResamplingConfig(10, 0.95, seed=0)
+    assert evaluate(labels, read, names, FINDINGS, settings) == evaluate(
+        labels, probabilities, names, FINDINGS, settings
     )
 
 

@@ -2,10 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from multi_abnormality.evaluation.challenge_scores import evaluate
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.evaluation.subgroups import score_groups, subgroup_columns
 
-OPTIONS = {"n_bootstrap": 200, "confidence": 0.95, "seed": 0}
+RESAMPLING = ResamplingConfig(200, 0.95, seed=0)
 
 
 def manifest(**columns) -> pd.DataFrame:
@@ -49,13 +50,13 @@ def scans():
 def test_each_group_has_the_scores_of_its_own_scans(scans):
     vendor, labels, probabilities, patients = scans
     groups = pd.DataFrame({"Vendor": vendor, "Sex": "F"})
-    found = score_groups(groups, labels, probabilities, patients, list("abcd"), **OPTIONS)
+    found = score_groups(groups, labels, probabilities, patients, list("abcd"), RESAMPLING)
     assert list(found) == ["Vendor"]  # one group is no trait
     assert list(found["Vendor"]) == ["A", "B"]
     for name, group in found["Vendor"].items():
         rows = vendor == name
         own = [patient for patient, inside in zip(patients, rows, strict=True) if inside]
-        alone = evaluate(labels[rows], probabilities[rows], own, list("abcd"), **OPTIONS)
+        alone = evaluate(labels[rows], probabilities[rows], own, list("abcd"), RESAMPLING)
         assert group["auroc"] == pytest.approx(alone["classification"]["macro"]["auroc"], abs=1e-12)
         assert group["crg"] == pytest.approx(alone["crg"]["CRG"], abs=1e-12)
         assert group["auroc_interval"] == alone["intervals"]["macro"]["auroc"]
@@ -68,9 +69,11 @@ def test_small_groups_have_counts_only_and_rare_values_are_merged(scans):
     _, labels, probabilities, patients = scans
     kernels = [f"K{row % 6}" for row in range(280)] + [f"rare {row}" for row in range(20)]
     groups = pd.DataFrame({"Kernel": kernels})
-    found = score_groups(groups, labels, probabilities, patients, list("abcd"), **OPTIONS)["Kernel"]
+    found = score_groups(groups, labels, probabilities, patients, list("abcd"), RESAMPLING)[
+        "Kernel"
+    ]
     assert list(found) == [*(f"K{number}" for number in range(6)), "others"]
     assert found["others"]["scans"] == 20
     few = pd.DataFrame({"Sex": ["F"] * 290 + ["M"] * 10})
-    men = score_groups(few, labels, probabilities, patients, list("abcd"), **OPTIONS)["Sex"]["M"]
+    men = score_groups(few, labels, probabilities, patients, list("abcd"), RESAMPLING)["Sex"]["M"]
     assert set(men) == {"scans", "patients", "positive_share"}

@@ -108,7 +108,7 @@ def empty_model() -> CalibratedClassifier:
 
 def test_weights_files_give_the_same_probabilities(folder, volumes, expected):
     for run, name in ((formats.run_pth, "m.pth"), (formats.run_safetensors, "m.safetensors")):
-        probability, threshold, attention = run(folder / name, empty_model())(volumes)
+        probability, threshold, attention = run(folder / name, empty_model)(volumes)
         np.testing.assert_array_equal(probability, expected[0])
         np.testing.assert_array_equal(threshold, 0.5)  # not in the file: the new model's own
         np.testing.assert_array_equal(attention, expected[2])

@@ -1,20 +1,18 @@
 import pytest
 import torch
 
+from multi_abnormality.export.model_info import architecture
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.pooling import POOLINGS, MaxPooling
+from multi_abnormality.models.pooling_base import SliceHead
+from untrained_classifier import untrained_classifier
 
 WINDOWS = ((-600.0, 1500.0), (40.0, 400.0))
-CODES = torch.linspace(-1024, 1024, 256).tolist()
 
 
 @pytest.fixture(scope="module", params=POOLINGS)
 def classifier(request) -> VolumeClassifier:
-    torch.manual_seed(0)
-    model = VolumeClassifier(
-        "test_efficientnet", 5, WINDOWS, CODES, pooling=request.param, dropout=0.5
-    )
-    return model.eval()
+    return untrained_classifier("test_efficientnet", 5, WINDOWS, pooling=request.param, dropout=0.5)
 
 
 @pytest.fixture
@@ -38,8 +36,7 @@ def test_attention_sums_to_one_for_each_finding(classifier, volume):
 
 
 def test_adjacent_slices_are_input_channels(volume):
-    torch.manual_seed(0)
-    model = VolumeClassifier("test_efficientnet", 5, WINDOWS, CODES, adjacent=3).eval()
+    model = untrained_classifier("test_efficientnet", 5, WINDOWS, adjacent=3)
     shown = []
     model.encoder.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
     model(volume)
@@ -70,3 +67,25 @@ def test_every_parameter_has_a_gradient(classifier, volume):
     still = [name for name, p in classifier.named_parameters() if p.grad is None]
     classifier.eval()
     assert still == []
+
+
+class LastSlice(SliceHead):
+    """Takes the logits of the highest slice."""
+
+    description = "the highest slice"
+
+    def forward(self, features, height):  # noqa: ARG002
+        logits = self.slice_logits(self.normalize(features))
+        weights = torch.zeros_like(logits)
+        weights[..., -1] = 1
+        return (logits * weights).sum(dim=-1), weights
+
+
+def test_a_registered_pooling_is_built_by_its_name_and_described(volume, monkeypatch):
+    monkeypatch.setitem(POOLINGS, "last", LastSlice)
+    model = untrained_classifier("test_efficientnet", 5, WINDOWS, pooling="last")
+    prediction = model.predict(volume)
+    assert (prediction.attention[..., -1] == 1).all()
+    torch.testing.assert_close(model(volume[:, -1:]), prediction.logits)
+    described = {"backbone": "test_efficientnet", "attn_layer": "none", "pooling": "last"}
+    assert architecture(described).endswith(", then the highest slice")

@@ -16,8 +16,8 @@ from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import calibration_scores, sigmoid
-from multi_abnormality.evaluation.challenge_scores import official_scores
 from multi_abnormality.evaluation.predictions import average_over_reconstructions
+from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.encoder import SliceEncoder
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
@@ -226,6 +226,11 @@ def test_missing_or_damaged_metrics_are_errors_with_a_fix(
     paths = trained / "checkpoints", small_set.root, tmp_path
     with pytest.raises(InputError, match=r"history\.csv: cannot be read .*`dvc repro train`"):
         evaluate.run(small_params, *paths)
+    for content in (None, "no json", '{"findings": {"Medical material": {"slope": 1}}}'):
+        if content:
+            (tmp_path / "calibration.json").write_text(content)
+        with pytest.raises(InputError, match=r"calibration\.json: cannot be read .*dvc repro"):
+            export.run(small_params, *paths, tmp_path / "weights")
     shutil.copy(trained / "metrics/calibration.json", tmp_path)
     (tmp_path / "evaluate.json").write_text("{}")
     with pytest.raises(InputError, match=r"evaluate\.json: cannot be read .*`dvc repro evaluate`"):

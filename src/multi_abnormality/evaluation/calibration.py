@@ -6,19 +6,17 @@ The slope is positive, so the order of scans, and with it AUROC, does not change
 validation patients only (J. Platt, "Probabilistic outputs for support vector machines", 1999).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from multi_abnormality.evaluation.curves import reliability_bins
-from multi_abnormality.evaluation.input_checks import check_labels, check_scores
-from multi_abnormality.evaluation.thresholds import optimal_thresholds
+from multi_abnormality.evaluation.threshold_selection import optimal_thresholds
 from multi_abnormality.utils.atomic_io import write_json
-from multi_abnormality.utils.errors import InputError
 
 MIN_SLOPE = 0.05  # with 0, all scans of a finding that the model cannot detect would tie
 PRIOR_WEIGHT = 1.0  # pull of the slope to 1: that of about one scan at the decision's edge
@@ -54,17 +52,11 @@ class Calibration:
         """Fit on validation scans.
 
         Args:
-            logits: (N, F).
+            logits: (N, F) float64.
             labels: (N, F), 0 or 1.
             findings: F names.
             threshold_metric: value of `evaluate.threshold_metric`.
-
-        Raises:
-            InputError: a logit is not finite, a label is not 0 or 1, or there is no scan.
         """
-        logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-        check_labels(labels, findings, _describe_row)
-        check_scores(logits, labels, findings, _describe_row, "logits")
         lines = [
             platt(logits[:, column], labels[:, column].astype(bool))
             for column in range(len(findings))
@@ -99,41 +91,28 @@ class Calibration:
 
     def to_json(self, path: Path) -> None:
         """Write the calibration as JSON, one entry per finding."""
-        by_finding = {
-            finding: {
-                "slope": float(self.slope[column]),
-                "intercept": float(self.intercept[column]),
-                "threshold": float(self.thresholds[column]),
-                "positives": int(self.positives[column]),
-                "negatives": int(self.negatives[column]),
-                "fitted": bool(self.is_fitted[column]),
-            }
-            for column, finding in enumerate(self.findings)
+        table = {
+            "slope": self.slope,
+            "intercept": self.intercept,
+            "threshold": self.thresholds,
+            "positives": self.positives,
+            "negatives": self.negatives,
+            "fitted": self.is_fitted,
         }
+        by_finding = pd.DataFrame(table, index=self.findings).to_dict("index")
         write_json({"findings": by_finding, "threshold_metric": self.threshold_metric}, path)
 
     @classmethod
-    def from_json(cls, path: Path, findings: Sequence[str]) -> "Calibration":
-        """Read a calibration written by `to_json`.
+    def from_json(cls, content: dict[str, Any], findings: Sequence[str]) -> "Calibration":
+        """Create a calibration from the content of a file written by `to_json`.
 
         Raises:
-            InputError: the file is missing, is not JSON, or lacks a finding or number.
+            KeyError, TypeError, ValueError: the content has another format, or lacks a finding.
         """
-        hint = "run `dvc repro evaluate` to write it again"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            by_finding, metric = content["findings"], str(content["threshold_metric"])
-            columns = [
-                [float(by_finding[finding][key]) for finding in findings]
-                for key in ("slope", "intercept", "positives", "negatives", "threshold")
-            ]
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: is not a calibration ({error}); {hint}") from error
-        except KeyError as error:
-            raise InputError(f"{path}: lacks {error}; {hint}") from error
-        slope, intercept, positives, negatives, thresholds = map(np.array, columns)
+        keys = "slope", "intercept", "positives", "negatives", "threshold"
+        rows = [[float(content["findings"][finding][key]) for key in keys] for finding in findings]
+        slope, intercept, positives, negatives, thresholds = np.array(rows).T
+        metric = str(content["threshold_metric"])
         return cls(tuple(findings), slope, intercept, positives, negatives, thresholds, metric)
 
 
@@ -169,7 +148,10 @@ def platt(logits: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
 def _minimize(
     logits: np.ndarray, targets: np.ndarray, line: np.ndarray, free_slope: bool = True
 ) -> np.ndarray:
-    """Minimize the loss over (slope, intercept) by damped Newton steps; the loss is convex."""
+    """Minimize the loss over (slope, intercept) by damped Newton steps; the loss is convex.
+
+    SciPy's minimizers stop at half of the digits, and its root finders diverge from some starts.
+    """
     design = np.stack([logits, np.ones_like(logits)], axis=1)
     free = slice(0 if free_slope else 1, 2)
     prior = np.diag([PRIOR_WEIGHT, 0.0])
@@ -218,7 +200,3 @@ def calibration_scores(
         for measure in ("ece", "brier")
     }
     return {"macro": macro, "per_pathology": per_finding}
-
-
-def _describe_row(row: int) -> str:
-    return f"validation scan {row}"

@@ -97,7 +97,7 @@ def reliability_chart(after: Bins, before: Bins | None) -> Markup:
 
 def history_chart(
     epochs: Sequence[float],
-    series: Mapping[str, Sequence[float]],
+    series: Mapping[str, npt.ArrayLike],
     y_label: str,
     best: float | None,
     upper_bound: float = math.inf,
@@ -166,9 +166,9 @@ class _Axes:
             f'<text x="{x:.1f}" y="{TOP - 3}" text-anchor="middle">best</text>'
         )
 
-    def last_point(self, xs: Sequence[float], ys: Sequence[float], name: str, kind: str) -> str:
+    def last_point(self, xs: Sequence[float], ys: npt.ArrayLike, name: str, kind: str) -> str:
         """Draw a dot at a line's last point, which also shows a line of one point."""
-        defined = [(x, y) for x, y in zip(xs, ys, strict=True) if np.isfinite(y)]
+        defined = [(x, y) for x, y in zip(xs, np.asarray(ys), strict=True) if np.isfinite(y)]
         if not defined:
             return ""
         x, y = defined[-1]

@@ -1,13 +1,13 @@
 """Curves as small CSV files for `dvc plots`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from multi_abnormality.evaluation.curves import (
-    Curve,
+    Bins,
     mean_curve,
     precision_recall,
     reliability_bins,
@@ -32,48 +32,28 @@ def write_plots(
         findings: F names.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    cells = (labels, probabilities, findings)
-    for name, curve_of, x, y in (
-        ("roc", roc, "false_positive_rate", "true_positive_rate"),
-        ("precision_recall", precision_recall, "recall", "precision"),
+    cells = [
+        (finding, labels[:, column], probabilities[:, column])
+        for column, finding in enumerate(findings)
+    ]
+    for name, curve_of, axes in (
+        ("roc", roc, ("false_positive_rate", "true_positive_rate")),
+        ("precision_recall", precision_recall, ("recall", "precision")),
     ):
-        _write(folder / f"{name}.csv", _curve_frame(curve_of, *cells, x, y))
-    _write(folder / "reliability.csv", _reliability_frame(*cells))
+        curves = {finding: curve_of(*columns) for finding, *columns in cells}
+        defined = {finding: curve for finding, curve in curves.items() if curve is not None}
+        mean = {MEAN: mean_curve(list(defined.values()))} if defined else {}
+        _write(folder / f"{name}.csv", mean | defined, axes)
+    bins = {finding: reliability_bins(*columns) for finding, *columns in cells}
+    every = {MEAN: reliability_bins(labels, probabilities)}
+    _write(folder / "reliability.csv", every | bins, Bins._fields)
 
 
-def _curve_frame(
-    curve_of: Callable[[np.ndarray, np.ndarray], Curve | None],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    findings: Sequence[str],
-    x: str,
-    y: str,
-) -> pd.DataFrame:
-    curves: dict[str, Curve] = {}
-    for column, finding in enumerate(findings):
-        curve = curve_of(labels[:, column], probabilities[:, column])
-        if curve is not None:
-            curves[finding] = curve
-    if curves:
-        curves = {MEAN: mean_curve(list(curves.values())), **curves}
+def _write(path: Path, curves: Mapping[str, tuple[np.ndarray, ...]], axes: Sequence[str]) -> None:
+    """Write a row for each point of each curve."""
     frames = [
-        pd.DataFrame({"finding": finding, x: curve.x, y: curve.y})
+        pd.DataFrame({"finding": finding, **dict(zip(axes, curve, strict=True))})
         for finding, curve in curves.items()
     ]
-    return pd.concat(frames) if frames else pd.DataFrame(columns=["finding", x, y])
-
-
-def _reliability_frame(
-    labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
-) -> pd.DataFrame:
-    bins = {MEAN: reliability_bins(labels, probabilities)} | {
-        finding: reliability_bins(labels[:, column], probabilities[:, column])
-        for column, finding in enumerate(findings)
-    }
-    return pd.concat(
-        pd.DataFrame({"finding": finding, **filled._asdict()}) for finding, filled in bins.items()
-    )
-
-
-def _write(path: Path, frame: pd.DataFrame) -> None:
-    frame.round(DECIMALS).to_csv(path, index=False, lineterminator="\n")
+    table = pd.concat(frames) if frames else pd.DataFrame(columns=["finding", *axes])
+    table.round(DECIMALS).to_csv(path, index=False, lineterminator="\n")

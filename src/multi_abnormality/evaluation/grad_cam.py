@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from multi_abnormality.evaluation.rendering import in_scan
+from multi_abnormality.evaluation.slice_rendering import in_scan
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.encoder import SliceEncoder
 

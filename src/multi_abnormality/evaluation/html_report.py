@@ -1,37 +1,24 @@
 """Report of a trained model and its scores: metrics/report.html, a self-contained page."""
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from multi_abnormality.evaluation import charts
+from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
-from multi_abnormality.evaluation.examples import Cases
-from multi_abnormality.evaluation.notices import (
-    NEED_POSITIVES,
-    NOT_ESTIMABLE,
-    UNRELIABLE,
-    debug_notice,
-)
+from multi_abnormality.evaluation.example_scans import Case
+from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
+from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.utils.atomic_io import atomic_write
 
 UNDEFINED = "\N{EN DASH}"
-HEADLINE = (  # scores at the top of the page: title, key, meaning
-    ("Macro AUROC", "auroc", "ranks a scan with a finding above one without"),
-    ("Average precision", "average_precision", "area under precision-recall"),
-    ("Macro F1", "f1", "at each finding's threshold"),
-    ("Accuracy", "accuracy", "at each finding's threshold"),
-    ("CRG", "crg", "1 at best, 0.333 for all or nothing"),
-)
-COLUMNS = ("average_precision", "f1", "precision", "recall", "accuracy")
-
-Epoch = Mapping[str, float | str | None]  # a row of metrics/history.csv
 
 
 def write_report(
@@ -46,10 +33,10 @@ def write_report(
     calibration: Calibration,
     uncalibrated: np.ndarray,
     findings: Sequence[str],
-    history: Sequence[Epoch],
+    history: pd.DataFrame,
     planned_epochs: int,
     chosen_on: str,
-    cases: Sequence[Cases],
+    cases: Mapping[str, Mapping[str, list[Case]]],
 ) -> None:
     """Write the report; equal input gives equal bytes.
 
@@ -59,25 +46,19 @@ def write_report(
         synthetic: whether the model was trained on synthetic phantoms.
         debug: value of `train.debug`.
         facts: properties of model and data by name, listed in this order.
-        scores: result of `challenge_scores.evaluate` with `uncalibrated`.
+        scores: result of `scores.evaluate` with `uncalibrated`.
         labels: (N, F), 0 or 1.
         probabilities: (N, F), calibrated.
         calibration: calibration behind the probabilities, with the thresholds.
         uncalibrated: (N, F) probabilities before calibration.
         findings: F names.
-        history: one row per epoch with epoch, train_loss, val_loss, val_auroc.
+        history: one row per epoch with epoch, train_loss, val_loss, val_auroc; NaN where an epoch
+            was not validated.
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         chosen_on: result of `describe_validation`.
-        cases: example scans of each finding.
+        cases: result of `draw_cases`.
     """
-    environment = Environment(
-        loader=PackageLoader("multi_abnormality.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = number
+    environment = template_environment("multi_abnormality.evaluation", autoescape=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.globals["attention_strip"] = charts.attention_strip
     environment.globals["interval_bar"] = charts.interval_bar
@@ -94,7 +75,7 @@ def write_report(
         thresholds=calibration.thresholds_by_finding(),
         uncalibrated=calibration.uncalibrated,
         threshold_metric=calibration.threshold_metric,
-        columns=COLUMNS,
+        columns=_columns(),
         curves=_curves(scores, labels, probabilities, findings),
         groups=groups,
         start=charts.bar_start(
@@ -115,39 +96,71 @@ def write_report(
     atomic_write(page.encode(), path)
 
 
+def template_environment(package: str, **options: Any) -> Environment:
+    """Return Jinja's environment for the templates of a package, with a filter for scores."""
+    environment = Environment(
+        loader=PackageLoader(package),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    environment.filters["number"] = number
+    return environment
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Format a score, or a dash if it is undefined."""
     return UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
+def debug_notice(mode: str) -> str | None:
+    """Return the banner of a debug run, or None for a full one.
+
+    Args:
+        mode: value of `train.debug`.
+    """
+    return None if mode == "none" else f"Debug run (train.debug: {mode}): its scores mean nothing."
+
+
 def _headline(scores: dict[str, Any]) -> list[dict[str, Any]]:
-    values = scores["classification"]["macro"] | {
-        "average_precision": scores["average_precision"]["macro"],
-        "crg": scores["crg"]["CRG"],
-    }
-    intervals = scores["intervals"]["macro"] | {"crg": scores["intervals"]["crg"]["CRG"]}
-    if not any(scores["counts"]["positives"].values()):
-        values, intervals = (one | dict.fromkeys(NEED_POSITIVES) for one in (values, intervals))
+    """Return the scores at the top of the page; those that need positives are None without any."""
+    intervals = macro_intervals(scores)
+    has_positives = any(scores["counts"]["positives"].values())
+    tiles = []
+    for name, metric in METRICS.items():
+        if metric.headline:
+            shown = has_positives or not metric.needs_positives
+            cell = (macro_score(scores, name), intervals[name]) if shown else (None, None)
+            tiles.append((*metric.headline, *cell))
+    tiles.append((*CRG_HEADLINE, macro_score(scores, "crg"), intervals["crg"]))
     return [
-        {"title": title, "value": values[key], "interval": intervals[key], "meaning": meaning}
-        for title, key, meaning in HEADLINE
+        dict(zip(("title", "meaning", "value", "interval"), tile, strict=True)) for tile in tiles
     ]
+
+
+def _columns() -> dict[str, str]:
+    """Return the titles of the table's columns after that of AUROC."""
+    return {name: one.column or one.title for name, one in METRICS.items() if name != "auroc"}
 
 
 def _rows(scores: dict[str, Any], calibration: Calibration) -> list[dict[str, Any]]:
     rows = []
     for column, finding in enumerate(calibration.findings):
-        measures = scores["classification"]["per_pathology"][finding]
         positives = scores["counts"]["positives"][finding]
+        values = {
+            name: None
+            if metric.needs_positives and not positives
+            else finding_score(scores, finding, name)
+            for name, metric in METRICS.items()
+        }
         rows.append(
             {
-                **measures,
-                **({} if positives else dict.fromkeys(NEED_POSITIVES)),
+                **values,
                 "finding": finding,
                 "threshold": float(calibration.thresholds[column]),
                 "calibrated": bool(calibration.is_fitted[column]),
                 "positives": positives,
-                "average_precision": scores["average_precision"]["per_pathology"][finding],
                 "interval": scores["intervals"]["per_pathology"][finding]["auroc"],
             }
         )
@@ -177,8 +190,8 @@ def _curves(
         drawn.append(
             {
                 "finding": finding,
-                "auroc": scores["classification"]["per_pathology"][finding]["auroc"],
-                "average_precision": scores["average_precision"]["per_pathology"][finding],
+                "auroc": finding_score(scores, finding, "auroc"),
+                "average_precision": finding_score(scores, finding, "average_precision"),
                 "roc": charts.panel(roc_curve, Curve(ends, ends), f"ROC curve, {finding}"),
                 "precision_recall": charts.panel(
                     precision_curve, Curve(ends, prevalence), f"Precision-recall curve, {finding}"
@@ -188,31 +201,21 @@ def _curves(
     return drawn
 
 
-def _history(rows: Sequence[Epoch]) -> dict[str, Any] | None:
-    if not rows:
+def _history(history: pd.DataFrame) -> dict[str, Any] | None:
+    if history.empty:
         return None
-    epochs = [_float(row["epoch"]) for row in rows]
-    columns = {
-        key: [_float(row[key]) for row in rows] for key in ("train_loss", "val_loss", "val_auroc")
-    }
-    auroc = columns.pop("val_auroc")
-    losses = {"training": columns["train_loss"], "validation": columns["val_loss"]}
-    scored = [index for index, value in enumerate(auroc) if math.isfinite(value)]
-    best = max(scored, key=auroc.__getitem__, default=None)
+    epochs, auroc = history["epoch"].tolist(), history["val_auroc"]
+    best = None if auroc.isna().all() else int(auroc.argmax())
     best_epoch = None if best is None else epochs[best]
+    losses = {"training": history["train_loss"], "validation": history["val_loss"]}
     return {
         "losses": charts.history_chart(epochs, losses, "loss", best_epoch),
-        "auroc": charts.history_chart(
+        "auroc": None
+        if best is None
+        else charts.history_chart(
             epochs, {"validation": auroc}, "macro AUROC", best_epoch, upper_bound=1
-        )
-        if scored
-        else None,
+        ),
         "best_epoch": best_epoch,
         "best_auroc": None if best is None else auroc[best],
-        "epochs": len(rows),
+        "epochs": len(history),
     }
-
-
-def _float(value: float | str | None) -> float:
-    """Convert a cell of the history; NaN if the epoch was not validated."""
-    return math.nan if value is None or value == "" else float(value)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from multi_abnormality.data.catalog.volume_id import natural_sort_key
-from multi_abnormality.evaluation.input_checks import check_labels, check_scores
-from multi_abnormality.evaluation.thresholds import decide
+from multi_abnormality.evaluation.prediction_checks import check_labels, check_scores
+from multi_abnormality.evaluation.threshold_selection import decide
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError, raise_errors
 
@@ -51,8 +51,8 @@ def average_over_reconstructions(
             first value that cannot be scored.
     """
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    check_labels(labels, findings, lambda row: names[row])
-    check_scores(logits, labels, findings, lambda row: names[row], "logits")
+    check_labels(labels, findings, names)
+    check_scores(logits, labels, findings, names, "logits")
     rows_of_scan: dict[str, list[int]] = {}
     for row in sorted(range(len(names)), key=lambda row: natural_sort_key(names[row])):
         rows_of_scan.setdefault(scans[row], []).append(row)

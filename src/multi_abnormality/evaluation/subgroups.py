@@ -6,13 +6,16 @@ deserves a closer look.
 """
 
 import re
-from collections.abc import Sequence
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.evaluation.challenge_scores import evaluate
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.evaluation.scores import evaluate, macro_intervals, macro_score
 from multi_abnormality.utils.console import track
 
 MAX_GROUPS = 6  # per trait; rarer values are merged
@@ -37,9 +40,9 @@ def subgroup_columns(manifest: pd.DataFrame) -> pd.DataFrame:
         {
             "Manufacturer": manifest["Manufacturer"].tolist(),
             "Kernel": [_kernel_name(kernel) for kernel in manifest["ConvolutionKernel"]],
-            "Slice thickness": [_format_range(mm, THICKNESS_EDGES, "mm") for mm in thickness],
+            "Slice thickness": _ranges(thickness, THICKNESS_EDGES, "mm"),
             "Sex": manifest["PatientSex"].tolist(),
-            "Age": [_format_range(age, AGE_EDGES, "years") for age in ages],
+            "Age": _ranges(ages, AGE_EDGES, "years"),
         }
     )
 
@@ -50,10 +53,7 @@ def score_groups(
     probabilities: np.ndarray,
     patients: Sequence[str],
     findings: Sequence[str],
-    *,
-    n_bootstrap: int,
-    confidence: float,
-    seed: int,
+    resampling: ResamplingConfig,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Compute macro AUROC and CRG of each group of each trait, with counts and intervals.
 
@@ -63,9 +63,7 @@ def score_groups(
         probabilities: (N, F).
         patients: N ids.
         findings: F names.
-        n_bootstrap: number of resamples of a group's patients.
-        confidence: level of the intervals.
-        seed: seed of the resamples.
+        resampling: settings of the intervals.
 
     Returns:
         Scores by trait and group. Groups below MIN_SCANS scans have counts only; traits with fewer
@@ -78,30 +76,26 @@ def score_groups(
         kinds = _merge_rare(groups[trait].astype(str).to_numpy())
         parts += [(trait, kind, kinds == kind) for kind in _ordered(kinds)]
     for trait, kind, rows in track(parts, "score groups", len(parts), "groups"):
-        counts = {
-            "scans": int(rows.sum()),
-            "patients": len(set(patient_of_row[rows])),
-            "positive_share": float(labels[rows].mean()),
+        own = labels[rows], probabilities[rows], patient_of_row[rows].tolist()
+        group = {
+            "scans": len(own[2]),
+            "patients": len(set(own[2])),
+            "positive_share": float(own[0].mean()),
         }
-        scores = {}
-        if counts["scans"] >= MIN_SCANS:
-            own = evaluate(
-                labels[rows],
-                probabilities[rows],
-                patient_of_row[rows].tolist(),
-                findings,
-                n_bootstrap=n_bootstrap,
-                confidence=confidence,
-                seed=seed,
-            )
-            scores = {
-                "auroc": own["classification"]["macro"]["auroc"],
-                "auroc_interval": own["intervals"]["macro"]["auroc"],
-                "crg": own["crg"]["CRG"],
-                "crg_interval": own["intervals"]["crg"]["CRG"],
-            }
-        result.setdefault(trait, {})[kind] = counts | scores
+        if group["scans"] >= MIN_SCANS:
+            group |= _scores(evaluate(*own, findings, resampling))
+        result.setdefault(trait, {})[kind] = group
     return {trait: kinds for trait, kinds in result.items() if len(kinds) > 1}
+
+
+def _scores(scores: dict[str, Any]) -> dict[str, Any]:
+    intervals = macro_intervals(scores)
+    return {
+        "auroc": macro_score(scores, "auroc"),
+        "auroc_interval": intervals["auroc"],
+        "crg": macro_score(scores, "crg"),
+        "crg_interval": intervals["crg"],
+    }
 
 
 def _merge_rare(kinds: np.ndarray) -> np.ndarray:
@@ -127,16 +121,14 @@ def _kernel_name(kernel: str) -> str:
     return ", ".join(re.findall(r"'([^']*)'", kernel)) or kernel
 
 
-def _format_range(value: float | None, edges: Sequence[float], unit: str) -> str:
-    if value is None:
-        return ""
-    if value < edges[0]:
-        return f"below {edges[0]:g} {unit}"
-    if value >= edges[-1]:
-        return f"{edges[-1]:g} {unit} and more"
-    low = max(edge for edge in edges if edge <= value)
-    high = min(edge for edge in edges if edge > value)
-    return f"{low:g} to {high:g} {unit}"
+def _ranges(values: Iterable[float | None], edges: Sequence[float], unit: str) -> list[str]:
+    """Return the name of the range of each value, empty if it is unknown."""
+    names = [
+        f"below {edges[0]:g} {unit}",
+        *(f"{low:g} to {high:g} {unit}" for low, high in pairwise(edges)),
+        f"{edges[-1]:g} {unit} and more",
+    ]
+    return ["" if value is None else names[bisect(edges, value)] for value in values]
 
 
 def _slice_distance(spacing: str, axes: str) -> float | None:

@@ -1,4 +1,4 @@
-"""File formats of an exported model: a writer and a runner for each.
+"""File formats of an exported model: FORMATS has a writer and a loader of each.
 
 The bytes depend on the model only: the source paths and lines that PyTorch's exporters record for
 every operation are removed.
@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -26,6 +26,22 @@ Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 OUTPUTS = ("probability", "threshold", "attention")
 
 
+class Format(NamedTuple):
+    """A file format.
+
+    Attributes:
+        filename: name of the file, for the backbone's name.
+        has_graph: whether it holds the traced graph, and so thresholds; else weights only.
+        write: writes the module, or its graph, with its metadata to a path.
+        load: loads the file. Weights are loaded into the module that its second argument creates.
+    """
+
+    filename: str
+    has_graph: bool
+    write: Callable[[Any, dict[str, Any], Path], None]
+    load: Callable[[Path, Callable[[], nn.Module]], Runner]
+
+
 def write_pth(model: nn.Module, info: dict[str, Any], path: Path) -> None:
     """Write weights and info so that PyTorch loads them with `weights_only=True`."""
     weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
@@ -34,8 +50,9 @@ def write_pth(model: nn.Module, info: dict[str, Any], path: Path) -> None:
     atomic_write(buffer.getvalue(), path)
 
 
-def run_pth(path: Path, model: nn.Module) -> Runner:
+def run_pth(path: Path, empty_model: Callable[[], nn.Module]) -> Runner:
     """Load the weights into a model of the same architecture and return its runner."""
+    model = empty_model()
     model.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
     return run_module(model.eval())
 
@@ -47,8 +64,9 @@ def write_safetensors(model: nn.Module, info: dict[str, Any], path: Path) -> Non
     atomic_write(safetensors.torch.save(weights, metadata), path)
 
 
-def run_safetensors(path: Path, model: nn.Module) -> Runner:
+def run_safetensors(path: Path, empty_model: Callable[[], nn.Module]) -> Runner:
     """Load the weights into a model of the same architecture and return its runner."""
+    model = empty_model()
     model.load_state_dict(safetensors.torch.load_file(path))
     return run_module(model.eval())
 
@@ -127,3 +145,11 @@ def run_module(module: nn.Module) -> Runner:
         return probability.numpy(), threshold.numpy(), attention.numpy()
 
     return run
+
+
+FORMATS = {  # by their names in export.formats
+    "pth": Format("model_weights_{}.pth", False, write_pth, run_pth),
+    "safetensors": Format("model_{}.safetensors", False, write_safetensors, run_safetensors),
+    "pt2": Format("complete_model_{}.pt2", True, write_pt2, lambda path, _: run_pt2(path)),
+    "onnx": Format("model_{}.onnx", True, write_onnx, lambda path, _: run_onnx(path)),
+}

@@ -1,29 +1,17 @@
 """Model card: model_info.json rendered as MODEL_CARD.md."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from multi_abnormality.evaluation.notices import (
-    NEED_POSITIVES,
-    NOT_ESTIMABLE,
-    UNRELIABLE,
-    debug_notice,
-)
+from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
+from multi_abnormality.evaluation.html_report import UNDEFINED, debug_notice, template_environment
+from multi_abnormality.evaluation.metrics import METRICS
 from multi_abnormality.export.model_info_schema import Interval, ModelInfo
-
-UNDEFINED = "\N{EN DASH}"
 
 
 def model_card(info: ModelInfo) -> str:
     """Render the model card as Markdown; equal infos give equal bytes."""
-    environment = Environment(
-        loader=PackageLoader("multi_abnormality.export"),
-        autoescape=False,  # Markdown from trusted values
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    # Not escaped: Markdown from trusted values.
+    environment = template_environment(
+        "multi_abnormality.export", autoescape=False, keep_trailing_newline=True
     )
-    environment.filters["number"] = _number
     environment.filters["cell"] = lambda text: text.replace("|", "\\|")
     return environment.get_template("MODEL_CARD.md").render(
         info=info,
@@ -39,14 +27,10 @@ def _defined_metrics(info: ModelInfo) -> dict[str, tuple[float | None, Interval 
     has_positives = any(score.positives for score in info.evaluation.findings.values())
     return {
         name: (value, info.evaluation.intervals[name])
-        if has_positives or name not in NEED_POSITIVES
+        if has_positives or name == "crg" or not METRICS[name].needs_positives
         else (None, None)
         for name, value in info.eval_metrics.items()
     }
-
-
-def _number(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{value:.3f}"
 
 
 def _span(value: float | None, interval: Interval | None) -> str:

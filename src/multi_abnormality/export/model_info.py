@@ -8,19 +8,19 @@ from multi_abnormality import __version__
 from multi_abnormality.config.schema import Export
 from multi_abnormality.data.preprocessing.input_range import InputRange
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.evaluation.notices import debug_notice
-from multi_abnormality.export.model_info_schema import Evaluation, FindingScore, ModelInfo
-from multi_abnormality.models.classifier import VolumeClassifier
-
-SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
-CHANGELOG = {
-    "0.2.0": "calibrated probabilities with thresholds; renamed parameters",
-    "0.1.0": "first version",
-}
-DESCRIPTION = (
-    "From a chest CT to a probability of each, calibrated on validation patients, with the "
-    "threshold from which on it is positive."
+from multi_abnormality.evaluation.html_report import debug_notice
+from multi_abnormality.evaluation.metrics import metric_names
+from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
+from multi_abnormality.export.model_info_schema import (
+    Evaluation,
+    FindingScore,
+    ModelInfo,
+    Network,
+    Tensor,
 )
+from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.models.pooling import POOLINGS
+
 SYNTHETIC = "Trained on synthetic phantoms; no clinical meaning."
 CT_RATE = (
     "scans and labels in the layout of CT-RATE, "
@@ -65,15 +65,10 @@ def decision_info(calibration: Calibration) -> dict[str, Any]:
 
 def architecture(model: dict[str, Any]) -> str:
     """Describe the architecture, from the model section of params.yaml."""
-    pooling = {
-        "attention": "attention over slices, one query per finding",
-        "mean": "the slices' mean",
-        "max": "the slices' maximum",
-        "transformer": "a transformer over slices, then attention with one query per finding",
-    }[model["pooling"]]
     maps = (
         "" if model["attn_layer"] == "none" else f" with {model['attn_layer']} on its feature maps"
     )
+    pooling = POOLINGS[model["pooling"]].description
     return f"{model['backbone']}{maps} on every slice, then {pooling}"
 
 
@@ -99,28 +94,54 @@ def model_info(
         is_ct_rate: whether the training scans are in CT-RATE's layout.
         files_sha256: SHA-256 of each exported file, by its name.
     """
-    identity = metadata["identity"]
-    backbone = metadata["model"]["backbone"]
+    model, identity = metadata["model"], metadata["identity"]
     content = {
-        **_bundle_metadata(metadata, is_ct_rate, settings),
         **running,
         **scores,
-        "model_name": backbone,
-        "architecture": architecture(metadata["model"]),
         **decision_info(calibration),
-        "threshold_metric": calibration.threshold_metric,
+        **_descriptions(metadata, settings, is_ct_rate),
+        "pytorch_version": version("torch").partition("+")[0],  # the same model, whatever the build
+        "numpy_version": version("numpy"),
+        "required_packages_version": {"onnxruntime": version("onnxruntime")},
+        "network_data_format": _network(metadata["findings"], metadata["preprocess"]["shape"]),
+        "model_name": model["backbone"],
+        "architecture": architecture(model),
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
-        "training_args": {
-            "seed": identity["seed"],
-            "model": metadata["model"],
-            "train": metadata["train"],
-        },
+        "threshold_metric": calibration.threshold_metric,
+        "debug": metadata["train"]["debug"],
+        "training_args": {"seed": identity["seed"], "model": model, "train": metadata["train"]},
         "training_volumes": {name: len(names) for name, names in metadata["volumes"].items()},
         "files_sha256": files_sha256,
         "data_sha256": identity["processed"],
         "source_sha256": identity["code"],
     }
     return ModelInfo.model_validate(content)
+
+
+def _descriptions(metadata: dict[str, Any], settings: Export, is_ct_rate: bool) -> dict[str, Any]:
+    count, synthetic = len(metadata["findings"]), metadata["synthetic"]
+    debug = debug_notice(metadata["train"]["debug"])
+    notices = [notice for notice in (debug, SYNTHETIC if synthetic else None) if notice]
+    abnormalities, findings, probabilities = (
+        ("abnormality", "finding", "probability")
+        if count == 1
+        else ("abnormalities", "findings", "probabilities")
+    )
+    return {
+        "name": settings.name
+        or f"Multi-abnormality classification, {metadata['model']['backbone']}",
+        "task": f"Multi-label classification of {count} {abnormalities} in 3D chest CT",
+        "authors": settings.owner or NOT_STATED,
+        "copyright": f"Copyright {settings.owner}" if settings.owner else NOT_STATED,
+        "license": settings.license or NOT_STATED,
+        "contact": settings.contact or NOT_STATED,
+        "data_source": PHANTOMS if synthetic else CT_RATE if is_ct_rate else OWN,
+        "label_classes": f"{count} {findings}, each 0 or 1; several may be 1",
+        "pred_classes": f"{count} calibrated {probabilities}; a finding is positive from its "
+        "threshold on",
+        "intended_use": " ".join(("None.", *notices)) if notices else USE,
+        "references": [CT_RATE_REFERENCE, *REFERENCES] if is_ct_rate else REFERENCES,
+    }
 
 
 def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -132,13 +153,8 @@ def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError, TypeError, ValueError: `evaluation` has another format.
     """
-    intervals, counts = evaluation["intervals"], evaluation["counts"]
-    per_finding = evaluation["classification"]["per_pathology"]
-    metrics = {
-        **evaluation["classification"]["macro"],
-        "average_precision": evaluation["average_precision"]["macro"],
-        "crg": evaluation["crg"]["CRG"],
-    }
+    counts = evaluation["counts"]
+    per_finding = evaluation["intervals"]["per_pathology"]
     details = Evaluation(
         scans=counts["scans"],
         patients=counts["patients"],
@@ -146,106 +162,48 @@ def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
             maker: group["scans"]
             for maker, group in evaluation["groups"].get("Manufacturer", {}).items()
         },
-        confidence=intervals["confidence"],
-        intervals={**intervals["macro"], "crg": intervals["crg"]["CRG"]},
+        confidence=evaluation["intervals"]["confidence"],
+        intervals=macro_intervals(evaluation),
         findings={
             finding: FindingScore(
-                positives=counts["positives"][finding],
-                auroc=scores["auroc"],
-                interval=intervals["per_pathology"][finding]["auroc"],
+                positives=positives,
+                auroc=finding_score(evaluation, finding, "auroc"),
+                interval=per_finding[finding]["auroc"],
             )
-            for finding, scores in per_finding.items()
+            for finding, positives in counts["positives"].items()
         },
     )
+    metrics = {name: macro_score(evaluation, name) for name in (*metric_names(), "crg")}
     return {"eval_metrics": metrics, "evaluation": details}
 
 
-def _bundle_metadata(
-    metadata: dict[str, Any], is_ct_rate: bool, settings: Export
-) -> dict[str, Any]:
-    findings, synthetic = metadata["findings"], metadata["synthetic"]
-    debug = debug_notice(metadata["train"]["debug"])
-    source = CT_RATE if is_ct_rate else OWN
-    notices = [notice for notice in (debug, SYNTHETIC if synthetic else None) if notice]
-    one = len(findings) == 1
-    return {
-        "schema": SCHEMA,
-        "changelog": CHANGELOG,
-        "monai_version": "not needed",
-        "pytorch_version": version("torch").partition("+")[0],  # the same model, whatever the build
-        "numpy_version": version("numpy"),
-        "required_packages_version": {"onnxruntime": version("onnxruntime")},
-        "name": settings.name
-        or f"Multi-abnormality classification, {metadata['model']['backbone']}",
-        "task": f"Multi-label classification of {len(findings)} "
-        f"{'abnormality' if one else 'abnormalities'} in 3D chest CT",
-        "description": DESCRIPTION,
-        "authors": settings.owner or NOT_STATED,
-        "copyright": f"Copyright {settings.owner}" if settings.owner else NOT_STATED,
-        "license": settings.license or NOT_STATED,
-        "contact": settings.contact or NOT_STATED,
-        "data_source": PHANTOMS if synthetic else source,
-        "data_type": "NIfTI, MetaImage or DICOM",
-        "image_classes": "one channel, 8-bit codes of HU",
-        "label_classes": f"{len(findings)} {'finding' if one else 'findings'}, each 0 or 1; "
-        "several may be 1",
-        "pred_classes": f"{len(findings)} calibrated {'probability' if one else 'probabilities'}; "
-        "a finding is positive from its threshold on",
-        "intended_use": " ".join(("None.", *notices)) if notices else USE,
-        "synthetic": synthetic,
-        "debug": metadata["train"]["debug"],
-        "references": [CT_RATE_REFERENCE, *REFERENCES] if is_ct_rate else REFERENCES,
-        "network_data_format": {
-            "inputs": {"volume": _volume(metadata["preprocess"])},
-            "outputs": {
-                "probability": _probability(findings),
-                "threshold": _threshold(findings),
-                "attention": _attention(findings, metadata["preprocess"]["shape"][0]),
-            },
-        },
-    }
-
-
-def _volume(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "image",
-        "format": "hounsfield",
-        "modality": "CT",
-        "num_channels": 1,
-        "spatial_shape": recipe["shape"],
-        "dtype": "uint8",
-        "value_range": (0, 255),
-        "is_patch_data": False,
-        "channel_def": {"0": "HU, piecewise linear between the knots of preprocess.hu_to_uint8"},
-        "axes": "batch, z to the head, y to the back, x to the left; no channel axis",
-    }
-
-
-def _attention(findings: list[str], slices: int) -> dict[str, Any]:
-    """Describe the weight of each slice for each finding; the sum over z is 1."""
-    return _probability(findings) | {
+def _network(findings: list[str], shape: list[int]) -> Network:
+    """Describe the network's input and outputs."""
+    volume = Tensor(
+        type="image",
+        format="hounsfield",
+        modality="CT",
+        num_channels=1,
+        spatial_shape=shape,
+        dtype="uint8",
+        value_range=(0, 255),
+        channel_def={"0": "HU, piecewise linear between the knots of preprocess.hu_to_uint8"},
+        axes="batch, z to the head, y to the back, x to the left; no channel axis",
+    )
+    probability = Tensor(
+        num_channels=len(findings),
+        channel_def={str(index): finding for index, finding in enumerate(findings)},
+        axes="batch, finding",
+    )
+    attention = {
         "type": "array",
         "format": "weights, whose sum over z is 1",
-        "spatial_shape": [slices],
+        "spatial_shape": shape[:1],
         "axes": "batch, finding, z to the head",
     }
-
-
-def _threshold(findings: list[str]) -> dict[str, Any]:
-    """Describe the thresholds, which have no batch axis: they are equal for all scans."""
-    return _probability(findings) | {"axes": "finding; no batch axis"}
-
-
-def _probability(findings: list[str]) -> dict[str, Any]:
-    return {
-        "type": "probabilities",
-        "format": "classes",
-        "modality": "n/a",
-        "num_channels": len(findings),
-        "spatial_shape": [],
-        "dtype": "float32",
-        "value_range": (0, 1),
-        "is_patch_data": False,
-        "channel_def": {str(index): finding for index, finding in enumerate(findings)},
-        "axes": "batch, finding",
+    outputs = {
+        "probability": probability,
+        "threshold": probability.model_copy(update={"axes": "finding; no batch axis"}),
+        "attention": probability.model_copy(update=attention),
     }
+    return Network(inputs={"volume": volume}, outputs=outputs)

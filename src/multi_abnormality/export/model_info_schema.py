@@ -15,20 +15,25 @@ FILE = Path(__file__).with_name("model_info.schema.json")
 
 
 class StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class Tensor(StrictModel):
     """Input or output of the network, without its batch axis."""
 
-    type: str
-    format: str
-    modality: str
+    type: str = "probabilities"
+    format: str = "classes"
+    modality: str = "n/a"
     num_channels: int
-    spatial_shape: list[int]
-    dtype: str
-    value_range: tuple[float, float]
-    is_patch_data: bool
+    spatial_shape: list[int] = []
+    dtype: str = "float32"
+    value_range: tuple[float, float] = (0, 1)
+    is_patch_data: bool = False
     channel_def: dict[str, str]
     axes: str = Field(description="Meaning and direction of the tensor's axes.")
 
@@ -66,10 +71,17 @@ class Evaluation(StrictModel):
 class ModelInfo(StrictModel):
     """Content of model_info.json. Undefined scores are None."""
 
-    schema_: str = Field(alias="schema", description="Schema of the first keys.")
+    schema_: str = Field(
+        "https://project-monai.github.io/schema/meta_schema_20240725.json",
+        alias="schema",
+        description="Schema of the first keys.",
+    )
     version: str = Field(description="Version of the package that trained and exported the model.")
-    changelog: dict[str, str]
-    monai_version: str
+    changelog: dict[str, str] = {
+        "0.2.0": "calibrated probabilities with thresholds; renamed parameters",
+        "0.1.0": "first version",
+    }
+    monai_version: str = "not needed"
     pytorch_version: str
     numpy_version: str
     required_packages_version: dict[str, str] = Field(
@@ -77,7 +89,10 @@ class ModelInfo(StrictModel):
     )
     name: str
     task: str
-    description: str
+    description: str = (
+        "From a chest CT to a probability of each, calibrated on validation patients, with the "
+        "threshold from which on it is positive."
+    )
     synthetic: bool = Field(description="Trained on synthetic phantoms: no clinical meaning.")
     debug: str = Field(
         description="Value of train.debug; the scores of a debug run mean nothing. none: full run."
@@ -87,8 +102,8 @@ class ModelInfo(StrictModel):
     license: str
     contact: str
     data_source: str
-    data_type: str
-    image_classes: str
+    data_type: str = "NIfTI, MetaImage or DICOM"
+    image_classes: str = "one channel, 8-bit codes of HU"
     label_classes: str
     pred_classes: str
     eval_metrics: dict[str, float | None]
@@ -131,4 +146,4 @@ class ModelInfo(StrictModel):
 
 def write_schema(path: Path = FILE) -> None:
     """Write the JSON schema."""
-    write_json(ModelInfo.model_json_schema(), path)
+    write_json(ModelInfo.model_json_schema(mode="serialization"), path)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from multi_abnormality.evaluation.thresholds import decide
+from multi_abnormality.evaluation.threshold_selection import decide
 from multi_abnormality.utils.console import can_show, printable
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.preprocessing.input_range import lung_share
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.preprocessing.resample import resample_and_quantize
-from multi_abnormality.evaluation.thresholds import decide
+from multi_abnormality.evaluation.threshold_selection import decide
 from multi_abnormality.inference.onnx_metadata import ModelCard, read_card
 from multi_abnormality.utils.console import printable
 from multi_abnormality.utils.errors import InputError

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multi_abnormality.evaluation.rendering import apply_window, in_scan, jpeg
-from multi_abnormality.evaluation.thresholds import decide
+from multi_abnormality.evaluation.slice_rendering import apply_window, in_scan, jpeg
+from multi_abnormality.evaluation.threshold_selection import decide
 from multi_abnormality.utils.atomic_io import atomic_write
 
 if TYPE_CHECKING:

@@ -1,14 +1,13 @@
 """Classifier of volumes: windows, slice encoder, pooling over slices, one logit per finding."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from multi_abnormality.models.encoder import SliceEncoder
-from multi_abnormality.models.pooling import POOLINGS
-from multi_abnormality.models.windows import Windows
+from multi_abnormality.models.intensity_windows import Windows
+from multi_abnormality.models.pooling_base import Pooling
 
 
 class Prediction(NamedTuple):
@@ -20,47 +19,20 @@ class VolumeClassifier(nn.Module):
     """Maps volumes of 8-bit codes to one logit per finding.
 
     Args:
-        backbone: name of a timm model.
-        findings: number of findings.
-        windows: (centre, width) in HU.
-        code_table: (256,) HU of each 8-bit code.
+        windows: conversion of codes to the encoder's channels.
         adjacent: odd number of neighbouring slices that the encoder gets as channels.
-        size: see SliceEncoder, as are global_pool, multiscale, attn_layer, encoder_chunk_size and
-            pretrained.
-        pooling: key of POOLINGS.
-        dropout: dropout probability of the slice features.
+        encoder: encoder of slices.
+        pooling: pooling of the encoder's features.
     """
 
     def __init__(
-        self,
-        backbone: str,
-        findings: int,
-        windows: Sequence[tuple[float, float]],
-        code_table: Sequence[float],
-        adjacent: int = 1,
-        size: tuple[int, int] | None = None,
-        pooling: str = "attention",
-        dropout: float = 0.0,
-        global_pool: str | None = None,
-        multiscale: bool = False,
-        attn_layer: str = "none",
-        encoder_chunk_size: int | None = None,
-        pretrained: bool | str = False,
+        self, windows: Windows, adjacent: int, encoder: SliceEncoder, pooling: Pooling
     ) -> None:
         super().__init__()
-        self.windows = Windows(code_table, windows)
+        self.windows = windows
         self.adjacent = adjacent
-        self.encoder = SliceEncoder(
-            backbone,
-            len(windows) * adjacent,
-            size,
-            global_pool,
-            multiscale,
-            attn_layer,
-            encoder_chunk_size,
-            pretrained,
-        )
-        self.pooling = POOLINGS[pooling](self.encoder.width, findings, dropout)
+        self.encoder = encoder
+        self.pooling = pooling
 
     def forward(self, volume: Tensor) -> Tensor:
         """Map (N, Z, Y, X) uint8 codes to (N, F) logits."""

@@ -8,37 +8,38 @@ from multi_abnormality.config.schema import Model, parse_section
 from multi_abnormality.config.schema_preprocess import PreprocessSpec
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.models.encoder import SliceEncoder
+from multi_abnormality.models.intensity_windows import Windows
 from multi_abnormality.models.lora import add_lora, merge_lora
+from multi_abnormality.models.pooling import POOLINGS
 
 
-def build_classifier(about: dict[str, Any], pretrained: bool | str = False) -> VolumeClassifier:
+def build_classifier(metadata: dict[str, Any], pretrained: bool | str = False) -> VolumeClassifier:
     """Build a classifier in channels-last form, with random or pretrained weights.
 
     Args:
-        about: metadata with the keys findings (names), preprocess and model (sections of
+        metadata: metadata of a checkpoint: findings (names), and preprocess and model (sections of
             params.yaml).
         pretrained: see SliceEncoder.
 
     Raises:
         InputError: see SliceEncoder.
     """
-    model = parse_section(Model, about["model"])
-    recipe = parse_section(PreprocessSpec, about["preprocess"])
-    classifier = VolumeClassifier(
-        backbone=model.backbone,
-        findings=len(about["findings"]),
-        windows=model.windows,
-        code_table=code_table(recipe).tolist(),
-        adjacent=model.adjacent_slices,
-        size=recipe.shape[1:],
-        pooling=model.pooling,
-        dropout=model.dropout,
-        global_pool=model.global_pool,
-        multiscale=model.multiscale,
-        attn_layer=model.attn_layer,
-        encoder_chunk_size=model.encoder_chunk_size,
-        pretrained=pretrained,
+    model = parse_section(Model, metadata["model"])
+    recipe = parse_section(PreprocessSpec, metadata["preprocess"])
+    encoder = SliceEncoder(
+        model.backbone,
+        len(model.windows) * model.adjacent_slices,
+        recipe.shape[1:],
+        model.global_pool,
+        model.multiscale,
+        model.attn_layer,
+        model.encoder_chunk_size,
+        pretrained,
     )
+    pooling = POOLINGS[model.pooling](encoder.width, len(metadata["findings"]), model.dropout)
+    windows = Windows(code_table(recipe).tolist(), model.windows)
+    classifier = VolumeClassifier(windows, model.adjacent_slices, encoder, pooling)
     if model.finetune == "lora":
         adapted = model.lora
         add_lora(classifier.encoder.backbone, adapted.rank, adapted.alpha, adapted.targets)
@@ -47,9 +48,9 @@ def build_classifier(about: dict[str, Any], pretrained: bool | str = False) -> V
     return classifier
 
 
-def build_for_export(about: dict[str, Any]) -> VolumeClassifier:
+def build_for_export(metadata: dict[str, Any]) -> VolumeClassifier:
     """Build an untrained classifier of restore_classifier's structure, to load exported weights."""
-    classifier = build_classifier(about)
+    classifier = build_classifier(metadata)
     merge_lora(classifier.encoder.backbone)
     return classifier.eval()
 

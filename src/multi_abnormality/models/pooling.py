@@ -1,9 +1,9 @@
 """Pooling of a scan's slice features to one logit per finding.
 
-Each pooling computes one logit per slice and finding, and their weighted mean over the slices; they
-differ in the weights. All take (N, Z, width) features and (N, Z) heights of the slices, from 0
-(lowest in the volume) to 1 (highest), and return (N, F) logits and (N, F, Z) weights, which sum to
-1 over the slices.
+A pooling is a class registered in POOLINGS. Each computes one logit per slice and finding, and
+their weighted mean over the slices; they differ in the weights. All take (N, Z, width) features and
+(N, Z) heights of the slices, from 0 (lowest in the volume) to 1 (highest), and return (N, F) logits
+and (N, F, Z) weights, which sum to 1 over the slices.
 """
 
 from collections.abc import Iterable
@@ -12,44 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Norm of a slice's feature vector. AdamW moves each weight by about the learning rate, so the norm
-# determines how far a step moves a logit, for any width of the backbone. Tried on the sample, at
-# 2e-3: with 36 the loss rose in the first epoch, with 1 the gradient to the backbone was too small.
-FEATURE_NORM = 5.0
-
-
-class SliceHead(nn.Module):
-    """Maps (N, Z, width) slice features to (N, F, Z) logits per finding and slice.
-
-    Args:
-        width: number of features of a slice.
-        findings: number of findings.
-        dropout: dropout probability of the features.
-    """
-
-    def __init__(self, width: int, findings: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.scale = FEATURE_NORM * width**-0.5
-        self.dropout = nn.Dropout(dropout)
-        self.weight = nn.Parameter(torch.randn(findings, width) * width**-0.5)
-        self.bias = nn.Parameter(torch.zeros(findings))
-
-    @property
-    def no_weight_decay(self) -> Iterable[nn.Parameter]:
-        """Parameters that weight decay does not apply to."""
-        return ()
-
-    def normalize(self, features: Tensor) -> Tensor:
-        dropped: Tensor = self.dropout(self.norm(features) * self.scale)
-        return dropped
-
-    def slice_logits(self, normalized: Tensor) -> Tensor:
-        return self.weight @ normalized.transpose(1, 2) + self.bias[:, None]
+from multi_abnormality.models.pooling_base import Pooling, SliceHead
 
 
 class MeanPooling(SliceHead):
     """Mean over the slices."""
+
+    description = "the slices' mean"
 
     def forward(self, features: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         logits = self.slice_logits(self.normalize(features))
@@ -58,6 +27,8 @@ class MeanPooling(SliceHead):
 
 class MaxPooling(SliceHead):
     """Maximum over the slices."""
+
+    description = "the slices' maximum"
 
     def forward(self, features: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         logits = self.slice_logits(self.normalize(features))
@@ -80,6 +51,8 @@ class AttentionPooling(SliceHead):
         dim: dimension of keys and queries.
     """
 
+    description = "attention over slices, one query per finding"
+
     def __init__(self, width: int, findings: int, dropout: float, dim: int = 128) -> None:
         super().__init__(width, findings, dropout)
         self.key = nn.Linear(width, dim)
@@ -98,7 +71,7 @@ class AttentionPooling(SliceHead):
         return (weights * logits).sum(dim=-1), weights
 
 
-class TransformerPooling(nn.Module):
+class TransformerPooling(Pooling):
     """Self-attention between slices, then AttentionPooling.
 
     Args:
@@ -108,6 +81,8 @@ class TransformerPooling(nn.Module):
         dim: dimension of the transformer.
         layers: number of transformer layers.
     """
+
+    description = "a transformer over slices, then attention with one query per finding"
 
     def __init__(
         self, width: int, findings: int, dropout: float, dim: int = 256, layers: int = 2
@@ -154,7 +129,7 @@ class _Layer(nn.Module):
         return slices + update
 
 
-POOLINGS = {
+POOLINGS: dict[str, type[Pooling]] = {  # by model.pooling
     "attention": AttentionPooling,
     "mean": MeanPooling,
     "max": MaxPooling,

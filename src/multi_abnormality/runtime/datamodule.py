@@ -24,7 +24,7 @@ from multi_abnormality.models.device import num_loader_workers
 from multi_abnormality.runtime.debug_modes import debug_subset
 from multi_abnormality.runtime.process_group import DistributedContext
 from multi_abnormality.runtime.train_progress import TrainProgress
-from multi_abnormality.training.label_checks import single_class_warnings
+from multi_abnormality.training.single_class_warnings import single_class_warnings
 from multi_abnormality.training.val_metrics import findings_of_both_classes
 from multi_abnormality.utils.errors import InputError
 

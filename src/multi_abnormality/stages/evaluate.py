@@ -2,9 +2,9 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import multi_abnormality
 from multi_abnormality.utils import console
@@ -21,38 +21,31 @@ from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
-from multi_abnormality.evaluation.challenge_scores import evaluate, summary
 from multi_abnormality.evaluation.dvc_plots import write_plots
-from multi_abnormality.evaluation.examples import draw_cases
+from multi_abnormality.evaluation.example_scans import draw_cases
 from multi_abnormality.evaluation.html_report import write_report
-from multi_abnormality.evaluation.logits_file import load_inference, save_inference
+from multi_abnormality.evaluation.inference_cache import load_inference, save_inference
 from multi_abnormality.evaluation.predictions import (
     Scans,
     average_over_reconstructions,
     predictions_json,
     write_submission,
 )
+from multi_abnormality.evaluation.scores import evaluate, summary
 from multi_abnormality.evaluation.subgroups import score_groups, subgroup_columns
-from multi_abnormality.evaluation.thresholds import submission_probabilities
+from multi_abnormality.evaluation.threshold_selection import submission_probabilities
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
-from multi_abnormality.models.inference import predict_logits
+from multi_abnormality.models.predict_logits import predict_logits
 from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
 from multi_abnormality.runtime.run_fingerprint import source_files
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
 from multi_abnormality.utils.errors import InputError
 
 INFERENCE = "inference.safetensors"
-
-
-class _Bootstrap(TypedDict):
-    """Settings of the bootstrap behind every interval."""
-
-    n_bootstrap: int
-    confidence: float
-    seed: int
 
 
 def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> dict[str, Any]:
@@ -80,10 +73,14 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         val.logits, val.labels, findings, params.evaluate.threshold_metric
     )
     _warn_uncalibrated(calibration)
-    probabilities, uncalibrated = calibration.calibrate(test.logits), sigmoid(test.logits)
-    scores = _score(params, volumes, test, calibration)
+    probabilities = calibration.calibrate(test.logits)
+    submitted = submission_probabilities(probabilities, calibration.thresholds)
+    scores = _score(params, volumes, test, findings, submitted, probabilities)
     calibration.to_json(metrics / "calibration.json")
-    _write_predictions(metrics, test, calibration, metadata["synthetic"])
+    write_submission(metrics / "submission.json", test.names, submitted, findings)
+    _write_predictions(
+        metrics / "predictions.json", test.names, probabilities, calibration, metadata
+    )
     write_plots(metrics / "plots", test.labels, probabilities, findings)
     cases = draw_cases(classifier, volumes, test, probabilities, findings, cached.views)
     save_inference(metrics / INFERENCE, key, cached)
@@ -96,9 +93,9 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         labels=test.labels,
         probabilities=probabilities,
         calibration=calibration,
-        uncalibrated=uncalibrated,
+        uncalibrated=sigmoid(test.logits),
         findings=findings,
-        history=history.to_dict("records"),
+        history=history,
         planned_epochs=metadata["train"]["epochs"],
         chosen_on=describe_validation(val.labels, val.patients),
         cases=cases,
@@ -109,49 +106,48 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
 
 
 def _score(
-    params: Params, volumes: ProcessedDataset, test: Scans, calibration: Calibration
+    params: Params,
+    volumes: ProcessedDataset,
+    test: Scans,
+    findings: Sequence[str],
+    submitted: np.ndarray,
+    calibrated: np.ndarray,
 ) -> dict[str, Any]:
-    """Compute the scores of the submitted probabilities, also by subgroup."""
-    probabilities = calibration.calibrate(test.logits)
-    submitted = submission_probabilities(probabilities, calibration.thresholds)
-    settings: _Bootstrap = {
-        "n_bootstrap": params.evaluate.n_bootstrap,
-        "confidence": params.evaluate.ci_level,
-        "seed": params.seed,
-    }
-    console.log.info("bootstrap of the scores: %d resamples", params.evaluate.n_bootstrap)
-    predictions = test.labels, submitted, test.patients, calibration.findings
-    scores = evaluate(
-        *predictions, **settings, uncalibrated=sigmoid(test.logits), calibrated=probabilities
+    """Compute the scores of the submitted probabilities (N, F), also by subgroup."""
+    resampling = ResamplingConfig(
+        params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed
     )
+    console.log.info("bootstrap of the scores: %d resamples", resampling.n_bootstrap)
+    predictions = test.labels, submitted, test.patients, findings
+    scores = evaluate(*predictions, resampling, sigmoid(test.logits), calibrated)
     groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
-    scores["groups"] = score_groups(groups, *predictions, **settings)
-    return scores
+    return scores | {"groups": score_groups(groups, *predictions, resampling)}
 
 
 def _write_predictions(
-    metrics: Path, test: Scans, calibration: Calibration, synthetic: bool
+    path: Path,
+    names: list[str],
+    probabilities: np.ndarray,
+    calibration: Calibration,
+    metadata: dict[str, Any],
 ) -> None:
-    """Write submission.json and predictions.json."""
-    findings, probabilities = calibration.findings, calibration.calibrate(test.logits)
-    submitted = submission_probabilities(probabilities, calibration.thresholds)
-    write_submission(metrics / "submission.json", test.names, submitted, findings)
-    rows = (dict(zip(findings, row, strict=True)) for row in probabilities.tolist())
+    """Write calibrated probabilities (N, F), with thresholds and decisions."""
+    rows = pd.DataFrame(probabilities, columns=calibration.findings).to_dict("records")
     content = predictions_json(
-        zip(test.names, rows, strict=True),
+        zip(names, rows, strict=True),
         calibration.thresholds_by_finding(),
         calibration.uncalibrated,
-        synthetic,
+        metadata["synthetic"],
     )
-    atomic_write(content.encode(), metrics / "predictions.json")
+    atomic_write(content.encode(), path)
 
 
 # Code that the cached logits and pictures depend on.
 INFERENCE_SOURCES = (
     "data/preprocessing/quantization.py",
-    "evaluation/examples.py",
+    "evaluation/example_scans.py",
     "evaluation/grad_cam.py",
-    "evaluation/rendering.py",
+    "evaluation/slice_rendering.py",
     "models",
 )
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from multi_abnormality.utils import console
 
@@ -22,8 +22,8 @@ from multi_abnormality.data.preprocessing.input_range import InputRange, length_
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.export import formats
 from multi_abnormality.export.calibrated_classifier import CalibratedClassifier
+from multi_abnormality.export.formats import FORMATS, Runner, run_module, trace
 from multi_abnormality.export.model_card import model_card
 from multi_abnormality.export.model_info import (
     decision_info,
@@ -36,13 +36,9 @@ from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
 from multi_abnormality.utils.errors import InputError
 
+T = TypeVar("T")
+
 N_COMPARED = 6  # volumes on which each exported model is compared with the checkpoint
-FILES = {  # name by format, for the backbone's name
-    "pth": "model_weights_{}.pth",
-    "safetensors": "model_{}.safetensors",
-    "pt2": "complete_model_{}.pt2",
-    "onnx": "model_{}.onnx",
-}
 MAX_MEASURED = 500  # volumes of the train split behind the input range
 
 
@@ -56,22 +52,25 @@ def run(
     """
     checkpoint = load_complete(checkpoints / BEST)
     metadata = checkpoint["about"]
-    calibration = Calibration.from_json(metrics / "calibration.json", metadata["findings"])
-    scores = _read_scores(metrics / "evaluate.json")
+    calibration = _read(
+        metrics / "calibration.json",
+        lambda content: Calibration.from_json(content, metadata["findings"]),
+    )
+    scores = _read(metrics / "evaluate.json", described_scores)
     classifier = restore_classifier(checkpoint)
     model = CalibratedClassifier(classifier, calibration).eval()
     store = ProcessedDataset(processed)
     store.check_matches_model(metadata)
     volumes = _volumes(store)
     running = running_info(metadata, _input_range(store))
-    reference = formats.run_module(model)(volumes)[0]
+    reference = run_module(model)(volumes)[0]
 
     def empty_model() -> CalibratedClassifier:
         return CalibratedClassifier(build_for_export(metadata), calibration)
 
-    complete = running | decision_info(calibration)
+    decisions = decision_info(calibration)
     runners = _write_all(
-        params.export.formats, model, metadata, running, complete, out, empty_model
+        params.export.formats, model, metadata, running, decisions, out, empty_model
     )
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in runners}
     described = model_info(
@@ -86,7 +85,7 @@ def run(
 
 
 def _compare(
-    runners: dict[Path, formats.Runner],
+    runners: dict[Path, Runner],
     volumes: np.ndarray,
     reference: np.ndarray,
     tolerance: float,
@@ -112,47 +111,36 @@ def _write_all(
     model: CalibratedClassifier,
     metadata: dict[str, Any],
     info: dict[str, Any],
-    complete_info: dict[str, Any],
+    thresholds: dict[str, Any],
     out: Path,
     empty_model: Callable[[], CalibratedClassifier],
-) -> dict[Path, formats.Runner]:
-    """Write the formats, and load each from its file.
+) -> dict[Path, Runner]:
+    """Write the formats with `info`, and load each from its file.
 
-    Files of weights contain `info`; files with the graph contain `complete_info`, which has the
-    graph's thresholds.
+    Files with the graph also have its thresholds in their metadata.
     """
 
     @functools.cache
-    def program() -> torch.export.ExportedProgram:
-        return formats.trace(model, tuple(metadata["preprocess"]["shape"]))
+    def graph() -> torch.export.ExportedProgram:
+        return trace(model, tuple(metadata["preprocess"]["shape"]))
 
-    def write(name: str, path: Path) -> formats.Runner:
-        match name:
-            case "pth":
-                formats.write_pth(model, info, path)
-                return formats.run_pth(path, empty_model())
-            case "safetensors":
-                formats.write_safetensors(model, info, path)
-                return formats.run_safetensors(path, empty_model())
-            case "pt2":
-                formats.write_pt2(program(), complete_info, path)
-                return formats.run_pt2(path)
-            case _:
-                formats.write_onnx(program(), complete_info, path)
-                return formats.run_onnx(path)
-
-    chosen = [name for name in FILES if name in names]
+    chosen = [name for name in FORMATS if name in names]
     runners = {}
     for name in console.track(chosen, "export", len(chosen), "formats"):
-        path = out / FILES[name].format(metadata["model"]["backbone"])
-        runners[path] = write(name, path)
+        file_format = FORMATS[name]
+        path = out / file_format.filename.format(metadata["model"]["backbone"])
+        if file_format.has_graph:
+            file_format.write(graph(), info | thresholds, path)
+        else:
+            file_format.write(model, info, path)
+        runners[path] = file_format.load(path, empty_model)
     return runners
 
 
-def _read_scores(path: Path) -> dict[str, Any]:
-    """Read the scores of model_info.json from metrics/evaluate.json."""
+def _read(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
+    """Read a JSON file of the evaluate stage."""
     try:
-        return described_scores(json.loads(path.read_text(encoding="utf-8")))
+        return parse(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({error!r}); run `dvc repro evaluate` to write it again"
@@ -162,10 +150,8 @@ def _read_scores(path: Path) -> dict[str, Any]:
 def _input_range(processed: ProcessedDataset) -> InputRange:
     """Measure lung fraction and length of the training scans."""
     rows = processed.volumes("train")
-    names, hu_of_code = (
-        rows["name"].tolist(),
-        code_table(parse_section(PreprocessSpec, processed.recipe)),
-    )
+    names = rows["name"].tolist()
+    hu_of_code = code_table(parse_section(PreprocessSpec, processed.recipe))
     chosen = names[:: -(-len(names) // MAX_MEASURED)]
     sources = zip(rows["source_shape"], rows["source_spacing"], rows["source_axes"], strict=True)
     return InputRange.of(

@@ -1,4 +1,9 @@
-"""Losses over (N, F) logits and labels, in float32, averaged over all elements."""
+"""Losses over (N, F) logits and labels, in float32, averaged over all elements.
+
+A loss is a function registered in LOSSES under its name in `train.loss`.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -7,6 +12,10 @@ from torch.nn import functional
 from multi_abnormality.config.schema import Train
 
 TINY = 1e-30  # lower bound, since a power below 1 has no finite derivative at 0
+
+# Maps logits (N, F), labels (N, F) in [0, 1], weights of the positives (F,) or None, and the
+# section `train` of the parameters to the mean loss.
+Loss = Callable[[Tensor, Tensor, Tensor | None, Train], Tensor]
 
 
 def multilabel_loss(
@@ -21,45 +30,50 @@ def multilabel_loss(
         positive_weight: (F,) weights of the positives; None for 1.
     """
     labels = labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
-    if settings.loss == "bce":
-        return asymmetric_loss(logits, labels, 0, 0, 0, positive_weight)
-    if settings.loss == "focal":
-        gamma = settings.focal_gamma
-        return asymmetric_loss(logits, labels, gamma, gamma, 0, positive_weight)
-    return asymmetric_loss(
-        logits,
-        labels,
-        settings.asl_gamma_neg,
-        settings.asl_gamma_pos,
-        settings.asl_clip,
-        positive_weight,
-    )
+    return LOSSES[settings.loss](logits, labels, positive_weight, settings)
 
 
 def asymmetric_loss(
     logits: Tensor,
     labels: Tensor,
-    asl_gamma_neg: float,
-    asl_gamma_pos: float,
+    gamma_neg: float,
+    gamma_pos: float,
     clip: float,
     positive_weight: Tensor | None = None,
 ) -> Tensor:
     """Asymmetric loss (Ridnik et al. 2021, arXiv:2009.14119), as a mean.
 
-    Easy negatives are down-weighted with the exponent asl_gamma_neg, and negatives with a
-    probability below `clip` are ignored. With both gammas and clip 0 it is binary cross-entropy,
-    with equal gammas and clip 0 the focal loss (Lin et al. 2017, arXiv:1708.02002) without alpha.
+    Easy negatives are down-weighted with the exponent gamma_neg, and negatives with a probability
+    below `clip` are ignored. With both gammas and clip 0 it is binary cross-entropy, with equal
+    gammas and clip 0 the focal loss (Lin et al. 2017, arXiv:1708.02002) without alpha.
     """
     logits, labels = logits.float(), labels.float()
     shifted = (torch.sigmoid(logits) - clip).clamp(min=TINY)
     missing = torch.sigmoid(-logits).clamp(min=TINY)
     # logsigmoid has a gradient even where a probability rounds to 0 or 1.
     log_negative = torch.log1p(-shifted) if clip else functional.logsigmoid(-logits)
-    positive = functional.logsigmoid(logits) * missing**asl_gamma_pos
-    negative = log_negative * shifted**asl_gamma_neg
+    positive = functional.logsigmoid(logits) * missing**gamma_pos
+    negative = log_negative * shifted**gamma_neg
     if positive_weight is not None:
         positive = positive * positive_weight
     return -(labels * positive + (1 - labels) * negative).mean()
+
+
+def _asl(logits: Tensor, labels: Tensor, weight: Tensor | None, settings: Train) -> Tensor:
+    gammas = settings.asl_gamma_neg, settings.asl_gamma_pos
+    return asymmetric_loss(logits, labels, *gammas, settings.asl_clip, weight)
+
+
+def _bce(logits: Tensor, labels: Tensor, weight: Tensor | None, settings: Train) -> Tensor:  # noqa: ARG001
+    return asymmetric_loss(logits, labels, 0, 0, 0, weight)
+
+
+def _focal(logits: Tensor, labels: Tensor, weight: Tensor | None, settings: Train) -> Tensor:
+    gammas = settings.focal_gamma, settings.focal_gamma
+    return asymmetric_loss(logits, labels, *gammas, 0, weight)
+
+
+LOSSES: dict[str, Loss] = {"asl": _asl, "bce": _bce, "focal": _focal}
 
 
 def positive_weights(labels: Tensor, limit: float) -> Tensor:

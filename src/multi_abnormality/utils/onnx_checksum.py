@@ -17,9 +17,9 @@ _ENTRY = b"\x0a%c%b\x12%c" % (len(KEY), KEY, DIGITS)
 _START = b"\x72%c%b" % (len(_ENTRY) + DIGITS, _ENTRY)
 
 
-def seal(content: bytes) -> bytes:
+def seal(content: bytes | memoryview) -> bytes:
     """Return the bytes to append to a model's content."""
-    return _seal(memoryview(content))
+    return _START + hashlib.sha256(content).hexdigest().encode()
 
 
 def is_whole(path: Path) -> bool | None:
@@ -36,8 +36,4 @@ def is_whole(path: Path) -> bool | None:
         view[: -len(_START) - DIGITS] as body,
     ):
         end = bytes(view[len(body) :])
-        return end == _seal(body) if end.startswith(_START) else None
-
-
-def _seal(body: memoryview) -> bytes:
-    return _START + hashlib.sha256(body).hexdigest().encode()
+        return end == seal(body) if end.startswith(_START) else None

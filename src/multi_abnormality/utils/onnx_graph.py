@@ -35,16 +35,40 @@ Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swi
 ThresholdedRelu Tile TopK Transpose Trilu Unique Unsqueeze Upsample Where Xor
 """
 OPERATORS = frozenset(_NAMES.split())
-DOMAINS = ("", "ai.onnx")  # of the standard's own operators
 
-# Field numbers of onnx.proto, by message: those whose content is not checked, and others.
-_MODEL_PLAIN, _MODEL_GRAPH = {1, 2, 3, 4, 5, 6, 8, 14}, 7
-_MODEL_REFUSED = {20: "a training graph", 25: "functions"}
-_GRAPH_PLAIN, _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = {2, 10, 11, 12, 13, 14, 16}, 1, 5, 15
-_NODE_PLAIN, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = {1, 2, 3, 6, 8, 9}, 4, 5, 7
-_ATTRIBUTE_PLAIN, _ATTRIBUTE_TENSORS = {1, 2, 3, 4, 7, 8, 9, 13, 20, 21}, (5, 10)
-_ATTRIBUTE_GRAPHS = (6, 11)
-_TENSOR_PLAIN, _TENSOR_EXTERNAL = {1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 16}, (13, 14)
+# Fields of the messages of onnx.proto by their numbers: allowed with any content,
+_PLAIN = {
+    "model": {1, 2, 3, 4, 5, 6, 8, 14},
+    "graph": {2, 10, 11, 12, 13, 14, 16},
+    "node": {1, 2, 3, 6, 8, 9},
+    "attribute": {1, 2, 3, 4, 7, 8, 9, 13, 20, 21},
+    "tensor": {1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 16},
+}
+# messages that are checked too,
+_NESTED = {
+    ("model", 7): "graph",
+    ("graph", 1): "node",
+    ("graph", 5): "tensor",
+    ("node", 5): "attribute",
+    ("attribute", 5): "tensor",
+    ("attribute", 10): "tensor",
+}
+# names from a list,
+_ALLOWED_NAMES = {
+    ("node", 4): ("the operator", OPERATORS),
+    ("node", 7): ("operators of the domain", frozenset(("", "ai.onnx"))),  # the standard's own
+}
+# and known ones that are rejected.
+_REFUSED = {
+    ("model", 20): "has a training graph",
+    ("model", 25): "has functions",
+    ("graph", 15): "has sparse weights",
+    ("attribute", 6): "has a graph inside of a node (a loop or a branch)",
+    ("attribute", 11): "has a graph inside of a node (a loop or a branch)",
+    ("tensor", 13): "has weights in another file",
+    ("tensor", 14): "has weights in another file",
+}
+_WEIGHTS_INSIDE = b"\0"  # value of a tensor's field 14 that is allowed
 
 
 class UnsupportedModel(Exception):
@@ -69,7 +93,7 @@ def check_graph(path: Path) -> None:
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        _Reader(content).check_model()
+        _Reader(content).check("model", 0, len(content))
 
 
 class _Reader:
@@ -79,58 +103,21 @@ class _Reader:
         self._content = content
         self._left = MAX_FIELDS
 
-    def check_model(self) -> None:
-        for number, start, end in self._fields(0, len(self._content)):
-            if number == _MODEL_GRAPH:
-                self._check_graph(start, end)
-            elif number in _MODEL_REFUSED:
-                raise UnsupportedModel(f"has {_MODEL_REFUSED[number]}")
-            elif number not in _MODEL_PLAIN:
-                raise MalformedModel(f"field {number} of a model")
-
-    def _check_graph(self, start: int, end: int) -> None:
+    def check(self, name: str, start: int, end: int) -> None:
+        """Check the message of this name between two offsets."""
         for number, first, last in self._fields(start, end):
-            if number == _GRAPH_NODE:
-                self._check_node(first, last)
-            elif number == _GRAPH_TENSOR:
-                self._check_tensor(first, last)
-            elif number == _GRAPH_SPARSE:
-                raise UnsupportedModel("has sparse weights")
-            elif number not in _GRAPH_PLAIN:
-                raise MalformedModel(f"field {number} of a graph")
-
-    def _check_node(self, start: int, end: int) -> None:
-        for number, first, last in self._fields(start, end):
-            if number == _NODE_OPERATOR:
-                operator = self._text(first, last)
-                if operator not in OPERATORS:
-                    raise UnsupportedModel(f"uses the operator {operator!r}")
-            elif number == _NODE_DOMAIN:
-                domain = self._text(first, last)
-                if domain not in DOMAINS:
-                    raise UnsupportedModel(f"uses operators of the domain {domain!r}")
-            elif number == _NODE_ATTRIBUTE:
-                self._check_attribute(first, last)
-            elif number not in _NODE_PLAIN:
-                raise MalformedModel(f"field {number} of a node")
-
-    def _check_attribute(self, start: int, end: int) -> None:
-        for number, first, last in self._fields(start, end):
-            if number in _ATTRIBUTE_TENSORS:
-                self._check_tensor(first, last)
-            elif number in _ATTRIBUTE_GRAPHS:
-                raise UnsupportedModel("has a graph inside of a node (a loop or a branch)")
-            elif number not in _ATTRIBUTE_PLAIN:
-                raise MalformedModel(f"field {number} of an attribute")
-
-    def _check_tensor(self, start: int, end: int) -> None:
-        for number, first, last in self._fields(start, end):
-            if number in _TENSOR_EXTERNAL:
-                if number == 14 and self._content[first:last] == b"\0":  # explicitly "inside"
-                    continue
-                raise UnsupportedModel("has weights in another file")
-            if number not in _TENSOR_PLAIN:
-                raise MalformedModel(f"field {number} of a tensor")
+            field = name, number
+            if field in _NESTED:
+                self.check(_NESTED[field], first, last)
+            elif field in _ALLOWED_NAMES:
+                what, allowed = _ALLOWED_NAMES[field]
+                if (text := self._text(first, last)) not in allowed:
+                    raise UnsupportedModel(f"uses {what} {text!r}")
+            elif field in _REFUSED:
+                if field != ("tensor", 14) or self._content[first:last] != _WEIGHTS_INSIDE:
+                    raise UnsupportedModel(_REFUSED[field])
+            elif number not in _PLAIN[name]:
+                raise MalformedModel(f"field {number} of a message `{name}`")
 
     def _text(self, start: int, end: int) -> str:
         return self._content[start : min(end, start + 100)].decode(errors="replace")

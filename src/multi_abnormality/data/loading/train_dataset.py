@@ -1,4 +1,4 @@
-"""Training dataset: a random subset of slices per volume, resampled every epoch."""
+"""Training dataset: augmented volumes, each with slices that are sampled in every epoch."""
 
 import signal
 from collections import defaultdict
@@ -10,8 +10,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from multi_abnormality.config.schema import Train
 from multi_abnormality.data.loading.sampler import EpochSampler
+from multi_abnormality.data.loading.slice_sampling import (
+    adjacent_slice_indices,
+    middle_slices,
+    relative_heights,
+    sample_slices,
+)
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.data.transforms.augment import adjacent_slice_indices, sample_augmentation
+from multi_abnormality.data.transforms.augment import AUGMENTATIONS, SHARED_STREAM, levels
 from multi_abnormality.data.transforms.batch import Example
 from multi_abnormality.utils.rng import generator
 
@@ -55,19 +61,30 @@ class TrainDataset(Dataset[Example]):
             rng = generator(self.seed, "reconstruction", epoch, name)
             name = volumes[rng.integers(len(volumes))]
         volume = self.processed.read(name)
-        rng = generator(self.seed, "augment", epoch, name)
-        params = sample_augmentation(rng, len(volume), self.slices, self.augmentation)
+        slices, params = self._sample(epoch, name, len(volume))
         return Example(
             name=name,
-            volume=volume[adjacent_slice_indices(params.slices, len(volume), self.adjacent)],
+            volume=volume[adjacent_slice_indices(slices, len(volume), self.adjacent)],
             labels=self.labels[index],
-            height=heights(len(volume))[params.slices],
-            affine=params.affine,
-            intensity=params.intensity,
-            texture=params.texture,
-            cutout=params.cutout,
-            noise_seed=params.noise_seed,
+            height=relative_heights(slices, len(volume)),
+            augmentation=params,
         )
+
+    def _sample(
+        self, epoch: int, name: str, depth: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Sample slices and augmentation of a volume. In a stream the order of draws matters."""
+        rng = generator(self.seed, SHARED_STREAM, epoch, name)
+        chosen = middle_slices(depth, self.slices)
+        params: dict[str, np.ndarray] = {}
+        for level in levels(self.augmentation):
+            for one in AUGMENTATIONS[level]:
+                shared = one.stream == SHARED_STREAM
+                own = rng if shared else generator(self.seed, one.stream, epoch, name)
+                params |= one.sample(own)
+            if level == "basic":
+                chosen = sample_slices(rng, depth, self.slices)
+        return chosen, params | {"seed": np.asarray(rng.integers(2**62))}
 
 
 def group_samples(
@@ -85,11 +102,6 @@ def group_samples(
         samples[name if reconstructions == "all" else scan].append(name)
     last = 1 if reconstructions == "first" else None
     return [volumes[:last] for volumes in samples.values()]
-
-
-def heights(depth: int) -> np.ndarray:
-    """Return (Z,) float32, the height of each slice, from 0 (lowest) to 1 (highest)."""
-    return np.linspace(0, 1, depth, dtype=np.float32)
 
 
 def train_dataloader(

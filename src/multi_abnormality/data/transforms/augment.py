@@ -1,131 +1,110 @@
 """Augmentation: parameters are sampled on the host and applied on the device.
 
-No left-right flips: the side of the heart and of the aortic arch is meaningful.
+An augmentation is a class registered in AUGMENTATIONS. No left-right flips: the side of the heart
+and of the aortic arch is meaningful.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Largest values.
-ROTATION = 5.0  # degrees, about the body's axis
-SCALE = 0.05  # relative
-SHIFT = 0.05  # fraction of half the slice
-OFFSET = 10.0  # HU
-GAIN = 0.03  # relative
+from multi_abnormality.data.transforms.augmentation_base import AIR, Augmentation
 
-# Largest values for `advanced` only, each applied to half of the volumes.
-NOISE = 25.0  # HU, standard deviation
-BLUR = 0.25  # weight of each in-plane neighbour
-CUTOUT = 0.4  # fraction of each axis that is filled with air
-
-AIR = -1024.0  # HU
+SHARED_STREAM = "augment"  # also of the sampled slices
 
 
-@dataclass(frozen=True)
-class AugmentParams:
-    """Augmentation parameters of one volume."""
+class AffineAndIntensity(Augmentation):
+    """Rotates about the body's axis, scales and shifts; changes gain and offset of the HU."""
 
-    slices: np.ndarray  # (S,) indices of the slices used, ascending
-    affine: np.ndarray  # (2, 3) float32, from output to input coordinates, as in affine_grid
-    intensity: np.ndarray  # (2,) float32: gain, and offset in HU
-    texture: np.ndarray  # (2,) float32: noise in HU, and blur weight
-    cutout: np.ndarray  # (3, 2) float32: start and end along each axis, in [0, 1]
-    noise_seed: np.int64
+    stream = SHARED_STREAM
+    ROTATION = 5.0  # degrees; this and the following are the largest values
+    SCALE = 0.05  # relative
+    SHIFT = 0.05  # fraction of half the slice
+    OFFSET = 10.0  # HU
+    GAIN = 0.03  # relative
 
-
-def sample_augmentation(
-    rng: np.random.Generator, depth: int, slices: int, level: str = "basic"
-) -> AugmentParams:
-    """Sample the augmentation of a volume.
-
-    Args:
-        rng: generator for this volume and epoch.
-        depth: number of slices in the volume.
-        slices: number of slices to use, one from each of as many equal parts.
-        level: `train.augmentation`; with "none", the middle slice of each part is used.
-    """
-    affine, intensity = np.eye(2, 3), np.array([1.0, 0.0])
-    chosen = (2 * np.arange(slices) + 1) * depth // (2 * slices) if slices < depth else None
-    if level != "none":
-        angle = math.radians(rng.uniform(-ROTATION, ROTATION))
-        scale = 1 + rng.uniform(-SCALE, SCALE)
-        shift = rng.uniform(-SHIFT, SHIFT, size=2)
+    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Sample `affine` (2, 3), as in affine_grid, and `intensity` (2,): gain and offset."""
+        angle = math.radians(rng.uniform(-self.ROTATION, self.ROTATION))
+        scale = 1 + rng.uniform(-self.SCALE, self.SCALE)
+        shift = rng.uniform(-self.SHIFT, self.SHIFT, size=2)
         cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
         affine = np.array([[cosine, -sine, shift[0]], [sine, cosine, shift[1]]])
-        intensity = np.array([1 + rng.uniform(-GAIN, GAIN), rng.uniform(-OFFSET, OFFSET)])
-        chosen = sample_slices(rng, depth, slices)
-    texture, cutout = np.zeros(2), np.zeros((3, 2))
-    if level == "advanced":
-        texture = rng.uniform(0, (NOISE, BLUR)) * (rng.random(2) < 0.5)
-        length = rng.uniform(0, CUTOUT, size=3) * (rng.random() < 0.5)
+        gain = 1 + rng.uniform(-self.GAIN, self.GAIN)
+        intensity = np.array([gain, rng.uniform(-self.OFFSET, self.OFFSET)])
+        return {"affine": affine.astype(np.float32), "intensity": intensity.astype(np.float32)}
+
+    def apply(self, hu: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+        rows, columns = hu.shape[2:]  # affine_grid measures each axis by its own length
+        aspect = torch.tensor([[1, rows / columns, 1], [columns / rows, 1, 1]], device=hu.device)
+        grid = functional.affine_grid(params["affine"] * aspect, [*hu.shape], align_corners=False)
+        density = functional.grid_sample(hu - AIR, grid, align_corners=False)  # 0: the padding
+        gain, offset = params["intensity"][:, :, None, None, None].unbind(1)
+        return density.mul_(gain).add_(offset).add_(AIR)
+
+
+class BlurAndNoise(Augmentation):
+    """Blurs in the plane and adds noise, each for half of the volumes."""
+
+    stream = SHARED_STREAM
+    NOISE = 25.0  # HU, largest standard deviation
+    BLUR = 0.25  # largest weight of each neighbour
+
+    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Sample `texture` (2,): noise in HU, and blur weight."""
+        texture = rng.uniform(0, (self.NOISE, self.BLUR)) * (rng.random(2) < 0.5)
+        return {"texture": texture.astype(np.float32)}
+
+    def apply(self, hu: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+        noise, blur = params["texture"][:, :, None, None, None].unbind(1)
+        for axis in (2, 3):
+            hu = _blur(hu, blur, axis)
+        grain = [_noise_like(one, int(seed)) for one, seed in zip(hu, params["seed"], strict=True)]
+        return hu + noise * torch.stack(grain)
+
+
+class Cutout(Augmentation):
+    """Fills a box with air, in half of the volumes."""
+
+    stream = SHARED_STREAM
+    LENGTH = 0.4  # largest fraction of each axis
+
+    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Sample `cutout` (3, 2): start and end along each axis, in [0, 1]."""
+        length = rng.uniform(0, self.LENGTH, size=3) * (rng.random() < 0.5)
         start = rng.uniform(0, 1 - length)
-        cutout = np.stack([start, start + length], axis=1)
-    return AugmentParams(
-        slices=np.arange(depth) if chosen is None else chosen,
-        affine=affine.astype(np.float32),
-        intensity=intensity.astype(np.float32),
-        texture=texture.astype(np.float32),
-        cutout=cutout.astype(np.float32),
-        noise_seed=rng.integers(2**62),
-    )
+        return {"cutout": np.stack([start, start + length], axis=1).astype(np.float32)}
+
+    def apply(self, hu: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+        return hu.masked_fill(box_mask(params["cutout"], hu.shape[1:]), AIR)
 
 
-def sample_slices(rng: np.random.Generator, depth: int, slices: int) -> np.ndarray:
-    """Return (S,) ascending indices, one sampled from each of `slices` equal parts."""
-    if slices >= depth:
-        return np.arange(depth)
-    edges = np.arange(slices + 1) * depth / slices
-    positions = edges[:-1] + rng.random(slices) * (edges[1:] - edges[:-1])
-    return np.minimum(positions.astype(np.int64), depth - 1)
+# Augmentations by the level of train.augmentation that adds them to those of the levels before it,
+# in the order of sampling and application.
+AUGMENTATIONS: dict[str, list[Augmentation]] = {
+    "none": [],
+    "basic": [AffineAndIntensity()],
+    "advanced": [BlurAndNoise(), Cutout()],
+}
 
 
-def adjacent_slice_indices(slices: np.ndarray, depth: int, adjacent: int) -> np.ndarray:
-    """Return (S * adjacent,) indices of each slice with its neighbours, clamped at the ends."""
-    offsets = np.arange(adjacent) - adjacent // 2
-    return (slices[:, None] + offsets).clip(0, depth - 1).ravel()
+def levels(level: str) -> list[str]:
+    """Return a level and those before it, which it includes."""
+    names = list(AUGMENTATIONS)
+    return names[: names.index(level) + 1]
 
 
-def apply(hu: Tensor, affine: Tensor, intensity: Tensor) -> Tensor:
-    """Apply the affine transform and the intensity change to each volume.
-
-    Args:
-        hu: (N, S, Y, X) float32, in HU.
-        affine: (N, 2, 3), see AugmentParams.
-        intensity: (N, 2), see AugmentParams.
-
-    Returns:
-        (N, S, Y, X), filled with air outside of the input.
-    """
-    rows, columns = hu.shape[2:]  # affine_grid measures each axis by its own length
-    aspect = torch.tensor([[1, rows / columns, 1], [columns / rows, 1, 1]], device=affine.device)
-    affine = affine * aspect
-    grid = functional.affine_grid(affine, list(hu.shape), align_corners=False)
-    density = functional.grid_sample(hu - AIR, grid, align_corners=False)  # air is 0: the padding
-    gain, offset = intensity[:, :, None, None, None].unbind(1)
-    return density.mul_(gain).add_(offset).add_(AIR)
-
-
-def apply_advanced(hu: Tensor, texture: Tensor, cutout: Tensor, noise_seed: Tensor) -> Tensor:
-    """Blur each volume, add noise, and cut out a box.
-
-    Args:
-        hu: (N, S, Y, X) float32, in HU.
-        texture: (N, 2), see AugmentParams.
-        cutout: (N, 3, 2), see AugmentParams.
-        noise_seed: (N,) int64, seed of the noise, which is generated on the volumes' device.
-    """
-    noise, blur = texture[:, :, None, None, None].unbind(1)
-    for axis in (2, 3):
-        hu = _blur(hu, blur, axis)
-    grain = [_noise_like(one, int(seed)) for one, seed in zip(hu, noise_seed, strict=True)]
-    hu = hu + noise * torch.stack(grain)
-    return hu.masked_fill(box_mask(cutout, hu.shape[1:]), AIR)
+def augment(hu: Tensor, params: Mapping[str, Tensor], level: str) -> Tensor:
+    """Apply the augmentations of a level to volumes (N, S, Y, X) in HU."""
+    params = {name: values.to(hu.device) for name, values in params.items()}
+    for name in levels(level):
+        for augmentation in AUGMENTATIONS[name]:
+            hu = augmentation.apply(hu, params)
+    return hu
 
 
 def box_mask(box: Tensor, shape: Sequence[int]) -> Tensor:

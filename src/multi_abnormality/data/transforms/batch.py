@@ -14,11 +14,7 @@ class Batch(TypedDict, total=False):
     labels: Tensor  # (N, F) float32
     height: Tensor  # (N, S) from 0 (lowest slice of the volume) to 1 (highest), training only
     scan: Tensor  # (N,) int64: equal for the reconstructions of a scan, validation only
-    affine: Tensor  # (N, 2, 3), training only
-    intensity: Tensor  # (N, 2), training only
-    texture: Tensor  # (N, 2), training only
-    cutout: Tensor  # (N, 3, 2), training only
-    noise_seed: Tensor  # (N,) int64, training only
+    augmentation: dict[str, Tensor]  # parameters by name, (N, ...) each, training only
 
 
 class Example(TypedDict, total=False):
@@ -29,8 +25,4 @@ class Example(TypedDict, total=False):
     labels: np.ndarray
     height: np.ndarray
     scan: np.int64
-    affine: np.ndarray
-    intensity: np.ndarray
-    texture: np.ndarray
-    cutout: np.ndarray
-    noise_seed: np.int64
+    augmentation: dict[str, np.ndarray]

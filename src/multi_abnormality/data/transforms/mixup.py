@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from multi_abnormality.config.schema import Train
-from multi_abnormality.data.transforms.augment import apply, apply_advanced, box_mask
+from multi_abnormality.data.transforms.augment import augment, box_mask
 from multi_abnormality.data.transforms.batch import Batch
 
 MIXUP_ALPHA = 0.4  # parameter of the Beta distribution of lambda
@@ -46,10 +46,7 @@ def augment_batch(
     labels = batch["labels"]
     # Coordinates in half precision would move voxels by up to half of one.
     with torch.autocast(hu.device.type, enabled=False):
-        if settings.augmentation != "none":
-            hu = apply(hu, batch["affine"], batch["intensity"])
-        if settings.augmentation == "advanced":
-            hu = apply_advanced(hu, batch["texture"], batch["cutout"], batch["noise_seed"])
+        hu = augment(hu, batch["augmentation"], settings.augmentation)
         params = sample_mix(rng, len(hu), settings.mixup_prob, settings.cutmix_prob)
         return mix(hu, labels, params) if params else (hu, labels)
 

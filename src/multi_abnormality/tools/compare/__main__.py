@@ -37,10 +37,10 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = _arguments()
+    from multi_abnormality.evaluation.bootstrap import ResamplingConfig
     from multi_abnormality.tools.compare.comparison import compare
     from multi_abnormality.tools.compare.comparison_tables import print_tables
     from multi_abnormality.tools.compare.difference_plot import draw_differences
-    from multi_abnormality.tools.compare.paired_tests import ResamplingConfig
     from multi_abnormality.utils.atomic_io import atomic_write, write_json
 
     resampling = ResamplingConfig(given.n_bootstrap, CONFIDENCE, given.seed)

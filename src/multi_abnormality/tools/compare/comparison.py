@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from multi_abnormality.backup.dvc_recorder import open_repository
+from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.tools.compare.alignment import align
 from multi_abnormality.tools.compare.formatting import Comparison
-from multi_abnormality.tools.compare.paired_tests import ResamplingConfig, compare_models
+from multi_abnormality.tools.compare.paired_tests import compare_models
 from multi_abnormality.tools.compare.revision_predictions import read_revision_predictions
 from multi_abnormality.tools.compare.revisions import WORKSPACE, reader, resolve
 from multi_abnormality.utils.console import log

@@ -3,20 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from multi_abnormality.evaluation.metrics import METRICS
 from multi_abnormality.tools.compare.revisions import Revision
 
 Comparison = dict[str, Any]  # returned by comparison.compare
 Scores = dict[str, Any]  # one measure of both models, as paired_tests.compare_models returns it
 
-TITLES = {
-    "auroc": "AUROC",
-    "average_precision": "Average precision",
-    "f1": "F1",
-    "precision": "Precision",
-    "recall": "Recall",
-    "accuracy": "Accuracy",
-    "crg": "CRG",
-}
+TITLES = {name: metric.title for name, metric in METRICS.items()} | {"crg": "CRG"}
 RANKED_BY = "auroc"  # does not depend on a threshold
 UNDEFINED = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

@@ -10,39 +10,26 @@ Benjamini, Y. Hochberg, "Controlling the false discovery rate", 1995).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.stats import false_discovery_control, rankdata
 
-from multi_abnormality.evaluation.bootstrap import CHUNK, bootstrap, encode_patients, percentiles
-from multi_abnormality.evaluation.challenge_scores import OfficialScores, official_scores
-from multi_abnormality.evaluation.thresholds import CHALLENGE_THRESHOLD
-from multi_abnormality.evaluation.weighted_metrics import (
-    MEASURES,
-    defined_mean,
-    rankings_of,
-    weighted_scores,
+from multi_abnormality.evaluation.bootstrap import (
+    CHUNK,
+    Resampler,
+    ResamplingConfig,
+    bootstrap,
+    concatenate,
+    encode_patients,
+    percentiles,
 )
+from multi_abnormality.evaluation.bootstrap_metrics import defined_mean
+from multi_abnormality.evaluation.metrics import METRICS
+from multi_abnormality.evaluation.scores import finding_score, macro_score, official_scores
 from multi_abnormality.utils.rng import generator
 
 ROUNDING = 1e-12  # tolerance for equal differences: sums of floats depend on their order
-
-
-@dataclass(frozen=True)
-class ResamplingConfig:
-    """Resampling settings.
-
-    Attributes:
-        n_bootstrap: number of bootstrap resamples, and of permutations.
-        confidence: confidence level of the intervals.
-        seed: random seed.
-    """
-
-    n_bootstrap: int
-    confidence: float
-    seed: int
 
 
 def compare_models(
@@ -70,8 +57,7 @@ def compare_models(
     """
     scores = [official_scores(labels, probs, findings) for probs in (first, second)]
     first_samples, second_samples = (
-        bootstrap(labels, probs, patients, n_bootstrap=resampling.n_bootstrap, seed=resampling.seed)
-        for probs in (first, second)
+        bootstrap(labels, probs, patients, resampling) for probs in (first, second)
     )
     resampled = _with_macro(_subtract(second_samples, first_samples))
     permuted = _with_macro(permuted_differences(labels, first, second, patients, resampling))
@@ -83,16 +69,14 @@ def compare_models(
             "p": p_value(permuted[measure][:, column]),
         }
 
-    columns = len(findings)
     macro = {
-        measure: compared([_macro_of(own, measure) for own in scores], measure, columns)
-        for measure in MEASURES
+        name: compared([macro_score(own, name) for own in scores], name, column)
+        for name, column in (dict.fromkeys(METRICS, len(findings)) | {"crg": 0}).items()
     }
-    macro["crg"] = compared([own["crg"]["CRG"] for own in scores], "crg", 0)
     per_finding = {
         finding: {
-            measure: compared([_value_of(own, finding, measure) for own in scores], measure, column)
-            for measure in MEASURES
+            name: compared([finding_score(own, finding, name) for own in scores], name, column)
+            for name in METRICS
         }
         for column, finding in enumerate(findings)
     }
@@ -116,21 +100,15 @@ def permuted_differences(
         (1 + R, F) per measure, (1 + R, 1) for crg; row 0 is the original.
     """
     count, patient_of_row = encode_patients(patients, len(labels))
-    y_true = np.concatenate([labels, labels])
-    pred = np.concatenate([first, second]) >= CHALLENGE_THRESHOLD
     ranks = [rankdata(probs, axis=0) for probs in (first, second)]
-    rankings = rankings_of(y_true, np.concatenate(ranks))
-    parts = []
-    for permutation in _permutations(count, resampling):
+    resampler = Resampler(*map(np.concatenate, ([labels] * 2, [first, second], ranks)))
+
+    def differences(permutation: np.ndarray) -> dict[str, np.ndarray]:
         swapped = permutation[patient_of_row]
-        first_weights = np.concatenate([1 - swapped, swapped])
-        second_weights = np.concatenate([swapped, 1 - swapped])
-        first_scores, second_scores = (
-            weighted_scores(y_true, pred, rankings, weights)
-            for weights in (first_weights, second_weights)
-        )
-        parts.append(_subtract(second_scores, first_scores))
-    return {measure: np.concatenate([part[measure] for part in parts]) for measure in parts[0]}
+        first_scores = resampler.scores(np.concatenate([1 - swapped, swapped]))
+        return _subtract(resampler.scores(np.concatenate([swapped, 1 - swapped])), first_scores)
+
+    return concatenate(map(differences, _permutations(count, resampling)))
 
 
 def p_value(differences: np.ndarray) -> float | None:
@@ -142,7 +120,7 @@ def p_value(differences: np.ndarray) -> float | None:
 
 def adjust(per_finding: dict[str, dict[str, dict[str, Any]]]) -> None:
     """Add `q`, the p-value adjusted over the findings that have one, to each measure's scores."""
-    for measure in MEASURES:
+    for measure in METRICS:
         tests = [scores[measure] for scores in per_finding.values()]
         defined = [test for test in tests if test["p"] is not None]
         adjusted = false_discovery_control([test["p"] for test in defined]) if defined else []
@@ -171,7 +149,7 @@ def _with_macro(differences: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Append the mean over findings as a column: (R, F) to (R, F + 1)."""
     means = {
         measure: np.column_stack([differences[measure], defined_mean(differences[measure])])
-        for measure in MEASURES
+        for measure in METRICS
     }
     return differences | means
 
@@ -179,15 +157,3 @@ def _with_macro(differences: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _difference(first: float | None, second: float | None) -> dict[str, float | None]:
     difference = None if first is None or second is None else second - first
     return {"a": first, "b": second, "difference": difference}
-
-
-def _macro_of(scores: OfficialScores, measure: str) -> float | None:
-    if measure == "average_precision":
-        return scores["average_precision"]["macro"]
-    return scores["classification"]["macro"][measure]
-
-
-def _value_of(scores: OfficialScores, finding: str, measure: str) -> float | None:
-    if measure == "average_precision":
-        return scores["average_precision"]["per_pathology"][finding]
-    return scores["classification"]["per_pathology"][finding][measure]

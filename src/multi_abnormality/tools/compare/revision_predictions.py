@@ -18,8 +18,11 @@ from multi_abnormality.data.storage.processed_dataset import (
     read_labels,
     read_manifest,
 )
-from multi_abnormality.evaluation.challenge_scores import official_scores
-from multi_abnormality.evaluation.input_checks import Describe, check_labels, check_probabilities
+from multi_abnormality.evaluation.prediction_checks import (
+    check_labels,
+    check_probabilities,
+)
+from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.tools.compare.revisions import Read, Revision
 from multi_abnormality.utils.errors import InputError, first_few
 
@@ -152,8 +155,8 @@ def _join(
 def _check(scored: RevisionPredictions, recorded: float | None) -> None:
     """Check that predictions and labels give the recorded score."""
 
-    def named(file: str) -> Describe:
-        return lambda row: f"{scored.revision}: {file}, {scored.scans[row]}"
+    def named(file: str) -> list[str]:
+        return [f"{scored.revision}: {file}, {scan}" for scan in scored.scans]
 
     check_labels(scored.labels, scored.findings, named(f"processed/{LABELS}"))
     cells = scored.labels, scored.probabilities

@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from multi_abnormality.training.losses import asymmetric_loss, multilabel_loss, positive_weights
+from multi_abnormality.training.losses import (
+    LOSSES,
+    asymmetric_loss,
+    multilabel_loss,
+    positive_weights,
+)
 
 
 @pytest.fixture
@@ -71,6 +76,18 @@ def test_losses_agree_in_special_cases(cells, small_params):
     assert multilabel_loss(*cells, unfocused) == bce
     asl = settings(small_params, loss="asl")
     assert multilabel_loss(*cells, asl) == asymmetric_loss(*cells, 4, 1, 0.05)
+
+
+def test_a_registered_loss_is_selected_by_its_name(cells, small_params, monkeypatch):
+    def squared_error(logits, labels, positive_weight, train):
+        assert positive_weight is None
+        return ((logits.sigmoid() - labels) ** 2).mean() * train.learning_rate
+
+    monkeypatch.setitem(LOSSES, "squared_error", squared_error)
+    train = settings(small_params, loss="squared_error", label_smoothing=0.2, learning_rate=2.0)
+    logits, labels = cells
+    expected = 2 * ((logits.sigmoid() - (0.8 * labels + 0.1)) ** 2).mean()
+    torch.testing.assert_close(multilabel_loss(*cells, train), expected)
 
 
 def test_label_smoothing_and_weights_match_torch(cells, small_params):

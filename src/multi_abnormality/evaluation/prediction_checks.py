@@ -1,15 +1,13 @@
 """Validation of labels and scores; errors name the first wrong scan and finding."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from multi_abnormality.utils.errors import InputError
 
-Describe = Callable[[int], str]  # maps a row's index to its name in messages
 
-
-def check_labels(labels: np.ndarray, findings: Sequence[str], describe: Describe) -> None:
+def check_labels(labels: np.ndarray, findings: Sequence[str], scans: Sequence[str]) -> None:
     """Check labels of shape (N, F): at least one row, a column per finding, only 0 and 1."""
     if labels.ndim != 2 or labels.shape[1] != len(findings):
         raise InputError(
@@ -18,12 +16,12 @@ def check_labels(labels: np.ndarray, findings: Sequence[str], describe: Describe
     if len(labels) == 0:
         raise InputError("labels: there is no scan to score; is the split empty?")
     _refuse_first(
-        ~np.isin(labels, (0, 1)), labels, findings, describe, "a label must be 0 or 1; fix its row"
+        ~np.isin(labels, (0, 1)), labels, findings, scans, "a label must be 0 or 1; fix its row"
     )
 
 
 def check_scores(
-    scores: np.ndarray, labels: np.ndarray, findings: Sequence[str], describe: Describe, what: str
+    scores: np.ndarray, labels: np.ndarray, findings: Sequence[str], scans: Sequence[str], what: str
 ) -> None:
     """Check that `scores` (logits or probabilities) are finite and have the labels' shape."""
     if scores.shape != labels.shape:
@@ -32,32 +30,27 @@ def check_scores(
         ~np.isfinite(scores),
         scores,
         findings,
-        describe,
+        scans,
         "every value must be finite; check this scan's volume and the checkpoint",
     )
 
 
 def check_probabilities(
-    probabilities: np.ndarray, labels: np.ndarray, findings: Sequence[str], describe: Describe
+    probabilities: np.ndarray, labels: np.ndarray, findings: Sequence[str], scans: Sequence[str]
 ) -> None:
     """Check that probabilities are finite, have the labels' shape and lie between 0 and 1."""
     name = "probabilities"
-    check_scores(probabilities, labels, findings, describe, name)
+    check_scores(probabilities, labels, findings, scans, name)
     wrong = (probabilities < 0) | (probabilities > 1)
-    _refuse_first(wrong, probabilities, findings, describe, "a probability must be 0 to 1")
-
-
-def row_of_patient(patients: Sequence[str]) -> Describe:
-    """Return a function that names a row by its index and patient."""
-    return lambda row: f"row {row} (patient {patients[row]})"
+    _refuse_first(wrong, probabilities, findings, scans, "a probability must be 0 to 1")
 
 
 def _refuse_first(
-    wrong: np.ndarray, values: np.ndarray, findings: Sequence[str], describe: Describe, hint: str
+    wrong: np.ndarray, values: np.ndarray, findings: Sequence[str], scans: Sequence[str], hint: str
 ) -> None:
     if not wrong.any():
         return
     row, column = (int(index) for index in np.argwhere(wrong)[0])
     count = int(wrong.sum())
     more = f" (and {count - 1} more)" if count > 1 else ""
-    raise InputError(f"{describe(row)}, {findings[column]}: {values[row, column]}{more}; {hint}")
+    raise InputError(f"{scans[row]}, {findings[column]}: {values[row, column]}{more}; {hint}")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from multi_abnormality.evaluation.thresholds import submission_probabilities
+from multi_abnormality.evaluation.threshold_selection import submission_probabilities
 
 
 def test_thresholds_become_a_half_and_logits_shift_by_a_constant():

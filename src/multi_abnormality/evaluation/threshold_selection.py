@@ -1,4 +1,4 @@
-"""Decision thresholds on calibrated probabilities, and the challenge's probabilities.
+"""Selection of decision thresholds on calibrated probabilities; the challenge's probabilities.
 
 The challenge counts a finding as positive at a probability of 0.5 or more. On calibrated
 probabilities that is the best threshold for accuracy alone, so each finding has its own threshold.
@@ -6,7 +6,7 @@ Probabilities submitted to the challenge are shifted on the logit scale, which m
 to 0.5. This module does not import PyTorch.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -25,33 +25,52 @@ def optimal_thresholds(
 
     Args:
         probabilities: (N, F), calibrated, of the validation scans.
-        metric: value of `evaluate.threshold_metric`:
-
-            - crg pools all cells and weighs a positive as (X - A) / A negatives, so the best
-              threshold of every finding is the fraction of positive cells;
-            - f1: where the finding's expected F1 is highest;
-            - accuracy and none: 0.5.
+        metric: value of `evaluate.threshold_metric`, a key of THRESHOLD_METRICS.
         is_calibrated: (F,) bool. The other findings have threshold 0.5 and no influence.
 
     Returns:
         (F,) thresholds.
     """
     thresholds = np.full(probabilities.shape[1], CHALLENGE_THRESHOLD)
-    pool = np.compress(is_calibrated, probabilities, axis=1)
-    if metric == "crg" and pool.size:
-        thresholds[is_calibrated] = pool.mean()
-    elif metric == "f1":
-        thresholds[is_calibrated] = [_best_for_f1(column) for column in pool.T]
+    calibrated = np.compress(is_calibrated, probabilities, axis=1)
+    if calibrated.size:
+        thresholds[is_calibrated] = THRESHOLD_METRICS[metric](calibrated)
     return thresholds.clip(MIN_THRESHOLD, 1 - MIN_THRESHOLD)
 
 
-def _best_for_f1(probabilities: np.ndarray) -> float:
+def _half(probabilities: np.ndarray) -> np.ndarray:
+    return np.full(probabilities.shape[1], CHALLENGE_THRESHOLD)
+
+
+def _best_for_crg(probabilities: np.ndarray) -> np.ndarray:
+    """Return the fraction of positive cells.
+
+    CRG pools all cells and weighs a positive as many times as there are negatives per positive.
+    """
+    return np.full(probabilities.shape[1], probabilities.mean())
+
+
+def _best_for_f1(probabilities: np.ndarray) -> np.ndarray:
+    """Return the threshold with the highest expected F1 of each finding."""
+    return np.array([_best_of_finding(column) for column in probabilities.T])
+
+
+def _best_of_finding(probabilities: np.ndarray) -> float:
     ranked = np.sort(probabilities)[::-1]
     n_positive = np.arange(1, len(ranked) + 1)
     expected = 2 * np.cumsum(ranked) / (n_positive + ranked.sum())
     last = int(expected.argmax())
     below = ranked[last + 1] if last + 1 < len(ranked) else 0.0
     return float((ranked[last] + below) / 2)
+
+
+# By the value of evaluate.threshold_metric: maps calibrated probabilities (N, F) to F thresholds.
+THRESHOLD_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "crg": _best_for_crg,
+    "f1": _best_for_f1,
+    "accuracy": _half,
+    "none": _half,
+}
 
 
 def decide(

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from multi_abnormality.utils.atomic_io import atomic_write
 
-METADATA_KEY = "about"  # the only metadata entry of the file
+METADATA_KEY = "inference"  # the only metadata entry of the file
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,123 @@
+"""Example scans for the report: the most confident true and false predictions of each finding."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from multi_abnormality.config.schema import parse_section
+from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.data.preprocessing.quantization import code_table
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.evaluation.grad_cam import explain
+from multi_abnormality.evaluation.inference_cache import View
+from multi_abnormality.evaluation.predictions import Scans
+from multi_abnormality.evaluation.slice_rendering import apply_window, jpeg, resize_isotropic
+from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.utils.console import track
+
+HITS, MISSES, FALSE_ALARMS = 2, 2, 1  # shown per finding
+HEAT_RGB = np.array([255.0, 120.0, 0.0])
+OPACITY = 0.55  # of the highest heat
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan and one finding in it."""
+
+    name: str
+    probability: float
+    view: View
+
+
+def choose_cases(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, list[int]]:
+    """Choose example rows of one finding by kind, from (N,) labels and probabilities.
+
+    Hits are the positives with the highest probability, misses those with the lowest, and false
+    alarms the negatives with the highest. No row is chosen twice. Rank decides between hit and
+    miss, not 0.5, which few scans of a rare finding exceed.
+    """
+    ranked = np.argsort(-probabilities, kind="stable")
+    positives, negatives = (ranked[labels[ranked] == value].tolist() for value in (1, 0))
+    hits = min(HITS, (len(positives) + 1) // 2)
+    misses = min(MISSES, len(positives) - hits)
+    return {
+        "hits": positives[:hits],
+        "misses": positives[::-1][:misses],
+        "false_alarms": negatives[:FALSE_ALARMS],
+    }
+
+
+def draw_cases(
+    classifier: Callable[[], VolumeClassifier],
+    volumes: ProcessedDataset,
+    scans: Scans,
+    probabilities: np.ndarray,
+    findings: Sequence[str],
+    views: dict[tuple[str, str], View],
+) -> dict[str, dict[str, list[Case]]]:
+    """Render the examples of each finding that at least one scan has.
+
+    Args:
+        classifier: returns the classifier behind the probabilities, in evaluation mode.
+        volumes: processed dataset of the scans.
+        scans: N scans.
+        probabilities: (N, F).
+        findings: F names.
+        views: cached views by the names of volume and finding; updated in place to the views of
+            these examples.
+
+    Returns:
+        Examples by finding and kind, the most confident first.
+    """
+    chosen = {
+        column: choose_cases(scans.labels[:, column], probabilities[:, column])
+        for column in np.flatnonzero(scans.labels.any(axis=0)).tolist()
+    }
+    missing: dict[str, list[int]] = {}
+    keys = []
+    for column, rows in chosen.items():
+        for row in itertools.chain(*rows.values()):
+            keys.append((scans.names[row], findings[column]))
+            if keys[-1] not in views:
+                missing.setdefault(scans.names[row], []).append(column)
+    drawn = dict(views)
+    for name, columns in track(missing.items(), "explain cases", len(missing), "scans"):
+        drawn |= _draw_views(classifier(), volumes, name, columns, findings)
+    views.clear()
+    views.update((key, drawn[key]) for key in keys)
+
+    def case(row: int, column: int) -> Case:
+        name = scans.names[row]
+        return Case(name, float(probabilities[row, column]), views[name, findings[column]])
+
+    return {
+        findings[column]: {kind: [case(row, column) for row in of] for kind, of in rows.items()}
+        for column, rows in chosen.items()
+    }
+
+
+def _draw_views(
+    classifier: VolumeClassifier,
+    volumes: ProcessedDataset,
+    name: str,
+    columns: list[int],
+    findings: Sequence[str],
+) -> dict[tuple[str, str], View]:
+    """Return the views of some findings in one volume, by the names of volume and finding."""
+    codes, views = volumes.read(name), {}
+    hu_of_code = code_table(parse_section(PreprocessSpec, volumes.recipe))
+    for column, one in zip(columns, explain(classifier, codes, columns), strict=True):
+        picture = draw(hu_of_code[codes[one.slice]], one.heat, findings[column], volumes.recipe)
+        views[name, findings[column]] = View(one.attention, one.slice, one.padding, picture)
+    return views
+
+
+def draw(hu: np.ndarray, heat: np.ndarray, finding: str, recipe: dict[str, Any]) -> bytes:
+    """Draw a slice (Y, X) in HU without and with its heat map (Y, X), as a JPEG file."""
+    plain = np.repeat(apply_window(hu, finding, recipe)[..., None], 3, axis=2)
+    alpha = OPACITY * resize_isotropic(heat, recipe).clip(0, 1)[..., None]
+    pair = np.concatenate([plain, plain * (1 - alpha) + HEAT_RGB * alpha], axis=1)
+    return jpeg(pair)
