@@ -13,11 +13,11 @@ from documents import ROOT, Command, commands, documents, mentions, simple_comma
 from test_pipeline import BIN, make_project, run, run_first
 
 WIDTH = 100  # columns of the terminal that the guides were written at
-EXPERIMENTS = ROOT / "docs/experiments.md"
-OWN_DATA = ROOT / "docs/own-data.md"  # tests/test_own_data.py types it, where such scans are
+EXPERIMENTS = ROOT / "docs/how-to/experiments.md"
+OWN_DATA = ROOT / "docs/how-to/own-data.md"  # tests/test_own_data.py types it, where such scans are
 
 # Pages whose commands take minutes: `make drill` runs them.
-MINUTES_LONG = ("compare", "experiments", "from-the-seed", "models")
+MINUTES_LONG = ("compare", "experiments", "migrate-from-run-task2", "models")
 
 # Commands that something else runs: where, and the words there that do it.
 ELSEWHERE = {
@@ -39,7 +39,7 @@ ELSEWHERE = {
     ),
     r"predict STUDY_FOLDER": ("tests/test_predict.py", '"--series"'),
     r"exp run --run-all": ("tests/test_pipeline.py", '"--run-all"'),
-    r"plots diff main faster": ("docs/experiments.md", "dvc plots diff main faster"),
+    r"plots diff main faster": ("docs/how-to/experiments.md", "dvc plots diff main faster"),
 }
 # Commands that nothing runs, and what that would take.
 NEVER = {

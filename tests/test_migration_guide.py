@@ -8,7 +8,7 @@ import pytest
 from multi_abnormality.config.schema import Params, load_params
 from test_pipeline import ROOT
 
-GUIDE = ROOT / "docs/from-the-seed.md"
+GUIDE = ROOT / "docs/how-to/migrate-from-run-task2.md"
 RECIPE = ROOT / "recipes/seed.yaml"
 FLAGS = """\
 --mode --gpu-device --model --epochs --batch-size --learning-rate --loss-type --use-attention
