@@ -32,9 +32,11 @@ class Command:
 
 
 def documents() -> list[Path]:
-    """Every guide of this project."""
+    """Every guide of this project, without the pages that docs/generate_pages.py writes."""
     top = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-    return [*top, *sorted((ROOT / "docs").rglob("*.md"))]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    return [*top, *(page for page in pages if f"/{page.relative_to(ROOT)}" not in ignored)]
 
 
 def commands(document: Path) -> list[Command]:

@@ -41,6 +41,16 @@ FILES = (".py", ".json", ".csv", ".yaml", ".md", ".dvc")
 TARGETS = set(re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
+# Files that send users to a page of docs/.
+CODE = ("src", "params.yaml", "Makefile", "notebooks", "submission", "tests", ".dvc", "dvc.yaml")
+
+
+def run_git(*arguments: str) -> list[str]:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
 def identify(document: Path) -> str:
     return str(document.relative_to(ROOT))
 
@@ -212,6 +222,8 @@ def test_every_link_leads_somewhere(document: Path):
         path, _, anchor = link.partition("#")
         if "://" in path or path.startswith("mailto:"):
             continue
+        # On GitHub the page of a workflow, beside that of the README.
+        path = path.replace("../../actions", ".github").removesuffix("/badge.svg")
         target = document.parent / path if path else document
         is_there = target.exists() and (not anchor or anchor in headings(target))
         lost += [] if is_there else [link]
@@ -227,12 +239,31 @@ def test_every_guide_is_linked_by_another():
     assert [path for path in DOCUMENTS if path not in linked and path.parent != ROOT] == []
 
 
+def test_every_page_that_code_names_exists():
+    files = [ROOT / name for name in run_git("ls-files", *CODE)]
+    texts = {path: path.read_text(encoding="utf-8", errors="ignore") for path in files}
+    named = {
+        (str(path.relative_to(ROOT)), page)
+        for path, text in texts.items()
+        for page in re.findall(r"\bdocs/[\w./-]*\w\.md\b", text)
+    }
+    assert named
+    assert [(path, page) for path, page in sorted(named) if not (ROOT / page).exists()] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
 def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"authors", "cff-version", "message", "title"} <= citation.keys()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert citation["version"] == project["version"]
     assert citation["license"] == project["license"]
+    (bibtex,) = re.findall(r"```bibtex\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert f"version = {{{citation['version']}}}" in bibtex
+    assert f"license = {{{citation['license']}}}" in bibtex
 
 
 def test_the_workflow_runs_what_contributors_run():
@@ -240,3 +271,7 @@ def test_the_workflow_runs_what_contributors_run():
     (job,) = workflow["jobs"].values()
     assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
     assert job["strategy"]["matrix"]["python"][0] == "3.11"
+    workflow = yaml.safe_load((ROOT / ".github/workflows/docs.yml").read_text())
+    steps = workflow["jobs"]["build"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make docs"]
+    assert steps[-1]["with"]["path"] == "site"

@@ -17,7 +17,7 @@ EXPERIMENTS = ROOT / "docs/how-to/experiments.md"
 OWN_DATA = ROOT / "docs/how-to/own-data.md"  # tests/test_own_data.py types it, where such scans are
 
 # Pages whose commands take minutes: `make drill` runs them.
-MINUTES_LONG = ("compare", "experiments", "migrate-from-run-task2", "models")
+MINUTES_LONG = ("compare", "experiments", "migrate-from-run-task2", "models", "quick-start")
 
 # Commands that something else runs: where, and the words there that do it.
 ELSEWHERE = {
@@ -25,6 +25,7 @@ ELSEWHERE = {
     r"^make( repro)?$": (".ci/run", "make repro"),
     r"^make check\b": (".ci/run", "make check"),
     r"^make \.venv/installed": ("Makefile", "test: .venv/installed"),
+    r"^make docs\b": ("tests/test_site.py", '"mkdocs", "build"'),
     r"^make drill\b|-m drill\b": ("Makefile", "-m drill"),
     r"^make exps\b": ("Makefile", "multi-abnormality experiments"),
     r"^make resume\b": ("tests/backup/test_restore.py", '"make", "resume"'),

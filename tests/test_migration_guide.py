@@ -38,9 +38,3 @@ def test_every_key_it_names_exists_and_takes_the_value(tmp_path: Path):
             assert count == 1
             (tmp_path / "params.yaml").write_text(changed)
             load_params(tmp_path / "params.yaml")
-
-
-def test_every_file_it_links_exists():
-    links = re.findall(r"\]\(([^)#]+)\)", GUIDE.read_text())
-    assert links
-    assert [link for link in links if not (GUIDE.parent / link).is_file()] == []
