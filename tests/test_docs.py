@@ -1,7 +1,9 @@
 """Commands, flags, parameters and files in the guides exist."""
 
+import ast
 import contextlib
 import functools
+import importlib
 import importlib.util
 import io
 import os
@@ -208,6 +210,15 @@ def test_every_parameter_exists(document: Path):
     texts += [word for command in commands(document) for word in command.text.split()]
     found = {text.partition(":")[0].partition("=")[0] for text in texts if named.fullmatch(text)}
     assert {name for name in found if not name.endswith(FILES)} - keys(Params) == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_python_examples_import_what_exists(document: Path):
+    for block in re.findall(r"^```python\n(.*?)^```", document.read_text(), re.M | re.S):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
+                module = importlib.import_module(node.module)
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
 
 
 def headings(document: Path) -> set[str]:
