@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro resume exps test check coverage docs bench study drill pins
+.PHONY: repro resume exps test check coverage bench study drill pins
 
 # DVC exits with 255 on every failure; a training that was stopped and saved exits with 75.
 run = rm -f .dvc/tmp/stopped; dvc repro $(1) || { test ! -e .dvc/tmp/stopped || exit 75; exit 1; }
@@ -45,7 +45,8 @@ coverage: .venv/installed
 	coverage report
 
 # The documentation as a site, in site/: open site/index.html, no server or network is needed.
-docs: .venv/installed
+.PHONY: docs
+docs: .venv/installed  ## build the documentation site: site/index.html
 	python docs/generate_pages.py
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict  # --quiet would not be strict
 

@@ -243,15 +243,6 @@ def test_every_link_leads_somewhere(document: Path):
     assert lost == []
 
 
-def test_every_guide_is_linked_by_another():
-    linked = {
-        (document.parent / link.partition("#")[0]).resolve()
-        for document in DOCUMENTS
-        for link in links(document)
-    }
-    assert [path for path in DOCUMENTS if path not in linked and path.parent != ROOT] == []
-
-
 def test_every_page_that_code_names_exists():
     files = [ROOT / name for name in run_git("ls-files", *CODE)]
     texts = {path: path.read_text(encoding="utf-8", errors="ignore") for path in files}
@@ -266,6 +257,15 @@ def test_every_page_that_code_names_exists():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_every_guide_is_linked_by_another():
+    linked = {
+        (document.parent / link.partition("#")[0]).resolve()
+        for document in DOCUMENTS
+        for link in links(document)
+    }
+    assert [path for path in DOCUMENTS if path not in linked and path.parent != ROOT] == []
 
 
 def test_the_citation_is_of_this_version():
