@@ -44,6 +44,12 @@ coverage: .venv/installed
 	coverage combine --quiet
 	coverage report
 
+# The documentation as a site, in site/: open site/index.html, no server or network is needed.
+.PHONY: docs
+docs: .venv/installed  ## build the documentation site: site/index.html
+	python docs/generate_pages.py
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict  # --quiet would not be strict
+
 # A quarter of an hour; BENCH holds options and names: BENCH='--scan CHEST.nii.gz reading'. TABLES=<folder with
 # CT-RATE's tables> also measures the catalogue of all of it. Results: benchmarks/results.json.
 bench: repro

@@ -1,6 +1,6 @@
 """Charts of the startup of a run by part, and of the memory of a step by slices.
 
-PYTHONPATH=benchmarks python benchmarks/training_charts.py --plots docs  # after `dvc repro`
+PYTHONPATH=benchmarks python benchmarks/training_charts.py --plots docs/images  # after `dvc repro`
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Draws docs/sample.png from the sample scans: `python docs/sample_picture.py`."""
+"""Draws docs/images/sample.png from the sample scans: `python docs/sample_picture.py`."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def picture(scan: str) -> np.ndarray:
 
 def main() -> None:
     sheet = Image.fromarray(np.concatenate([picture(scan) for scan in SCANS]))
-    sheet.quantize(64).save("docs/sample.png", optimize=True)
+    sheet.quantize(64).save("docs/images/sample.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,14 @@ class Command:
 def documents() -> list[Path]:
     """Every guide of this project."""
     top = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-    return [*top, *sorted((ROOT / "docs").rglob("*.md"))]
+    pages = sorted((ROOT / "docs").rglob("*.md"))
+    return [*top, *(page for page in pages if not is_generated(page))]
+
+
+def is_generated(page: Path) -> bool:
+    """Whether docs/generate_pages.py writes a page, which Git ignores."""
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    return f"/{page.resolve().relative_to(ROOT)}" in ignored
 
 
 def commands(document: Path) -> list[Command]:

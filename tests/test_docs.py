@@ -1,7 +1,9 @@
 """Commands, flags, parameters and files in the guides exist."""
 
+import ast
 import contextlib
 import functools
+import importlib
 import importlib.util
 import io
 import os
@@ -22,6 +24,7 @@ from documents import (
     code_spans,
     commands,
     documents,
+    is_generated,
     links,
     mentions,
     simple_commands,
@@ -39,6 +42,16 @@ OTHERS = (
 )
 FILES = (".py", ".json", ".csv", ".yaml", ".md", ".dvc")
 TARGETS = set(re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+# Files that send users to a page of docs/.
+CODE = ("src", "params.yaml", "Makefile", "notebooks", "submission", "tests", ".dvc", "dvc.yaml")
+
+
+def run_git(*arguments: str) -> list[str]:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
 def identify(document: Path) -> str:
@@ -199,6 +212,15 @@ def test_every_parameter_exists(document: Path):
     assert {name for name in found if not name.endswith(FILES)} - keys(Params) == set()
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=identify)
+def test_python_examples_import_what_exists(document: Path):
+    for block in re.findall(r"^```python\n(.*?)^```", document.read_text(), re.M | re.S):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
+                module = importlib.import_module(node.module)
+                assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
 def headings(document: Path) -> set[str]:
     """Anchors, as GitHub makes them of headings."""
     lines = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
@@ -212,10 +234,29 @@ def test_every_link_leads_somewhere(document: Path):
         path, _, anchor = link.partition("#")
         if "://" in path or path.startswith("mailto:"):
             continue
+        # On GitHub the page of a workflow, beside that of the README.
+        path = path.replace("../../actions", ".github").removesuffix("/badge.svg")
         target = document.parent / path if path else document
-        is_there = target.exists() and (not anchor or anchor in headings(target))
+        is_there = target.exists() and not is_generated(target)
+        is_there = is_there and (not anchor or anchor in headings(target))
         lost += [] if is_there else [link]
     assert lost == []
+
+
+def test_every_page_that_code_names_exists():
+    files = [ROOT / name for name in run_git("ls-files", *CODE)]
+    texts = {path: path.read_text(encoding="utf-8", errors="ignore") for path in files}
+    named = {
+        (str(path.relative_to(ROOT)), page)
+        for path, text in texts.items()
+        for page in re.findall(r"\bdocs/[\w./-]*\w\.md\b", text)
+    }
+    assert named
+    assert [(path, page) for path, page in sorted(named) if not (ROOT / page).exists()] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_every_guide_is_linked_by_another():
@@ -233,6 +274,9 @@ def test_the_citation_is_of_this_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert citation["version"] == project["version"]
     assert citation["license"] == project["license"]
+    (bibtex,) = re.findall(r"```bibtex\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert f"version = {{{citation['version']}}}" in bibtex
+    assert f"license = {{{citation['license']}}}" in bibtex
 
 
 def test_the_workflow_runs_what_contributors_run():
@@ -240,3 +284,7 @@ def test_the_workflow_runs_what_contributors_run():
     (job,) = workflow["jobs"].values()
     assert "bash .ci/run" in [step.get("run") for step in job["steps"]]
     assert job["strategy"]["matrix"]["python"][0] == "3.11"
+    workflow = yaml.safe_load((ROOT / ".github/workflows/docs.yml").read_text())
+    steps = workflow["jobs"]["build"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make docs"]
+    assert steps[-1]["with"]["path"] == "site"

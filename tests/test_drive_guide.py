@@ -1,4 +1,4 @@
-"""The commands of docs/google-drive.md against the emulated Drive, except for the browser login."""
+"""The commands of docs/how-to/google-drive.md on an emulated Drive, except the browser login."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from drive_stand_in.contents import MY_DRIVE, SHARED_DRIVE
 from drive_stand_in.project import Project, make_project
 from test_guides import Shell, unprinted
 
-GUIDE = ROOT / "docs/google-drive.md"
+GUIDE = ROOT / "docs/how-to/google-drive.md"
 WAYS = ("Mounted Drive in Colab", "Own OAuth client", "Service account with a shared drive")
 USE = "Use and verify the remote"
 IN_TEXT = {

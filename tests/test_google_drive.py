@@ -218,7 +218,7 @@ def test_a_stand_in_process_accepts_faults_while_it_runs(tmp_path: Path):
 
 
 def test_the_guide_names_options_that_dvc_has():
-    guide = (ROOT / "docs/google-drive.md").read_text()
+    guide = (ROOT / "docs/how-to/google-drive.md").read_text()
     named = set(re.findall(r"dvc remote modify (?:--local )?\S+ (\w+)", guide))
     assert len(named) > 4
     assert named <= {str(option) for option in REMOTE_SCHEMAS["gdrive"]}

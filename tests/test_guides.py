@@ -13,11 +13,11 @@ from documents import ROOT, Command, commands, documents, mentions, simple_comma
 from test_pipeline import BIN, make_project, run, run_first
 
 WIDTH = 100  # columns of the terminal that the guides were written at
-EXPERIMENTS = ROOT / "docs/experiments.md"
-OWN_DATA = ROOT / "docs/own-data.md"  # tests/test_own_data.py types it, where such scans are
+EXPERIMENTS = ROOT / "docs/how-to/experiments.md"
+OWN_DATA = ROOT / "docs/how-to/own-data.md"  # tests/test_own_data.py types it, where such scans are
 
 # Pages whose commands take minutes: `make drill` runs them.
-MINUTES_LONG = ("compare", "experiments", "from-the-seed", "models")
+MINUTES_LONG = ("compare", "experiments", "migrate-from-run-task2", "models", "quick-start")
 
 # Commands that something else runs: where, and the words there that do it.
 ELSEWHERE = {
@@ -25,6 +25,7 @@ ELSEWHERE = {
     r"^make( repro)?$": (".ci/run", "make repro"),
     r"^make check\b": (".ci/run", "make check"),
     r"^make \.venv/installed": ("Makefile", "test: .venv/installed"),
+    r"^make docs\b": ("tests/test_site.py", '"mkdocs", "build"'),
     r"^make drill\b|-m drill\b": ("Makefile", "-m drill"),
     r"^make exps\b": ("Makefile", "multi-abnormality experiments"),
     r"^make resume\b": ("tests/backup/test_restore.py", '"make", "resume"'),
@@ -39,7 +40,7 @@ ELSEWHERE = {
     ),
     r"predict STUDY_FOLDER": ("tests/test_predict.py", '"--series"'),
     r"exp run --run-all": ("tests/test_pipeline.py", '"--run-all"'),
-    r"plots diff main faster": ("docs/experiments.md", "dvc plots diff main faster"),
+    r"plots diff main faster": ("docs/how-to/experiments.md", "dvc plots diff main faster"),
 }
 # Commands that nothing runs, and what that would take.
 NEVER = {

@@ -1,4 +1,4 @@
-"""docs/own-data.md, typed in a project with scans of three kinds and three findings."""
+"""docs/how-to/own-data.md, typed in a project with scans of three kinds and three findings."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from own_scans import OWN_FINDINGS, write_own_scans
 from test_guides import Shell
 from test_pipeline import make_project, run
 
-GUIDE = ROOT / "docs/own-data.md"
+GUIDE = ROOT / "docs/how-to/own-data.md"
 NAMES = list(OWN_FINDINGS)
 
 

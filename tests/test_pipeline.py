@@ -270,7 +270,7 @@ def test_a_killed_experiment_resumes_and_is_one_row(longer):
 def test_a_stopped_experiment_is_undone_as_documented(
     by: int, documented: str, project: Path, tmp_path: Path
 ):
-    assert f"$ {documented}\n" in (ROOT / "docs/experiments.md").read_text()
+    assert f"$ {documented}\n" in (ROOT / "docs/how-to/experiments.md").read_text()
     folder = tmp_path / "project"
     shutil.copytree(project, folder, symlinks=True)
     before = hashes(folder)

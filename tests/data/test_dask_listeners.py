@@ -1,4 +1,4 @@
-"""A local Dask cluster, started as in docs/ct-rate.md, listens only on loopback."""
+"""A local Dask cluster, started as in docs/how-to/ct-rate.md, listens only on loopback."""
 
 import os
 from functools import partial

@@ -49,7 +49,7 @@ class Project:
         return output
 
     def log_in(self, options: dict[str, str]) -> None:
-        """Write the configuration of docs/google-drive.md, faster than its commands."""
+        """Write the configuration of docs/how-to/google-drive.md, faster than its commands."""
         write_remote(self.folder, "gdrive", options)
 
     def clone(self) -> "Project":

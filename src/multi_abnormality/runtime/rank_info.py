@@ -13,7 +13,7 @@ from multi_abnormality.utils.errors import InputError
 # Environment variables set by torchrun, and by rank 0 for the ranks it spawns.
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
-GUIDE = "docs/several-devices.md has the commands"
+GUIDE = "docs/how-to/multi-gpu.md has the commands"
 
 
 @dataclass(frozen=True)

@@ -304,8 +304,8 @@ def _print_experiment_hint() -> None:
     if _is_experiment_in_workspace():
         console.print_wrapped(
             "hint: the work tree keeps the parameters of this experiment. To return to the last "
-            "commit: git restore . && dvc checkout --force (docs/experiments.md lists what this "
-            "discards)"
+            "commit: git restore . && dvc checkout --force (docs/how-to/experiments.md lists "
+            "what this discards)"
         )
 
 

@@ -54,7 +54,8 @@ def read_ct_rate(root: Path, findings: Sequence[str] = FINDINGS) -> Catalog:
             f"{root}/: holds no volumes such as dataset/train_fixed/train_1/train_1_a/"
             "train_1_a_1.nii.gz. `make repro` puts sample scans there where the folder is "
             f"missing; or bring CT-RATE's `dataset` folder (volumes and label tables) to {root}/; "
-            "or name a table of your own scans as data.table in params.yaml (docs/own-data.md)"
+            "or name a table of your own scans as data.table in params.yaml "
+            "(docs/how-to/own-data.md)"
         )
     excluded, exclusion_errors = read_exclusions(files.exclusions)
     errors = files.faults + exclusion_errors

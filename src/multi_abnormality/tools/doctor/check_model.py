@@ -162,5 +162,5 @@ def _missing_weights(backbone: str) -> str | None:
     return (
         f"model.pretrained: timm's weights of {backbone} are not on this machine; training fetches "
         f"them from {source}. Without a network, copy a weights file here and set "
-        "model.pretrained: PATH (docs/models.md)"
+        "model.pretrained: PATH (docs/how-to/models.md)"
     )
