@@ -1,4 +1,4 @@
-"""Reading and editing the text of params.yaml; an edit changes only the values."""
+"""Reading and editing the text of params.yaml or a recipe; an edit changes only the values."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,14 +15,14 @@ def flatten(text: str) -> dict[KeyPath, Any]:
     """Values by key path; a list is one value.
 
     Raises:
-        ValueError: the text is not a valid params.yaml.
+        ValueError: the text is not valid YAML, or has no sections.
     """
     try:
         content = load_yaml(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"params.yaml is not valid YAML: {error}") from error
+        raise ValueError(f"is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError("params.yaml holds no sections")
+        raise ValueError("has no sections")
     return dict(_leaves(content, ()))
 
 

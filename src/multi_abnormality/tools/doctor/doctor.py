@@ -1,9 +1,12 @@
 """`multi-abnormality doctor`: check whether a training run can start here."""
 
-import argparse
-import sys
+import json as json_format
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from multi_abnormality.tools.doctor.check_checkpoint import check_checkpoint
 from multi_abnormality.tools.doctor.check_machine import (
@@ -30,11 +33,13 @@ from multi_abnormality.tools.doctor.check_remotes import check_dvc_remote, check
 from multi_abnormality.tools.doctor.context import (
     FAIL,
     OK,
+    WARN,
     Check,
     CheckResult,
     DoctorContext,
     run_check,
 )
+from multi_abnormality.utils.console import console
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("Python", check_python),
@@ -63,36 +68,32 @@ def examine(context: DoctorContext) -> Iterator[CheckResult]:
         yield from run_check(part, check, context)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="multi-abnormality doctor",
-        description="Check this machine and project for what would make a training run fail, and "
-        "print the command that fixes it. The exit code is 1 if anything would.",
-    )
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="show only warnings and failures"
-    )
-    given = parser.parse_args()
-    context, fails = DoctorContext(Path()), False
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Check whether training can run here.
+
+    Prints what would make a training run fail, and the command that fixes it. The exit code is 1 if
+    anything would.
+    """
+    context, results = DoctorContext(Path()), []
+    is_shown = (WARN, FAIL) if console.is_quiet else (OK, WARN, FAIL)
     for result in examine(context):
-        fails |= result.status == FAIL
-        if not (given.quiet and result.status == OK):
+        results.append(result)
+        if not json and result.status in is_shown:
             print_result(result)
-    if fails:
+    fails = any(result.status == FAIL for result in results)
+    if json:
+        write(json_format.dumps([asdict(result) for result in results], indent=2))
+    elif fails:
         write("Training would fail here. Fix what is marked FAIL, from the top.")
-    elif not given.quiet:
+    elif not console.is_quiet:
         write(_closing(context))
-    return int(fails)
+    if fails:
+        raise typer.Exit(1)
 
 
 def _closing(context: DoctorContext) -> str:
     if context.stages_to_run == ():
         return f"Every stage is up to date: `{context.command}` has nothing to do."
     return f"Training can run here: `{context.command}`."
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
