@@ -128,4 +128,9 @@ def root(
 
 def main() -> None:
     """Run the command that the arguments name."""
-    app(prog_name=NAME)
+    try:
+        app(prog_name=NAME)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("multi_abnormality"):
+            raise
+        console.run(doctor)  # Typer itself lacks a package: the doctor names all that are missing

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from multi_abnormality.backup.dvc_recorder import open_repository
 from multi_abnormality.tools.compare.paired_tests import ResamplingConfig, compare_models
 from multi_abnormality.tools.compare.revision_predictions import (
@@ -42,14 +40,14 @@ def compare_revisions(
         resampling.n_bootstrap, len(first.scans),
     )  # fmt: skip
     compared = compare_models(
-        first.labels,
-        first.probabilities,
-        second.probabilities,
-        first.patients.tolist(),
-        first.findings,
+        first.labels.to_numpy(),
+        first.probabilities.to_numpy(),
+        second.probabilities.to_numpy(),
+        first.scans["patient_id"].tolist(),
+        tuple(first.labels.columns),
         resampling,
     )
-    positives = first.labels.sum(axis=0).tolist()
+    positives = first.labels.sum().to_dict()
     return {
         "revisions": {
             letter: {"name": revision.name, "commit": revision.commit}
@@ -62,10 +60,10 @@ def compare_revisions(
         },
         "counts": {
             "scans": len(first.scans),
-            "patients": len(set(first.patients)),
-            "positives": dict(zip(first.findings, positives, strict=True)),
+            "patients": first.scans["patient_id"].nunique(),
+            "positives": positives,
         },
-        "same_predictions": bool(np.array_equal(first.probabilities, second.probabilities)),
+        "same_predictions": first.probabilities.equals(second.probabilities),
         **compared,
     }
 
@@ -78,31 +76,30 @@ def align(
     Raises:
         InputError: the findings or the labels of a scan differ, or no scan is common.
     """
-    if different := sorted(set(first.findings) ^ set(second.findings)):
+    findings = first.labels.columns
+    if different := sorted(findings.symmetric_difference(second.labels.columns)):
         raise InputError(
             f"{first.revision} and {second.revision} have different findings: only one of them has "
             f"{', '.join(different)}; run both with the same data.findings"
         )
-    second = second.in_order_of(first.findings)
-    _, ours, theirs = np.intersect1d(first.scans, second.scans, return_indices=True)
-    if not len(ours):
+    scans = first.scans.index[first.scans.index.isin(second.scans.index)]
+    if scans.empty:
         raise InputError(
             f"{first.revision} and {second.revision} were scored on different scans: none of the "
             f"{len(first.scans)} is among the {len(second.scans)}; run both on the same data/"
         )
     for one, other in ((first, second), (second, first)):
-        if unmatched := len(one.scans) - len(ours):
+        if unmatched := len(one.scans) - len(scans):
             log.warning(
                 "%d scans that %s was scored on, and %s was not, are left out",
                 unmatched, one.revision, other.revision,
             )  # fmt: skip
-    in_order = np.argsort(ours)  # the order of the first one's predictions
-    first, second = first.rows(ours[in_order]), second.rows(theirs[in_order])
+    first, second = first.select(scans, findings), second.select(scans, findings)
     _check_same_labels(first, second)
     if changed := _count_changed(first, second):
         log.warning(
             "%d of the %d scans have different files and voxels in %s and %s",
-            changed, len(first.scans), first.revision, second.revision,
+            changed, len(scans), first.revision, second.revision,
         )  # fmt: skip
     return first, second
 
@@ -113,19 +110,20 @@ def _count_changed(first: RevisionPredictions, second: RevisionPredictions) -> i
     A recompressed file has the same voxels; other preprocessing changes the voxels of the same
     file. Neither is another scan.
     """
-    return int(((first.sources != second.sources) & (first.voxels != second.voxels)).sum())
+    hashes = ["source_sha256", "voxels_sha256"]
+    return int((first.scans[hashes] != second.scans[hashes]).all(axis=1).sum())
 
 
 def _check_same_labels(first: RevisionPredictions, second: RevisionPredictions) -> None:
     differs = first.labels != second.labels
-    if not differs.any():
+    if not differs.any(axis=None):
         return
-    row, column = np.argwhere(differs)[0]
-    values = first.labels[row, column], second.labels[row, column]
+    scan, finding = differs.stack().idxmax()
+    values = first.labels.loc[scan, finding], second.labels.loc[scan, finding]
     raise InputError(
-        f"{first.revision} and {second.revision} were scored on other labels: {differs.sum()} in "
-        f"{differs.any(axis=1).sum()} of {len(differs)} scans differ, the first of them "
-        f"{first.findings[column]} of {first.scans[row]}, {values[0]} and {values[1]}. Only "
+        f"{first.revision} and {second.revision} were scored on other labels: "
+        f"{differs.to_numpy().sum()} in {differs.any(axis=1).sum()} of {len(differs)} scans "
+        f"differ, the first of them {finding} of {scan}, {values[0]} and {values[1]}. Only "
         "models scored on the same labels can be compared: use one revision's data.dvc for the "
         "other (`git checkout REV -- data.dvc`, `dvc checkout data.dvc`) and run `dvc repro` there"
     )

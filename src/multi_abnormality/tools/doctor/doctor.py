@@ -1,6 +1,9 @@
 """`multi-abnormality doctor`: check whether a training run can start here."""
 
 import json as json_format
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +18,7 @@ from multi_abnormality.tools.doctor.check_machine import (
     check_memory,
 )
 from multi_abnormality.tools.doctor.check_model import check_model, check_split
-from multi_abnormality.tools.doctor.check_output import print_result, write
 from multi_abnormality.tools.doctor.check_packages import (
-    check_drive_client,
     check_packages,
     check_python,
     check_torch,
@@ -39,7 +40,7 @@ from multi_abnormality.tools.doctor.context import (
     DoctorContext,
     run_check,
 )
-from multi_abnormality.utils.console import console
+from multi_abnormality.utils.console import console, wrap_words
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("Python", check_python),
@@ -56,10 +57,13 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("split", check_split),
     ("checkpoint", check_checkpoint),
     ("model", check_model),
-    ("Drive client", check_drive_client),
     ("DVC remote", check_dvc_remote),
     ("Git", check_git),
 )
+
+COLOURS = {OK: "32", WARN: "33", FAIL: "1;31"}  # ANSI codes
+STATUS, PART = 6, 14  # widths of the first columns
+PLAIN_WIDTH = 100  # columns without a terminal
 
 
 def examine(context: DoctorContext) -> Iterator[CheckResult]:
@@ -84,13 +88,30 @@ def doctor(
             print_result(result)
     fails = any(result.status == FAIL for result in results)
     if json:
-        write(json_format.dumps([asdict(result) for result in results], indent=2))
+        _write(json_format.dumps([asdict(result) for result in results], indent=2))
     elif fails:
-        write("Training would fail here. Fix what is marked FAIL, from the top.")
+        _write("Training would fail here. Fix what is marked FAIL, from the top.")
     elif not console.is_quiet:
-        write(_closing(context))
+        _write(_closing(context))
     if fails:
-        raise typer.Exit(1)
+        sys.exit(1)
+
+
+def print_result(result: CheckResult) -> None:
+    """Print a result, and below it the command that fixes it; in colour on a terminal."""
+    status = f"{result.status:<{STATUS}}"
+    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+        status = f"\x1b[{COLOURS[result.status]}m{status}\x1b[0m"
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else PLAIN_WIDTH
+    text, *more = wrap_words(result.text, max(columns - STATUS - PART, 40))
+    _write(f"{status}{result.part:<{PART}}{text}")
+    for line in [*more, *([f"→ {result.help}"] if result.help else [])]:
+        _write(f"{'':<{STATUS + PART}}{line}")
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()  # each result as soon as it is known
 
 
 def _closing(context: DoctorContext) -> str:
