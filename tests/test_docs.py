@@ -236,6 +236,12 @@ def test_every_guide_is_linked_by_another():
     assert [path for path in DOCUMENTS if path not in linked and path.parent != ROOT] == []
 
 
+def test_a_bare_make_lists_the_targets():
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = {line.split()[1] for line in done.stdout.splitlines()}
+    assert listed == {target for target in TARGETS if target.isalpha()} - {"data"}
+
+
 def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"authors", "cff-version", "message", "title"} <= citation.keys()

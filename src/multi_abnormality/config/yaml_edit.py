@@ -23,14 +23,15 @@ def flatten(text: str) -> dict[KeyPath, Any]:
         raise ValueError(f"is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError("has no sections")
-    return dict(_leaves(content, ()))
+    return dict(leaves(content))
 
 
-def _leaves(value: dict[Any, Any], path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+def leaves(value: dict[Any, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield each value of nested sections with its key path; a list is one value."""
     for key, item in value.items():
         here = (*path, str(key))
         if isinstance(item, dict) and item:
-            yield from _leaves(item, here)
+            yield from leaves(item, here)
         else:
             yield here, item
 

@@ -122,6 +122,8 @@ def _experiment(
 
     The commit of any other one still contains the scores of the previous run.
     """
+    from multi_abnormality.config.yaml_edit import leaves
+
     name, revision = found["name"] or found["rev"][:7], found["rev"]
     params = ((found["data"] or {}).get("params") or {}).get(PARAMS, {}).get("data", {})
     scores: dict[str, Any] = {}
@@ -130,7 +132,8 @@ def _experiment(
     elif was_run(params, _show(revision, LOCK)):
         scores = json_format.loads(_show(revision, EVALUATION) or "{}")
     missing = NOT_RUN if state in ("success", "queued") else UNDEFINED
-    return Experiment(name, is_baseline, dict(_leaves(params)), scores, missing)
+    flat = {".".join(path): value for path, value in leaves(params)}
+    return Experiment(name, is_baseline, flat, scores, missing)
 
 
 def _show(revision: str, path: str) -> str:
@@ -167,14 +170,6 @@ def _value(params: Any, name: str) -> Any:
     for key in name.split("."):
         params = params.get(key) if isinstance(params, Mapping) else None
     return params
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def changed_params(experiments: list[Experiment]) -> list[str]:
