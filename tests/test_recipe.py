@@ -178,8 +178,9 @@ def test_an_unknown_recipe_is_an_error_with_the_available_names(tmp_path, monkey
         merge_recipe("t4")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    with pytest.raises(InputError, match="run in the project's folder"):
-        merge_recipe("seed")
+    for name in ("seed", None):
+        with pytest.raises(InputError, match="run in the project's folder"):
+            recipe(name)
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,15 @@ class Merge:
     kept: list[str]
 
 
+def recipe_names() -> list[str]:
+    """Names of the files in recipes/, without their suffixes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
 def recipe(
-    name: Annotated[str | None, typer.Argument(help="Name of the recipe.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the recipe.", autocompletion=recipe_names)
+    ] = None,
     list_all: Annotated[
         bool, typer.Option("--list", help="List the recipes, with the memory and time they take.")
     ] = False,
@@ -56,7 +63,9 @@ def recipe(
     from multi_abnormality.utils.atomic_io import atomic_write
 
     if list_all or name is None:
-        sys.stdout.write("\n".join(map(_describe, sorted(RECIPES.glob("*.yaml")))) + "\n")
+        if not recipe_names():
+            raise InputError(f"{RECIPES}/: has no recipes; run in the project's folder")
+        sys.stdout.write("\n".join(map(_describe, recipe_names())) + "\n")
         return
     merge = merge_recipe(name)
     changes = [f"{_dotted(path)}: {old} -> {new}" for path, (old, new) in merge.changes.items()]
@@ -69,9 +78,10 @@ def recipe(
         atomic_write(merge.text.encode(), PARAMS)
 
 
-def _describe(path: Path) -> str:
-    facts = dict(re.findall(r"(?m)^# (For|Memory|Time): (.*)$", path.read_text(encoding="utf-8")))
-    lines = [f"{path.stem}: {facts.get('For', 'not described')}"]
+def _describe(name: str) -> str:
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    facts = dict(re.findall(r"(?m)^# (For|Memory|Time): (.*)$", text))
+    lines = [f"{name}: {facts.get('For', 'not described')}"]
     return "\n".join([*lines, *(f"    {key}: {facts[key]}" for key in facts if key != "For")])
 
 
@@ -131,7 +141,7 @@ def merge_recipe(name: str) -> Merge:
 
 
 def _find(name: str) -> Path:
-    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    names = recipe_names()
     if name not in names:
         hint = f"there are {', '.join(names)}" if names else "run in the project's folder"
         raise InputError(f"{RECIPES}/: has no recipe {name!r}; {hint}")
