@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import termios
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from multi_abnormality.stages import preprocess, train
 from multi_abnormality.tools.doctor.check_checkpoint import check_checkpoint
 from multi_abnormality.tools.doctor.check_machine import check_device
 from multi_abnormality.tools.doctor.check_model import check_model, check_split
+from multi_abnormality.tools.doctor.check_packages import check_packages
 from multi_abnormality.tools.doctor.check_project import check_dask, check_data, check_params
 from multi_abnormality.tools.doctor.check_remotes import check_dvc_remote, check_git
 from multi_abnormality.tools.doctor.context import (
@@ -263,6 +265,18 @@ def test_missing_packages_are_named(project: Path, tmp_path: Path):
         assert f"{name} is missing" in done.stdout
     assert "→ pip install --requirement requirements.txt" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("Training would fail here.")
+
+
+def test_a_drive_client_of_another_version_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Some combinations of its packages install, but cannot start."""
+
+    def other(name: str) -> str:
+        return "1.20.0" if name == "pydrive2" else version(name)
+
+    monkeypatch.setattr("multi_abnormality.tools.doctor.check_packages.version", other)
+    (line,) = run_one(check_packages, tmp_path)
+    assert (line.status, line.help) == (FAIL, "pip install --requirement requirements.txt")
+    assert line.text == "pydrive2 1.20.0 does not satisfy ==1.21.3"
 
 
 def test_on_a_terminal_lines_have_colours_and_fit():

@@ -12,6 +12,7 @@ from multi_abnormality.tools.doctor.context import (
     passed,
     warning,
 )
+from multi_abnormality.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multi_abnormality.config.schema import Params
@@ -24,7 +25,6 @@ def check_checkpoint(context: DoctorContext) -> Iterator[CheckResult]:
     """Select a checkpoint as training does, in a directory of links, since training moves files."""
     from multi_abnormality.runtime.debug_modes import apply_debug_overrides
     from multi_abnormality.training.history import StopCriteria
-    from multi_abnormality.utils.errors import InputError
 
     if context.params is None:
         yield warning("not checked: it depends on params.yaml")
@@ -77,7 +77,6 @@ def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
     from multi_abnormality.runtime.checkpoint_resume import ResumeCandidate
     from multi_abnormality.runtime.run_fingerprint import identify
-    from multi_abnormality.utils.errors import InputError
 
     package = Path(multi_abnormality.__file__).parent
     try:

@@ -11,6 +11,7 @@ from multi_abnormality.tools.doctor.context import (
     passed,
     warning,
 )
+from multi_abnormality.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multi_abnormality.config.schema import Params
@@ -101,7 +102,6 @@ def _build(metadata: dict[str, Any], pretrained: bool | str, root: Path) -> "Vol
     import torch
 
     from multi_abnormality.models.factory import build_classifier
-    from multi_abnormality.utils.errors import InputError
 
     backbone = metadata["model"]["backbone"]
     if isinstance(pretrained, str):

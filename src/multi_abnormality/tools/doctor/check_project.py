@@ -15,6 +15,7 @@ from multi_abnormality.tools.doctor.context import (
     passed,
     warning,
 )
+from multi_abnormality.utils.errors import InputError, first_few
 from multi_abnormality.utils.missing_packages import ALL as INSTALL
 
 MAX_CHANGES = 4  # named changes of a stage
@@ -22,7 +23,6 @@ MAX_CHANGES = 4  # named changes of a stage
 
 def check_params(context: DoctorContext) -> Iterator[CheckResult]:
     from multi_abnormality.config.schema import load_params
-    from multi_abnormality.utils.errors import InputError
 
     try:
         params = load_params(context.root / "params.yaml")
@@ -57,7 +57,6 @@ def check_data(context: DoctorContext) -> Iterator[CheckResult]:
 
 def _without_data(context: DoctorContext) -> CheckResult:
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-    from multi_abnormality.utils.errors import InputError
 
     try:
         stored = ProcessedDataset(context.root / "processed")
@@ -97,7 +96,6 @@ def check_dask(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether the Dask scheduler answers, by the check that preprocess makes."""
     if context.params is None or context.params.machine.dask is None:
         return
-    from multi_abnormality.utils.errors import InputError
     from multi_abnormality.utils.parallel.dask_pool import DaskPool
 
     try:
@@ -130,9 +128,7 @@ def _summarize(changes: list[Any]) -> str:
     for name, state in _states(changes):
         by_state.setdefault(state, []).append(name)
     lines = [change for change in changes if isinstance(change, str)]  # such as "changed command"
-    for state, names in by_state.items():
-        more = f" and {len(names) - MAX_CHANGES} more" if len(names) > MAX_CHANGES else ""
-        lines.append(f"{', '.join(names[:MAX_CHANGES])}{more} {state}")
+    lines += [f"{first_few(names, MAX_CHANGES)} {state}" for state, names in by_state.items()]
     return "; ".join(lines)
 
 

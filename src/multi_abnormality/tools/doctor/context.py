@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multi_abnormality.utils.console import log
+from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.missing_packages import ALL as INSTALL
 
 if TYPE_CHECKING:
@@ -79,7 +80,6 @@ class DoctorContext:
     def params(self) -> "Params | None":
         """Content of params.yaml; None if it has errors, which check_params reports."""
         from multi_abnormality.config.schema import load_params
-        from multi_abnormality.utils.errors import InputError
 
         try:
             return load_params(self.root / "params.yaml")
@@ -96,7 +96,6 @@ def run_check(part: str, check: Check, context: DoctorContext) -> Iterator[Check
     An InputError, which training would raise as well, is a FAIL; so is any exception of the check
     itself.
     """
-    from multi_abnormality.utils.errors import InputError
 
     try:
         with captured_warnings() as warned:
