@@ -2,20 +2,23 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro resume exps test check coverage bench study drill pins
+.PHONY: help repro resume exps test check coverage bench study drill pins
 
 # DVC exits with 255 on every failure; a training that was stopped and saved exits with 75.
 run = rm -f .dvc/tmp/stopped; dvc repro $(1) || { test ! -e .dvc/tmp/stopped || exit 75; exit 1; }
 show = dvc metrics show metrics/scores.json && echo 'The report is metrics/report.html'
 
-repro: .venv/installed data
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+repro: .venv/installed data  ## install, generate the sample scans, run the pipeline, and print the scores
 	$(call run)
 	@$(show)
 
 # On a new machine; RESUME=--allow-code-changes also restores other code. Where nothing was backed up
 # yet it starts as `make repro` does: with --allow-missing DVC would take volumes that are nowhere for
 # given.
-resume: .venv/installed
+resume: .venv/installed  ## restore the newest backup on this machine, and resume
 	multi-abnormality resume $(RESUME)
 	dvc pull --allow-missing
 	@test -e processed || $(MAKE) repro
@@ -24,21 +27,21 @@ resume: .venv/installed
 
 # Scores of the experiments, with intervals and the parameters that differ; EXPS='--num 2': also
 # those of the commit before.
-exps: .venv/installed
+exps: .venv/installed  ## show the scores of all experiments
 	@multi-abnormality experiments $(EXPS)
 
-test: .venv/installed
+test: .venv/installed  ## install, lint, type-check, and run the quick tests
 	ruff check .
 	ruff format --check .
 	mypy
 	pytest -n 2 --dist loadfile -m "not slow"
 
-check: .venv/installed
+check: .venv/installed  ## run the slow tests: whole runs of the pipeline
 	pytest -n 2 --dist loadfile -m "slow and not drill"
 
 # The quick tests' coverage of lines and branches; processes write in folders of their own.
 coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
-coverage: .venv/installed
+coverage: .venv/installed  ## measure the quick tests' coverage
 	coverage erase
 	coverage run -m pytest -n 2 --dist loadfile -m "not slow"
 	coverage combine --quiet
@@ -52,18 +55,18 @@ docs: .venv/installed  ## build the documentation site: site/index.html
 
 # A quarter of an hour; BENCH holds options and names: BENCH='--scan CHEST.nii.gz reading'. TABLES=<folder with
 # CT-RATE's tables> also measures the catalogue of all of it. Results: benchmarks/results.json.
-bench: repro
+bench: repro  ## measure speed and memory beside floors and peers: a quarter of an hour
 	pip install --quiet --no-deps --requirement benchmarks/requirements.txt || echo 'without peers'
 	PYTHONPATH=benchmarks python -m bench $(if $(TABLES),--tables $(TABLES)) $(BENCH)
 
 # Comparisons that take many trainings: more than an hour.
-study: repro
+study: repro  ## compare by many training runs: more than an hour
 	pip install --quiet --no-deps --requirement benchmarks/requirements.txt
 	python benchmarks/training_charts.py
 	python benchmarks/sample_difficulty.py
 	python benchmarks/peers.py
 
-drill: repro
+drill: repro  ## run the longest tests: kills, damage, a full disk, a lost machine
 	pytest -n 2 --dist loadfile -m drill
 	PYTHONPATH=benchmarks python -m drill
 
@@ -85,7 +88,7 @@ data: | .venv/installed
 # Renews every version in requirements.txt that pyproject.toml allows; torch by hand, with its twin.
 # importlib-metadata, which Dask needs, has had a dependency on a weeks-old package since 10.
 HELD = torch==2.13.0 torchvision==0.28.0 importlib-metadata<9
-pins: .venv/installed
+pins: .venv/installed  ## renew every version in requirements.txt
 	pip install --quiet pip-tools
 	printf '%s\n' $(foreach pin,$(HELD),'$(pin)') > .venv/held.txt
 	pip-compile --quiet --upgrade --allow-unsafe --constraint .venv/held.txt --extra dev \

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from bench.training import STARTS, measure_starts, start_parts
 from loops import charts
-from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.config.schema import Params, load_params, parse_params
+from multi_abnormality.tools.recipe import merge_recipe
 from multi_abnormality.utils import console
 from speed.processes import measure
 
@@ -25,7 +26,8 @@ MIB = 1 << 20
 
 def measure_memory(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Measure (slices of a step, peak MiB) of the default and of a chunked transformer."""
-    default, large = load_params(), load_params(Path("recipes/challenge.yaml"))
+    default = load_params()
+    large = parse_params(merge_recipe("challenge").text, Path("params.yaml"))
     settings = {
         "params.yaml": default,
         "recipes/challenge.yaml, whole": with_model(large, encoder_chunk_size=None),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from multi_abnormality.tools.compare.comparison import compare
+from multi_abnormality.tools.compare.comparison import compare_revisions
 from multi_abnormality.tools.compare.paired_tests import ResamplingConfig
 from test_pipeline import ROOT, run
 
@@ -114,7 +114,7 @@ class Project:
         self("git", "commit", "--quiet", "--message", message)
 
     def compare(self, first: str, second: str) -> dict:
-        return compare(self.folder, (first, second), ResamplingConfig(100, 0.95, 0))
+        return compare_revisions(self.folder, (first, second), ResamplingConfig(100, 0.95, 0))
 
 
 def create(folder: Path) -> Project:

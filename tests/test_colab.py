@@ -59,6 +59,7 @@ def test_commands_and_files_of_its_runs_exist():
         *module, command = choice["data"].split()[:4]
         assert module == ["python", "-m", "multi_abnormality"]
         assert command in COMMANDS
+        assert (ROOT / "recipes" / f"{choice.get('recipe', 'sample')}.yaml").is_file()
     assert "multi-abnormality " not in "".join(cell.source for cell in code_cells(read()))
 
 

@@ -46,19 +46,18 @@ def test_an_error_reads_the_same_out_of_a_loading_process(tmp_path: Path):
 
 
 LOGS_AND_FAILS = """
-import argparse, logging
+import logging, sys
 from multi_abnormality.utils import console
 from multi_abnormality.utils.errors import InputError
 
 def main():
-    argparse.ArgumentParser(parents=[console.options()]).parse_args()
     for number in console.track(range(3), "counting", 3):
         pass
     console.log.warning("a warning")
     logging.getLogger("library").info("of a library")
     raise InputError("scan.zip: is damaged")
 
-console.run(main)
+console.run(main, sys.argv[1] if len(sys.argv) > 1 else None)
 """
 
 
@@ -66,7 +65,7 @@ console.run(main)
 @pytest.mark.parametrize("verbosity", ["quiet", "normal", "verbose"])
 def test_verbosity_selects_what_is_shown(tmp_path: Path, verbosity: str, by_variable: bool):
     (tmp_path / "program.py").write_text(LOGS_AND_FAILS)
-    given = [] if by_variable or verbosity == "normal" else [f"--{verbosity}"]
+    given = [] if by_variable or verbosity == "normal" else [verbosity]
     done = subprocess.run(
         [sys.executable, str(tmp_path / "program.py"), *given], capture_output=True, text=True,
         env=os.environ | ({"MULTI_ABNORMALITY_VERBOSITY": verbosity} if by_variable else {}),
@@ -83,16 +82,16 @@ def test_a_quiet_program_draws_no_bar(tmp_path: Path):
     """On a terminal, where other programs draw one."""
     (tmp_path / "program.py").write_text(LOGS_AND_FAILS)
     shown = {}
-    for option in ("--quiet", "-v"):
+    for option in ("quiet", "verbose"):
         leader, follower = pty.openpty()
         command = [sys.executable, str(tmp_path / "program.py"), option]
         process = subprocess.Popen(command, stderr=follower)
         os.close(follower)
         shown[option] = read_all(leader).decode()
         assert process.wait() == 1
-    assert "counting" not in shown["--quiet"]
-    assert "a warning" in shown["--quiet"]
-    assert "counting" in shown["-v"]
+    assert "counting" not in shown["quiet"]
+    assert "a warning" in shown["quiet"]
+    assert "counting" in shown["verbose"]
     for text in shown.values():  # time and level are shown once
         plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
         assert re.search(r"(?m)^\[\d\d:\d\d:\d\d\] WARNING +a warning *\r?$", plain), plain
@@ -255,17 +254,16 @@ def test_messages_are_escaped_for_any_encoding(tmp_path: Path, encoding: str):
 
 def test_the_traceback_of_an_unexpected_error_is_shown_on_request(tmp_path: Path):
     text = (
-        "import argparse\nfrom pathlib import Path\n"
+        "import sys\nfrom pathlib import Path\n"
         "from multi_abnormality.utils import console\n"
         "def main():\n"
-        "    argparse.ArgumentParser(parents=[console.options()]).parse_args()\n"
         "    try:\n        [][1]\n"
         "    except IndexError as error:\n"
         "        console.log.warning(console.describe_failure(Path('scan.nii'), error))\n"
-        "console.run(main)\n"
+        "console.run(main, *sys.argv[1:])\n"
     )
     (tmp_path / "program.py").write_text(text)
-    for option in ([], ["-v"]):
+    for option in ([], ["verbose"]):
         command = [sys.executable, str(tmp_path / "program.py"), *option]
         shown = subprocess.run(command, capture_output=True, text=True).stderr
         assert "scan.nii: failed with an unexpected IndexError (list index out of range)" in shown

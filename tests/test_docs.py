@@ -62,21 +62,24 @@ def all_commands(document: Path) -> list[Command]:
     return commands(document) + mentions(document)
 
 
-@functools.cache
-def module_help(name: str) -> str:
-    """What a module of this package prints for --help; empty where it is none, or has no flags."""
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        return ""
-    if spec.submodule_search_locations:
-        spec = importlib.util.find_spec(f"{name}.__main__")
-    if spec is None or "argparse" not in Path(spec.origin).read_text():
-        return ""
-    command = [sys.executable, "-m", name, "--help"]
+def help_of(*program: str) -> str:
+    command = [sys.executable, "-m", *program, "--help"]
     environment = os.environ | {"COLUMNS": "200"}
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, check=True
     ).stdout
+
+
+@functools.cache
+def module_help(name: str) -> str:
+    """What a stage prints for --help; empty for other modules, which are no programs."""
+    return help_of(name) if name.startswith(f"{PACKAGE}.stages.") else ""
+
+
+@functools.cache
+def command_help(name: str) -> str:
+    """What a command prints for --help; for an option, what the program prints."""
+    return help_of(PACKAGE, *([] if name.startswith("-") else [name]))
 
 
 def runs_as_module(name: str) -> bool:
@@ -120,6 +123,14 @@ def fault_of_module(arguments: list[str]) -> str | None:
     return f"{name} has no {wrong}" if wrong else None
 
 
+def fault_of_command(arguments: list[str]) -> str | None:
+    name = arguments[0]
+    if name not in COMMANDS and not name.startswith("-"):
+        return f"multi-abnormality has no {name}"
+    wrong = unknown_flags(arguments, command_help(name)) if flags(arguments) else ""
+    return f"multi-abnormality {name} has no {wrong}" if wrong else None
+
+
 def fault_of_dvc(arguments: list[str]) -> str | None:
     if arguments[:1] == ["--wait-for-lock"]:
         arguments = arguments[1:]
@@ -151,9 +162,7 @@ def fault(simple: list[str]) -> str | None:
     """What is wrong with a command, without running it."""
     program, arguments = simple[0], simple[1:]
     if program == "multi-abnormality":
-        if arguments[0] not in COMMANDS:
-            return f"multi-abnormality has no {arguments[0]}"
-        return fault_of_module([COMMANDS[arguments[0]][0], *arguments[1:]])
+        return fault_of_command(arguments)
     if program == "torchrun":
         return fault_of_module(arguments[arguments.index("-m") + 1 :])
     if program == "make":
@@ -266,6 +275,12 @@ def test_every_guide_is_linked_by_another():
         for link in links(document)
     }
     assert [path for path in DOCUMENTS if path not in linked and path.parent != ROOT] == []
+
+
+def test_a_bare_make_lists_the_targets():
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = {line.split()[1] for line in done.stdout.splitlines()}
+    assert listed == {target for target in TARGETS if target.isalpha()} - {"data"}
 
 
 def test_the_citation_is_of_this_version():

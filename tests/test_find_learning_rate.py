@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from multi_abnormality.tools.find_lr import __main__ as program
-from multi_abnormality.tools.find_lr.range_test import Step, range_test, suggest
+from multi_abnormality.tools.find_lr import find_lr
+from multi_abnormality.tools.lr_range_test import Step, range_test, suggest
 from multi_abnormality.utils.errors import InputError
 
 
@@ -81,7 +81,7 @@ def test_it_calculates_as_training_will(small_set, small_params):
 
 def test_it_is_the_first_to_import_what_it_needs():
     """In a process of its own: the tests' imports have patched torchvision already."""
-    program = "import multi_abnormality.tools.find_lr.range_test"
+    program = "import multi_abnormality.tools.lr_range_test"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -95,9 +95,8 @@ def project(small_set, small_params, tmp_path, monkeypatch, caplog) -> Path:
     return tmp_path
 
 
-def test_it_writes_every_step_and_suggests_one(project, monkeypatch, capsys, caplog):
-    monkeypatch.setattr(sys, "argv", ["", "--from", "1e-4", "--to", "1", "--steps", "400"])
-    program.main()
+def test_it_writes_every_step_and_suggests_one(project, capsys, caplog):
+    find_lr(1e-4, 1.0, 400)
     header, *rows = (project / "learning_rates.csv").read_text().splitlines()
     assert header == "learning_rate,loss,relative_loss"
     assert float(rows[0].split(",")[0]) == pytest.approx(1e-4)
@@ -107,11 +106,10 @@ def test_it_writes_every_step_and_suggests_one(project, monkeypatch, capsys, cap
     assert "(train.learning_rate is 1.0e-03)" in caplog.text
 
 
-def test_it_keeps_the_curve_of_which_it_suggests_nothing(project, monkeypatch, capsys):
+def test_it_keeps_the_curve_of_which_it_suggests_nothing(project, capsys):
     """At rates that change nothing."""
-    monkeypatch.setattr(sys, "argv", ["", "--from", "1e-9", "--to", "1e-7", "--steps", "50"])
     with pytest.raises(InputError, match="--steps: 50 steps are too noisy"):
-        program.main()
+        find_lr(1e-9, 1e-7, 50)
     assert len((project / "learning_rates.csv").read_text().splitlines()) == 51
     assert "1.0e-09" in capsys.readouterr().out
 
@@ -123,10 +121,15 @@ def test_more_volumes_in_a_batch_than_there_are_is_an_error(small_set, small_par
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--steps", "49"), ("--from", "0"), ("--from", "1e-3", "--to", "1e-4")]
+    ("wrong", "message"),
+    [
+        (("--steps", "49"), "'--steps': Input should be greater than or equal to 50"),
+        (("--from", "0"), "--from: must be more than 0 and less than --to"),
+        (("--from", "1e-3", "--to", "1e-4"), "--from: must be more than 0 and less than --to"),
+    ],
 )
-def test_what_is_no_range_is_refused(wrong, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["", *wrong])
-    with pytest.raises(SystemExit):
-        program.main()
-    assert "--steps must be at least 50, and 0 < --from < --to" in capsys.readouterr().err
+def test_what_is_no_range_is_refused(wrong, message):
+    command = [sys.executable, "-m", "multi_abnormality", "find-lr", *wrong]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr

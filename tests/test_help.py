@@ -1,5 +1,7 @@
 """Every program answers --help before it imports what takes seconds."""
 
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from multi_abnormality import __version__
 from multi_abnormality.cli import COMMANDS
+from multi_abnormality.utils.missing_packages import install_command
 
 HEAVY = {
     "dask", "distributed", "dvc", "huggingface_hub", "lightning", "nibabel", "numpy", "onnxruntime",
@@ -29,9 +32,21 @@ def test_help_takes_no_heavy_package(name: str):
     command = [sys.executable, "-c", LOADED, "multi_abnormality", name, "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
-    assert f"usage: multi-abnormality {name} " in done.stdout
+    assert f"Usage: multi-abnormality {name} " in done.stdout
     assert "-q, --quiet" in done.stdout
+    assert "-v, --verbose" in done.stdout
     assert HEAVY.intersection(done.stderr.split()) == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_quick(name: str):
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run(name, "--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) <= 0.35
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +69,47 @@ def test_the_command_has_a_version():
 def test_an_unknown_command_is_an_error():
     done = run("predikt")
     assert done.returncode == 2
-    assert "there is no command 'predikt'" in done.stderr
+    assert "No such command 'predikt'. Did you mean 'predict'?" in done.stderr
+
+
+def test_quiet_and_verbose_exclude_each_other():
+    done = run("recipe", "--list", "-q", "-v")
+    assert done.returncode == 2
+    assert "Invalid value for --verbose: cannot be used with --quiet" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["predict", "resume"])
+def test_a_command_of_before_names_the_new_one(name: str):
+    command = [sys.executable, "-m", f"multi_abnormality.{name}", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"it is now the command `multi-abnormality {name}`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_package_names_the_command_that_installs_it():
+    program = (
+        "import sys; sys.modules['PIL'] = None; sys.argv[1:] = ['preview-augmentation']\n"
+        "from multi_abnormality.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: the package PIL is missing: pip install --requirement requirements.txt\n"
+    )
+    assert install_command("nibabel.nifti1") == "pip install 'multi-abnormality[dev]'"
+
+
+def test_a_shell_completes_commands_and_options():
+    environment = {
+        "_MULTI_ABNORMALITY_COMPLETE": "complete_bash",
+        "COMP_WORDS": "multi-abnormality pre",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run(
+        ["multi-abnormality"], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["predict", "preview-augmentation"]
 
 
 def test_the_package_alone_takes_nothing():

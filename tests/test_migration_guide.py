@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.config.schema import Params, load_params, parse_params
+from multi_abnormality.tools.recipe import merge_recipe
 from test_pipeline import ROOT
 
 GUIDE = ROOT / "docs/how-to/migrate-from-run-task2.md"
-RECIPE = ROOT / "recipes/seed.yaml"
 FLAGS = """\
 --mode --gpu-device --model --epochs --batch-size --learning-rate --loss-type --use-attention
 --use-advanced-aug --use-multiscale --progressive-unfreeze --unfreeze-epoch --freeze-backbone
@@ -26,11 +26,12 @@ def test_every_old_flag_has_a_row(flag: str):
     assert f"\n| `{flag}` | " in GUIDE.read_text()
 
 
-def test_every_key_it_names_exists_and_takes_the_value(tmp_path: Path):
+def test_every_key_it_names_exists_and_takes_the_value(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = merge_recipe("seed").text
     named = KEY.findall(GUIDE.read_text())
     assert len(named) > 20
-    known = load_params(RECIPE).model_dump()
-    text = RECIPE.read_text()
+    known = parse_params(text, Path("params.yaml")).model_dump()
     for section, key, value in named:
         assert key in known[section], f"{section}.{key}"
         if value:

@@ -1,5 +1,7 @@
 """Recipes applied to a user's params.yaml: the user's own settings are preserved byte by byte."""
 
+import os
+import pty
 import re
 import shutil
 import subprocess
@@ -9,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from multi_abnormality.config.schema import load_params
-from multi_abnormality.tools.recipe import KEPT, KEPT_EXPORT, RECIPES, apply_recipe
+from multi_abnormality.config.yaml_edit import flatten
+from multi_abnormality.tools.recipe import DEFAULT, KEPT_EXPORT, RECIPES, merge_recipe, recipe
 from multi_abnormality.utils.errors import InputError
 from test_pipeline import ROOT
 
@@ -48,31 +51,109 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "params.yaml"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml")))
-def test_a_recipe_changes_only_how_to_train(params: Path, name: str):
-    before = load_params()
-    lines = apply_recipe(name)
-    recipe, after = load_params(RECIPES / f"{name}.yaml"), load_params()
-    own = {key: getattr(before, key) for key in KEPT}
-    named = {key: getattr(before.export, key) for key in KEPT_EXPORT}
-    assert named == {key: f"My {key}" for key in KEPT_EXPORT}
-    own["export"] = recipe.export.model_copy(update=named)
-    assert after == recipe.model_copy(update=own)
+NAMES = sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml"))
+
+
+def values(path: Path) -> dict:
+    return flatten(path.read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_changes_only_its_own_keys(params: Path, name: str, capsys):
+    before = values(params)
+    recipe(name)
+    after = values(params)
+    assert after == before | values(RECIPES / f"{name}.yaml")
+    assert all(before["export", key] == f"My {key}" for key in KEPT_EXPORT)
     text = params.read_text()
     assert DATA in text
     assert "\n# Mine.\ntrain:" in text
     assert "# volumes\n" in text
-    assert any(re.fullmatch(r"train.learning_rate: 2e-3 -> \de-[45]", line) for line in lines)
-    assert apply_recipe(name) == [line for line in lines if line.startswith("machine.")]
-    assert params.read_text() == text
+    load_params()
+    printed = capsys.readouterr().out
+    if name != DEFAULT:
+        assert re.search(r"(?m)^train.learning_rate: 2e-3 -> \de-[45]$", printed)
+    assert merge_recipe(name).changes == {}
+    assert merge_recipe(name).text == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_holds_only_what_differs_and_describes_itself(name: str):
+    default, own = values(ROOT / "params.yaml"), values(ROOT / RECIPES / f"{name}.yaml")
+    if name == DEFAULT:
+        others = [values(ROOT / RECIPES / f"{other}.yaml") for other in NAMES if other != DEFAULT]
+        assert own == {path: default[path] for path in own}
+        assert own.keys() == set().union(*others)
+    else:
+        assert [path for path, value in own.items() if default[path] == value] == []
+    text = (ROOT / RECIPES / f"{name}.yaml").read_text()
+    assert re.match(r"# For: .+\n# Memory: .+\n# Time: .+\n", text)
+
+
+def test_settings_of_another_recipe_are_named_and_undone_by_the_default(params: Path):
+    before = values(params)
+    recipe("challenge")
+    assert merge_recipe("t4-colab").kept == [
+        f"{key}: stays {value}; the recipe is for {default}, which "
+        "`multi-abnormality recipe sample` restores"
+        for key, value, default in (
+            ("model.multiscale", "false", "true"),
+            ("model.encoder_chunk_size", "64", "null"),
+            ("model.finetune", "lora", "full"),
+            ("model.lora.targets", "[qkv, proj, fc1, fc2]", "[qkv, proj]"),
+            ("train.augmentation", "advanced", "basic"),
+            ("train.weight_decay", "0.05", "0.02"),
+            ("train.max_pos_weight", "5.0", "1.0"),
+        )
+    ]
+    recipe(DEFAULT)
+    assert values(params) == before
+
+
+def write_recipe(text: str) -> None:
+    (RECIPES / "mine.yaml").write_text(text)
+
+
+def test_machine_and_backup_are_never_changed(params: Path):
+    write_recipe("seed: 4\nmachine: {workers: 9, max_time: 3h30m}\nexport: {owner: Me}\n")
+    before = params.read_bytes()
+    assert merge_recipe("mine").kept == [
+        "seed: stays 3; the recipe has 4",
+        "machine.workers: stays 2; the recipe has 9",
+        "machine.max_time: stays null; the recipe has 3h30m",
+        "export.owner: stays My owner; the recipe has Me",
+    ]
+    recipe("mine")
+    assert params.read_bytes() == before
+
+
+def test_data_is_changed_only_if_allowed(params: Path):
+    write_recipe("data: {test_fraction: 0.5}\ntrain: {epochs: 3}\n")
+    before = params.read_bytes()
+    command = [sys.executable, "-m", "multi_abnormality", "recipe", "mine"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == "data.test_fraction: 0.25 -> 0.5\ntrain.epochs: 16 -> 3\n"
+    assert "recipes/mine.yaml changes `data`, your scans: add --yes" in done.stderr
+    assert params.read_bytes() == before
+    for answer, epochs in (("n", 16), ("y", 3)):
+        leader, follower = pty.openpty()
+        with subprocess.Popen(command, stdin=follower, stdout=subprocess.PIPE) as process:
+            os.close(follower)
+            os.write(leader, f"{answer}\n".encode())
+            assert b"Change `data`" in process.communicate()[0]
+        os.close(leader)
+        assert process.returncode == (1 if answer == "n" else 0)
+        assert load_params().train.epochs == epochs
+    recipe("mine", yes=True)
 
 
 def test_all_bytes_but_the_values_are_preserved(params: Path):
     """Also line breaks of Windows; comments stay in their columns."""
     text = params.read_bytes().replace(b"\n", b"\r\n")
     params.write_bytes(text)
-    lines = apply_recipe("challenge")
-    changed = {line.partition(":")[0].rpartition(".")[2] for line in lines}
+    changed = {path[-1] for path in merge_recipe("challenge").changes}
+    recipe("challenge")
     pairs = zip(text.split(b"\r\n"), params.read_bytes().split(b"\r\n"), strict=False)
     first = [(old, new) for old, new in pairs if not new.strip().startswith(b"targets")]
     for old, new in first[: first.index((b"    alpha: 16.0", b"    alpha: 16.0"))]:
@@ -88,18 +169,44 @@ def test_a_dry_run_changes_nothing(params: Path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "model.backbone: resnet10t -> efficientnet_b0\n" in done.stdout
-    assert "machine.max_time: stays null; the recipe has 3h30m\n" in done.stdout
     assert params.read_bytes() == before
 
 
 @pytest.mark.usefixtures("params")
 def test_an_unknown_recipe_is_an_error_with_the_available_names(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"no recipe 't4'; there are challenge, seed, t4-colab"):
-        apply_recipe("t4")
+    with pytest.raises(InputError, match="no recipe 't4'; there are challenge, sample, seed"):
+        merge_recipe("t4")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    with pytest.raises(InputError, match="run in the project's folder"):
-        apply_recipe("seed")
+    for name in ("seed", None):
+        with pytest.raises(InputError, match="run in the project's folder"):
+            recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {epoch: 3}", r"mine.yaml: wrong parameters\n  - train.epoch: unknown key"),
+        ("train: {epochs: many}", r"mine.yaml: wrong parameters\n  - train.epochs: .*'many'"),
+        ("train: {lora: 3", "mine.yaml: is not valid YAML"),
+        ("# nothing", "mine.yaml: has no sections"),
+    ],
+)
+def test_a_wrong_recipe_is_an_error(params: Path, text: str, message: str):
+    write_recipe(text)
+    before = params.read_bytes()
+    with pytest.raises(InputError, match=message):
+        recipe("mine")
+    assert params.read_bytes() == before
+
+
+@pytest.mark.usefixtures("params")
+def test_the_recipes_are_listed_with_memory_and_time(capsys):
+    recipe(None)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines if line[0] != " "] == NAMES
+    assert len([line for line in lines if line.startswith("    Memory: ")]) == len(NAMES)
+    assert len([line for line in lines if line.startswith("    Time: ")]) == len(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -115,5 +222,5 @@ def test_a_file_that_cannot_be_edited_is_unchanged(params: Path, old, new, messa
     assert old in text
     params.write_text(text.replace(old, new))
     with pytest.raises(InputError, match=message):
-        apply_recipe("t4-colab")
+        merge_recipe("t4-colab")
     assert params.read_text() == text.replace(old, new)

@@ -1,25 +1,27 @@
-"""Every recipe is a whole params.yaml, and trains. Here with random weights and small volumes."""
+"""Every recipe, merged into params.yaml, trains. Here with random weights and small volumes."""
 
 from pathlib import Path
 
 import pytest
 
-from multi_abnormality.config.schema import load_params
+from multi_abnormality.config.schema import parse_params
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_files import load_complete
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
+from multi_abnormality.tools.recipe import merge_recipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
 def test_there_are_recipes():
-    assert [path.stem for path in RECIPES] == ["challenge", "seed", "t4-colab"]
+    assert [path.stem for path in RECIPES] == ["challenge", "sample", "seed", "t4-colab"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_it_trains(path: Path, small_set, small_params, tmp_path: Path):
-    recipe = load_params(path)
+def test_it_trains(path: Path, small_set, small_params, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(path.parent.parent)
+    recipe = parse_params(merge_recipe(path.stem).text, path)
     small = {
         "epochs": 2,
         "schedule_epochs": 4,

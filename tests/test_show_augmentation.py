@@ -1,12 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import yaml
 from PIL import Image
 
-from multi_abnormality.tools.preview_augmentation import __main__ as program
-from multi_abnormality.tools.preview_augmentation.augmentation_sheet import draw_sheet
+from multi_abnormality.tools.preview_augmentation import draw_sheet, preview_augmentation
 
 
 def test_the_sheet_shows_each_scan_in_each_epoch(small_set, small_params):
@@ -26,16 +26,13 @@ def test_a_sheet_has_rows_and_columns():
     program = [sys.executable, "-m", "multi_abnormality", "preview-augmentation", "--scans", "0"]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "--scans: must be at least 1" in done.stderr
+    assert "'--scans': Input should be greater than or equal to 1" in done.stderr
 
 
 def test_the_sheet_is_a_picture(small_set, small_params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "processed").symlink_to(small_set.root)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_params.model_dump(mode="json")))
-    monkeypatch.setattr(
-        sys, "argv", ["", "--scans", "2", "--epochs", "1", "--out", "new/sheet.png"]
-    )
-    program.main()
+    preview_augmentation(Path("new/sheet.png"), scans=2, epochs=1)
     with Image.open(tmp_path / "new/sheet.png") as sheet:
         assert sheet.size == (320, 320)

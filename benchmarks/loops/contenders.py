@@ -31,7 +31,7 @@ from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_files import LAST
 from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
-from multi_abnormality.tools.find_lr.range_test import on_device
+from multi_abnormality.tools.lr_range_test import on_device
 from multi_abnormality.training.finetuning import parameter_groups
 from multi_abnormality.training.losses import multilabel_loss
 from multi_abnormality.utils.rng import generator

@@ -3,10 +3,11 @@
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.tools.compare.alignment import align
+from multi_abnormality.tools.compare.comparison import align
 from multi_abnormality.tools.compare.revision_predictions import RevisionPredictions
 from multi_abnormality.tools.compare.revisions import Revision
 from multi_abnormality.utils.errors import InputError
@@ -22,24 +23,27 @@ def scored(
 ) -> RevisionPredictions:
     """Predictions with random labels of seed `labels_of`, and probability i / 100 for scan i."""
     drawn = np.random.default_rng(labels_of).integers(2, size=(100, len(FINDINGS)))
+    index = [f"valid_{scan}_a" for scan in scans]
+    rows = {
+        "patient_id": [f"valid_{scan}" for scan in scans],
+        "source_sha256": [f"{files} {scan}" for scan in scans],
+        "voxels_sha256": [f"{voxels} {scan}" for scan in scans],
+    }
+    probabilities = np.repeat(np.array(scans)[:, None] / 100, len(FINDINGS), axis=1)
     return RevisionPredictions(
         Revision(name, "0123456789abcdef"),
-        np.array([f"valid_{scan}_a" for scan in scans]),
-        np.array([f"valid_{scan}" for scan in scans]),
-        np.array([f"{files} {scan}" for scan in scans]),
-        np.array([f"{voxels} {scan}" for scan in scans]),
-        findings,
-        drawn[scans],
-        np.repeat(np.array(scans)[:, None] / 100, len(FINDINGS), axis=1),
+        pd.DataFrame(rows, index),
+        pd.DataFrame(drawn[scans], index, list(findings)),
+        pd.DataFrame(probabilities, index, list(findings)),
     )
 
 
 def test_align_matches_scans_in_the_order_of_the_first(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING, logger="multi_abnormality"):
         first, second = align(scored("old", range(9, 2, -1)), scored("new", range(5, 20)))
-    assert first.scans.tolist() == [f"valid_{scan}_a" for scan in (9, 8, 7, 6, 5)]
-    for attribute in ("scans", "patients", "sources", "voxels", "labels", "probabilities"):
-        np.testing.assert_array_equal(getattr(first, attribute), getattr(second, attribute))
+    assert first.scans.index.tolist() == [f"valid_{scan}_a" for scan in (9, 8, 7, 6, 5)]
+    for attribute in ("scans", "labels", "probabilities"):
+        pd.testing.assert_frame_equal(getattr(first, attribute), getattr(second, attribute))
     assert caplog.messages == [
         "2 scans that old (0123456) was scored on, and new (0123456) was not, are left out",
         "10 scans that new (0123456) was scored on, and old (0123456) was not, are left out",
@@ -63,7 +67,7 @@ def test_align_does_not_warn_of_recompressed_or_reprocessed_scans(
 
 def test_align_refuses_different_labels():
     first, second = scored("old", range(8)), scored("new", range(8))
-    second.labels[3, 2] = 1 - first.labels[3, 2]
+    second.labels.iloc[3, 2] = 1 - first.labels.iloc[3, 2]
     with pytest.raises(InputError, match=r"1 in 1 of 8 scans differ.* Cardiomegaly of valid_3_a"):
         align(first, second)
 
@@ -81,8 +85,8 @@ def test_align_refuses_different_findings():
 
 def test_align_reorders_findings():
     first = scored("first", range(5))
-    second = scored("second", range(5)).in_order_of(FINDINGS[::-1])
-    assert second.labels[:, ::-1].tolist() == first.labels.tolist()
+    second = scored("second", range(5))
+    second = second.select(second.scans.index, second.labels.columns[::-1])
+    assert second.labels.columns.tolist() == list(FINDINGS[::-1])
     _, ordered = align(first, second)
-    assert ordered.findings == FINDINGS
-    np.testing.assert_array_equal(ordered.labels, first.labels)
+    pd.testing.assert_frame_equal(ordered.labels, first.labels)

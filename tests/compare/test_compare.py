@@ -61,7 +61,7 @@ def test_command_prints_tables_and_writes_json_and_svg(original: Project, tmp_pa
     comparison = json.loads((tmp_path / "out/comparison.json").read_text())
     assert set(comparison["per_pathology"]) == set(FINDINGS)
     picture = (tmp_path / "out/comparison.svg").read_bytes()
-    text = " ".join(ElementTree.fromstring(picture).itertext())
+    text = " ".join(ElementTree.fromstring(picture).itertext()).replace("\xa0", " ")
     assert all(finding in text for finding in FINDINGS)
     original(*PROGRAM, "main", "better", "--out", str(tmp_path / "again"))
     assert (tmp_path / "again/comparison.svg").read_bytes() == picture
@@ -70,7 +70,7 @@ def test_command_prints_tables_and_writes_json_and_svg(original: Project, tmp_pa
 def test_help_and_invalid_arguments(original: Project):
     assert "commit, DVC experiment, or workspace" in original(*PROGRAM, "--help")
     output = original(*PROGRAM, "main", "better", "--n-bootstrap", "0", ok=False)
-    assert "--n-bootstrap: must be at least 1" in output
+    assert "'--n-bootstrap': Input should be greater than or equal to 1" in output
 
 
 def test_dvc_plots_diff_overlays_two_revisions(original: Project):

@@ -1,15 +1,12 @@
 """Formatting of a comparison: verdict, tables, plot and numbers."""
 
-import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from multi_abnormality.tools.compare import difference_plot
-from multi_abnormality.tools.compare.comparison_tables import print_tables
-from multi_abnormality.tools.compare.difference_plot import draw_differences
-from multi_abnormality.tools.compare.formatting import format_p_value, format_signed, verdict
+from multi_abnormality.tools.compare.comparison_tables import PLOT_WIDTH, draw_svg, print_tables
+from multi_abnormality.tools.compare.formatting import MINUS, format_p_value, format_signed, verdict
 from multi_abnormality.tools.compare.paired_tests import ResamplingConfig, compare_models
 
 FINDINGS = ("Emphysema", "Consolidation")
@@ -63,17 +60,21 @@ def test_undefined_scores_are_dashes(guess, capsys):
     comparison = comparison_of(np.zeros((80, 2), int), guess, guess[::-1])
     print_tables(comparison)
     assert "AUROC is undefined" in capsys.readouterr().out
-    assert "\N{EN DASH}" in "".join(ElementTree.fromstring(draw_differences(comparison)).itertext())
+    assert "\N{EN DASH}" in "".join(ElementTree.fromstring(draw_svg(comparison)).itertext())
 
 
-def test_axis_of_differences_ends_at_one(labels):
+def test_the_plot_spans_the_largest_difference(labels):
     """AUROC 0 against AUROC 1: the difference is 1."""
-    drawn = draw_differences(comparison_of(labels, 1.0 - labels, labels.astype(float)))
-    dots = [float(x) for x in re.findall(r'<circle class="dot" cx="([\d.]+)"', drawn)]
-    assert max(dots) == difference_plot.RIGHT
-    texts = ["".join(one.itertext()) for one in ElementTree.fromstring(drawn)]
-    assert "1.0" in texts
-    assert not {"1.2", "1.5"} & set(texts)
+    picture = ElementTree.fromstring(draw_svg(comparison_of(labels, 1.0 - labels, 1.0 * labels)))
+    plots = [text for text in picture.itertext() if "\N{BLACK CIRCLE}" in text]
+    assert len(plots) == 7 + len(FINDINGS)
+    ends = (f"{MINUS}1.000", "+1.000")
+    header = next(text for text in picture.itertext() if all(end in text for end in ends))
+    assert plots[0].rstrip().endswith("\N{BLACK CIRCLE}")
+    assert "url(" not in draw_svg(comparison_of(labels, 1.0 - labels, 1.0 * labels)).replace(
+        "url(#", ""
+    )
+    assert len(header.replace("\xa0", " ")) >= PLOT_WIDTH
 
 
 def test_number_formats():

@@ -356,11 +356,11 @@ def test_the_program_ends_within_4_gb(tmp_path: Path, scan: Path, name: str) -> 
         os.chdir(before)
     program = (
         "import pathlib, runpy, sys\n"
-        "try: runpy.run_module('multi_abnormality.inference', run_name='__main__')\n"
+        "try: runpy.run_module('multi_abnormality', run_name='__main__')\n"
         "finally: print(pathlib.Path('/proc/self/status').read_text(), file=sys.stderr)"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program, scan, "--model", path],
+        [sys.executable, "-c", program, "predict", scan, "--model", path],
         capture_output=True, text=True, timeout=100, cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 1, result.stderr

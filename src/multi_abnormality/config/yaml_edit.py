@@ -1,4 +1,4 @@
-"""Reading and editing the text of params.yaml; an edit changes only the values."""
+"""Reading and editing the text of params.yaml or a recipe; an edit changes only the values."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,22 +15,23 @@ def flatten(text: str) -> dict[KeyPath, Any]:
     """Values by key path; a list is one value.
 
     Raises:
-        ValueError: the text is not a valid params.yaml.
+        ValueError: the text is not valid YAML, or has no sections.
     """
     try:
         content = load_yaml(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"params.yaml is not valid YAML: {error}") from error
+        raise ValueError(f"is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError("params.yaml holds no sections")
-    return dict(_leaves(content, ()))
+        raise ValueError("has no sections")
+    return dict(leaves(content))
 
 
-def _leaves(value: dict[Any, Any], path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+def leaves(value: dict[Any, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield each value of nested sections with its key path; a list is one value."""
     for key, item in value.items():
         here = (*path, str(key))
         if isinstance(item, dict) and item:
-            yield from _leaves(item, here)
+            yield from leaves(item, here)
         else:
             yield here, item
 

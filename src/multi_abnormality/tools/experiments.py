@@ -1,15 +1,15 @@
 """`multi-abnormality experiments`: a table of the scores of DVC experiments."""
 
-import argparse
-import json
+import json as json_format
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
-from multi_abnormality.utils import console
+import typer
+
 from multi_abnormality.utils.console import printable
 from multi_abnormality.utils.errors import InputError
 
@@ -24,6 +24,22 @@ ONE_LINE_WIDTH = 130  # columns from which a score and its interval share a line
 SCORES_WIDTH = 4 * 21  # columns of the four scores if each shares a line with its interval
 MEASURES = {"AUROC": "auroc", "F1": "f1", "CRG": "crg", "Accuracy": "accuracy"}
 UNDEFINED, NOT_RUN = "\N{EN DASH}", "not run"
+
+
+def experiments(
+    context: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show the scores of all experiments.
+
+    The table has confidence intervals and the parameters that differ, in at most 200 columns. Other
+    options are those of `dvc exp show` that select commits, such as --all-commits or --num 2.
+    """
+    found = list(read_experiments(context.args))
+    if json:
+        sys.stdout.write(json_format.dumps([asdict(each) for each in found], indent=2) + "\n")
+    else:
+        print_table(found)
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class Experiment:
     def values(self, names: list[str]) -> list[str]:
         """Parameters as `name=value`, as far as this experiment has them."""
         return [
-            printable(f"{name}={json.dumps(self.params[name])}")
+            printable(f"{name}={json_format.dumps(self.params[name])}")
             for name in names
             if name in self.params
         ]
@@ -89,7 +105,7 @@ def read_experiments(arguments: list[str]) -> Iterator[Experiment]:
     done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise InputError("`dvc exp show` failed; its message is above")
-    for baseline in json.loads(done.stdout):
+    for baseline in json_format.loads(done.stdout):
         yield _experiment(baseline, is_baseline=True)
         rows = []
         for one in baseline["experiments"] or ():
@@ -106,15 +122,18 @@ def _experiment(
 
     The commit of any other one still contains the scores of the previous run.
     """
+    from multi_abnormality.config.yaml_edit import leaves
+
     name, revision = found["name"] or found["rev"][:7], found["rev"]
     params = ((found["data"] or {}).get("params") or {}).get(PARAMS, {}).get("data", {})
     scores: dict[str, Any] = {}
     if state != "success":
         name += f" ({state})"
     elif was_run(params, _show(revision, LOCK)):
-        scores = json.loads(_show(revision, EVALUATION) or "{}")
+        scores = json_format.loads(_show(revision, EVALUATION) or "{}")
     missing = NOT_RUN if state in ("success", "queued") else UNDEFINED
-    return Experiment(name, is_baseline, dict(_leaves(params)), scores, missing)
+    flat = {".".join(path): value for path, value in leaves(params)}
+    return Experiment(name, is_baseline, flat, scores, missing)
 
 
 def _show(revision: str, path: str) -> str:
@@ -151,14 +170,6 @@ def _value(params: Any, name: str) -> Any:
     for key in name.split("."):
         params = params.get(key) if isinstance(params, Mapping) else None
     return params
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def changed_params(experiments: list[Experiment]) -> list[str]:
@@ -216,18 +227,3 @@ def _print_params(screen: "Console", experiments: list[Experiment], names: list[
         screen.print(Text(each.title))
         for value in each.values(names):
             screen.print(Text(f"    {value}"), overflow="fold")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="multi-abnormality experiments",
-        description="Scores of DVC experiments with confidence intervals, and the parameters that "
-        "differ between them, in at most 200 columns. Other options are those of `dvc exp show` "
-        "that select commits, such as --all-commits or --num 2.",
-        parents=[console.options()],
-    )
-    print_table(list(read_experiments(parser.parse_known_args()[1])))
-
-
-if __name__ == "__main__":
-    console.run(main)

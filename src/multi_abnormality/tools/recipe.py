@@ -1,53 +1,120 @@
-"""Apply a recipe to params.yaml.
+"""`multi-abnormality recipe NAME`: merge a recipe into params.yaml.
 
-multi-abnormality recipe t4-colab
+A recipe is a file in recipes/ with the settings for one purpose that differ from those of `sample`.
+The lines `# For:`, `# Memory:` and `# Time:` at its start describe it.
 """
 
-import argparse
+import re
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from multi_abnormality.utils import console
+import typer
+
+from multi_abnormality.utils.errors import InputError, raise_errors
 
 RECIPES, PARAMS = Path("recipes"), Path("params.yaml")
-KEPT = ("seed", "data", "machine", "backup")  # sections that no recipe changes
+DEFAULT = "sample"  # recipe that sets every parameter which another one sets
+KEPT = ("seed", "machine", "backup")  # sections that no recipe changes
 KEPT_EXPORT = ("name", "owner", "license", "contact")  # keys of `export` that no recipe changes
 
+KeyPath = tuple[str, ...]
 
-def apply_recipe(name: str, dry_run: bool = False) -> list[str]:
-    """Write a recipe's settings into params.yaml, and return a line for each change.
 
-    The values of KEPT and KEPT_EXPORT and all comments are preserved.
+@dataclass(frozen=True)
+class Merge:
+    """A recipe merged into params.yaml.
+
+    Attributes:
+        text: the merged params.yaml.
+        changes: changed values by key, old and new.
+        kept: a line for each value that is not the recipe's.
+    """
+
+    text: str
+    changes: dict[KeyPath, tuple[str, str]]
+    kept: list[str]
+
+
+def recipe_names() -> list[str]:
+    """Names of the files in recipes/, without their suffixes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the recipe.", autocompletion=recipe_names)
+    ] = None,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="List the recipes, with the memory and time they take.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would change.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Change `data` without asking.")] = False,
+) -> None:
+    """Merge a recipe into params.yaml.
+
+    Prints what changes. All comments, the values of seed, machine and backup, and the model card's
+    settings in export are preserved.
+    """
+    from multi_abnormality.utils.atomic_io import atomic_write
+
+    if list_all or name is None:
+        if not recipe_names():
+            raise InputError(f"{RECIPES}/: has no recipes; run in the project's folder")
+        sys.stdout.write("\n".join(map(_describe, recipe_names())) + "\n")
+        return
+    merge = merge_recipe(name)
+    changes = [f"{_dotted(path)}: {old} -> {new}" for path, (old, new) in merge.changes.items()]
+    lines = [*changes, *merge.kept] or [f"{PARAMS} already has these settings"]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+    if changes and not dry_run:
+        if not yes and any(path[0] == "data" for path in merge.changes):
+            _confirm(name)
+        atomic_write(merge.text.encode(), PARAMS)
+
+
+def _describe(name: str) -> str:
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    facts = dict(re.findall(r"(?m)^# (For|Memory|Time): (.*)$", text))
+    lines = [f"{name}: {facts.get('For', 'not described')}"]
+    return "\n".join([*lines, *(f"    {key}: {facts[key]}" for key in facts if key != "For")])
+
+
+def _confirm(name: str) -> None:
+    """Ask whether to change `data`.
+
+    Raises:
+        InputError: there is no terminal to ask at.
+    """
+    if not sys.stdin.isatty():
+        raise InputError(f"{RECIPES}/{name}.yaml changes `data`, your scans: add --yes to allow it")
+    typer.confirm("Change `data`, which selects your scans?", abort=True)
+
+
+def merge_recipe(name: str) -> Merge:
+    """Merge a recipe into params.yaml, which is not written.
 
     Args:
         name: name of a file in recipes/, without its suffix.
-        dry_run: whether to leave the file unchanged.
 
     Raises:
-        InputError: there is no such recipe, or one of the two files is not valid. params.yaml is
-            unchanged.
+        InputError: there is no such recipe, or one of the two files is not valid.
     """
     from multi_abnormality.config.schema import load_params, parse_params
     from multi_abnormality.config.yaml_edit import flatten, replace_values, value_texts
-    from multi_abnormality.utils.atomic_io import atomic_write
-    from multi_abnormality.utils.errors import InputError
 
-    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-    if name not in names:
-        hint = f"there are {', '.join(names)}" if names else "run in the project's folder"
-        raise InputError(f"{RECIPES}/: has no recipe {name!r}; {hint}")
-    source = RECIPES / f"{name}.yaml"
+    source = _find(name)
     load_params(PARAMS)
-    load_params(source)
     text = PARAMS.read_bytes().decode()  # with its line breaks as they are
-    recipe = source.read_text(encoding="utf-8")
-    before, wanted = flatten(text), flatten(recipe)
-    changed = {
-        path: value
-        for path, value in wanted.items()
-        if not _is_kept(path) and before.get(path) != value
-    }
-    current, texts = value_texts(text), value_texts(recipe)
+    before, current = flatten(text), value_texts(text)
+    wanted, texts = _read(source, before)
+    differs = {path: value for path, value in wanted.items() if before[path] != value}
+    changed = {path: value for path, value in differs.items() if not _is_kept(path)}
     try:
         edited = replace_values(text, {path: texts[path] for path in changed})
         is_right = flatten(edited) == before | changed
@@ -57,34 +124,54 @@ def apply_recipe(name: str, dry_run: bool = False) -> list[str]:
         raise InputError(
             f"{PARAMS}: cannot be edited and is unchanged: write it without anchors and aliases"
         )
-    parse_params(edited, PARAMS)
-    if not dry_run and changed:
-        atomic_write(edited.encode(), PARAMS)
-    return [f"{'.'.join(path)}: {current[path]} -> {texts[path]}" for path in changed] + [
-        f"{'.'.join(path)}: stays {current[path]}; the recipe has {texts[path]}"
-        for path, value in wanted.items()
-        if path[0] == "machine" and before[path] != value
+    parse_params(edited, source)
+    kept = [
+        f"{_dotted(path)}: stays {current[path]}; the recipe has {texts[path]}"
+        for path in differs
+        if _is_kept(path)
     ]
+    defaults, default_texts = _read(_find(DEFAULT), before)
+    kept += [
+        f"{_dotted(path)}: stays {current[path]}; the recipe is for {default_texts[path]}, which "
+        f"`multi-abnormality recipe {DEFAULT}` restores"
+        for path, value in defaults.items()
+        if path not in wanted and before[path] != value
+    ]
+    return Merge(edited, {path: (current[path], texts[path]) for path in changed}, kept)
 
 
-def _is_kept(path: tuple[str, ...]) -> bool:
+def _find(name: str) -> Path:
+    names = recipe_names()
+    if name not in names:
+        hint = f"there are {', '.join(names)}" if names else "run in the project's folder"
+        raise InputError(f"{RECIPES}/: has no recipe {name!r}; {hint}")
+    return RECIPES / f"{name}.yaml"
+
+
+def _read(source: Path, known: Iterable[KeyPath]) -> tuple[dict[KeyPath, Any], dict[KeyPath, str]]:
+    """Values of a recipe, and their texts, by key.
+
+    Args:
+        source: file of the recipe.
+        known: all keys of params.yaml.
+    """
+    from multi_abnormality.config.yaml_edit import flatten, value_texts
+
+    try:
+        text = source.read_text(encoding="utf-8")
+        values = flatten(text)
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from error
+    unknown = values.keys() - set(known)
+    raise_errors(
+        [f"{_dotted(path)}: unknown key" for path in sorted(unknown)], f"{source}: wrong parameters"
+    )
+    return values, value_texts(text)
+
+
+def _is_kept(path: KeyPath) -> bool:
     return path[0] in KEPT or (path[0] == "export" and path[1] in KEPT_EXPORT)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="multi-abnormality recipe",
-        description="Write the settings of a recipe, a file in recipes/, into params.yaml, and "
-        f"print what changes. The sections {', '.join(KEPT)}, the values of "
-        f"{', '.join(f'export.{key}' for key in KEPT_EXPORT)} and all comments are preserved.",
-        parents=[console.options()],
-    )
-    parser.add_argument("name", help="name of the recipe, such as t4-colab")
-    parser.add_argument("--dry-run", action="store_true", help="only print what would change")
-    given = parser.parse_args()
-    lines = apply_recipe(given.name, given.dry_run)
-    sys.stdout.write("\n".join(lines or [f"{PARAMS} already has these settings"]) + "\n")
-
-
-if __name__ == "__main__":
-    console.run(main)
+def _dotted(path: KeyPath) -> str:
+    return ".".join(path)

@@ -3,7 +3,6 @@
 multi-abnormality resume && dvc pull --allow-missing && dvc repro --allow-missing
 """
 
-import argparse
 import shutil
 from functools import partial
 from pathlib import Path
@@ -286,31 +285,3 @@ def _log_branch(tree: WorkTree, found: InspectedState) -> None:
         )
     if found.head_changes:
         log.info("this branch has newer commits than the backup; their changes are kept")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="multi-abnormality resume",
-        description=__doc__.splitlines()[0],
-        parents=[console.options()],
-    )
-    parser.add_argument(
-        "--run", metavar="FINGERPRINT", help="fingerprint of the run to resume (default: newest)"
-    )
-    parser.add_argument(
-        "--state", metavar="COMMIT", help="commit of the state to resume (default: newest)"
-    )
-    parser.add_argument(
-        "--allow-code-changes", action="store_true",
-        help="also restore code that differs from this clone's; it is run here, so use this only "
-        "if you trust everyone who can write to the remote",
-    )  # fmt: skip
-    arguments = parser.parse_args()
-    try:
-        resume(Path(), arguments.run, arguments.allow_code_changes, arguments.state)
-    except GitError as error:
-        raise InputError(str(error)) from error
-
-
-if __name__ == "__main__":
-    console.run(main)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.missing_packages import install_command
 from multi_abnormality.utils.warning_filters import filter_warnings
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ PLAIN_LINE_SECONDS = 15.0  # between log lines of progress without a terminal
 _TERMINAL_VARIABLES = {"FORCE_COLOR", "TTY_COMPATIBLE"}
 
 VARIABLE = "MULTI_ABNORMALITY_VERBOSITY"
+VERBOSITY_OPTIONS = {
+    "quiet": "show only warnings, errors and the result",
+    "verbose": "also show the log of libraries and the traceback of an error",
+}
 _LEVELS = {  # log levels of this project and of libraries
     "quiet": (logging.WARNING, logging.WARNING),
     "normal": (logging.INFO, logging.WARNING),
@@ -211,26 +216,6 @@ def _handler() -> logging.Handler:
     return plain
 
 
-class _SetVerbosity(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:  # noqa: ARG002
-        set_verbosity(self.const)
-
-
-def options() -> argparse.ArgumentParser:
-    """Parent parser with the options of every program, which take effect when parsed."""
-    parser = argparse.ArgumentParser(add_help=False)
-    choice = parser.add_mutually_exclusive_group()
-    for name, text in (
-        ("quiet", "show only warnings, errors and the result"),
-        ("verbose", "also show the log of libraries and the traceback of an error"),
-    ):
-        choice.add_argument(
-            f"-{name[0]}", f"--{name}", help=text,
-            action=_SetVerbosity, nargs=0, const=name, default=argparse.SUPPRESS,
-        )  # fmt: skip
-    return parser
-
-
 def set_verbosity(name: str) -> None:
     """Set the log levels of this project and of libraries.
 
@@ -243,7 +228,8 @@ def set_verbosity(name: str) -> None:
     if name not in _LEVELS:
         raise InputError(f"{VARIABLE}: must be one of {', '.join(_LEVELS)}, not {name!r}")
     ours, libraries = _LEVELS[name]
-    log.setLevel(ours)
+    for own in ("multi_abnormality", "chest_phantom"):
+        logging.getLogger(own).setLevel(ours)
     logging.getLogger().setLevel(libraries)
     console.is_quiet = name == "quiet"
 
@@ -255,23 +241,35 @@ def parse_stage_args() -> None:
     """
     module = sys.modules["__main__"].__spec__
     if module and module.parent == "multi_abnormality.stages":
-        argparse.ArgumentParser(
+        parser = argparse.ArgumentParser(
             prog=f"python -m {module.name}",
             description=f"Run this stage alone. `dvc repro {module.name.rpartition('.')[2]}` also "
             "runs what it depends on, and only if something has changed.",
             epilog=f"Under DVC set the environment variable {VARIABLE} instead of the options: "
             "quiet, normal or verbose. All other settings are in params.yaml.",
-            parents=[options()],
-        ).parse_args()
+        )
+        choice = parser.add_mutually_exclusive_group()
+        for name, text in VERBOSITY_OPTIONS.items():
+            choice.add_argument(
+                f"-{name[0]}", f"--{name}", help=text,
+                dest="verbosity", action="store_const", const=name,
+            )  # fmt: skip
+        if verbosity := parser.parse_args().verbosity:
+            set_verbosity(verbosity)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a program's main function: set up logging, turn an InputError into exit code 1."""
+def run(main: Callable[[], None], verbosity: str | None = None) -> None:
+    """Run a program's main function: set up logging, turn an InputError into exit code 1.
+
+    Args:
+        main: the function.
+        verbosity: `quiet`, `normal` or `verbose`; None for that of the environment variable.
+    """
     _never_fail_to_encode()
     logging.basicConfig(handlers=[_handler()])
     filter_warnings()
     try:
-        set_verbosity(os.environ.get(VARIABLE) or "normal")
+        set_verbosity(verbosity or os.environ.get(VARIABLE) or "normal")
         parse_stage_args()
         main()
         sys.stdout.flush()
@@ -293,6 +291,14 @@ def run(main: Callable[[], None]) -> None:
         message = str(error).rpartition(f"{InputError.__module__}.InputError: ")[2].rstrip()
         console.print_wrapped(printable(f"error: {message}", keep="\n\t"), style="red")
         _print_experiment_hint()
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("multi_abnormality"):
+            raise
+        if log.isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        command = install_command(error.name)
+        sys.stderr.write(f"error: the package {error.name} is missing: {command}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped")

@@ -1,21 +1,23 @@
-"""Comparison of two revisions by name."""
+"""Comparison of two revisions by name, on the scans that both were scored on."""
 
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from multi_abnormality.backup.dvc_recorder import open_repository
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
-from multi_abnormality.tools.compare.alignment import align
-from multi_abnormality.tools.compare.formatting import Comparison
 from multi_abnormality.tools.compare.paired_tests import compare_models
-from multi_abnormality.tools.compare.revision_predictions import read_revision_predictions
+from multi_abnormality.tools.compare.revision_predictions import (
+    RevisionPredictions,
+    read_revision_predictions,
+)
 from multi_abnormality.tools.compare.revisions import WORKSPACE, reader, resolve
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
 
-def compare(root: Path, names: tuple[str, str], resampling: ResamplingConfig) -> Comparison:
+def compare_revisions(
+    root: Path, names: tuple[str, str], resampling: ResamplingConfig
+) -> dict[str, Any]:
     """Compare the predictions of two revisions of a project; the result holds plain values.
 
     Raises:
@@ -39,14 +41,14 @@ def compare(root: Path, names: tuple[str, str], resampling: ResamplingConfig) ->
         resampling.n_bootstrap, len(first.scans),
     )  # fmt: skip
     compared = compare_models(
-        first.labels,
-        first.probabilities,
-        second.probabilities,
-        first.patients.tolist(),
-        first.findings,
+        first.labels.to_numpy(),
+        first.probabilities.to_numpy(),
+        second.probabilities.to_numpy(),
+        first.scans["patient_id"].tolist(),
+        tuple(first.labels.columns),
         resampling,
     )
-    positives = first.labels.sum(axis=0).tolist()
+    positives = first.labels.sum().to_dict()
     return {
         "revisions": {
             letter: {"name": revision.name, "commit": revision.commit}
@@ -59,9 +61,70 @@ def compare(root: Path, names: tuple[str, str], resampling: ResamplingConfig) ->
         },
         "counts": {
             "scans": len(first.scans),
-            "patients": len(set(first.patients)),
-            "positives": dict(zip(first.findings, positives, strict=True)),
+            "patients": first.scans["patient_id"].nunique(),
+            "positives": positives,
         },
-        "same_predictions": bool(np.array_equal(first.probabilities, second.probabilities)),
+        "same_predictions": first.probabilities.equals(second.probabilities),
         **compared,
     }
+
+
+def align(
+    first: RevisionPredictions, second: RevisionPredictions
+) -> tuple[RevisionPredictions, RevisionPredictions]:
+    """Restrict both to their common scans, in the order of `first`; other scans are logged.
+
+    Raises:
+        InputError: the findings or the labels of a scan differ, or no scan is common.
+    """
+    findings = first.labels.columns
+    if different := sorted(findings.symmetric_difference(second.labels.columns)):
+        raise InputError(
+            f"{first.revision} and {second.revision} have different findings: only one of them has "
+            f"{', '.join(different)}; run both with the same data.findings"
+        )
+    scans = first.scans.index[first.scans.index.isin(second.scans.index)]
+    if scans.empty:
+        raise InputError(
+            f"{first.revision} and {second.revision} were scored on different scans: none of the "
+            f"{len(first.scans)} is among the {len(second.scans)}; run both on the same data/"
+        )
+    for one, other in ((first, second), (second, first)):
+        if unmatched := len(one.scans) - len(scans):
+            log.warning(
+                "%d scans that %s was scored on, and %s was not, are left out",
+                unmatched, one.revision, other.revision,
+            )  # fmt: skip
+    first, second = first.select(scans, findings), second.select(scans, findings)
+    _check_same_labels(first, second)
+    if changed := _count_changed(first, second):
+        log.warning(
+            "%d of the %d scans have different files and voxels in %s and %s",
+            changed, len(scans), first.revision, second.revision,
+        )  # fmt: skip
+    return first, second
+
+
+def _count_changed(first: RevisionPredictions, second: RevisionPredictions) -> int:
+    """Count the scans whose files and processed voxels both differ.
+
+    A recompressed file has the same voxels; other preprocessing changes the voxels of the same
+    file. Neither is another scan.
+    """
+    hashes = ["source_sha256", "voxels_sha256"]
+    return int((first.scans[hashes] != second.scans[hashes]).all(axis=1).sum())
+
+
+def _check_same_labels(first: RevisionPredictions, second: RevisionPredictions) -> None:
+    differs = first.labels != second.labels
+    if not differs.any(axis=None):
+        return
+    scan, finding = differs.stack().idxmax()
+    values = first.labels.loc[scan, finding], second.labels.loc[scan, finding]
+    raise InputError(
+        f"{first.revision} and {second.revision} were scored on other labels: "
+        f"{differs.to_numpy().sum()} in {differs.any(axis=1).sum()} of {len(differs)} scans "
+        f"differ, the first of them {finding} of {scan}, {values[0]} and {values[1]}. Only "
+        "models scored on the same labels can be compared: use one revision's data.dvc for the "
+        "other (`git checkout REV -- data.dvc`, `dvc checkout data.dvc`) and run `dvc repro` there"
+    )

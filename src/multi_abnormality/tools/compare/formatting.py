@@ -1,4 +1,4 @@
-"""Text and number formatting of a comparison, for its tables and its plot."""
+"""Text and number formatting of a comparison, for its tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from multi_abnormality.evaluation.metrics import METRICS
 from multi_abnormality.tools.compare.revisions import Revision
 
-Comparison = dict[str, Any]  # returned by comparison.compare
+Comparison = dict[str, Any]  # returned by comparison.compare_revisions
 Scores = dict[str, Any]  # one measure of both models, as paired_tests.compare_models returns it
 
 TITLES = {name: metric.title for name, metric in METRICS.items()} | {"crg": "CRG"}
@@ -91,10 +91,6 @@ def format_p_value(value: float | None) -> str:
     if value is None:
         return UNDEFINED
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}" if value < 0.001 else f"{value:.3f}"
-
-
-def interval_title(comparison: Comparison) -> str:
-    return f"{100 * comparison['settings']['confidence']:g} % interval"
 
 
 def _alpha(comparison: Comparison) -> float:

@@ -4,10 +4,9 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from multi_abnormality.data.storage.processed_dataset import (
@@ -32,38 +31,29 @@ TOLERANCE = 1e-9  # of a recomputed score
 
 @dataclass(frozen=True)
 class RevisionPredictions:
-    """Predictions and labels of the scans that a revision was scored on.
+    """Predictions and labels of the scans that a revision was scored on, by scan id.
 
     Attributes:
         revision: the revision.
-        scans: N scan ids, such as valid_1_a.
-        patients: N patient ids.
-        sources: N hashes of the scans' files.
-        voxels: N hashes of the preprocessed voxels.
-        findings: F names.
-        labels: (N, F), 0 or 1.
-        probabilities: (N, F).
+        scans: `patient_id`, and hashes of the file and of the preprocessed voxels: `source_sha256`,
+            `voxels_sha256`.
+        labels: 0 or 1, a column per finding.
+        probabilities: a column per finding.
     """
 
     revision: Revision
-    scans: np.ndarray
-    patients: np.ndarray
-    sources: np.ndarray
-    voxels: np.ndarray
-    findings: tuple[str, ...]
-    labels: np.ndarray
-    probabilities: np.ndarray
+    scans: pd.DataFrame
+    labels: pd.DataFrame
+    probabilities: pd.DataFrame
 
-    def rows(self, rows: np.ndarray) -> "RevisionPredictions":
-        """Select rows, in the given order."""
-        names = ("scans", "patients", "sources", "voxels", "labels", "probabilities")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
-
-    def in_order_of(self, findings: Sequence[str]) -> "RevisionPredictions":
-        """Reorder the findings."""
-        columns = [self.findings.index(finding) for finding in findings]
-        cells = self.labels[:, columns], self.probabilities[:, columns]
-        return replace(self, findings=tuple(findings), labels=cells[0], probabilities=cells[1])
+    def select(self, scans: pd.Index, findings: pd.Index) -> "RevisionPredictions":
+        """Select scans and findings, in the given order."""
+        return RevisionPredictions(
+            self.revision,
+            self.scans.loc[scans],
+            self.labels.loc[scans, findings],
+            self.probabilities.loc[scans, findings],
+        )
 
 
 def read_revision_predictions(revision: Revision, read: Read) -> RevisionPredictions:
@@ -132,36 +122,30 @@ def _join(
         )
     stored = manifest[manifest["status"] == STORED]
     volumes = add_scan_ids(stored.reset_index(names="name")).set_index("name")
-    test = volumes[volumes["split"] == "test"]
+    test = volumes["scan_id"][volumes["split"] == "test"]
     volumes = volumes.loc[predictions.index]
     scan_ids = volumes["scan_id"]
-    if missing := list(dict.fromkeys(test["scan_id"][~test["scan_id"].isin(scan_ids)])):
+    if missing := list(dict.fromkeys(test[~test.isin(scan_ids)])):
         raise _unusable(revision, missing, "lacks scans of the test split")
     if duplicates := list(dict.fromkeys(scan_ids[scan_ids.duplicated()])):
         raise _unusable(revision, duplicates, "has several reconstructions of scans")
-    origins = stored.loc[predictions.index]
-    return RevisionPredictions(
-        revision,
-        scan_ids.to_numpy(),
-        volumes["patient_id"].to_numpy(),
-        origins["source_sha256"].to_numpy(),
-        origins["voxels_sha256"].to_numpy(),
-        tuple(labels.columns),
-        labels.loc[predictions.index].to_numpy(),
-        predictions.to_numpy(),
-    )
+    hashes = stored.loc[predictions.index, ["source_sha256", "voxels_sha256"]]
+    scans = hashes.assign(patient_id=volumes["patient_id"])
+    tables = scans, labels.loc[predictions.index], predictions
+    return RevisionPredictions(revision, *(table.set_axis(scan_ids) for table in tables))
 
 
 def _check(scored: RevisionPredictions, recorded: float | None) -> None:
     """Check that predictions and labels give the recorded score."""
 
     def named(file: str) -> list[str]:
-        return [f"{scored.revision}: {file}, {scan}" for scan in scored.scans]
+        return [f"{scored.revision}: {file}, {scan}" for scan in scored.scans.index]
 
-    check_labels(scored.labels, scored.findings, named(f"processed/{LABELS}"))
-    cells = scored.labels, scored.probabilities
-    check_probabilities(cells[1], cells[0], scored.findings, named(SUBMISSION))
-    found = official_scores(*cells, scored.findings)["classification"]["macro"]["auroc"]
+    findings = tuple(scored.labels.columns)
+    labels, probabilities = scored.labels.to_numpy(), scored.probabilities.to_numpy()
+    check_labels(labels, findings, named(f"processed/{LABELS}"))
+    check_probabilities(probabilities, labels, findings, named(SUBMISSION))
+    found = official_scores(labels, probabilities, findings)["classification"]["macro"]["auroc"]
     if (found is None) != (recorded is None) or abs((found or 0) - (recorded or 0)) > TOLERANCE:
         raise InputError(
             f"{scored.revision}: {SUBMISSION} and the labels in processed/ give a macro AUROC of "

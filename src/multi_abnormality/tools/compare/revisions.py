@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,41 +58,34 @@ def reader(repo: "Repo", revision: Revision) -> Read:
     InputError if the revision does not have the file, or it is not found.
     """
     if revision.commit is None:
-        return _workspace(Path(repo.root_dir))
-    return _commit(repo, revision, revision.commit)
-
-
-def _workspace(root: Path) -> Read:
-    def read(name: str) -> bytes:
-        try:
-            return (root / name).read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"{name}: cannot be read ({error.strerror}), so the {WORKSPACE} has no scores; "
-                "`dvc repro` computes them, `dvc pull` fetches those of dvc.lock"
-            ) from error
-
-    return read
-
-
-def _commit(repo: "Repo", revision: Revision, commit: str) -> Read:
+        return partial(_read_workspace, Path(repo.root_dir))
     from dvc.api import DVCFileSystem
 
-    files = DVCFileSystem(repo=repo.root_dir, rev=commit)
+    files = DVCFileSystem(repo=repo.root_dir, rev=revision.commit)
+    return partial(_read_commit, repo, revision, files)
 
-    def read(name: str) -> bytes:
-        try:
-            if _is_recorded(files, name):
-                content: bytes = files.read_bytes(name)
-                return content
-        except Exception as error:  # file systems raise errors of their own
-            raise _not_found(repo, revision, commit, name, error) from error
+
+def _read_workspace(root: Path, name: str) -> bytes:
+    try:
+        return (root / name).read_bytes()
+    except OSError as error:
         raise InputError(
-            f"{revision}: has no scores ({name} is neither in its dvc.lock nor in Git); `git "
-            f"switch --detach {commit[:7]}`, `dvc repro`, and commit the changes"
-        )
+            f"{name}: cannot be read ({error.strerror}), so the {WORKSPACE} has no scores; "
+            "`dvc repro` computes them, `dvc pull` fetches those of dvc.lock"
+        ) from error
 
-    return read
+
+def _read_commit(repo: "Repo", revision: Revision, files: "DVCFileSystem", name: str) -> bytes:
+    try:
+        if _is_recorded(files, name):
+            content: bytes = files.read_bytes(name)
+            return content
+    except Exception as error:  # file systems raise errors of their own
+        raise _not_found(repo, revision, name, error) from error
+    raise InputError(
+        f"{revision}: has no scores ({name} is neither in its dvc.lock nor in Git); `git "
+        f"switch --detach {revision.commit:.7}`, `dvc repro`, and commit the changes"
+    )
 
 
 def _is_recorded(files: "DVCFileSystem", name: str) -> bool:
@@ -102,9 +96,7 @@ def _is_recorded(files: "DVCFileSystem", name: str) -> bool:
         return False
 
 
-def _not_found(
-    repo: "Repo", revision: Revision, commit: str, name: str, error: Exception
-) -> InputError:
+def _not_found(repo: "Repo", revision: Revision, name: str, error: Exception) -> InputError:
     """Error with a hint that depends on whether a default remote is configured."""
     name_of_remote = repo.config["core"].get("remote")
     if name_of_remote:
@@ -116,5 +108,5 @@ def _not_found(
     cause = "" if isinstance(error, FileNotFoundError) else f" ({type(error).__name__}: {error})"
     return InputError(
         f"{revision}: {name} is neither in DVC's cache nor on {remote}{cause}; {hint}. Or `git "
-        f"switch --detach {commit[:7]}` and `dvc repro` compute it again"
+        f"switch --detach {revision.commit:.7}` and `dvc repro` compute it again"
     )

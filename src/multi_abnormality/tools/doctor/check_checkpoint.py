@@ -5,8 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multi_abnormality.tools.doctor.context import FAIL, OK, WARN, CheckResult, DoctorContext
-from multi_abnormality.tools.doctor.log_capture import captured_warnings
+from multi_abnormality.tools.doctor.context import (
+    CheckResult,
+    DoctorContext,
+    captured_warnings,
+    passed,
+    warning,
+)
+from multi_abnormality.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multi_abnormality.config.schema import Params
@@ -19,10 +25,9 @@ def check_checkpoint(context: DoctorContext) -> Iterator[CheckResult]:
     """Select a checkpoint as training does, in a directory of links, since training moves files."""
     from multi_abnormality.runtime.debug_modes import apply_debug_overrides
     from multi_abnormality.training.history import StopCriteria
-    from multi_abnormality.utils.errors import InputError
 
     if context.params is None:
-        yield CheckResult(WARN, "checkpoint", "not checked: it depends on params.yaml")
+        yield warning("not checked: it depends on params.yaml")
         return
     with captured_warnings():  # check_model reports a debug run
         params = apply_debug_overrides(context.params)
@@ -32,8 +37,7 @@ def check_checkpoint(context: DoctorContext) -> Iterator[CheckResult]:
         try:
             found = _find(context, params, copy)
         except InputError as error:
-            yield CheckResult(FAIL, "checkpoint", str(error).replace(f"{copy}/", ""))
-            return
+            raise InputError(str(error).replace(f"{copy}/", "")) from error
     lines = [line.replace(f"{copy}/", "") for line in warned]
     if found:
         context.starts_from_scratch, progress = False, found.position
@@ -41,13 +45,12 @@ def check_checkpoint(context: DoctorContext) -> Iterator[CheckResult]:
         text = f"{name}: training resumes at epoch {progress.epoch}, step {progress.batch}"
         if found.history.is_finished(StopCriteria.of(params)):
             text = f"{name} belongs to a finished run"
-        yield CheckResult(WARN if lines else OK, "checkpoint", "\n".join([text, *lines]))
+        yield (warning if lines else passed)("\n".join([text, *lines]))
     elif lines:
-        yield CheckResult(WARN, "checkpoint", "\n".join([
-            "training starts at epoch 0 and archives the existing checkpoints. It will log:",
-            *lines]), "git diff params.yaml")  # fmt: skip
+        text = "training starts at epoch 0 and archives the existing checkpoints. It will log:"
+        yield warning("\n".join([text, *lines]), "git diff params.yaml")
     else:
-        yield CheckResult(OK, "checkpoint", "none: training starts at epoch 0")
+        yield passed("none: training starts at epoch 0")
 
 
 def _link(root: Path, copy: Path) -> None:
@@ -74,7 +77,6 @@ def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
     from multi_abnormality.runtime.checkpoint_resume import ResumeCandidate
     from multi_abnormality.runtime.run_fingerprint import identify
-    from multi_abnormality.utils.errors import InputError
 
     package = Path(multi_abnormality.__file__).parent
     try:

@@ -8,7 +8,13 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from multi_abnormality.tools.doctor.context import FAIL, OK, WARN, CheckResult, DoctorContext
+from multi_abnormality.tools.doctor.context import (
+    CheckResult,
+    DoctorContext,
+    failure,
+    passed,
+    warning,
+)
 
 GB = 1e9
 MIN_FREE = 0.5 * GB  # bytes on a disk: checkpoints of a small model and DVC's copy of them
@@ -23,41 +29,35 @@ def check_device(context: DoctorContext) -> Iterator[CheckResult]:
     from multi_abnormality.models.device import choose_device
     from multi_abnormality.runtime.precision import resolve_precision
     from multi_abnormality.runtime.rank_info import find_rank
-    from multi_abnormality.utils.errors import InputError
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         sees_gpu = torch.cuda.is_available()
     params = context.params
-    try:
-        device = choose_device(params.machine.accelerator if params else "auto")
-        precision = resolve_precision(params.train.precision if params else "auto", device)
-        if params:
-            context.devices = find_rank(params.machine, device, params.train.batch_size).size
-    except InputError as error:
-        yield CheckResult(FAIL, "device", str(error))
-        return
+    device = choose_device(params.machine.accelerator if params else "auto")
+    precision = resolve_precision(params.train.precision if params else "auto", device)
+    if params:
+        context.devices = find_rank(params.machine, device, params.train.batch_size).size
     if device.type == "cuda":
         props = torch.cuda.get_device_properties(device)
         size = f"{props.total_memory / GB:.0f} GB"
-        yield CheckResult(OK, "device", f"{props.name}, {size}; training uses {precision}")
+        yield passed(f"{props.name}, {size}; training uses {precision}")
         return
     text = f"CPU, {torch.get_num_threads()} threads; training uses {precision}"
     if not sees_gpu and (shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()):
-        reason = (
-            str(warned[-1].message) if warned else f"torch {torch.__version__} is built for CPUs"
-        )
-        if torch.version.cuda and not warned:
+        if warned:
+            reason = str(warned[-1].message)
+        elif torch.version.cuda:
             reason = "torch sees none: CUDA_VISIBLE_DEVICES may hide it"
+        else:
+            reason = f"torch {torch.__version__} is built for CPUs"
         version = torch.__version__.partition("+")[0]
-        yield CheckResult(
-            WARN,
-            "device",
+        yield warning(
             f"{text}. There is an NVIDIA driver, but {reason}",
             f"nvidia-smi; pip install --force-reinstall torch=={version}",
         )
     else:
-        yield CheckResult(OK, "device", text)
+        yield passed(text)
 
 
 def check_memory(_: DoctorContext) -> Iterator[CheckResult]:
@@ -66,21 +66,19 @@ def check_memory(_: DoctorContext) -> Iterator[CheckResult]:
     free = available_bytes()
     text = f"{free / GB:.1f} GB free, {os.cpu_count()} processors"
     if free < SCAN_MEMORY:
-        yield CheckResult(
-            WARN,
-            "memory",
+        yield warning(
             f"{text}; a scan of full size takes {SCAN_MEMORY / GB:.0f} GB to "
-            "read, and training may take more: close other programs",
+            "read, and training may take more: close other programs"
         )
     else:
-        yield CheckResult(OK, "memory", text)
+        yield passed(text)
 
 
 def check_disks(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether the stages' outputs can be written and have space."""
     errors = dict.fromkeys(_write_error(context.root.absolute() / name) for name in WRITTEN)
     if unwritable := [error for error in errors if error]:
-        yield CheckResult(FAIL, "disk", "; ".join(unwritable) + ": make it writable, or move it")
+        yield failure("; ".join(unwritable) + ": make it writable, or move it")
         return
     need = max(_bytes_to_write(context), MIN_FREE)
     disks = {_nearest(context.root / name).stat().st_dev: name for name in reversed(WRITTEN)}
@@ -88,16 +86,11 @@ def check_disks(context: DoctorContext) -> Iterator[CheckResult]:
         unused = shutil.disk_usage(_nearest(context.root / name)).free
         text = f"{unused / GB:.1f} GB free on the disk of {name}/"
         if unused < MIN_FREE:
-            yield CheckResult(FAIL, "disk", f"{text}; training writes more", "dvc gc --workspace")
+            yield failure(f"{text}; training writes more", "dvc gc --workspace")
         elif unused < need:
-            yield CheckResult(
-                WARN,
-                "disk",
-                f"{text}; up to {need / GB:.1f} GB will be written",
-                "dvc gc --workspace",
-            )
+            yield warning(f"{text}; up to {need / GB:.1f} GB will be written", "dvc gc --workspace")
         else:
-            yield CheckResult(OK, "disk", text)
+            yield passed(text)
 
 
 def _bytes_to_write(context: DoctorContext) -> float:

@@ -4,8 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multi_abnormality.tools.doctor.context import FAIL, OK, WARN, CheckResult, DoctorContext
-from multi_abnormality.tools.doctor.log_capture import captured_warnings
+from multi_abnormality.tools.doctor.context import (
+    CheckResult,
+    DoctorContext,
+    captured_warnings,
+    passed,
+    warning,
+)
+from multi_abnormality.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multi_abnormality.config.schema import Params
@@ -14,27 +20,15 @@ if TYPE_CHECKING:
 
 def check_model(context: DoctorContext) -> Iterator[CheckResult]:
     """Backbone, weights and fine-tuning; a checkpoint to resume from replaces the weights."""
-    from multi_abnormality.utils.errors import InputError
 
     if context.params is None:
         return
-    with captured_warnings() as warned:
-        try:
-            size = _make(context, context.params)
-        except InputError as error:
-            yield CheckResult(FAIL, "model", str(error))
-            return
-    model = context.params.model
-    text = f"{model.backbone}, {size / 1e6:.1f} M parameters; model.finetune is {model.finetune}"
-    if (
-        context.starts_from_scratch
-        and model.pretrained is True
-        and (missing := _missing_weights(model.backbone))
-    ):
-        warned.append(missing)
-    yield CheckResult(OK, "model", text)
-    for line in warned:
-        yield CheckResult(WARN, "model", line)
+    size, model = _make(context, context.params), context.params.model
+    yield passed(
+        f"{model.backbone}, {size / 1e6:.1f} M parameters; model.finetune is {model.finetune}"
+    )
+    if context.starts_from_scratch and model.pretrained is True:
+        yield from _missing_weights(model.backbone)
 
 
 def check_split(context: DoctorContext) -> Iterator[CheckResult]:
@@ -51,42 +45,31 @@ def check_split(context: DoctorContext) -> Iterator[CheckResult]:
     from multi_abnormality.data.storage.provenance import check_catalog_replaceable
     from multi_abnormality.runtime.datamodule import select_volumes
     from multi_abnormality.runtime.debug_modes import apply_debug_overrides
-    from multi_abnormality.utils.errors import InputError
 
     if context.params is None or (context.preprocesses and context.catalogue is None):
         return
     processed = context.root / "processed"
-    try:
-        if context.preprocesses and context.catalogue:
-            rows, findings = context.catalogue.volumes, context.catalogue.findings
-            rows = rows[rows["split"] == "train"]
-            check_catalog_replaceable(
-                context.catalogue,
-                context.root / "data",
-                processed,
-                context.params.preprocess.recipe,
-            )
-        else:
-            stored = ProcessedDataset(processed)
-            rows, findings = stored.volumes("train"), stored.findings
-        with captured_warnings():  # check_model reports a debug run
-            params = apply_debug_overrides(context.params)
-        selection = select_volumes(params, rows, findings, context.devices)
-    except InputError as error:
-        yield CheckResult(FAIL, "split", str(error))
-        return
-    text = (
+    if context.preprocesses and context.catalogue:
+        rows, findings = context.catalogue.volumes, context.catalogue.findings
+        rows = rows[rows["split"] == "train"]
+        recipe = context.params.preprocess.recipe
+        check_catalog_replaceable(context.catalogue, context.root / "data", processed, recipe)
+    else:
+        stored = ProcessedDataset(processed)
+        rows, findings = stored.volumes("train"), stored.findings
+    with captured_warnings():  # check_model reports a debug run
+        params = apply_debug_overrides(context.params)
+    selection = select_volumes(params, rows, findings, context.devices)
+    yield passed(
         f"{len(selection.train)} training volumes, {len(selection.validation)} validation volumes"
     )
-    yield CheckResult(OK, "split", text)
-    for warning in selection.warnings:
-        yield CheckResult(WARN, "split", warning)
+    yield from map(warning, selection.warnings)
     if params.train.debug == "none":
         held_out = rows.set_index("name").loc[list(selection.validation)]
         labels, patients = held_out[list(findings)].to_numpy(), held_out["patient_id"].tolist()
         if len(set(patients)) < FEW_VALIDATION or not has_enough_patients(labels, patients).all():
             choice = describe_validation(labels, patients)
-            yield CheckResult(WARN, "split", f"the best epoch will be chosen on {choice}")
+            yield warning(f"the best epoch will be chosen on {choice}")
 
 
 def _make(context: DoctorContext, params: "Params") -> int:
@@ -119,7 +102,6 @@ def _build(metadata: dict[str, Any], pretrained: bool | str, root: Path) -> "Vol
     import torch
 
     from multi_abnormality.models.factory import build_classifier
-    from multi_abnormality.utils.errors import InputError
 
     backbone = metadata["model"]["backbone"]
     if isinstance(pretrained, str):
@@ -135,15 +117,15 @@ def _build(metadata: dict[str, Any], pretrained: bool | str, root: Path) -> "Vol
     return classifier
 
 
-def _missing_weights(backbone: str) -> str | None:
-    """Warning if timm would have to download the weights; downloads nothing itself."""
+def _missing_weights(backbone: str) -> Iterator[CheckResult]:
+    """Warn if timm would have to download the weights; download nothing."""
     import timm
     import torch
     from huggingface_hub import try_to_load_from_cache
 
     config = timm.get_pretrained_cfg(backbone)
     if config is None:  # check_model has reported it
-        return None
+        return
     if not config.hf_hub_id:
         source = str(config.url)
         name = source.rpartition("/")[2]
@@ -157,10 +139,9 @@ def _missing_weights(backbone: str) -> str | None:
         ]
         is_cached = any(isinstance(path, str) for path in cached)
         source = f"huggingface.co/{source}"
-    if is_cached:
-        return None
-    return (
-        f"model.pretrained: timm's weights of {backbone} are not on this machine; training fetches "
-        f"them from {source}. Without a network, copy a weights file here and set "
-        "model.pretrained: PATH (docs/how-to/models.md)"
-    )
+    if not is_cached:
+        yield warning(
+            f"model.pretrained: timm's weights of {backbone} are not on this machine; training "
+            f"fetches them from {source}. Without a network, copy a weights file here and set "
+            "model.pretrained: PATH (docs/how-to/models.md)"
+        )

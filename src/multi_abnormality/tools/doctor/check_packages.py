@@ -8,15 +8,16 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from multi_abnormality.tools.doctor.context import FAIL, OK, WARN, CheckResult, DoctorContext
+from multi_abnormality.tools.doctor.context import (
+    CheckResult,
+    DoctorContext,
+    failure,
+    passed,
+    warning,
+)
+from multi_abnormality.utils.missing_packages import ALL as INSTALL
 
 OLDEST = (3, 11)  # as in pyproject.toml
-INSTALL = "pip install --requirement requirements.txt"
-DRIVE = (
-    "pydrive2",
-    "pyopenssl",
-    "cryptography",
-)  # the Drive client and packages that it needs in these versions
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
 
 
@@ -26,11 +27,8 @@ def check_python(context: DoctorContext) -> Iterator[CheckResult]:
     shown = program.relative_to(here) if program.is_relative_to(here) else program
     text = f"{sys.version.split()[0]}, {shown}"
     if sys.version_info < OLDEST:
-        yield CheckResult(
-            FAIL,
-            "Python",
-            f"{text}; it must be {OLDEST[0]}.{OLDEST[1]} or later",
-            "make repro PYTHON=python3.11",
+        yield failure(
+            f"{text}; it must be {OLDEST[0]}.{OLDEST[1]} or later", "make repro PYTHON=python3.11"
         )
         return
     ask = ["python", "-c", "import sys; print(sys.prefix)"]
@@ -40,14 +38,12 @@ def check_python(context: DoctorContext) -> Iterator[CheckResult]:
     except OSError:
         other = "none"
     if other != sys.prefix:
-        yield CheckResult(
-            FAIL,
-            "Python",
+        yield failure(
             f"{text}; but `python`, which DVC runs stages with, is {other}",
             f"source {Path(sys.prefix) / 'bin/activate'}",
         )
         return
-    yield CheckResult(OK, "Python", text)
+    yield passed(text)
 
 
 def check_packages(context: DoctorContext) -> Iterator[CheckResult]:
@@ -55,15 +51,10 @@ def check_packages(context: DoctorContext) -> Iterator[CheckResult]:
     try:
         required = requires("multi-abnormality") or []
     except PackageNotFoundError:
-        yield CheckResult(
-            WARN,
-            "packages",
-            "the project itself is not installed",
-            "pip install --no-deps --editable .",
-        )
+        yield warning("the project itself is not installed", "pip install --no-deps --editable .")
         return
     if unsuitable := list(_unsuitable(required)):
-        yield CheckResult(FAIL, "packages", "; ".join(unsuitable), INSTALL)
+        yield failure("; ".join(unsuitable), INSTALL)
         return
     pins = context.root / "requirements.txt"
     pinned = dict(_PIN.findall(pins.read_text(encoding="utf-8"))) if pins.is_file() else {}
@@ -73,17 +64,13 @@ def check_packages(context: DoctorContext) -> Iterator[CheckResult]:
         if (installed := _version(name)) is None or installed.partition("+")[0] != pin
     ]
     if others:
-        yield CheckResult(
-            WARN,
-            "packages",
+        yield warning(
             "versions differ from requirements.txt, so results may differ in their last digits: "
             f"{'; '.join(others)}",
             INSTALL,
         )
     else:
-        yield CheckResult(
-            OK, "packages", f"all {len(pinned) or len(required)} in the required versions"
-        )
+        yield passed(f"all {len(pinned) or len(required)} in the required versions")
 
 
 def _unsuitable(required: list[str]) -> Iterator[str]:
@@ -115,38 +102,11 @@ def check_torch(_: DoctorContext) -> Iterator[CheckResult]:
     except ModuleNotFoundError:
         raise
     except Exception as error:  # any exception of a native library
-        yield CheckResult(
-            FAIL,
-            "torch",
+        yield failure(
             f"torch, torchvision, timm and lightning can't be imported together: {error}",
             f"{INSTALL} --force-reinstall",
         )
         return
     names = ("torch", "torchvision", "timm", "lightning")
     together = ", ".join(f"{name} {_version(name)}" for name in names)
-    yield CheckResult(OK, "torch", f"{together}: imported together")
-
-
-def check_drive_client(context: DoctorContext) -> Iterator[CheckResult]:
-    """Whether the Drive client starts; some combinations of its packages install but can't."""
-    found = ", ".join(f"{name} {_version(name) or 'missing'}" for name in DRIVE)
-    try:
-        import_module("pydrive2.fs")
-        import_module("OpenSSL.crypto")
-    except Exception as error:  # AttributeError: module 'lib' has no attribute 'GEN_EMAIL'
-        status = FAIL if _backs_up_to_drive(context) else WARN
-        yield CheckResult(status, "Drive client", f"can't start ({error}): {found}", INSTALL)
-    else:
-        yield CheckResult(OK, "Drive client", found)
-
-
-def _backs_up_to_drive(context: DoctorContext) -> bool:
-    from multi_abnormality.backup.dvc_recorder import open_repository
-    from multi_abnormality.backup.preflight import BACKUP_OFF
-
-    repo, chosen = open_repository(context.root), context.params and context.params.backup.remote
-    if repo is None or chosen == BACKUP_OFF:
-        return False
-    name = chosen or repo.config["core"].get("remote")
-    url: str = repo.config["remote"].get(name, {}).get("url", "")
-    return url.startswith("gdrive:")
+    yield passed(f"{together}: imported together")

@@ -8,34 +8,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality.tools.doctor.context import FAIL, OK, WARN, CheckResult, DoctorContext
-from multi_abnormality.tools.doctor.log_capture import captured_warnings
+from multi_abnormality.tools.doctor.context import (
+    CheckResult,
+    DoctorContext,
+    failure,
+    passed,
+    warning,
+)
+from multi_abnormality.utils.errors import InputError, first_few
+from multi_abnormality.utils.missing_packages import ALL as INSTALL
 
-INSTALL = "pip install --requirement requirements.txt"
 MAX_CHANGES = 4  # named changes of a stage
 
 
 def check_params(context: DoctorContext) -> Iterator[CheckResult]:
     from multi_abnormality.config.schema import load_params
-    from multi_abnormality.utils.errors import InputError
 
     try:
         params = load_params(context.root / "params.yaml")
     except InputError as error:
-        yield CheckResult(FAIL, "params.yaml", str(error), "git diff params.yaml")
+        yield failure(str(error), "git diff params.yaml")
         return
     model, train = params.model.backbone, params.train
-    yield CheckResult(
-        OK,
-        "params.yaml",
-        f"valid: {model}, {train.epochs} epochs of batches of {train.batch_size}",
-    )
+    yield passed(f"valid: {model}, {train.epochs} epochs of batches of {train.batch_size}")
 
 
 def check_data(context: DoctorContext) -> Iterator[CheckResult]:
     """Tables and file names, as preprocess reads them; no scan is opened."""
     from multi_abnormality.data.catalog.layouts import read_catalog
-    from multi_abnormality.utils.errors import InputError
 
     data = context.root / "data"
     if not data.exists():
@@ -43,90 +43,68 @@ def check_data(context: DoctorContext) -> Iterator[CheckResult]:
         return
     if context.params is None:
         return
-    try:
-        with captured_warnings() as warned:
-            catalogue = read_catalog(data, context.params.data)
-    except InputError as error:
-        yield CheckResult(FAIL, "data/", str(error))
-        return
-    volumes = catalogue.volumes
-    context.catalogue = catalogue
+    context.catalogue = read_catalog(data, context.params.data)
+    volumes = context.catalogue.volumes
     splits = ", ".join(
         f"{count} {split}" for split, count in volumes["split"].value_counts().items()
     )
     patients = len(volumes[["split", "patient_id"]].drop_duplicates())
     scans = volumes["scan_id"].nunique()
-    yield CheckResult(
-        OK,
-        "data/",
-        f"{len(volumes)} volumes of {scans} scans of {patients} patients ({splits}), all labelled",
+    yield passed(
+        f"{len(volumes)} volumes of {scans} scans of {patients} patients ({splits}), all labelled"
     )
-    for warning in warned:
-        yield CheckResult(WARN, "data/", warning)
 
 
 def _without_data(context: DoctorContext) -> CheckResult:
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-    from multi_abnormality.utils.errors import InputError
 
     try:
         stored = ProcessedDataset(context.root / "processed")
     except InputError:
-        return CheckResult(
-            FAIL,
-            "data/",
+        return failure(
             "does not exist, and there are no processed volumes",
             "dvc pull data, or make repro for the sample",
         )
     context.command = "dvc repro --allow-missing"
-    return CheckResult(
-        WARN,
-        "data/",
-        f"does not exist; the {len(stored.names)} processed volumes are used",
-        context.command,
+    return warning(
+        f"does not exist; the {len(stored.names)} processed volumes are used", context.command
     )
 
 
 def check_stages(context: DoctorContext) -> Iterator[CheckResult]:
     """Stages that will run, by `dvc status` in a separate process, which broken files may end."""
     if (context.root / ".dvc").is_dir() and not (context.root / "dvc.yaml").is_file():
-        yield CheckResult(
-            FAIL,
-            "stages",
-            "dvc.yaml, which defines the stages, does not exist",
-            "git checkout dvc.yaml",
-        )
+        yield failure("dvc.yaml, which defines the stages, does not exist", "git checkout dvc.yaml")
         return
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     done = subprocess.run(command, cwd=context.root, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         text = "; ".join(line.removeprefix("ERROR: ") for line in errors) or done.stderr.strip()
-        yield CheckResult(FAIL, "stages", text, _hint(text))
+        yield failure(text, _hint(text))
         return
     status: dict[str, list[Any]] = json.loads(done.stdout)
     stages = {name: changes for name, changes in status.items() if not name.endswith(".dvc")}
     context.stages_to_run = tuple(stages)
     for name, changes in stages.items():
-        yield CheckResult(OK, "stages", f"{name} will run: {_summarize(changes)}")
+        yield passed(f"{name} will run: {_summarize(changes)}")
     if not stages:
-        yield CheckResult(OK, "stages", "all up to date: `dvc repro` has nothing to do")
+        yield passed("all up to date: `dvc repro` has nothing to do")
 
 
 def check_dask(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether the Dask scheduler answers, by the check that preprocess makes."""
     if context.params is None or context.params.machine.dask is None:
         return
-    from multi_abnormality.utils.errors import InputError
     from multi_abnormality.utils.parallel.dask_pool import DaskPool
 
     try:
         with tempfile.TemporaryDirectory() as folder:
             DaskPool(context.params.machine.dask, [Path(folder)]).close()
     except InputError as error:
-        yield CheckResult(FAIL if context.preprocesses else WARN, "Dask", str(error))
-        return
-    yield CheckResult(OK, "Dask", f"a scheduler answers at {context.params.machine.dask}")
+        yield (failure if context.preprocesses else warning)(str(error))
+    else:
+        yield passed(f"a scheduler answers at {context.params.machine.dask}")
 
 
 def _hint(text: str) -> str:
@@ -150,9 +128,7 @@ def _summarize(changes: list[Any]) -> str:
     for name, state in _states(changes):
         by_state.setdefault(state, []).append(name)
     lines = [change for change in changes if isinstance(change, str)]  # such as "changed command"
-    for state, names in by_state.items():
-        more = f" and {len(names) - MAX_CHANGES} more" if len(names) > MAX_CHANGES else ""
-        lines.append(f"{', '.join(names[:MAX_CHANGES])}{more} {state}")
+    lines += [f"{first_few(names, MAX_CHANGES)} {state}" for state, names in by_state.items()]
     return "; ".join(lines)
 
 
@@ -165,15 +141,11 @@ def _states(changes: list[Any]) -> Iterator[tuple[str, str]]:
 
 
 def check_no_other_training(context: DoctorContext) -> Iterator[CheckResult]:
-    file = context.root / ".dvc/tmp/train.lock"
-    if not file.exists():
-        return
     from multi_abnormality.runtime.run_lock import training_lock
-    from multi_abnormality.utils.errors import InputError
 
-    try:
+    file = context.root / ".dvc/tmp/train.lock"
+    if file.exists():
+        context.is_training = True  # unless the lock is free
         with training_lock(file):
-            return
-    except InputError as error:
-        context.is_training = True
-        yield CheckResult(FAIL, "training", str(error))
+            context.is_training = False
+    yield from ()

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 
-from multi_abnormality.tools.doctor.context import FAIL, OK, WARN, CheckResult, DoctorContext
-from multi_abnormality.tools.doctor.log_capture import captured_warnings
+from multi_abnormality.tools.doctor.context import (
+    CheckResult,
+    DoctorContext,
+    passed,
+    warning,
+)
 
 GIT_TIMEOUT = 20.0  # s
 
@@ -13,33 +17,22 @@ def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     from multi_abnormality.backup.preflight import run_preflight
     from multi_abnormality.backup.verification import remotes_to_verify
     from multi_abnormality.backup.worker_client import UploadWorker
-    from multi_abnormality.utils.errors import InputError
 
     if context.params is None:
-        yield CheckResult(WARN, "DVC remote", "not checked: it depends on params.yaml")
+        yield warning("not checked: it depends on params.yaml")
         return
     if context.is_training:
-        yield CheckResult(OK, "DVC remote", "not checked: a running training uses it")
+        yield passed("not checked: a running training uses it")
         return
     worker = UploadWorker(context.root)
-    with captured_warnings() as warned:
-        try:
-            setup = run_preflight(context.params.backup, context.root, "doctor", worker)
-        except InputError as error:
-            yield CheckResult(FAIL, "DVC remote", str(error))
-            return
-        finally:
-            worker.terminate()
+    try:
+        setup = run_preflight(context.params.backup, context.root, "doctor", worker)
+    finally:
+        worker.terminate()
     if setup is not None:
-        yield CheckResult(
-            OK, "DVC remote", f"{setup.job.remote!r} can be written: training will be backed up"
-        )
-    for warning in warned:
-        yield CheckResult(WARN, "DVC remote", warning)
+        yield passed(f"{setup.job.remote!r} can be written: training will be backed up")
     for name in remotes_to_verify(context.root):
-        yield CheckResult(
-            WARN,
-            "DVC remote",
+        yield warning(
             f"DVC does not check what it pulls from {name!r}",
             f"dvc remote modify --local {name} verify true",
         )
@@ -52,26 +45,19 @@ def check_git(context: DoctorContext) -> Iterator[CheckResult]:
     git = repository_of(context.root)
     if git is None:
         reason = _why_no_repository(context)
-        yield CheckResult(
-            WARN,
-            "Git",
+        yield warning(
             f"{reason}, so no run can be restored on another machine",
             "git init && git add --all && git commit",
         )
         return
     branch = git.find("symbolic-ref", "--quiet", "--short", "HEAD")
     if branch is None:
-        yield CheckResult(
-            WARN,
-            "Git",
-            "HEAD is detached: new commits belong to no branch and may be lost",
-            "git switch main",
+        yield warning(
+            "HEAD is detached: new commits belong to no branch and may be lost", "git switch main"
         )
     names = git("remote").split()
     if not names:
-        yield CheckResult(
-            WARN,
-            "Git",
+        yield warning(
             "no remote: commits exist only on this machine",
             "git remote add origin URL && git push --set-upstream origin HEAD",
         )
@@ -80,16 +66,9 @@ def check_git(context: DoctorContext) -> Iterator[CheckResult]:
         try:
             patient("ls-remote", "--quiet", name, "HEAD")
         except GitError as error:
-            yield CheckResult(
-                WARN,
-                "Git",
-                f"the remote {name!r} can't be reached: {error}",
-                f"git ls-remote {name}",
-            )
+            yield warning(f"the remote {name!r} can't be reached: {error}", f"git ls-remote {name}")
         else:
-            yield CheckResult(
-                OK, "Git", f"branch {branch or '(none)'}; the remote {name!r} answers"
-            )
+            yield passed(f"branch {branch or '(none)'}; the remote {name!r} answers")
 
 
 def _why_no_repository(context: DoctorContext) -> str:

@@ -1,10 +1,16 @@
-"""Results of the checks, and the context that the checks share."""
+"""Results of the checks, the context that they share, and how one is run."""
 
+import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from multi_abnormality.utils.console import log
+from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.missing_packages import ALL as INSTALL
 
 if TYPE_CHECKING:
     from multi_abnormality.config.schema import Params
@@ -19,15 +25,27 @@ class CheckResult:
 
     Attributes:
         status: OK, WARN or FAIL.
-        part: short name of what was checked.
         text: description, of one or more lines.
         help: command that fixes it, if there is one and `text` has none.
+        part: short name of what was checked; `run_check` sets it.
     """
 
     status: str
-    part: str
     text: str
     help: str = ""
+    part: str = ""
+
+
+def passed(text: str) -> CheckResult:
+    return CheckResult(OK, text)
+
+
+def warning(text: str, help: str = "") -> CheckResult:
+    return CheckResult(WARN, text, help)
+
+
+def failure(text: str, help: str = "") -> CheckResult:
+    return CheckResult(FAIL, text, help)
 
 
 @dataclass
@@ -62,7 +80,6 @@ class DoctorContext:
     def params(self) -> "Params | None":
         """Content of params.yaml; None if it has errors, which check_params reports."""
         from multi_abnormality.config.schema import load_params
-        from multi_abnormality.utils.errors import InputError
 
         try:
             return load_params(self.root / "params.yaml")
@@ -74,11 +91,42 @@ Check = Callable[[DoctorContext], Iterator[CheckResult]]
 
 
 def run_check(part: str, check: Check, context: DoctorContext) -> Iterator[CheckResult]:
-    """Yield the results of a check; FAIL if the check itself fails, for whatever reason."""
+    """Yield the results of a check, and what it logs as warnings.
+
+    An InputError, which training would raise as well, is a FAIL; so is any exception of the check
+    itself.
+    """
+
     try:
-        yield from check(context)
+        with captured_warnings() as warned:
+            results = list(check(context))
+        results += map(warning, warned)
+    except InputError as error:
+        results = [failure(str(error))]
     except ModuleNotFoundError as error:
-        text = f"can't be checked: the package {error.name} is missing"
-        yield CheckResult(FAIL, part, text, "pip install --requirement requirements.txt")
+        results = [failure(f"can't be checked: the package {error.name} is missing", INSTALL)]
     except Exception as error:  # any exception of any library
-        yield CheckResult(FAIL, part, f"can't be checked: {type(error).__name__}: {error}")
+        results = [failure(f"can't be checked: {type(error).__name__}: {error}")]
+    yield from (replace(result, part=part) for result in results)
+
+
+class _CaptureHandler(logging.Handler):
+    """Handler that stores messages of level WARNING and above."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def captured_warnings() -> Iterator[list[str]]:
+    """Collect this project's warnings in a list, where nothing else logs or collects them."""
+    handler, handlers, propagates = _CaptureHandler(), log.handlers, log.propagate
+    log.handlers, log.propagate = [handler], False
+    try:
+        yield handler.messages
+    finally:
+        log.handlers, log.propagate = handlers, propagates

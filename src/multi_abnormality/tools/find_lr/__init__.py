@@ -1,1 +1,0 @@
-"""Learning rate range test, to choose `train.learning_rate`."""

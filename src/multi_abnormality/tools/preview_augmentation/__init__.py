@@ -1,1 +1,0 @@
-"""Preview of augmented training samples, to choose `train.augmentation`."""
