@@ -11,7 +11,7 @@ from multi_abnormality.evaluation.thresholds import decide
 from multi_abnormality.utils.atomic_io import atomic_write
 
 if TYPE_CHECKING:
-    from multi_abnormality.config.schema_preprocess import PreprocessSpec
+    from multi_abnormality.config.schema import PreprocessSpec
     from multi_abnormality.inference.onnx_metadata import ModelCard
     from multi_abnormality.inference.predictor import Prediction
 

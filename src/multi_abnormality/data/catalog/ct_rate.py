@@ -8,9 +8,13 @@ import pandas as pd
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.ct_rate_files import find_files, read_exclusions
-from multi_abnormality.data.catalog.dataset_layout import Catalog, DatasetLayout
-from multi_abnormality.data.catalog.label_table import NAME_COLUMN, label_path, read_label_table
-from multi_abnormality.data.catalog.metadata_table import GROUPS, SERIES, read_metadata_table
+from multi_abnormality.data.catalog.ct_rate_tables import (
+    NAME_COLUMN,
+    label_path,
+    read_label_table,
+    read_metadata_table,
+)
+from multi_abnormality.data.catalog.dataset_layout import GROUPS, SERIES, Catalog, DatasetLayout
 from multi_abnormality.data.catalog.volume_id import (
     CT_RATE_SPLITS,
     SPLITS,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from multi_abnormality.config.schema_data import is_inside
+from multi_abnormality.config.field_types import is_inside
 from multi_abnormality.data.catalog.identifier_spelling import has_invisible
 from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom
 from multi_abnormality.data.io.reader_registry import SUFFIXES

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from multi_abnormality.config.schema_preprocess import PreprocessSpec
+    from multi_abnormality.config.schema import PreprocessSpec
 
 STEPS_PER_HU = 8  # resolution of the table from HU to codes
 

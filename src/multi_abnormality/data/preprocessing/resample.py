@@ -14,7 +14,7 @@ from multi_abnormality.data.preprocessing.quantization import STEPS_PER_HU, enco
 from multi_abnormality.utils.errors import UnusableScan
 
 if TYPE_CHECKING:
-    from multi_abnormality.config.schema_preprocess import PreprocessSpec
+    from multi_abnormality.config.schema import PreprocessSpec
 
 SPACING_STEP = 2**-16  # mm
 SLICES_AT_ONCE = 16  # copied together, so that a volume stored along z is not read 16 times

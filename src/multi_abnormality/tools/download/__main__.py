@@ -73,11 +73,7 @@ def main() -> None:
     from multi_abnormality.tools.download.destination import DownloadDir
     from multi_abnormality.tools.download.download_run import download
     from multi_abnormality.tools.download.hub import Hub
-    from multi_abnormality.tools.download.postprocess import (
-        PostDownload,
-        PreprocessAndDelete,
-        StoreScan,
-    )
+    from multi_abnormality.tools.download.postprocess import PreprocessAndDelete, StoreScan
     from multi_abnormality.tools.download.selection import Choice, parse_patients
 
     splits = arguments.split or ["both"]
@@ -92,7 +88,7 @@ def main() -> None:
         raise InputError(f"--then-preprocess: the pipeline reads {DATA}/; omit --out")
     destination = DownloadDir(arguments.out)
 
-    def make_post_download() -> PostDownload:
+    def make_post_download() -> StoreScan:
         if not arguments.then_preprocess:
             return StoreScan(destination)
         params = load_params()

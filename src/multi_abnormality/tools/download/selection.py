@@ -8,8 +8,7 @@ from itertools import groupby
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.tools.download.hub import RemoteFile, batched
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.strict_csv import MOST_FAULTS
+from multi_abnormality.utils.errors import InputError, first_few
 
 PATIENTS_PER_REQUEST = 100
 _FOLDER_SUFFIX = {"v1": "", "v2": "_fixed"}
@@ -89,11 +88,10 @@ def candidates(
 def _check_numbers(ranges: Ranges, known: set[int], splits: Sequence[str]) -> None:
     unknown = sorted({number for part in ranges for number in part if number not in known})
     if unknown:
-        shown = ", ".join(map(str, unknown[:MOST_FAULTS]))
-        more = f" and {len(unknown) - MOST_FAULTS} more" if len(unknown) > MOST_FAULTS else ""
         raise InputError(
-            f"--patients: {' and '.join(splits)} of CT-RATE has no patient {shown}{more}; their "
-            f"numbers range from {min(known)} to {max(known)}"
+            f"--patients: {' and '.join(splits)} of CT-RATE has no patient "
+            f"{first_few([*map(str, unknown)])}; their numbers range from {min(known)} to "
+            f"{max(known)}"
         )
 
 
@@ -128,8 +126,10 @@ def choose(
         chosen |= files
         all_missing += missing
     if all_missing:
-        shown = ", ".join(map(str, all_missing[:MOST_FAULTS]))
-        log.warning("%d volumes have labels but are not on the hub: %s", len(all_missing), shown)
+        log.warning(
+            "%d volumes have labels but are not on the hub: %s",
+            len(all_missing), first_few([*map(str, all_missing)]),
+        )  # fmt: skip
     if not chosen:
         raise InputError(
             f"the hub has no {choice.version} volume of these patients; try the other --version"
