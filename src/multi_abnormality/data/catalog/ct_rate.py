@@ -21,8 +21,8 @@ from multi_abnormality.data.catalog.volume_id import (
     VolumeName,
     describe_volume,
 )
-from multi_abnormality.utils.errors import InputError, raise_errors
-from multi_abnormality.utils.strict_csv import MOST_FAULTS, truncate
+from multi_abnormality.utils.errors import InputError, first_few, raise_errors
+from multi_abnormality.utils.strict_csv import truncate
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _warn_unknown_volumes(volumes: pd.DataFrame, is_table_there: bool) -> None:
     if unknown and is_table_there:
         log.warning(
             "%d of %d volumes have no row in the metadata tables: %s",
-            len(unknown), len(volumes), ", ".join(truncate(unknown)),
+            len(unknown), len(volumes), first_few(unknown),
         )  # fmt: skip
 
 
@@ -129,8 +129,7 @@ def _missing_volumes_error(
 ) -> list[str]:
     if not names:
         return []
-    shown = ", ".join(names[:MOST_FAULTS]) + (" ..." if len(names) > MOST_FAULTS else "")
-    message = f"{path}: {len(names)} rows have no volume ({shown}). Fetch the volumes"
+    message = f"{path}: {len(names)} rows have no volume ({first_few(names)}). Fetch the volumes"
     if on_disk:
         message += (
             ", or cut the table down to the volumes that you have:\n"

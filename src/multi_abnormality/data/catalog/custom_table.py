@@ -23,6 +23,7 @@ from multi_abnormality.data.catalog.text_table import (
     read_text_table,
 )
 from multi_abnormality.data.catalog.volume_id import SPLITS
+from multi_abnormality.utils.errors import first_few
 
 DELIMITERS = ",;\t"
 _NO_PATIENT = {  # common placeholders for an empty cell
@@ -96,20 +97,15 @@ def _wanted(settings: Data) -> dict[str, str]:
 
 def _header_errors(header: list[str], wanted: dict[str, str]) -> Iterator[str]:
     unknown = [column for column in header if column not in wanted]
+    listed = first_few([*map(repr, header)], _MAX_LISTED)
     for column, key in wanted.items():
         if column in header:
             continue
         similar = find_similar(column, unknown)
-        hint = f"is it {quote(similar)}? " if similar else f"there are {_list_columns(header)}. "
+        hint = f"is it {quote(similar)}? " if similar else f"there are {listed}. "
         role = key.rpartition(".")[2]
         fix = _MISSING_COLUMN_HINTS.get(role, "name another one there")
         yield f"column {column!r} ({key} in params.yaml) is missing; {hint}Rename it, or {fix}"
-
-
-def _list_columns(header: list[str]) -> str:
-    more = len(header) - _MAX_LISTED
-    shown = ", ".join(map(repr, header[:_MAX_LISTED]))
-    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _check_scan(cell: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from multi_abnormality.data.catalog.ct_rate_files import Files, find_files
+from multi_abnormality.data.catalog.ct_rate_files import find_files
 from multi_abnormality.data.catalog.placeholders import is_placeholder, placeholder_path
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.tools.download.hub import Hub, RemoteFile
@@ -66,18 +66,15 @@ class DownloadDir:
         stem, suffix = file.path.rpartition("/")[2].split(".", 1)
         return self.work / "parts" / f"{stem}.{file.oid[:12]}.{suffix}"
 
-    def volumes(self) -> dict[VolumeName, Path]:
-        """Return the volumes in the root directory.
+    def files(self) -> tuple[dict[VolumeName, Path], list[Path]]:
+        """Return the volumes and the exclusion lists in the root directory.
 
         Raises:
             InputError: the root directory has files that can't be used.
         """
-        files = self.files()
+        files = find_files(self.root)
         raise_errors(files.faults, f"{self.root}/: correct these first")
-        return files.volumes
-
-    def files(self) -> Files:
-        return find_files(self.root)
+        return files.volumes, files.exclusions
 
     def target(self, file: RemoteFile) -> Path:
         """Return the final path of a file."""

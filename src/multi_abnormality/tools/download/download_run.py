@@ -4,7 +4,6 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import partial
 from pathlib import Path
 
 from multi_abnormality.data.catalog.ct_rate_tables import label_path
@@ -47,10 +46,10 @@ def download(
         hub.pin(label_path(SPLITS[0]))
         tables = HubTables(hub, destination)
         labels = LabelTables(tables.folder, destination.root)
-        excluded = tables.excluded(destination.files().exclusions)
+        existing, exclusions = destination.files()
+        excluded = tables.excluded(exclusions)
         labelled = set().union(*(labels.labelled[split] for split in choice.splits))
         chosen = choose(candidates(labelled, excluded, choice), choice, hub.describe)
-        existing = destination.volumes()
         _check_versions(chosen, existing, destination)
         missing = {
             name: file for name, file in chosen.items() if not post_download.is_complete(name, file)
@@ -130,10 +129,9 @@ def _fetch_volumes(
         except TransferError as error:
             errors[name] = str(error)
             return
-        error_text = post_download.process(name, file)
-        labels.add(name, partial(post_download.store, file, error_text))
-        if error_text:
+        if error_text := post_download.finish(name, file):
             errors[name] = error_text
+        labels.add(name)
 
     with ThreadPoolExecutor(workers + post_download.max_concurrent) as pool:
         futures = [pool.submit(fetch_and_process, name) for name in missing]

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers, disable_progress_bars
+from huggingface_hub.utils import build_hf_headers
 
 from multi_abnormality.tools.download.hub import Hub, RemoteFile, StoppedError, TransferError
 from multi_abnormality.utils.errors import InputError
@@ -22,11 +22,9 @@ def fetch(hub: Hub, file: RemoteFile, part: Path) -> None:
     """
     for _ in range(2):  # again if a partial file was damaged
         try:
-            hub.retry(lambda: _receive(hub, file, part), lambda: part_size(part))
+            hub.retry(lambda: _receive(hub, file, part), file.path, lambda: part_size(part))
         except EntryNotFoundError:
             raise TransferError(f"{file.path}: is not on the hub") from None
-        except TransferError as error:
-            raise TransferError(f"{file.path}: {error}") from error
         except OSError as error:
             raise InputError(
                 f"{part}: cannot be written ({error.strerror or error}); downloaded data is kept. "
@@ -45,12 +43,12 @@ def part_size(part: Path) -> int:
 
 def _receive(hub: Hub, file: RemoteFile, part: Path) -> None:
     """Append the missing bytes to a partial file."""
-    disable_progress_bars()
     part.parent.mkdir(parents=True, exist_ok=True)
     with _PartialFile(hub, file, part) as out:
         start = out.tell()
         if start < file.size:
-            http_get(hub.url(file.path), out, resume_size=start, headers=build_hf_headers())
+            headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+            http_get(hub.url(file.path), out, resume_size=start, headers=headers)
         os.fsync(out.fileno())
 
 
@@ -65,7 +63,7 @@ class _PartialFile(FileIO):
         if self._hub.stopping.is_set():
             raise StoppedError
         if self.tell() + len(chunk) > self._file.size:
-            raise TransferError(f"the hub sends more than {self._file.size} bytes")
+            raise TransferError(f"{self._file.path}: is longer than the hub states")
         remaining = memoryview(chunk)
         while remaining:  # a write may be partial, as on an almost full disk
             remaining = remaining[super().write(remaining) :]

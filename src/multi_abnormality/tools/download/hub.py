@@ -4,6 +4,7 @@ Responses are validated here, since commit ids, hashes and paths become parts of
 """
 
 import hashlib
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import (
+    build_hf_headers,
+    disable_progress_bars,
+    get_session,
+    hf_raise_for_status,
+)
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from multi_abnormality.utils.console import log
@@ -96,6 +102,8 @@ class Hub:
         self.commit = self.revision = revision
         self.retries = retries
         self.stopping = threading.Event()
+        disable_progress_bars()
+        logging.getLogger("huggingface_hub").handlers.clear()  # this project's log has it already
 
     def url(self, path: str) -> str:
         return hf_hub_url(REPO, path, repo_type="dataset", revision=self.commit)
@@ -141,18 +149,20 @@ class Hub:
 
     def _request(self, call: Callable[[], T]) -> T:
         try:
-            return self.retry(call)
+            return self.retry(call, f"{constants.ENDPOINT} cannot be reached")
         except TransferError as error:
             raise InputError(
-                f"{constants.ENDPOINT} cannot be reached ({error}); check the network, then run "
-                "the same command again: it resumes"
+                f"{error}; check the network, then run the same command again: it resumes"
             ) from error
 
-    def retry(self, call: Callable[[], T], received: Callable[[], int] = lambda: 0) -> T:
+    def retry(
+        self, call: Callable[[], T], problem: str, received: Callable[[], int] = lambda: 0
+    ) -> T:
         """Call the hub, and again after errors that may be transient.
 
         Args:
             call: makes the request.
+            problem: begin of the message for a failure.
             received: returns the number of bytes received so far. Retries are counted anew after
                 each progress.
 
@@ -174,10 +184,11 @@ class Hub:
             except (httpx2.HTTPError, OfflineModeIsEnabled) as error:
                 self._raise_if_final(error)
                 failures = 0 if received() > before else failures
+                message = f"{problem}: {_short(error)}"
                 if failures >= self.retries:
-                    raise TransferError(_short(error)) from error
+                    raise TransferError(message) from error
                 seconds = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
-                log.warning("%s; retrying in %d s", _short(error), seconds)
+                log.warning("%s; retrying in %d s", message, seconds)
                 self.stopping.wait(seconds)
                 failures += 1
         raise StoppedError

@@ -3,7 +3,7 @@
 import csv
 import io
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from multi_abnormality.data.catalog.ct_rate_files import read_exclusions
@@ -96,8 +96,8 @@ def _fetch_table(hub: Hub, file: RemoteFile, part: Path, path: Path) -> None:
 class LabelTables:
     """Label tables below a root, with the rows of the available volumes only. Thread-safe.
 
-    Existing rows are kept: they may be a user's own or corrected. Only a kill between writing a row
-    and its volume leaves one without the other; the next download fixes that.
+    Existing rows are kept: they may be a user's own or corrected. Only a kill between storing a
+    volume and writing its row leaves one without the other; the next download fixes that.
 
     Args:
         complete: root of the complete tables.
@@ -133,18 +133,11 @@ class LabelTables:
         for split in SPLITS:
             self._write_rows(split)
 
-    def add(self, name: VolumeName, store: Callable[[], None]) -> None:
-        """Write a volume's row, then store the volume by calling `store`."""
+    def add(self, name: VolumeName) -> None:
+        """Write the row of a volume that has been stored."""
         with self._lock:
-            before = self.names
-            self.names = before | {name}
+            self.names.add(name)
             self._write_rows(name.split)
-            try:
-                store()
-            except BaseException:
-                self.names = before
-                self._write_rows(name.split)
-                raise
 
     def _write_rows(self, split: str) -> None:
         """Write the rows in natural order, unless the table is up to date."""

@@ -28,7 +28,7 @@ from multi_abnormality.utils.errors import InputError, raise_errors
 
 
 class StoreScan:
-    """Stores each volume as downloaded. `process` is called from several threads.
+    """Stores each volume as downloaded. `finish` is called from several threads.
 
     Attributes:
         max_concurrent: number of volumes to process in parallel, besides those being fetched.
@@ -48,12 +48,10 @@ class StoreScan:
     def prepare(self, volumes: Iterable[Path]) -> None:
         """Called once before the first volume, with the paths of all existing volumes."""
 
-    def process(self, _name: VolumeName, _file: RemoteFile) -> str | None:
-        """Process a complete, verified partial file; return an error text if that fails."""
-
-    def store(self, file: RemoteFile, _error: str | None) -> None:
-        """Store the volume or its placeholder, by a single rename."""
+    def finish(self, _name: VolumeName, file: RemoteFile) -> str | None:
+        """Store a verified partial file or its placeholder; return an error if it is unusable."""
         self._destination.store(file)
+        return None
 
 
 class PreprocessAndDelete(StoreScan):
@@ -100,17 +98,15 @@ class PreprocessAndDelete(StoreScan):
         raise_errors([error for _, errors in tables for error in errors], "correct these first")
         self._series = pd.concat([table[SERIES] for table, _ in tables]).to_dict()
 
-    def process(self, name: VolumeName, file: RemoteFile) -> str | None:
-        part = self._destination.part(file)
-        stored = self._writer.origins.get(str(name))
+    def finish(self, name: VolumeName, file: RemoteFile) -> str | None:
+        part, stored = self._destination.part(file), self._writer.origins.get(str(name))
+        series = self._series.get(str(name))
         with self._slots:
-            series = self._series.get(str(name))
-            return process_volume(str(name), part, series, stored, self._recipe, self._out).fault
-
-    def store(self, file: RemoteFile, error: str | None) -> None:
+            error = process_volume(str(name), part, series, stored, self._recipe, self._out).fault
         if error:
-            super().store(file, error)
-            return
+            self._destination.store(file)
+            return error
         placeholder = Placeholder(file.oid, file.size, f"{REPO}/{file.path}")
         write_placeholder(placeholder, placeholder_path(self._destination.target(file)))
-        self._destination.part(file).unlink()
+        part.unlink()
+        return None
