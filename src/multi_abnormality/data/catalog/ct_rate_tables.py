@@ -18,7 +18,6 @@ from multi_abnormality.data.catalog.text_table import (
 )
 from multi_abnormality.data.catalog.volume_id import CT_RATE_SPLITS, VolumeName
 from multi_abnormality.data.io.series_metadata import COLUMNS, Series
-from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.strict_csv import MOST_FAULTS, format_lines, truncate
 
 log = logging.getLogger(__name__)
@@ -50,27 +49,27 @@ def read_label_table(path: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
     if table.columns.empty:
         return pd.DataFrame(columns=["name", "scan_id", *FINDINGS]), errors
     errors += [f"{path}, line 1: {message}" for message in _header_errors([*table.columns])]
-    errors += cell_errors(table, [(NAME_COLUMN, partial(_check_name, split=split))], path)
+    check_name = partial(_check_name, prefix=CT_RATE_SPLITS[split])
+    errors += cell_errors(table, [(NAME_COLUMN, check_name)], path)
     errors += cell_errors(table, [(finding, check_label) for finding in FINDINGS], path)
     names = {
         line: VolumeName.parse(cell)
         for line, cell in table.get(NAME_COLUMN, pd.Series(dtype=str)).items()
-        if not _check_name(cell, split)
+        if not check_name(cell)
     }
     cells = table.loc[list(names)].reindex(columns=FINDINGS, fill_value="0")
-    labels = cells.map(lambda cell: LABELS.get(cell, 0)).astype("int64")
+    labels = cells.isin([text for text, value in LABELS.items() if value]).astype("int64")
     labels.insert(0, "name", [str(name) for name in names.values()])
     labels.insert(1, "scan_id", [name.scan_id for name in names.values()])
     return labels, errors + _row_errors(labels, path)
 
 
-def _check_name(cell: str, split: str | None = None) -> str | None:
-    try:
-        name = VolumeName.parse(cell)
-    except InputError as error:
-        return f"{str(error).removeprefix(f'{cell!r} ')}; correct or delete the row"
-    if split and name.split != split:
-        return f"is not in CT-RATE's {CT_RATE_SPLITS[split]} split; move the row"
+def _check_name(cell: str, prefix: str = "") -> str | None:
+    """Return an error if a cell is not the name of a volume that begins with this prefix."""
+    if not VolumeName.is_name(cell):
+        return "is not a CT-RATE volume name such as train_1_a_1.nii.gz; correct or delete the row"
+    if not cell.startswith(prefix):
+        return f"is not in CT-RATE's {prefix} split; move the row"
     return None
 
 

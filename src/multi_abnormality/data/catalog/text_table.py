@@ -71,15 +71,16 @@ def cell_errors(
     for column, check in checks:
         if column not in table:
             continue
-        wrong: dict[str, list[int]] = {}
-        messages = {cell: check(cell) for cell in table[column].unique()}
-        for line, cell in table[column].items():
-            if message := messages[cell]:
-                wrong.setdefault(f"{f'{quote(cell)} ' if cell else ''}{message}", []).append(line)
+        cells = table[column]
+        wrong = {cell: message for cell in cells.unique() if (message := check(cell))}
+        lines_of: dict[str, list[int]] = {}
+        for line, cell in cells[cells.isin(wrong)].items():
+            shown = f"{quote(cell)} " if cell else ""
+            lines_of.setdefault(f"{shown}{wrong[cell]}", []).append(line)
         errors += truncate(
             [
                 f"{path}, {format_lines(lines)}, column {column!r}: {message}"
-                for message, lines in wrong.items()
+                for message, lines in lines_of.items()
             ]
         )
     return errors
