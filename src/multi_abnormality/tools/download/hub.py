@@ -163,8 +163,7 @@ class Hub:
         Args:
             call: makes the request.
             problem: begin of the message for a failure.
-            received: returns the number of bytes received so far. Retries are counted anew after
-                each progress.
+            received: returns the number of bytes received so far; progress resets the retries.
 
         Raises:
             InputError: a retry can't help.
