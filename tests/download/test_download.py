@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
 
 from hub_stand_in import Fault
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
+from multi_abnormality.tools.download.file_transfer import CHUNK_BYTES
 
 ALL = {"train_1_a_1", "train_1_a_2", "train_2_a_1", "train_2_b_1", "train_11_a_1", "valid_1_a_1"}
 LARGE = "train_11_a_1"
-LIMIT_BYTES = 15_000_000
+LIMIT_BYTES = 3_500_000
 
 
 def part_size(machine) -> int:
@@ -23,9 +23,9 @@ def part_size(machine) -> int:
 
 def interrupt(machine, *arguments: str) -> int:
     """Kill a download in the middle of the large file; return the size of the partial file."""
-    machine.hub.set_faults(Fault("slow", LARGE, after=1_000_000))
+    machine.hub.set_faults(Fault("slow", LARGE, after=100_000))
     process = machine.start(*arguments)
-    while part_size(machine) < 10_000_000:
+    while part_size(machine) < 2_000_000:
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     process.kill()
@@ -153,13 +153,13 @@ def test_incomplete_tables_after_a_kill_are_fixed(machine):
 
 
 def test_lost_connection_and_overloaded_hub_are_retried(machine, large):
-    cut = Fault("cut", LARGE, after=25_000_000, times=1)
+    cut = Fault("cut", LARGE, after=2_500_000, times=1)
     machine.hub.set_faults(cut, Fault("unavailable", "train_1_a_1", times=1))
     output = machine.run()
     assert "retrying in 1 s" in output
     assert machine.volumes() == ALL
     sent = machine.hub.sent(f"store.*{LARGE}")
-    assert sent - large.stat().st_size <= DOWNLOAD_CHUNK_SIZE  # which is written as a whole
+    assert sent - large.stat().st_size <= CHUNK_BYTES
 
 
 def test_wrong_content_is_rejected_and_others_kept(machine):
@@ -281,9 +281,9 @@ def test_full_disk_keeps_downloaded_data(machine, large):
 
 @pytest.mark.usefixtures("large")
 def test_concurrent_downloads_to_one_folder_are_an_error(machine):
-    machine.hub.set_faults(Fault("slow", LARGE, after=500_000))
+    machine.hub.set_faults(Fault("slow", LARGE, after=100_000))
     first = machine.start("--split", "train")
-    while part_size(machine) < 10_000_000:
+    while part_size(machine) < 2_000_000:
         time.sleep(0.005)
     assert "another process downloads to it" in machine.run(code=1)
     first.terminate()

@@ -5,12 +5,15 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from multi_abnormality.tools.download.hub import Hub, RemoteFile, StoppedError, TransferError
 from multi_abnormality.utils.errors import InputError
+
+CHUNK_BYTES = 1 << 20  # written at once; a kill loses less than that
 
 
 def fetch(hub: Hub, file: RemoteFile, part: Path) -> None:
@@ -47,6 +50,7 @@ def _receive(hub: Hub, file: RemoteFile, part: Path) -> None:
     with _PartialFile(hub, file, part) as out:
         start = out.tell()
         if start < file.size:
+            constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES  # http_get's own is 10 MB
             headers = build_hf_headers() | {"Accept-Encoding": "identity"}
             http_get(hub.url(file.path), out, resume_size=start, headers=headers)
         os.fsync(out.fileno())
