@@ -49,7 +49,7 @@ def download(
         existing, exclusions = destination.files()
         excluded = tables.excluded(exclusions)
         labelled = set().union(*(labels.labelled[split] for split in choice.splits))
-        chosen = choose(candidates(labelled, excluded, choice), choice, hub.describe)
+        chosen = choose(candidates(labelled, excluded, choice), choice, hub)
         _check_versions(chosen, existing, destination)
         missing = {
             name: file for name, file in chosen.items() if not post_download.is_complete(name, file)

@@ -1,12 +1,12 @@
 """Selection of the volumes to fetch, from the label tables."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from multi_abnormality.data.catalog.volume_id import VolumeName
-from multi_abnormality.tools.download.hub import RemoteFile, batched
+from multi_abnormality.tools.download.hub import Hub, RemoteFile, batched
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError, first_few
 
@@ -96,16 +96,14 @@ def _check_numbers(ranges: Ranges, known: set[int], splits: Sequence[str]) -> No
 
 
 def choose(
-    patients: Sequence[Sequence[VolumeName]],
-    choice: Choice,
-    describe: Callable[[Iterable[str]], dict[str, RemoteFile]],
+    patients: Sequence[Sequence[VolumeName]], choice: Choice, hub: Hub
 ) -> dict[VolumeName, RemoteFile]:
     """Return the files of the first patients that fit into the size limit.
 
     Args:
         patients: candidates, in order.
         choice: the user's selection.
-        describe: returns the files on the hub by path.
+        hub: hub that describes the files.
 
     Raises:
         InputError: not even the first patient fits, or the hub has none of the files.
@@ -113,7 +111,7 @@ def choose(
     chosen: dict[VolumeName, RemoteFile] = {}
     all_missing: list[VolumeName] = []
     total = 0
-    for files, missing in _with_files(patients, choice, describe):
+    for files, missing in _with_files(patients, choice, hub):
         size = sum(file.size for file in files.values())
         if choice.max_bytes is not None and total + size > choice.max_bytes:
             if not chosen:
@@ -138,13 +136,11 @@ def choose(
 
 
 def _with_files(
-    patients: Sequence[Sequence[VolumeName]],
-    choice: Choice,
-    describe: Callable[[Iterable[str]], dict[str, RemoteFile]],
+    patients: Sequence[Sequence[VolumeName]], choice: Choice, hub: Hub
 ) -> Iterator[tuple[dict[VolumeName, RemoteFile], list[VolumeName]]]:
     """Yield each patient's files, and the volumes that the hub lacks."""
     for batch in batched(patients, PATIENTS_PER_REQUEST):
-        found = describe([choice.path(name) for patient in batch for name in patient])
+        found = hub.describe([choice.path(name) for patient in batch for name in patient])
         for patient in batch:
             files = {n: found[choice.path(n)] for n in patient if choice.path(n) in found}
             yield files, [name for name in patient if name not in files]
