@@ -11,7 +11,7 @@ import yaml
 
 from drive_stand_in import write_remote
 from multi_abnormality.backup.manager import BackupManager
-from multi_abnormality.config.schema_machine import BackupConfig as Settings
+from multi_abnormality.config.schema import BackupConfig as Settings
 from test_pipeline import BIN, run
 
 FINGERPRINT = "0123456789abcdef"

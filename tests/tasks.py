@@ -5,8 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from multi_abnormality.config.schema import load_params
-from multi_abnormality.config.schema_machine import Machine
+from multi_abnormality.config.schema import Machine, load_params
 
 
 def machine(**changes: object) -> Machine:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from multi_abnormality.config.field_types import parse_duration
 from multi_abnormality.config.schema import load_params
-from multi_abnormality.config.schema_machine import parse_duration
 from multi_abnormality.config.validation_errors import RENAMED
 from multi_abnormality.utils.errors import InputError
 

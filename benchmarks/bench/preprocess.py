@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.rows import Row, Settings, compared, in_turns
-from multi_abnormality.config.schema import load_params
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.schema import PreprocessSpec, load_params
 from speed.contenders import CONTENDERS
 from speed.phantom import draw_phantom
 from speed.processes import measure

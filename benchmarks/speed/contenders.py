@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.schema import PreprocessSpec
 
 Way = Callable[[Path, PreprocessSpec], object]
 

@@ -232,7 +232,7 @@ def test_worker_exits_with_training(first: Machine, remote: Path):
     script = (
         "from pathlib import Path; import os, time\n"
         "from multi_abnormality.backup.manager import BackupManager\n"
-        "from multi_abnormality.config.schema_machine import BackupConfig as Settings\n"
+        "from multi_abnormality.config.schema import BackupConfig as Settings\n"
         "s = Settings(remote=None, git_remote=None, keep_last=2, grace=1)\n"
         "b = BackupManager(s, Path(), '0123456789ab')\n"
         "b.start(); os.write(1, str(b._worker._process.pid).encode())\n"

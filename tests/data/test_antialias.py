@@ -12,8 +12,7 @@ import SimpleITK as sitk
 
 from chest_phantom.cohort import plan_cohort
 from chest_phantom.rasterize import draw_scan
-from multi_abnormality.config.schema import load_params
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.schema import PreprocessSpec, load_params
 from multi_abnormality.data.io.read import Volume, read_volume
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.preprocessing.resample import resample_and_quantize

@@ -8,7 +8,7 @@ import pytest
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
-from multi_abnormality.data.catalog.metadata_table import read_metadata_table
+from multi_abnormality.data.catalog.ct_rate_tables import read_metadata_table
 from multi_abnormality.data.catalog.placeholders import placeholder_path
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.utils.errors import InputError
@@ -129,8 +129,8 @@ METADATA = (
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        (",", ";", ", line 1: has no column 'VolumeName'; separate the cells by commas"),
-        ("VolumeName", "Volume", ", line 1: has no column 'VolumeName'; rename 'Volume'"),
+        (",", ";", ", line 1: has one column; separate the cells by commas, or fetch it"),
+        ("VolumeName", "Volume", ", line 1: column 'VolumeName' is missing; rename 'Volume'"),
         (METADATA, "", ": is empty; fetch it again"),
         (METADATA, "VolumeName,Manufacturer\n", ": has no rows below its header; fetch it"),
         ('"[0.7, 0.7]"', "[0.7, 0.7]", ", line 2: has 4 cells and the header 3; put a cell that"),
@@ -143,7 +143,7 @@ METADATA = (
         (
             "train_10_a_1",
             "train_10_1",
-            ", line 3: 'train_10_1.nii.gz' is not a CT-RATE volume name",
+            ", line 3, column 'VolumeName': 'train_10_1.nii.gz' is not a CT-RATE volume name",
         ),
         ("Philips", "Phi\0lips", ", line 2: has a NUL byte"),
     ],
@@ -192,15 +192,23 @@ def test_empty_or_missing_data_hints_at_how_to_get_some(tmp_path, present):
         ("Emphysema,Atelectasis", "Atelectasis,Emphysema", ("another order", "'Emphysema'")),
         ("Emphysema", "Lung nodule", ("'Lung nodule' comes more than once", "'Emphysema' is m")),
         ("VolumeName", "Volume", ("'VolumeName' is missing",)),
-        ("_1.nii.gz,0", "_1.nii.gz,2", ("line 2, column 'Medical material': '2' is not 0 or 1",)),
-        ("_1.nii.gz,0", "_1.nii.gz,nan", ("'nan' is not 0 or 1",)),
-        ("_1.nii.gz,0", "_1.nii.gz,", ("'' is not 0 or 1",)),
+        (
+            "_1.nii.gz,0",
+            "_1.nii.gz,2",
+            ("line 2, column 'Medical material': '2' is neither 0 nor 1",),
+        ),
+        ("_1.nii.gz,0", "_1.nii.gz,nan", ("'nan' is neither 0 nor 1",)),
+        ("_1.nii.gz,0", "_1.nii.gz,", ("'Medical material': is empty, neither 0 nor 1",)),
         (
             "train_10_a_1",
             "train_10_1",
-            ("line 2: 'train_10_1.nii.gz' is not a CT-RATE volume name",),
+            ("line 2, column 'VolumeName': 'train_10_1.nii.gz' is not a CT-RATE volume name",),
         ),
-        ("train_10_a_1", "valid_10_a_1", ("valid_10_a_1 is not in CT-RATE's train split",)),
+        (
+            "train_10_a_1",
+            "valid_10_a_1",
+            ("'valid_10_a_1.nii.gz' is not in CT-RATE's train split",),
+        ),
         ("train_10_a_1", "train_2_a_1", ("line 3: train_2_a_1 has labels in line 2 already",)),
         ("train_2_a_1.nii.gz,0", "train_2_a_1.nii.gz,1", ("scan train_2_a differ in Medical",)),
     ],
@@ -251,7 +259,7 @@ def test_all_errors_are_listed_at_once_and_long_lists_are_truncated(folder):
     assert "are the same volume; remove one" in message
     assert "'lung scan.nii.gz' is not a CT-RATE volume name" in message
     assert "valid_9_a_1.nii.gz: is not in CT-RATE's train split" in message
-    assert "'yes' is not 0 or 1" in message
+    assert "'yes' is neither 0 nor 1" in message
 
 
 def test_the_same_volume_packed_and_unpacked_is_refused(folder):

@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 
 from dicom_files import chest, write_series
-from multi_abnormality.config.schema import load_params
-from multi_abnormality.config.schema_data import Data
+from multi_abnormality.config.schema import Data, load_params
+from multi_abnormality.data.catalog.dataset_layout import GROUPS
 from multi_abnormality.data.catalog.identifier_spelling import canonical, quote
 from multi_abnormality.data.catalog.layouts import read_catalog
-from multi_abnormality.data.catalog.metadata_table import GROUPS
 from multi_abnormality.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]

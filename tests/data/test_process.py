@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.schema import PreprocessSpec
 from multi_abnormality.data.catalog.placeholders import (
     Placeholder,
     placeholder_path,

@@ -7,7 +7,7 @@ import pytest
 
 from chest_files import chest, write_nifti
 from multi_abnormality import inference
-from multi_abnormality.config.schema_data import Columns, Data
+from multi_abnormality.config.schema import Columns, Data
 from multi_abnormality.data.catalog.layouts import read_catalog
 from multi_abnormality.data.io.hounsfield import to_hounsfield
 from multi_abnormality.data.io.read import read_volume

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.schema import PreprocessSpec
 from multi_abnormality.data.io.read import Volume, read_volume
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.preprocessing.resample import resample_and_quantize

@@ -13,7 +13,7 @@ import pytest
 from conftest import CtRateFolder
 from hub_stand_in import HubStandIn
 
-NOISE_BYTES = 2_000_000  # size of the scan whose download is interrupted
+NOISE_BYTES = 8_000_000  # size of the scan whose download is interrupted
 
 
 class Machine:

@@ -10,9 +10,11 @@ import pytest
 
 from hub_stand_in import Fault
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
+from multi_abnormality.tools.download.file_transfer import CHUNK_BYTES
 
 ALL = {"train_1_a_1", "train_1_a_2", "train_2_a_1", "train_2_b_1", "train_11_a_1", "valid_1_a_1"}
 LARGE = "train_11_a_1"
+LIMIT_BYTES = 3_500_000
 
 
 def part_size(machine) -> int:
@@ -21,9 +23,9 @@ def part_size(machine) -> int:
 
 def interrupt(machine, *arguments: str) -> int:
     """Kill a download in the middle of the large file; return the size of the partial file."""
-    machine.hub.set_faults(Fault("slow", LARGE, after=50_000))
+    machine.hub.set_faults(Fault("slow", LARGE, after=100_000))
     process = machine.start(*arguments)
-    while part_size(machine) < 200_000:
+    while part_size(machine) < 2_000_000:
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
     process.kill()
@@ -151,12 +153,13 @@ def test_incomplete_tables_after_a_kill_are_fixed(machine):
 
 
 def test_lost_connection_and_overloaded_hub_are_retried(machine, large):
-    cut = Fault("cut", LARGE, after=700_000, times=1)
+    cut = Fault("cut", LARGE, after=2_500_000, times=1)
     machine.hub.set_faults(cut, Fault("unavailable", "train_1_a_1", times=1))
     output = machine.run()
     assert "retrying in 1 s" in output
     assert machine.volumes() == ALL
-    assert machine.hub.sent(f"store.*{LARGE}") == large.stat().st_size
+    sent = machine.hub.sent(f"store.*{LARGE}")
+    assert sent - large.stat().st_size <= CHUNK_BYTES
 
 
 def test_wrong_content_is_rejected_and_others_kept(machine):
@@ -266,21 +269,21 @@ def test_download_that_does_not_fit_is_an_error_at_the_start(machine, repository
 
 def test_full_disk_keeps_downloaded_data(machine, large):
     def limit() -> None:  # maximum file size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, LIMIT_BYTES))
 
     output = machine.run("--workers", "1", "--split", "train", code=1, preexec_fn=limit)
     assert "cannot be written (File too large)" in output
     assert set(machine.rows()) == machine.volumes() != set()
     machine.hub.calls.clear()
     machine.run()
-    assert machine.hub.sent(f"store.*{LARGE}") == large.stat().st_size - 1_000_000
+    assert machine.hub.sent(f"store.*{LARGE}") == large.stat().st_size - LIMIT_BYTES
 
 
 @pytest.mark.usefixtures("large")
 def test_concurrent_downloads_to_one_folder_are_an_error(machine):
-    machine.hub.set_faults(Fault("slow", LARGE, after=5_000))
+    machine.hub.set_faults(Fault("slow", LARGE, after=100_000))
     first = machine.start("--split", "train")
-    while part_size(machine) < 100_000:
+    while part_size(machine) < 2_000_000:
         time.sleep(0.005)
     assert "another process downloads to it" in machine.run(code=1)
     first.terminate()

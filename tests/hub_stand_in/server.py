@@ -43,10 +43,8 @@ class HubStandIn:
         access: "open" or "unaccepted" (the account has not accepted the terms: status 403).
         claimed_sizes: wrong file sizes to report, by path.
         commit: commit id sent with each file; None for none.
-        alter: replaces the content of API responses ("paths-info" or "tree"); bytes are sent as
-            they are.
+        alter: replaces the content of API responses; bytes are sent as they are.
         store: address that large files are redirected to.
-        next_page: address of the next page in listings.
         calls: log of the requests.
     """
 
@@ -55,8 +53,7 @@ class HubStandIn:
         self.access = "open"
         self.claimed_sizes: dict[str, int] = {}
         self.commit: str | None = COMMIT
-        self.alter: Callable[[str, Any], Any] = lambda _call, content: content
-        self.next_page = ""
+        self.alter: Callable[[Any], Any] = lambda content: content
         self.calls: list[Call] = []
         self.faults = FaultSource()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -129,9 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/store/"):
             self._store(path.removeprefix("/store/"))
             return
-        match = re.fullmatch(
-            rf"(/api)?/datasets/{REPO}/(resolve|paths-info|tree)/([^/]+)/?(.*)", path
-        )
+        match = re.fullmatch(rf"(/api)?/datasets/{REPO}/(resolve|paths-info)/([^/]+)/?(.*)", path)
         if not match:
             self._answer(404, {"X-Error-Code": "RepoNotFound"})
             return
@@ -140,21 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"X-Error-Code": "RevisionNotFound"})
         elif call == "paths-info":
             paths = parse_qs(body.decode())["paths"]
-            self._json(call, [entry for path in paths if (entry := self.hub.describe(path))])
-        elif call == "tree":
-            self._tree(rest)
+            self._json([entry for path in paths if (entry := self.hub.describe(path))])
         else:
             self._resolve(rest)
 
     do_GET = do_HEAD = do_POST = serve
-
-    def _tree(self, folder: str) -> None:
-        local = self.hub.folder / folder
-        if local.is_dir():
-            names = sorted(path.name for path in local.iterdir())
-            self._json("tree", [self.hub.describe(f"{folder}/{name}") for name in names])
-        else:
-            self._answer(404, {"X-Error-Code": "EntryNotFound"})
 
     def _resolve(self, path: str) -> None:
         entry = self.hub.describe(path)
@@ -205,13 +190,10 @@ class _Handler(BaseHTTPRequestHandler):
             content += bytes(fault.after)
         self._answer(206 if match else 200, headers, content, fault)
 
-    def _json(self, call: str, content: Any) -> None:
-        content = self.hub.alter(call, content)
+    def _json(self, content: Any) -> None:
+        content = self.hub.alter(content)
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        headers = {"Content-Type": "application/json"}
-        if self.hub.next_page:
-            headers["Link"] = f'<{self.hub.next_page}>; rel="next"'
-        self._answer(200, headers, body)
+        self._answer(200, {"Content-Type": "application/json"}, body)
 
     def _answer(
         self, status: int, headers: dict[str, str], body: bytes = b"", fault: Fault | None = None

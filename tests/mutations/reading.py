@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.config.schema_data import Columns, Data
+from multi_abnormality.config.schema import Columns, Data
+from multi_abnormality.data.catalog.ct_rate_tables import read_label_table, read_metadata_table
 from multi_abnormality.data.catalog.custom_table import read_custom_table
-from multi_abnormality.data.catalog.label_table import read_label_table
-from multi_abnormality.data.catalog.metadata_table import read_metadata_table
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.scan_sources import find_scans
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset

@@ -12,7 +12,7 @@ from multi_abnormality.backup.preflight import PreflightResult, run_preflight
 from multi_abnormality.backup.snapshot_metadata import Generation, SnapshotMetadata
 from multi_abnormality.backup.upload_worker import Job
 from multi_abnormality.backup.worker_client import UploadWorker
-from multi_abnormality.config.schema_machine import BackupConfig as Settings
+from multi_abnormality.config.schema import BackupConfig as Settings
 from multi_abnormality.utils.errors import InputError
 
 STALL_TIMEOUT = 300.0  # s without progress after which a push is restarted; doubled each time

@@ -16,7 +16,7 @@ from multi_abnormality.backup.snapshot_metadata import branch_of
 from multi_abnormality.backup.upload_log import UploadLog
 from multi_abnormality.backup.upload_worker import Job
 from multi_abnormality.backup.worker_client import UploadWorker
-from multi_abnormality.config.schema_machine import BackupConfig as Settings
+from multi_abnormality.config.schema import BackupConfig as Settings
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator
 
 from multi_abnormality.backup.git import Git
-from multi_abnormality.config.base import Section
+from multi_abnormality.config.field_types import Section
 
 LOCAL = "refs/resume"  # this machine's newest state of each run
 PUBLISHED = "refs/heads/resume"  # on a Git remote

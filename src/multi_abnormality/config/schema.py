@@ -1,16 +1,40 @@
-"""Schema of params.yaml: one frozen model per section; all errors are reported at once."""
+"""All parameters: one frozen model per section of params.yaml, and one field per parameter.
 
-import math
+All wrong values are reported at once. Sections `machine` and `backup` change no result, and no
+stage tracks them.
+"""
+
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
-from multi_abnormality.config.base import Count, Positive, Probability, Section, Share
-from multi_abnormality.config.schema_data import Data
-from multi_abnormality.config.schema_machine import BackupConfig, Machine
-from multi_abnormality.config.schema_preprocess import Preprocess
+from multi_abnormality.config.field_types import (
+    ColumnName,
+    CutmixProb,
+    DaskAddress,
+    DataPath,
+    Duration,
+    Findings,
+    Fraction,
+    Knots,
+    Probability,
+    Section,
+    Share,
+    SingleLine,
+    WarmupEpochs,
+    check_columns,
+)  # fmt: skip
+from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.validation_errors import describe
 from multi_abnormality.config.yaml_reader import load_yaml
 from multi_abnormality.utils.errors import InputError, raise_errors
@@ -18,110 +42,150 @@ from multi_abnormality.utils.errors import InputError, raise_errors
 S = TypeVar("S", bound=Section)
 
 
+class Columns(Section):
+    """Names of the columns of data.table. The column of a finding has the finding's name."""
+
+    scan: ColumnName
+    patient: ColumnName | None  # null: every scan is of another patient
+    split: ColumnName | None  # train or test; null: random by patient
+    manufacturer: ColumnName | None  # this and the following: subgroups of the scores
+    kernel: ColumnName | None
+    sex: ColumnName | None
+    age: ColumnName | None  # in years
+
+
+class Data(Section):
+    """Content of data/. Only preprocess reads it; later stages read the processed set."""
+
+    table: DataPath | None  # path in data/; null: CT-RATE's layout
+    findings: Findings  # ct_rate, or names in the order of the model's outputs
+    scans: DataPath  # directory in data/ that the table's paths are relative to
+    columns: Annotated[Columns, AfterValidator(check_columns)]
+    test_fraction: Fraction  # of the patients, if no column has the split
+    split_seed: NonNegativeInt  # seed of that split
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the findings."""
+        return FINDINGS if isinstance(self.findings, str) else self.findings
+
+
+class PreprocessSpec(Section):
+    """Form of a stored volume. Axes are (Z, Y, X), towards head, back and left."""
+
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat]  # mm
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # voxels
+    hu_to_uint8: Knots  # (HU, 8-bit code)
+
+
+class Preprocess(PreprocessSpec):
+    """PreprocessSpec, and how to handle unusable volumes."""
+
+    on_error: Literal["stop", "skip"]  # at unusable volumes
+
+    @property
+    def recipe(self) -> PreprocessSpec:
+        """The settings that stored volumes depend on."""
+        return PreprocessSpec(**{name: getattr(self, name) for name in PreprocessSpec.model_fields})
+
+
 class Lora(Section):
     """Low-rank adaptation, used if model.finetune is lora."""
 
-    rank: Count
-    alpha: Positive  # the adaptation's scale is alpha / rank
+    rank: PositiveInt
+    alpha: PositiveFloat  # the adaptation's scale is alpha / rank
     targets: tuple[str, ...] = Field(min_length=1)  # suffixes of the names of linear layers
 
 
 class Model(Section):
     backbone: str
     pretrained: bool | str  # false: random, true: timm's hub, or the path of a weights file
-    global_pool: (
-        str | None
-    )  # of a slice's feature map, by timm's names; null: the backbone's default
+    global_pool: str | None  # of a slice's feature map, timm's name; null: the backbone's default
     multiscale: bool  # also use the feature maps of the two stages before the last
     attn_layer: Literal["none", "se", "cbam"]  # on a slice's feature maps
-    encoder_chunk_size: Count | None  # slices encoded at once, to save memory; null: all of a step
-    windows: tuple[tuple[float, Positive], ...] = Field(min_length=1)  # (centre, width) in HU
+    encoder_chunk_size: PositiveInt | None  # slices encoded at once; null: all of a step
+    windows: tuple[tuple[float, PositiveFloat], ...] = Field(min_length=1)  # (centre, width) in HU
     adjacent_slices: Literal[1, 3, 5]  # as channels of an input: the slice and its neighbours
     pooling: Literal["attention", "mean", "max", "transformer"]  # of slices
     dropout: Share
-    finetune: Literal[
-        "full", "frozen", "progressive", "lora"
-    ]  # which weights of the backbone train
-    unfreeze_epoch: Annotated[int, Field(ge=0)]  # progressive: first epoch that trains a part of it
+    finetune: Literal["full", "frozen", "progressive", "lora"]  # trained weights of the backbone
+    unfreeze_epoch: NonNegativeInt  # progressive: first epoch that trains a part of it
     lora: Lora
 
 
 class Train(Section):
-    epochs: Count
-    schedule_epochs: Count  # length of the learning rate decay; constant afterwards
-    batch_size: Count  # volumes
-    accumulate_grad_batches: Count  # batches per optimizer step
+    epochs: PositiveInt
+    schedule_epochs: PositiveInt  # length of the learning rate decay; constant afterwards
+    batch_size: PositiveInt  # volumes
+    accumulate_grad_batches: PositiveInt  # batches per optimizer step
     precision: Literal["auto", "float32", "bfloat16", "float16"]
-    slices_per_volume: Count  # sampled in a training step; evaluation uses all
+    slices_per_volume: PositiveInt  # sampled in a training step; evaluation uses all
     reconstructions: Literal["random", "first", "all"]  # of each scan in an epoch
     augmentation: Literal["none", "basic", "advanced"]
     mixup_prob: Probability  # probability per batch
-    cutmix_prob: Probability  # probability per batch
-    learning_rate: Positive
-    weight_decay: Annotated[float, Field(ge=0)]
-    layer_decay: Annotated[
-        float, Field(gt=0, le=1)
-    ]  # factor of the learning rate per layer, from the top down
-    warmup_epochs: Annotated[float, Field(ge=0)]
-    max_grad_norm: Positive
+    cutmix_prob: CutmixProb  # probability per batch
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    layer_decay: Annotated[float, Field(gt=0, le=1)]  # of the learning rate per layer, top down
+    warmup_epochs: WarmupEpochs
+    max_grad_norm: PositiveFloat
     ema_decay: Share  # exponential moving average of weights, per step; 0: none
     loss: Literal["asl", "bce", "focal"]
-    asl_gamma_neg: Annotated[float, Field(ge=0)]  # asl: focusing exponent for negatives
-    asl_gamma_pos: Annotated[float, Field(ge=0)]  # asl: focusing exponent for positives
+    asl_gamma_neg: NonNegativeFloat  # asl: focusing exponent for negatives
+    asl_gamma_pos: NonNegativeFloat  # asl: focusing exponent for positives
     asl_clip: Share  # asl: probability margin below which negatives are ignored
-    focal_gamma: Annotated[float, Field(ge=0)]  # focal: focusing exponent
+    focal_gamma: NonNegativeFloat  # focal: focusing exponent
     label_smoothing: Share  # labels of s / 2 and 1 - s / 2
-    max_pos_weight: Annotated[
-        float, Field(ge=1)
-    ]  # upper limit of the weight of positives; 1: unweighted
-    val_fraction: Annotated[float, Field(gt=0, lt=1)]  # of the train split's patients
-    early_stopping_patience: Count  # epochs
-    save_every_n_epochs: Count
-    save_every_n_minutes: Positive
+    max_pos_weight: Annotated[float, Field(ge=1)]  # limit of positives' weight; 1: unweighted
+    val_fraction: Fraction  # of the train split's patients
+    early_stopping_patience: PositiveInt  # epochs
+    save_every_n_epochs: PositiveInt
+    save_every_n_minutes: PositiveFloat
     resume: Literal["auto", "required", "never"]  # from the latest checkpoint
     deterministic: bool
     compile: bool  # torch.compile of the encoder
     debug: Literal["none", "fast_dev_run", "overfit_batches"]  # few scans: runtime/debug_modes.py
 
-    @field_validator("cutmix_prob")
-    @classmethod
-    def fits_beside_mixup(cls, cutmix: float, known: ValidationInfo) -> float:
-        if cutmix + known.data.get("mixup_prob", 0) > 1:
-            raise ValueError("must be at most 1 together with train.mixup_prob")
-        return cutmix
-
-    @field_validator("warmup_epochs")
-    @classmethod
-    def fits_schedule(cls, warmup: float, known: ValidationInfo) -> float:
-        if warmup >= known.data.get("schedule_epochs", math.inf):
-            raise ValueError("must be below train.schedule_epochs")
-        return warmup
-
 
 class Evaluate(Section):
     threshold_metric: Literal["crg", "f1", "accuracy", "none"]  # maximised by the thresholds
-    n_bootstrap: Count  # resamples of patients for confidence intervals
-    ci_level: Annotated[float, Field(gt=0, lt=1)]
+    n_bootstrap: PositiveInt  # resamples of patients for confidence intervals
+    ci_level: Fraction
 
 
 class Export(Section):
     formats: tuple[Literal["pth", "safetensors", "pt2", "onnx"], ...] = Field(min_length=1)
-    tolerance: Positive  # largest allowed difference of an exported model's probabilities
-    name: str | None  # this and the following: for the model card
-    owner: str | None
-    license: str | None
-    contact: str | None
+    tolerance: PositiveFloat  # largest allowed difference of an exported model's probabilities
+    name: SingleLine | None  # this and the following: for the model card
+    owner: SingleLine | None
+    license: SingleLine | None
+    contact: SingleLine | None
 
-    @field_validator("name", "owner", "license", "contact")
-    @classmethod
-    def is_one_line(cls, text: str | None) -> str | None:
-        if text is not None and (not text.strip() or not text.isprintable()):
-            raise ValueError("must be one line of text, or null")
-        return text
+
+class Machine(Section):
+    """Hardware and limits of this machine."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: PositiveInt | Literal["auto"]  # per node; auto: all its GPUs
+    nodes: PositiveInt
+    strategy: Literal["auto", "ddp"]  # auto: ddp if there are several devices
+    workers: NonNegativeInt | Literal["auto"]  # processes that preprocess or load
+    dask: DaskAddress | None  # Dask scheduler whose workers preprocess; null: this machine's
+    max_time: Duration | None  # of the train stage, such as "5h30m"; null: unlimited
+    allow_code_changes: bool  # resume checkpoints of other source code
+
+
+class BackupConfig(Section):
+    """Backups of a running training."""
+
+    remote: str | None  # name of a DVC remote; null: DVC's default one; "off": no backup
+    git_remote: str | None  # name of a Git remote for resume commits; null: the DVC remote
+    keep_last: PositiveInt  # backups of a run on the remote
+    grace: NonNegativeFloat  # s that a stop waits for the last upload
 
 
 class Params(Section):
-    seed: Annotated[int, Field(ge=0)]
+    seed: NonNegativeInt
     data: Data
     preprocess: Preprocess
     model: Model

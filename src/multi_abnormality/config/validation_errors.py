@@ -4,7 +4,7 @@ import difflib
 
 from pydantic import ValidationError
 
-from multi_abnormality.config.base import Section
+from multi_abnormality.config.field_types import Section
 
 RENAMED = {  # keys of earlier versions
     "backup.keep": "backup.keep_last",

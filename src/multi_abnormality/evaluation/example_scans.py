@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from multi_abnormality.config.schema import parse_section
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.schema import PreprocessSpec, parse_section
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.grad_cam import explain

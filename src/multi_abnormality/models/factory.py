@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-from multi_abnormality.config.schema import Model, parse_section
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.schema import Model, PreprocessSpec, parse_section
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.encoder import SliceEncoder

@@ -7,7 +7,7 @@ import multi_abnormality.utils.torchvision_compat  # noqa: F401  # isort: skip
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
-from multi_abnormality.config.schema_machine import Machine
+from multi_abnormality.config.schema import Machine
 from multi_abnormality.utils.errors import InputError
 
 # Environment variables set by torchrun, and by rank 0 for the ranks it spawns.

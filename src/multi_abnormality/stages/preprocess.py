@@ -15,9 +15,8 @@ import pandas as pd
 
 from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.config.schema import Params, load_params
-from multi_abnormality.data.catalog.dataset_layout import Catalog
+from multi_abnormality.data.catalog.dataset_layout import SERIES, Catalog
 from multi_abnormality.data.catalog.layouts import read_catalog
-from multi_abnormality.data.catalog.metadata_table import SERIES
 from multi_abnormality.data.storage.dataset_writer import PARTS, DatasetWriter
 from multi_abnormality.data.storage.file_hashes import FileHashCache
 from multi_abnormality.data.storage.process_scan import ProcessResult, is_made_of, process_volume

@@ -13,8 +13,8 @@ if __name__ == "__main__":
 
 from multi_abnormality.backup.manager import BackupManager
 from multi_abnormality.backup.verification import verify_pulled
+from multi_abnormality.config.field_types import parse_duration
 from multi_abnormality.config.schema import Params, load_params
-from multi_abnormality.config.schema_machine import parse_duration
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, first_few
 
 MOST_FAULTS = 5  # shown of one kind
 # Bounds on time and memory for files that are not tables of labels. CT-RATE's have at most 47,149
@@ -70,9 +70,7 @@ def truncate(errors: Sequence[str]) -> list[str]:
 
 def format_lines(numbers: Sequence[int]) -> str:
     """Format line numbers, such as "lines 2, 5", truncated after a few."""
-    more = len(numbers) - MOST_FAULTS
-    text = ", ".join(map(str, numbers[:MOST_FAULTS])) + (f" and {more} more" if more > 0 else "")
-    return f"line {text}" if len(numbers) == 1 else f"lines {text}"
+    return f"line{'s' if len(numbers) > 1 else ''} {first_few([*map(str, numbers)], MOST_FAULTS)}"
 
 
 def repeated(values: Iterable[str]) -> list[str]:

@@ -8,17 +8,21 @@ import pandas as pd
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.ct_rate_files import find_files, read_exclusions
-from multi_abnormality.data.catalog.dataset_layout import Catalog, DatasetLayout
-from multi_abnormality.data.catalog.label_table import NAME_COLUMN, label_path, read_label_table
-from multi_abnormality.data.catalog.metadata_table import GROUPS, SERIES, read_metadata_table
+from multi_abnormality.data.catalog.ct_rate_tables import (
+    NAME_COLUMN,
+    label_path,
+    read_label_table,
+    read_metadata_table,
+)
+from multi_abnormality.data.catalog.dataset_layout import GROUPS, SERIES, Catalog, DatasetLayout
 from multi_abnormality.data.catalog.volume_id import (
     CT_RATE_SPLITS,
     SPLITS,
     VolumeName,
     describe_volume,
 )
-from multi_abnormality.utils.errors import InputError, raise_errors
-from multi_abnormality.utils.strict_csv import MOST_FAULTS, truncate
+from multi_abnormality.utils.errors import InputError, first_few, raise_errors
+from multi_abnormality.utils.strict_csv import truncate
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +93,7 @@ def _warn_unknown_volumes(volumes: pd.DataFrame, is_table_there: bool) -> None:
     if unknown and is_table_there:
         log.warning(
             "%d of %d volumes have no row in the metadata tables: %s",
-            len(unknown), len(volumes), ", ".join(truncate(unknown)),
+            len(unknown), len(volumes), first_few(unknown),
         )  # fmt: skip
 
 
@@ -126,8 +130,7 @@ def _missing_volumes_error(
 ) -> list[str]:
     if not names:
         return []
-    shown = ", ".join(names[:MOST_FAULTS]) + (" ..." if len(names) > MOST_FAULTS else "")
-    message = f"{path}: {len(names)} rows have no volume ({shown}). Fetch the volumes"
+    message = f"{path}: {len(names)} rows have no volume ({first_few(names)}). Fetch the volumes"
     if on_disk:
         message += (
             ", or cut the table down to the volumes that you have:\n"

@@ -5,17 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from multi_abnormality.config.schema_data import Data
+from multi_abnormality.config.schema import Data
 from multi_abnormality.data.catalog.custom_files import locate, unlisted_scans
 from multi_abnormality.data.catalog.custom_table import read_custom_table
-from multi_abnormality.data.catalog.dataset_layout import Catalog, DatasetLayout
+from multi_abnormality.data.catalog.dataset_layout import GROUPS, SERIES, Catalog, DatasetLayout
 from multi_abnormality.data.catalog.identifier_spelling import (
     canonical,
     has_invisible,
     quote,
     readings,
 )
-from multi_abnormality.data.catalog.metadata_table import GROUPS, SERIES
 from multi_abnormality.data.catalog.splits import hold_out
 from multi_abnormality.data.catalog.volume_id import SPLITS, natural_sort_key
 from multi_abnormality.data.io.reader_registry import suffix_of
@@ -59,14 +58,14 @@ def read_custom(root: Path, table: str, settings: Data) -> Catalog:
     rows, unread, errors = read_custom_table(path, settings)
     volumes, scan_errors = _find_scans(rows, folder, path)
     errors += scan_errors
-    if "patient_id" not in volumes:
+    if "patient_id" in rows:
+        errors += _near_duplicate_ids(rows, path)
+    else:
         volumes["patient_id"] = volumes["name"]
+    if {"patient_id", "split"}.issubset(rows):
+        errors += _patient_errors(rows[rows["split"].isin(SPLITS)], path)
     if not errors and settings.columns.split is None:
         volumes["split"] = _sample_split(volumes, settings)
-    if not volumes.empty:
-        errors += _near_duplicate_ids(volumes, path) if settings.columns.patient else []
-    if "split" in volumes and not volumes.empty:
-        errors += _patient_errors(volumes[volumes["split"].isin(SPLITS)], path)
     if not errors:  # otherwise what seems to be missing may only be unreadable
         errors += source.split_errors(volumes["split"])
         errors += _label_errors(volumes, settings, path)
@@ -85,32 +84,41 @@ def _find_scans(rows: pd.DataFrame, folder: Path, table: Path) -> tuple[pd.DataF
     """Replace the table's scan cells by name and path; also return the errors."""
     if "scan" not in rows:
         return rows.assign(name="", path="")[:0], []
-    found = {line: locate(cell, folder) for line, cell in rows["scan"].items()
-             if cell and not has_invisible(cell)}  # fmt: skip
-    unresolved = [
-        f"{table}, line {line}: {one.error}" for line, one in found.items() if one.error is not None
-    ]
+    found: dict[int, tuple[str, Path]] = {}
+    errors = []
+    for line, cell in rows["scan"].items():
+        if not cell or has_invisible(cell):
+            continue  # the table's reader reports it
+        try:
+            found[line] = locate(cell, folder)
+        except InputError as error:
+            errors.append(f"{table}, line {line}: {error}")
     volumes = rows.loc[list(found)].assign(
-        name=[one.name for one in found.values()], path=[str(one.path) for one in found.values()]
+        name=[name for name, _ in found.values()], path=[str(path) for _, path in found.values()]
     )
+    repeated = _repeated_scans(found, table)
+    series = _series_errors({line: path for line, (_, path) in found.items()}, table)
+    return volumes, truncate(errors) + repeated + series
+
+
+def _repeated_scans(found: dict[int, tuple[str, Path]], table: Path) -> list[str]:
+    """Return errors for rows with the name or the file of a row above.
+
+    A symlinked folder, or a disk that ignores case, gives one file two names.
+    """
+    errors = []
     first: dict[str | tuple[int, int], tuple[int, str]] = {}
-    twice = []
-    for line, one in found.items():
-        if one.error is not None:
-            continue
-        # A symlinked folder, or a disk that ignores case, gives one file two names.
-        stat = one.path.stat()
-        known = [first.setdefault(key, (line, one.name))
-                 for key in (one.name, (stat.st_dev, stat.st_ino))]  # fmt: skip
-        above, name = min(known)
+    for line, (name, path) in found.items():
+        stat = path.stat()
+        keys = (name, (stat.st_dev, stat.st_ino))
+        above, other = min(first.setdefault(key, (line, name)) for key in keys)
         if above != line:
-            same = "" if name == one.name else f", as {name}"
-            twice.append(
-                f"{table}, line {line}: {one.name} is in line {above} already{same}; keep one "
+            same = "" if other == name else f", as {other}"
+            errors.append(
+                f"{table}, line {line}: {name} is in line {above} already{same}; keep one "
                 "row, and give two scans two names"
             )
-    series = _series_errors({line: one.path for line, one in found.items() if not one.error}, table)
-    return volumes, truncate(unresolved) + truncate(twice) + series
+    return truncate(errors)
 
 
 def _series_errors(paths: dict[int, Path], table: Path) -> list[str]:

@@ -3,10 +3,9 @@
 import os
 import unicodedata
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from multi_abnormality.config.schema_data import is_inside
+from multi_abnormality.config.field_types import is_inside
 from multi_abnormality.data.catalog.identifier_spelling import has_invisible
 from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom
 from multi_abnormality.data.io.reader_registry import scan_suffixes, suffix_of
@@ -14,46 +13,39 @@ from multi_abnormality.data.io.scan_sources import resolve_scan
 from multi_abnormality.utils.errors import InputError
 
 
-@dataclass(frozen=True)
-class ResolvedPath:
-    """Name and path of the volume that a cell refers to, or the error in the cell."""
-
-    name: str
-    path: Path
-    error: str | None = None
-
-
-def locate(cell: str, folder: Path) -> ResolvedPath:
+def locate(cell: str, folder: Path) -> tuple[str, Path]:
     """Find a scan by its path below a folder, with or without its suffix.
 
     A scan is a file of a known format, a DICOM file of a series, a .zip of a series, or a folder
     that contains one at any depth. Its name is the path without the suffix; for a DICOM file it is
     that of the folder, with the series number where the folder holds several series.
+
+    Returns:
+        Name and path of the scan.
+
+    Raises:
+        InputError: there is no such scan, or there are several.
     """
     text = PurePosixPath(cell.replace("\\", "/")).as_posix()
-    path = folder / text
     if not is_inside(text):
-        return ResolvedPath(text, path, f"must be a path below {folder}/; correct it")
+        raise InputError(f"must be a path below {folder}/; correct it")
     if has_invisible(text):
-        return ResolvedPath(text, path, f"{text!r} has invisible characters; rename the file")
+        raise InputError(f"{text!r} has invisible characters; rename the file")
     try:
         found = _matching_paths(folder, text)
     except OSError as error:
-        return ResolvedPath(
-            text, path, f"{text[:80]!r} cannot be read ({error.strerror}); correct it"
-        )
+        raise InputError(f"{text[:80]!r} cannot be read ({error.strerror}); correct it") from error
     if not found:
-        return ResolvedPath(
-            text, path, f"{path} does not exist; copy it there, or correct or delete the row"
+        raise InputError(
+            f"{folder / text} does not exist; copy it there, or correct or delete the row"
         )
     if len(found) > 1:
         names = " or ".join(str(one) if str(one).isascii() else ascii(str(one)) for one in found)
-        return ResolvedPath(
-            text, path, f"may mean {names}; write its whole name, or rename one of them"
-        )
-    problem = _path_error(found[0])
-    name = _series_name(found[0], folder) if problem is None and _is_dicom(found[0]) else None
-    return ResolvedPath(name or _name_of(text), found[0], problem)
+        raise InputError(f"may mean {names}; write its whole name, or rename one of them")
+    if problem := _path_error(found[0]):
+        raise InputError(problem)
+    name = _series_name(found[0], folder) if _is_dicom(found[0]) else None
+    return name or _name_of(text), found[0]
 
 
 def _matching_paths(folder: Path, text: str) -> list[Path]:

@@ -2,22 +2,28 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from multi_abnormality.config.schema_data import Columns, Data
+from multi_abnormality.config.schema import Columns, Data
+from multi_abnormality.data.catalog.dataset_layout import GROUPS
 from multi_abnormality.data.catalog.identifier_spelling import (
     find_similar,
     has_invisible,
     is_rounded,
     quote,
 )
-from multi_abnormality.data.catalog.metadata_table import GROUPS
+from multi_abnormality.data.catalog.text_table import (
+    LABELS,
+    cell_errors,
+    check_choice,
+    check_label,
+    read_text_table,
+)
 from multi_abnormality.data.catalog.volume_id import SPLITS
-from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.strict_csv import format_lines, read_rows, repeated, truncate
+from multi_abnormality.utils.errors import first_few
 
 DELIMITERS = ",;\t"
 _NO_PATIENT = {  # common placeholders for an empty cell
@@ -26,7 +32,6 @@ _NO_PATIENT = {  # common placeholders for an empty cell
 }
 _CHECK = "check that it is the table that data.table in params.yaml should name"
 _MAX_LISTED = 20  # columns that an error lists
-LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 # For each group column of the processed set, the field of data.columns that names its source.
 GROUP_COLUMNS = {
     "Manufacturer": "manufacturer",
@@ -51,17 +56,25 @@ def read_custom_table(path: Path, settings: Data) -> tuple[pd.DataFrame, list[st
         params.yaml does not name; and the errors. If there are errors, unreadable cells have an
         arbitrary value.
     """
-    try:
-        read = read_rows(path, _CHECK, DELIMITERS)
-    except InputError as error:
-        return pd.DataFrame(columns=["scan"]), [], [str(error)]
-    header = [_clean(cell) for cell in read.header]
-    errors = [f"{path}, line 1: {message}" for message in _header_errors(header, settings)]
-    table = pd.DataFrame(read.rows, read.lines, header, dtype=str)
     wanted = _wanted(settings)
-    table = table.loc[:, ~table.columns.duplicated()]
-    table = table[[column for column in table if column in wanted]].map(_clean)
-    errors += read.faults + _cell_errors(table, settings, path)
+    table, errors = read_text_table(path, _CHECK, DELIMITERS, _clean, wanted)
+    if table.columns.empty:
+        return table, [], errors
+    header = [*table.columns]
+    errors += [f"{path}, line 1: {message}" for message in _header_errors(header, wanted)]
+    table = table[[column for column in header if column in wanted]].map(_clean)
+    columns = settings.columns
+    errors += cell_errors(
+        table,
+        [
+            (columns.scan, _check_scan),
+            (columns.patient, _check_patient),
+            (columns.split, _check_split),
+            (columns.age, _check_age),
+            *((name, check_label) for name in settings.names),
+        ],
+        path,
+    )
     unread = [column for column in header if column and column not in wanted]
     return _normalize_columns(table, settings), unread, errors
 
@@ -82,50 +95,17 @@ def _wanted(settings: Data) -> dict[str, str]:
     return keys | dict.fromkeys(settings.names, "data.findings")
 
 
-def _header_errors(header: list[str], settings: Data) -> Iterator[str]:
-    wanted = _wanted(settings)
+def _header_errors(header: list[str], wanted: dict[str, str]) -> Iterator[str]:
     unknown = [column for column in header if column not in wanted]
-    for column in repeated(header):
-        if column in wanted:
-            yield f"column {column!r} comes more than once; keep one"
+    listed = first_few([*map(repr, header)], _MAX_LISTED)
     for column, key in wanted.items():
         if column in header:
             continue
         similar = find_similar(column, unknown)
-        hint = f"is it {quote(similar)}? " if similar else f"there are {_list_columns(header)}. "
+        hint = f"is it {quote(similar)}? " if similar else f"there are {listed}. "
         role = key.rpartition(".")[2]
         fix = _MISSING_COLUMN_HINTS.get(role, "name another one there")
         yield f"column {column!r} ({key} in params.yaml) is missing; {hint}Rename it, or {fix}"
-
-
-def _list_columns(header: list[str]) -> str:
-    more = len(header) - _MAX_LISTED
-    shown = ", ".join(map(repr, header[:_MAX_LISTED]))
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _cell_errors(table: pd.DataFrame, settings: Data, path: Path) -> list[str]:
-    columns = settings.columns
-    checks: list[tuple[str | None, Callable[[str], str | None]]] = [
-        (columns.scan, _check_scan),
-        (columns.patient, _check_patient),
-        (columns.split, _check_split),
-        (columns.age, _check_age),
-        *((name, _check_label) for name in settings.names),
-    ]
-    errors = []
-    for column, check in checks:
-        wrong: dict[str, list[int]] = {}
-        for line, cell in table[column].items() if column in table else ():
-            if message := check(cell):
-                wrong.setdefault(f"{f'{quote(cell)} ' if cell else ''}{message}", []).append(line)
-        errors += truncate(
-            [
-                f"{path}, {format_lines(lines)}, column {column!r}: {message}"
-                for message, lines in wrong.items()
-            ]
-        )
-    return errors
 
 
 def _check_scan(cell: str) -> str | None:
@@ -154,17 +134,7 @@ def _check_text(cell: str) -> str | None:
 def _check_split(cell: str) -> str | None:
     if cell in ("valid", "val"):
         return "is not a split; write test for the scans to score, and train for all others"
-    return _check_choice(cell, SPLITS, "train nor test")
-
-
-def _check_label(cell: str) -> str | None:
-    return _check_choice(cell, LABELS, "0 nor 1")
-
-
-def _check_choice(cell: str, allowed: Container[str], names: str) -> str | None:
-    if cell in allowed:
-        return None
-    return f"is {'' if cell else 'empty, '}neither {names}; use one of them"
+    return check_choice(cell, SPLITS, "train nor test")
 
 
 def _check_age(cell: str) -> str | None:

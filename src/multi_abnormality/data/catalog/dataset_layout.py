@@ -8,6 +8,12 @@ import pandas as pd
 from multi_abnormality.data.catalog.volume_id import CT_RATE_SPLITS
 from multi_abnormality.utils.errors import raise_errors
 
+# Columns that scores can be grouped by, as text: "" where the table or the cell is missing.
+GROUPS = (
+    "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "PatientSex", "PatientAge",
+)  # fmt: skip
+SERIES = "series"  # column with each volume's Series, or None if no table has it
+
 
 @dataclass(frozen=True)
 class DatasetLayout:

@@ -1,6 +1,7 @@
 """Detection of identifiers that are spelled differently but look alike or are equal numbers."""
 
 import difflib
+import functools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def is_rounded(text: str) -> bool:
     return _LONG_NUMBER.fullmatch(text) is not None
 
 
+@functools.lru_cache(maxsize=10_000)
 def canonical(text: str) -> str:
     """Return a canonical form, equal for all spellings of one identifier.
 

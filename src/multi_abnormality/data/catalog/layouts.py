@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from multi_abnormality.config.schema_data import Data
+from multi_abnormality.config.schema import Data
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
 from multi_abnormality.data.catalog.custom import read_custom
 from multi_abnormality.data.catalog.dataset_layout import Catalog

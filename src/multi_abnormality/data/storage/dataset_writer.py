@@ -18,9 +18,8 @@ from uuid import uuid4
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
-from multi_abnormality.data.catalog.dataset_layout import Catalog
-from multi_abnormality.data.catalog.metadata_table import GROUPS
+from multi_abnormality.config.schema import PreprocessSpec
+from multi_abnormality.data.catalog.dataset_layout import GROUPS, Catalog
 from multi_abnormality.data.io.read import Volume
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.storage.processed_dataset import (

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.schema import PreprocessSpec
 from multi_abnormality.data.catalog.placeholders import (
     is_placeholder,
     metadata_changed_error,

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from multi_abnormality.config.schema_preprocess import PreprocessSpec
+from multi_abnormality.config.schema import PreprocessSpec
 from multi_abnormality.data.catalog.dataset_layout import Catalog
 from multi_abnormality.data.catalog.placeholders import SUFFIX, is_placeholder
 from multi_abnormality.data.storage.processed_dataset import FORMAT, RECIPE

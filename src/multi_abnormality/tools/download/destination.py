@@ -1,6 +1,5 @@
 """Destination folder of a download, and the folder next to it for partial files."""
 
-import errno
 import fcntl
 import os
 import shutil
@@ -8,14 +7,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from multi_abnormality.data.catalog.ct_rate_files import Files, find_files
+from multi_abnormality.data.catalog.ct_rate_files import find_files
 from multi_abnormality.data.catalog.placeholders import is_placeholder, placeholder_path
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.tools.download.hub import Hub, RemoteFile
-from multi_abnormality.utils.errors import InputError, raise_errors
-from multi_abnormality.utils.strict_csv import MOST_FAULTS
-
-CHUNK_BYTES = 1 << 20
+from multi_abnormality.utils.errors import InputError, first_few, raise_errors
 
 
 class DownloadDir:
@@ -70,18 +66,15 @@ class DownloadDir:
         stem, suffix = file.path.rpartition("/")[2].split(".", 1)
         return self.work / "parts" / f"{stem}.{file.oid[:12]}.{suffix}"
 
-    def volumes(self) -> dict[VolumeName, Path]:
-        """Return the volumes in the root directory.
+    def files(self) -> tuple[dict[VolumeName, Path], list[Path]]:
+        """Return the volumes and the exclusion lists in the root directory.
 
         Raises:
             InputError: the root directory has files that can't be used.
         """
-        files = self.files()
+        files = find_files(self.root)
         raise_errors(files.faults, f"{self.root}/: correct these first")
-        return files.volumes
-
-    def files(self) -> Files:
-        return find_files(self.root)
+        return files.volumes, files.exclusions
 
     def target(self, file: RemoteFile) -> Path:
         """Return the final path of a file."""
@@ -113,7 +106,7 @@ class DownloadDir:
         if path.stat().st_size == file.size:
             if verified == file.oid:
                 return True
-            if _hash(file, path) == file.oid:
+            if file.matches(path):
                 self.mark_verified(file)
                 return True
         if verified is None:
@@ -152,33 +145,22 @@ class DownloadDir:
 
 
 def _conflict_message(root: Path, paths: list[str]) -> str:
-    shown = ", ".join(paths[:MOST_FAULTS])
     return (
-        f"{root}/: {len(paths)} volumes have names of CT-RATE's but other content ({shown}). "
+        f"{root}/: {len(paths)} volumes have names of CT-RATE's but other content "
+        f"({first_few(paths)}). "
         "These may be the sample scans. Move them, or choose another folder by --out"
     )
 
 
-def _hash(file: RemoteFile, path: Path) -> str:
-    hasher = file.hasher()
-    with path.open("rb") as content:
-        while chunk := content.read(CHUNK_BYTES):
-            hasher.update(chunk)
-    return hasher.hexdigest()
-
-
 def _move(source: Path, target: Path) -> None:
-    """Rename a file; copy it if the target is on another disk, behind a link."""
+    """Move a file; `target` may be on another disk, behind a link."""
+    temporary = target.with_name(f".{target.name}.tmp")
     try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise InputError(
-                f"{target}: cannot be written ({error.strerror}); downloaded data is kept"
-            ) from error
-        temporary = target.with_name(f".{target.name}.tmp")
-        shutil.copyfile(source, temporary)
-        with temporary.open("rb") as copied:
-            os.fsync(copied.fileno())
+        shutil.move(source, temporary)
+        with temporary.open("rb") as moved:
+            os.fsync(moved.fileno())
         temporary.replace(target)
-        source.unlink()
+    except OSError as error:
+        raise InputError(
+            f"{target}: cannot be written ({error.strerror}); downloaded data is kept"
+        ) from error

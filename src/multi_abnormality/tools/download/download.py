@@ -61,11 +61,7 @@ def download(
     from multi_abnormality.tools.download import download_run
     from multi_abnormality.tools.download.destination import DownloadDir
     from multi_abnormality.tools.download.hub import Hub
-    from multi_abnormality.tools.download.postprocess import (
-        PostDownload,
-        PreprocessAndDelete,
-        StoreScan,
-    )
+    from multi_abnormality.tools.download.postprocess import PreprocessAndDelete, StoreScan
     from multi_abnormality.tools.download.selection import Choice, parse_patients
 
     splits = split or [Split.BOTH]
@@ -80,7 +76,7 @@ def download(
         raise InputError(f"--then-preprocess: the pipeline reads {DATA}/; omit --out")
     destination = DownloadDir(out)
 
-    def make_post_download() -> PostDownload:
+    def make_post_download() -> StoreScan:
         if not then_preprocess:
             return StoreScan(destination)
         params = load_params()

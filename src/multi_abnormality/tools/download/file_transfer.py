@@ -3,97 +3,72 @@
 import os
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
-import httpx2
+from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
 
-from multi_abnormality.tools.download.hub import FAILURES, Hub, RemoteFile, short_error
+from multi_abnormality.tools.download.hub import Hub, RemoteFile, StoppedError, TransferError
 from multi_abnormality.utils.errors import InputError
 
-CHUNK_BYTES = 1 << 20
-
-
-class TransferError(Exception):
-    """One file could not be fetched; the message names it and the reason."""
-
-
-class StoppedError(Exception):
-    """The whole download is being stopped."""
+CHUNK_BYTES = 1 << 20  # written at once; a kill loses less than that
 
 
 def fetch(hub: Hub, file: RemoteFile, part: Path) -> None:
     """Fetch a file to `part` and verify it. Continues after the bytes that `part` already has.
 
     Raises:
-        TransferError: too many failures in a row, or the file is missing or has the wrong hash.
+        TransferError: too many failures in a row, or the file is missing or has other content.
         InputError: the hub refuses access, or the file can't be written.
     """
-    failures = mismatches = 0
-    while not hub.stopping.is_set():
-        before = _size(part)
+    for _ in range(2):  # again if a partial file was damaged
         try:
-            digest = _receive(hub, file, part)
+            hub.retry(lambda: _receive(hub, file, part), file.path, lambda: part_size(part))
         except EntryNotFoundError:
             raise TransferError(f"{file.path}: is not on the hub") from None
-        except FAILURES as error:
-            hub.raise_if_final(error)
-            if not isinstance(error, httpx2.HTTPError):
-                raise InputError(
-                    f"{part}: cannot be written ({error.strerror}); downloaded data is kept. "
-                    "Fix that, then run the same command again"
-                ) from error
-            failures = 0 if _size(part) > before else failures
-            if failures >= hub.retries:
-                raise TransferError(f"{file.path}: {short_error(error)}") from error
-            hub.wait_before_retry(failures, f"{file.path}: {short_error(error)}")
-            failures += 1
-            continue
-        if digest == file.oid:
+        except OSError as error:
+            raise InputError(
+                f"{part}: cannot be written ({error.strerror or error}); downloaded data is kept. "
+                "Fix that, then run the same command again"
+            ) from error
+        if file.matches(part):
             return
         part.unlink()
-        mismatches += 1
-        if mismatches > 1:  # once may be due to a damaged partial file
-            raise TransferError(f"{file.path}: did not match the hub's hash twice")
-    raise StoppedError
+    raise TransferError(f"{file.path}: did not match the hub's hash twice")
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def part_size(part: Path) -> int:
+    """Return the number of bytes of a partial file, 0 if it does not exist."""
+    return part.stat().st_size if part.exists() else 0
 
 
-def _write_all(out: FileIO, chunk: bytes) -> None:
-    """Write all bytes; an unbuffered write may be partial, as on an almost full disk."""
-    remaining = memoryview(chunk)
-    while remaining:
-        remaining = remaining[out.write(remaining) :]
-
-
-def _receive(hub: Hub, file: RemoteFile, part: Path) -> str:
-    """Append the missing bytes, and return the hash of the whole file."""
+def _receive(hub: Hub, file: RemoteFile, part: Path) -> None:
+    """Append the missing bytes to a partial file."""
     part.parent.mkdir(parents=True, exist_ok=True)
-    hasher = file.hasher()
-    with part.open("a+b", buffering=0) as out:
-        if out.tell() > file.size:
-            out.truncate(0)
-        start = out.seek(0)
-        while chunk := out.read(CHUNK_BYTES):
-            hasher.update(chunk)
-            start += len(chunk)
+    with _PartialFile(hub, file, part) as out:
+        start = out.tell()
         if start < file.size:
-            with hub.stream(file, start) as response:
-                if start and response.status_code != httpx2.codes.PARTIAL_CONTENT:
-                    out.truncate(0)
-                    start, hasher = 0, file.hasher()
-                for received in response.iter_raw():
-                    if hub.stopping.is_set():
-                        raise StoppedError
-                    chunk = received[: file.size - start]  # ignore bytes beyond the file's size
-                    _write_all(out, chunk)
-                    hasher.update(chunk)
-                    start += len(chunk)
-                    if start == file.size:
-                        break
-            if start < file.size:
-                raise httpx2.ReadError(f"connection closed after {start} of {file.size} bytes")
+            constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES  # http_get's own is 10 MB
+            headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+            http_get(hub.url(file.path), out, resume_size=start, headers=headers)
         os.fsync(out.fileno())
-    return hasher.hexdigest()
+
+
+class _PartialFile(FileIO):
+    """Partial file, opened to append, that is never larger than the whole file."""
+
+    def __init__(self, hub: Hub, file: RemoteFile, part: Path) -> None:
+        super().__init__(part, "a+")
+        self._hub, self._file = hub, file
+
+    def write(self, chunk: Any) -> int:
+        if self._hub.stopping.is_set():
+            raise StoppedError
+        if self.tell() + len(chunk) > self._file.size:
+            raise TransferError(f"{self._file.path}: is longer than the hub states")
+        remaining = memoryview(chunk)
+        while remaining:  # a write may be partial, as on an almost full disk
+            remaining = remaining[super().write(remaining) :]
+        return len(chunk)

@@ -1,29 +1,21 @@
-"""Client of the Hugging Face hub for CT-RATE: file listings, sizes, hashes and contents.
+"""Client of the Hugging Face hub for CT-RATE: commits, and sizes and hashes of files.
 
-Responses are validated here, since commit ids, hashes and paths become parts of local paths. The
-token is sent to no other host.
+Responses are validated here, since commit ids, hashes and paths become parts of local paths.
 """
 
 import hashlib
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
 import httpx2
-from huggingface_hub import (
-    HfApi,
-    RepoFile,
-    RepoFolder,
-    constants,
-    get_hf_file_metadata,
-    hf_hub_url,
-    set_client_factory,
-)
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -31,7 +23,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub.utils import (
+    build_hf_headers,
+    disable_progress_bars,
+    get_session,
+    hf_raise_for_status,
+)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
@@ -39,19 +37,18 @@ from multi_abnormality.utils.errors import InputError
 REPO = "ibrahimhamamci/CT-RATE"
 PATHS_PER_REQUEST = 500  # as huggingface_hub
 RETRY_DELAYS = (1, 5, 20, 60)  # s; the last one repeats
-FAILURES = (httpx2.HTTPError, OSError)  # HfHubHTTPError is both
-# Raised by huggingface_hub for malformed JSON and addresses.
-MALFORMED = (AttributeError, KeyError, TypeError, RecursionError, httpx2.InvalidURL)
 MAX_FILE_BYTES = 1 << 50
-MAX_FOLDER_ENTRIES = 100_000
-TIMEOUT_SECONDS = 60.0
-HTTPS_PORT = 443
 MAX_SHOWN_CHARS = 200  # of a malformed response
 
-_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
-_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
-
 T = TypeVar("T")
+
+
+class TransferError(Exception):
+    """A request to the hub, or the download of one file, failed; the message has the reason."""
+
+
+class StoppedError(Exception):
+    """The whole download is being stopped."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,34 @@ class RemoteFile:
     size: int
     oid: str
 
-    def hasher(self) -> "hashlib._Hash":
-        """Return a hasher of the file's content, whose digest must equal `oid`."""
+    def matches(self, local: Path) -> bool:
+        """Whether a local file has the content of this one."""
+        with local.open("rb") as content:
+            return hashlib.file_digest(content, self._hasher).hexdigest() == self.oid
+
+    def _hasher(self) -> "hashlib._Hash":
         if len(self.oid) == hashlib.sha256().digest_size * 2:
             return hashlib.sha256()
         return hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
+
+
+class _LfsInfo(BaseModel):
+    oid: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _PathInfo(BaseModel):
+    """The hub's description of a file or folder."""
+
+    model_config = ConfigDict(strict=True)
+
+    type: Literal["file", "directory"]
+    path: str
+    oid: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)] = 0
+    lfs: _LfsInfo | None = None
+
+
+_PATHS_INFO = TypeAdapter(list[_PathInfo])
 
 
 class Hub:
@@ -82,8 +102,11 @@ class Hub:
         self.commit = self.revision = revision
         self.retries = retries
         self.stopping = threading.Event()
-        self._api = HfApi()
-        _use_custom_client()
+        disable_progress_bars()
+        logging.getLogger("huggingface_hub").handlers.clear()  # this project's log has it already
+
+    def url(self, path: str) -> str:
+        return hf_hub_url(REPO, path, repo_type="dataset", revision=self.commit)
 
     def pin(self, path: str) -> None:
         """Resolve the revision to a commit, by a file that every revision has.
@@ -91,17 +114,15 @@ class Hub:
         Raises:
             InputError: the revision lacks that file, or the response has no commit id.
         """
-        url = hf_hub_url(REPO, path, repo_type="dataset", revision=self.revision)
         try:
-            # A listing of the dataset would have 50,000 files.
-            commit = self.call_with_retries(lambda: get_hf_file_metadata(url)).commit_hash
+            metadata = self._request(lambda: get_hf_file_metadata(self.url(path)))
         except EntryNotFoundError as error:
             raise InputError(
                 f"--revision {self.revision}: has no {path}; choose another"
             ) from error
-        if not (isinstance(commit, str) and _COMMIT.fullmatch(commit)):
-            raise _malformed(f"{commit!r} is not a commit id")
-        self.commit = commit
+        if not re.fullmatch("[0-9a-f]{40}", metadata.commit_hash or ""):
+            raise _malformed(f"{metadata.commit_hash!r} is not a commit id")
+        self.commit = str(metadata.commit_hash)
 
     def describe(self, paths: Iterable[str]) -> dict[str, RemoteFile]:
         """Return the files on the hub by path, without those that are missing there.
@@ -112,90 +133,66 @@ class Hub:
         """
         found = {}
         for batch in batched(paths, PATHS_PER_REQUEST):
-            entries = self.call_with_retries(
-                partial(
-                    self._api.get_paths_info,
-                    REPO,
-                    batch,
-                    revision=self.commit,
-                    repo_type="dataset",
-                )
-            )
-            requested = set(batch)
-            for entry in entries:
-                if isinstance(entry, RepoFile):
-                    file = _validated(entry, requested)
-                    found[file.path] = file
+            for entry in self._request(partial(self._paths_info, batch)):
+                if entry.path not in batch:
+                    raise _malformed(f"{entry.path!r} was not requested")
+                if entry.type == "file":
+                    oid = entry.lfs.oid if entry.lfs else entry.oid
+                    found[entry.path] = RemoteFile(entry.path, entry.size, oid)
         return found
 
-    def list_folder(self, folder: str) -> list[str]:
-        """Return the paths directly in a folder; none if the folder does not exist.
+    def _paths_info(self, paths: list[str]) -> list[_PathInfo]:
+        url = f"{constants.ENDPOINT}/api/datasets/{REPO}/paths-info/{self.commit}"
+        response = get_session().post(url, data={"paths": paths}, headers=build_hf_headers())
+        hf_raise_for_status(response)
+        return _PATHS_INFO.validate_json(response.content)
 
-        Raises:
-            InputError: the hub can't be reached, or its response has paths outside the folder.
-        """
-
-        def entries() -> list[RepoFile | RepoFolder]:
-            tree = self._api.list_repo_tree(REPO, folder, revision=self.commit, repo_type="dataset")
-            return list(islice(tree, MAX_FOLDER_ENTRIES + 1))
-
+    def _request(self, call: Callable[[], T]) -> T:
         try:
-            paths = [entry.path for entry in self.call_with_retries(entries)]
-        except EntryNotFoundError:
-            return []
-        if len(paths) > MAX_FOLDER_ENTRIES:
-            raise _malformed(f"{folder}/ has more than {MAX_FOLDER_ENTRIES:,} entries")
-        for path in paths:
-            if not isinstance(path, str):
-                raise _malformed(f"{path!r} is not a path")
-            parent, _, name = path.rpartition("/")
-            if parent != folder or name in ("", ".", ".."):
-                raise _malformed(f"{path!r} is not in {folder}/")
-        return paths
+            return self.retry(call, f"{constants.ENDPOINT} cannot be reached")
+        except TransferError as error:
+            raise InputError(
+                f"{error}; check the network, then run the same command again: it resumes"
+            ) from error
 
-    @contextmanager
-    def stream(self, file: RemoteFile, start: int) -> Iterator[httpx2.Response]:
-        """Stream a file from byte `start` (status 206), or all of it (status 200).
+    def retry(
+        self, call: Callable[[], T], problem: str, received: Callable[[], int] = lambda: 0
+    ) -> T:
+        """Call the hub, and again after errors that may be transient.
 
-        Unlike huggingface_hub's download function, this can resume a partial file.
-        """
-        url = hf_hub_url(REPO, file.path, repo_type="dataset", revision=self.commit)
-        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        with get_session().stream(
-            "GET", url, headers=headers, timeout=timeout, follow_redirects=True
-        ) as response:
-            hf_raise_for_status(response)
-            yield response
-
-    def call_with_retries(self, call: Callable[[], T]) -> T:
-        """Call the hub, and retry after transient errors.
+        Args:
+            call: makes the request.
+            problem: begin of the message for a failure.
+            received: returns the number of bytes received so far; progress resets the retries.
 
         Raises:
-            InputError: the call failed permanently, or too often.
+            InputError: a retry can't help.
+            TransferError: too many failures in a row.
             EntryNotFoundError: the path does not exist.
+            StoppedError: the download is being stopped.
         """
         failures = 0
-        while True:
+        while not self.stopping.is_set():
+            before = received()
             try:
                 return call()
             except EntryNotFoundError:
                 raise
-            except MALFORMED as error:
-                raise _malformed(repr(error)) from error
-            except (*FAILURES, ValueError) as error:  # ValueError: not a hub's response
-                self.raise_if_final(error)
-                if failures == self.retries:
-                    raise InputError(
-                        f"{constants.ENDPOINT} cannot be reached ({short_error(error)}); check "
-                        "the network, then run the same command again: it resumes"
-                    ) from error
-                self.wait_before_retry(failures, short_error(error))
-            failures += 1
+            except (ValueError, httpx2.InvalidURL) as error:  # also of pydantic
+                raise _malformed(str(error)) from error
+            except (httpx2.HTTPError, OfflineModeIsEnabled) as error:
+                self._raise_if_final(error)
+                failures = 0 if received() > before else failures
+                message = f"{problem}: {_short(error)}"
+                if failures >= self.retries:
+                    raise TransferError(message) from error
+                seconds = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
+                log.warning("%s; retrying in %d s", message, seconds)
+                self.stopping.wait(seconds)
+                failures += 1
+        raise StoppedError
 
-    def raise_if_final(self, error: Exception) -> None:
+    def _raise_if_final(self, error: Exception) -> None:
         """Raise an InputError if a retry can't help."""
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if isinstance(error, RevisionNotFoundError):
@@ -213,28 +210,12 @@ class Hub:
         if isinstance(error, OfflineModeIsEnabled):
             raise InputError("HF_HUB_OFFLINE is set; unset it to download") from error
 
-    def wait_before_retry(self, failures: int, reason: str) -> None:
-        """Log the reason of a failure and wait, longer after more failures in a row."""
-        seconds = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
-        log.warning("%s; retrying in %d s", reason, seconds)
-        self.stopping.wait(seconds)
 
-
-def _validated(entry: RepoFile, requested: set[str]) -> RemoteFile:
-    """Validate a file's description; huggingface_hub does not.
-
-    Raises:
-        InputError: the file was not requested, or its size or hash is invalid.
-    """
-    path, size = entry.path, entry.size
-    oid = entry.lfs.sha256 if entry.lfs else entry.blob_id
-    if not isinstance(path, str) or path not in requested:
-        raise _malformed(f"{path!r} was not requested")
-    if type(size) is not int or not 0 <= size <= MAX_FILE_BYTES:
-        raise _malformed(f"{path} has a size of {size!r} bytes")
-    if not (isinstance(oid, str) and _OID.fullmatch(oid)):
-        raise _malformed(f"{path} has the hash {oid!r}")
-    return RemoteFile(path, size, oid)
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items; the last one may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def _malformed(reason: str) -> InputError:
@@ -244,42 +225,8 @@ def _malformed(reason: str) -> InputError:
     )
 
 
-def _use_custom_client() -> None:
-    """Make huggingface_hub use clients that send the token only to the hub, also after errors."""
-    hooks = get_session().event_hooks["request"]
-    if _drop_token_for_other_hosts in hooks:
-        return
-
-    def make() -> httpx2.Client:
-        return httpx2.Client(
-            event_hooks={"request": [*hooks, _drop_token_for_other_hosts]},
-            follow_redirects=True,
-            timeout=TIMEOUT_SECONDS,
-        )
-
-    set_client_factory(make)
-
-
-def _drop_token_for_other_hosts(request: httpx2.Request) -> None:
-    """Remove the token from requests to other hosts, such as those of "next page" links.
-
-    A redirect from http to https on the hub's own host keeps it.
-    """
-    hub, to = httpx2.URL(constants.ENDPOINT), request.url
-    is_upgrade = (to.scheme, to.host) == ("https", hub.host) and to.port in (None, HTTPS_PORT)
-    if to.origin != hub.origin and not is_upgrade:
-        request.headers.pop("Authorization", None)
-
-
-def short_error(error: Exception) -> str:
+def _short(error: Exception) -> str:
     """Return a one-line description of an error."""
     if isinstance(error, HfHubHTTPError):
         return f"status {error.response.status_code}"
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of `size` items; the last one may be shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch

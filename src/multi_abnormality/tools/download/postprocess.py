@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import joblib
 import pandas as pd
 
 from multi_abnormality.config.schema import Params
-from multi_abnormality.data.catalog.metadata_table import SERIES, read_metadata_table
+from multi_abnormality.data.catalog.ct_rate_tables import read_metadata_table
+from multi_abnormality.data.catalog.dataset_layout import SERIES
 from multi_abnormality.data.catalog.placeholders import (
     Placeholder,
     placeholder_path,
@@ -27,32 +27,13 @@ from multi_abnormality.utils import console
 from multi_abnormality.utils.errors import InputError, raise_errors
 
 
-class PostDownload(Protocol):
-    """Post-download step. `process` is called from several threads.
+class StoreScan:
+    """Stores each volume as downloaded. `finish` is called from several threads.
 
     Attributes:
         max_concurrent: number of volumes to process in parallel, besides those being fetched.
         deletes_scans: whether volumes are deleted from the disk.
     """
-
-    max_concurrent: int
-    deletes_scans: bool
-
-    def is_complete(self, name: VolumeName, file: RemoteFile) -> bool:
-        """Whether this volume needs no download."""
-
-    def prepare(self, volumes: Iterable[Path]) -> None:
-        """Called once before the first volume, with the paths of all existing volumes."""
-
-    def process(self, name: VolumeName, file: RemoteFile) -> str | None:
-        """Process a complete, verified partial file; return an error text if that fails."""
-
-    def store(self, file: RemoteFile, error: str | None) -> None:
-        """Store the volume or its placeholder, by a single rename."""
-
-
-class StoreScan:
-    """Stores each volume as downloaded."""
 
     max_concurrent = 0
     deletes_scans = False
@@ -61,19 +42,19 @@ class StoreScan:
         self._destination = destination
 
     def is_complete(self, _name: VolumeName, file: RemoteFile) -> bool:
+        """Whether this volume needs no download."""
         return self._destination.is_complete(file)
 
     def prepare(self, volumes: Iterable[Path]) -> None:
-        """No-op."""
+        """Called once before the first volume, with the paths of all existing volumes."""
 
-    def process(self, _name: VolumeName, _file: RemoteFile) -> None:
-        """No-op."""
-
-    def store(self, file: RemoteFile, _error: str | None) -> None:
+    def finish(self, _name: VolumeName, file: RemoteFile) -> str | None:
+        """Store a verified partial file or its placeholder; return an error if it is unusable."""
         self._destination.store(file)
+        return None
 
 
-class PreprocessAndDelete:
+class PreprocessAndDelete(StoreScan):
     """Preprocesses each volume by the preprocess stage's code and replaces it by a placeholder.
 
     The stage then only collects these volumes into shards. A volume that can't be processed is
@@ -88,7 +69,8 @@ class PreprocessAndDelete:
     deletes_scans = True
 
     def __init__(self, destination: DownloadDir, params: Params, out: Path) -> None:
-        self._destination, self._out = destination, out
+        super().__init__(destination)
+        self._out = out
         self._recipe = params.preprocess.recipe
         self._stored = {
             name: entry.origin.source_sha256
@@ -107,7 +89,7 @@ class PreprocessAndDelete:
                     return self._stored.get(str(name)) == file.oid
             except InputError as error:
                 console.log.warning("%s", error)  # its volume is fetched again
-        return self._destination.is_complete(file)
+        return super().is_complete(name, file)
 
     def prepare(self, volumes: Iterable[Path]) -> None:
         check_replaceable(volumes, self._out, self._recipe)
@@ -116,17 +98,15 @@ class PreprocessAndDelete:
         raise_errors([error for _, errors in tables for error in errors], "correct these first")
         self._series = pd.concat([table[SERIES] for table, _ in tables]).to_dict()
 
-    def process(self, name: VolumeName, file: RemoteFile) -> str | None:
-        part = self._destination.part(file)
-        stored = self._writer.origins.get(str(name))
+    def finish(self, name: VolumeName, file: RemoteFile) -> str | None:
+        part, stored = self._destination.part(file), self._writer.origins.get(str(name))
+        series = self._series.get(str(name))
         with self._slots:
-            series = self._series.get(str(name))
-            return process_volume(str(name), part, series, stored, self._recipe, self._out).fault
-
-    def store(self, file: RemoteFile, error: str | None) -> None:
+            error = process_volume(str(name), part, series, stored, self._recipe, self._out).fault
         if error:
             self._destination.store(file)
-            return
+            return error
         placeholder = Placeholder(file.oid, file.size, f"{REPO}/{file.path}")
         write_placeholder(placeholder, placeholder_path(self._destination.target(file)))
-        self._destination.part(file).unlink()
+        part.unlink()
+        return None

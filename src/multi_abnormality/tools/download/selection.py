@@ -1,15 +1,14 @@
 """Selection of the volumes to fetch, from the label tables."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from multi_abnormality.data.catalog.volume_id import VolumeName
-from multi_abnormality.tools.download.hub import RemoteFile, batched
+from multi_abnormality.tools.download.hub import Hub, RemoteFile, batched
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.strict_csv import MOST_FAULTS
+from multi_abnormality.utils.errors import InputError, first_few
 
 PATIENTS_PER_REQUEST = 100
 _FOLDER_SUFFIX = {"v1": "", "v2": "_fixed"}
@@ -89,25 +88,22 @@ def candidates(
 def _check_numbers(ranges: Ranges, known: set[int], splits: Sequence[str]) -> None:
     unknown = sorted({number for part in ranges for number in part if number not in known})
     if unknown:
-        shown = ", ".join(map(str, unknown[:MOST_FAULTS]))
-        more = f" and {len(unknown) - MOST_FAULTS} more" if len(unknown) > MOST_FAULTS else ""
         raise InputError(
-            f"--patients: {' and '.join(splits)} of CT-RATE has no patient {shown}{more}; their "
-            f"numbers range from {min(known)} to {max(known)}"
+            f"--patients: {' and '.join(splits)} of CT-RATE has no patient "
+            f"{first_few([*map(str, unknown)])}; their numbers range from {min(known)} to "
+            f"{max(known)}"
         )
 
 
 def choose(
-    patients: Sequence[Sequence[VolumeName]],
-    choice: Choice,
-    describe: Callable[[Iterable[str]], dict[str, RemoteFile]],
+    patients: Sequence[Sequence[VolumeName]], choice: Choice, hub: Hub
 ) -> dict[VolumeName, RemoteFile]:
     """Return the files of the first patients that fit into the size limit.
 
     Args:
         patients: candidates, in order.
         choice: the user's selection.
-        describe: returns the files on the hub by path.
+        hub: hub that describes the files.
 
     Raises:
         InputError: not even the first patient fits, or the hub has none of the files.
@@ -115,7 +111,7 @@ def choose(
     chosen: dict[VolumeName, RemoteFile] = {}
     all_missing: list[VolumeName] = []
     total = 0
-    for files, missing in _with_files(patients, choice, describe):
+    for files, missing in _with_files(patients, choice, hub):
         size = sum(file.size for file in files.values())
         if choice.max_bytes is not None and total + size > choice.max_bytes:
             if not chosen:
@@ -128,8 +124,10 @@ def choose(
         chosen |= files
         all_missing += missing
     if all_missing:
-        shown = ", ".join(map(str, all_missing[:MOST_FAULTS]))
-        log.warning("%d volumes have labels but are not on the hub: %s", len(all_missing), shown)
+        log.warning(
+            "%d volumes have labels but are not on the hub: %s",
+            len(all_missing), first_few([*map(str, all_missing)]),
+        )  # fmt: skip
     if not chosen:
         raise InputError(
             f"the hub has no {choice.version} volume of these patients; try the other --version"
@@ -138,13 +136,11 @@ def choose(
 
 
 def _with_files(
-    patients: Sequence[Sequence[VolumeName]],
-    choice: Choice,
-    describe: Callable[[Iterable[str]], dict[str, RemoteFile]],
+    patients: Sequence[Sequence[VolumeName]], choice: Choice, hub: Hub
 ) -> Iterator[tuple[dict[VolumeName, RemoteFile], list[VolumeName]]]:
     """Yield each patient's files, and the volumes that the hub lacks."""
     for batch in batched(patients, PATIENTS_PER_REQUEST):
-        found = describe([choice.path(name) for patient in batch for name in patient])
+        found = hub.describe([choice.path(name) for patient in batch for name in patient])
         for patient in batch:
             files = {n: found[choice.path(n)] for n in patient if choice.path(n) in found}
             yield files, [name for name in patient if name not in files]

@@ -4,25 +4,28 @@ from pathlib import Path
 
 import pytest
 
+from multi_abnormality.data.catalog.ct_rate_tables import label_path
 from multi_abnormality.data.catalog.volume_id import VolumeName
-from multi_abnormality.tools.download.label_sync import LabelTable
+from multi_abnormality.tools.download.label_tables import LabelTables
 from multi_abnormality.utils.errors import InputError
 
 HUBS = "VolumeName,Emphysema,Lung nodule\ntrain_1_a_1.nii.gz,0,1\ntrain_2_a_1.nii.gz,1,0\n"
 
 
 @pytest.fixture
-def full_table(tmp_path: Path) -> Path:
-    path = tmp_path / "hub/train_predicted_labels.csv"
-    path.parent.mkdir()
-    path.write_text(HUBS)
-    return path
+def complete(tmp_path: Path) -> Path:
+    for split in ("train", "test"):
+        path = tmp_path / "hub" / label_path(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(HUBS.replace("train", "train" if split == "train" else "valid"))
+    return tmp_path / "hub"
 
 
-def test_rows_of_available_volumes_are_written(full_table: Path, tmp_path: Path):
-    table = tmp_path / "labels.csv"
-    LabelTable(full_table, table).write_rows([VolumeName.parse("train_2_a_1")])
+def test_rows_of_available_volumes_are_written(complete: Path, tmp_path: Path):
+    LabelTables(complete, tmp_path).write([VolumeName.parse("train_2_a_1")])
+    table = tmp_path / label_path("train")
     assert table.read_text().splitlines() == [*HUBS.splitlines()[:1], HUBS.splitlines()[2]]
+    assert not (tmp_path / label_path("test")).exists()
 
 
 @pytest.mark.parametrize(
@@ -34,10 +37,11 @@ def test_rows_of_available_volumes_are_written(full_table: Path, tmp_path: Path)
     ],
 )
 def test_incompatible_table_is_an_error_and_kept(
-    full_table: Path, tmp_path: Path, content: str, message: str
+    complete: Path, tmp_path: Path, content: str, message: str
 ):
-    table = tmp_path / "labels.csv"
+    table = tmp_path / label_path("train")
+    table.parent.mkdir(parents=True)
     table.write_text(content)
     with pytest.raises(InputError, match=f"{table}: {message}"):
-        LabelTable(full_table, table)
+        LabelTables(complete, tmp_path)
     assert table.read_text() == content

@@ -1,0 +1,189 @@
+"""Types of parameters: bounds and checks that the fields of schema.py name."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    ValidationInfo,
+)
+
+from multi_abnormality.config.findings import FINDINGS, names_a_picture
+
+T = TypeVar("T")
+
+CT_RATE = "ct_rate"  # its 18 findings
+
+# Column names of this project's tables, plots and reports, which no finding may have.
+RESERVED = {
+    *("name", "split", "patient_id", "scan_id", "reconstruction", "shard", "status", "reason"),
+    *("source_sha256", "source_shape", "source_spacing", "source_axes", "source_release"),
+    *("source_notes", "voxels_sha256", "Manufacturer", "ManufacturerModelName"),
+    *("ConvolutionKernel", "PatientSex", "PatientAge", "VolumeName", "All findings", "finding"),
+    *("scan", "path", "line", "series"),
+}
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_ADDRESS = re.compile(r"(?:tcp|tls|ucx|ws|wss)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
+
+
+class Section(BaseModel):
+    """Frozen model that rejects unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        defer_build=True,  # a program builds only the sections that it uses
+    )
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of a duration such as "5h30m".
+
+    Raises:
+        ValueError: the text is not a duration above zero.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    units = (86400, 3600, 60, 1)
+    seconds = found and sum(
+        unit * int(count or 0) for unit, count in zip(units, found.groups(), strict=True)
+    )
+    if not seconds:
+        raise ValueError('must be a duration such as "5h30m"')
+    return seconds
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path is relative and does not leave its directory."""
+    return bool(path) and not PurePosixPath(path).is_absolute() and ".." not in path.split("/")
+
+
+def _require(check: Callable[[Any], object], message: str) -> AfterValidator:
+    """Validator that raises an error with this message if the check returns a false value."""
+
+    def validate(value: T) -> T:
+        if not check(value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _is_line(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable()
+
+
+def _is_increasing(knots: tuple[tuple[int, int], ...]) -> bool:
+    hu, codes = zip(*knots, strict=True)
+    rising = all(a < b for column in (hu, codes) for a, b in pairwise(column))
+    return rising and codes[0] == 0 and codes[-1] == 255
+
+
+def _to_nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _check_cutmix(cutmix: float, known: ValidationInfo) -> float:
+    if cutmix + known.data.get("mixup_prob", 0) > 1:
+        raise ValueError("must be at most 1 together with train.mixup_prob")
+    return cutmix
+
+
+def _check_warmup(warmup: float, known: ValidationInfo) -> float:
+    if warmup >= known.data.get("schedule_epochs", math.inf):
+        raise ValueError("must be below train.schedule_epochs")
+    return warmup
+
+
+def _normalize_findings(findings: object) -> object:
+    if not isinstance(findings, list | tuple):
+        if findings == CT_RATE:
+            return findings
+        raise ValueError("must be ct_rate, or a list of names, such as [Emphysema, Cyst]")
+    if wrong := [one for one in findings if not isinstance(one, str)]:
+        raise ValueError(
+            f"must be names; YAML takes {', '.join(map(repr, wrong))} for something else: "
+            "put the name in quotes"
+        )
+    return tuple(map(_to_nfc, findings))
+
+
+def _check_findings(findings: str | tuple[str, ...], known: ValidationInfo) -> object:
+    if findings == CT_RATE:
+        return findings
+    if not findings:
+        raise ValueError("must name one finding or more")
+    folded = [finding.casefold() for finding in findings]
+    if twice := sorted({one for one in findings if folded.count(one.casefold()) > 1}):
+        raise ValueError(f"must name each finding once: {', '.join(map(repr, twice))}")
+    if wrong := [one for one in findings if not _is_name(one)]:
+        raise ValueError(
+            f"must be names: {', '.join(map(repr, wrong))} is empty, begins or ends with a "
+            "space, has characters that no name can have, or is a word of this project's "
+            "tables; rename the table's column"
+        )
+    unknown = [one for one in findings if one not in FINDINGS]
+    if unknown and "table" in known.data and known.data["table"] is None:
+        raise ValueError(
+            f"must be among CT-RATE's 18, as long as data.table is null: "
+            f"{', '.join(map(repr, unknown))}"
+        )
+    return findings
+
+
+def _is_name(finding: str) -> bool:
+    """Whether it can be a finding's name, which is also that of columns and keys."""
+    return (
+        names_a_picture(finding)
+        and finding == finding.strip()
+        and "|" not in finding
+        and finding not in RESERVED
+    )
+
+
+def check_columns(columns: Section, known: ValidationInfo) -> Section:
+    """Check that no column of data.columns is a finding's."""
+    findings = known.data.get("findings", ())
+    names = FINDINGS if findings == CT_RATE else findings
+    if both := sorted(set(columns.model_dump().values()) & set(names)):
+        raise ValueError(f"must not name a finding's column: {', '.join(map(repr, both))}")
+    return columns
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+SingleLine = Annotated[str, _require(_is_line, "must be one line of text, or null")]
+ColumnName = Annotated[
+    str,
+    _require(_is_line, "must be a column's name, without invisible characters"),
+    AfterValidator(_to_nfc),
+]
+DataPath = Annotated[str, _require(is_inside, "must be a path in data/, which DVC keeps track of")]
+Duration = Annotated[str, _require(parse_duration, "must be a duration")]
+DaskAddress = Annotated[
+    str, _require(_ADDRESS.fullmatch, 'must be null or an address such as "tcp://host:8786"')
+]
+Findings = Annotated[
+    Literal["ct_rate"] | tuple[str, ...],
+    BeforeValidator(_normalize_findings),
+    AfterValidator(_check_findings),
+]
+Knots = Annotated[
+    tuple[tuple[int, int], ...],
+    Field(min_length=2),
+    _require(_is_increasing, "must rise in both columns, its codes from 0 to 255"),
+]
+CutmixProb = Annotated[Probability, AfterValidator(_check_cutmix)]
+WarmupEpochs = Annotated[NonNegativeFloat, AfterValidator(_check_warmup)]

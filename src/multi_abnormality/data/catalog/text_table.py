@@ -1,0 +1,97 @@
+"""Reading of a dataset's tables as text, and the errors that all of them share."""
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from multi_abnormality.data.catalog.identifier_spelling import find_similar, quote
+from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.strict_csv import format_lines, read_rows, repeated, truncate
+
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+
+CellCheck = Callable[[str], str | None]  # returns what is wrong with a cell, if anything
+
+
+def read_text_table(
+    path: Path,
+    fix: str,
+    delimiters: str = ",",
+    clean: Callable[[str], str] = str,
+    needed: Container[str] | None = None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Read a CSV file as text.
+
+    Args:
+        path: path of the file.
+        fix: what to do with a damaged file.
+        delimiters: characters that may separate cells.
+        clean: normalizes names of columns.
+        needed: columns that must not be repeated; None for all.
+
+    Returns:
+        A table indexed by the line in the file, without columns if the file cannot be read, and
+        otherwise with the first of those that are repeated; and the errors.
+    """
+    try:
+        read = read_rows(path, fix, delimiters)
+    except InputError as error:
+        return pd.DataFrame(), [str(error)]
+    header = [clean(cell) for cell in read.header]
+    if len(header) == 1:
+        message = f"{path}, line 1: has one column; separate the cells by commas, or {fix}"
+        return pd.DataFrame(), [message]
+    errors = [
+        f"{path}, line 1: column {column!r} comes more than once; keep one"
+        for column in repeated(header)
+        if needed is None or column in needed
+    ]
+    table = pd.DataFrame(read.rows, read.lines, header, dtype=str)
+    return table.loc[:, ~table.columns.duplicated()], truncate(errors) + read.faults
+
+
+def missing_column(column: str, others: Sequence[str]) -> str:
+    """Return the error for a missing column, with the one that was probably meant."""
+    similar = find_similar(column, others)
+    return f"column {column!r} is missing; {f'rename {quote(similar)}' if similar else 'add it'}"
+
+
+def cell_errors(
+    table: pd.DataFrame, checks: Iterable[tuple[str | None, CellCheck]], path: Path
+) -> list[str]:
+    """Return the errors of all cells; equal ones of a column are one error.
+
+    Args:
+        table: table indexed by the line in the file.
+        checks: pairs of a column, which may be missing, and the check of its cells.
+        path: path of the file.
+    """
+    errors = []
+    for column, check in checks:
+        if column not in table:
+            continue
+        cells = table[column]
+        wrong = {cell: message for cell in cells.unique() if (message := check(cell))}
+        lines_of: dict[str, list[int]] = {}
+        for line, cell in cells[cells.isin(wrong)].items():
+            shown = f"{quote(cell)} " if cell else ""
+            lines_of.setdefault(f"{shown}{wrong[cell]}", []).append(line)
+        errors += truncate(
+            [
+                f"{path}, {format_lines(lines)}, column {column!r}: {message}"
+                for message, lines in lines_of.items()
+            ]
+        )
+    return errors
+
+
+def check_label(cell: str) -> str | None:
+    return check_choice(cell, LABELS, "0 nor 1")
+
+
+def check_choice(cell: str, allowed: Container[str], names: str) -> str | None:
+    """Return an error if a cell is none of the allowed ones, `names` such as "0 nor 1"."""
+    if cell in allowed:
+        return None
+    return f"is {'' if cell else 'empty, '}neither {names}; use one of them"
