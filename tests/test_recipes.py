@@ -6,7 +6,7 @@ import pytest
 
 from multi_abnormality.config.schema import load_params
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-from multi_abnormality.runtime.checkpoint_files import load_complete
+from multi_abnormality.runtime.checkpoint_io import load_complete
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))

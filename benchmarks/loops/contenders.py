@@ -28,7 +28,7 @@ from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.runtime import training_run
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-from multi_abnormality.runtime.checkpoint_files import LAST
+from multi_abnormality.runtime.checkpoint_io import LAST
 from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
 from multi_abnormality.tools.find_lr.range_test import on_device

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from multi_abnormality.runtime.rendezvous import connect_ranks
 
 from listeners import beyond_loopback, listeners
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime.rank_info import RankInfo
-from multi_abnormality.runtime.rendezvous import connect_ranks
 from rank_tasks import free_port
 from train_stage import TRAIN, Project
 

@@ -12,11 +12,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime import checkpoint_io
-from multi_abnormality.runtime.checkpoint_callback import NoBackup
-from multi_abnormality.runtime.checkpoint_files import load_complete
-from multi_abnormality.runtime.checkpoint_io import load_checkpoint, save_checkpoint
+from multi_abnormality.runtime.checkpoint_io import (
+    Position,
+    load_checkpoint,
+    load_complete,
+    save_checkpoint,
+)
+from multi_abnormality.runtime.checkpoint_saver import NoBackup
 from multi_abnormality.runtime.graceful_stop import Stopped
-from multi_abnormality.runtime.train_progress import TrainProgress
 from multi_abnormality.utils.errors import InputError
 from stops import StopAtCheck
 
@@ -89,10 +92,7 @@ def test_exact_resume_from_before_the_first_step(runner, reference: Path, tmp_pa
     backup.is_on = True
     with pytest.raises(Crash):
         runner.run(tmp_path, backup=backup)
-    assert (
-        load_checkpoint(tmp_path / "checkpoints/last.ckpt")["position"]
-        == TrainProgress(0, 0).state()
-    )
+    assert load_checkpoint(tmp_path / "checkpoints/last.ckpt")["position"] == Position(0, 0).state()
     runner.run(tmp_path)
     assert runner.hashes(tmp_path) == runner.hashes(reference)
 

@@ -23,6 +23,7 @@ RAISABLE = {
     "save_every_n_epochs",
     "save_every_n_minutes",
     "resume",
+    "loggers",
 }
 
 # Files and directories of the package whose code determines the result.
@@ -88,7 +89,7 @@ def environment(device: "torch.device", precision: str, devices: int) -> dict[st
 
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "lightning", "timm", "numpy")},
+        **{name: version(name) for name in ("torch", "timm", "numpy")},
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "precision": precision,

@@ -103,22 +103,24 @@ def apply(hu: Tensor, affine: Tensor, intensity: Tensor) -> Tensor:
         (N, S, Y, X), filled with air outside of the input.
     """
     rows, columns = hu.shape[2:]  # affine_grid measures each axis by its own length
-    aspect = torch.tensor([[1, rows / columns, 1], [columns / rows, 1, 1]], device=affine.device)
-    affine = affine * aspect
+    aspect = torch.tensor([[1, rows / columns, 1], [columns / rows, 1, 1]])
+    affine = affine * aspect.to(affine.device, non_blocking=True)
     grid = functional.affine_grid(affine, list(hu.shape), align_corners=False)
     density = functional.grid_sample(hu - AIR, grid, align_corners=False)  # air is 0: the padding
     gain, offset = intensity[:, :, None, None, None].unbind(1)
     return density.mul_(gain).add_(offset).add_(AIR)
 
 
-def apply_advanced(hu: Tensor, texture: Tensor, cutout: Tensor, noise_seed: Tensor) -> Tensor:
+def apply_advanced(
+    hu: Tensor, texture: Tensor, cutout: Tensor, noise_seed: Sequence[int]
+) -> Tensor:
     """Blur each volume, add noise, and cut out a box.
 
     Args:
         hu: (N, S, Y, X) float32, in HU.
         texture: (N, 2), see AugmentParams.
         cutout: (N, 3, 2), see AugmentParams.
-        noise_seed: (N,) int64, seed of the noise, which is generated on the volumes' device.
+        noise_seed: (N,) seeds of the noise, which is generated on the volumes' device.
     """
     noise, blur = texture[:, :, None, None, None].unbind(1)
     for axis in (2, 3):

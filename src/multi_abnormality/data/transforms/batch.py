@@ -18,7 +18,7 @@ class Batch(TypedDict, total=False):
     intensity: Tensor  # (N, 2), training only
     texture: Tensor  # (N, 2), training only
     cutout: Tensor  # (N, 3, 2), training only
-    noise_seed: Tensor  # (N,) int64, training only
+    noise_seed: list[int]  # N seeds, on the host, training only
 
 
 class Example(TypedDict, total=False):

@@ -1,0 +1,34 @@
+"""Batches of a data loader on the device that uses them."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader
+
+from multi_abnormality.data.transforms.batch import Batch, Example
+
+
+def batches_on_device(loader: DataLoader[Example], device: torch.device) -> Iterator[Batch]:
+    """Yield the loader's batches, moved to the device one ahead of the step that uses them.
+
+    Copies from pinned memory do not block, so no step waits for its data. Seeds stay on the host,
+    where generators need them.
+    """
+    moved = (_move(batch, device) for batch in loader)
+    current = next(moved, None)
+    while current is not None:
+        following = next(moved, None)
+        yield current
+        current = following
+
+
+def _move(batch: dict[str, Any], device: torch.device) -> Batch:
+    moved = {
+        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+        if name != "noise_seed"
+    }
+    if "noise_seed" in batch:
+        moved["noise_seed"] = batch["noise_seed"].tolist()
+    return cast(Batch, moved)
