@@ -18,6 +18,7 @@ from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequ
 from multi_abnormality.runtime.process_group import RENDEZVOUS, ProcessGroup
 from multi_abnormality.runtime.rank_info import NAMES, RankInfo
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
+from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
 from stops import StopAtCheck
 
@@ -75,7 +76,7 @@ def run_collectives(ranks: ProcessGroup) -> list[object]:
     """Run every collective operation once."""
     volumes = torch.tensor(ranks.shard_indices(7))
     return [
-        ranks.broadcast(f"from {ranks.rank}"),
+        gather(f"from {ranks.rank}"),
         ranks.agree("it was asked to" if ranks.rank == 1 else None, False),
         ranks.agree(None, ranks.rank == 0),
         ranks.agree(None, False),
@@ -122,4 +123,4 @@ def train(
     )
     stop = stops.get(ranks.rank, StopRequest())
     TrainingRun(params, ProcessedDataset(processed), paths, ranks).run(stop)
-    return stop.seen if isinstance(stop, RecordSeed) else "done"
+    return stop.seen[1:] if isinstance(stop, RecordSeed) else "done"  # the first is before training

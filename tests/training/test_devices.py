@@ -150,7 +150,8 @@ def test_more_devices_than_validation_volumes_are_refused(runner, tmp_path: Path
 
 
 def test_collectives_on_three_ranks():
-    expected = ["from 0", ("it was asked to", False), (None, True), (None, False), [*range(7)]]
+    texts = ["from 0", "from 1", "from 2"]
+    expected = [texts, ("it was asked to", False), (None, True), (None, False), [*range(7)]]
     assert run_on_ranks(3, run_collectives) == [expected] * 3
 
 

@@ -82,7 +82,7 @@ class Train(Section):
     loggers: tuple[Literal["tensorboard", "csv"], ...]  # runtime/loggers
     deterministic: bool
     compile: bool  # torch.compile of the encoder
-    debug: Literal["none", "fast_dev_run", "overfit_batches"]  # few scans: runtime/debug_modes.py
+    debug: Literal["none", "fast_dev_run", "overfit_batches"]  # few scans: training/debug_modes.py
 
     @field_validator("cutmix_prob")
     @classmethod

@@ -78,7 +78,7 @@ def _ddp() -> DDPStrategy:
     which from three ranks on changes the sums after a resume. Statistics of batch normalization
     are averaged by the training step.
     """
-    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    return DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
 
 
 def _set_determinism(deterministic: bool) -> None:

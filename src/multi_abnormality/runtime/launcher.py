@@ -63,6 +63,8 @@ def _variables(rank: int, size: int, folder: Path) -> dict[str, str]:
     """Return torchrun's environment variables, and our own, for a rank."""
     values = dict(zip(NAMES, (rank, size, rank, "127.0.0.1", 0), strict=True))
     values |= {"LOCAL_WORLD_SIZE": size, "GROUP_RANK": 0}
+    # DDP warns that no parameter is unused, which is the usual case.
+    values |= {"TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
     values |= {RENDEZVOUS: (folder / "rendezvous").as_uri(), _LAUNCHER: os.getpid()}
     return {name: str(value) for name, value in values.items()}
 

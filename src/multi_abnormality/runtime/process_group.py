@@ -10,20 +10,18 @@ import sys
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed import TCPStore
 
 from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
 
 RENDEZVOUS = "MULTI_ABNORMALITY_RENDEZVOUS"  # variable with a file:// URL, set by `launcher`
 TIMEOUT = timedelta(minutes=30)  # of an operation; others wait while rank 0 saves and uploads
 _LOOPBACK = "127.0.0.1"
-
-T = TypeVar("T")
 
 
 class ProcessGroup:
@@ -102,22 +100,6 @@ class ProcessGroup:
         if distributed.is_initialized() and not (error and self._on_gpu):
             distributed.destroy_process_group()
 
-    def broadcast(self, value: T) -> T:
-        """Return rank 0's value."""
-        if self.size == 1:
-            return value
-        values = [value]
-        distributed.broadcast_object_list(values)
-        return values[0]
-
-    def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, by rank."""
-        if self.size == 1:
-            return [value]
-        values = [value] * self.size
-        distributed.all_gather_object(values, value)
-        return values
-
     def agree(self, reason: str | None, is_due: bool) -> tuple[str | None, bool]:
         """Return the reason of the lowest rank that has one, and whether any rank is due."""
         if self.size == 1:
@@ -126,7 +108,7 @@ class ProcessGroup:
         distributed.all_reduce(flags, distributed.ReduceOp.MAX)
         has_reason, any_due = map(bool, flags.tolist())
         if has_reason:
-            reason = next(each for each in self.gather(reason) if each is not None)
+            reason = next(each for each in gather(reason) if each is not None)
         return reason, any_due
 
     def wait_for_rank_zero(self, seconds: float) -> None:
@@ -142,7 +124,7 @@ class ProcessGroup:
 
     def gather_shards(self, rows: Tensor) -> Tensor:
         """Gather rows for `shard_indices` into rows for all volumes, in order."""
-        parts = self.gather(rows)
+        parts = gather(rows)
         whole = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
         for rank, part in enumerate(parts):
             whole[rank :: self.size] = part

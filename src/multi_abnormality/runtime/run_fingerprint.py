@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.config.schema import Params
+from multi_abnormality.utils.code_hash import code_hashes
 
 if TYPE_CHECKING:
     import torch
@@ -26,23 +27,17 @@ RAISABLE = {
     "loggers",
 }
 
-# Files and directories of the package whose code determines the result.
-SOURCES = (
-    "data/catalog/patient_counts.py",
-    "data/catalog/splits.py",
-    "data/catalog/volume_id.py",
-    "data/loading",
-    "data/preprocessing/quantization.py",
-    "data/storage/processed_dataset.py",
-    "data/storage/shards.py",
-    "data/transforms",
-    "models",
-    "runtime",
-    "stages/train.py",
-    "training",
-    "utils/rng.py",
-    "utils/strict_csv.py",
+# Code that determines the result: these files, and what they import of the package.
+ROOTS = (
+    "data/loading/device_batches.py",
+    "data/loading/eval_dataset.py",
+    "models/factory.py",
+    "training/history.py",
+    "training/training_step.py",
+    "training/volume_selection.py",
 )
+# Imported, but without influence: parameters and volumes are part of the fingerprint themselves.
+IGNORED = ("config/", "data/io/", "utils/console", "utils/errors", "utils/atomic_io")
 
 
 def identify(
@@ -62,10 +57,7 @@ def identify(
         "train": params.train.model_dump(mode="json", exclude=RAISABLE),
         "findings": list(findings),
         "processed": content_hash,
-        "code": {
-            path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in source_files(package, SOURCES)
-        },
+        "code": code_hashes(package, ROOTS, IGNORED),
     }
 
 
@@ -138,7 +130,8 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
     if old == new:
         return []
     if key.startswith("code."):
-        return [f"{key.removeprefix('code.')}: changed"]
+        path, suffix, name = key.removeprefix("code.").partition(".py")
+        return [f"{path}{suffix}: {name.lstrip('.')} changed".replace(":  ", ": ")]
     if key == "processed":
         return ["the train split's processed volumes or their labels"]
     return [f"{key}: {old}, now {new}"]

@@ -22,7 +22,6 @@ from multi_abnormality.runtime.checkpoint_io import (
 from multi_abnormality.runtime.checkpoint_resume import CheckpointDir, ResumeCandidate
 from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver, NoBackup
 from multi_abnormality.runtime.datamodule import DataModule
-from multi_abnormality.runtime.debug_modes import apply_debug_overrides
 from multi_abnormality.runtime.fabric_setup import make_fabric
 from multi_abnormality.runtime.failure_messages import explain_failure
 from multi_abnormality.runtime.graceful_stop import Stopped, StopRequest
@@ -39,9 +38,11 @@ from multi_abnormality.runtime.run_fingerprint import (
     identify,
 )
 from multi_abnormality.runtime.training_loop import TrainingLoop
+from multi_abnormality.training.debug_modes import apply_debug_overrides
 from multi_abnormality.training.finetuning import check_finetuning
 from multi_abnormality.training.history import History, StopCriteria
 from multi_abnormality.training.training_step import TrainingStep
+from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.rng import derived_seed
@@ -172,7 +173,7 @@ class TrainingRun:
         """Check that all ranks have the same fingerprint, and resume from rank 0's checkpoint."""
         mine = self.about["identity"] | {"train": self.params.train.model_dump(mode="json")}
         path = self.found.path if self.found else None
-        (first, path), *others = self.ranks.gather((mine, path))
+        (first, path), *others = gather((mine, path))
         for rank, (other, _) in enumerate(others, start=1):
             if different := differences(first, other):
                 raise InputError(

@@ -21,6 +21,7 @@ from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 from multi_abnormality.training.losses import multilabel_loss, positive_weights
 from multi_abnormality.training.lr_schedule import learning_rate_factor
 from multi_abnormality.training.weight_average import WeightAverage
+from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.rng import derived_seed, generator
 
@@ -192,8 +193,7 @@ class TrainingStep:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
-        losses: Any = self.fabric.all_gather(torch.stack([each.loss for each in pending]))
-        by_rank = losses.reshape(self.fabric.world_size, -1).tolist()
+        by_rank = gather(torch.stack([each.loss for each in pending]).tolist())
         norms = [each.grad_norm for each in pending if each.grad_norm is not None]
         finite = iter(torch.stack(norms).isfinite().tolist() if norms else [])
         for each, *values in zip(pending, *by_rank, strict=True):
@@ -218,7 +218,7 @@ class TrainingStep:
     def _check_loss(self, values: list[float], pending: _Pending) -> None:
         bad = [rank for rank, value in enumerate(values) if not math.isfinite(value)]
         if bad:
-            names = self.fabric.broadcast(pending.names, src=bad[0])
+            names = gather(pending.names)[bad[0]]
             raise InputError(
                 f"the loss is {values[bad[0]]} at epoch {pending.epoch}, step {pending.batch}, "
                 f"on {', '.join(names)}; the last checkpoint is intact. Lower "

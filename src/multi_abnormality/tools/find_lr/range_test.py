@@ -24,10 +24,10 @@ from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
-from multi_abnormality.runtime.datamodule import select_volumes
 from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 from multi_abnormality.training.losses import multilabel_loss, positive_weights
+from multi_abnormality.training.volume_selection import select_volumes
 from multi_abnormality.utils import console
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.rng import derived_seed, generator
