@@ -218,13 +218,25 @@ def test_two_ranks_match_one(pair, runner, tmp_path: Path):
 def test_resume_with_another_number_of_devices(
     pair, runner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    assert pair(tmp_path, {0: StopAtCheck(2)}) == [75, 75]
+    assert pair(tmp_path, {0: StopAtCheck(2)}, batch_size=6) == [75, 75]
     with pytest.raises(Stopped):
-        runner.run(tmp_path, stop=StopAtCheck(2))
+        runner.run(tmp_path, stop=StopAtCheck(2), batch_size=6)
     assert "the number of devices was 2 and is 1" in caplog.text
-    assert pair(tmp_path) == ["done", "done"]
+    assert pair(tmp_path, size=3, batch_size=6) == ["done"] * 3
     history = load_checkpoint(tmp_path / "checkpoints/last.ckpt")["history"]
-    assert [row["step"] for row in history] == [3, 6, 9]
+    assert [row["step"] for row in history] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(3, 6), (4, 4)])
+def test_exact_resume_on_more_ranks(size: int, batch_size: int, pair, runner, tmp_path: Path):
+    """From three ranks on, the order of a sum's terms matters."""
+    settings = {"size": size, "batch_size": batch_size, "accumulate_grad_batches": 2}
+    assert pair(tmp_path / "reference", **settings) == ["done"] * size
+    assert pair(tmp_path / "stopped", {2: StopAtCheck(2)}, **settings) == [75] * size
+    killed = pair(tmp_path / "stopped", {1: KillAtCheck(3)}, **settings, **ALWAYS)
+    assert killed[1] == -signal.SIGKILL
+    assert pair(tmp_path / "stopped", **settings) == ["done"] * size
+    assert runner.hashes(tmp_path / "stopped") == runner.hashes(tmp_path / "reference")
 
 
 @pytest.mark.parametrize(

@@ -333,6 +333,24 @@ def test_checkpoint_of_a_newer_version_is_refused(
     assert path.exists()
 
 
+def test_checkpoint_of_an_earlier_version_is_archived_and_named(
+    runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    crash(runner, tmp_path, saves=2)
+    path = tmp_path / "checkpoints/last.ckpt"
+    content = load_checkpoint(path)
+    shutil.rmtree(tmp_path / "archive")
+    path.with_name("previous.ckpt").unlink()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(checkpoint_io, "FORMAT", 2)
+        save_checkpoint(content, path)
+    with pytest.raises(InputError, match=r"last\.ckpt: was written by an earlier version"):
+        load_complete(path)
+    assert runner.prepare(tmp_path).found is None
+    assert "earlier version of this project (format 2, this version reads 3)" in caplog.text
+    assert len(list((tmp_path / "archive").glob("*/last.ckpt"))) == 1
+
+
 def test_unwritable_directory_is_refused(runner, tmp_path: Path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(InputError, match="checkpoints: cannot be written"):

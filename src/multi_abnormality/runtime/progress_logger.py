@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from multi_abnormality.config.schema import Train
-from multi_abnormality.runtime.loggers.registry import Logger
+from multi_abnormality.runtime.loggers.logger_registry import Logger
 from multi_abnormality.training.history import History
 from multi_abnormality.utils.console import PLAIN_LINE_SECONDS, console, log
 from multi_abnormality.utils.progress_bar import ProgressBar

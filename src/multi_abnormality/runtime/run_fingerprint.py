@@ -79,6 +79,7 @@ def environment(device: "torch.device", precision: str, devices: int) -> dict[st
     """Hardware and library versions that affect rounding. A change is only warned about."""
     import torch  # here, since comparing identities does not need it
 
+    on_gpus = device.type == "cuda" and devices > 1
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "timm", "numpy")},
@@ -87,6 +88,7 @@ def environment(device: "torch.device", precision: str, devices: int) -> dict[st
         "precision": precision,
         "devices": devices,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "nccl": str(torch.cuda.nccl.version()) if on_gpus else None,
     }
 
 

@@ -25,7 +25,7 @@ from multi_abnormality.runtime.datamodule import DataModule
 from multi_abnormality.runtime.fabric_setup import make_fabric
 from multi_abnormality.runtime.failure_messages import explain_failure
 from multi_abnormality.runtime.graceful_stop import Stopped, StopRequest
-from multi_abnormality.runtime.loggers.registry import make_loggers
+from multi_abnormality.runtime.loggers.logger_registry import make_loggers
 from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.progress_logger import ProgressLogger
