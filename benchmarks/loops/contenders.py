@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from loops.gate import Gate
 from multi_abnormality.config.schema import Params
+from multi_abnormality.data.loading.device_batches import batches_on_device
 from multi_abnormality.data.loading.train_dataset import train_dataloader
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.batch import Batch
@@ -30,7 +31,6 @@ from multi_abnormality.runtime.checkpoint_io import Position
 from multi_abnormality.runtime.checkpoint_saver import CheckpointSaver
 from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
-from multi_abnormality.tools.find_lr.range_test import on_device
 from multi_abnormality.training.finetuning import parameter_groups
 from multi_abnormality.training.losses import multilabel_loss
 from multi_abnormality.utils.rng import generator
@@ -76,9 +76,8 @@ def bare(training: training_run.TrainingRun, gate: Gate) -> None:
     average = get_ema_multi_avg_fn(settings.ema_decay)
     averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     loader = train_dataloader(training.datamodule.train_dataset, settings.batch_size, 0, 0, 0)
-    batches = [
-        prepared(model, batch, params, device) for batch in itertools.islice(loader, IN_MEMORY)
-    ]
+    first = itertools.islice(loader, IN_MEMORY)
+    batches = [prepared(model, batch, params) for batch in batches_on_device(first, device)]
     half = getattr(torch, precision)  # float16 without scaling: only its speed counts here
     for hu, labels, height in itertools.cycle(batches):
         gate.data_ready()
@@ -93,10 +92,9 @@ def bare(training: training_run.TrainingRun, gate: Gate) -> None:
 
 
 def prepared(
-    model: VolumeClassifier, batch: Batch, params: Params, device: torch.device
+    model: VolumeClassifier, batch: Batch, params: Params
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return HU, labels and heights of an augmented batch."""
-    batch = on_device(batch, device)
     hu = model.windows.decode(batch["volume"])
     rng = generator(params.seed, "mix", 0)
     return *augment_batch(hu, batch, params.train, rng), batch["height"]

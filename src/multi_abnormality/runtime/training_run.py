@@ -120,7 +120,14 @@ class TrainingRun:
             InputError: the loss is not finite, or a file cannot be written.
             Stopped: a stop was requested on any rank; a checkpoint is saved.
         """
-        stop, backup = stop or StopRequest(), backup or NoBackup()
+        try:
+            return self._run(stop or StopRequest(), backup or NoBackup())
+        except RuntimeError as error:
+            if (explained := explain_failure(error, self.params)) is None:
+                raise
+            raise explained from error
+
+    def _run(self, stop: StopRequest, backup: BackupHook) -> History:
         self._share_checkpoint()
         self._log_start()
         if not self.is_finished:
@@ -207,10 +214,6 @@ class TrainingRun:
         loop = TrainingLoop(self.params, data, step, self.history, self.ranks, stop, saver, logger)
         try:
             loop.fit(self._position)
-        except RuntimeError as error:
-            if (explained := explain_failure(error, self.params)) is None:
-                raise
-            raise explained from error
         finally:
             data.close()
             if logger:

@@ -110,6 +110,7 @@ class TrainingStep:
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.module, self.optimizer = fabric.setup(module, optimizer)
         self.average = WeightAverage(module, settings.ema_decay)
+        self._parameters = list(module.parameters())
         self.positive_weight = positive_weights(labels, settings.max_pos_weight).to(fabric.device)
         self.steps = 0
         self.train_loss = RunningMean()
@@ -131,18 +132,38 @@ class TrainingStep:
         """
         seed, rank = self.params.seed, self.fabric.global_rank
         torch.manual_seed(derived_seed(seed, "batch", epoch, index, rank))
-        self._set_learning_rate(epoch + index / self.num_batches)
-        accumulate = self.params.train.accumulate_grad_batches
-        first = index - index % accumulate
-        count = min(accumulate, self.num_batches - first)  # an epoch's last step may have fewer
+        settings, position = self.params.train, epoch + index / self.num_batches
+        factor = learning_rate_factor(position, settings.warmup_epochs, settings.schedule_epochs)
+        self.set_learning_rate(settings.learning_rate * factor)
+        first = index - index % settings.accumulate_grad_batches
+        # An epoch's last step may have fewer batches.
+        count = min(settings.accumulate_grad_batches, self.num_batches - first)
         ends_step = index + 1 == first + count
-        with self.fabric.no_backward_sync(self.module, enabled=not ends_step):
-            rng = generator(seed, "mix", epoch, index, rank)
-            loss = self.loss(*self.module(batch, rng))
-            self.fabric.backward(loss / count)
-        grad_norm = self._optimizer_step() if ends_step else None
-        self._pending.append(_Pending(epoch, index, batch["name"], loss.detach(), grad_norm))
+        rng = generator(seed, "mix", epoch, index, rank)
+        loss, _ = self.accumulate(batch, rng, count, ends_step)
+        grad_norm = self.optimizer_step() if ends_step else None
+        self._pending.append(_Pending(epoch, index, batch["name"], loss, grad_norm))
         return ends_step
+
+    def accumulate(
+        self, batch: Batch, rng: np.random.Generator, count: int, ends_step: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Add the gradients of a batch.
+
+        Args:
+            batch: training batch, on the device.
+            rng: generator for MixUp and CutMix.
+            count: number of batches of the optimizer step.
+            ends_step: whether this is the last one; then gradients are averaged over the devices.
+
+        Returns:
+            The loss, and the (N, F) labels after augmentation.
+        """
+        with self.fabric.no_backward_sync(self.module, enabled=not ends_step):
+            logits, labels = self.module(batch, rng)
+            loss = self.loss(logits, labels)
+            self.fabric.backward(loss / count)
+        return loss.detach(), labels
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         weight = self.positive_weight.to(logits.device)
@@ -154,17 +175,16 @@ class TrainingStep:
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
-    def _set_learning_rate(self, position: float) -> None:
-        settings = self.params.train
-        factor = learning_rate_factor(position, settings.warmup_epochs, settings.schedule_epochs)
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the learning rate of the head; layers of the backbone have their share of it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * factor * group["share"]
+            group["lr"] = rate * group["share"]
 
-    def _optimizer_step(self) -> Tensor:
+    def optimizer_step(self) -> Tensor:
         """Clip the gradients, take a step and update the average; return the gradients' norm."""
         self._average_batch_norm_statistics()
         self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.params.train.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.params.train.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps += 1
@@ -174,8 +194,10 @@ class TrainingStep:
     @torch.no_grad()
     def _average_batch_norm_statistics(self) -> None:
         """Average running statistics over the devices, as DDP does with gradients."""
+        if self.fabric.world_size == 1:
+            return
         norms = [part for part in self.module.modules() if _tracks_running_stats(part)]
-        if self.fabric.world_size == 1 or not norms:
+        if not norms:
             return
         statistics = [
             norm.get_buffer(name) for norm in norms for name in ("running_mean", "running_var")

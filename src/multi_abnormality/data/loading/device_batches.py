@@ -1,15 +1,14 @@
 """Batches of a data loader on the device that uses them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader
 
-from multi_abnormality.data.transforms.batch import Batch, Example
+from multi_abnormality.data.transforms.batch import Batch
 
 
-def batches_on_device(loader: DataLoader[Example], device: torch.device) -> Iterator[Batch]:
+def batches_on_device(loader: Iterable[Any], device: torch.device) -> Iterator[Batch]:
     """Yield the loader's batches, moved to the device one ahead of the step that uses them.
 
     Copies from pinned memory do not block, so no step waits for its data. Seeds stay on the host,
