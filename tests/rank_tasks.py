@@ -5,19 +5,20 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import distributed
 
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
-from multi_abnormality.runtime.process_group import DistributedContext
-from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.runtime.process_group import RENDEZVOUS, ProcessGroup
+from multi_abnormality.runtime.rank_info import NAMES, RankInfo
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
+from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
 from stops import StopAtCheck
 
@@ -31,31 +32,19 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def run_on_ranks(
-    size: int,
-    work: Callable[..., object],
-    *args: object,
-    before: Callable[[RankInfo], None] | None = None,
-) -> list[object]:
+def run_on_ranks(size: int, work: Callable[..., object], *args: object) -> list[object]:
     """Return each rank's result of `work(ranks, *args)`, its error message or its exit code."""
-    port, results = free_port(), _context.SimpleQueue()
-    processes = [
-        _context.Process(
-            target=_run,
-            args=(
-                RankInfo(rank, size, rank, size, "127.0.0.1", port, True),
-                results,
-                work,
-                args,
-                before,
-            ),
-        )
-        for rank in range(size)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    results = _context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        url = (Path(folder) / "rendezvous").as_uri()
+        processes = [
+            _context.Process(target=_run, args=(rank, size, url, results, work, args))
+            for rank in range(size)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
     returned = {}
     while not results.empty():
         returned |= dict([results.get()])
@@ -63,51 +52,36 @@ def run_on_ranks(
 
 
 def _run(
-    info: RankInfo,
+    rank: int,
+    size: int,
+    url: str,
     results: multiprocessing.SimpleQueue,
     work: Callable[..., object],
     args: tuple,
-    before: Callable[[RankInfo], None] | None,
 ) -> None:
-    if before:
-        before(info)
+    values = (rank, size, rank, "127.0.0.1", 0)
+    os.environ |= {name: str(value) for name, value in zip(NAMES, values, strict=True)}
+    os.environ[RENDEZVOUS] = url
     try:
-        with DistributedContext(info) as ranks:
+        with ProcessGroup(RankInfo(rank, size, rank, size, True)) as ranks:
             outcome = work(ranks, *args)
     except Stopped:
         sys.exit(EXIT_CODE)
     except InputError as error:
         outcome = str(error)
-    results.put((info.rank, outcome))
+    results.put((rank, outcome))
 
 
-def run_collectives(ranks: DistributedContext) -> list[object]:
+def run_collectives(ranks: ProcessGroup) -> list[object]:
     """Run every collective operation once."""
-    weight, statistic = torch.full((2, 3), float(ranks.rank)), torch.tensor([3.0 * ranks.rank])
-    ranks.all_reduce_mean([weight.T, statistic])
     volumes = torch.tensor(ranks.shard_indices(7))
     return [
-        ranks.broadcast_object(f"from {ranks.rank}"),
-        ranks.all_gather_scalar(ranks.rank / 3),
-        ranks.any_reason("it was asked to" if ranks.rank == 1 else None),
-        ranks.any_reason(None),
-        [weight.unique().tolist(), statistic.tolist()],
-        ranks.all_gather_volumes(volumes).tolist(),
+        gather(f"from {ranks.rank}"),
+        ranks.agree("it was asked to" if ranks.rank == 1 else None, False),
+        ranks.agree(None, ranks.rank == 0),
+        ranks.agree(None, False),
+        ranks.gather_shards(volumes).tolist(),
     ]
-
-
-def kill_rank(ranks: DistributedContext, lost: int) -> None:
-    """Kill one rank while the others wait for it."""
-    ranks.all_gather_scalar(0.0)  # all ranks are connected
-    if ranks.rank == lost:
-        os.kill(os.getpid(), signal.SIGKILL)
-    ranks.all_gather_scalar(0.0)
-
-
-def kill_rank_zero_in_rendezvous(info: RankInfo) -> None:
-    """Kill rank 0 after all ranks are connected and before the process group is initialized."""
-    if info.rank == 0:
-        distributed.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
 
 class KillAtCheck(StopAtCheck):
@@ -134,7 +108,7 @@ class RecordSeed(StopRequest):
 
 
 def train(
-    ranks: DistributedContext,
+    ranks: ProcessGroup,
     params: Params,
     processed: Path,
     folder: Path,
@@ -147,10 +121,6 @@ def train(
         folder / "history.csv",
         CheckpointArchive(folder / "archive", folder / "cache"),
     )
-    training = TrainingRun(params, ProcessedDataset(processed), paths, ranks)
     stop = stops.get(ranks.rank, StopRequest())
-    if ranks.is_rank_zero:
-        training.run(stop)
-    else:
-        training.run_worker_rank(stop)
-    return stop.seen if isinstance(stop, RecordSeed) else "done"
+    TrainingRun(params, ProcessedDataset(processed), paths, ranks).run(stop)
+    return stop.seen[1:] if isinstance(stop, RecordSeed) else "done"  # the first is before training

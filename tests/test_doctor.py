@@ -31,7 +31,7 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime import checkpoint_io
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import load_checkpoint, save_checkpoint
-from multi_abnormality.runtime.process_group import DistributedContext
+from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.rank_info import find_rank
 from multi_abnormality.runtime.training_run import RunPaths
 from multi_abnormality.stages import preprocess, train
@@ -482,7 +482,7 @@ def test_the_doctor_predicts_from_the_tables_what_the_stages_do(
                 out,
                 places_in(Path()),
                 project / "train.json",
-                ranks=DistributedContext(place),
+                ranks=ProcessGroup(place),
             )
         failure = ""
     except InputError as error:

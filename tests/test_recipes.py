@@ -6,7 +6,7 @@ import pytest
 
 from multi_abnormality.config.schema import parse_params
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-from multi_abnormality.runtime.checkpoint_files import load_complete
+from multi_abnormality.runtime.checkpoint_io import load_complete
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.tools.recipe import merge_recipe
 

@@ -11,7 +11,7 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
-from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
+from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
 from multi_abnormality.stages import evaluate
 from speed.many_scans import write_many_scans
 

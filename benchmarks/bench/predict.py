@@ -11,7 +11,7 @@ from bench.rows import Row, Settings, compared
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.inference.predictor import find_model, load
 from multi_abnormality.models.factory import restore_classifier
-from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
+from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
 from speed.phantom import draw_phantom
 from speed.processes import predict
 

@@ -8,17 +8,16 @@ It ends when it is killed.
 import itertools
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from loops.gate import Gate
 from multi_abnormality.config.schema import Params
+from multi_abnormality.data.loading.device_batches import batches_on_device
 from multi_abnormality.data.loading.train_dataset import train_dataloader
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.batch import Batch
@@ -28,10 +27,10 @@ from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.runtime import training_run
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-from multi_abnormality.runtime.checkpoint_files import LAST
+from multi_abnormality.runtime.checkpoint_io import Position
+from multi_abnormality.runtime.checkpoint_saver import CheckpointSaver
 from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
-from multi_abnormality.tools.lr_range_test import on_device
 from multi_abnormality.training.finetuning import parameter_groups
 from multi_abnormality.training.losses import multilabel_loss
 from multi_abnormality.utils.rng import generator
@@ -40,30 +39,24 @@ from multi_abnormality.utils.system_memory import tune_malloc
 IN_MEMORY = 8  # batches
 
 
-class Watch(Callback):
-    """Reports Lightning's progress to a gate."""
-
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
-
-    def on_train_batch_start(self, *_: object) -> None:
-        self.gate.data_ready()
-
-    def on_train_batch_end(self, *_: object) -> None:
-        self.gate.step_done()
-
-
 def ours(training: training_run.TrainingRun, gate: Gate) -> None:
     """The train stage's loop."""
-    make_trainer = training_run.make_trainer
+    data, make_saver = training.datamodule, training._make_saver
+    train_batches = data.train_batches
 
-    def watched(*args: object, **kwargs: object) -> lightning.Trainer:
-        trainer = make_trainer(*args, **kwargs)
-        trainer.callbacks.append(Watch(gate))  # last, so that all of a step is measured
-        gate.save = lambda: trainer.save_checkpoint(training.paths.checkpoints / LAST)
-        return trainer
+    def watched(epoch: int, first: int) -> Iterator[Batch]:
+        for number, batch in enumerate(train_batches(epoch, first)):
+            if epoch or number:
+                gate.step_done()  # all of the loop's step, until it asks for the next batch
+            gate.data_ready()
+            yield batch
 
-    training_run.make_trainer = watched
+    def saving(*args: object) -> CheckpointSaver:
+        saver = make_saver(*args)
+        gate.save = lambda: saver.save(Position(0, 1))
+        return saver
+
+    data.train_batches, training._make_saver = watched, saving
     training.run()
 
 
@@ -83,9 +76,8 @@ def bare(training: training_run.TrainingRun, gate: Gate) -> None:
     average = get_ema_multi_avg_fn(settings.ema_decay)
     averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     loader = train_dataloader(training.datamodule.train_dataset, settings.batch_size, 0, 0, 0)
-    batches = [
-        prepared(model, batch, params, device) for batch in itertools.islice(loader, IN_MEMORY)
-    ]
+    first = itertools.islice(loader, IN_MEMORY)
+    batches = [prepared(model, batch, params) for batch in batches_on_device(first, device)]
     half = getattr(torch, precision)  # float16 without scaling: only its speed counts here
     for hu, labels, height in itertools.cycle(batches):
         gate.data_ready()
@@ -100,39 +92,48 @@ def bare(training: training_run.TrainingRun, gate: Gate) -> None:
 
 
 def prepared(
-    model: VolumeClassifier, batch: Batch, params: Params, device: torch.device
+    model: VolumeClassifier, batch: Batch, params: Params
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return HU, labels and heights of an augmented batch."""
-    batch = on_device(batch, device)
     hu = model.windows.decode(batch["volume"])
     rng = generator(params.seed, "mix", 0)
     return *augment_batch(hu, batch, params.train, rng), batch["height"]
 
 
-class PlainModule(lightning.LightningModule):
-    """The same model and loss in plain Lightning: float32, default memory format."""
-
-    def __init__(self, model: VolumeClassifier, params: Params) -> None:
-        super().__init__()
-        self.model = model.to(memory_format=torch.contiguous_format)
-        self.params = params
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.params.train.learning_rate)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        hu = self.model.windows.decode(batch["volume"])
-        rng = generator(self.params.seed, "mix", batch_idx)
-        hu, labels = augment_batch(hu, batch, self.params.train, rng)
-        shown = self.model.windows(hu).unflatten(1, (-1, self.model.adjacent)).flatten(2, 3)
-        features = self.model.encoder(shown.flatten(0, 1)).unflatten(0, batch["height"].shape)
-        logits, _ = self.model.pooling(features, batch["height"])
-        return multilabel_loss(logits, labels, self.params.train)
-
-
 def plain(training: training_run.TrainingRun, gate: Gate) -> None:
-    """Lightning's Trainer with default settings and gradient clipping."""
+    """Lightning's Trainer with default settings and gradient clipping.
+
+    It trains the same model and loss, in float32 and the default memory format.
+    """
+    import lightning
+
     params = training.params
+
+    class PlainModule(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model: nn.Module = build_classifier(training.about)
+            self.model.to(memory_format=torch.contiguous_format)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters(), lr=params.train.learning_rate)
+
+        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+            hu = self.model.windows.decode(batch["volume"])
+            rng = generator(params.seed, "mix", batch_idx)
+            hu, labels = augment_batch(hu, batch, params.train, rng)
+            shown = self.model.windows(hu).unflatten(1, (-1, self.model.adjacent)).flatten(2, 3)
+            features = self.model.encoder(shown.flatten(0, 1)).unflatten(0, batch["height"].shape)
+            logits, _ = self.model.pooling(features, batch["height"])
+            return multilabel_loss(logits, labels, params.train)
+
+    class Watch(lightning.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            gate.data_ready()
+
+        def on_train_batch_end(self, *_: object) -> None:
+            gate.step_done()
+
     workers = num_loader_workers(params)
     loader = train_dataloader(
         training.datamodule.train_dataset, params.train.batch_size, workers, 0, 0
@@ -142,13 +143,13 @@ def plain(training: training_run.TrainingRun, gate: Gate) -> None:
         devices=1,
         max_epochs=1,
         gradient_clip_val=params.train.max_grad_norm,
-        callbacks=[Watch(gate)],
+        callbacks=[Watch()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(PlainModule(build_classifier(training.about), params), loader)
+    trainer.fit(PlainModule(), loader)
 
 
 LOOPS: dict[str, Callable[[training_run.TrainingRun, Gate], None]] = {

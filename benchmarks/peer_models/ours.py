@@ -20,7 +20,7 @@ from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
-from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
+from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
 from peer_models.scores import macro_auroc
 from peer_models.train import Trained
 

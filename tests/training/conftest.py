@@ -8,9 +8,9 @@ import pytest
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-from multi_abnormality.runtime.checkpoint_callback import BackupHook
+from multi_abnormality.runtime.checkpoint_saver import BackupHook
 from multi_abnormality.runtime.graceful_stop import StopRequest
-from multi_abnormality.runtime.process_group import DistributedContext
+from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.training.history import History
 
@@ -27,7 +27,7 @@ class Runner:
         folder: Path,
         machine: dict[str, object] | None = None,
         model: dict[str, object] | None = None,
-        ranks: DistributedContext | None = None,
+        ranks: ProcessGroup | None = None,
         **train: object,
     ) -> TrainingRun:
         """Set up a run with changed parameters of `machine`, `model` and `train`."""

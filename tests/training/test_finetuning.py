@@ -10,8 +10,7 @@ from torch import nn
 from multi_abnormality.config.schema import Lora
 from multi_abnormality.models.factory import build_classifier, restore_classifier
 from multi_abnormality.models.lora import LoraLinear, add_lora
-from multi_abnormality.runtime.checkpoint_files import BEST, LAST
-from multi_abnormality.runtime.checkpoint_io import load_checkpoint
+from multi_abnormality.runtime.checkpoint_io import BEST, LAST, load_checkpoint
 from multi_abnormality.runtime.graceful_stop import Stopped
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 from multi_abnormality.training.history import EpochMetrics, History, StopCriteria

@@ -103,7 +103,7 @@ def test_last_accumulation_of_an_epoch_averages_its_batches(runner, tmp_path: Pa
     runner.run(tmp_path / "7", batch_size=2, accumulate_grad_batches=7, epochs=1)
     runner.run(tmp_path / "20", batch_size=2, accumulate_grad_batches=20, epochs=1)
     few, many = (
-        load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["optimizer_states"][0]["state"]
+        load_checkpoint(tmp_path / name / "checkpoints/last.ckpt")["optimizer"]["state"]
         for name in ("7", "20")
     )
     for number, state in few.items():
@@ -116,7 +116,7 @@ def test_gradients_are_clipped_by_norm(runner, tmp_path: Path):
         folder = tmp_path / str(limit)
         runner.run(folder, max_grad_norm=limit, epochs=1)
         state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-        moments = [each["exp_avg"] for each in state["optimizer_states"][0]["state"].values()]
+        moments = [each["exp_avg"] for each in state["optimizer"]["state"].values()]
         norms.append(torch.nn.utils.get_total_norm(moments).item())
     assert norms[0] > 1e-2
     assert 1e-4 < norms[1] <= 1e-3  # a mean of vectors no longer than that, and of one of zeros

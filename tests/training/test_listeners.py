@@ -12,8 +12,7 @@ import pytest
 from listeners import beyond_loopback, listeners
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.runtime.rank_info import RankInfo
-from multi_abnormality.runtime.rendezvous import connect_ranks
+from multi_abnormality.runtime.process_group import _loopback_store
 from rank_tasks import free_port
 from train_stage import TRAIN, Project
 
@@ -29,17 +28,16 @@ def test_socket_beyond_loopback_is_detected() -> None:
         assert ("tcp6", "::1", port) not in beyond_loopback(found)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", socket.gethostname()])
-def test_store_of_one_node_listens_on_loopback(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_of_one_node_listens_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if a scheduler gives the node's name on the network."""
-    monkeypatch.setattr("multi_abnormality.runtime.rendezvous.TIMEOUT", 20.0)
-    before, info = listeners(os.getpid()), RankInfo(0, 1, 0, 1, address, free_port(), True)
-    store, _ = connect_ranks(info, (), [])
+    port = free_port()
+    monkeypatch.setenv("MASTER_ADDR", socket.gethostname())
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    before = listeners(os.getpid())
+    store = _loopback_store(0, 1)
     store.set("key", "value")
     opened = listeners(os.getpid()) - before
-    assert {port for _, _, port in opened} == {info.port}
+    assert {found for _, _, found in opened} == {port}
     assert not beyond_loopback(opened)
 
 
@@ -78,7 +76,7 @@ def test_two_ranks_and_their_workers_listen_on_loopback(
     for process in processes:
         _, output = process.communicate(timeout=60)
         assert process.returncode == 0, output
-    assert found  # the store and gloo's pairs
+    assert found  # gloo's pairs, and srun's store
     assert not beyond_loopback(found)
 
 

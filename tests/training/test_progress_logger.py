@@ -56,3 +56,13 @@ def test_terminal_shows_lines_and_ctrl_c_apart_from_the_progress_bar(
     assert "\u2501" in text  # a bar was drawn
     assert any("stopped, since it received SIGINT" in line for line in lines)
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_epochs_are_only_logged_by_the_chosen_loggers(runner, tmp_path: Path):
+    runner.run(tmp_path / "none", loggers=(), epochs=1)
+    assert not (tmp_path / "none/logs").exists()
+    assert (tmp_path / "none/history.csv").exists()  # an output of the train stage
+    runner.run(tmp_path / "one", loggers=("tensorboard",), epochs=1)
+    assert len(list((tmp_path / "one/logs").iterdir())) == 1
+    hashes = [runner.hashes(tmp_path / name)["history.csv"] for name in ("none", "one")]
+    assert hashes[0] == hashes[1]

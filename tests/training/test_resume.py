@@ -12,11 +12,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime import checkpoint_io
-from multi_abnormality.runtime.checkpoint_callback import NoBackup
-from multi_abnormality.runtime.checkpoint_files import load_complete
-from multi_abnormality.runtime.checkpoint_io import load_checkpoint, save_checkpoint
+from multi_abnormality.runtime.checkpoint_io import (
+    Position,
+    load_checkpoint,
+    load_complete,
+    save_checkpoint,
+)
+from multi_abnormality.runtime.checkpoint_saver import NoBackup
 from multi_abnormality.runtime.graceful_stop import Stopped
-from multi_abnormality.runtime.train_progress import TrainProgress
 from multi_abnormality.utils.errors import InputError
 from stops import StopAtCheck
 
@@ -89,10 +92,7 @@ def test_exact_resume_from_before_the_first_step(runner, reference: Path, tmp_pa
     backup.is_on = True
     with pytest.raises(Crash):
         runner.run(tmp_path, backup=backup)
-    assert (
-        load_checkpoint(tmp_path / "checkpoints/last.ckpt")["position"]
-        == TrainProgress(0, 0).state()
-    )
+    assert load_checkpoint(tmp_path / "checkpoints/last.ckpt")["position"] == Position(0, 0).state()
     runner.run(tmp_path)
     assert runner.hashes(tmp_path) == runner.hashes(reference)
 
@@ -331,6 +331,24 @@ def test_checkpoint_of_a_newer_version_is_refused(
     with pytest.raises(InputError, match="newer version of this project"):
         runner.prepare(tmp_path)
     assert path.exists()
+
+
+def test_checkpoint_of_an_earlier_version_is_archived_and_named(
+    runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    crash(runner, tmp_path, saves=2)
+    path = tmp_path / "checkpoints/last.ckpt"
+    content = load_checkpoint(path)
+    shutil.rmtree(tmp_path / "archive")
+    path.with_name("previous.ckpt").unlink()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(checkpoint_io, "FORMAT", 2)
+        save_checkpoint(content, path)
+    with pytest.raises(InputError, match=r"last\.ckpt: was written by an earlier version"):
+        load_complete(path)
+    assert runner.prepare(tmp_path).found is None
+    assert "earlier version of this project (format 2, this version reads 3)" in caplog.text
+    assert len(list((tmp_path / "archive").glob("*/last.ckpt"))) == 1
 
 
 def test_unwritable_directory_is_refused(runner, tmp_path: Path):

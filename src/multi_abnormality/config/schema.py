@@ -142,9 +142,10 @@ class Train(Section):
     save_every_n_epochs: PositiveInt
     save_every_n_minutes: PositiveFloat
     resume: Literal["auto", "required", "never"]  # from the latest checkpoint
+    loggers: tuple[Literal["tensorboard", "csv"], ...]  # runtime/loggers
     deterministic: bool
     compile: bool  # torch.compile of the encoder
-    debug: Literal["none", "fast_dev_run", "overfit_batches"]  # few scans: runtime/debug_modes.py
+    debug: Literal["none", "fast_dev_run", "overfit_batches"]  # few scans: training/debug_modes.py
 
 
 class Evaluate(Section):

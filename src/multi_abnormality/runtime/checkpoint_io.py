@@ -1,4 +1,4 @@
-"""Checkpoint serialization: atomic writes, with a checksum that is verified before loading.
+"""Checkpoint files: names, content, and serialization with a checksum.
 
 A file is the zip archive that `torch.save` writes, with the SHA-256 of all bytes before it as the
 archive's comment. `torch.load` reads it like any other, equal content gives equal bytes, and a
@@ -10,16 +10,22 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from multi_abnormality.training.history import EpochMetrics, History
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError
 
-FORMAT = 2  # of the content; incremented when an older version could no longer resume from it
+FORMAT = 3  # of the content; incremented when an older version could no longer resume from it
+
+BEST = "best.ckpt"
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
 
 _COMMENT_PREFIX = b"sha256:"
 _COMMENT_SIZE = len(_COMMENT_PREFIX) + 64
@@ -27,6 +33,38 @@ _COMMENT_SIZE = len(_COMMENT_PREFIX) + 64
 
 class NewerFormatError(InputError):
     """A checkpoint that must not be skipped, since a new run would overwrite it."""
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """Position of a checkpoint in training: `batch` batches of epoch `epoch` are done.
+
+    With all batches done, the epoch's validation is not done yet.
+    """
+
+    epoch: int
+    batch: int
+
+    def state(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def epoch_name(epoch: EpochMetrics) -> str:
+    return f"multi_abnormality-epoch={epoch.epoch:02d}-val_loss={epoch.val_loss:.3f}.ckpt"
+
+
+def filenames_for_epoch(history: History, every: int) -> list[str]:
+    """Return the names, besides last.ckpt, under which the history's last epoch is saved."""
+    epoch = history.epochs[-1]
+    names = [BEST] if history.best is epoch else []
+    if (epoch.epoch + 1) % every == 0:
+        names.append(epoch_name(epoch))
+    return names
+
+
+def kept_names(history: History, every: int) -> list[str]:
+    """Return the file names of the epoch checkpoints that a run has kept so far."""
+    return [epoch_name(epoch) for epoch in history.epochs if (epoch.epoch + 1) % every == 0]
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path, keep: Path | None = None) -> None:
@@ -71,6 +109,44 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "move the file away"
         )
     return checkpoint
+
+
+def mark_complete(folder: Path, about: dict[str, Any]) -> None:
+    """Set the `complete` flag in best.ckpt and last.ckpt, and delete previous.ckpt.
+
+    Args:
+        folder: directory of checkpoints.
+        about: metadata to store: that of the current parameters, so that a run whose `epochs` was
+            raised after a save ends with the same bytes as one that had it from the start.
+    """
+    for name in (BEST, LAST):
+        checkpoint = load_checkpoint(folder / name) | {"complete": True, "about": about}
+        save_checkpoint(checkpoint, folder / name)
+    (folder / PREVIOUS).unlink(missing_ok=True)
+
+
+def load_complete(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of a finished run.
+
+    Raises:
+        InputError: the file is missing, damaged, or of an unfinished run.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: not found; `dvc repro train` creates it, `dvc pull` fetches it")
+    checkpoint = load_checkpoint(path)
+    if checkpoint["format"] < FORMAT:
+        raise InputError(f"{path}: {describe_older(checkpoint)}; `dvc repro` trains again")
+    if not checkpoint["complete"]:
+        raise InputError(f"{path}: training has not ended; `dvc repro` finishes it")
+    return checkpoint
+
+
+def describe_older(checkpoint: dict[str, Any]) -> str:
+    """Describe a checkpoint of an earlier version, which this one cannot resume or evaluate."""
+    return (
+        f"was written by an earlier version of this project (format {checkpoint['format']}, this "
+        f"version reads {FORMAT}), which alone can finish or evaluate its run"
+    )
 
 
 def _add_digest(archive: io.BytesIO) -> None:

@@ -7,19 +7,24 @@ from typing import Any
 
 from multi_abnormality.config.schema import Params
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-from multi_abnormality.runtime.checkpoint_files import BEST, LAST, filenames_for_epoch, kept_names
 from multi_abnormality.runtime.checkpoint_io import (
+    BEST,
+    FORMAT,
+    LAST,
     NewerFormatError,
+    Position,
+    describe_older,
+    filenames_for_epoch,
+    kept_names,
     load_checkpoint,
     save_checkpoint,
 )
 from multi_abnormality.runtime.run_fingerprint import differences, fingerprint
-from multi_abnormality.runtime.train_progress import TrainProgress
 from multi_abnormality.training.history import History, StopCriteria
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
-_TENSORS = {"state_dict", "current_model_state", "averaging_state", "optimizer_states"}
+_TENSORS = {"state_dict", "current_model_state", "optimizer"}
 
 
 @dataclass(frozen=True)
@@ -30,15 +35,15 @@ class ResumeCandidate:
     content: dict[str, Any]
 
     @property
-    def position(self) -> TrainProgress:
-        return TrainProgress(**self.content["position"])
+    def position(self) -> Position:
+        return Position(**self.content["position"])
 
     @property
     def history(self) -> History:
         return History.from_state(self.content["history"])
 
     @property
-    def progress(self) -> tuple[TrainProgress, bool, bool]:
+    def progress(self) -> tuple[Position, bool, bool]:
         """Sort key from the content, since file names and modification times are unreliable."""
         return self.position, self.content["complete"], self.path.name == LAST
 
@@ -49,7 +54,7 @@ class ResumeCandidate:
 
     def ends(self, epoch: int) -> bool:
         """Whether the checkpoint was saved at the end of `epoch`, counted from 0."""
-        return self.position == TrainProgress(epoch + 1, 0)
+        return self.position == Position(epoch + 1, 0)
 
 
 class CheckpointDir:
@@ -219,6 +224,8 @@ def _incompatibilities(
     """List why the run cannot resume from a checkpoint: differences, or too many epochs done."""
     if params.train.resume == "never":
         return ["train.resume: is `never`"]
+    if found.content["format"] < FORMAT:
+        return [describe_older(found.content)]
     old = found.content["about"]["identity"]
     if params.machine.allow_code_changes:
         old = old | {"code": identity["code"]}

@@ -1,104 +1,43 @@
-"""Training and validation volumes of a run, and each rank's part of both."""
+"""Training and validation batches of a run, on each rank."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator
 
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Subset
 
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.catalog.patient_counts import describe_validation
-from multi_abnormality.data.catalog.splits import split_validation
+from multi_abnormality.data.loading.device_batches import batches_on_device
 from multi_abnormality.data.loading.eval_dataset import EvalDataset, eval_dataloader
+from multi_abnormality.data.loading.sampler import EpochSampler
 from multi_abnormality.data.loading.train_dataset import (
     TrainDataset,
-    group_samples,
     leave_signals_to_parent,
     train_dataloader,
 )
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.data.transforms.batch import Example
+from multi_abnormality.data.transforms.batch import Batch, Example
 from multi_abnormality.models.device import num_loader_workers
-from multi_abnormality.runtime.debug_modes import debug_subset
-from multi_abnormality.runtime.process_group import DistributedContext
-from multi_abnormality.runtime.train_progress import TrainProgress
-from multi_abnormality.training.single_class_warnings import single_class_warnings
-from multi_abnormality.training.val_metrics import findings_of_both_classes
-from multi_abnormality.utils.errors import InputError
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Volumes of the train split that a run trains and validates on.
-
-    Attributes:
-        train: names of the training volumes.
-        validation: names of the volumes of the held-out patients.
-        samples: the training volumes of each sample, of which an epoch takes one.
-        warnings: a line for all findings with only one class in one of the two parts.
-    """
-
-    train: list[str]
-    validation: list[str]
-    samples: list[list[str]]
-    warnings: list[str]
-
-
-def select_volumes(
-    params: Params, rows: pd.DataFrame, findings: Sequence[str], devices: int = 1
-) -> Selection:
-    """Select the volumes of a run by the tables alone, before any is read.
-
-    Args:
-        params: of the run, with its debug settings applied.
-        rows: a row per volume of the train split, of a processed set or of a catalogue.
-        findings: names.
-        devices: number of devices of the run.
-
-    Raises:
-        InputError: there are too few patients or scans, or no finding can be validated.
-    """
-    settings = params.train
-    train, validation = split_validation(rows, findings, settings.val_fraction, params.seed)
-    rows = rows.set_index("name")
-    scans = rows["scan_id"].loc[[*train, *validation]].tolist()
-    train, validation = debug_subset(params, train, validation, scans)
-    samples = group_samples(train, rows["scan_id"].loc[train].tolist(), settings.reconstructions)
-    if len(samples) < settings.batch_size:
-        raise InputError(
-            f"train.batch_size: {settings.batch_size} is more than the {len(samples)} "
-            "scans there are to train on; lower it"
-        )
-    if len(validation) < devices:
-        raise InputError(
-            f"machine.devices: {devices} devices are more than the {len(validation)} "
-            "volumes there are to validate on; raise train.val_fraction or use fewer"
-        )
-    labels = rows[list(findings)]
-    validated = labels.loc[validation].to_numpy()
-    findings_of_both_classes(torch.tensor(validated))
-    trained = labels.loc[[volumes[0] for volumes in samples]].to_numpy()
-    is_debug = settings.debug != "none"  # few scans have few findings
-    warnings = [] if is_debug else single_class_warnings(findings, trained, validated)
-    return Selection(train, validation, samples, warnings)
+from multi_abnormality.runtime.process_group import ProcessGroup
+from multi_abnormality.training.volume_selection import select_volumes
 
 
 class DataModule:
-    """Datasets and loaders of the train split.
+    """Datasets of the train split, and this rank's batches of them.
 
     Args:
         params: parameters with debug overrides applied.
         processed: the processed dataset.
-        ranks: distributed context.
+        ranks: process group.
+        device: device that batches are moved to.
 
     Attributes:
         train_dataset: training volumes.
         val_dataset: volumes of the held-out patients.
         warnings: lines to log before training starts.
-        batches: number of batches per epoch.
-        per_rank_batch_size: volumes of each batch that one rank gets.
+        batches: number of training batches per epoch.
+        val_batches: number of this rank's validation batches.
         stop_check_batches: number of validation batches that every rank has at least.
 
     Raises:
@@ -106,10 +45,15 @@ class DataModule:
     """
 
     def __init__(
-        self, params: Params, processed: ProcessedDataset, ranks: DistributedContext
+        self,
+        params: Params,
+        processed: ProcessedDataset,
+        ranks: ProcessGroup,
+        device: torch.device,
     ) -> None:
         self.params = params
         self.ranks = ranks
+        self.device = device
         rows = processed.volumes("train")
         selection = select_volumes(params, rows, processed.findings, ranks.size)
         self.names = {"train": selection.train, "validation": selection.validation}
@@ -121,27 +65,41 @@ class DataModule:
         patient_of = dict(zip(rows["name"], rows["patient_id"], strict=True))
         self._validation_patients = [patient_of[name] for name in selection.validation]
         self.batches = len(self.train_dataset) // params.train.batch_size
-        self.per_rank_batch_size = params.train.batch_size // ranks.size
+        self._rank_batch_size = params.train.batch_size // ranks.size
+        self._shard = ranks.shard_indices(len(self.val_dataset))
+        self.val_batches = math.ceil(len(self._shard) / self._rank_batch_size)
         fewest = len(self.val_dataset) // ranks.size
-        self.stop_check_batches = math.ceil(fewest / self.per_rank_batch_size)
+        self.stop_check_batches = math.ceil(fewest / self._rank_batch_size)
+        self._train_loader: DataLoader[Example] | None = None
 
     def describe_validation(self) -> str:
         """Describe the number of validation patients, and whether it is small."""
         return describe_validation(self.val_dataset.labels, self._validation_patients)
 
-    def loaders(self, position: TrainProgress) -> tuple[DataLoader[Example], DataLoader[Example]]:
-        """Return this rank's training and validation loaders.
+    def train_batches(self, epoch: int, first: int) -> Generator[Batch]:
+        """Yield this rank's training batches of an epoch, from number `first` on."""
+        if self._train_loader is None:  # its workers stay for all epochs
+            self._train_loader = train_dataloader(
+                self.train_dataset, self.params.train.batch_size, self._workers,
+                epoch, first, self.ranks.rank, self.ranks.size,
+            )  # fmt: skip
+        sampler = self._train_loader.sampler
+        assert isinstance(sampler, EpochSampler)
+        sampler.set_epoch(epoch)
+        yield from batches_on_device(self._train_loader, self.device)
 
-        Args:
-            position: epoch and batch to resume at.
-        """
-        ranks = self.ranks
-        workers = num_loader_workers(self.params, ranks.rank_info.local_size)
-        batches = train_dataloader(
-            self.train_dataset, self.params.train.batch_size, workers,
-            position.epoch, position.batch, ranks.rank, ranks.size,
+    def validation_batches(self) -> Generator[Batch]:
+        """Yield this rank's validation batches."""
+        loader = eval_dataloader(
+            Subset(self.val_dataset, self._shard), self._rank_batch_size, self._workers,
+            leave_signals_to_parent,
         )  # fmt: skip
-        held_out = Subset(self.val_dataset, ranks.shard_indices(len(self.val_dataset)))
-        return batches, eval_dataloader(
-            held_out, self.per_rank_batch_size, workers, leave_signals_to_parent
-        )
+        yield from batches_on_device(loader, self.device)
+
+    @property
+    def _workers(self) -> int:
+        return num_loader_workers(self.params, self.ranks.rank_info.local_size)
+
+    def close(self) -> None:
+        """Stop the training loader's workers, which ignore signals."""
+        self._train_loader = None

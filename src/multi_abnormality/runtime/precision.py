@@ -1,21 +1,12 @@
 """Numerical precision of training."""
 
-from typing import Literal
-
 import torch
 
 from multi_abnormality.utils.errors import InputError
 
-# Mixed precision: weights, statistics and losses stay float32.
-LIGHTNING_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "float32": "32-true",
-    "bfloat16": "bf16-mixed",
-    "float16": "16-mixed",
-}
-
 
 def resolve_precision(requested: str, device: torch.device) -> str:
-    """Resolve train.precision for a device to a key of LIGHTNING_PRECISION.
+    """Resolve train.precision for a device to float32, bfloat16 or float16.
 
     "auto" is bfloat16 on GPUs that support it (Ampere and later), float16 with loss scaling on
     older ones such as Colab's T4, and float32 on a CPU.

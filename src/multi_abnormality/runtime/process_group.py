@@ -1,62 +1,45 @@
-"""Distributed data-parallel context: rank info, collectives, launch and shutdown.
+"""Process group of a run: starts with all ranks, and what they decide together.
 
-Each rank runs Lightning's Trainer for one device on its part of every batch, and steps with the
-mean of all gradients. PyTorch's DistributedDataParallel reorders its gradient buckets after the
-first step, which from three ranks on changes the sums after a resume; and it fixes the set of
-trainable parameters when it wraps the model, while fine-tuning changes them by epoch.
+Tensors of the model are averaged by DDP; only decisions, losses and predictions are exchanged
+here, over gloo and so without waiting for a GPU's queue.
 """
 
 import os
-import subprocess
+import socket
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import suppress
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import PrefixStore
+from torch.distributed import TCPStore
 
-from multi_abnormality.runtime.failure_detector import GRACE_PERIOD, ExitStatus, PeerMonitor
-from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped
 from multi_abnormality.runtime.rank_info import RankInfo
-from multi_abnormality.runtime.rendezvous import connect_ranks
-from multi_abnormality.utils.console import log
+from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
 
-_EXIT_STATUS_TIMEOUT = 5.0  # s in which the cause of a failed collective operation is received
+RENDEZVOUS = "MULTI_ABNORMALITY_RENDEZVOUS"  # variable with a file:// URL, set by `launcher`
+TIMEOUT = timedelta(minutes=30)  # of an operation; others wait while rank 0 saves and uploads
+_LOOPBACK = "127.0.0.1"
 
-T = TypeVar("T")
 
-
-class DistributedContext:
-    """Process group of a run as seen by one rank. With a single process all methods are no-ops.
-
-    As a context manager it shuts down the other ranks with this one.
+class ProcessGroup:
+    """Process group of a run, as seen by one rank. With a single process, methods are no-ops.
 
     Args:
         rank_info: rank and world size of this process.
-        command: command that starts another rank on this machine.
-        device: device of this process.
+        device: kind of device that it trains on.
     """
 
     def __init__(
         self,
         rank_info: RankInfo = RankInfo(),  # noqa: B008  it is frozen
-        command: Sequence[str] = (),
         device: torch.device | None = None,
     ) -> None:
-        self.rank, self.size = rank_info.rank, rank_info.size
         self.rank_info = rank_info
-        self._command = command
+        self.rank, self.size = rank_info.rank, rank_info.size
         self._on_gpu = device is not None and device.type == "cuda"
-        self._monitor: PeerMonitor | None = None
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._gradient_group: distributed.ProcessGroup | None = None  # None: the CPU group
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "DistributedContext":
-        return self  # WeightAveraging copies the module, which refers to this
 
     @property
     def is_rank_zero(self) -> bool:
@@ -69,103 +52,43 @@ class DistributedContext:
             return kind
         return torch.device(kind.type, self.rank_info.local_rank)
 
-    def __enter__(self) -> "DistributedContext":
-        if self.size > 1 and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(torch.get_num_threads() // self.rank_info.local_size, 1))
-        if self.rank_info.is_started and self.size > 1:
-            with ExitStack() as stack:
-                stack.push(self)  # so that a rank lost during rendezvous is reported as any other
-                self._rendezvous()
-                stack.pop_all()
-        return self
-
-    def init(self) -> None:
-        """Initialize the process group, and launch local ranks unless a launcher did.
+    def __enter__(self) -> "ProcessGroup":
+        """Wait for all ranks.
 
         Raises:
-            InputError: see `connect_ranks`.
+            InputError: they do not connect.
         """
-        if self.size > 1 and self._monitor is None:
-            self._rendezvous()
+        if self.size == 1:
+            return self
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(torch.get_num_threads() // self.rank_info.local_size, 1))
+        try:
+            self._init()
+        except (distributed.DistError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"rank {self.rank} cannot join the other ranks: {reason}") from error
+        return self
 
-    def _rendezvous(self) -> None:
+    def _init(self) -> None:
         if self.rank_info.is_one_node and sys.platform == "linux":
             # By default both listen on the network, and a VPN's address may not be reachable.
             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
                 os.environ.setdefault(name, "lo")
-        store, peers = connect_ranks(self.rank_info, self._command, self._children)
-        self._monitor = PeerMonitor(self.rank, peers, self._give_up)
-        # Decisions are exchanged over the CPU group, so that no step waits for the GPU's queue.
-        distributed.init_process_group(
-            "gloo", store=PrefixStore("group", store), rank=self.rank, world_size=self.size
-        )
+        backend = "gloo"
         if self._on_gpu:
             torch.cuda.set_device(self.rank_info.local_rank)
-            self._gradient_group = distributed.new_group(backend="nccl")
-
-    def detach(self) -> None:
-        """Stop waiting for other ranks; this one continues even if another fails."""
-        if self._monitor is not None:
-            self._monitor.detach()
-
-    def broadcast_object(self, value: T) -> T:
-        """Return rank 0's value."""
-        if self.size == 1:
-            return value
-        values = [value]
-        distributed.broadcast_object_list(values)
-        return values[0]
-
-    def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, by rank."""
-        if self.size == 1:
-            return [value]
-        values = [value] * self.size
-        distributed.all_gather_object(values, value)
-        return values
-
-    def all_gather_scalar(self, value: float) -> list[float]:
-        """Gather a float from all ranks; cheap enough for every step."""
-        if self.size == 1:
-            return [value]
-        values = list(torch.empty(self.size, 1, dtype=torch.float64))
-        distributed.all_gather(values, torch.tensor([value], dtype=torch.float64))
-        return [each.item() for each in values]
-
-    def any_reason(self, reason: str | None) -> str | None:
-        """Return the reason of the lowest rank that has one. All ranks must call this."""
-        if self.size == 1:
-            return reason
-        if not any(self.all_gather_scalar(float(reason is not None))):
-            return None
-        return next(other for other in self.gather(reason) if other is not None)
-
-    def shard_indices(self, count: int) -> range:
-        """Return the indices of the volumes, out of `count`, that belong to this rank."""
-        return range(self.rank, count, self.size)
-
-    def all_gather_volumes(self, tensor: Tensor) -> Tensor:
-        """Gather rows for `shard_indices` into rows for all volumes, in order."""
-        parts = self.gather(tensor)
-        whole = tensor.new_empty(sum(map(len, parts)), *tensor.shape[1:])
-        for rank, part in enumerate(parts):
-            whole[rank :: self.size] = part
-        return whole
-
-    @torch.no_grad()
-    def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor with its mean over the ranks, by one all-reduce for all of them.
-
-        The order of summation then depends on the tensors' sizes alone.
-        """
-        if self.size == 1 or not tensors:
-            return
-        whole = torch.cat([tensor.flatten() for tensor in tensors])
-        distributed.all_reduce(whole, group=self._gradient_group)
-        whole /= self.size
-        parts = whole.split([tensor.numel() for tensor in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view(tensor.shape))
+            backend = "cpu:gloo,cuda:nccl"
+        # torchrun's agent serves the store itself.
+        is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        if RENDEZVOUS in os.environ:
+            distributed.init_process_group(
+                backend, os.environ[RENDEZVOUS], TIMEOUT, self.size, self.rank
+            )
+        elif self.rank_info.is_one_node and not is_agents:
+            store = _loopback_store(self.rank, self.size)
+            distributed.init_process_group(backend, None, TIMEOUT, self.size, self.rank, store)
+        else:
+            distributed.init_process_group(backend, "env://", TIMEOUT)
 
     def __exit__(
         self,
@@ -173,61 +96,51 @@ class DistributedContext:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._monitor is None:
-            self._end_children(0)
-            return
-        is_known = error is None or isinstance(error, InputError | Stopped)
-        status = None if is_known else self._monitor.wait_for_exit_status(_EXIT_STATUS_TIMEOUT)
-        message = "" if error is None or status else _describe(error)
-        self._monitor.report_exit(_exit_code(error), message)
-        waits = error is not None and self._on_gpu  # NCCL would wait for ranks that have exited
-        if distributed.is_initialized() and not waits:
+        # After an error NCCL would wait for ranks that have exited.
+        if distributed.is_initialized() and not (error and self._on_gpu):
             distributed.destroy_process_group()
-        if self._children:
-            self._monitor.close_connection()
-            self._end_children(GRACE_PERIOD + _EXIT_STATUS_TIMEOUT)
-        if error is not None and not self.is_rank_zero:
-            self._monitor.wait_for_rank_zero()
-        if status is not None:
-            self._raise(status, error)
-        if not self.is_rank_zero and isinstance(error, InputError):
-            raise SystemExit(1) from error  # rank 0 reports it
 
-    def _raise(self, status: ExitStatus, error: BaseException | None) -> NoReturn:
-        """Raise for the other rank's exit, which caused this rank's error."""
-        if self.is_rank_zero or status == ExitStatus(0):
-            raise InputError(_exit_message(status)) from error
-        raise SystemExit(1 if status.code is None else status.code) from error
+    def agree(self, reason: str | None, is_due: bool) -> tuple[str | None, bool]:
+        """Return the reason of the lowest rank that has one, and whether any rank is due."""
+        if self.size == 1:
+            return reason, is_due
+        flags = torch.tensor([reason is not None, is_due], dtype=torch.uint8)
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+        has_reason, any_due = map(bool, flags.tolist())
+        if has_reason:
+            reason = next(each for each in gather(reason) if each is not None)
+        return reason, any_due
 
-    def _give_up(self, status: ExitStatus) -> None:
-        if self.is_rank_zero or status == ExitStatus(0):
-            log.error("error: %s", _exit_message(status))
-        self._end_children(0)
-        os._exit(1 if status.code is None else status.code)
+    def wait_for_rank_zero(self, seconds: float) -> None:
+        """Wait for rank 0 to exit first; some launchers end every rank as soon as one exits."""
+        with suppress(RuntimeError):  # rank 0 sends nothing: its exit ends this
+            work = distributed.irecv(torch.empty(1), src=0)
+            assert work is not None  # this rank is in the group
+            work.wait(timedelta(seconds=seconds))
 
-    def _end_children(self, timeout: float) -> None:
-        for child in self._children:
-            try:
-                child.wait(timeout)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+    def shard_indices(self, count: int) -> range:
+        """Return the indices of the volumes, out of `count`, that belong to this rank."""
+        return range(self.rank, count, self.size)
 
-
-def _exit_message(status: ExitStatus) -> str:
-    if status.text:
-        return f"rank {status.rank}: {status.text}"
-    return (
-        f"rank {status.rank} exited without an error message (killed, or its node was lost). The "
-        "last checkpoint is intact; `dvc repro` resumes from it"
-    )
+    def gather_shards(self, rows: Tensor) -> Tensor:
+        """Gather rows for `shard_indices` into rows for all volumes, in order."""
+        parts = gather(rows)
+        whole = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
+        for rank, part in enumerate(parts):
+            whole[rank :: self.size] = part
+        return whole
 
 
-def _describe(error: BaseException) -> str:
-    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+def _loopback_store(rank: int, size: int) -> TCPStore:
+    """Return a store for the ranks of one node that listens on loopback only.
 
-
-def _exit_code(error: BaseException | None) -> int:
-    if error is None:
-        return 0
-    return EXIT_CODE if isinstance(error, Stopped) else 1
+    PyTorch's own listens on all addresses, and any process that reaches it can join the group and
+    have its members unpickle what it sends.
+    """
+    port, listener = int(os.environ["MASTER_PORT"]), None
+    if rank == 0:
+        listener = socket.create_server((_LOOPBACK, port)).detach()
+    return TCPStore(
+        _LOOPBACK, port, size, rank == 0, TIMEOUT, wait_for_workers=False,
+        master_listen_fd=listener,
+    )  # fmt: skip

@@ -1,106 +1,103 @@
-"""Progress of a run: log, CSV file, TensorBoard and progress bar."""
+"""Progress of a run: log lines, progress bar, and the loggers that `train.loggers` names."""
 
 import time
-from pathlib import Path
-from typing import Any
-
-import multi_abnormality.utils.torchvision_compat  # noqa: F401  # isort: skip
-import lightning
-from lightning.pytorch.callbacks import Callback
+from collections.abc import Sequence
 
 from multi_abnormality.config.schema import Train
-from multi_abnormality.runtime.tensorboard import TensorBoard
+from multi_abnormality.runtime.loggers.logger_registry import Logger
 from multi_abnormality.training.history import History
 from multi_abnormality.utils.console import PLAIN_LINE_SECONDS, console, log
 from multi_abnormality.utils.progress_bar import ProgressBar
 
 
-class ProgressLogger(Callback):
-    """Logs each epoch: a line in the log, a row in a CSV file, a point in TensorBoard.
+class ProgressLogger:
+    """Logs each epoch: a line in the log, and whatever the loggers write.
 
     On a terminal a progress bar shows the epoch's steps; elsewhere a line is logged periodically.
 
     Args:
-        tensorboard: TensorBoard logger.
-        history: path of the CSV file.
+        loggers: loggers of epochs.
+        history: metrics of the epochs so far, which the training loop extends.
         settings: section `train` of the parameters.
+        batches: number of training batches per epoch.
+        val_batches: number of validation batches.
     """
 
-    def __init__(self, tensorboard: TensorBoard, history: Path, settings: Train) -> None:
-        self.tensorboard = tensorboard
+    def __init__(
+        self,
+        loggers: Sequence[Logger],
+        history: History,
+        settings: Train,
+        batches: int,
+        val_batches: int,
+    ) -> None:
+        self.loggers = loggers
         self.history = history
         self.settings = settings
+        self.batches = batches
+        self.val_batches = val_batches
         self._started = self._logged = 0.0
         self._first = 0  # first batch of this epoch in this process
+        self._is_training = True
         self._bar = ProgressBar(console.rich, transient=True) if console.is_terminal else None
-
-    def close(self) -> None:
-        """Close the progress bar and TensorBoard's file."""
-        if self._bar:
-            self._bar.stop()
-        self.tensorboard.close()
-
-    def _name(self, trainer: lightning.Trainer) -> str:
-        return f"epoch {trainer.current_epoch}/{self.settings.epochs}"
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
         if self._bar:
             self._bar.start()
-        self._begin(trainer, trainer.fit_loop.epoch_loop.batch_progress.current.completed)
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
-        self._begin(trainer, 0)
+    def close(self) -> None:
+        """Close the progress bar and the loggers' files."""
+        if self._bar:
+            self._bar.stop()
+        for logger in self.loggers:
+            logger.close()
 
-    def _begin(self, trainer: lightning.Trainer, batch: int) -> None:
+    @property
+    def _name(self) -> str:
+        return f"epoch {len(self.history.epochs)}/{self.settings.epochs}"
+
+    def start_epoch(self, first: int) -> None:
+        """Start the next epoch, at batch number `first`."""
         self._started = self._logged = time.monotonic()
-        self._first = batch
-        self._show(self._name(trainer), trainer.num_training_batches, batch)
+        self._first = first
+        self._is_training = True
+        self._show(self._name, self.batches, first)
 
-    def _show(self, description: str, total: float, done: int = 0) -> None:
+    def start_validation(self) -> None:
+        self._is_training = False
+        self._show(f"{self._name} validation", self.val_batches)
+
+    def _show(self, description: str, total: int, done: int = 0) -> None:
         """Restart the progress bar."""
         if self._bar:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)
             self._bar.add_task(description, total=total, completed=done, unit="steps")
 
-    def _advance(self) -> None:
+    def advance(self, done: int) -> None:
+        """Show that `done` batches of the epoch or its validation are done."""
+        now = time.monotonic()
         if self._bar:
             self._bar.advance(self._bar.task_ids[0])
+        elif self._is_training and now - self._logged >= PLAIN_LINE_SECONDS:
+            self._logged = now
+            rate = (done - self._first) / (now - self._started)
+            log.info(
+                "%s  step %d/%d  %.1f volumes/s  %.0f s left",
+                self._name, done, self.batches, rate * self.settings.batch_size,
+                (self.batches - done) / rate,
+            )  # fmt: skip
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: object, outputs: object,  # noqa: ARG002
-        batch: object, batch_idx: int,  # noqa: ARG002
-    ) -> None:  # fmt: skip
-        self._advance()
-        now = time.monotonic()
-        if self._bar or now - self._logged < PLAIN_LINE_SECONDS:
-            return
-        self._logged, batches = now, trainer.num_training_batches
-        rate = (batch_idx + 1 - self._first) / (now - self._started)
-        log.info(
-            "%s  step %d/%d  %.1f volumes/s  %.0f s left",
-            self._name(trainer), batch_idx + 1, batches, rate * self.settings.batch_size,
-            (batches - batch_idx - 1) / rate,
-        )  # fmt: skip
-
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: object) -> None:  # noqa: ARG002
-        self._show(f"{self._name(trainer)} validation", sum(trainer.num_val_batches))
-
-    def on_validation_batch_end(self, *_: object, **__: object) -> None:
-        self._advance()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        history: History = pl_module.history
-        epoch = history.epochs[-1]
+    def log_epoch(self) -> None:
+        """Log the history's last epoch."""
+        epoch = self.history.epochs[-1]
         line = (
-            f"{self._name(trainer)}  train_loss {epoch.train_loss:.3f}  "
+            f"epoch {epoch.epoch}/{self.settings.epochs}  train_loss {epoch.train_loss:.3f}  "
             f"val_loss {epoch.val_loss:.3f}  val_auroc {epoch.val_auroc:.3f}"
-            f"{' (best)' if history.best is epoch else ''}  "
+            f"{' (best)' if self.history.best is epoch else ''}  "
             f"{time.monotonic() - self._started:.0f} s"
         )
         if console.is_terminal:  # with time and level the line would exceed 80 columns
             console.print(line)
         else:
             log.info(line)
-        self.tensorboard.add(epoch)
-        history.write_csv(self.history)
+        for logger in self.loggers:
+            logger.log_epoch(self.history)

@@ -1,16 +1,14 @@
-"""Rank, world size and rendezvous address of this process (one process per device)."""
+"""Rank and world size of this process (one process per device)."""
 
 import os
 from dataclasses import dataclass
 
-import multi_abnormality.utils.torchvision_compat  # noqa: F401  # isort: skip
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
 
 from multi_abnormality.config.schema import Machine
 from multi_abnormality.utils.errors import InputError
 
-# Environment variables set by torchrun, and by rank 0 for the ranks it spawns.
+# Environment variables set by torchrun, and by `launcher` for the ranks it starts.
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 GUIDE = "docs/how-to/multi-gpu.md has the commands"
@@ -18,25 +16,21 @@ GUIDE = "docs/how-to/multi-gpu.md has the commands"
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Rank of a process and how to reach rank 0.
+    """Rank of a process.
 
     Attributes:
         rank: global rank, from 0.
         size: world size.
         local_rank: rank on this node, from 0.
         local_size: number of processes on this node.
-        address: address of rank 0.
-        port: rendezvous port of rank 0; 0 for any free port.
-        is_started: whether a launcher or rank 0 starts all ranks.
+        is_launched: whether this process is a rank; otherwise it has to launch the ranks.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    address: str = "127.0.0.1"
-    port: int = 0
-    is_started: bool = False
+    is_launched: bool = False
 
     @property
     def is_one_node(self) -> bool:
@@ -54,7 +48,7 @@ def find_rank(machine: Machine, device: torch.device, batch_size: int) -> RankIn
     Raises:
         InputError: devices are not available, or the settings contradict each other.
     """
-    info = _rank_of_launcher(machine) or _rank_of_parent(machine, device)
+    info = _launched_rank(machine) or _unlaunched(machine, device)
     if device.type == "cuda" and info.local_rank >= torch.cuda.device_count():
         raise InputError(
             f"machine.devices: local rank {info.local_rank} sees {torch.cuda.device_count()} GPUs; "
@@ -70,41 +64,49 @@ def find_rank(machine: Machine, device: torch.device, batch_size: int) -> RankIn
             f"train.batch_size: {batch_size} volumes cannot be split evenly over {info.size} "
             "devices (machine.devices x machine.nodes); choose a multiple, or other devices"
         )
+    if not (info.is_launched or info.is_one_node):
+        raise InputError(
+            "machine.nodes: for several nodes, start training on each of them by torchrun or "
+            f"srun; {GUIDE}"
+        )
     return info
 
 
-def _rank_of_launcher(machine: Machine) -> RankInfo | None:
-    """Rank of this process if torchrun, srun or rank 0 has started it."""
-    env = _slurm_env() if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 else os.environ
-    if any(name not in env for name in NAMES):
+def _launched_rank(machine: Machine) -> RankInfo | None:
+    """Rank of this process if torchrun, srun or `launcher` has started it."""
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        _set_torchrun_variables()
+    if any(name not in os.environ for name in NAMES):
         return None
-    rank, size, local_rank, port = (int(env[name]) for name in NAMES if name != "MASTER_ADDR")
+    rank, size, local_rank = (int(os.environ[name]) for name in NAMES[:3])
     requested = size // machine.nodes if machine.devices == "auto" else machine.devices
-    started = int(env.get("LOCAL_WORLD_SIZE", requested))  # on this node
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", requested))  # on this node
     if requested * machine.nodes != size or requested != started:
         raise InputError(
             f"machine.devices x machine.nodes: {machine.devices} x {machine.nodes}, but {size} "
             f"processes were started, {started} on this node; set both to what is started (devices "
             f"may be auto); {GUIDE}"
         )
-    return RankInfo(rank, size, local_rank, requested, env["MASTER_ADDR"], port, is_started=True)
+    return RankInfo(rank, size, local_rank, requested, is_launched=True)
 
 
-def _slurm_env() -> dict[str, str]:
-    """Map srun's variables to torchrun's names. Each job has a port of its own."""
-    job = os.environ["SLURM_JOB_ID"]
+def _set_torchrun_variables() -> None:
+    """Set torchrun's variables from srun's, for PyTorch. Each job has a port of its own."""
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
     node = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
-    return {
+    os.environ |= {
         "RANK": os.environ["SLURM_PROCID"],
         "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
-        "MASTER_ADDR": os.environ.get("MASTER_ADDR", node),
-        "MASTER_PORT": os.environ.get("MASTER_PORT", str(15000 + int(job[-4:]))),
+        "GROUP_RANK": os.environ.get("SLURM_NODEID", "0"),
     }
+    os.environ.setdefault("MASTER_ADDR", node)
+    os.environ.setdefault("MASTER_PORT", str(15000 + int(os.environ["SLURM_JOB_ID"][-4:])))
 
 
-def _rank_of_parent(machine: Machine, device: torch.device) -> RankInfo:
-    """Rank 0, for the process that starts the others or trains alone."""
+def _unlaunched(machine: Machine, device: torch.device) -> RankInfo:
+    """Rank 0, for the process that launches the ranks or trains alone."""
     on_gpu = device.type == "cuda"
     available = torch.cuda.device_count() if on_gpu else 1
     requested = available if machine.devices == "auto" else machine.devices
@@ -113,4 +115,5 @@ def _rank_of_parent(machine: Machine, device: torch.device) -> RankInfo:
             f"machine.devices: {requested} GPUs are requested, but torch sees {available}; "
             f"set it to {available} or auto"
         )
-    return RankInfo(size=requested * machine.nodes, local_size=requested)
+    size = requested * machine.nodes
+    return RankInfo(size=size, local_size=requested, is_launched=size == 1)

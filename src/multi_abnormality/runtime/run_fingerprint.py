@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.config.schema import Params
+from multi_abnormality.utils.code_hash import code_hashes
 
 if TYPE_CHECKING:
     import torch
@@ -23,25 +24,20 @@ RAISABLE = {
     "save_every_n_epochs",
     "save_every_n_minutes",
     "resume",
+    "loggers",
 }
 
-# Files and directories of the package whose code determines the result.
-SOURCES = (
-    "data/catalog/patient_counts.py",
-    "data/catalog/splits.py",
-    "data/catalog/volume_id.py",
-    "data/loading",
-    "data/preprocessing/quantization.py",
-    "data/storage/processed_dataset.py",
-    "data/storage/shards.py",
-    "data/transforms",
-    "models",
-    "runtime",
-    "stages/train.py",
-    "training",
-    "utils/rng.py",
-    "utils/strict_csv.py",
+# Code that determines the result: these files, and what they import of the package.
+ROOTS = (
+    "data/loading/device_batches.py",
+    "data/loading/eval_dataset.py",
+    "models/factory.py",
+    "training/history.py",
+    "training/training_step.py",
+    "training/volume_selection.py",
 )
+# Imported, but without influence: parameters and volumes are part of the fingerprint themselves.
+IGNORED = ("config/", "data/io/", "utils/console", "utils/errors", "utils/atomic_io")
 
 
 def identify(
@@ -61,10 +57,7 @@ def identify(
         "train": params.train.model_dump(mode="json", exclude=RAISABLE),
         "findings": list(findings),
         "processed": content_hash,
-        "code": {
-            path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in source_files(package, SOURCES)
-        },
+        "code": code_hashes(package, ROOTS, IGNORED),
     }
 
 
@@ -86,14 +79,16 @@ def environment(device: "torch.device", precision: str, devices: int) -> dict[st
     """Hardware and library versions that affect rounding. A change is only warned about."""
     import torch  # here, since comparing identities does not need it
 
+    on_gpus = device.type == "cuda" and devices > 1
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "lightning", "timm", "numpy")},
+        **{name: version(name) for name in ("torch", "timm", "numpy")},
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "precision": precision,
         "devices": devices,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "nccl": str(torch.cuda.nccl.version()) if on_gpus else None,
     }
 
 
@@ -137,7 +132,8 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
     if old == new:
         return []
     if key.startswith("code."):
-        return [f"{key.removeprefix('code.')}: changed"]
+        path, suffix, name = key.removeprefix("code.").partition(".py")
+        return [f"{path}{suffix}: {name.lstrip('.')} changed".replace(":  ", ": ")]
     if key == "processed":
         return ["the train split's processed volumes or their labels"]
     return [f"{key}: {old}, now {new}"]

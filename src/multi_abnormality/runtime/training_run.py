@@ -4,10 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import multi_abnormality.utils.torchvision_compat  # isort: skip
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import multi_abnormality
 from multi_abnormality.config.schema import Params
@@ -16,20 +13,21 @@ from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-from multi_abnormality.runtime.checkpoint_callback import (
-    BackupHook,
-    CheckpointCallback,
-    NoBackup,
-    SaveInterval,
+from multi_abnormality.runtime.checkpoint_io import (
+    Position,
+    kept_names,
+    load_checkpoint,
+    mark_complete,
 )
-from multi_abnormality.runtime.checkpoint_files import kept_names, mark_complete
 from multi_abnormality.runtime.checkpoint_resume import CheckpointDir, ResumeCandidate
+from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver, NoBackup
 from multi_abnormality.runtime.datamodule import DataModule
-from multi_abnormality.runtime.debug_modes import apply_debug_overrides
+from multi_abnormality.runtime.fabric_setup import make_fabric
+from multi_abnormality.runtime.failure_messages import explain_failure
 from multi_abnormality.runtime.graceful_stop import Stopped, StopRequest
-from multi_abnormality.runtime.lightning_trainer import explain_failure, make_trainer
+from multi_abnormality.runtime.loggers.logger_registry import make_loggers
 from multi_abnormality.runtime.precision import resolve_precision
-from multi_abnormality.runtime.process_group import DistributedContext
+from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.progress_logger import ProgressLogger
 from multi_abnormality.runtime.run_fingerprint import (
     RAISABLE,
@@ -39,11 +37,12 @@ from multi_abnormality.runtime.run_fingerprint import (
     fingerprint,
     identify,
 )
-from multi_abnormality.runtime.tensorboard import TensorBoard
-from multi_abnormality.runtime.train_progress import TrainProgress
+from multi_abnormality.runtime.training_loop import TrainingLoop
+from multi_abnormality.training.debug_modes import apply_debug_overrides
 from multi_abnormality.training.finetuning import check_finetuning
 from multi_abnormality.training.history import History, StopCriteria
-from multi_abnormality.training.training_step import TrainingModule
+from multi_abnormality.training.training_step import TrainingStep
+from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.rng import derived_seed
@@ -67,7 +66,7 @@ class TrainingRun:
         params: all parameters.
         processed: the processed dataset.
         paths: output paths.
-        ranks: distributed context; None for a single process.
+        ranks: process group; None for a single process.
 
     Raises:
         InputError: the data, a parameter or a path is unusable.
@@ -78,16 +77,16 @@ class TrainingRun:
         params: Params,
         processed: ProcessedDataset,
         paths: RunPaths,
-        ranks: DistributedContext | None = None,
+        ranks: ProcessGroup | None = None,
     ) -> None:
         check_finetuning(params.model, params.train)
         params = apply_debug_overrides(params)
         self.params = params
         self.paths = paths
-        self.ranks = ranks or DistributedContext()
-        self.datamodule = DataModule(params, processed, self.ranks)
+        self.ranks = ranks or ProcessGroup()
         self._device = self.ranks.device(choose_device(params.machine.accelerator))
         self._precision = resolve_precision(params.train.precision, self._device)
+        self.datamodule = DataModule(params, processed, self.ranks, self._device)
         package = Path(multi_abnormality.__file__).parent
         self.about: dict[str, Any] = {
             "findings": list(processed.findings),
@@ -111,7 +110,7 @@ class TrainingRun:
         return folder.find(self.about, self.params)
 
     def run(self, stop: StopRequest | None = None, backup: BackupHook | None = None) -> History:
-        """Train to the end, and leave a complete best.ckpt and last.ckpt.
+        """Train to the end, and leave a complete best.ckpt and last.ckpt. All ranks call this.
 
         Args:
             stop: stop request, checked after every step.
@@ -119,33 +118,31 @@ class TrainingRun:
 
         Raises:
             InputError: the loss is not finite, or a file cannot be written.
-            Stopped: a stop was requested; a checkpoint is saved.
+            Stopped: a stop was requested on any rank; a checkpoint is saved.
         """
-        stop, backup = stop or StopRequest(), backup or NoBackup()
+        try:
+            return self._run(stop or StopRequest(), backup or NoBackup())
+        except RuntimeError as error:
+            if (explained := explain_failure(error, self.params)) is None:
+                raise
+            raise explained from error
+
+    def _run(self, stop: StopRequest, backup: BackupHook) -> History:
+        self._share_checkpoint()
         self._log_start()
         if not self.is_finished:
             for line in self.datamodule.warnings:
                 log.warning("%s", line)
-            if stop.reason:
-                raise Stopped(stop.reason)
-            self.history = self._fit(stop, backup)
-        full = {"train": self.params.train.model_dump(mode="json")}
-        mark_complete(self.paths.checkpoints, self.about | full)
-        self._sync_archive(kept_names(self.history, self.params.train.save_every_n_epochs))
-        self.history.write_csv(self.paths.history)
+            reason, _ = self.ranks.agree(stop.reason, False)
+            if reason:
+                raise Stopped(reason)
+            self._fit(stop, backup)
+        if self.ranks.is_rank_zero:
+            full = {"train": self.params.train.model_dump(mode="json")}
+            mark_complete(self.paths.checkpoints, self.about | full)
+            self._sync_archive(kept_names(self.history, self.params.train.save_every_n_epochs))
+            self.history.write_csv(self.paths.history)
         return self.history
-
-    def run_worker_rank(self, stop: StopRequest) -> None:
-        """Train as any rank but 0, which calls `run`.
-
-        Args:
-            stop: stop request, checked after every step.
-
-        Raises:
-            InputError: this rank has another fingerprint than rank 0; or as `run`.
-            Stopped: a stop was requested on any rank.
-        """
-        self._fit(stop, NoBackup())
 
     def _sync_archive(self, kept: list[str]) -> None:
         try:
@@ -159,8 +156,8 @@ class TrainingRun:
         return self.history.is_finished(StopCriteria.of(self.params))
 
     @property
-    def _position(self) -> TrainProgress:
-        return self.found.position if self.found else TrainProgress(0, 0)
+    def _position(self) -> Position:
+        return self.found.position if self.found else Position(0, 0)
 
     def _log_start(self) -> None:
         if self.found is None:
@@ -179,82 +176,63 @@ class TrainingRun:
         ):
             log.warning(line)
 
-    def _check_ranks_agree(self) -> None:
+    def _share_checkpoint(self) -> None:
         """Check that all ranks have the same fingerprint, and resume from rank 0's checkpoint."""
-        ranks = self.ranks
         mine = self.about["identity"] | {"train": self.params.train.model_dump(mode="json")}
-        first, path = ranks.broadcast_object((mine, self.found.path if self.found else None))
-        if different := differences(first, mine):
-            raise InputError(
-                f"rank {ranks.rank} and rank 0 would train different runs: "
-                f"{'; '.join(different)}; let all nodes use the same directory"
-            )
-        if path is not None and not ranks.is_rank_zero:
+        path = self.found.path if self.found else None
+        (first, path), *others = gather((mine, path))
+        for rank, (other, _) in enumerate(others, start=1):
+            if different := differences(first, other):
+                raise InputError(
+                    f"rank {rank} and rank 0 would train different runs: "
+                    f"{'; '.join(different)}; let all nodes use the same directory"
+                )
+        if path is not None and not self.ranks.is_rank_zero:
             self.found = ResumeCandidate.read(path)
+            self.history = self.found.history
 
     def _build(self) -> VolumeClassifier:
+        """Build the model; DDP sends rank 0's weights to the other ranks."""
         torch.manual_seed(derived_seed(self.params.seed, "weights"))
         takes_pretrained = self.found is None and self.ranks.is_rank_zero
-        model = build_classifier(
+        return build_classifier(
             self.about, self.params.model.pretrained if takes_pretrained else False
         )
-        if self.ranks.size > 1 and self.found is None:
-            model.load_state_dict(self.ranks.broadcast_object(model.state_dict()))
-        return model
 
-    def _fit(self, stop: StopRequest, backup: BackupHook) -> History:
-        params, paths, ranks = self.params, self.paths, self.ranks
-        ranks.init()
-        self._check_ranks_agree()
+    def _fit(self, stop: StopRequest, backup: BackupHook) -> None:
         tune_malloc()
-        labels = torch.from_numpy(self.datamodule.train_dataset.labels)
-        module = TrainingModule(self._build(), params, labels, self.about, ranks)
-        batches, validation = self.datamodule.loaders(self._position)
-        # EMAWeightAveraging changes frozen weights: its decay * w + (1 - decay) * w is not w.
-        average = get_ema_multi_avg_fn(params.train.ema_decay)
-        averaging = WeightAveraging(multi_avg_fn=average)
-        interval = SaveInterval(
-            params.train.save_every_n_epochs, 60 * params.train.save_every_n_minutes
-        )
-        progress = (
-            ProgressLogger(TensorBoard(paths.logs, self.history), paths.history, params.train)
-            if ranks.is_rank_zero
-            else None
-        )
-        callbacks = [
-            *([progress] if progress else []),
-            averaging,
-            CheckpointCallback(
-                paths.checkpoints,
-                len(batches),
-                params.train.accumulate_grad_batches,
-                interval,
-                stop,
-                averaging,
-                backup,
-                self._sync_archive,
-                ranks,
-                stop_check_batches=self.datamodule.stop_check_batches,
-                is_new=self.found is None,
-            ),
-        ]
-        trainer = make_trainer(params, self._device, self._precision, callbacks)
+        fabric = make_fabric(self.params.train, self._device, self._precision, self.ranks.rank_info)
+        data = self.datamodule
+        labels = torch.from_numpy(data.train_dataset.labels)
+        step = TrainingStep(self._build(), self.params, labels, fabric, data.batches)
+        if self.found:
+            step.load_state(load_checkpoint(self.found.path))
+        saver = logger = None
+        if self.ranks.is_rank_zero:
+            saver = self._make_saver(step, backup)
+            logger = self._make_logger()
+        loop = TrainingLoop(self.params, data, step, self.history, self.ranks, stop, saver, logger)
         try:
-            trainer.fit(
-                module,
-                batches,
-                validation,
-                ckpt_path=self.found.path if self.found else None,
-                weights_only=True,
-            )
-        except RuntimeError as error:
-            if (explained := explain_failure(error, params)) is None:
-                raise
-            raise explained from error
+            loop.fit(self._position)
         finally:
-            # Lightning does not shut down the training loader if validation is interrupted.
-            trainer.fit_loop.teardown()
-            if progress:
-                progress.close()
-            ranks.detach()
-        return module.history
+            data.close()
+            if logger:
+                logger.close()
+        if saver:
+            saver.log_summary()
+
+    def _make_saver(self, step: TrainingStep, backup: BackupHook) -> CheckpointSaver:
+        saver = CheckpointSaver(
+            self.paths.checkpoints, self.params.train, self.history, step.state, self.about,
+            backup, self._sync_archive,
+        )  # fmt: skip
+        # If the machine were lost before the first save, the remote would have the processed
+        # volumes, but no state that refers to them.
+        if self.found is None and backup.is_on:
+            saver.save(Position(0, 0))
+        return saver
+
+    def _make_logger(self) -> ProgressLogger:
+        settings, data = self.params.train, self.datamodule
+        loggers = make_loggers(settings.loggers, self.paths.logs, self.paths.history, self.history)
+        return ProgressLogger(loggers, self.history, settings, data.batches, data.val_batches)

@@ -40,7 +40,7 @@ from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
-from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
+from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
 from multi_abnormality.runtime.run_fingerprint import source_files
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
 from multi_abnormality.utils.errors import InputError

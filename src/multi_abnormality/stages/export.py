@@ -31,7 +31,7 @@ from multi_abnormality.export.model_info import (
     running_info,
 )
 from multi_abnormality.models.factory import build_for_export, restore_classifier
-from multi_abnormality.runtime.checkpoint_files import BEST, load_complete
+from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
 from multi_abnormality.utils.errors import InputError
 

@@ -18,14 +18,17 @@ from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-from multi_abnormality.runtime.checkpoint_files import BEST
+from multi_abnormality.runtime.checkpoint_io import BEST
+from multi_abnormality.runtime.failure_messages import LostRankError
 from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
-from multi_abnormality.runtime.process_group import DistributedContext
+from multi_abnormality.runtime.launcher import EXIT_TIMEOUT, end_with_launcher, launch_ranks
+from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.rank_info import find_rank
 from multi_abnormality.runtime.run_lock import training_lock
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.training.history import History
 from multi_abnormality.utils.atomic_io import write_json
+from multi_abnormality.utils.errors import InputError
 
 PROCESSED = Path("processed")
 
@@ -36,7 +39,7 @@ def run(
     paths: RunPaths,
     metrics: Path,
     project: Path | None = None,
-    ranks: DistributedContext | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> dict[str, Any]:
     """Train, and write metrics once training is complete.
 
@@ -105,14 +108,24 @@ def summarize(history: History, epochs: int) -> dict[str, Any]:
     }
 
 
-def run_worker_rank(params: Params, paths: RunPaths, ranks: DistributedContext) -> None:
-    """Train as another rank than 0. Rank 0 logs, and writes all files."""
+def run_worker_rank(params: Params, paths: RunPaths, ranks: ProcessGroup) -> None:
+    """Train as another rank than 0. Rank 0 logs, writes all files, and exits first."""
     console.log.setLevel(logging.ERROR)
-    try:
-        with StopRequest() as stop, ranks:
-            TrainingRun(params, ProcessedDataset(PROCESSED), paths, ranks).run_worker_rank(stop)
-    except Stopped:
-        sys.exit(EXIT_CODE)
+    seconds = params.backup.grace + EXIT_TIMEOUT
+    with ranks, StopRequest() as stop:
+        try:
+            TrainingRun(params, ProcessedDataset(PROCESSED), paths, ranks).run(stop)
+        except Stopped:
+            ranks.wait_for_rank_zero(seconds)
+            sys.exit(EXIT_CODE)
+        except LostRankError:  # rank 0 or the launcher reports it
+            sys.exit(1)
+        except InputError as error:
+            if isinstance(error.__cause__, RuntimeError):  # of this rank alone
+                console.log.error("rank %d: %s", ranks.rank, error)
+            else:
+                ranks.wait_for_rank_zero(seconds)
+            sys.exit(1)
 
 
 def main() -> None:
@@ -129,16 +142,18 @@ def main() -> None:
     params = load_params()
     device = choose_device(params.machine.accelerator)
     rank_info = find_rank(params.machine, device, params.train.batch_size)
-    ranks = DistributedContext(
-        rank_info, [sys.executable, "-m", "multi_abnormality.stages.train"], device
-    )
+    if not rank_info.is_launched:
+        command = [sys.executable, "-m", "multi_abnormality.stages.train"]
+        launch_ranks(rank_info.size, command, params.backup.grace)
+    end_with_launcher()
+    ranks = ProcessGroup(rank_info, device)
     if not ranks.is_rank_zero:
         run_worker_rank(params, paths, ranks)
         return
     stopped_mark = state / "stopped"  # for make, since DVC hides the exit code
     stopped_mark.unlink(missing_ok=True)
     try:
-        with ranks, training_lock(state / "train.lock"):
+        with training_lock(state / "train.lock"), ranks:
             verify_pulled(Path())
             run(params, PROCESSED, paths, Path("metrics/train.json"), Path(), ranks)
     except Stopped as stopped:

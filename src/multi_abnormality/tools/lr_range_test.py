@@ -12,22 +12,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import cast
 
 import numpy as np
 import torch
 
 from multi_abnormality.config.schema import Params
+from multi_abnormality.data.loading.device_batches import batches_on_device
 from multi_abnormality.data.loading.train_dataset import TrainDataset, train_dataloader
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.batch import Batch
-from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
-from multi_abnormality.runtime.datamodule import select_volumes
+from multi_abnormality.runtime.fabric_setup import make_fabric
 from multi_abnormality.runtime.precision import resolve_precision
-from multi_abnormality.training.finetuning import FineTuning, parameter_groups
-from multi_abnormality.training.losses import multilabel_loss, positive_weights
+from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.training.training_step import TrainingStep
+from multi_abnormality.training.volume_selection import select_volumes
 from multi_abnormality.utils import console
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.rng import derived_seed, generator
@@ -83,7 +83,7 @@ def range_test(
 
 
 class _Trainer:
-    """A new model, set up as for training."""
+    """A new model with the training step of training."""
 
     def __init__(self, params: Params, processed: ProcessedDataset) -> None:
         settings = params.train
@@ -97,45 +97,29 @@ class _Trainer:
             "model": params.model.model_dump(mode="json"),
         }
         torch.manual_seed(derived_seed(params.seed, "weights"))
-        self._device = device = choose_device(params.machine.accelerator)
-        self._model = model = build_classifier(about, params.model.pretrained).to(device).train()
-        self._params = params
-        self._batches = endless(volumes, settings.batch_size)
-        labels = torch.from_numpy(volumes.labels)
-        self._weights = positive_weights(labels, settings.max_pos_weight).to(device)
-        groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
-        self._optimizer = torch.optim.AdamW(groups, fused=True)
+        model = build_classifier(about, params.model.pretrained)
+        device = choose_device(params.machine.accelerator)
         precision = resolve_precision(settings.precision, device)
-        is_mixed = precision != "float32"
-        self._mixed = torch.autocast(device.type, getattr(torch, precision), is_mixed)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-        self._tuning = FineTuning(model, params.model)
+        fabric = make_fabric(settings, device, precision, RankInfo())
+        labels = torch.from_numpy(volumes.labels)
+        self._step = TrainingStep(model, params, labels, fabric, num_batches=1)
+        self._step.begin_epoch(settings.epochs)
+        self._params = params
+        self._batches = endless(volumes, settings.batch_size, device)
 
     def step(self, step: int, rate: float) -> Step:
         """Take an optimizer step at this learning rate."""
-        settings = self._params.train
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["share"]
-        self._tuning.apply(settings.epochs)
-        self._optimizer.zero_grad()
+        parts = self._params.train.accumulate_grad_batches
         losses, references = [], []
-        for part in range(settings.accumulate_grad_batches):
-            batch = on_device(next(self._batches), self._device)
-            hu = self._model.windows.decode(batch["volume"])
+        self._step.set_learning_rate(rate)
+        for part in range(parts):
             rng = generator(self._params.seed, "mix", part, step, 0)
-            with self._mixed:
-                hu, labels = augment_batch(hu, batch, settings, rng)
-                logits = self._model.classify(hu, batch["height"]).logits
-                loss = multilabel_loss(logits, labels, settings, self._weights)
-                zeros = torch.zeros_like(logits)
-                reference = multilabel_loss(zeros, labels, settings, self._weights)
-            self._scaler.scale(loss / settings.accumulate_grad_batches).backward()
+            loss, labels = self._step.accumulate(
+                next(self._batches), rng, parts, ends_step=part + 1 == parts
+            )
             losses.append(loss.item())
-            references.append(reference.item())
-        self._scaler.unscale_(self._optimizer)
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), settings.max_grad_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+            references.append(self._step.loss(torch.zeros_like(labels), labels).item())
+        self._step.optimizer_step()
         return Step(rate, sum(losses) / len(losses), sum(losses) / max(sum(references), 1e-9))
 
 
@@ -197,13 +181,7 @@ def _steepest(smooth: np.ndarray, slope: np.ndarray, losses: np.ndarray) -> np.n
     return steepest
 
 
-def endless(volumes: TrainDataset, batch_size: int) -> Iterator[Batch]:
-    """Yield the batches of train_dataloader, epoch after epoch."""
+def endless(volumes: TrainDataset, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    """Yield the batches of train_dataloader on a device, epoch after epoch."""
     for epoch in count():
-        yield from train_dataloader(volumes, batch_size, 0, epoch, 0)
-
-
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch to a device, without importing Lightning."""
-    moved = {key: part.to(device) if hasattr(part, "to") else part for key, part in batch.items()}
-    return cast(Batch, moved)
+        yield from batches_on_device(train_dataloader(volumes, batch_size, 0, epoch, 0), device)

@@ -210,7 +210,7 @@ def _check_fingerprint(state: State, root: Path) -> None:
         return
     params = load_params(root / "params.yaml")
     if params.train.debug != "none":
-        from multi_abnormality.runtime.debug_modes import apply_debug_overrides  # imports torch
+        from multi_abnormality.training.debug_modes import apply_debug_overrides  # imports torch
 
         params = apply_debug_overrides(params)
     package = Path(multi_abnormality.__file__).parent

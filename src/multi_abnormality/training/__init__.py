@@ -1,1 +1,1 @@
-import multi_abnormality.utils.torchvision_compat  # noqa: F401  before timm and lightning
+import multi_abnormality.utils.torchvision_compat  # noqa: F401  before timm

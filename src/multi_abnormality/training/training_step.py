@@ -1,30 +1,34 @@
-"""LightningModule of the classifier: training and validation steps."""
+"""Training step: forward, loss, backward, gradient clipping, optimizer step, weight averaging.
+
+A step on one device never waits for it: losses and gradient norms stay there until `flush`.
+"""
 
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import lightning
+import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from multi_abnormality.config.schema import Params
+from multi_abnormality.config.schema import Params, Train
 from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.classifier import VolumeClassifier
-from multi_abnormality.runtime.process_group import DistributedContext
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
-from multi_abnormality.training.history import EpochMetrics, History, StopCriteria
 from multi_abnormality.training.losses import multilabel_loss, positive_weights
 from multi_abnormality.training.lr_schedule import learning_rate_factor
-from multi_abnormality.training.val_metrics import macro_auroc, mean_by_scan
+from multi_abnormality.training.weight_average import WeightAverage
+from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.rng import derived_seed, generator
 
 
 @dataclass
 class RunningMean:
-    """Running mean of the epoch's training loss, stored in checkpoints (Lightning's are not)."""
+    """Running mean of the epoch's training loss."""
 
     total: float = 0.0
     count: int = 0
@@ -38,165 +42,236 @@ class RunningMean:
         return self.total / self.count
 
 
-class TrainingModule(lightning.LightningModule):
-    """Classifier with its loss, optimizer, schedule and history.
+@dataclass(frozen=True)
+class _Pending:
+    """A batch whose loss was not read from the device yet."""
+
+    epoch: int
+    batch: int
+    names: list[str]
+    loss: Tensor
+    grad_norm: Tensor | None  # None: no optimizer step followed the batch
+
+
+class AugmentedClassifier(nn.Module):
+    """Classifier that augments its training batches itself, so that DDP wraps both.
+
+    Augmentation takes integer codes: Fabric and DDP would cast or copy float inputs.
+    """
+
+    def __init__(self, model: VolumeClassifier, settings: Train) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+
+    def forward(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return the (N, F) logits and labels of a training batch, after augmentation."""
+        hu = self.model.windows.decode(batch["volume"])
+        hu, labels = augment_batch(hu, batch, self.settings, rng)
+        return self.model.classify(hu, batch["height"]).logits, labels
+
+
+class TrainingStep:
+    """A classifier with its optimizer, schedule and weight average, trained batch by batch.
 
     No random state has to be saved: the device's generator is seeded at the start of each batch
     from the batch's position.
 
     Args:
         model: classifier to train.
-        settings: all parameters.
+        params: parameters of the run.
         labels: (N, F) labels of the training volumes, for the weights of the positives.
-        about: metadata stored in every checkpoint (model, fingerprint, environment).
-        ranks: distributed context.
-    """
+        fabric: device, precision and process group.
+        num_batches: number of batches per epoch.
 
-    positive_weight: Tensor
+    Attributes:
+        average: moving average of the weights; it is validated, and saved for inference.
+        steps: number of optimizer steps so far.
+        train_loss: mean loss of the epoch, up to the last `flush`.
+    """
 
     def __init__(
         self,
         model: VolumeClassifier,
-        settings: Params,
+        params: Params,
         labels: Tensor,
-        about: dict[str, Any],
-        ranks: DistributedContext,
+        fabric: Fabric,
+        num_batches: int,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.settings = settings
-        self.ranks = ranks
-        self.finetuning = FineTuning(model, settings.model)
-        weights = positive_weights(labels, settings.train.max_pos_weight)
-        self.register_buffer("positive_weight", weights, persistent=False)
-        self.seed = settings.seed
-        self.about = about
-        self.history = History()
-        self.complete = False
-        self._loss = RunningMean()
-        self._ends_step = True  # whether an optimizer step follows the current batch
-        self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
+        settings = params.train
+        self.params = params
+        self.fabric = fabric
+        self.num_batches = num_batches
+        self.finetuning = FineTuning(model, params.model)
+        # DDP only averages gradients of parameters that are trainable when it wraps the model.
+        self.finetuning.apply(epoch=sys.maxsize)
+        groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
+        module = AugmentedClassifier(model, settings).to(fabric.device)
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+        self.module, self.optimizer = fabric.setup(module, optimizer)
+        self.average = WeightAverage(module, settings.ema_decay)
+        self._parameters = list(module.parameters())
+        self.positive_weight = positive_weights(labels, settings.max_pos_weight).to(fabric.device)
+        self.steps = 0
+        self.train_loss = RunningMean()
+        self._pending: list[_Pending] = []
+        if settings.compile:
+            model.encoder.compile()
+            self.average.module.model.encoder.compile()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        settings = self.settings
-        groups = parameter_groups(
-            self.model, settings.model, settings.train.weight_decay, settings.train.layer_decay
-        )
-        fused = self.trainer.precision != "16-mixed"  # fused AdamW would unscale after the clipping
-        return torch.optim.AdamW(groups, lr=settings.train.learning_rate, fused=fused)
+    def begin_epoch(self, epoch: int) -> None:
+        """Freeze and unfreeze for an epoch; call before its first step, also after a resume."""
+        self.module.train()
+        self.finetuning.apply(epoch)
 
-    def configure_gradient_clipping(self, *_: object, **__: object) -> None:
-        """Clip gradients. Lightning's own clipping refuses fused optimizers even in bfloat16."""
-        gradients = [weight.grad for weight in self.parameters() if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        # Scaled gradients may overflow: the scaler skips that step and lowers the scale.
-        if self.trainer.precision != "16-mixed" and not norm.isfinite():
-            raise InputError(
-                f"the gradients of epoch {self.current_epoch}, step {self.global_step}, are not "
-                "finite; the last checkpoint is intact. Lower train.learning_rate"
-            )
-        limit = self.settings.train.max_grad_norm
-        if norm > limit:  # multiplying all by 1 would take a hundredth of a step's time
-            torch.nn.utils.clip_grads_with_norm_(self.parameters(), limit, norm)
+    def __call__(self, batch: Batch, epoch: int, index: int) -> bool:
+        """Train on batch number `index` of an epoch.
 
-    def on_fit_start(self) -> None:
-        if self.settings.train.compile:
-            self.model.encoder.compile()
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        self.finetuning.apply(self.current_epoch)
-        settings, done = self.settings.train, batch_idx + 1
-        self._ends_step = (
-            done % settings.accumulate_grad_batches == 0
-            or done == self.trainer.num_training_batches
-        )
-        key = (self.current_epoch, batch_idx, self.ranks.rank)
-        torch.manual_seed(derived_seed(self.seed, "batch", *key))
-        position = self.current_epoch + batch_idx / self.trainer.num_training_batches
+        Returns:
+            Whether the optimizer took a step; without one, gradients are being accumulated.
+        """
+        seed, rank = self.params.seed, self.fabric.global_rank
+        torch.manual_seed(derived_seed(seed, "batch", epoch, index, rank))
+        settings, position = self.params.train, epoch + index / self.num_batches
         factor = learning_rate_factor(position, settings.warmup_epochs, settings.schedule_epochs)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = settings.learning_rate * factor * group["share"]
+        self.set_learning_rate(settings.learning_rate * factor)
+        first = index - index % settings.accumulate_grad_batches
+        # An epoch's last step may have fewer batches.
+        count = min(settings.accumulate_grad_batches, self.num_batches - first)
+        ends_step = index + 1 == first + count
+        rng = generator(seed, "mix", epoch, index, rank)
+        loss, _ = self.accumulate(batch, rng, count, ends_step)
+        grad_norm = self.optimizer_step() if ends_step else None
+        self._pending.append(_Pending(epoch, index, batch["name"], loss, grad_norm))
+        return ends_step
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        rng = generator(self.seed, "mix", self.current_epoch, batch_idx, self.ranks.rank)
-        hu = self.model.windows.decode(batch["volume"])
-        hu, labels = augment_batch(hu, batch, self.settings.train, rng)
-        logits = self.model.classify(hu, batch["height"]).logits
-        loss = self._loss_of(logits, labels)
-        values = self.ranks.all_gather_scalar(loss.item())
-        self._check_loss(values, batch, batch_idx)
-        self._loss.add(sum(values) / len(values))
-        return loss * self._accumulation_factor(batch_idx)
+    def accumulate(
+        self, batch: Batch, rng: np.random.Generator, count: int, ends_step: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Add the gradients of a batch.
 
-    def _check_loss(self, values: list[float], batch: Batch, batch_idx: int) -> None:
+        Args:
+            batch: training batch, on the device.
+            rng: generator for MixUp and CutMix.
+            count: number of batches of the optimizer step.
+            ends_step: whether this is the last one; then gradients are averaged over the devices.
+
+        Returns:
+            The loss, and the (N, F) labels after augmentation.
+        """
+        with self.fabric.no_backward_sync(self.module, enabled=not ends_step):
+            logits, labels = self.module(batch, rng)
+            loss = self.loss(logits, labels)
+            self.fabric.backward(loss / count)
+        return loss.detach(), labels
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        weight = self.positive_weight.to(logits.device)
+        return multilabel_loss(logits, labels, self.params.train, weight)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last batch, of the head: the first group has the full rate."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the learning rate of the head; layers of the backbone have their share of it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+
+    def optimizer_step(self) -> Tensor:
+        """Clip the gradients, take a step and update the average; return the gradients' norm."""
+        self._average_batch_norm_statistics()
+        self.fabric.strategy.precision.unscale_gradients(self.optimizer.optimizer)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.params.train.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.steps += 1
+        self.average.update(self.steps)
+        return norm
+
+    @torch.no_grad()
+    def _average_batch_norm_statistics(self) -> None:
+        """Average running statistics over the devices, as DDP does with gradients."""
+        if self.fabric.world_size == 1:
+            return
+        norms = [part for part in self.module.modules() if _tracks_running_stats(part)]
+        if not norms:
+            return
+        statistics = [
+            norm.get_buffer(name) for norm in norms for name in ("running_mean", "running_var")
+        ]
+        joined: Any = self.fabric.all_reduce(torch.cat(statistics), reduce_op="mean")
+        for tensor, mean in zip(statistics, joined.split(list(map(len, statistics))), strict=True):
+            tensor.copy_(mean)
+
+    def flush(self) -> None:
+        """Read the losses since the last call, which waits for the device. All ranks call it.
+
+        Raises:
+            InputError: a loss or gradient is not finite.
+        """
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        by_rank = gather(torch.stack([each.loss for each in pending]).tolist())
+        norms = [each.grad_norm for each in pending if each.grad_norm is not None]
+        finite = iter(torch.stack(norms).isfinite().tolist() if norms else [])
+        for each, *values in zip(pending, *by_rank, strict=True):
+            self._check_loss(values, each)
+            # Scaled gradients may overflow: the scaler skips that step and lowers the scale.
+            if each.grad_norm is not None and not next(finite) and not self._is_scaled:
+                raise InputError(
+                    f"the gradients of epoch {each.epoch}, step {each.batch}, are not finite; the "
+                    "last checkpoint is intact. Lower train.learning_rate"
+                )
+            self.train_loss.add(sum(values) / len(values))
+
+    def end_epoch(self) -> float:
+        """Return the epoch's mean training loss, and start a new mean."""
+        mean, self.train_loss = self.train_loss.mean, RunningMean()
+        return mean
+
+    @property
+    def _is_scaled(self) -> bool:
+        return bool(self.fabric.strategy.precision.state_dict())
+
+    def _check_loss(self, values: list[float], pending: _Pending) -> None:
         bad = [rank for rank, value in enumerate(values) if not math.isfinite(value)]
         if bad:
-            names = self.ranks.gather(batch["name"])[bad[0]]
+            names = gather(pending.names)[bad[0]]
             raise InputError(
-                f"the loss is {values[bad[0]]} at epoch {self.current_epoch}, step {batch_idx}, "
+                f"the loss is {values[bad[0]]} at epoch {pending.epoch}, step {pending.batch}, "
                 f"on {', '.join(names)}; the last checkpoint is intact. Lower "
                 "train.learning_rate, or check these volumes"
             )
 
-    def _accumulation_factor(self, batch_idx: int) -> float:
-        """Correct Lightning's division by accumulate_grad_batches in an epoch's last step."""
-        accumulate_grad_batches, batches = (
-            self.settings.train.accumulate_grad_batches,
-            self.trainer.num_training_batches,
-        )
-        first = batch_idx - batch_idx % accumulate_grad_batches
-        return accumulate_grad_batches / min(accumulate_grad_batches, batches - first)
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> Tensor:
+        """Return the (N, F) logits of complete volumes, by the averaged weights, on the CPU."""
+        with self.fabric.autocast():
+            logits: Tensor = self.average.module.model(batch["volume"])
+        return logits.float().cpu()
 
-    def on_after_backward(self) -> None:
-        if self.ranks.size == 1 or not self._ends_step:
-            return
-        # Before unscaling, so that an overflow on one device is seen by all.
-        gradients = [weight.grad for weight in self.parameters() if weight.grad is not None]
-        norms = [part for part in self.model.modules() if _tracks_running_stats(part)]
-        names = ("running_mean", "running_var")
-        statistics = [norm.get_buffer(name) for norm in norms for name in names]
-        self.ranks.all_reduce_mean([*gradients, *statistics])
+    def state(self) -> dict[str, Any]:
+        """Return the state for a checkpoint; `state_dict` has the averaged weights."""
+        return {
+            "state_dict": self.average.module.state_dict(),
+            "current_model_state": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "steps": self.steps,
+            "train_loss": asdict(self.train_loss),
+        }
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        logits = self.model(batch["volume"])
-        self._validation.append((logits.float().cpu(), batch["labels"].cpu(), batch["scan"].cpu()))
-
-    def on_validation_epoch_end(self) -> None:
-        local = map(torch.cat, zip(*self._validation, strict=True))
-        logits, labels = mean_by_scan(*map(self.ranks.all_gather_volumes, local))
-        if not logits.isfinite().all():  # their AUROC would be finite, and could be the best
-            raise InputError(
-                f"no finite logits in the validation of epoch {self.current_epoch}; "
-                "the last checkpoint is intact. Lower train.learning_rate"
-            )
-        row = EpochMetrics(
-            epoch=self.current_epoch,
-            step=self.global_step,
-            # The first group is the head's, which has the full learning rate.
-            learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
-            train_loss=self._loss.mean,
-            val_loss=self._loss_of(logits, labels).item(),
-            val_auroc=macro_auroc(logits, labels),
-        )
-        self.history.epochs.append(row)
-        self._loss = RunningMean()
-        self._validation.clear()
-        if self.history.patience_exceeded(StopCriteria.of(self.settings)):
-            self.trainer.should_stop = True
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["history"] = self.history.state()
-        checkpoint["train_loss"] = asdict(self._loss)
-        checkpoint["about"] = self.about
-        checkpoint["complete"] = self.complete
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history = History.from_state(checkpoint["history"])
-        self._loss = RunningMean(**checkpoint["train_loss"])
-
-    def _loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
-        weight = self.positive_weight.to(logits.device)
-        return multilabel_loss(logits, labels, self.settings.train, weight)
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.average.module.load_state_dict(state["state_dict"])
+        self.module.load_state_dict(state["current_model_state"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.steps = state["steps"]
+        self.train_loss = RunningMean(**state["train_loss"])
 
 
 def _tracks_running_stats(part: nn.Module) -> bool:

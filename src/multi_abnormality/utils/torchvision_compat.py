@@ -1,8 +1,8 @@
-"""Make torchvision importable with another build of torch; import it before timm or lightning.
+"""Make torchvision importable with another build of torch; import it before timm.
 
 PyPI's torchvision is built for CUDA. With a CPU build of torch its native library does not load,
-and its Python part then fails on operators that only that library declares. timm and torchmetrics
-import torchvision, but need only its Python part, so declaring those operators is enough.
+and its Python part then fails on operators that only that library declares. timm imports
+torchvision, but needs only its Python part, so declaring those operators is enough.
 """
 
 import importlib.util

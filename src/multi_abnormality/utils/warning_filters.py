@@ -5,20 +5,10 @@ import warnings
 from collections.abc import Callable
 
 _NOISE: tuple[tuple[str, type[Warning], str], ...] = (
-    (  # Loading processes would slow down training on a CPU.
-        r"The '(train|val)_dataloader' does not have many workers",
-        UserWarning,
-        r"lightning\.pytorch\.trainer\.connectors\.data_connector$",
-    ),
-    (  # The sampler itself starts at the batch where training resumes.
-        r"You're resuming from a checkpoint that ended before the epoch ended and your dataloader",
-        UserWarning,
-        r"lightning\.pytorch\.loops\.training_epoch_loop$",
-    ),
-    (  # Raised by Lightning at each fit, and by torch when it copies an exported program.
+    (  # Raised by torch when it copies an exported program.
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         FutureWarning,
-        r"(lightning\.pytorch\.utilities\._pytree|copyreg)$",
+        r"copyreg$",
     ),
 )
 _LOGGED = (

@@ -18,8 +18,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: seed of the run.
         batch_size: global batch size. A last, smaller batch is dropped: its batch statistics would
             be noise. Which samples are dropped changes with the epoch.
-        epoch: first epoch. Lightning creates its first iterator before it calls `set_epoch`, so a
-            resumed run would otherwise start with the order of epoch 0.
+        epoch: first epoch.
         batch: batch of the first epoch to start from.
         rank: rank that the samples are for.
         ranks: number of ranks; a divisor of batch_size.
@@ -45,7 +44,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self._done = {epoch: batch * batch_size}
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch. Lightning calls this before each one."""
+        """Set the epoch; call before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:

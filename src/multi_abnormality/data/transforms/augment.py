@@ -38,10 +38,11 @@ class AffineAndIntensity(Augmentation):
         intensity = np.array([gain, rng.uniform(-self.OFFSET, self.OFFSET)])
         return {"affine": affine.astype(np.float32), "intensity": intensity.astype(np.float32)}
 
-    def apply(self, hu: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    def apply(self, hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:  # noqa: ARG002
         rows, columns = hu.shape[2:]  # affine_grid measures each axis by its own length
-        aspect = torch.tensor([[1, rows / columns, 1], [columns / rows, 1, 1]], device=hu.device)
-        grid = functional.affine_grid(params["affine"] * aspect, [*hu.shape], align_corners=False)
+        aspect = torch.tensor([[1, rows / columns, 1], [columns / rows, 1, 1]])
+        affine = params["affine"] * aspect.to(hu.device, non_blocking=True)
+        grid = functional.affine_grid(affine, [*hu.shape], align_corners=False)
         density = functional.grid_sample(hu - AIR, grid, align_corners=False)  # 0: the padding
         gain, offset = params["intensity"][:, :, None, None, None].unbind(1)
         return density.mul_(gain).add_(offset).add_(AIR)
@@ -59,11 +60,11 @@ class BlurAndNoise(Augmentation):
         texture = rng.uniform(0, (self.NOISE, self.BLUR)) * (rng.random(2) < 0.5)
         return {"texture": texture.astype(np.float32)}
 
-    def apply(self, hu: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    def apply(self, hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
         noise, blur = params["texture"][:, :, None, None, None].unbind(1)
         for axis in (2, 3):
             hu = _blur(hu, blur, axis)
-        grain = [_noise_like(one, int(seed)) for one, seed in zip(hu, params["seed"], strict=True)]
+        grain = [_noise_like(one, seed) for one, seed in zip(hu, seeds, strict=True)]
         return hu + noise * torch.stack(grain)
 
 
@@ -79,7 +80,7 @@ class Cutout(Augmentation):
         start = rng.uniform(0, 1 - length)
         return {"cutout": np.stack([start, start + length], axis=1).astype(np.float32)}
 
-    def apply(self, hu: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    def apply(self, hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:  # noqa: ARG002
         return hu.masked_fill(box_mask(params["cutout"], hu.shape[1:]), AIR)
 
 
@@ -98,12 +99,11 @@ def levels(level: str) -> list[str]:
     return names[: names.index(level) + 1]
 
 
-def augment(hu: Tensor, params: Mapping[str, Tensor], level: str) -> Tensor:
+def augment(hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int], level: str) -> Tensor:
     """Apply the augmentations of a level to volumes (N, S, Y, X) in HU."""
-    params = {name: values.to(hu.device) for name, values in params.items()}
     for name in levels(level):
         for augmentation in AUGMENTATIONS[name]:
-            hu = augmentation.apply(hu, params)
+            hu = augmentation.apply(hu, params, seeds)
     return hu
 
 

@@ -1,7 +1,7 @@
 """Base class of the augmentations."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -24,13 +24,13 @@ class Augmentation(ABC):
         """Sample the parameters of one volume."""
 
     @abstractmethod
-    def apply(self, hu: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+    def apply(self, hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
         """Augment volumes.
 
         Args:
             hu: (N, S, Y, X) float32, in HU.
-            params: parameters of all augmentations by name, (N, ...) each, and `seed`: (N,) int64
-                seeds of random numbers that are generated on the device.
+            params: parameters of all augmentations by name, (N, ...) each.
+            seeds: N seeds of random numbers that are generated on the device.
 
         Returns:
             (N, S, Y, X) float32, in HU.

@@ -15,6 +15,7 @@ class Batch(TypedDict, total=False):
     height: Tensor  # (N, S) from 0 (lowest slice of the volume) to 1 (highest), training only
     scan: Tensor  # (N,) int64: equal for the reconstructions of a scan, validation only
     augmentation: dict[str, Tensor]  # parameters by name, (N, ...) each, training only
+    seed: list[int]  # N seeds of augmentation, on the host, training only
 
 
 class Example(TypedDict, total=False):
@@ -26,3 +27,4 @@ class Example(TypedDict, total=False):
     height: np.ndarray
     scan: np.int64
     augmentation: dict[str, np.ndarray]
+    seed: np.int64

@@ -46,7 +46,7 @@ def augment_batch(
     labels = batch["labels"]
     # Coordinates in half precision would move voxels by up to half of one.
     with torch.autocast(hu.device.type, enabled=False):
-        hu = augment(hu, batch["augmentation"], settings.augmentation)
+        hu = augment(hu, batch["augmentation"], batch["seed"], settings.augmentation)
         params = sample_mix(rng, len(hu), settings.mixup_prob, settings.cutmix_prob)
         return mix(hu, labels, params) if params else (hu, labels)
 
@@ -75,8 +75,9 @@ def sample_mix(
 
 def mix(hu: Tensor, labels: Tensor, params: MixParams) -> tuple[Tensor, Tensor]:
     """Mix volumes (N, S, Y, X), and labels (N, F) by the fraction of mixed voxels."""
-    partner = torch.from_numpy(params.partner).to(hu.device)
-    cut = box_mask(torch.from_numpy(params.box)[None].to(hu.device), hu.shape[1:])
+    partner = torch.from_numpy(params.partner).to(hu.device, non_blocking=True)
+    box = torch.from_numpy(params.box)[None].to(hu.device, non_blocking=True)
+    cut = box_mask(box, hu.shape[1:])
     mixed = hu + params.lam * (hu[partner] - hu)
     mixed = torch.where(cut, hu[partner], mixed)
     fraction = params.lam + (1 - params.lam) * cut.float().mean()

@@ -23,7 +23,7 @@ CHECKPOINTS, ARCHIVE = Path("checkpoints"), Path(".dvc/tmp/trainings")  # of the
 
 def check_checkpoint(context: DoctorContext) -> Iterator[CheckResult]:
     """Select a checkpoint as training does, in a directory of links, since training moves files."""
-    from multi_abnormality.runtime.debug_modes import apply_debug_overrides
+    from multi_abnormality.training.debug_modes import apply_debug_overrides
     from multi_abnormality.training.history import StopCriteria
 
     if context.params is None:

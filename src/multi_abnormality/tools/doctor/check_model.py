@@ -43,8 +43,8 @@ def check_split(context: DoctorContext) -> Iterator[CheckResult]:
     )
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
     from multi_abnormality.data.storage.provenance import check_catalog_replaceable
-    from multi_abnormality.runtime.datamodule import select_volumes
-    from multi_abnormality.runtime.debug_modes import apply_debug_overrides
+    from multi_abnormality.training.debug_modes import apply_debug_overrides
+    from multi_abnormality.training.volume_selection import select_volumes
 
     if context.params is None or (context.preprocesses and context.catalogue is None):
         return
@@ -78,7 +78,7 @@ def _make(context: DoctorContext, params: "Params") -> int:
     Raises:
         InputError: training would fail to build it.
     """
-    from multi_abnormality.runtime.debug_modes import apply_debug_overrides
+    from multi_abnormality.training.debug_modes import apply_debug_overrides
     from multi_abnormality.training.finetuning import FineTuning, check_finetuning, parameter_groups
 
     check_finetuning(params.model, params.train)

@@ -1,4 +1,4 @@
-"""TensorBoard logger of the history."""
+"""TensorBoard logger of epochs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,22 +11,25 @@ from multi_abnormality.training.history import EpochMetrics, History
 from multi_abnormality.utils.errors import InputError
 
 
-class TensorBoard:
+class TensorBoardLogger:
     """Writes the history to TensorBoard, replacing earlier event files at every start.
 
     A resumed run then shows each step once, on this machine or another.
     """
 
-    def __init__(self, folder: Path, history: History) -> None:
+    def __init__(self, folder: Path, history_csv: Path, history: History) -> None:  # noqa: ARG002
         self.folder = folder
         with self._explain_errors():
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
             self.writer = SummaryWriter(folder)
         for epoch in history.epochs:
-            self.add(epoch)
+            self._add(epoch)
 
-    def add(self, epoch: EpochMetrics) -> None:
+    def log_epoch(self, history: History) -> None:
+        self._add(history.epochs[-1])
+
+    def _add(self, epoch: EpochMetrics) -> None:
         row = asdict(epoch)
         number = row.pop("epoch")
         with self._explain_errors():

@@ -1,0 +1,130 @@
+"""When checkpoints are saved, and which files."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from multi_abnormality.config.schema import Train
+from multi_abnormality.runtime.checkpoint_archive import hard_link
+from multi_abnormality.runtime.checkpoint_io import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    Position,
+    filenames_for_epoch,
+    kept_names,
+    save_checkpoint,
+    to_cpu_copy,
+)
+from multi_abnormality.training.history import History
+from multi_abnormality.utils.console import log
+
+
+class BackupHook(Protocol):
+    """Hook that backs up checkpoints in the background."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether checkpoints are backed up."""
+
+    def saved(self, epochs_done: int) -> None:
+        """Called after each save of last.ckpt."""
+
+    def poll(self) -> None:
+        """Called after each step."""
+
+
+class NoBackup:
+    """Backup hook that does nothing."""
+
+    is_on = False
+
+    def saved(self, epochs_done: int) -> None: ...
+
+    def poll(self) -> None: ...
+
+
+@dataclass
+class CheckpointSaver:
+    """Saves last.ckpt every N epochs or minutes, on a stop request, and at the end of training.
+
+    Every N epochs an epoch checkpoint is kept as well. The best epoch is held in memory until the
+    next save and written to best.ckpt then: early in training each epoch is the best so far, and
+    writing them all took more time than all other saves.
+
+    Attributes:
+        folder: directory of checkpoints.
+        settings: section `train` of the parameters.
+        history: metrics of the epochs so far, which the training loop extends.
+        state: returns the state of the training step.
+        about: metadata stored in every checkpoint (model, fingerprint, environment).
+        backup: hook called after each save of last.ckpt.
+        sync: called after each save, with the names of the epoch checkpoints to keep.
+    """
+
+    folder: Path
+    settings: Train
+    history: History
+    state: Callable[[], dict[str, Any]]
+    about: dict[str, Any]
+    backup: BackupHook
+    sync: Callable[[list[str]], None]
+    _best: dict[str, Any] | None = None  # checkpoint of the best epoch, not written yet
+    _saves: int = 0
+    _seconds: float = 0.0  # that saves took
+    _started: float = field(default_factory=time.monotonic)
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last save was `save_every_n_minutes` ago."""
+        return time.monotonic() - self._saved_at >= 60 * self.settings.save_every_n_minutes
+
+    def save(self, position: Position) -> None:
+        """Save last.ckpt within an epoch, or before the first one."""
+        self._save(position, [])
+
+    def save_epoch(self, epoch: int, is_last: bool) -> None:
+        """Save the end of an epoch if it is time to, or keep it in memory if it is the best."""
+        position = Position(epoch + 1, 0)
+        names = filenames_for_epoch(self.history, self.settings.save_every_n_epochs)
+        if is_last or self.is_due or position.epoch % self.settings.save_every_n_epochs == 0:
+            self._save(position, names)
+        elif BEST in names:
+            started = time.monotonic()
+            self._best = to_cpu_copy(self._content(position))
+            self._seconds += time.monotonic() - started
+
+    def log_summary(self) -> None:
+        """Log how much time the saves took."""
+        took = time.monotonic() - self._started
+        log.info(
+            "saves: %d; they took %.1f s of %.1f s, %.2f %%",
+            self._saves, self._seconds, took, 100 * self._seconds / took,
+        )  # fmt: skip
+
+    def _content(self, position: Position) -> dict[str, Any]:
+        return self.state() | {
+            "position": position.state(),
+            "history": self.history.state(),
+            "about": self.about,
+            "complete": False,
+        }
+
+    def _save(self, position: Position, names: list[str]) -> None:
+        """Save last.ckpt and link it to other names, BEST among them if this epoch is the best."""
+        started = time.monotonic()
+        if self._best is not None and BEST not in names:
+            save_checkpoint(self._best, self.folder / BEST)
+        self._best = None
+        last = self.folder / LAST
+        save_checkpoint(self._content(position), last, keep=self.folder / PREVIOUS)
+        for name in names:
+            hard_link(last, self.folder / name)
+        self.sync(kept_names(self.history, self.settings.save_every_n_epochs))
+        self._saves += 1
+        self._saved_at = time.monotonic()
+        self._seconds += self._saved_at - started
+        self.backup.saved(position.epoch)

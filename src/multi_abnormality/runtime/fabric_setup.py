@@ -1,0 +1,103 @@
+"""Fabric for a run: device, numerical precision, strategy and determinism."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy
+
+from multi_abnormality.config.schema import Train
+from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.utils.errors import InputError
+
+# NCCL's in-switch sums differ between calls (nccl#1497), and others with the choice of algorithm.
+DETERMINISTIC_NCCL = {
+    "NCCL_NVLS_ENABLE": "0",
+    "NCCL_ALGO": "Ring",
+    "NCCL_PROTO": "Simple",
+    "NCCL_MIN_NCHANNELS": "8",
+    "NCCL_MAX_NCHANNELS": "8",
+}
+
+
+class Autocast(MixedPrecision):
+    """Mixed precision: weights, statistics and losses stay float32.
+
+    Fabric's own casts float inputs (1023 HU becomes 1024), and refuses to clip the gradients of
+    fused optimizers.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+    def unscale_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+
+
+def make_fabric(settings: Train, device: torch.device, precision: str, rank: RankInfo) -> Fabric:
+    """Return a launched Fabric; with several ranks, their process group exists already.
+
+    Args:
+        settings: section `train` of the parameters.
+        device: kind of device to train on.
+        precision: as `resolve_precision` returns it.
+        rank: rank of this process.
+    """
+    _set_determinism(settings.deterministic)
+    if settings.deterministic and rank.size > 1 and device.type == "cuda":
+        set_deterministic_nccl()
+    # Fabric has set a level of its own.
+    logging.getLogger("lightning_fabric").setLevel(logging.getLogger().level)
+    plugins: list[Any] = []
+    if precision == "bfloat16":
+        plugins.append(Autocast("bf16-mixed", device.type))
+    elif precision == "float16":
+        plugins.append(Autocast("16-mixed", device.type))
+    # Set explicitly, or Fabric would detect SLURM and other launchers by itself.
+    plugins.append(TorchElasticEnvironment() if rank.size > 1 else LightningEnvironment())
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=rank.local_size,
+        num_nodes=rank.size // rank.local_size,
+        strategy=_ddp() if rank.size > 1 else "auto",
+        plugins=plugins,
+    )
+    fabric.launch()
+    return fabric
+
+
+def _ddp() -> DDPStrategy:
+    """Return a strategy whose sums depend on the model alone.
+
+    Without `find_unused_parameters` PyTorch's reducer rebuilds its buckets after the first step,
+    which from three ranks on changes the sums after a resume. Statistics of batch normalization
+    are averaged by the training step.
+    """
+    return DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
+
+
+def _set_determinism(deterministic: bool) -> None:
+    torch.use_deterministic_algorithms(deterministic)
+    # Deterministic algorithms do not need it, and filling new memory takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def set_deterministic_nccl() -> None:
+    """Set the variables that make NCCL's sums repeatable; call before its first operation.
+
+    Raises:
+        InputError: a variable has another value.
+    """
+    for name, value in DETERMINISTIC_NCCL.items():
+        if os.environ.setdefault(name, value) != value:
+            raise InputError(
+                f"{name}={os.environ[name]}: train.deterministic needs {value}; unset the "
+                "variable, or set train.deterministic to false"
+            )

@@ -1,0 +1,126 @@
+"""Starts a process per device of this machine, and supervises them by PyTorch's launcher."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, start_processes
+
+from multi_abnormality.runtime.graceful_stop import EXIT_CODE
+from multi_abnormality.runtime.process_group import RENDEZVOUS
+from multi_abnormality.runtime.rank_info import NAMES
+from multi_abnormality.utils.errors import InputError
+
+EXIT_TIMEOUT = 10.0  # s for the other ranks to exit by themselves once one has failed
+
+_LAUNCHER = "MULTI_ABNORMALITY_LAUNCHER"  # variable with the launcher's process id
+_POLL_INTERVAL = 0.1  # s
+_PR_SET_PDEATHSIG = 1  # of prctl
+
+
+def launch_ranks(size: int, command: list[str], grace: float) -> NoReturn:
+    """Run a command once per rank, and exit as the ranks did.
+
+    The ranks meet through a file, and so listen on no address but gloo's, on loopback.
+
+    Args:
+        size: number of ranks, all on this machine.
+        command: program and arguments of each rank.
+        grace: seconds that rank 0 may need to upload the last save.
+
+    Raises:
+        InputError: a rank was killed.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="multi-abnormality-") as folder:
+        envs = {rank: _variables(rank, size, Path(folder)) for rank in range(size)}
+        ranks = start_processes(
+            "train", command[0], dict.fromkeys(range(size), tuple(command[1:])), envs,
+            DefaultLogsSpecs(folder),
+        )  # fmt: skip
+        with _forwarded_signals(ranks):
+            _exit_like(_supervise(ranks, grace))
+
+
+def end_with_launcher() -> None:
+    """Have the system kill this rank when its launcher is killed, which leaves no orphan."""
+    if _LAUNCHER not in os.environ or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(os.environ[_LAUNCHER]):  # it was killed before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _variables(rank: int, size: int, folder: Path) -> dict[str, str]:
+    """Return torchrun's environment variables, and our own, for a rank."""
+    values = dict(zip(NAMES, (rank, size, rank, "127.0.0.1", 0), strict=True))
+    values |= {"LOCAL_WORLD_SIZE": size, "GROUP_RANK": 0}
+    # DDP warns that no parameter is unused, which is the usual case.
+    values |= {"TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
+    values |= {RENDEZVOUS: (folder / "rendezvous").as_uri(), _LAUNCHER: os.getpid()}
+    return {name: str(value) for name, value in values.items()}
+
+
+@contextmanager
+def _forwarded_signals(ranks: PContext) -> Iterator[None]:
+    """Forward SIGTERM and SIGINT to rank 0, which stops all ranks. Ranks have their own session."""
+
+    def forward(number: int, frame: object) -> None:  # noqa: ARG001
+        os.kill(ranks.pids()[0], number)
+
+    handlers = {
+        number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        ranks.close(signal.SIGKILL)  # those that hang
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _supervise(ranks: PContext, grace: float) -> dict[int, int]:
+    """Wait for all ranks; return the exit codes of those that failed first.
+
+    Once one has failed, its peers' operations fail as well and end them. Those that hang, such as
+    in an operation on a GPU, are terminated after EXIT_TIMEOUT; rank 0 has the grace period too.
+    """
+    failed: dict[int, int] = {}
+    deadline = float("inf")
+    pids = ranks.pids()
+    while pids and time.monotonic() < deadline:
+        exited = {rank: code for rank, pid in pids.items() if (code := _exit_code(pid)) is not None}
+        pids = {rank: pid for rank, pid in pids.items() if rank not in exited}
+        if not failed and any(exited.values()):
+            failed = {rank: code for rank, code in exited.items() if code}
+            deadline = time.monotonic() + EXIT_TIMEOUT + (grace if 0 in pids else 0)
+        time.sleep(_POLL_INTERVAL)
+    return failed
+
+
+def _exit_code(pid: int) -> int | None:
+    """Return the exit code of a child that has exited, negative for a signal; leave it to wait."""
+    status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if status is None:
+        return None
+    return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+
+
+def _exit_like(failed: dict[int, int]) -> NoReturn:
+    """Exit as the ranks that failed first; those that exited by themselves gave the reason."""
+    for rank, code in failed.items():
+        if code < 0:
+            raise InputError(
+                f"rank {rank} was killed by {signal.Signals(-code).name}. The last checkpoint is "
+                "intact; `dvc repro` resumes from it"
+            )
+    codes = set(failed.values())
+    sys.exit(0 if not codes else EXIT_CODE if codes == {EXIT_CODE} else 1)

@@ -1,0 +1,47 @@
+"""Exponential moving average of weights."""
+
+import copy
+from itertools import chain
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class WeightAverage(Generic[M]):
+    """Exponential moving average (EMA) of a module's parameters and buffers, after every step.
+
+    Equals torch's AveragedModel, which waits for the device twice per update; this does not.
+
+    Args:
+        module: module to average; later only its values may change, not its tensors.
+        decay: decay of the average per step; 0: the average is the module itself.
+
+    Attributes:
+        module: copy of the module with the averaged values, in eval mode.
+    """
+
+    def __init__(self, module: M, decay: float) -> None:
+        self.module = copy.deepcopy(module).eval()
+        self._update = get_ema_multi_avg_fn(decay)
+        self._pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for average, current in zip(_tensors(self.module), _tensors(module), strict=True):
+            averages, currents = self._pairs.setdefault(average.dtype, ([], []))
+            averages.append(average)
+            currents.append(current)
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Update the average after optimizer step number `steps`; the first one is copied."""
+        for averages, currents in self._pairs.values():
+            if steps == 1:
+                torch._foreach_copy_(averages, currents)
+            else:
+                self._update(averages, currents, steps)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in chain(module.parameters(), module.buffers())]
