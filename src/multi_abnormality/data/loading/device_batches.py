@@ -23,13 +23,14 @@ def batches_on_device(loader: Iterable[Any], device: torch.device) -> Iterator[B
 
 
 def _move(batch: dict[str, Any], device: torch.device) -> Batch:
-    moved = {name: _to(value, device) for name, value in batch.items() if name != "seed"}
-    if "seed" in batch:
-        moved["seed"] = batch["seed"].tolist()
+    moved: dict[str, Any] = {}
+    for name, value in batch.items():
+        if name == "seed":
+            moved[name] = value.tolist()
+        elif isinstance(value, dict):
+            moved[name] = _move(value, device)
+        elif isinstance(value, torch.Tensor):
+            moved[name] = value.to(device, non_blocking=True)
+        else:
+            moved[name] = value
     return cast(Batch, moved)
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {name: _to(each, device) for name, each in value.items()}
-    return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value

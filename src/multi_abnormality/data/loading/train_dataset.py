@@ -61,20 +61,19 @@ class TrainDataset(Dataset[Example]):
             rng = generator(self.seed, "reconstruction", epoch, name)
             name = volumes[rng.integers(len(volumes))]
         volume = self.processed.read(name)
-        slices, params, seed = self._sample(epoch, name, len(volume))
+        slices, params = self._sample(epoch, name, len(volume))
         return Example(
             name=name,
             volume=volume[adjacent_slice_indices(slices, len(volume), self.adjacent)],
             labels=self.labels[index],
             height=relative_heights(slices, len(volume)),
             augmentation=params,
-            seed=seed,
         )
 
     def _sample(
         self, epoch: int, name: str, depth: int
-    ) -> tuple[np.ndarray, dict[str, np.ndarray], np.int64]:
-        """Sample slices, augmentation and seed. In a stream the order of draws matters."""
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Sample slices and augmentation of a volume. In a stream the order of draws matters."""
         rng = generator(self.seed, SHARED_STREAM, epoch, name)
         chosen = middle_slices(depth, self.slices)
         params: dict[str, np.ndarray] = {}
@@ -85,7 +84,7 @@ class TrainDataset(Dataset[Example]):
                 params |= one.sample(own)
             if level == "basic":
                 chosen = sample_slices(rng, depth, self.slices)
-        return chosen, params, rng.integers(2**62)
+        return chosen, params | {"seed": np.asarray(rng.integers(2**62))}
 
 
 def group_samples(

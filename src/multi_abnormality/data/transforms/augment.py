@@ -6,6 +6,7 @@ and of the aortic arch is meaningful.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,12 +39,12 @@ class AffineAndIntensity(Augmentation):
         intensity = np.array([gain, rng.uniform(-self.OFFSET, self.OFFSET)])
         return {"affine": affine.astype(np.float32), "intensity": intensity.astype(np.float32)}
 
-    def apply(self, hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:  # noqa: ARG002
+    def apply(self, hu: Tensor, params: Mapping[str, Any]) -> Tensor:
         rows, columns = hu.shape[2:]  # affine_grid measures each axis by its own length
         aspect = torch.tensor([[1, rows / columns, 1], [columns / rows, 1, 1]])
         affine = params["affine"] * aspect.to(hu.device, non_blocking=True)
         grid = functional.affine_grid(affine, [*hu.shape], align_corners=False)
-        density = functional.grid_sample(hu - AIR, grid, align_corners=False)  # 0: the padding
+        density: Tensor = functional.grid_sample(hu - AIR, grid, align_corners=False)  # 0: the padding
         gain, offset = params["intensity"][:, :, None, None, None].unbind(1)
         return density.mul_(gain).add_(offset).add_(AIR)
 
@@ -60,11 +61,11 @@ class BlurAndNoise(Augmentation):
         texture = rng.uniform(0, (self.NOISE, self.BLUR)) * (rng.random(2) < 0.5)
         return {"texture": texture.astype(np.float32)}
 
-    def apply(self, hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
+    def apply(self, hu: Tensor, params: Mapping[str, Any]) -> Tensor:
         noise, blur = params["texture"][:, :, None, None, None].unbind(1)
         for axis in (2, 3):
             hu = _blur(hu, blur, axis)
-        grain = [_noise_like(one, seed) for one, seed in zip(hu, seeds, strict=True)]
+        grain = [_noise_like(one, int(seed)) for one, seed in zip(hu, params["seed"], strict=True)]
         return hu + noise * torch.stack(grain)
 
 
@@ -80,7 +81,7 @@ class Cutout(Augmentation):
         start = rng.uniform(0, 1 - length)
         return {"cutout": np.stack([start, start + length], axis=1).astype(np.float32)}
 
-    def apply(self, hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:  # noqa: ARG002
+    def apply(self, hu: Tensor, params: Mapping[str, Any]) -> Tensor:
         return hu.masked_fill(box_mask(params["cutout"], hu.shape[1:]), AIR)
 
 
@@ -99,11 +100,11 @@ def levels(level: str) -> list[str]:
     return names[: names.index(level) + 1]
 
 
-def augment(hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int], level: str) -> Tensor:
+def augment(hu: Tensor, params: Mapping[str, Any], level: str) -> Tensor:
     """Apply the augmentations of a level to volumes (N, S, Y, X) in HU."""
     for name in levels(level):
         for augmentation in AUGMENTATIONS[name]:
-            hu = augmentation.apply(hu, params, seeds)
+            hu = augmentation.apply(hu, params)
     return hu
 
 

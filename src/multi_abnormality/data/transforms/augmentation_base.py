@@ -1,7 +1,8 @@
 """Base class of the augmentations."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,13 +25,13 @@ class Augmentation(ABC):
         """Sample the parameters of one volume."""
 
     @abstractmethod
-    def apply(self, hu: Tensor, params: Mapping[str, Tensor], seeds: Sequence[int]) -> Tensor:
+    def apply(self, hu: Tensor, params: Mapping[str, Any]) -> Tensor:
         """Augment volumes.
 
         Args:
             hu: (N, S, Y, X) float32, in HU.
-            params: parameters of all augmentations by name, (N, ...) each.
-            seeds: N seeds of random numbers that are generated on the device.
+            params: parameters of all augmentations by name, tensors (N, ...), and `seed`: N
+                integers on the host, seeds of random numbers that are generated on the device.
 
         Returns:
             (N, S, Y, X) float32, in HU.

@@ -1,6 +1,6 @@
 """Types of examples and batches."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -14,8 +14,7 @@ class Batch(TypedDict, total=False):
     labels: Tensor  # (N, F) float32
     height: Tensor  # (N, S) from 0 (lowest slice of the volume) to 1 (highest), training only
     scan: Tensor  # (N,) int64: equal for the reconstructions of a scan, validation only
-    augmentation: dict[str, Tensor]  # parameters by name, (N, ...) each, training only
-    seed: list[int]  # N seeds of augmentation, on the host, training only
+    augmentation: dict[str, Any]  # parameters, see Augmentation.apply, training only
 
 
 class Example(TypedDict, total=False):
@@ -27,4 +26,3 @@ class Example(TypedDict, total=False):
     height: np.ndarray
     scan: np.int64
     augmentation: dict[str, np.ndarray]
-    seed: np.int64

@@ -46,7 +46,7 @@ def augment_batch(
     labels = batch["labels"]
     # Coordinates in half precision would move voxels by up to half of one.
     with torch.autocast(hu.device.type, enabled=False):
-        hu = augment(hu, batch["augmentation"], batch["seed"], settings.augmentation)
+        hu = augment(hu, batch["augmentation"], settings.augmentation)
         params = sample_mix(rng, len(hu), settings.mixup_prob, settings.cutmix_prob)
         return mix(hu, labels, params) if params else (hu, labels)
 
