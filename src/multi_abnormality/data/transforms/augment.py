@@ -44,7 +44,7 @@ class AffineAndIntensity(Augmentation):
         aspect = torch.tensor([[1, rows / columns, 1], [columns / rows, 1, 1]])
         affine = params["affine"] * aspect.to(hu.device, non_blocking=True)
         grid = functional.affine_grid(affine, [*hu.shape], align_corners=False)
-        density: Tensor = functional.grid_sample(hu - AIR, grid, align_corners=False)  # 0: the padding
+        density = functional.grid_sample(hu - AIR, grid, align_corners=False)  # 0: the padding
         gain, offset = params["intensity"][:, :, None, None, None].unbind(1)
         return density.mul_(gain).add_(offset).add_(AIR)
 
@@ -66,7 +66,8 @@ class BlurAndNoise(Augmentation):
         for axis in (2, 3):
             hu = _blur(hu, blur, axis)
         grain = [_noise_like(one, int(seed)) for one, seed in zip(hu, params["seed"], strict=True)]
-        return hu + noise * torch.stack(grain)
+        noisy: Tensor = hu + noise * torch.stack(grain)
+        return noisy
 
 
 class Cutout(Augmentation):
