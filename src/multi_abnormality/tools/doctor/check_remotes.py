@@ -12,7 +12,6 @@ def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether the DVC remote can be written, by the check that training makes before epoch 0."""
     from multi_abnormality.backup.preflight import run_preflight
     from multi_abnormality.backup.verification import remotes_to_verify
-    from multi_abnormality.backup.worker_client import UploadWorker
     from multi_abnormality.utils.errors import InputError
 
     if context.params is None:
@@ -21,15 +20,12 @@ def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     if context.is_training:
         yield CheckResult(OK, "DVC remote", "not checked: a running training uses it")
         return
-    worker = UploadWorker(context.root)
     with captured_warnings() as warned:
         try:
-            setup = run_preflight(context.params.backup, context.root, "doctor", worker)
+            setup = run_preflight(context.params.backup, context.root, "doctor")
         except InputError as error:
             yield CheckResult(FAIL, "DVC remote", str(error))
             return
-        finally:
-            worker.terminate()
     if setup is not None:
         yield CheckResult(
             OK, "DVC remote", f"{setup.job.remote!r} can be written: training will be backed up"
