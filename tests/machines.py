@@ -83,10 +83,10 @@ class Machine:
         process.communicate()
 
 
-def wait_for_uploads(backup: BackupManager, seconds: float = 120.0) -> None:
+def wait_for_uploads(backup: BackupManager, seconds: float = 300.0) -> None:
     """Call `poll`, as training does, until everything is uploaded."""
     end = time.monotonic() + seconds
-    while backup._is_behind() or backup._is_sending:
+    while backup._is_pending or backup._push:
         assert time.monotonic() < end
         backup.poll()
         time.sleep(0.02)

@@ -37,18 +37,14 @@ def opened(first: Machine, remote: Path) -> Iterator[Remote]:
         yield found
 
 
-def add(remote: Remote, content: bytes) -> str:
-    """Add an object to the cache and return its hash."""
-    name = hashlib.md5(content).hexdigest()
-    path = Path(remote.cache.oid_to_path(name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    path.chmod(0o444)
-    return name
-
-
-def push(remote: Remote, *hashes: str) -> int:
-    return remote.push(hashes, lambda _: None, lambda: None)
+def push(remote: Remote, *contents: bytes) -> int:
+    """Track files with these contents, and push those that the remote lacks."""
+    paths = [Path(remote.repo.root_dir) / f"file {number}" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    remote.repo.add([str(path) for path in paths])
+    hashes = {hashlib.md5(content).hexdigest() for content in contents}
+    return remote.push(None, [path.name for path in paths], remote.missing_objects(hashes))
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -59,10 +55,12 @@ def test_push_that_does_not_fit_uploads_nothing(first: Machine, small_disk: Path
     first.use(small_disk / "backup")
     (small_disk / "backup").mkdir()
     repo = open_repository(first.folder)
-    with closing(repo), closing(Remote(repo, "backup")) as remote:
-        objects = [add(remote, bytes([n]) * SIZE) for n in range(2)]
-        with pytest.raises(RemoteError, match="6 MB to upload, but only 4 MB free"):
-            push(remote, *objects)
+    message = "6 MB to upload, but only 4 MB free"
+    with (
+        closing(repo), closing(Remote(repo, "backup")) as remote,
+        pytest.raises(RemoteError, match=message),
+    ):  # fmt: skip
+        push(remote, *(bytes([n]) * SIZE for n in range(2)))
     assert not [path for path in small_disk.rglob("*") if path.is_file()]
 
 
@@ -76,10 +74,9 @@ def test_failed_uploads_leave_no_files(
     (small_disk / "backup").mkdir()
     repo = open_repository(first.folder)
     with closing(repo), closing(Remote(repo, "backup")) as remote:
-        objects = [add(remote, bytes([n]) * SIZE) for n in range(2)]
         for _ in range(3):
             with pytest.raises(RemoteError, match="No space left"):
-                push(remote, *objects)
+                push(remote, *(bytes([n]) * SIZE for n in range(2)))
             assert not leftovers(small_disk)
 
 
@@ -91,8 +88,8 @@ def test_missing_folder_is_an_error(opened: Remote, remote: Path):
 
 
 def test_damaged_objects_are_not_fetched(opened: Remote):
-    sound, damaged = add(opened, b"sound"), add(opened, b"damaged")
-    push(opened, sound, damaged)
+    assert push(opened, b"sound", b"damaged") == len(b"sound") + len(b"damaged")
+    sound, damaged = (hashlib.md5(content).hexdigest() for content in (b"sound", b"damaged"))
     path = Path(opened.odb.oid_to_path(damaged))
     path.chmod(0o644)
     path.write_bytes(b"Damaged")
@@ -107,8 +104,18 @@ def test_damaged_objects_are_not_fetched(opened: Remote):
     assert opened.remove_damaged([sound, damaged], "0" * 32)
     assert not path.exists()
     assert Path(opened.odb.oid_to_path(sound)).exists()
-    add(opened, b"damaged")
-    assert push(opened, damaged) == len(b"damaged")
+    assert push(opened, b"sound", b"damaged") == len(b"damaged")
+    assert path.read_bytes() == b"damaged"
+
+
+def test_objects_that_are_nowhere_are_an_error(opened: Remote):
+    """`dvc push` only warns."""
+    push(opened, b"lost")
+    name = hashlib.md5(b"lost").hexdigest()
+    opened.cache.delete(name)
+    opened.delete([name])
+    with pytest.raises(RemoteError, match="1 objects are neither in the cache nor on the remote"):
+        opened.push(None, ["file 0"], opened.missing_objects([name]))
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link"])

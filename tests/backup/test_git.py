@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from machines import git
-from multi_abnormality.backup.git import Git, GitError, repository_of
-from multi_abnormality.backup.snapshot_metadata import SnapshotMetadata, branch_of
+from multi_abnormality.backup.git import Git, GitError, branch_of, repository_of
+from multi_abnormality.backup.snapshot import SnapshotMetadata
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
+import hashlib
 import logging
 import os
 import shutil
-import signal
 import stat
 import tempfile
 import time
@@ -13,18 +13,26 @@ import yaml
 from dvc_objects.fs.utils import tmp_fname
 
 from machines import FINGERPRINT, Machine, git, wait_for_uploads
-from multi_abnormality.backup import manager, worker_client
+from multi_abnormality.backup import manager, push_process
 from multi_abnormality.backup.manager import BackupManager
 from multi_abnormality.utils.errors import InputError
 
 
 def started(machine: Machine, remote: Path) -> BackupManager:
-    """Start a backup and wait for the upload of the inputs."""
     machine.use(remote)
     backup = machine.backup()
     backup.start()
-    wait_for_uploads(backup)
     return backup
+
+
+def process(backup: BackupManager) -> psutil.Process:
+    """Return the process of the running push."""
+    return psutil.Process(backup._push._process.pid)
+
+
+def save(machine: Machine, backup: BackupManager, epochs: int, content: str) -> None:
+    machine.save(content)
+    backup.saved(epochs)
 
 
 def files(remote: Path) -> set[str]:
@@ -94,7 +102,7 @@ def test_save_is_recorded_as_unfinished_state(first: Machine, remote: Path):
     backup.start()
     first.save("one")
     backup.saved(3)
-    backup.close(30)
+    backup.close(60)
     entry = train_entry(first)
     assert entry["params"]["params.yaml"]["train"]["epochs"] == 3
     assert {out["path"] for out in entry["outs"]} == {"checkpoints", "metrics/history.csv"}
@@ -118,7 +126,7 @@ def test_unfinished_state_is_never_recorded_as_finished(first: Machine, remote: 
     backup.start()
     first.save("one")
     backup.saved(done)
-    backup.close(30)
+    backup.close(60)
     assert train_entry(first)["params"]["params.yaml"]["train"]["epochs"] == min(done, 5)
     assert "Running stage 'train'" in first("dvc", "repro", "--dry", "--allow-missing", "train")
 
@@ -131,66 +139,70 @@ def test_edits_during_training_are_not_part_of_the_state(first: Machine, remote:
     first.set("train", learning_rate=0.5)
     first.save("one")
     backup.saved(1)
-    backup.close(30)
+    backup.close(60)
     assert train_entry(first)["params"]["params.yaml"]["train"]["learning_rate"] == 0.004
     held = git(first.folder, "show", f"refs/resume/main/{FINGERPRINT}:params.yaml")
     assert yaml.safe_load(held)["train"]["learning_rate"] == 0.004
 
 
 def test_save_does_not_wait_for_push(first: Machine, remote: Path):
+    """One push runs at a time; the next one uploads the newest save."""
     backup = started(first, remote)
-    pushing = psutil.Process(backup._worker._process.pid)
+    save(first, backup, 1, "one")
+    pushing = process(backup)
     pushing.suspend()
-    for epochs, state in enumerate(("one", "two"), start=1):
-        first.save(state)
-        backup.saved(epochs)
+    for epochs, state in ((2, "two"), (3, "three")):
+        save(first, backup, epochs, state)
+        assert process(backup) == pushing
         assert first.epochs_backed_up() == 0
     pushing.resume()
+    wait_for_uploads(backup)
+    assert [item["epochs"] for item in first.upload_log()["backups"]] == [1, 3]
+    backup.close(5)
+
+
+def test_failing_remote_is_logged_once_and_retried(
+    first: Machine, remote: Path, caplog: pytest.LogCaptureFixture
+):
+    backup = started(first, remote)
+    shutil.move(remote, remote.with_name("away"))
+    remote.write_text("no folder")
+    for epochs in (1, 2):
+        save(first, backup, epochs, f"state {epochs}")
+        while backup._failures < epochs:
+            backup.poll()
+            time.sleep(0.01)
+    failures = [record for record in caplog.records if "backup failed" in record.message]
+    assert len(failures) == 1
+    assert "Not a directory" in failures[0].message
+    assert "Not a directory" in first.upload_log()["last_failure"]["reason"]
+    backup.poll()
+    assert backup._push is None  # until the next save
+    remote.unlink()
+    shutil.move(remote.with_name("away"), remote)
+    backup.saved(2)
     wait_for_uploads(backup)
     assert first.epochs_backed_up() == 2
     backup.close(5)
 
 
-def test_failing_remote_is_logged_once_and_retried(
-    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    monkeypatch.setattr(manager, "RETRY_DELAY", 0.05)
+def test_stalled_push_is_stopped(first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch):
+    """A mounted remote may die in the middle of a push. `close` does not wait for it either."""
+    monkeypatch.setattr(manager, "STALL_TIMEOUT", 0.3)
     backup = started(first, remote)
-    shutil.move(remote, remote.with_name("away"))
-    remote.write_text("no folder")
-    first.save("one")
-    backup.saved(1)
-    while backup._failures < 3:
-        backup.poll()
-        time.sleep(0.01)
-    failures = [record for record in caplog.records if "backup failed" in record.message]
-    assert len(failures) == 1
-    assert "Not a directory" in failures[0].message
-    assert "Not a directory" in first.upload_log()["last_failure"]["reason"]
-    remote.unlink()
-    shutil.move(remote.with_name("away"), remote)
-    wait_for_uploads(backup)
-    assert first.epochs_backed_up() == 1
-    backup.close(5)
-
-
-def test_stalled_push_is_restarted(first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch):
-    """`close` does not wait for a stalled push either, and leaves no process."""
-    monkeypatch.setattr(manager, "STALL_TIMEOUT", 0.0)
-    first.use(remote)
-    backup = first.backup()
-    backup.start()
-    pid = backup._worker._process.pid
+    save(first, backup, 1, "one")
+    pushing = process(backup)
+    pushing.suspend()
     while backup._failures == 0:
         backup.poll()
-    assert not psutil.pid_exists(pid)
-    first.save("one")
-    backup.saved(1)
+        time.sleep(0.02)
+    assert not pushing.is_running()
+    save(first, backup, 2, "two")
+    pushing = process(backup)
     start = time.monotonic()
     backup.close(0.0)
     assert time.monotonic() - start < 5
-    children = psutil.Process().children(recursive=True)
-    assert [child for child in children if "upload_worker" in " ".join(child.cmdline())] == []
+    assert not pushing.is_running()
     first("dvc", "status")
 
 
@@ -200,110 +212,87 @@ def test_stall_timeout_is_bounded_after_many_failures(
     """After a weekend without network, a timeout that always doubles would never end."""
     backup = started(first, remote)
     backup._failures = 5000
-    monkeypatch.setattr(manager, "MAX_STALL_TIMEOUT", 0.3)
-    first.save("one")
-    backup.saved(1)
-    os.kill(backup._worker._process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(manager, "STALL_TIMEOUT", 0.02)
+    save(first, backup, 1, "one")
+    process(backup).suspend()
     while backup._failures == 5000:
         backup.poll()
         time.sleep(0.02)
-    assert backup._next_try - time.monotonic() <= manager.MAX_RETRY_DELAY
-    backup.close(20)
+    backup.close(60)
     assert first.epochs_backed_up() == 1
 
 
-def test_unkillable_worker_does_not_block_close(
+def test_unkillable_push_does_not_block_close(
     first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A process may hang on a dead file system, such as a mounted Drive."""
+    """A process may hang on a dead file system, such as a mounted Drive.
+
+    DVC's lock stays free, so that the stage can end.
+    """
     backup = started(first, remote)
-    held = backup._worker._process
-    monkeypatch.setattr(worker_client.os, "killpg", lambda *_: None)
+    save(first, backup, 1, "one")
+    held = process(backup)
+    held.suspend()
+    monkeypatch.setattr(push_process.os, "killpg", lambda *_: None)
     start = time.monotonic()
     backup.close(0.0)
     assert time.monotonic() - start < 10
+    first("dvc", "status")
     held.kill()
     held.wait()
 
 
-def test_worker_exits_with_training(first: Machine, remote: Path):
-    """Even if loader workers outlive a killed training and hold the pipe open."""
+def test_push_exits_with_training(first: Machine, remote: Path):
+    """Even if loader workers outlive a killed training."""
     first.use(remote)
+    first.save("one")
     script = (
-        "from pathlib import Path; import os, time\n"
+        "from pathlib import Path; import os, signal, time\n"
         "from multi_abnormality.backup.manager import BackupManager\n"
         "from multi_abnormality.config.schema import BackupConfig as Settings\n"
         "s = Settings(remote=None, git_remote=None, keep_last=2, grace=1)\n"
         "b = BackupManager(s, Path(), '0123456789ab')\n"
-        "b.start(); os.write(1, str(b._worker._process.pid).encode())\n"
+        "b.start(); b.saved(1); os.write(1, str(b._push._process.pid).encode())\n"
         "if os.fork() == 0: os.close(1), os.close(2), time.sleep(20), os._exit(0)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     child = first.train("python", "-c", script)
     pid = int(child.communicate()[0])
-    end = time.monotonic() + 5
+    end = time.monotonic() + 15
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end
         time.sleep(0.05)
+    assert first.epochs_backed_up() == 0
 
 
-def test_worker_process_is_reused(first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch):
-    """Importing DVC for each save would cost as much as the save."""
-    backup = started(first, remote)
-    pid = backup._worker._process.pid
-    for epochs in (1, 2):
-        first.save(f"state {epochs}")
-        backup.saved(epochs)
-        wait_for_uploads(backup)
-    assert first.epochs_backed_up() == 2
-    assert backup._worker._process.pid == pid
-    monkeypatch.setattr(worker_client, "IDLE_TIMEOUT", 0.0)
-    backup.poll()
-    assert not psutil.pid_exists(pid)  # stopped when idle
-    first.save("state 3")
-    backup.saved(3)
-    wait_for_uploads(backup)
-    assert first.epochs_backed_up() == 3
-    backup.close(5)
-
-
-def test_killed_worker_is_replaced(
-    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+def test_killed_push_is_repeated(first: Machine, remote: Path, caplog: pytest.LogCaptureFixture):
     """The out-of-memory killer may kill it."""
-    monkeypatch.setattr(manager, "RETRY_DELAY", 0.05)
     backup = started(first, remote)
-    backup._worker._process.kill()
-    backup._worker._process.wait()
-    first.save("one")
-    backup.saved(1)
-    wait_for_uploads(backup)
-    assert first.epochs_backed_up() == 1
-    first.save("two")
-    backup.saved(2)
-    backup._worker._process.kill()  # during a job
-    wait_for_uploads(backup)
+    save(first, backup, 1, "one")
+    process(backup).kill()
+    while backup._failures == 0:
+        backup.poll()
+        time.sleep(0.02)
     assert "its process exited with -9" in caplog.text
+    save(first, backup, 2, "two")
+    wait_for_uploads(backup)
     assert first.epochs_backed_up() == 2
     backup.close(5)
 
 
-def test_failed_worker_start_does_not_stop_training(
+def test_failed_start_of_a_push_does_not_stop_training(
     first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):  # fmt: skip
-    monkeypatch.setattr(manager, "RETRY_DELAY", 0.05)
     backup = started(first, remote)
-    backup._worker.terminate()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    first.save("one")
-    backup.saved(1)
-    backup.poll()
-    with pytest.raises(InputError, match=r"its process can't be started: .*gone"):
+    save(first, backup, 1, "one")
+    with pytest.raises(InputError, match=r"process can't be started: .*gone"):
         first.backup().start()
     monkeypatch.setattr(tempfile, "tempdir", None)
+    assert "backup failed" in caplog.text
+    backup.saved(1)
     wait_for_uploads(backup)
-    assert "its process can't be started" in caplog.text
     assert first.epochs_backed_up() == 1
     backup.close(5)
 
@@ -333,7 +322,7 @@ def test_hooks_signatures_and_missing_user_name_are_ignored(first: Machine, remo
     backup.start()
     first.save("one")
     backup.saved(1)
-    backup.close(30)
+    backup.close(60)
     refs = git(first.folder, "ls-remote", "origin", "refs/heads/resume/*")
     assert refs.endswith(f"refs/heads/resume/main/{FINGERPRINT}")
 
@@ -348,7 +337,7 @@ def test_failing_git_remote_falls_back_to_bundle(
     assert "can't be written, so resume commits go to the DVC remote" in caplog.text
     first.save("one")
     backup.saved(1)
-    backup.close(30)
+    backup.close(60)
     assert len(list((remote / "resume/main" / FINGERPRINT).glob("*.bundle"))) == 1
 
 
@@ -395,9 +384,25 @@ def test_keep_last_deletes_only_own_superseded_states(
     backup = first.backup()
     backup.start()
     backup.saved(6)
-    backup.close(30)
+    backup.close(60)
     assert first.upload_log()["backups"][-1]["bytes"] > 0
     assert "Everything is up to date" in first("dvc", "push", "train", "preprocess")
+
+
+def test_object_of_several_states_is_deleted_with_the_last_of_them(first: Machine, remote: Path):
+    """The best checkpoint stays the same over many saves."""
+    first.use(remote)
+    backup = first.backup(keep_last=1)
+    backup.start()
+    best = first.folder / "checkpoints/best.ckpt"
+    for epochs, content in enumerate(("old", "old", "new"), start=1):
+        best.parent.mkdir(exist_ok=True)
+        best.write_text(content)
+        save(first, backup, epochs, f"state {epochs}")
+        wait_for_uploads(backup)
+        name = hashlib.md5(b"old").hexdigest()
+        assert (remote / "files/md5" / name[:2] / name[2:]).exists() == (content == "old")
+    backup.close(5)
 
 
 def test_stale_uploads_are_removed_after_a_day(first: Machine, remote: Path):
@@ -411,7 +416,7 @@ def test_stale_uploads_are_removed_after_a_day(first: Machine, remote: Path):
     backup = started(first, remote)
     first.save("one")
     backup.saved(1)
-    backup.close(30)
+    backup.close(60)
     assert [len(list(folder.iterdir())) for folder in (objects, bundles)] == [1, 1]
 
 
@@ -439,10 +444,9 @@ def test_objects_of_stash_and_tag_are_kept(first: Machine, remote: Path):
 
 
 def test_failing_record_is_logged_and_retried(
-    first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    first: Machine, remote: Path, caplog: pytest.LogCaptureFixture
 ):
     """Another DVC command holds the lock temporarily."""
-    monkeypatch.setattr(manager, "RETRY_DELAY", 0.05)
     backup = started(first, remote)
     holder = first.train(
         "python", "-c",
@@ -451,12 +455,12 @@ def test_failing_record_is_logged_and_retried(
     )  # fmt: skip
     while not (first.folder / ".dvc/tmp/held").exists():
         time.sleep(0.05)
-    first.save("one")
-    backup.saved(1)
+    save(first, backup, 1, "one")
     assert "backup failed" in caplog.text
     holder.wait()
+    save(first, backup, 2, "two")
     wait_for_uploads(backup)
-    assert first.epochs_backed_up() == 1
+    assert first.epochs_backed_up() == 2
     backup.close(5)
 
 
@@ -468,7 +472,7 @@ def test_output_of_libraries_does_not_corrupt_results(
         "import os, sys, threading, time\n"
         "def print_on():\n"
         f"    while os.write(2, b'{noise}'): time.sleep(0.0005)\n"
-        "if 'multi_abnormality.backup.upload_worker' in sys.orig_argv:\n"
+        "if 'multi_abnormality.backup.push' in sys.orig_argv:\n"
         "    threading.Thread(target=print_on, daemon=True).start()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)

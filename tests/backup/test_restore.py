@@ -31,7 +31,7 @@ def leave_state(machine: Machine, folder: Path, content: str = "one", **settings
     machine.save(content)
     (machine.folder / "metrics/history.csv").write_text(f"epoch\n{content}\n")
     backup.saved(3)
-    backup.close(30)
+    backup.close(60)
 
 
 def checkpoint(machine: Machine) -> str:
@@ -89,7 +89,7 @@ def test_second_machine_prunes_backups_of_the_first(first: Machine, second: Mach
     backup.start()
     second.save("two")
     backup.saved(4)
-    backup.close(30)
+    backup.close(60)
     after = {path.name for path in (remote / "files").rglob("*") if path.is_file()}
     assert len(before - after) == 2
     assert len(list((remote / "resume").rglob("*.bundle"))) == 1
@@ -364,7 +364,7 @@ def test_damaged_checkpoint_on_remote_is_not_restored(
     backup.start()
     second.save("two")
     backup.saved(4)
-    backup.close(30)
+    backup.close(60)
     assert damaged.read_bytes() == b"two"
 
 
@@ -479,7 +479,7 @@ def leave_state_of(machine: Machine) -> None:
     backup.start()
     machine.save("one")
     backup.saved(3)
-    backup.close(30)
+    backup.close(60)
 
 
 def test_finished_run_is_not_resumed(first: Machine, second: Machine, remote: Path):

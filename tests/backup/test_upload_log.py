@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.backup.snapshot_metadata import Generation
+from multi_abnormality.backup.snapshot import Generation
 from multi_abnormality.backup.upload_log import MAX_BACKUPS, UploadLog
 
 RUN = "main/0123456789abcdef"
@@ -20,10 +20,8 @@ def upload_log(tmp_path: Path) -> UploadLog:
 def test_generations_persist(upload_log: UploadLog):
     first = Generation(epochs=1, objects=(A, B), own=(B,))
     second = Generation(epochs=2, objects=(B, C), own=(C,))
-    upload_log.add_generation(RUN, first)
-    upload_log.add_generation(RUN, second)
-    upload_log.claim(RUN, {B, C}, "0123")
-    upload_log.mark_sent(RUN)
+    upload_log.set_generations(RUN, [first, second])
+    upload_log.update_newest(RUN, uploaded=(C,), remote="0123", sent=True)
     again = UploadLog(upload_log.path)
     earlier, newest = again.generations(RUN)
     assert earlier == first

@@ -14,7 +14,7 @@ from drive_stand_in.accounts import FOLDER_TITLE
 from drive_stand_in.contents import MY_DRIVE, SHARED_DRIVE
 from drive_stand_in.faults import Faults
 from drive_stand_in.server import DriveStandIn
-from multi_abnormality.backup.upload_worker import lower_priority
+from multi_abnormality.backup.push import lower_priority
 from multi_abnormality.utils.atomic_io import write_json
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--low-priority", action="store_true", help="run at low CPU priority")
     arguments = parser.parse_args()
     if arguments.low_priority:
-        lower_priority()
+        lower_priority(19)
     # Ctrl-C in a terminal also reaches this process, but the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     folder = arguments.folder.absolute()

@@ -1,18 +1,25 @@
 """Discovery of a branch's resume states: on this machine, on Git remotes and on the DVC remote."""
 
+import re
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from multi_abnormality.backup.dvc_remote import Remote
-from multi_abnormality.backup.git import Git, GitError
-from multi_abnormality.backup.publish import fetch_bundle, fetch_refs
-from multi_abnormality.backup.snapshot_metadata import LOCAL, SnapshotMetadata, branch_of
+from multi_abnormality.backup.git import Git, GitError, branch_of
+from multi_abnormality.backup.snapshot import LOCAL, PUBLISHED, SnapshotMetadata
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
 THIS_MACHINE = "this machine"
 MAX_TIME = 2**32 - 1  # s since the epoch; Git rejects much later times
+MAX_BUNDLE_BYTES = 128 << 20
+UNBUNDLE_TIMEOUT = 300.0  # s
+_TEMPORARY_REF = "refs/resume-bundle"  # of a bundle that is being fetched
+_BUNDLE_HEAD = re.compile(r"([0-9a-f]{40}) (refs/resume/[^\s]+)")
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,14 @@ def find_states(git: Git, remote: Remote | None) -> list[State]:
     failures: list[str] = []
     states: dict[str, State] = {}
     for branch in dict.fromkeys((branch_of(git), head[:12])):
-        for state in (
-            *_local(git, branch, failures),
-            *_published(git, branch, failures),
-            *_bundled(git, remote, branch, failures),
-        ):
-            states.setdefault(state.commit, state)
+        for location, fetch in _sources(git, remote, branch, failures):
+            try:
+                state = State.read(git, fetch(), location, branch)
+                states.setdefault(state.commit, state)
+            except (GitError, ValueError) as error:
+                failures.append(f"{location} is skipped: {error}")
+            except Exception as error:  # any exception of a file system
+                failures.append(f"{location} can't be fetched: {type(error).__name__}: {error}")
     for failure in failures:
         log.warning("%s", failure)
     if failures and not states:
@@ -83,13 +92,12 @@ def find_states(git: Git, remote: Remote | None) -> list[State]:
     return sorted(states.values(), key=State.order, reverse=True)
 
 
-def _local(git: Git, branch: str, failures: list[str]) -> Iterator[State]:
+def _sources(
+    git: Git, remote: Remote | None, branch: str, failures: list[str]
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield the location of each state, and a function that fetches it and returns its hash."""
     refs = git("for-each-ref", "--format=%(objectname)", f"{LOCAL}/{branch}/*").split()
-    for commit in refs:
-        yield from _read(git, partial(str, commit), THIS_MACHINE, branch, failures)
-
-
-def _published(git: Git, branch: str, failures: list[str]) -> Iterator[State]:
+    yield from ((THIS_MACHINE, partial(str, commit)) for commit in refs)
     for name in git("remote").split():
         location = f"the Git remote {name}"
         try:
@@ -97,11 +105,7 @@ def _published(git: Git, branch: str, failures: list[str]) -> Iterator[State]:
         except GitError as error:
             failures.append(f"{location} can't be read: {error}")
             continue
-        for commit in commits:
-            yield from _read(git, partial(str, commit), location, branch, failures)
-
-
-def _bundled(git: Git, remote: Remote | None, branch: str, failures: list[str]) -> Iterator[State]:
+        yield from ((location, partial(str, commit)) for commit in commits)
     if remote is None:
         return
     try:
@@ -110,16 +114,80 @@ def _bundled(git: Git, remote: Remote | None, branch: str, failures: list[str]) 
         failures.append(f"the DVC remote {remote.url} can't be read: {error}")
         return
     for name in names:
-        location = f"the DVC remote, {name}"
-        yield from _read(git, partial(fetch_bundle, git, remote, name), location, branch, failures)
+        yield f"the DVC remote, {name}", partial(_fetch_bundle, git, remote, name)
 
 
-def _read(
-    git: Git, fetch: Callable[[], str], location: str, branch: str, failures: list[str]
-) -> Iterator[State]:
-    try:
-        yield State.read(git, fetch(), location, branch)
-    except (GitError, ValueError) as error:
-        failures.append(f"{location} is skipped: {error}")
-    except Exception as error:  # any exception of a file system
-        failures.append(f"{location} can't be fetched: {type(error).__name__}: {error}")
+def fetch_refs(git: Git, remote: str, pattern: str) -> list[str]:
+    """Fetch resume commits from a Git remote and return their hashes.
+
+    Args:
+        git: repository to fetch into.
+        remote: name of the Git remote.
+        pattern: glob of run names, such as "main/*".
+    """
+    refs = f"{PUBLISHED}/{pattern}"
+    lines = git.non_interactive()("ls-remote", "--refs", remote, refs).splitlines()
+    found = {name: commit for commit, name in (line.split("\t") for line in lines)}
+    if found:
+        specs = [f"+{name}:refs/remotes/{remote}/{name.removeprefix('refs/heads/')}"
+                 for name in found]  # fmt: skip
+        git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", remote, *specs)
+    return [commit for name, commit in found.items() if name.count("/") == refs.count("/")]
+
+
+def _fetch_bundle(git: Git, remote: Remote, name: str) -> str:
+    """Fetch a bundle's commit into this repository, without a ref, and return its hash.
+
+    Raises:
+        GitError: the bundle is damaged, too large, or builds on commits that are missing here.
+    """
+    if (size := remote.bundle_size(name)) > MAX_BUNDLE_BYTES:
+        raise GitError(f"it has {size:,} bytes, the limit is {MAX_BUNDLE_BYTES:,}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bundle"
+        remote.get_bundle(name, file)
+        heads = git("bundle", "list-heads", str(file)).splitlines()
+        found = _BUNDLE_HEAD.fullmatch(heads[0]) if len(heads) == 1 else None
+        if found is None:
+            raise GitError("it is not a bundle of this project: it must contain one resume commit")
+        commit, ref = found.groups()
+        unbundler = Git(git.folder, timeout=UNBUNDLE_TIMEOUT)
+        try:
+            _unbundle(unbundler, file, ref)
+        except GitError as error:
+            if "prerequisite" not in str(error):
+                raise
+            _fetch_history(git)
+            try:
+                _unbundle(unbundler, file, ref)
+            except GitError as error:
+                raise GitError(f"{error}; {_missing_history(git)}") from error
+    return commit
+
+
+def _unbundle(git: Git, file: Path, ref: str) -> None:
+    options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+    git("fetch", *options, str(file), f"+{ref}:{_TEMPORARY_REF}")
+    git("update-ref", "-d", _TEMPORARY_REF)
+
+
+def _is_shallow(git: Git) -> bool:
+    return git.find("rev-parse", "--is-shallow-repository") == "true"
+
+
+def _fetch_history(git: Git) -> None:
+    """Fetch from all Git remotes: this clone may be older than the backup."""
+    if not _is_shallow(git):
+        with suppress(GitError):  # the bundle's own error is more specific
+            git.non_interactive()("fetch", "--quiet", "--all", "--no-recurse-submodules")
+
+
+def _missing_history(git: Git) -> str:
+    """Hint for a bundle that builds on commits that are missing here."""
+    if _is_shallow(git):
+        return "this clone is shallow: `git fetch --unshallow` fetches the missing commits"
+    return (
+        "no Git remote of this clone has these commits: the branch's history was rewritten since "
+        "the backup, or it belongs to another project. Push them from a clone that has them, or "
+        "start a new run with `dvc repro`"
+    )

@@ -1,6 +1,8 @@
 """Recorder of the running train stage as a DVC state, in the cache and in dvc.lock."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from dvc_data.hashfile.hash_info import HashInfo
 
 STAGE = "train"
-LOCKED_MESSAGE = "another DVC command holds DVC's lock"
 CHECKPOINTS = "checkpoints"
 COMPLETE = "metrics/train.json"  # written last, so not part of an unfinished state
 
@@ -26,18 +27,18 @@ class RecordError(Exception):
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A state in DVC's cache and in dvc.lock.
+class Inputs:
+    """The stage's dependencies that a restore needs and Git does not track.
 
     Attributes:
-        epochs: completed epochs.
-        objects: hashes of the persistent outputs' objects.
-        own: hashes of the objects that were not in the cache before.
+        paths: those in DVC's cache.
+        objects: hashes of their objects.
+        missing: paths of those that are not in DVC's cache.
     """
 
-    epochs: int
+    paths: tuple[str, ...]
     objects: tuple[str, ...]
-    own: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 def open_repository(root: Path) -> "Repo | None":
@@ -66,6 +67,18 @@ def uncached_outputs(repo: "Repo") -> list[Path]:
         raise InputError(f"the pipeline can't be read: {error}; `git diff` may show why") from error
 
 
+@contextmanager
+def _locked(repo: "Repo") -> Iterator[None]:
+    from dvc.lock import LockError
+    from dvc.repo import lock_repo
+
+    try:
+        with lock_repo(repo):
+            yield
+    except LockError as error:
+        raise RecordError("another DVC command holds DVC's lock") from error
+
+
 class Recorder:
     """Records the train stage while it runs.
 
@@ -82,39 +95,41 @@ class Recorder:
 
     def __init__(self, repo: "Repo") -> None:
         from dvc.exceptions import DvcException
-        from dvc.lock import LockError
-        from dvc.repo import lock_repo
 
         self.repo = repo
         self._hashes: dict[tuple[int, ...], HashInfo] = {}  # by (device, inode, mtime, size)
         try:
-            with lock_repo(repo):
+            with _locked(repo):
                 self.stage = repo.stage.load_one(str(Path(repo.root_dir) / "dvc.yaml"), STAGE)
                 self.stage.save_deps(allow_missing=True)
-                self.files = [dep for dep in self.stage.deps if dep not in self.stage.params]
-        except LockError as error:
-            raise RecordError(LOCKED_MESSAGE) from error
         except DvcException as error:
             raise InputError(f"dvc.yaml: the stage {STAGE} can't be backed up: {error}") from error
         except (sqlite3.Error, Timeout) as error:
             raise InputError(
                 f"{repo.site_cache_dir}: DVC's database can't be written ({error}); free disk space"
             ) from error
+        self.files = [dep for dep in self.stage.deps if dep not in self.stage.params]
+        self.outputs = [out for out in self.stage.outs if out.persist and out.use_cache]
 
-    def inputs(self) -> tuple[list[str], list[str]]:
-        """Return the stage's dependencies that a restore needs and Git does not track.
+    def inputs(self) -> Inputs:
+        cached = [dep for dep in self.files if self._is_cached(dep)]
+        return Inputs(
+            paths=tuple(dep.def_path for dep in cached if self._is_output(dep)),
+            objects=tuple(hash_ for dep in cached for hash_ in _hashes_of(dep)),
+            missing=tuple(
+                dep.def_path for dep in self.files
+                if dep not in cached and dep.is_in_repo and self._is_ignored(dep)
+            ),
+        )  # fmt: skip
 
-        Returns:
-            Hashes of the objects in the cache, and paths of dependencies that are not in it.
-        """
-        hashes: list[str] = []
-        missing: list[str] = []
-        for dep in self.files:
-            if self._is_cached(dep):
-                hashes += _hashes_of(dep)
-            elif dep.is_in_repo and self._is_ignored(dep):
-                missing.append(dep.def_path)
-        return hashes, missing
+    def _is_output(self, dep: "Output") -> bool:
+        """Whether DVC tracks a file, or a folder that contains it."""
+        from dvc.exceptions import OutputNotFoundError
+
+        try:
+            return bool(self.repo.find_outs_by_path(dep.fs_path, strict=False))
+        except OutputNotFoundError:
+            return False
 
     def _is_ignored(self, item: "Output") -> bool:
         from dvc.scm import NoSCM
@@ -133,52 +148,40 @@ class Recorder:
         Raises:
             RecordError: another DVC command holds the lock.
         """
-        from dvc.lock import LockError
-        from dvc.repo import lock_repo
-
-        try:
-            with lock_repo(self.repo):
-                self._save_outputs()
-        except LockError as error:
-            raise RecordError(LOCKED_MESSAGE) from error
-        outs = [out for out in self._persistent_outputs() if out.hash_info]
+        with _locked(self.repo):
+            self._save_outputs()
+        outs = [out for out in self.outputs if out.hash_info]
         files = [hash_ for out in outs for hash_ in _hashes_of(out)[1:]]
         return not all(self.repo.cache.local.exists(hash_) for hash_ in files)
 
-    def _persistent_outputs(self) -> list["Output"]:
-        return [out for out in self.stage.outs if out.persist and out.use_cache]
-
-    def record(self, epochs: int) -> Recorded:
+    def record(self, epochs: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Add the current checkpoints to the cache and record them in dvc.lock.
 
         Args:
             epochs: completed epochs. Recorded as the value of train.epochs, but always below the
                 real one, so that DVC runs the stage again.
 
+        Returns:
+            Hashes of the persistent outputs' objects, and of those that were not in the cache.
+
         Raises:
             RecordError: the disk is full, or another DVC command holds the lock.
         """
         from dvc.exceptions import DvcException
-        from dvc.lock import LockError
-        from dvc.repo import lock_repo
 
         try:
-            with lock_repo(self.repo):
+            with _locked(self.repo):
                 self._save_outputs()
-                outs = self._persistent_outputs()
-                for out in outs:
-                    if not out.hash_info:
-                        raise RecordError(f"{out} does not exist")
-                objects = [hash_ for out in outs for hash_ in _hashes_of(out)]
+                if absent := [str(out) for out in self.outputs if not out.hash_info]:
+                    raise RecordError(f"{absent[0]} does not exist")
+                objects = [hash_ for out in self.outputs for hash_ in _hashes_of(out)]
                 own = [hash_ for hash_ in objects if not self.repo.cache.local.exists(hash_)]
-                for out in outs:
+                for out in self.outputs:
                     out.commit(relink=False)
                 self._write_lock(epochs)
-        except LockError as error:
-            raise RecordError(LOCKED_MESSAGE) from error
         except (DvcException, InputError, OSError, sqlite3.Error, Timeout) as error:
             raise RecordError(f"the state could not be recorded: {error}") from error
-        return Recorded(epochs, tuple(objects), tuple(own))
+        return tuple(objects), tuple(own)
 
     def _save_outputs(self) -> None:
         from dvc_data.hashfile.hash_info import HashInfo
@@ -217,13 +220,11 @@ class Recorder:
         params["train"] = params["train"] | {"epochs": recorded_epochs}
         lock = Path(self.stage.dvcfile.path).with_suffix(".lock")
         content: dict[str, Any] = load_yaml(str(lock)) if lock.exists() else {"schema": "2.0"}
-        stages = content.setdefault("stages", {})
-        stages[STAGE] = entry
+        stages = content.get("stages", {}) | {STAGE: entry}
         content["stages"] = {
-            name: stage
-            for name, stage in stages.items()
+            name: stage for name, stage in stages.items()
             if name == STAGE or self._outputs_exist(stage)
-        }
+        }  # fmt: skip
         atomic_write(dumps_yaml(content).encode(), lock)
 
     def _outputs_exist(self, entry: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import stat
@@ -14,8 +15,6 @@ from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
-from fsspec.callbacks import Callback
-
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
@@ -23,12 +22,15 @@ BUNDLE_FOLDER = "resume"  # next to DVC's `files`
 BUNDLE_SUFFIX = ".bundle"
 RETRY_DELAYS = (0.5, 1.0, 2.0)  # s
 STALE_UPLOAD_SECONDS = 24 * 3600  # age at which a partial upload counts as abandoned
+MAX_LIST_BYTES = 64 << 20  # of a folder's list, about 700,000 files
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 
-MAX_LIST_BYTES = 64 << 20  # of a folder's list, about 700,000 files
-
 T = TypeVar("T")
+
+
+class RemoteError(Exception):
+    """A request to the remote failed; the message contains the remote's error."""
 
 
 def digest_of(file: Path) -> str:
@@ -49,16 +51,11 @@ def _unsafe_name(content: bytes) -> str | None:
     for name, hash_ in names:
         if not isinstance(name, str) or not isinstance(hash_, str):
             return str(name)
-        parts = name.split("/")
-        if {"", ".", ".."} & set(parts) or "\\" in name or "\0" in name or ".git" in parts:
-            return name
-        if not _HASH.fullmatch(hash_):
+        parts = set(name.split("/"))
+        is_outside = {"", ".", "..", ".git"} & parts or "\\" in name or "\0" in name
+        if is_outside or not _HASH.fullmatch(hash_):
             return name
     return None
-
-
-class RemoteError(Exception):
-    """A request to the remote failed; the message contains the remote's error."""
 
 
 def _retry(call: Callable[[], T]) -> T:
@@ -71,21 +68,6 @@ def _retry(call: Callable[[], T]) -> T:
         except Exception:  # any exception of a file system; the last one is raised
             time.sleep(delay)
     return call()
-
-
-class _ProgressCallback(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Reports progress, including that of files uploaded in parallel."""
-
-    def __init__(self, on_progress: Callable[[], None]) -> None:
-        super().__init__()
-        self._on_progress = on_progress
-
-    def relative_update(self, inc: int = 1) -> None:
-        super().relative_update(inc)
-        self._on_progress()
-
-    def branched(self, path_1: object, path_2: object, **kwargs: object) -> "_ProgressCallback":  # noqa: ARG002
-        return _ProgressCallback(self._on_progress)
 
 
 class _ErrorCapture(logging.Handler):
@@ -110,12 +92,14 @@ class Remote:
     """
 
     def __init__(self, repo: "Repo", name: str | None) -> None:
+        self.repo = repo
         self.odb = repo.cloud.get_remote_odb(name, "push")
         self.cache = repo.cache.local
         remote = repo.cloud.get_remote(name)
         self.fs, self.path = remote.fs, remote.path
         self.url = self.fs.unstrip_protocol(self.path)
         self.name = remote.name
+        self.is_folder = self.fs.protocol == "local"
         # Identifies the remote in files that must not contain its address.
         self.id = hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
@@ -134,21 +118,19 @@ class Remote:
         _retry(lambda: self.fs.remove(path))
 
     def _check_folder(self, folder: Path) -> None:
-        if self.fs.protocol == "local" and not folder.is_dir():
+        if self.is_folder and not folder.is_dir():
             raise RemoteError(f"the folder {folder} does not exist (is its disk mounted?)")
 
-    def push(
-        self,
-        hashes: Iterable[str],
-        claim: Callable[[set[str]], None],
-        on_progress: Callable[[], None],
-    ) -> int:
-        """Upload the objects that the remote lacks.
+    def push(self, commit: str | None, targets: Iterable[str], new: set[str]) -> int:
+        """Run `dvc push` for a commit's dvc.lock.
+
+        A repository that is read from a commit needs no lock, so that a push which hangs does not
+        block other DVC commands.
 
         Args:
-            hashes: objects in the cache; a folder's files must be listed together with the folder.
-            claim: called with the hashes to upload, before the upload.
-            on_progress: called as bytes are uploaded.
+            commit: hash of the commit; None for the work tree, without a Git repository.
+            targets: paths in the project to push.
+            new: objects that the remote lacks.
 
         Returns:
             Number of bytes uploaded.
@@ -156,58 +138,64 @@ class Remote:
         Raises:
             RemoteError: an upload failed; objects that were uploaded stay on the remote.
         """
-        from dvc_data.hashfile.db import get_index
-        from dvc_data.hashfile.hash_info import HashInfo
-        from dvc_data.hashfile.status import CompareStatusResult
-        from dvc_data.hashfile.transfer import transfer
+        from dvc.exceptions import DvcException
 
-        def check(status: CompareStatusResult) -> None:
-            if status.missing:
-                raise RemoteError(
-                    f"{len(status.missing)} objects are neither in the cache nor on the remote"
-                )
-            new.update(info.value for info in status.new if info.value)
-            self._check_free_space(new)
-            claim(new)
-
-        start, new = time.time(), set[str]()
+        size = self._check_new(new)
+        repo, start = self._repository_at(commit), time.time()
+        paths = [repo.fs.join(repo.root_dir, target) for target in targets]
         first, logger = _ErrorCapture(), logging.getLogger("dvc_data")
         logger.addHandler(first)
-        infos = {HashInfo("md5", hash_) for hash_ in hashes}
         try:
-            with closing(get_index(self.odb)) as index:
-                sent, failed = transfer(
-                    self.cache, self.odb, infos, dest_index=index, cache_odb=self.cache,
-                    validate_status=check, callback=_ProgressCallback(on_progress),
-                )  # fmt: skip
+            repo.push(targets=paths, remote=self.name)
+        except DvcException as error:
+            self._remove_partial_uploads(new, start)
+            raise RemoteError(f"{error}: {first.reason}") from error
         finally:
             logger.removeHandler(first)
-        if failed:
-            self._remove_partial_uploads(new, start)
-            raise RemoteError(f"{len(failed)} files could not be uploaded: {first.reason}")
-        return sum(Path(self.cache.oid_to_path(info.value)).stat().st_size for info in sent)
+        return size
 
-    def _check_free_space(self, hashes: set[str]) -> None:
-        """Fail before an upload that does not fit: DVC would leave partial copies in the folder."""
-        folder = Path(self.path)
-        if self.fs.protocol != "local" or not folder.is_dir():
-            return
-        size = sum(Path(self.cache.oid_to_path(hash_)).stat().st_size for hash_ in hashes)
-        free = shutil.disk_usage(folder).free
-        if size > free:
-            raise RemoteError(
-                f"{size / 1e6:.0f} MB to upload, but only {free / 1e6:.0f} MB free on the disk"
-            )
+    def _repository_at(self, commit: str | None) -> "Repo":
+        """Return the repository as of a commit, with this work tree's configuration."""
+        from dvc.fs import GitFileSystem
+        from dvc.repo import Repo
+
+        if commit is None:
+            return self.repo
+        below = os.path.relpath(self.repo.root_dir, self.repo.scm.root_dir)
+        root = "/" if below == "." else f"/{Path(below).as_posix()}"
+        config = {key: self.repo.config[key] for key in ("core", "cache", "remote")}
+        fs = GitFileSystem(scm=self.repo.scm, rev=commit)
+        return Repo(root, fs=fs, scm=self.repo.scm, config=config)
+
+    def _check_new(self, new: set[str]) -> int:
+        """Return the size of new objects; DVC skips missing ones, and fills a disk with copies."""
+        files = [Path(self.cache.oid_to_path(hash_)) for hash_ in new]
+        if missing := [file for file in files if not file.exists()]:
+            raise RemoteError(f"{len(missing)} objects are neither in the cache nor on the remote")
+        size = sum(file.stat().st_size for file in files)
+        if self.is_folder and Path(self.path).is_dir():
+            free = shutil.disk_usage(self.path).free
+            if size > free:
+                raise RemoteError(
+                    f"{size / 1e6:.0f} MB to upload, but only {free / 1e6:.0f} MB free on the disk"
+                )
+        return size
 
     def _remove_partial_uploads(self, hashes: set[str], start: float) -> None:
         """Remove temporary files of a failed push; each retry would leave more."""
-        if self.fs.protocol != "local":
-            return
-        for folder in {Path(self.odb.oid_to_path(hash_)).parent for hash_ in hashes}:
-            for file in folder.glob(".*.tmp"):
-                with suppress(FileNotFoundError):
-                    if file.stat().st_mtime >= start - 1:
-                        file.unlink()
+        if self.is_folder:
+            for folder in {Path(self.odb.oid_to_path(hash_)).parent for hash_ in hashes}:
+                _remove_files(folder.glob(".*.tmp"), lambda changed: changed >= start - 1)
+
+    def remove_stale_uploads(self) -> None:
+        """Delete temporary files of killed uploads from a folder remote.
+
+        Other remotes never show partial files.
+        """
+        limit = time.time() - STALE_UPLOAD_SECONDS
+        if self.is_folder:
+            for folder in (self.odb.path, self._bundle_path("")):
+                _remove_files(Path(folder).rglob(".*.tmp"), lambda changed: changed < limit)
 
     def fetch(self, hashes: Iterable[str]) -> dict[str, str]:
         """Copy objects into the cache and verify their content against their hashes.
@@ -219,17 +207,17 @@ class Remote:
         Raises:
             Exception: the file system's own, if the remote can't be read.
         """
-        missing = [hash_ for hash_ in sorted(hashes) if not self.cache.exists(hash_)]
-        paths = {hash_: self.odb.oid_to_path(hash_) for hash_ in missing}
+        paths = {
+            hash_: self.odb.oid_to_path(hash_)
+            for hash_ in sorted(hashes) if not self.cache.exists(hash_)
+        }  # fmt: skip
         error_texts = {
             hash_: "is not a regular file on the remote"
-            for hash_ in missing if not self._is_regular(paths[hash_])
+            for hash_, path in paths.items() if not self._is_regular(path)
         }  # fmt: skip
-        missing = [hash_ for hash_ in missing if hash_ not in error_texts]
+        missing = [hash_ for hash_ in paths if hash_ not in error_texts]
         errors: dict[str, BaseException] = {}
         for _ in range(2):  # a lost connection damages a copy, too
-            if not missing:
-                return error_texts
             errors.clear()
             self.cache.add(
                 [paths[hash_] for hash_ in missing], self.odb.fs, missing, verify=True,
@@ -248,7 +236,7 @@ class Remote:
 
     def _is_regular(self, path: str) -> bool:
         """Whether a path is a regular file or missing, not a link, pipe or device."""
-        if self.fs.protocol != "local":
+        if not self.is_folder:
             return True
         try:
             return stat.S_ISREG(Path(path).lstat().st_mode)
@@ -264,7 +252,7 @@ class Remote:
         Returns:
             Whether any object was deleted.
         """
-        if self.fs.protocol != "local":
+        if not self.is_folder:
             return False
         damaged = []
         for hash_ in hashes:
@@ -276,7 +264,7 @@ class Remote:
         if damaged:
             with suppress(OSError):
                 Path(self.odb.oid_to_path(folder)).unlink()
-            self.clear_index()
+            self._clear_index()
         return bool(damaged)
 
     def unsafe_folders(self, hashes: Iterable[str]) -> dict[str, str]:
@@ -285,15 +273,14 @@ class Remote:
         They are deleted from the cache, since `dvc pull` would write to these paths.
         """
         found = {}
-        for hash_ in hashes:
-            path = Path(self.cache.oid_to_path(hash_))
+        for path in (Path(self.cache.oid_to_path(hash_)) for hash_ in hashes):
             if not path.exists():
                 continue
             too_long = path.stat().st_size > MAX_LIST_BYTES
             name = "(too many files)" if too_long else _unsafe_name(path.read_bytes())
             if name is not None:
                 path.unlink()
-                found[hash_] = name
+                found[f"{path.parent.name}{path.name}"] = name
         return found
 
     def files_of(self, folder: str) -> dict[str, str]:
@@ -301,9 +288,15 @@ class Remote:
         entries = json.loads(Path(self.cache.oid_to_path(folder)).read_bytes())
         return {entry["md5"]: entry["relpath"] for entry in entries}
 
-    def bundle_size(self, name: str) -> int:
-        """Return a bundle's size in bytes."""
-        return int(_retry(lambda: self.fs.size(self._bundle_path(name))) or 0)
+    def stored_files_of(self, folder: str) -> list[str]:
+        """Return the hashes of a folder's files, or none if its list is lost."""
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.tree import Tree
+
+        for odb in (self.cache, self.odb):
+            if odb.exists(folder):
+                return [info.value for _, _, info in Tree.load(odb, HashInfo("md5", folder))]
+        return []
 
     def missing_objects(self, hashes: Iterable[str]) -> set[str]:
         """Return the objects that the remote lacks, without using DVC's index."""
@@ -311,25 +304,18 @@ class Remote:
         return requested - _retry(lambda: set(self.odb.list_oids_exists(requested)))
 
     def delete(self, hashes: Iterable[str]) -> None:
-        """Delete objects, folders first, so that no folder remains without its files."""
+        """Delete objects, folders first, so that no folder remains without its files.
+
+        DVC's index is cleared before and after, so that a concurrent push trusts no stale entries.
+        """
+        if not hashes:
+            return
+        self._clear_index()
         for hash_ in sorted(hashes, key=lambda name: not name.endswith(".dir")):
             self.fs.remove(self.odb.oid_to_path(hash_))
+        self._clear_index()
 
-    def remove_stale_uploads(self) -> None:
-        """Delete temporary files of killed uploads from a folder remote.
-
-        Other remotes never show partial files.
-        """
-        if self.fs.protocol != "local":
-            return
-        for folder in (self.odb.path, self._bundle_path("")):
-            for file in Path(folder).rglob(".*.tmp"):
-                with suppress(FileNotFoundError):  # completed, or deleted by another machine
-                    if time.time() - file.stat().st_mtime > STALE_UPLOAD_SECONDS:
-                        file.unlink()
-
-    def clear_index(self) -> None:
-        """Clear DVC's local index of this remote, which a later push would trust."""
+    def _clear_index(self) -> None:
         from dvc_data.hashfile.db import get_index
 
         with closing(get_index(self.odb)) as index:
@@ -345,11 +331,17 @@ class Remote:
         folder = self._bundle_path(branch or "")
         if not _retry(lambda: self.fs.exists(folder)):
             return []
-        names = (self._name(path) for path in _retry(lambda: list(self.fs.find(folder))))
+        start = len(self.fs.parts(self._bundle_path("")))
+        names = ("/".join(self.fs.parts(path)[start:])
+                 for path in _retry(lambda: list(self.fs.find(folder))))  # fmt: skip
         bundles = [name for name in names if name.endswith(BUNDLE_SUFFIX)]
         if branch is not None:
             bundles = [name for name in bundles if str(PurePosixPath(name).parents[1]) == branch]
         return sorted(bundles)
+
+    def bundle_size(self, name: str) -> int:
+        """Return a bundle's size in bytes."""
+        return int(_retry(lambda: self.fs.size(self._bundle_path(name))) or 0)
 
     def put_bundle(self, file: Path, name: str) -> None:
         """Upload a bundle under a unique name; bundles are never overwritten."""
@@ -372,5 +364,10 @@ class Remote:
         path: str = self.fs.join(self.path, BUNDLE_FOLDER, *parts)
         return path
 
-    def _name(self, path: str) -> str:
-        return "/".join(self.fs.parts(path)[len(self.fs.parts(self._bundle_path(""))) :])
+
+def _remove_files(files: Iterable[Path], is_removed: Callable[[float], bool]) -> None:
+    """Remove files selected by the time of their last change."""
+    for file in files:
+        with suppress(FileNotFoundError):  # completed, or deleted by another machine
+            if is_removed(file.stat().st_mtime):
+                file.unlink()

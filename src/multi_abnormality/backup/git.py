@@ -12,9 +12,9 @@ _INHERITED = {
 }  # fmt: skip
 _CONFIG = (
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.quotePath=false", "gc.auto=0",
-    "log.showSignature=false",
-    "fetch.fsckObjects=true", "transfer.fsckObjects=true",
+    "log.showSignature=false", "fetch.fsckObjects=true", "transfer.fsckObjects=true",
 )  # fmt: skip
+_COMMAND = ["git", *(part for setting in _CONFIG for part in ("-c", setting))]
 _AUTHOR = {"NAME": "multi-abnormality backup", "EMAIL": "backup@multi-abnormality.invalid"}
 
 
@@ -53,12 +53,10 @@ class Git:
         Raises:
             GitError: the command failed, or Git is not installed.
         """
-        settings = [part for setting in _CONFIG for part in ("-c", setting)]
         try:
             done = subprocess.run(
-                ["git", *settings, *arguments],
-                cwd=self.folder, env=self._environment, input=stdin, capture_output=True,
-                check=True, timeout=self._timeout,
+                [*_COMMAND, *arguments], cwd=self.folder, env=self._environment, input=stdin,
+                capture_output=True, check=True, timeout=self._timeout,
             )  # fmt: skip
         except subprocess.CalledProcessError as error:
             lines = error.stderr.decode(errors="replace").strip().splitlines()
@@ -73,46 +71,34 @@ class Git:
 
     def __call__(self, *arguments: str, stdin: str = "") -> str:
         """Run a command on text and return its stripped output."""
-        return self.bytes(*arguments, stdin=stdin.encode()).decode(errors="replace").strip()
+        output = self.bytes(*arguments, stdin=os.fsencode(stdin))
+        return output.decode(errors="replace").strip()
 
-    def find(self, *arguments: str) -> str | None:
+    def find(self, *arguments: str, stdin: str = "") -> str | None:
         """Return a command's output, or None if it fails or prints nothing."""
         try:
-            return self(*arguments) or None
+            return self(*arguments, stdin=stdin) or None
         except GitError:
             return None
+
+    def names(self, *arguments: str) -> list[str]:
+        """Return the file names that a command prints with `-z`."""
+        return [os.fsdecode(name) for name in self.bytes(*arguments).split(b"\0") if name]
 
     def check_length(self, *arguments: str, limit: int) -> None:
         """Check that a command prints at most `limit` bytes; kill it otherwise.
 
         Raises:
-            GitError: the command prints more, or failed.
+            GitError: the command prints more.
         """
-        settings = [part for setting in _CONFIG for part in ("-c", setting)]
         with subprocess.Popen(
-            ["git", *settings, *arguments], cwd=self.folder, env=self._environment,
+            [*_COMMAND, *arguments], cwd=self.folder, env=self._environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
             assert process.stdout is not None  # a pipe
             if len(process.stdout.read(limit + 1)) > limit:
                 process.kill()
                 raise GitError(f"git {arguments[0]}: more than {limit:,} bytes of names")
-        if process.returncode:
-            raise GitError(f"git {arguments[0]}: exit status {process.returncode}")
-
-    def matches(self, *arguments: str, stdin: str) -> list[str]:
-        """Return the file names that a command prints with `-z`; exit status 1 means none."""
-        try:
-            output = self.bytes(*arguments, stdin=os.fsencode(stdin))
-        except GitError as error:
-            if getattr(error.__cause__, "returncode", None) == 1:
-                return []
-            raise
-        return _split(output)
-
-    def names(self, *arguments: str) -> list[str]:
-        """Return the file names that a command prints with `-z`."""
-        return _split(self.bytes(*arguments))
 
     def with_date(self, seconds: int) -> "Git":
         """Return a copy that commits with this date, in seconds since the epoch."""
@@ -128,11 +114,20 @@ class Git:
         return self
 
 
-def _split(output: bytes) -> list[str]:
-    return [os.fsdecode(name) for name in output.split(b"\0") if name]
-
-
 def repository_of(folder: Path) -> Git | None:
     """Return Git at the top of the work tree that contains a folder, or None."""
     top = Git(folder).find("rev-parse", "--show-toplevel")
     return Git(Path(top)) if top else None
+
+
+def branch_of(git: Git) -> str:
+    """Return the branch's name, or the start of HEAD's hash if no branch is checked out.
+
+    On a resume branch, return the name of the branch that it belongs to.
+    """
+    branch = git.find("symbolic-ref", "--quiet", "--short", "HEAD")
+    if branch is None:
+        return (git.find("rev-parse", "--verify", "--quiet", "HEAD") or "unborn")[:12]
+    if branch.startswith("resume/"):
+        return branch.removeprefix("resume/").rpartition("/")[0] or branch
+    return branch

@@ -1,31 +1,35 @@
 """Backup manager: records each save, and uploads it while training continues."""
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality.backup.backup_logger import BackupLogger
 from multi_abnormality.backup.dvc_recorder import RecordError
 from multi_abnormality.backup.git import GitError
 from multi_abnormality.backup.preflight import PreflightResult, run_preflight
-from multi_abnormality.backup.snapshot_metadata import Generation, SnapshotMetadata
-from multi_abnormality.backup.upload_worker import Job
-from multi_abnormality.backup.worker_client import UploadWorker
+from multi_abnormality.backup.push import Job
+from multi_abnormality.backup.push_process import PushProcess
+from multi_abnormality.backup.snapshot import Generation, SnapshotMetadata
 from multi_abnormality.config.schema import BackupConfig as Settings
+from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
-STALL_TIMEOUT = 300.0  # s without progress after which a push is restarted; doubled each time
-MAX_STALL_TIMEOUT = 3600.0  # s
-RETRY_DELAY = 10.0  # s; doubled each time
-MAX_RETRY_DELAY = 900.0  # s
+STALL_TIMEOUT = 300.0  # s without progress after which a push is stopped; doubled by each failure
+MAX_DOUBLINGS = 4
+_OBJECT_NAME = re.compile(
+    r"[0-9a-f]{2}(/[0-9a-f]{2})?[0-9a-f]{10,}(\.dir)?"
+)  # differs between repeated failures
 
 
 class BackupManager:
     """Backs up a running training.
 
     Only `start` and, for its grace period, `close` wait for the network. All methods must be called
-    by the thread that saves checkpoints, so that no checkpoint changes while it is read.
+    by the thread that saves checkpoints, so that no checkpoint changes while it is read. One push
+    runs at a time, and the next one uploads the newest save. A push that failed is repeated at the
+    next save.
 
     Args:
         settings: `backup` section of params.yaml.
@@ -46,32 +50,22 @@ class BackupManager:
         self.fingerprint = fingerprint
         self.identity = identity or {}
         self._preflight: PreflightResult | None = None  # None: backup is off
-        self._worker = UploadWorker(root)
-        self._is_sending = False  # a job was submitted and its result not yet read
-        self._job: Job | None = None  # the submitted job, or the one to retry
+        self._push: PushProcess | None = None  # the running push
         self._epochs: int | None = None  # completed epochs at the newest save
-        self._is_unrecorded = False  # the newest save is not yet in dvc.lock
-        self._sent: tuple[str, ...] = ()  # objects of the newest uploaded state
-        self._failures = 0
-        self._next_try = 0.0
-        self._closing = False
+        self._is_pending = False  # the newest save is neither uploaded nor being uploaded
+        self._has_failed = False  # the last push, and there was no save since
+        self._failures = 0  # since the last success
+        self._sent: tuple[str, ...] | None = None  # objects of the newest uploaded state
+        self._recorded: tuple[str, ...] = ()  # objects of the newest recorded state
+        self._logged: set[str] = set()
 
     def start(self) -> None:
-        """Check the remotes before the first epoch, and upload the stage's inputs.
+        """Check the remotes before the first epoch.
 
         Raises:
             InputError: the remote does not exist, can't be reached or can't be written.
         """
-        try:
-            self._preflight = run_preflight(
-                self.settings, self.root, self.fingerprint, self._worker
-            )
-        finally:
-            if self._preflight is None:
-                self._worker.terminate()
-        if self._preflight is not None:
-            self._reporter = BackupLogger(self._preflight.upload_log)
-            self._send(replace(self._preflight.job, objects=self._preflight.inputs))
+        self._preflight = run_preflight(self.settings, self.root, self.fingerprint)
 
     @property
     def is_on(self) -> bool:
@@ -85,25 +79,23 @@ class BackupManager:
             epochs_done: number of completed epochs.
         """
         if self._preflight is not None:
-            self._epochs, self._is_unrecorded = epochs_done, True
+            self._epochs, self._is_pending, self._has_failed = epochs_done, True, False
             self.poll()
 
     def poll(self) -> None:
-        """Check on the running push; once it is finished, start that of a newer state. Cheap."""
-        if not self._is_sending:
-            self._worker.stop_if_idle()
-        elif not self._worker.is_busy():
-            self._finish()
-        elif self._worker.seconds_since_progress() > self._backoff(
-            STALL_TIMEOUT, MAX_STALL_TIMEOUT
-        ):
-            self._abort_job()
-            self._fail("the upload made no progress for minutes")
-        if not self._is_sending and self._is_behind() and time.monotonic() >= self._next_try:
+        """Check on the running push; once it is finished, start that of a newer save. Cheap."""
+        if self._push is not None:
+            stall_timeout = STALL_TIMEOUT * 2 ** min(self._failures, MAX_DOUBLINGS)
+            if not self._push.is_running():
+                self._finish()
+            elif self._push.seconds_since_progress() > stall_timeout:
+                self._abort()
+                self._fail("the upload made no progress for minutes")
+        if self._push is None and self._is_pending and not self._has_failed:
             self._launch()
 
     def close(self, grace: float) -> None:
-        """Upload the last state within a time limit, and terminate the worker.
+        """Upload the last state within a time limit, and stop the push.
 
         Args:
             grace: time limit in seconds.
@@ -111,100 +103,125 @@ class BackupManager:
         if self._preflight is None:
             return
         deadline = time.monotonic() + grace
-        self._closing = True
         try:
-            self._send_last(deadline)
+            self._push_last(deadline)
         finally:
-            self._abort_job()
-        self._reporter.log_summary(self._preflight.job.remote, self._is_behind(), grace)
+            self._abort()
+        self._log_summary(grace)
 
-    def _is_behind(self) -> bool:
-        return self._is_unrecorded or self._job is not None
-
-    def _send_last(self, deadline: float) -> None:
-        if self._is_sending:  # the push of an older state may be almost finished
+    def _push_last(self, deadline: float) -> None:
+        if self._push is not None:  # it may be almost finished
+            if self._push.wait((deadline - time.monotonic()) / 2):
+                self._finish()
+            self._abort()
+        self._is_pending = self._epochs is not None
+        while self._is_pending:
+            self._launch(awaited=True)
             left = deadline - time.monotonic()
-            if self._worker.wait(left / 2 if self._is_unrecorded else left):
+            if self._push is not None and self._push.wait(left):
                 self._finish()
-            else:
-                self._abort_job()
-        self._is_unrecorded = self._epochs is not None
-        self._launch()
-        while self._is_behind() and time.monotonic() < deadline:
-            if not self._is_sending:
+            if left <= 0 or self._push is not None:
+                break
+            if self._is_pending:
                 time.sleep(1.0)
-                self._launch()
-            elif self._worker.wait(deadline - time.monotonic()):
-                self._finish()
 
-    def _launch(self) -> None:
-        if self._is_unrecorded and self._epochs is not None:
-            try:
-                self._record(self._epochs)
-            except (RecordError, GitError, InputError, OSError) as error:
-                self._fail(str(error))
-                return
-        if self._job is not None:
-            self._send(self._job)
+    def _launch(self, awaited: bool = False) -> None:
+        """Record the newest save and start its push."""
+        try:
+            job = self._record()
+            self._is_pending = False
+            if job is not None:
+                self._push = PushProcess(replace(job, awaited=awaited))
+        except (RecordError, GitError, InputError, OSError) as error:
+            self._fail(str(error))
 
-    def _send(self, job: Job) -> None:
-        self._job = job
-        self._worker.submit(replace(job, awaited=self._closing))
-        self._is_sending = True
+    def _record(self) -> Job | None:
+        """Record the newest save; return its upload, or None if the remote has all of it."""
+        preflight, epochs = self._ready, self._epochs
+        assert epochs is not None  # there was a save
+        self._recorded, added = preflight.recorder.record(epochs)
+        if self._recorded == self._sent:
+            return None
+        known = preflight.upload_log.generations(preflight.job.run)
+        owned = set(added).union(*(item.own for item in known))
+        own = tuple(hash_ for hash_ in self._recorded if hash_ in owned)
+        newest = Generation(epochs=epochs, objects=self._recorded, own=own)
+        commit = self._commit(known, newest)
+        preflight.upload_log.set_generations(preflight.job.run, [*known, newest])
+        targets = tuple(out.def_path for out in preflight.recorder.outputs)
+        job = replace(preflight.job, targets=targets, epochs=epochs, commit=commit)
+        if self._sent is not None:
+            return job
+        inputs = preflight.inputs  # only in the first backup
+        return replace(job, targets=(*inputs.paths, *targets), inputs=inputs.objects)
+
+    def _commit(self, known: list[Generation], newest: Generation) -> str | None:
+        """Create the resume commit and return its hash, or None without a Git repository."""
+        preflight = self._ready
+        if preflight.snapshot is None:
+            return None
+        sent = [item for item in known if item.sent][-self.settings.keep_last :]
+        metadata = SnapshotMetadata(
+            run=preflight.job.run, epochs=newest.epochs, identity=self.identity,
+            generations=tuple(item.model_copy(update={"remote": ""}) for item in (*sent, newest)),
+        )  # fmt: skip
+        return preflight.snapshot.commit(preflight.written, metadata)
 
     @property
     def _ready(self) -> PreflightResult:
-        assert self._preflight is not None  # else nothing is submitted
+        assert self._preflight is not None  # else nothing is uploaded
         return self._preflight
 
-    def _record(self, epochs: int) -> None:
-        preflight, run = self._ready, self._ready.job.run
-        recorded = preflight.recorder.record(epochs)
-        self._is_unrecorded = False
-        if recorded.objects == self._sent:
-            self._job = None
-            return
-        newest = Generation(epochs=recorded.epochs, objects=recorded.objects, own=recorded.own)
-        commit = None
-        if preflight.snapshot is not None:
-            sent = [item for item in preflight.upload_log.generations(run) if item.sent]
-            generations = (*sent[-self.settings.keep_last :], newest)
-            metadata = SnapshotMetadata(
-                run=run, epochs=recorded.epochs, identity=self.identity,
-                generations=tuple(item.model_copy(update={"remote": ""}) for item in generations),
-            )  # fmt: skip
-            commit = preflight.snapshot.commit(preflight.written, metadata)
-        preflight.upload_log.add_generation(run, newest)
-        self._job = replace(
-            preflight.job, objects=(*preflight.inputs, *recorded.objects),
-            epochs=recorded.epochs, commit=commit,
-        )  # fmt: skip
-
     def _finish(self) -> None:
-        result = self._worker.result()
-        self._is_sending = False
+        assert self._push is not None
+        result = self._push.result()
+        self._abort()
         if "error" in result:
-            self._worker.terminate()  # drops state that may be wrong
             self._fail(result["error"])
-            return
-        job, self._job = self._job, None
-        assert job is not None  # it was submitted
-        self._failures = 0
-        if job.epochs is not None:
-            self._sent = job.objects[len(self._ready.inputs) :]
-        self._reporter.log_backup(job, result)
+        else:
+            self._failures, self._sent = 0, self._recorded
+            self._log_backup(result)
 
     def _fail(self, reason: str) -> None:
-        delay = self._backoff(RETRY_DELAY, MAX_RETRY_DELAY)
         self._failures += 1
-        self._next_try = time.monotonic() + delay
-        self._reporter.log_failure(reason, delay)
+        self._is_pending = self._has_failed = True
+        try:
+            self._ready.upload_log.add_failure(reason)
+        except InputError as error:  # never stops training
+            log.warning("%s", error)
+        if (kind := _OBJECT_NAME.sub("", reason)) not in self._logged:
+            self._logged.add(kind)
+            log.warning("backup failed, next try at the next save: %s", reason)
 
-    def _backoff(self, seconds: float, longest: float) -> float:
-        """Return a time doubled by each failure since the last success, up to `longest`."""
-        doubled = min(self._failures, 100)  # more would overflow a float
-        return min(seconds * 2.0**doubled, longest)
+    def _abort(self) -> None:
+        if self._push is not None:
+            self._is_pending = self._is_pending or self._push.is_running()
+            self._push.terminate()
+            self._push = None
 
-    def _abort_job(self) -> None:
-        self._worker.terminate()
-        self._is_sending = False
+    def _log_backup(self, result: dict[str, Any]) -> None:
+        resume = f", resume commit: {result['resume']}" if "resume" in result else ""
+        log.info(
+            "backed up training, epochs done %d: %.1f MB in %.1f s to %s%s",
+            result["epochs"], result["bytes"] / 1e6, result["seconds"], result["to"], resume,
+        )  # fmt: skip
+        self._logged = {reason for reason in self._logged if reason in result.values()}
+        for key, text in (
+            ("git", "the Git remote failed, so the resume commit went to the DVC remote"),
+            ("not_pruned", "superseded backups could not be deleted from the remote"),
+        ):
+            if key in result and result[key] not in self._logged:
+                self._logged.add(result[key])
+                log.warning("%s: %s", text, result[key])
+
+    def _log_summary(self, grace: float) -> None:
+        last, remote = self._ready.upload_log.last_backup(), self._ready.job.remote
+        newest = f"epochs done {last['epochs']}, sent {last['at']}" if last else "no state"
+        if self._is_pending:
+            log.warning(
+                "the newest state did not reach %s within %.0f s; newest state there: %s. This "
+                "machine still has it: `dvc repro` resumes from it and backs it up",
+                remote, grace, newest,
+            )  # fmt: skip
+        elif last:
+            log.info("all is backed up on %s: %s", remote, newest)

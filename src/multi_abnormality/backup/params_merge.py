@@ -1,11 +1,13 @@
 """Three-way merge of params.yaml, key by key."""
 
+from functools import lru_cache
 from typing import Any
 
 from multi_abnormality.config.yaml_edit import KeyPath, flatten
 
 OWN_SECTIONS = ("machine", "backup")  # machine-specific; never restored
 _MISSING = object()
+_flatten = lru_cache(maxsize=4)(flatten)  # the texts to compare are often the same
 
 
 class MergeConflictError(ValueError):
@@ -27,7 +29,7 @@ def merge_params(base: str, backup: str, here: str) -> str:
         MergeConflictError: both changed the same key, to different values.
         ValueError: one of the texts is not a valid params.yaml.
     """
-    old, theirs, ours = (flatten(text) for text in (base, backup, here))
+    old, theirs, ours = (_flatten(text) for text in (base, backup, here))
     merged: dict[KeyPath, Any] = {}
     conflicts = []
     for path in dict.fromkeys((*theirs, *ours)):
@@ -55,7 +57,7 @@ def merge_params(base: str, backup: str, here: str) -> str:
 
 def changed_keys(backup: str, here: str, sections: tuple[str, ...]) -> list[str]:
     """Return one line per key of these sections that differs between two texts."""
-    theirs, ours = flatten(backup), flatten(here)
+    theirs, ours = _flatten(backup), _flatten(here)
     return [
         f"{'.'.join(path)}: {_show(theirs.get(path, _MISSING))} in the backup, "
         f"{_show(ours.get(path, _MISSING))} here"

@@ -1,21 +1,22 @@
 """Preflight check: everything that a backup needs, checked before the first epoch."""
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.backup.dvc_recorder import (
+    Inputs,
     Recorder,
     RecordError,
     open_repository,
     uncached_outputs,
 )
-from multi_abnormality.backup.git import Git, GitError, repository_of
+from multi_abnormality.backup.git import Git, GitError, branch_of, repository_of
+from multi_abnormality.backup.push import Job
+from multi_abnormality.backup.push_process import PushProcess
 from multi_abnormality.backup.snapshot import Snapshot
-from multi_abnormality.backup.snapshot_metadata import branch_of
 from multi_abnormality.backup.upload_log import UploadLog
-from multi_abnormality.backup.upload_worker import Job
-from multi_abnormality.backup.worker_client import UploadWorker
 from multi_abnormality.config.schema import BackupConfig as Settings
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
@@ -32,11 +33,11 @@ class PreflightResult:
     """Everything that stays constant during the backup of a run.
 
     Attributes:
-        job: template of the upload jobs, without objects.
+        job: template of the upload jobs, without a state.
         recorder: recorder of the train stage.
         snapshot: snapshot of the work tree; None without a Git repository.
         upload_log: upload log of this working copy.
-        inputs: hashes of the stage's inputs in DVC's cache.
+        inputs: the stage's inputs in DVC's cache.
         written: files that every resume commit reads from the work tree again.
     """
 
@@ -44,20 +45,17 @@ class PreflightResult:
     recorder: Recorder
     snapshot: Snapshot | None
     upload_log: UploadLog
-    inputs: tuple[str, ...]
+    inputs: Inputs
     written: tuple[Path, ...]
 
 
-def run_preflight(
-    settings: Settings, root: Path, fingerprint: str, worker: UploadWorker
-) -> PreflightResult | None:
-    """Inspect the project while the worker checks write access to its remotes.
+def run_preflight(settings: Settings, root: Path, fingerprint: str) -> PreflightResult | None:
+    """Inspect the project while a child process checks write access to its remotes.
 
     Args:
         settings: `backup` section of params.yaml.
         root: root directory of the project.
         fingerprint: fingerprint of the run.
-        worker: worker to run the check with.
 
     Returns:
         The result, or None with a warning if there is no remote to back up to.
@@ -83,12 +81,16 @@ def run_preflight(
     git = repository_of(root)
     _check_names(settings, name, set(repo.config["remote"]), git)
     run = f"{branch_of(git) if git else 'no-git'}/{fingerprint}"
-    job = Job(str(root), name, settings.git_remote, run, settings.keep_last)
-    worker.submit(replace(job, probes=True, awaited=True))
+    job = Job(str(root), name, settings.git_remote, run, settings.keep_last, os.getpid())
+    try:
+        probe = PushProcess(job)
+    except OSError as error:
+        raise InputError(f"the DVC remote's process can't be started: {error}") from error
     try:
         result = _inspect_project(repo, git, job)
+        _check_probe(probe, job)
     finally:
-        _check_probe(worker, job)
+        probe.terminate()
     return result
 
 
@@ -115,22 +117,22 @@ def _inspect_project(repo: "Repo", git: Git | None, job: Job) -> PreflightResult
         raise InputError(f"{error}\nWait for the other DVC command, or stop it") from error
     except GitError as error:
         raise InputError(f"{root}: the work tree can't be backed up: {error}") from error
-    inputs, missing = recorder.inputs()
-    _warn_not_backed_up(missing, recorder, snapshot)
+    inputs = recorder.inputs()
+    _warn_not_backed_up(inputs, recorder, snapshot)
     written = (root / "dvc.lock", *uncached_outputs(repo))
     upload_log = UploadLog(folder / "backup.json")
-    return PreflightResult(job, recorder, snapshot, upload_log, tuple(inputs), written)
+    return PreflightResult(job, recorder, snapshot, upload_log, inputs, written)
 
 
-def _warn_not_backed_up(missing: list[str], recorder: Recorder, snapshot: Snapshot | None) -> None:
+def _warn_not_backed_up(inputs: Inputs, recorder: Recorder, snapshot: Snapshot | None) -> None:
     """Warn about files that a restore would lack."""
     if snapshot is None:
         log.warning("no Git repository: dvc.lock is not backed up, so nothing can be restored")
         return
-    if missing:
+    if inputs.missing:
         log.warning(
             "not in DVC's cache, so not backed up; must be regenerated after a restore: %s",
-            ", ".join(missing),
+            ", ".join(inputs.missing),
         )
     sources = [dep.fs_path for dep in recorder.files if dep.is_in_repo and dep.exists]
     untracked = snapshot.untracked([*sources, ":(glob)**/*.dvc", ":(glob)**/dvc.yaml"])
@@ -141,20 +143,18 @@ def _warn_not_backed_up(missing: list[str], recorder: Recorder, snapshot: Snapsh
         )
 
 
-def _check_probe(worker: UploadWorker, job: Job) -> None:
-    name = job.remote
-    if worker.wait(PROBE_TIMEOUT):
-        result: dict[str, Any] = worker.result()
-    else:
-        result = {"error": f"no answer within {PROBE_TIMEOUT:.0f} s"}
+def _check_probe(probe: PushProcess, job: Job) -> None:
+    result: dict[str, Any] = {"error": f"no answer within {PROBE_TIMEOUT:.0f} s"}
+    if probe.wait(PROBE_TIMEOUT):
+        result = probe.result()
     if "error" in result:
         raise InputError(
-            f"the DVC remote {name!r} can't be written, so nothing would be backed up: "
-            f"{result['error']}. Fix it (`dvc remote modify {name} …`), or set backup.remote in "
-            "params.yaml to another remote, or to `off` to train without a backup"
+            f"the DVC remote {job.remote!r} can't be written, so nothing would be backed up: "
+            f"{result['error']}. Fix it (`dvc remote modify {job.remote} …`), or set backup.remote "
+            "in params.yaml to another remote, or to `off` to train without a backup"
         )
     if "git" in result:
         log.warning(
             "the Git remote %r can't be written, so resume commits go to the DVC remote %r: %s",
-            job.git_remote, name, result["git"],
+            job.git_remote, job.remote, result["git"],
         )  # fmt: skip

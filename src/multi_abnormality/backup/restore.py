@@ -1,8 +1,8 @@
 """Restore of a resume state into the work tree, without changes to branch and index."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,19 @@ from multi_abnormality.backup.discovery import State
 from multi_abnormality.backup.dvc_recorder import CHECKPOINTS, COMPLETE, STAGE
 from multi_abnormality.backup.git import Git, GitError
 from multi_abnormality.backup.params_merge import MergeConflictError, changed_keys, merge_params
-from multi_abnormality.backup.snapshot_metadata import LOCAL
-from multi_abnormality.backup.tree_changes import (
+from multi_abnormality.backup.restore_checks import (
     Blob,
     Changes,
     UnsafeTreeError,
     changes_between,
     check_changes,
     ignored_names,
+    parents_of,
+    read_lock,
+    read_pointer,
+    read_tree,
 )
+from multi_abnormality.backup.snapshot import LOCAL
 from multi_abnormality.config.schema import parse_params
 from multi_abnormality.config.yaml_reader import load_yaml
 from multi_abnormality.runtime.run_fingerprint import RAISABLE
@@ -30,12 +34,9 @@ from multi_abnormality.utils.errors import InputError
 PREPROCESS = "preprocess"
 RESULT_SECTIONS = ("seed", "data", "preprocess", "model", "train")  # that affect a run's result
 LOCAL_CONFIG = ".dvc/config"  # contains addresses of remotes; never restored
-_OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
-_POINTER_KEYS = {"outs", "desc", "meta"}
-# Keys of an entry in dvc.lock and .dvc files. DVC also accepts `files`, a list that nothing
-# verifies, and reads entries without `hash: md5` from another folder of the remote.
-_ENTRY_TYPES = {"path": str, "md5": str, "hash": str, "size": int, "nfiles": int, "isexec": bool}
 _MAX_NAMES_SHOWN = 10
+
+Plan = dict[str, Blob | bytes | None]  # contents to write, by file name; None: delete
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,29 @@ class InspectedState:
     Attributes:
         state: the resume state.
         base: merge base of the state and HEAD.
+        tree: files of the state.
         changes: changes of the state since `base`.
         head_changes: changes of HEAD since `base`.
-        lock: dvc.lock of the state, without entries of other stages.
-        pointers: changed .dvc files of the state, by name.
+        lock: entries of its dvc.lock.
+        stages: those without the entries of other stages.
+        pointers: entries of its changed .dvc files, by name.
         ignored: names of files that are not restored, since .gitignore excludes them.
     """
 
     state: State
     base: str
+    tree: Mapping[str, Blob]
     changes: Changes
     head_changes: Changes
     lock: dict[str, Any]
-    pointers: dict[str, dict[str, Any]]
+    stages: dict[str, Any]
+    pointers: dict[str, list[dict[str, Any]]]
     ignored: frozenset[str]
 
     def folders(self) -> set[str]:
         """Return the hashes of all folders that `dvc pull` would check out."""
-        outs = [out for stage in self.lock["stages"].values() for out in stage.get("outs", ())]
-        outs += [out for pointer in self.pointers.values() for out in pointer["outs"]]
+        outs = [out for stage in self.stages.values() for out in stage.get("outs", ())]
+        outs += [out for pointer in self.pointers.values() for out in pointer]
         return {out["md5"] for out in outs if out.get("md5", "").endswith(".dir")}
 
     def drop_missing_preprocess(self, errors: Mapping[str, str]) -> bool:
@@ -72,23 +77,21 @@ class InspectedState:
         Args:
             errors: error text by object hash.
         """
-        outs = (self.lock["stages"].get(PREPROCESS) or {}).get("outs", ())
-        if any(out.get("md5") in errors and "not on the remote" in errors[out["md5"]]
-               for out in outs):  # fmt: skip
-            del self.lock["stages"][PREPROCESS]
-            return True
-        return False
+        outs = self.stages.get(PREPROCESS, {}).get("outs", ())
+        is_missing = any("not on the remote" in errors.get(out.get("md5"), "") for out in outs)
+        if is_missing:
+            del self.stages[PREPROCESS]
+        return is_missing
 
     def objects(self) -> set[str]:
-        """Return the hashes of the preprocessed volumes and of the checkpoints."""
-        stages = (self.lock["stages"].get(name) or {} for name in (PREPROCESS, STAGE))
+        """Return the hashes of the folders of preprocessed volumes and of checkpoints."""
+        stages = (self.stages.get(name, {}) for name in (PREPROCESS, STAGE))
         outs = (out for stage in stages for out in stage.get("outs", ()))
-        return {out["md5"] for out in outs if "md5" in out and _is_folder(out)}
+        return {out["md5"] for out in outs if out.get("md5", "").endswith(".dir")}
 
-
-def _is_folder(out: dict[str, Any]) -> bool:
-    """Whether an output is a folder; only folders are in DVC's cache, not in Git."""
-    return bool(out["md5"].endswith(".dir"))
+    def is_pending(self, name: str) -> bool:
+        """Whether HEAD does not already have this file of the state."""
+        return self.head_changes.get(name, "") != self.changes[name]
 
 
 class WorkTree:
@@ -129,30 +132,30 @@ class WorkTree:
                 "it has no commit in common with HEAD: it belongs to another project, or the "
                 "branch's history was rewritten"
             )
-        changes = changes_between(self.git, base, state.commit)
+        tree, base_tree = read_tree(self.git, state.commit), read_tree(self.git, base)
+        changes = changes_between(base_tree, tree)
         changes.pop(self._config, None)
         check_changes(self.git, changes)
         ignored = frozenset(ignored_names(self.git, changes))
         changes = {name: blob for name, blob in changes.items() if name not in ignored}
-        lock = _checked_lock(self._text(state.commit, self._lock) or "")
+        lock = read_lock(self._text(state.commit, self._lock) or "")
         pointers = {
-            name: content
-            for name in changes if name.endswith(".dvc")
-            if (content := _pointer(self._text(state.commit, name)))
+            name: entries for name in changes
+            if name.endswith(".dvc") and (entries := read_pointer(self._text(state.commit, name)))
         }  # fmt: skip
         if not allow_code_changes:
             self._check_params(state)
-        head_changes = changes_between(self.git, base, "HEAD")
+        head_changes = changes_between(base_tree, read_tree(self.git, "HEAD"))
         own = self._own_stages(lock)
         return InspectedState(
-            state, base, changes, head_changes, {"stages": own}, pointers, ignored
+            state, base, tree, changes, head_changes, lock, own, pointers, ignored
         )
 
     def _own_stages(self, lock: dict[str, Any]) -> dict[str, Any]:
         """Return the entries of the run's stages, and entries equal to HEAD's."""
-        head = (yaml.safe_load(self._text("HEAD", self._lock) or "") or {}).get("stages") or {}
+        head = _stages(self._text("HEAD", self._lock))
         return {
-            name: stage for name, stage in lock["stages"].items()
+            name: stage for name, stage in lock.items()
             if name in (PREPROCESS, STAGE) or stage == head.get(name)
         }  # fmt: skip
 
@@ -168,20 +171,17 @@ class WorkTree:
         """Return the hashes of the same run's final checkpoints, if dvc.lock (in the work tree or
         in HEAD) records the run as finished.
         """
-        unfinished = found.lock["stages"].get(STAGE) or {}
+        unfinished = found.stages.get(STAGE, {})
         file = self.top / self._lock
         here = file.read_text(encoding="utf-8") if file.is_file() else ""
-        committed = self._text("HEAD", self._lock) or ""
-        entries = ((yaml.safe_load(text) or {}).get("stages", {}) for text in (here, committed))
+        entries = [_stages(text).get(STAGE, {}) for text in (here, self._text("HEAD", self._lock))]
         return [
             out["md5"]
-            for stages in entries if _finished(entry := stages.get(STAGE) or {}, unfinished)
+            for entry in entries if _finished(entry, unfinished)
             for out in entry["outs"] if out["path"] == CHECKPOINTS
         ]  # fmt: skip
 
-    def plan_changes(
-        self, found: InspectedState, allow_code_changes: bool
-    ) -> dict[str, Blob | bytes | None]:
+    def plan_changes(self, found: InspectedState, allow_code_changes: bool) -> Plan:
         """Return the contents to write, by file name; None means delete.
 
         Args:
@@ -193,45 +193,45 @@ class WorkTree:
                 continue the same run. The message names files and keys.
         """
         local = self._local_changes(found.changes)
-        self._check_code(found, allow_code_changes)
-        self._check_conflicts(found, local, allow_code_changes)
-        params = self._merged_params(found)
-        if not allow_code_changes:
-            parse_params(params, self.top / self._params)
-        self._check_same_run(found, params, local)
-        plan: dict[str, Blob | bytes | None] = {
-            name: blob
-            for name, blob in found.changes.items()
-            if name not in (self._params, self._lock) and found.head_changes.get(name, "") != blob
-            and (allow_code_changes or not _is_ignore_list(name))
-            and not self._is_unchanged(name, blob)
+        here = self._hashes({*local, *found.changes})
+        edited = self._edited(local, here, found)
+        pending: Plan = {
+            name: blob for name, blob in found.changes.items()
+            if found.is_pending(name) and here.get(name) != (blob.hash if blob else None)
         }  # fmt: skip
+        if not allow_code_changes:
+            pending = {name: pending[name] for name in pending if not _is_ignore_list(name)}
+            self._check_code(found, pending)
+        self._check_conflicts(found, edited, allow_code_changes)
+        params = self._merged_params(found)
+        if not allow_code_changes and params != self._text(found.state.commit, self._params):
+            parse_params(params, self.top / self._params)
+        self._check_same_run(found, params, edited)
         for name, text in ((self._params, params), (self._lock, self._lock_text(found))):
+            pending.pop(name, None)
             file = self.top / name
             if not file.is_file() or file.read_text(encoding="utf-8") != text:
-                plan[name] = text.encode()
-        return plan
+                pending[name] = text.encode()
+        return pending
 
-    def _lock_text(self, found: InspectedState) -> str:
-        """Return the text of the state's dvc.lock without entries of other stages."""
-        from dvc.utils.serialize import dumps_yaml
-
-        text = self._text(found.state.commit, self._lock) or ""
-        if load_yaml(text)["stages"] == found.lock["stages"]:
-            return text
-        dumped: str = dumps_yaml({"schema": "2.0", **found.lock})
-        return dumped
-
-    def restore(self, plan: dict[str, Blob | bytes | None], state: State) -> None:
+    def restore(self, plan: Plan, state: State) -> None:
         """Write the planned contents, and set the run's local ref to the state's commit."""
         for name, content in sorted(plan.items(), key=lambda item: item[1] is not None):
-            self._write(name, content)
+            path = self.top / name
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif isinstance(content, bytes):
+                atomic_write(content, path)
+            else:
+                text = self.git.bytes("cat-file", "--filters", f"--path={name}", content.hash)
+                atomic_write(text, path)
+                if content.mode == "100755":
+                    path.chmod(0o755)
         self.git("update-ref", f"{LOCAL}/{state.metadata.run}", state.commit)
 
     def unpushed(self, found: InspectedState) -> list[str]:
         """Return hashes and subjects of the commits that the state builds on and HEAD lacks."""
-        lines = self.git("log", "--format=%h %s", f"HEAD..{found.state.commit}^")
-        return lines.splitlines()
+        return self.git("log", "--format=%h %s", f"HEAD..{found.state.commit}^").splitlines()
 
     def _text(self, commit: str, name: str) -> str | None:
         try:
@@ -239,68 +239,94 @@ class WorkTree:
         except GitError:
             return None
 
+    def _lock_text(self, found: InspectedState) -> str:
+        """Return the text of the state's dvc.lock without entries of other stages."""
+        from dvc.utils.serialize import dumps_yaml
+
+        if found.stages == found.lock:
+            return self._text(found.state.commit, self._lock) or ""
+        dumped: str = dumps_yaml({"schema": "2.0", "stages": found.stages})
+        return dumped
+
+    def _local_changes(self, names: Iterable[str]) -> set[str]:
+        """Return tracked files that differ from HEAD, and untracked ones among `names`."""
+        tracked = set(self.git.names("ls-files", "-z"))
+        untracked = {
+            blocking for name in names if name not in tracked
+            for blocking in (*parents_of(name), name)
+            if (self.top / blocking).is_file() and blocking not in tracked
+        }  # fmt: skip
+        changed = self.git.names("diff", "--name-only", "-z", "--no-renames", "HEAD")
+        return untracked.union(changed) - {self._config}
+
+    def _hashes(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the Git hashes of regular files in the work tree."""
+        paths = ((name, self.top / name) for name in sorted(names) if "\n" not in name)
+        files = [name for name, path in paths if path.is_file() and not path.is_symlink()]
+        hashes = self.git("hash-object", "--stdin-paths", stdin="\n".join(files)).split()
+        return dict(zip(files, hashes, strict=True))
+
+    def _edited(self, local: set[str], here: dict[str, str], found: InspectedState) -> set[str]:
+        """Return the local changes that were made neither by this state nor by the run's last one
+        on this machine.
+        """
+        last = f"{LOCAL}/{found.state.metadata.run}"
+        is_known = self.git.find("rev-parse", "--verify", "--quiet", last)
+        trees = [found.tree, *([read_tree(self.git, last)] if is_known else [])]
+        return {
+            name for name in local
+            if here.get(name) not in [
+                blob.hash if (blob := tree.get(name)) else None for tree in trees
+            ]
+        }  # fmt: skip
+
     def _is_code(self, name: str, found: InspectedState) -> bool:
         """Whether a file affects what runs: all but results, parameters and pointers to data."""
         if name in self._results or name == self._params:
             return False
-        head, restored = _pointer(self._text("HEAD", name)), found.pointers.get(name)
+        head, restored = read_pointer(self._text("HEAD", name)), found.pointers.get(name)
         is_same_data = head and restored and _paths(head) == _paths(restored)
         return not (name.endswith(".dvc") and is_same_data)
 
-    def _check_code(self, found: InspectedState, allowed: bool) -> None:
-        code = sorted(
-            name for name in found.changes
-            if found.head_changes.get(name, "") != found.changes[name]
-            and self._is_code(name, found) and not _is_ignore_list(name)
-            and not self._is_unchanged(name, found.changes[name])
-        )  # fmt: skip
-        if code and not allowed:
-            commit = found.state.commit[:12]
-            raise InputError(
-                f"the resume state ({found.state.location}) has other code than this clone:\n"
-                + _listed(code)
-                + f"\n`git diff HEAD {commit}` shows it. If you trust everyone who can write to "
-                "the remote, `--allow-code-changes` restores it, and `--state COMMIT` selects an "
-                "earlier state; " + self._origin_of_code(found)
-            )
+    def _check_code(self, found: InspectedState, pending: Plan) -> None:
+        code = sorted(name for name in pending if self._is_code(name, found))
+        if not code:
+            return
+        commit, unpushed = found.state.commit[:12], self.unpushed(found)
+        origin = "it was not committed at the time of the backup"
+        if unpushed:
+            origin = "it comes from commits that this branch lacks:\n" + _listed(unpushed)
+        raise InputError(
+            f"the resume state ({found.state.location}) has other code than this clone:\n"
+            + _listed(code)
+            + f"\n`git diff HEAD {commit}` shows it. If you trust everyone who can write to "
+            "the remote, `--allow-code-changes` restores it, and `--state COMMIT` selects an "
+            "earlier state; " + origin
+        )
 
-    def _origin_of_code(self, found: InspectedState) -> str:
-        unpushed = self.unpushed(found)
-        if not unpushed:
-            return "it was not committed at the time of the backup"
-        return "it comes from commits that this branch lacks:\n" + _listed(unpushed)
-
-    def _check_conflicts(self, found: InspectedState, local: set[str], allowed: bool) -> None:
+    def _check_conflicts(self, found: InspectedState, edited: set[str], allowed: bool) -> None:
         free = self._results | {self._params}
         if not allowed:  # then they are not restored
             free |= {name for name in found.changes if _is_ignore_list(name)}
         both = sorted(
-            name for name, blob in found.changes.items()
-            if name not in free and name in found.head_changes and found.head_changes[name] != blob
+            name for name in found.changes
+            if name not in free and name in found.head_changes and found.is_pending(name)
         )  # fmt: skip
         if both:
             raise InputError(
                 f"the branch and the resume state ({found.state.location}) changed the same "
-                "files:\n" + _listed(both) + self._hint(found)
+                "files:\n" + _listed(both) + _hint(found)
             )
-        replaced = {part for name in found.changes for part in _with_parents(name)}
-        blocking_names = sorted(
-            name for name in local
-            if name not in free and (name in replaced or name.endswith(".dvc"))
-            and not self._is_restored(name, found.state)
-        )  # fmt: skip
-        if blocking_names:
+        replaced = {part for name in found.changes for part in (*parents_of(name), name)}
+        blocking = sorted(
+            name for name in edited - free if name in replaced or name.endswith(".dvc")
+        )
+        if blocking:
             raise InputError(
                 "the work tree has local changes, which the resume state would overwrite:\n"
-                + _listed(blocking_names)
+                + _listed(blocking)
                 + "\n`git stash --include-untracked` saves them"
             )
-
-    def _hint(self, found: InspectedState) -> str:
-        return (
-            f"\n`git switch --create resumed {found.state.commit[:12]}` continues the backed-up "
-            "run as it was, `dvc repro` starts a new run from this work tree"
-        )
 
     def _merged_params(self, found: InspectedState) -> str:
         file = self.top / self._params
@@ -312,20 +338,11 @@ class WorkTree:
         try:
             return merge_params(base, backup, here)
         except MergeConflictError as error:
-            raise InputError(self._params_message(str(error).splitlines(), found)) from error
+            raise InputError(_params_message(str(error).splitlines(), found)) from error
         except ValueError as error:
             raise InputError(f"{self._params}: {error}") from error
 
-    def _params_message(self, lines: list[str], found: InspectedState) -> str:
-        return (
-            f"params.yaml and the backup ({found.state.location}) describe different runs:\n"
-            + _listed(lines)
-            + "\nTo continue the backed-up run, set these keys to the backup's values (`git "
-            "checkout -- params.yaml` drops uncommitted changes) and resume again. To train with "
-            "the parameters in the work tree, start a new run: `dvc repro`"
-        )
-
-    def _check_same_run(self, found: InspectedState, params: str, local: set[str]) -> None:
+    def _check_same_run(self, found: InspectedState, params: str, edited: set[str]) -> None:
         """Check that the restored work tree would continue the state's run.
 
         Raises:
@@ -337,75 +354,43 @@ class WorkTree:
             if line.partition(":")[0].removeprefix("train.") not in RAISABLE
         ]  # fmt: skip
         if lines:
-            raise InputError(self._params_message(lines, found))
-        code = self._changed_dependencies(found, local)
-        if code and not _allows_code_changes(params):
+            raise InputError(_params_message(lines, found))
+        code = self._changed_dependencies(found, edited)
+        if code and not (load_yaml(params).get("machine") or {}).get("allow_code_changes"):
             raise InputError(
                 "code that affects the result differs from that of the backed-up run "
-                f"({found.state.location}):\n" + _listed(code) + self._hint(found)
+                f"({found.state.location}):\n" + _listed(code) + _hint(found)
                 + ", and `machine.allow_code_changes: true` continues the run with this clone's "
                 "code"
             )  # fmt: skip
 
-    def _changed_dependencies(self, found: InspectedState, local: set[str]) -> list[str]:
+    def _changed_dependencies(self, found: InspectedState, edited: set[str]) -> list[str]:
         """Return the dependencies of the run's stages that differ from the state's."""
-        stages = (found.lock["stages"].get(name) or {} for name in (PREPROCESS, STAGE))
-        deps = {dep["path"] for stage in stages for dep in stage.get("deps", ())}
-        here = {name for name in found.head_changes if name not in found.changes} | {
-            name for name in local if not self._is_restored(name, found.state)
-        }
         prefix = self._lock.removesuffix("dvc.lock")
+        stages = (found.stages.get(name, {}) for name in (PREPROCESS, STAGE))
+        deps = {f"{prefix}{dep['path']}" for stage in stages for dep in stage.get("deps", ())}
+        newer = {name for name in found.head_changes if name not in found.changes}
         return sorted(
-            name for name in here - self._results - {self._params}
-            if any(f"{name}/".startswith(f"{prefix}{dep}/") for dep in deps)
-            or name.removesuffix(".dvc") in {f"{prefix}{dep}" for dep in deps}
+            name for name in (newer | edited) - self._results - {self._params}
+            if deps & {*parents_of(name), name, name.removesuffix(".dvc")}
         )  # fmt: skip
 
-    def _local_changes(self, names: Iterable[str]) -> set[str]:
-        """Return tracked files that differ from HEAD, and untracked ones among `names`."""
-        tracked = set(self.git.names("ls-files", "-z"))
-        untracked = {
-            blocking
-            for name in names if name not in tracked
-            for blocking in _with_parents(name)
-            if (self.top / blocking).is_file() and blocking not in tracked
-        }  # fmt: skip
-        changed = self.git.names("diff", "--name-only", "-z", "--no-renames", "HEAD")
-        return untracked.union(changed) - {self._config}
 
-    def _is_restored(self, name: str, state: State) -> bool:
-        """Whether a file equals that of this state, or of the run's last state on this machine."""
-        file = self.top / name
-        here = self.git("hash-object", "--", name) if file.is_file() else None
-        known = (state.commit, f"{LOCAL}/{state.metadata.run}")
-        return here in [
-            self.git.find("rev-parse", "--verify", "--quiet", f"{commit}:{name}")
-            for commit in known if self.git.find("rev-parse", "--verify", "--quiet", commit)
-        ]  # fmt: skip
-
-    def _is_unchanged(self, name: str, blob: Blob | None) -> bool:
-        file = self.top / name
-        if blob is None or not file.is_file() or file.is_symlink():
-            return blob is None and not file.exists()
-        return blob.hash == self.git("hash-object", "--", name)
-
-    def _write(self, name: str, content: Blob | bytes | None) -> None:
-        path = self.top / name
-        if content is None:
-            path.unlink(missing_ok=True)
-        elif isinstance(content, bytes):
-            atomic_write(content, path)
-        else:
-            text = self.git.bytes("cat-file", "--filters", f"--path={name}", content.hash)
-            atomic_write(text, path)
-            if content.is_executable:
-                path.chmod(0o755)
+def _hint(found: InspectedState) -> str:
+    return (
+        f"\n`git switch --create resumed {found.state.commit[:12]}` continues the backed-up "
+        "run as it was, `dvc repro` starts a new run from this work tree"
+    )
 
 
-def _with_parents(name: str) -> list[str]:
-    """Return a path and all its parent folders."""
-    parts = name.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+def _params_message(lines: list[str], found: InspectedState) -> str:
+    return (
+        f"params.yaml and the backup ({found.state.location}) describe different runs:\n"
+        + _listed(lines)
+        + "\nTo continue the backed-up run, set these keys to the backup's values (`git "
+        "checkout -- params.yaml` drops uncommitted changes) and resume again. To train with "
+        "the parameters in the work tree, start a new run: `dvc repro`"
+    )
 
 
 def _is_ignore_list(name: str) -> bool:
@@ -419,76 +404,14 @@ def _listed(names: list[str]) -> str:
     return "\n".join([*lines, *([f"  and {more} more"] if more > 0 else [])])
 
 
-def _checked_lock(text: str) -> dict[str, Any]:
-    """Parse a dvc.lock; only content that DVC itself writes is accepted.
-
-    Raises:
-        UnsafeTreeError: dvc.lock is not valid.
-    """
-    try:
-        content = load_yaml(text)
-    except yaml.YAMLError as error:
-        raise UnsafeTreeError(f"its dvc.lock is not valid YAML: {error}") from error
-    stages = content.get("stages") if isinstance(content, dict) else None
-    if not isinstance(stages, dict) or not all(isinstance(s, dict) for s in stages.values()):
-        raise UnsafeTreeError("its dvc.lock has no stages")
-    for name, stage in stages.items():
-        for kind in ("deps", "outs"):
-            if not _are_entries(stage.get(kind, [])):
-                raise UnsafeTreeError(f"its dvc.lock: {kind} of the stage {name!r} are malformed")
-    try:
-        epochs = stages[STAGE]["params"]["params.yaml"]["train"]["epochs"]
-    except (KeyError, TypeError):
-        epochs = None
-    if not isinstance(epochs, int):
-        raise UnsafeTreeError(f"its dvc.lock: the stage {STAGE!r} has no train.epochs")
-    return {"stages": stages}
+@lru_cache(maxsize=2)  # those of the work tree and of HEAD
+def _stages(text: str | None) -> dict[str, Any]:
+    """Return the entries of this clone's own dvc.lock."""
+    return (yaml.safe_load(text or "") or {}).get("stages") or {}
 
 
-def _are_entries(entries: object) -> bool:
-    """Whether all entries have paths inside the project and valid object hashes."""
-    if not isinstance(entries, list):
-        return False
-    for entry in entries:
-        if not isinstance(entry, dict) or not _is_relative(entry.get("path")):
-            return False
-        if not all(type(value) is _ENTRY_TYPES.get(key) for key, value in entry.items()):
-            return False
-        if "md5" in entry and not (_OBJECT.fullmatch(entry["md5"]) and entry.get("hash") == "md5"):
-            return False
-    return True
-
-
-def _is_relative(path: object) -> bool:
-    return (
-        isinstance(path, str)
-        and not path.startswith(("/", "~"))
-        and not {"..", ""} & set(re.split(r"[/\\]", path))
-        and ":" not in path
-    )
-
-
-def _pointer(text: str | None) -> dict[str, Any] | None:
-    """Parse a .dvc file; None unless it only points to data, as written by `dvc add`."""
-    try:
-        content = load_yaml(text or "")
-    except yaml.YAMLError:
-        return None
-    if not isinstance(content, dict) or not content.keys() <= _POINTER_KEYS:
-        return None
-    outs = content.get("outs")
-    if not outs or not _are_entries(outs):
-        return None
-    return content
-
-
-def _paths(pointer: dict[str, Any]) -> list[str]:
-    return sorted(out["path"] for out in pointer["outs"])
-
-
-def _allows_code_changes(params: str) -> bool:
-    content = load_yaml(params)
-    return bool((content.get("machine") or {}).get("allow_code_changes"))
+def _paths(pointer: list[dict[str, Any]]) -> list[str]:
+    return sorted(out["path"] for out in pointer)
 
 
 def _finished(entry: dict[str, Any], unfinished: dict[str, Any]) -> bool:

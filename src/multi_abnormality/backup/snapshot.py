@@ -1,16 +1,124 @@
-"""Snapshot of the tracked files as a commit, without changes to branch, index or work tree."""
+"""Resume commit: all tracked files at the start of training, with its results so far.
+
+The commit's message contains the run that it belongs to and the DVC objects that it needs.
+"""
 
 import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Any
 
-from multi_abnormality.backup.git import Git
-from multi_abnormality.backup.snapshot_metadata import LOCAL, SnapshotMetadata, branch_of
+from pydantic import Field, ValidationError, field_validator
+
+from multi_abnormality.backup.git import Git, branch_of
+from multi_abnormality.config.field_types import Section
+
+LOCAL = "refs/resume"  # this machine's newest state of each run
+PUBLISHED = "refs/heads/resume"  # on a Git remote
+FORMAT = 2  # version of the metadata; newer ones are rejected
+MAX_BYTES = 4 << 20  # of a commit message
+_TITLE = "Resume state"
+_RUN = r"^.+/[0-9a-f]{12,16}$"
+
+ObjectHash = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]  # MD5, as DVC names objects
+Hashes = Annotated[tuple[ObjectHash, ...], Field(max_length=1_000_000)]
+Epochs = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class Generation(Section):
+    """DVC objects of one backup.
+
+    Attributes:
+        epochs: completed epochs.
+        objects: hashes of all objects of the stage's persistent outputs.
+        own: hashes of the objects that this run added to the cache.
+        uploaded: hashes of the objects in `own` that were uploaded, or were about to be.
+        remote: digest of the remote's address (`Remote.id`); "" in a resume commit.
+        sent: whether everything arrived on the remote, including the resume commit.
+    """
+
+    epochs: Epochs
+    objects: Hashes
+    own: Hashes = ()
+    uploaded: Hashes = ()
+    remote: Annotated[str, Field(pattern=r"^[0-9a-f]*$")] = ""
+    sent: bool = False
+
+
+class SnapshotMetadata(Section):
+    """Message of a resume commit, after its title.
+
+    Attributes:
+        format: version of this layout.
+        run: <branch>/<fingerprint>.
+        epochs: completed epochs.
+        generations: backups on the remote, oldest first; the last one is this commit's.
+        identity: what the run's fingerprint is made of, or {} if unknown.
+    """
+
+    format: int = FORMAT
+    run: Annotated[str, Field(pattern=_RUN, max_length=300)]
+    epochs: Epochs
+    generations: Annotated[tuple[Generation, ...], Field(min_length=1, max_length=1000)]
+    identity: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("format")
+    @classmethod
+    def check_format(cls, version: int) -> int:
+        if version > FORMAT:
+            raise ValueError(
+                f"written by a newer version of this project (known: {FORMAT}); update this "
+                "clone with `git pull`"
+            )
+        return version
+
+    @field_validator("identity")
+    @classmethod
+    def check_identity(cls, identity: dict[str, Any]) -> dict[str, Any]:
+        """Reject an identity without the keys that a resume compares."""
+        types = {"findings": list, "processed": str, "code": dict}
+        if identity and not all(isinstance(identity.get(key), types[key]) for key in types):
+            raise ValueError("must have findings, processed and code")
+        return identity
+
+    @property
+    def branch(self) -> str:
+        return self.run.rpartition("/")[0]
+
+    @property
+    def fingerprint(self) -> str:
+        return self.run.rpartition("/")[2]
+
+    def message(self) -> str:
+        """Return the commit message."""
+        title = f"{_TITLE} of {self.run}: {self.epochs} epochs done"
+        return f"{title}\n\n{self.model_dump_json()}\n"
+
+    @classmethod
+    def read(cls, git: Git, commit: str) -> "SnapshotMetadata":
+        """Read and check the message of a commit.
+
+        Raises:
+            ValueError: it is not a resume commit, is malformed, or was written by a newer version.
+        """
+        if int(git("cat-file", "-s", commit)) > MAX_BYTES:
+            raise ValueError(f"the message of commit {commit} is longer than {MAX_BYTES:,} bytes")
+        title, _, body = git("log", "-1", "--format=%B", commit).partition("\n\n")
+        if not title.startswith(_TITLE):
+            raise ValueError(f"{commit} is not a resume commit")
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            key = ".".join(map(str, first["loc"])) or "metadata"
+            raise ValueError(f"the metadata of commit {commit}: {key}: {first['msg']}") from error
 
 
 class Snapshot:
     """Snapshot of all tracked files at the start of training; each commit adds its results.
+
+    The user's branch, index and work tree do not change.
 
     Args:
         git: repository, at the top of the work tree.
@@ -25,8 +133,8 @@ class Snapshot:
         self.head = git.find("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         self.top = git.folder
         index = folder / "backup.index"
-        index.unlink(missing_ok=True)
-        index.with_name(f"{index.name}.lock").unlink(missing_ok=True)  # left by a killed Git
+        for left in (index, index.with_name(f"{index.name}.lock")):  # by a killed Git
+            left.unlink(missing_ok=True)
         users = self.top / git("rev-parse", "--git-path", "index")
         if users.exists():
             shutil.copy2(users, index)  # keeps its mtime, which Git compares with the files'

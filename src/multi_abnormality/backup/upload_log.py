@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality.backup.snapshot_metadata import Generation
+from multi_abnormality.backup.snapshot import Generation
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.console import log
 
@@ -16,7 +16,7 @@ _ADDRESS = re.compile(r"""(?:\b[a-z0-9+]+:/|(?<![\w.]))/(?:[^'"\n]*(?=['"])|[^\s
 
 
 class UploadLog:
-    """Upload log, read again at each use, since training and its upload worker both write it.
+    """Upload log, read again at each use: training and its uploads write it in turns.
 
     Args:
         path: JSON file.
@@ -49,19 +49,10 @@ class UploadLog:
         content["runs"][run] = [item.model_dump() for item in generations]
         write_json(content, self.path)
 
-    def add_generation(self, run: str, generation: Generation) -> None:
-        self.set_generations(run, [*self.generations(run), generation])
-
-    def claim(self, run: str, hashes: set[str], remote: str) -> None:
-        """Record, before an upload, the objects that it adds to the remote, in case of a kill."""
+    def update_newest(self, run: str, **values: Any) -> None:
+        """Change fields of a run's newest generation."""
         *earlier, newest = self.generations(run)
-        uploaded = tuple(sorted({*newest.uploaded, *hashes.intersection(newest.own)}))
-        newest = newest.model_copy(update={"uploaded": uploaded, "remote": remote})
-        self.set_generations(run, [*earlier, newest])
-
-    def mark_sent(self, run: str) -> None:
-        *earlier, newest = self.generations(run)
-        self.set_generations(run, [*earlier, newest.model_copy(update={"sent": True})])
+        self.set_generations(run, [*earlier, newest.model_copy(update=values)])
 
     def add_backup(self, backup: dict[str, Any]) -> None:
         content = self._read()
@@ -74,9 +65,9 @@ class UploadLog:
         write_json(self._read() | {"last_failure": {"at": _now(), "reason": reason}}, self.path)
 
     def last_backup(self) -> dict[str, Any] | None:
-        """Return the newest backup with checkpoints."""
-        states = [backup for backup in self._read()["backups"] if backup["epochs"] is not None]
-        return states[-1] if states else None
+        """Return the newest backup of checkpoints; older versions also list inputs."""
+        backups = [item for item in self._read()["backups"] if item["epochs"] is not None]
+        return backups[-1] if backups else None
 
 
 def _now() -> str:

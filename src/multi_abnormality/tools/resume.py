@@ -21,7 +21,7 @@ from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import GitError, repository_of
 from multi_abnormality.backup.preflight import BACKUP_OFF
 from multi_abnormality.backup.restore import InspectedState, WorkTree
-from multi_abnormality.backup.tree_changes import UnsafeTreeError
+from multi_abnormality.backup.restore_checks import UnsafeTreeError
 from multi_abnormality.backup.upload_log import UploadLog
 from multi_abnormality.backup.verification import remotes_to_verify, set_verify
 from multi_abnormality.config.schema import load_params

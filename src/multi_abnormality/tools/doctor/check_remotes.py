@@ -16,7 +16,6 @@ def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether the DVC remote can be written, by the check that training makes before epoch 0."""
     from multi_abnormality.backup.preflight import run_preflight
     from multi_abnormality.backup.verification import remotes_to_verify
-    from multi_abnormality.backup.worker_client import UploadWorker
 
     if context.params is None:
         yield warning("not checked: it depends on params.yaml")
@@ -24,11 +23,7 @@ def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     if context.is_training:
         yield passed("not checked: a running training uses it")
         return
-    worker = UploadWorker(context.root)
-    try:
-        setup = run_preflight(context.params.backup, context.root, "doctor", worker)
-    finally:
-        worker.terminate()
+    setup = run_preflight(context.params.backup, context.root, "doctor")
     if setup is not None:
         yield passed(f"{setup.job.remote!r} can be written: training will be backed up")
     for name in remotes_to_verify(context.root):

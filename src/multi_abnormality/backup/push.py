@@ -1,0 +1,198 @@
+"""Upload of one backup: a child process of training, so that training never waits for a remote.
+
+    python -m multi_abnormality.backup.push < job.json
+
+Pushes the objects of a resume commit as `dvc push` does, publishes the commit, and deletes
+superseded backups. Prints the result as JSON; progress bars and errors go to standard error.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multi_abnormality.backup.dvc_recorder import open_repository
+from multi_abnormality.backup.dvc_remote import BUNDLE_SUFFIX, Remote, RemoteError
+from multi_abnormality.backup.git import Git, GitError, repository_of
+from multi_abnormality.backup.prune import prune
+from multi_abnormality.backup.snapshot import LOCAL, PUBLISHED
+from multi_abnormality.backup.upload_log import UploadLog
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+PARENT_CHECK_INTERVAL = 0.5  # s
+NICENESS = 10  # while training continues; 19 would starve where training uses all cores
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to upload.
+
+    Attributes:
+        root: root directory of the DVC repository.
+        remote: name of the DVC remote.
+        git_remote: name of the Git remote for resume commits.
+        run: <branch>/<fingerprint>.
+        keep: number of generations to keep on the remote.
+        parent: process id of training; the upload ends with it.
+        targets: paths to push; empty to only check write access to the remotes.
+        inputs: hashes of objects to push beside those of the run's newest generation.
+        epochs: completed epochs.
+        commit: hash of the resume commit; None without a Git repository.
+        awaited: whether training waits for the upload; otherwise it runs at low priority.
+    """
+
+    root: str
+    remote: str
+    git_remote: str | None
+    run: str
+    keep: int
+    parent: int
+    targets: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    epochs: int = 0
+    commit: str | None = None
+    awaited: bool = True
+
+    def json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+def _check_access(job: Job, remote: Remote, git: Git | None) -> dict[str, Any]:
+    remote.probe()
+    result = {"to": remote.url}
+    if job.git_remote and git and git.find("rev-parse", "--verify", "HEAD"):
+        try:
+            _push_ref(git, job, "HEAD", "--dry-run")
+        except GitError as error:
+            result["git"] = str(error)
+    return result
+
+
+def _upload(job: Job, repo: "Repo", remote: Remote, git: Git | None) -> dict[str, Any]:
+    start, upload_log = time.monotonic(), UploadLog(Path(repo.tmp_dir) / "backup.json")
+    generations = upload_log.generations(job.run)
+    newest = generations[-1]
+    new = remote.missing_objects({*newest.objects, *job.inputs})
+    earlier = (item.uploaded for item in generations if item.remote == remote.id)
+    uploaded = tuple(sorted(new.union(*earlier).intersection(newest.own)))
+    # Recorded before the upload, in case of a kill.
+    upload_log.update_newest(job.run, uploaded=uploaded, remote=remote.id)
+    sent = remote.push(job.commit, job.targets, new)
+    result = {"bytes": sent, **_publish(job, remote, git)}
+    upload_log.update_newest(job.run, sent=True)
+    result["seconds"] = round(time.monotonic() - start, 1)
+    result |= _prune(job, remote, git, upload_log, "git" in result)
+    listed = {key: result[key] for key in ("bytes", "seconds", "resume", "pruned") if key in result}
+    names = {"remote": job.remote, "epochs": job.epochs, "commit": job.commit}
+    upload_log.add_backup(names | listed)
+    return result | {"to": remote.url, "epochs": job.epochs}
+
+
+def _publish(job: Job, remote: Remote, git: Git | None) -> dict[str, Any]:
+    """Push the resume commit to the Git remote, or upload a bundle of it to the DVC remote."""
+    if git is None or job.commit is None:
+        return {}
+    failure = {}
+    if job.git_remote:
+        try:
+            _push_ref(git, job, job.commit)
+            return {"resume": f"{job.git_remote}, branch resume/{job.run}"}
+        except GitError as error:
+            failure = {"git": str(error)}
+    return {"resume": _put_bundle(git, remote, job.commit, job.run), **failure}
+
+
+def _push_ref(git: Git, job: Job, commit: str, *options: str) -> None:
+    git.non_interactive()(
+        "push", "--quiet", "--force", "--no-verify", "--no-signed", "--recurse-submodules=no",
+        *options, str(job.git_remote), f"{commit}:{PUBLISHED}/{job.run}",
+    )  # fmt: skip
+
+
+def _put_bundle(git: Git, remote: Remote, commit: str, run: str) -> str:
+    """Upload a bundle of what the published branches lack; the newest name sorts last."""
+    seconds = int(git("log", "-1", "--format=%ct", commit))
+    name = f"{run}/{seconds:012d}-{commit[:12]}{BUNDLE_SUFFIX}"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bundle"
+        published = ("--not", "--exclude=*/resume/*", "--remotes")
+        git("bundle", "create", "--quiet", str(file), f"{LOCAL}/{run}", *published)
+        remote.put_bundle(file, name)
+    return name
+
+
+def _prune(
+    job: Job, remote: Remote, git: Git | None, upload_log: UploadLog, git_remote_failed: bool
+) -> dict[str, Any]:
+    """Delete superseded backups. A failure to do so does not fail the backup."""
+    git_remote = None if git_remote_failed else job.git_remote
+    try:
+        remote.remove_stale_uploads()
+        return {"pruned": prune(remote, git, upload_log, job.run, job.keep, git_remote)}
+    except Exception as error:  # any exception of a file system
+        return {"not_pruned": _summary(error)}
+
+
+def _summary(error: BaseException) -> str:
+    """Summarize an error and its causes in one line; DVC's causes are often more specific."""
+    texts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(texts) < 3:
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        if text not in texts:
+            texts.append(text)
+        cause = cause.__cause__
+    return ": ".join(texts)[:500]
+
+
+def _run(job: Job) -> dict[str, Any]:
+    repo = open_repository(Path(job.root))
+    if repo is None:
+        raise RemoteError(f"{job.root} is no longer in a DVC project")
+    git = repository_of(Path(job.root))
+    with closing(repo), closing(Remote(repo, job.remote)) as remote:
+        if job.targets:
+            return _upload(job, repo, remote, git)
+        return _check_access(job, remote, git)
+
+
+def _exit_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_INTERVAL)
+    os.killpg(0, signal.SIGKILL)
+
+
+def lower_priority(niceness: int) -> None:
+    """Lower this process's CPU priority; Linux also schedules by session (autogroup)."""
+    os.nice(niceness)
+    with suppress(OSError):  # autogroup is missing or may not be changed
+        Path("/proc/self/autogroup").write_text(str(niceness))
+
+
+def main() -> None:
+    job = Job(**json.load(sys.stdin))
+    threading.Thread(target=_exit_with_parent, args=(job.parent,), daemon=True).start()
+    with os.fdopen(os.dup(1), "w") as output:
+        os.dup2(2, 1)  # what libraries print
+        logging.getLogger().addHandler(logging.NullHandler())
+        if not job.awaited:
+            lower_priority(NICENESS)
+        try:
+            result = _run(job)
+        except Exception as error:  # any exception of a remote; returned to training
+            result = {"error": _summary(error)}
+        json.dump(result, output)
+
+
+if __name__ == "__main__":
+    main()
