@@ -301,5 +301,5 @@ def test_the_workflow_runs_what_contributors_run():
     assert job["strategy"]["matrix"]["python"][0] == "3.11"
     workflow = yaml.safe_load((ROOT / ".github/workflows/docs.yml").read_text())
     steps = workflow["jobs"]["build"]["steps"]
-    assert [step["run"] for step in steps if "run" in step] == ["make docs"]
+    assert "make docs" in [step.get("run") for step in steps]
     assert steps[-1]["with"]["path"] == "site"
