@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[1]
 REAL_CT = ROOT.parent / "shared/real-ct"
 UNPRIVILEGED = 65534
 # What the image does not hold; importing it there would be an error.
-ABSENT = ("torch", "timm", "lightning", "pandas", "sklearn", "dvc", "joblib", "jinja2")
+ABSENT = (
+    "torch", "timm", "lightning", "pandas", "pydantic", "sklearn", "dvc", "joblib", "jinja2",
+)  # fmt: skip
 # What is imported late is imported first: this environment may be closed to others than root.
 ALONE = f"""
 import os, sys
