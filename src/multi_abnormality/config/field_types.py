@@ -18,7 +18,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.config.findings import FINDINGS, names_a_picture
 
 T = TypeVar("T")
 
@@ -67,11 +67,6 @@ def parse_duration(text: str) -> int:
 def is_inside(path: str) -> bool:
     """Whether a path is relative and does not leave its directory."""
     return bool(path) and not PurePosixPath(path).is_absolute() and ".." not in path.split("/")
-
-
-def names_a_picture(finding: str) -> bool:
-    """Whether a picture named after the finding stays in its directory."""
-    return finding.isprintable() and {"", ".", ".."}.isdisjoint(finding.split("/"))
 
 
 def _require(check: Callable[[Any], object], message: str) -> AfterValidator:

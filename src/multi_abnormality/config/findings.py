@@ -1,4 +1,4 @@
-"""The 18 findings of CT-RATE, in the official order."""
+"""The 18 findings of CT-RATE, in the official order, and names of findings."""
 
 FINDINGS: tuple[str, ...] = (
     "Medical material",
@@ -20,3 +20,8 @@ FINDINGS: tuple[str, ...] = (
     "Bronchiectasis",
     "Interlobular septal thickening",
 )
+
+
+def names_a_picture(finding: str) -> bool:
+    """Whether a picture named after the finding stays in its directory."""
+    return finding.isprintable() and {"", ".", ".."}.isdisjoint(finding.split("/"))

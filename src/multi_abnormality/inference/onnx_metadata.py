@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from multi_abnormality import __version__
-from multi_abnormality.config.field_types import names_a_picture
+from multi_abnormality.config.findings import names_a_picture
 from multi_abnormality.config.schema import PreprocessSpec
 from multi_abnormality.data.preprocessing.input_range import InputRange
 from multi_abnormality.utils.errors import InputError, raise_errors
