@@ -320,8 +320,8 @@ def test_excluding_a_whole_split_is_refused(folder):
 def test_a_table_of_many_unknown_columns_is_refused_quickly(folder):
     """Similar names are searched among a few candidates only."""
     folder.table().write_text(",".join(f"column {i}" for i in range(9_000)) + "\n1\n")
-    start = time.monotonic()
+    start = time.process_time()
     message = errors_of(folder)
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
     assert "'VolumeName' is missing; add it" in message
     assert "... and 8995 more like it" in message
