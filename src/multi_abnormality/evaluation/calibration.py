@@ -57,23 +57,27 @@ class Calibration:
             findings: F names.
             threshold_metric: value of `evaluate.threshold_metric`.
         """
-        lines = [
+        coefficients = [
             platt(logits[:, column], labels[:, column].astype(bool))
             for column in range(len(findings))
         ]
-        slope, intercept = np.array(lines).T
+        slope, intercept = np.array(coefficients).T
         positives = labels.sum(axis=0).astype(int)
-        counts = positives, len(labels) - positives
-        best = optimal_thresholds(
-            sigmoid(logits * slope + intercept), threshold_metric, _has_both(*counts)
+        negatives = len(labels) - positives
+        exact = optimal_thresholds(
+            sigmoid(logits * slope + intercept),
+            threshold_metric,
+            _has_both_classes(positives, negatives),
         )
-        thresholds = np.array([float(f"{threshold:.{DIGITS}g}") for threshold in best])
-        return cls(tuple(findings), slope, intercept, *counts, thresholds, threshold_metric)
+        thresholds = np.array([float(f"{threshold:.{DIGITS}g}") for threshold in exact])
+        return cls(
+            tuple(findings), slope, intercept, positives, negatives, thresholds, threshold_metric
+        )
 
     @property
     def is_fitted(self) -> np.ndarray:
         """Whether each finding had scans of both classes to be fitted on: (F,) bool."""
-        return _has_both(self.positives, self.negatives)
+        return _has_both_classes(self.positives, self.negatives)
 
     @property
     def uncalibrated(self) -> list[str]:
@@ -116,7 +120,7 @@ class Calibration:
         return cls(tuple(findings), slope, intercept, positives, negatives, thresholds, metric)
 
 
-def _has_both(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+def _has_both_classes(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
     both: np.ndarray = (positives > 0) & (negatives > 0)
     return both
 
@@ -138,15 +142,15 @@ def platt(logits: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     if positives == 0 or negatives == 0:
         return 1.0, 0.0
     targets = np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    line = _minimize(logits, targets, np.array([1.0, np.log((positives + 1) / (negatives + 1))]))
-    if line[0] < MIN_SLOPE:  # convex: the constrained minimum then lies on the bound
-        line = _minimize(logits, targets, np.array([MIN_SLOPE, line[1]]), free_slope=False)
-    slope, intercept = (float(f"{value:.{DIGITS}g}") for value in line)
+    weights = _minimize(logits, targets, np.array([1.0, np.log((positives + 1) / (negatives + 1))]))
+    if weights[0] < MIN_SLOPE:  # convex: the constrained minimum then lies on the bound
+        weights = _minimize(logits, targets, np.array([MIN_SLOPE, weights[1]]), free_slope=False)
+    slope, intercept = (float(f"{value:.{DIGITS}g}") for value in weights)
     return slope, intercept
 
 
 def _minimize(
-    logits: np.ndarray, targets: np.ndarray, line: np.ndarray, free_slope: bool = True
+    logits: np.ndarray, targets: np.ndarray, weights: np.ndarray, free_slope: bool = True
 ) -> np.ndarray:
     """Minimize the loss over (slope, intercept) by damped Newton steps; the loss is convex.
 
@@ -155,25 +159,25 @@ def _minimize(
     design = np.stack([logits, np.ones_like(logits)], axis=1)
     free = slice(0 if free_slope else 1, 2)
     prior = np.diag([PRIOR_WEIGHT, 0.0])
-    value = _loss(design @ line, targets, line[0])
+    value = _loss(design @ weights, targets, weights[0])
     for _ in range(STEPS):
-        probs = sigmoid(design @ line)
-        gradient = design.T @ (probs - targets) + prior @ (line - [1.0, 0.0])
+        probs = sigmoid(design @ weights)
+        gradient = design.T @ (probs - targets) + prior @ (weights - [1.0, 0.0])
         hessian = (design.T * (probs * (1 - probs))) @ design + prior
         step = np.zeros(2)
         step[free] = np.linalg.solve(hessian[free, free], gradient[free])
         # With the tolerance, steps whose gain is below the loss's rounding are accepted.
-        while _loss(design @ (line - step), targets, line[0] - step[0]) > value + 1e-9:
+        while _loss(design @ (weights - step), targets, weights[0] - step[0]) > value + 1e-9:
             step = step / 2
-        line = line - step
-        value = _loss(design @ line, targets, line[0])
+        weights = weights - step
+        value = _loss(design @ weights, targets, weights[0])
         if np.abs(step).max() < 1e-13:
             break
-    return line
+    return weights
 
 
-def _loss(lines: np.ndarray, targets: np.ndarray, slope: float) -> float:
-    cross_entropy = np.logaddexp(0, lines) - targets * lines
+def _loss(calibrated: np.ndarray, targets: np.ndarray, slope: float) -> float:
+    cross_entropy = np.logaddexp(0, calibrated) - targets * calibrated
     return float(cross_entropy.sum() + PRIOR_WEIGHT / 2 * (slope - 1) ** 2)
 
 

@@ -18,7 +18,7 @@ AIR = (-1100, -500)  # air and lung
 # of an abdomen have 0.0009 of their non-constant voxels there, chests 0.02.
 LUNG_AND_EDGES = (-750, -550)
 MIN_LUNG_AND_EDGES = 2e-4
-HALVED_AIR = (-550, -350)
+HALVED_AIR = (-550, -350)  # of HU that were multiplied by 0.5
 MIN_HALVED_AIR = 2e-3
 MIN_AIR = 1e-3
 MIN_CLIPPED = -450  # HU: lower end of a window; below is the air of halved HU
@@ -86,18 +86,18 @@ class Sample:
         return np.array(found, np.float32)
 
     @cached_property
-    def used(self) -> np.ndarray:
+    def varying_counts(self) -> np.ndarray:
         """Return the counts, set to 0 for constants."""
         return np.where(np.isin(self.values, self.constants), 0, self.counts)
 
     def count(self, low: float, high: float) -> int:
         """Return the number of non-constant voxels from one value to another, inclusive."""
         first = np.searchsorted(self.values, low)
-        return int(self.used[first : np.searchsorted(self.values, high, "right")].sum())
+        return int(self.varying_counts[first : np.searchsorted(self.values, high, "right")].sum())
 
     def fraction(self, low: float, high: float) -> float:
         """Return the fraction of the non-constant voxels from one value to another, inclusive."""
-        return self.count(low, high) / max(int(self.used.sum()), 1)
+        return self.count(low, high) / max(int(self.varying_counts.sum()), 1)
 
     def describe(self, rescale: str) -> str:
         text = f"values from {self.values[0]:g} to {self.values[-1]:g}{rescale}"
@@ -106,20 +106,20 @@ class Sample:
         return text
 
 
-def refuse_other_units(sample: Sample, rescale: str) -> None:
+def refuse_non_hu(sample: Sample, rescale: str) -> None:
     """Refuse raw values, scaled or shifted HU, windowed images and other modalities.
 
     Args:
         sample: sample of values after the rescale, not clipped.
         rescale: description of the rescale for errors, or "".
     """
-    span = sample.describe(rescale)
+    values = sample.describe(rescale)
     prefix = "does not look like HU"
     has_lung = sample.fraction(*LUNG_AND_EDGES) >= MIN_LUNG_AND_EDGES
     has_air = sample.fraction(*AIR) >= MIN_AIR
     if _is_raw(sample, SUSPECT_DENSE if has_air and has_lung else 0.0):
         raise UnusableScan(
-            f"{prefix}: soft tissue near {_median_above(sample, DENSE):.0f}, not near 0 ({span}). "
+            f"{prefix}: soft tissue near {_median_above(sample, DENSE):.0f}, not near 0 ({values}). "
             "Raw CT values without their rescale? Store HU = value * RescaleSlope + "
             "RescaleIntercept",
             "not HU",
@@ -128,21 +128,22 @@ def refuse_other_units(sample: Sample, rescale: str) -> None:
     is_clipped = lowest in sample.constants and lowest >= MIN_CLIPPED
     if is_clipped and not has_lung and sample.fraction(lowest, np.inf) >= MIN_TISSUE:
         raise UnusableScan(
-            f"is clipped to a window: nothing is below {lowest:g} ({span}), so air and "
+            f"is clipped to a window: nothing is below {lowest:g} ({values}), so air and "
             "lung are lost; give the scan with all its HU",
             "not HU",
         )
     if not has_air or (not has_lung and sample.fraction(*HALVED_AIR) > MIN_HALVED_AIR):
+        low, high = LUNG_AND_EDGES if has_air else AIR
         raise UnusableScan(
-            f"{prefix}: hardly any values from {LUNG_AND_EDGES[0]} to {LUNG_AND_EDGES[1]}, where "
-            f"lung and the edges of the body are ({span}). Not rescaled, by another factor, or "
+            f"{prefix}: hardly any values from {low} to {high}, where air, lung and the edges of "
+            f"the body are ({values}). Not rescaled, by another factor, or "
             f"clipped? {_CONVERT}",
             "not HU",
         )
     tissue = sample.fraction(SOFT_TISSUE[0], WATER[0]) + sample.fraction(WATER[1], SOFT_TISSUE[1])
     if tissue < MIN_TISSUE:
         raise UnusableScan(
-            f"{prefix}: hardly any soft tissue near 0 ({span}). Rescaled twice, or clipped to a "
+            f"{prefix}: hardly any soft tissue near 0 ({values}). Rescaled twice, or clipped to a "
             f"window for lungs? {_CONVERT}",
             "not HU",
         )
@@ -150,33 +151,33 @@ def refuse_other_units(sample: Sample, rescale: str) -> None:
     if below > MIN_BELOW_AIR and below > MAX_BELOW_AIR * (below + lung):
         raise UnusableScan(
             f"{prefix}: {below:.0%} of its values lie below {BELOW_AIR}, where air is -1000 "
-            f"({span}). Multiplied, or rescaled twice? {_CONVERT}",
+            f"({values}). Multiplied, or rescaled twice? {_CONVERT}",
             "not HU",
         )
-    is_cut_out = sample.used.sum() < (1 - CUT_OUT_FRACTION) * sample.counts.sum()
+    is_cut_out = sample.varying_counts.sum() < (1 - CUT_OUT_FRACTION) * sample.counts.sum()
     if is_cut_out and sample.fraction(*SOFT_TISSUE) < MIN_TISSUE_TO_LUNG * lung:
         raise UnusableScan(
-            f"contains only the lungs, cut out on a constant background ({span}); "
+            f"contains only the lungs, cut out on a constant background ({values}); "
             "give the whole scan",
             "not HU",
         )
 
 
-def _is_raw(sample: Sample, suspect: float) -> bool:
+def _is_raw(sample: Sample, min_dense: float) -> bool:
     """Return whether soft tissue is in the range of raw values, near 1000 or above.
 
     Args:
         sample: sample of values.
-        suspect: fraction of dense values above which their range is checked.
+        min_dense: fraction of dense values above which their range is checked.
     """
     solid, dense = sample.count(AIR[1], np.inf), sample.count(DENSE, np.inf)
     if dense > MAX_DENSE * solid:
         return True
-    return dense > suspect * solid and sample.count(*RAW_TISSUE) > MAX_RAW_TISSUE * dense
+    return dense > min_dense * solid and sample.count(*RAW_TISSUE) > MAX_RAW_TISSUE * dense
 
 
 def _median_above(sample: Sample, low: float) -> float:
-    counts = np.where(sample.values > low, sample.used, 0).cumsum()
+    counts = np.where(sample.values > low, sample.varying_counts, 0).cumsum()
     return float(sample.values[np.searchsorted(counts, counts[-1] / 2)])
 
 
