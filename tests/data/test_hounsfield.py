@@ -66,7 +66,7 @@ NO_HU = {
     "raw of 1000": (lambda hu: hu.astype(np.int32) + 1000, "soft tissue near"),
     "raw at half a HU": (lambda hu: 2 * raw(hu), "soft tissue near"),
     "doubled": (lambda hu: 2 * hu.astype(np.int32), "lie below -1200"),
-    "halved": (lambda hu: hu // 2, "hardly any values from -750 to -550"),
+    "halved": (lambda hu: hu // 2, "hardly any values from"),
     "rescaled twice": (lambda hu: hu.astype(np.int32) - 1024, "hardly any soft tissue near 0"),
     "window": (lambda hu: hu.clip(-160, 240), "clipped to a window: nothing is below -160"),
     "8 bits": (

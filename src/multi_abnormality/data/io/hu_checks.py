@@ -119,8 +119,8 @@ def refuse_non_hu(sample: Sample, rescale: str) -> None:
     has_air = sample.fraction(*AIR) >= MIN_AIR
     if _is_raw(sample, SUSPECT_DENSE if has_air and has_lung else 0.0):
         raise UnusableScan(
-            f"{prefix}: soft tissue near {_median_above(sample, DENSE):.0f}, not near 0 ({values}). "
-            "Raw CT values without their rescale? Store HU = value * RescaleSlope + "
+            f"{prefix}: soft tissue near {_median_above(sample, DENSE):.0f}, not near 0 ({values})."
+            " Raw CT values without their rescale? Store HU = value * RescaleSlope + "
             "RescaleIntercept",
             "not HU",
         )
