@@ -112,6 +112,7 @@ class Recorder:
         self.outputs = [out for out in self.stage.outs if out.persist and out.use_cache]
 
     def inputs(self) -> Inputs:
+        """Return the dependencies that a restore needs and Git does not track."""
         cached = [dep for dep in self.files if self._is_cached(dep)]
         return Inputs(
             paths=tuple(dep.def_path for dep in cached if self._is_output(dep)),
