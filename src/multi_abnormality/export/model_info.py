@@ -1,5 +1,7 @@
 """Description of an exported model: model_info.json, and metadata inside each exported file."""
 
+import hashlib
+import json
 from importlib.metadata import version
 from typing import Any
 
@@ -117,9 +119,14 @@ def model_info(
         "training_volumes": {name: len(names) for name, names in metadata["volumes"].items()},
         "files_sha256": files_sha256,
         "data_sha256": identity["processed"],
-        "source_sha256": identity["code"],
+        "source_sha256": {file: _sha256(code) for file, code in identity["code"].items()},
     }
     return ModelInfo.model_validate(content)
+
+
+def _sha256(hashes: dict[str, str]) -> str:
+    """Return one hash for those of a file's functions."""
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:

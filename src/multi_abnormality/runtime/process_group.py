@@ -128,7 +128,7 @@ def run_rank(program: Callable[[], None]) -> NoReturn:
     Destroying the group can wait forever: for gloo's thread, which after a failed operation waits
     for the interpreter's lock, and on a GPU for ranks that have exited.
     """
-    code: object = 0
+    code: str | int | None = 0
     try:
         program()
     except SystemExit as ended:
