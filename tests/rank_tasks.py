@@ -63,8 +63,9 @@ def _run(
     os.environ |= {name: str(value) for name, value in zip(NAMES, values, strict=True)}
     os.environ[RENDEZVOUS] = url
     try:
-        with ProcessGroup(RankInfo(rank, size, rank, size, True)) as ranks:
-            outcome = work(ranks, *args)
+        ranks = ProcessGroup(RankInfo(rank, size, rank, size, True))
+        ranks.join()
+        outcome = work(ranks, *args)
     except Stopped:
         sys.exit(EXIT_CODE)
     except InputError as error:

@@ -1,5 +1,7 @@
 """Description of an exported model: model_info.json, and metadata inside each exported file."""
 
+import hashlib
+import json
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -113,7 +115,7 @@ def model_info(
         "training_volumes": {name: len(names) for name, names in metadata["volumes"].items()},
         "files_sha256": files_sha256,
         "data_sha256": identity["processed"],
-        "source_sha256": identity["code"],
+        "source_sha256": {file: _sha256(code) for file, code in identity["code"].items()},
     }
     return ModelInfo.model_validate(content)
 
@@ -142,6 +144,11 @@ def _descriptions(metadata: dict[str, Any], settings: Export, is_ct_rate: bool) 
         "intended_use": " ".join(("None.", *notices)) if notices else USE,
         "references": [CT_RATE_REFERENCE, *REFERENCES] if is_ct_rate else REFERENCES,
     }
+
+
+def _sha256(hashes: dict[str, str]) -> str:
+    """Return one hash for those of a file's functions."""
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class ModelInfo(StrictModel):
     )
     data_sha256: str = Field(description="SHA-256 of the processed training volumes and labels.")
     source_sha256: dict[str, str] = Field(
-        description="SHA-256 of the source files that training uses."
+        description="SHA-256 of the code that determines the result of training, by file."
     )
 
     def content(self) -> dict[str, Any]:

@@ -7,8 +7,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,8 +44,12 @@ def launch_ranks(size: int, command: list[str], grace: float) -> NoReturn:
             "train", command[0], dict.fromkeys(range(size), tuple(command[1:])), envs,
             DefaultLogsSpecs(folder),
         )  # fmt: skip
-        with _forwarded_signals(ranks):
-            _exit_like(_supervise(ranks, grace))
+        _forward_signals(ranks.pids()[0])
+        try:
+            failed = _supervise(ranks, grace)
+        finally:
+            ranks.close(signal.SIGKILL)  # those that hang
+    _exit_like(failed)
 
 
 def end_with_launcher() -> None:
@@ -69,22 +71,10 @@ def _variables(rank: int, size: int, folder: Path) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-@contextmanager
-def _forwarded_signals(ranks: PContext) -> Iterator[None]:
-    """Forward SIGTERM and SIGINT to rank 0, which stops all ranks. Ranks have their own session."""
-
-    def forward(number: int, frame: object) -> None:  # noqa: ARG001
-        os.kill(ranks.pids()[0], number)
-
-    handlers = {
-        number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield
-    finally:
-        ranks.close(signal.SIGKILL)  # those that hang
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+def _forward_signals(rank_zero: int) -> None:
+    """Forward SIGTERM and SIGINT to rank 0, which stops all ranks. They have their own sessions."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(rank_zero, number))
 
 
 def _supervise(ranks: PContext, grace: float) -> dict[int, int]:

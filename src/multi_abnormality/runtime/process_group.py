@@ -7,9 +7,11 @@ here, over gloo and so without waiting for a GPU's queue.
 import os
 import socket
 import sys
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from types import TracebackType
+from typing import NoReturn
 
 import torch
 from torch import Tensor, distributed
@@ -52,14 +54,14 @@ class ProcessGroup:
             return kind
         return torch.device(kind.type, self.rank_info.local_rank)
 
-    def __enter__(self) -> "ProcessGroup":
-        """Wait for all ranks.
+    def join(self) -> None:
+        """Wait for all ranks. A program that joins them has to run in `run_rank`.
 
         Raises:
             InputError: they do not connect.
         """
         if self.size == 1:
-            return self
+            return
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(torch.get_num_threads() // self.rank_info.local_size, 1))
         try:
@@ -67,7 +69,6 @@ class ProcessGroup:
         except (distributed.DistError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"rank {self.rank} cannot join the other ranks: {reason}") from error
-        return self
 
     def _init(self) -> None:
         if self.rank_info.is_one_node and sys.platform == "linux":
@@ -89,16 +90,6 @@ class ProcessGroup:
             distributed.init_process_group(backend, None, TIMEOUT, self.size, self.rank, store)
         else:
             distributed.init_process_group(backend, "env://", TIMEOUT)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # After an error NCCL would wait for ranks that have exited.
-        if distributed.is_initialized() and not (error and self._on_gpu):
-            distributed.destroy_process_group()
 
     def agree(self, reason: str | None, is_due: bool) -> tuple[str | None, bool]:
         """Return the reason of the lowest rank that has one, and whether any rank is due."""
@@ -129,6 +120,27 @@ class ProcessGroup:
         for rank, part in enumerate(parts):
             whole[rank :: self.size] = part
         return whole
+
+
+def run_rank(program: Callable[[], None]) -> NoReturn:
+    """Run a program and exit; if it has joined a process group, without clean-up.
+
+    Destroying the group can wait forever: for gloo's thread, which after a failed operation waits
+    for the interpreter's lock, and on a GPU for ranks that have exited.
+    """
+    code: str | int | None = 0
+    try:
+        program()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+    sys.exit(code)
 
 
 def _loopback_store(rank: int, size: int) -> TCPStore:

@@ -22,7 +22,7 @@ from multi_abnormality.runtime.checkpoint_io import BEST
 from multi_abnormality.runtime.failure_messages import LostRankError
 from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
 from multi_abnormality.runtime.launcher import EXIT_TIMEOUT, end_with_launcher, launch_ranks
-from multi_abnormality.runtime.process_group import ProcessGroup
+from multi_abnormality.runtime.process_group import ProcessGroup, run_rank
 from multi_abnormality.runtime.rank_info import find_rank
 from multi_abnormality.runtime.run_lock import training_lock
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
@@ -112,7 +112,8 @@ def run_worker_rank(params: Params, paths: RunPaths, ranks: ProcessGroup) -> Non
     """Train as another rank than 0. Rank 0 logs, writes all files, and exits first."""
     console.log.setLevel(logging.ERROR)
     seconds = params.backup.grace + EXIT_TIMEOUT
-    with ranks, StopRequest() as stop:
+    ranks.join()
+    with StopRequest() as stop:
         try:
             TrainingRun(params, ProcessedDataset(PROCESSED), paths, ranks).run(stop)
         except Stopped:
@@ -153,8 +154,9 @@ def main() -> None:
     stopped_mark = state / "stopped"  # for make, since DVC hides the exit code
     stopped_mark.unlink(missing_ok=True)
     try:
-        with training_lock(state / "train.lock"), ranks:
+        with training_lock(state / "train.lock"):
             verify_pulled(Path())
+            ranks.join()
             run(params, PROCESSED, paths, Path("metrics/train.json"), Path(), ranks)
     except Stopped as stopped:
         stopped_mark.touch()
@@ -163,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run_rank(lambda: console.run(main))
