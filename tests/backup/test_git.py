@@ -6,7 +6,7 @@ import pytest
 
 from machines import git
 from multi_abnormality.backup.git import Git, GitError, branch_of, repository_of
-from multi_abnormality.backup.snapshot import SnapshotMetadata
+from multi_abnormality.backup.resume_commit import ResumeMetadata
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_states_are_named_after_the_branch_or_the_commit(repository: Path):
 
 def test_other_commits_are_not_states(repository: Path):
     with pytest.raises(ValueError, match="is not a resume commit"):
-        SnapshotMetadata.read(Git(repository), "HEAD")
+        ResumeMetadata.read(Git(repository), "HEAD")
 
 
 def test_ssh_never_prompts_unless_configured(repository: Path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.backup.snapshot import Generation
+from multi_abnormality.backup.resume_commit import Generation
 from multi_abnormality.backup.upload_log import MAX_BACKUPS, UploadLog
 
 RUN = "main/0123456789abcdef"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import Git, GitError, branch_of
-from multi_abnormality.backup.snapshot import LOCAL, PUBLISHED, SnapshotMetadata
+from multi_abnormality.backup.resume_commit import LOCAL, PUBLISHED, ResumeMetadata
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
@@ -35,7 +35,7 @@ class State:
 
     commit: str
     time: int
-    metadata: SnapshotMetadata
+    metadata: ResumeMetadata
     location: str
 
     @classmethod
@@ -45,7 +45,7 @@ class State:
         Raises:
             ValueError: the commit is not a resume commit of this branch, or is malformed.
         """
-        metadata = SnapshotMetadata.read(git, commit)
+        metadata = ResumeMetadata.read(git, commit)
         if metadata.branch != branch:
             raise ValueError(f"it belongs to branch {metadata.branch!r}, not {branch!r}")
         time = int(git("log", "-1", "--format=%ct", commit))

@@ -3,12 +3,12 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diskcache import Timeout
 
+from multi_abnormality.backup.backup_contents import hashes_of, uploaded_outputs
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError
 
@@ -26,21 +26,6 @@ class RecordError(Exception):
     """The state could not be recorded; a retry may succeed."""
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The stage's dependencies that a restore needs and Git does not track.
-
-    Attributes:
-        paths: those in DVC's cache.
-        objects: hashes of their objects.
-        missing: paths of those that are not in DVC's cache.
-    """
-
-    paths: tuple[str, ...]
-    objects: tuple[str, ...]
-    missing: tuple[str, ...]
-
-
 def open_repository(root: Path) -> "Repo | None":
     """Return the DVC repository at or above a folder, or None."""
     from dvc.exceptions import NotDvcRepoError
@@ -51,20 +36,6 @@ def open_repository(root: Path) -> "Repo | None":
         return Repo(str(root))
     except (NotDvcRepoError, SCMError):
         return None
-
-
-def uncached_outputs(repo: "Repo") -> list[Path]:
-    """Return the outputs of all stages that are tracked by Git instead of DVC's cache.
-
-    Raises:
-        InputError: dvc.yaml or a .dvc file can't be read.
-    """
-    from dvc.exceptions import DvcException
-
-    try:
-        return [Path(out.fs_path) for out in repo.index.outs if not out.use_cache]
-    except DvcException as error:
-        raise InputError(f"the pipeline can't be read: {error}; `git diff` may show why") from error
 
 
 @contextmanager
@@ -109,39 +80,7 @@ class Recorder:
                 f"{repo.site_cache_dir}: DVC's database can't be written ({error}); free disk space"
             ) from error
         self.files = [dep for dep in self.stage.deps if dep not in self.stage.params]
-        self.outputs = [out for out in self.stage.outs if out.persist and out.use_cache]
-
-    def inputs(self) -> Inputs:
-        """Return the dependencies that a restore needs and Git does not track."""
-        cached = [dep for dep in self.files if self._is_cached(dep)]
-        return Inputs(
-            paths=tuple(dep.def_path for dep in cached if self._is_output(dep)),
-            objects=tuple(hash_ for dep in cached for hash_ in _hashes_of(dep)),
-            missing=tuple(
-                dep.def_path for dep in self.files
-                if dep not in cached and dep.is_in_repo and self._is_ignored(dep)
-            ),
-        )  # fmt: skip
-
-    def _is_output(self, dep: "Output") -> bool:
-        """Whether DVC tracks a file, or a folder that contains it."""
-        from dvc.exceptions import OutputNotFoundError
-
-        try:
-            return bool(self.repo.find_outs_by_path(dep.fs_path, strict=False))
-        except OutputNotFoundError:
-            return False
-
-    def _is_ignored(self, item: "Output") -> bool:
-        from dvc.scm import NoSCM
-
-        return not isinstance(self.repo.scm, NoSCM) and self.repo.scm.is_ignored(item.fs_path)
-
-    def _is_cached(self, item: "Output") -> bool:
-        cache, value = self.repo.cache.local, item.hash_info.value
-        if not value or not cache.exists(value):
-            return False
-        return all(cache.exists(hash_) for hash_ in _hashes_of(item))
+        self.outputs = uploaded_outputs(self.stage)
 
     def has_newer_checkpoints(self) -> bool:
         """Whether a checkpoint is not in the cache, since training continued after the last record.
@@ -152,7 +91,7 @@ class Recorder:
         with _locked(self.repo):
             self._save_outputs()
         outs = [out for out in self.outputs if out.hash_info]
-        files = [hash_ for out in outs for hash_ in _hashes_of(out)[1:]]
+        files = [hash_ for out in outs for hash_ in hashes_of(out)[1:]]
         return not all(self.repo.cache.local.exists(hash_) for hash_ in files)
 
     def record(self, epochs: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -175,7 +114,7 @@ class Recorder:
                 self._save_outputs()
                 if absent := [str(out) for out in self.outputs if not out.hash_info]:
                     raise RecordError(f"{absent[0]} does not exist")
-                objects = [hash_ for out in self.outputs for hash_ in _hashes_of(out)]
+                objects = [hash_ for out in self.outputs for hash_ in hashes_of(out)]
                 own = [hash_ for hash_ in objects if not self.repo.cache.local.exists(hash_)]
                 for out in self.outputs:
                     out.commit(relink=False)
@@ -232,9 +171,3 @@ class Recorder:
         """Whether a stage's outputs exist; `--allow-missing` would never make recorded ones."""
         folder = Path(self.stage.dvcfile.path).parent
         return all((folder / out["path"]).exists() for out in entry.get("outs", ()))
-
-
-def _hashes_of(item: "Output") -> tuple[str, ...]:
-    """Return the hashes of an item's object and, for a folder, of its files."""
-    files = item.get_obj() if item.hash_info.isdir else None
-    return (item.hash_info.value, *sorted({hash_.value for _, _, hash_ in files or ()}))

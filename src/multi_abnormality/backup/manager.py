@@ -11,7 +11,7 @@ from multi_abnormality.backup.git import GitError
 from multi_abnormality.backup.preflight import PreflightResult, run_preflight
 from multi_abnormality.backup.push import Job
 from multi_abnormality.backup.push_process import PushProcess
-from multi_abnormality.backup.snapshot import Generation, SnapshotMetadata
+from multi_abnormality.backup.resume_commit import Generation, ResumeMetadata
 from multi_abnormality.config.schema import BackupConfig as Settings
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
@@ -158,14 +158,14 @@ class BackupManager:
     def _commit(self, known: list[Generation], newest: Generation) -> str | None:
         """Create the resume commit and return its hash, or None without a Git repository."""
         preflight = self._ready
-        if preflight.snapshot is None:
+        if preflight.commits is None:
             return None
         sent = [item for item in known if item.sent][-self.settings.keep_last :]
-        metadata = SnapshotMetadata(
+        metadata = ResumeMetadata(
             run=preflight.job.run, epochs=newest.epochs, identity=self.identity,
             generations=tuple(item.model_copy(update={"remote": ""}) for item in (*sent, newest)),
         )  # fmt: skip
-        return preflight.snapshot.commit(preflight.written, metadata)
+        return preflight.commits.commit(preflight.written, metadata)
 
     @property
     def _ready(self) -> PreflightResult:

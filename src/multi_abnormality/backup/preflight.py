@@ -5,17 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multi_abnormality.backup.dvc_recorder import (
-    Inputs,
-    Recorder,
-    RecordError,
-    open_repository,
-    uncached_outputs,
-)
+from multi_abnormality.backup.backup_contents import Inputs, committed_files, uploaded_inputs
+from multi_abnormality.backup.dvc_recorder import Recorder, RecordError, open_repository
 from multi_abnormality.backup.git import Git, GitError, branch_of, repository_of
 from multi_abnormality.backup.push import Job
 from multi_abnormality.backup.push_process import PushProcess
-from multi_abnormality.backup.snapshot import Snapshot
+from multi_abnormality.backup.resume_commit import ResumeCommits
 from multi_abnormality.backup.upload_log import UploadLog
 from multi_abnormality.config.schema import BackupConfig as Settings
 from multi_abnormality.utils.console import log
@@ -35,7 +30,7 @@ class PreflightResult:
     Attributes:
         job: template of the upload jobs, without a state.
         recorder: recorder of the train stage.
-        snapshot: snapshot of the work tree; None without a Git repository.
+        commits: commits of the work tree; None without a Git repository.
         upload_log: upload log of this working copy.
         inputs: the stage's inputs in DVC's cache.
         written: files that every resume commit reads from the work tree again.
@@ -43,7 +38,7 @@ class PreflightResult:
 
     job: Job
     recorder: Recorder
-    snapshot: Snapshot | None
+    commits: ResumeCommits | None
     upload_log: UploadLog
     inputs: Inputs
     written: tuple[Path, ...]
@@ -112,21 +107,21 @@ def _inspect_project(repo: "Repo", git: Git | None, job: Job) -> PreflightResult
     folder, root = Path(repo.tmp_dir), Path(repo.root_dir)
     try:
         recorder = Recorder(repo)
-        snapshot = Snapshot(git, folder) if git else None
+        commits = ResumeCommits(git, folder) if git else None
     except RecordError as error:
         raise InputError(f"{error}\nWait for the other DVC command, or stop it") from error
     except GitError as error:
         raise InputError(f"{root}: the work tree can't be backed up: {error}") from error
-    inputs = recorder.inputs()
-    _warn_not_backed_up(inputs, recorder, snapshot)
-    written = (root / "dvc.lock", *uncached_outputs(repo))
+    inputs = uploaded_inputs(repo, recorder.files)
+    _warn_not_backed_up(inputs, recorder, commits)
+    written = tuple(committed_files(repo))
     upload_log = UploadLog(folder / "backup.json")
-    return PreflightResult(job, recorder, snapshot, upload_log, inputs, written)
+    return PreflightResult(job, recorder, commits, upload_log, inputs, written)
 
 
-def _warn_not_backed_up(inputs: Inputs, recorder: Recorder, snapshot: Snapshot | None) -> None:
+def _warn_not_backed_up(inputs: Inputs, recorder: Recorder, commits: ResumeCommits | None) -> None:
     """Warn about files that a restore would lack."""
-    if snapshot is None:
+    if commits is None:
         log.warning("no Git repository: dvc.lock is not backed up, so nothing can be restored")
         return
     if inputs.missing:
@@ -135,7 +130,7 @@ def _warn_not_backed_up(inputs: Inputs, recorder: Recorder, snapshot: Snapshot |
             ", ".join(inputs.missing),
         )
     sources = [dep.fs_path for dep in recorder.files if dep.is_in_repo and dep.exists]
-    untracked = snapshot.untracked([*sources, ":(glob)**/*.dvc", ":(glob)**/dvc.yaml"])
+    untracked = commits.untracked([*sources, ":(glob)**/*.dvc", ":(glob)**/dvc.yaml"])
     if untracked:
         log.warning(
             "not in Git, so not backed up and missing after a restore: %s; run `git add`",

@@ -23,7 +23,7 @@ from multi_abnormality.backup.dvc_recorder import open_repository
 from multi_abnormality.backup.dvc_remote import BUNDLE_SUFFIX, Remote, RemoteError
 from multi_abnormality.backup.git import Git, GitError, repository_of
 from multi_abnormality.backup.prune import prune
-from multi_abnormality.backup.snapshot import LOCAL, PUBLISHED
+from multi_abnormality.backup.resume_commit import LOCAL, PUBLISHED
 from multi_abnormality.backup.upload_log import UploadLog
 
 if TYPE_CHECKING:

@@ -1,6 +1,8 @@
 """Restore of a resume state into the work tree, without changes to branch and index."""
 
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +15,7 @@ from multi_abnormality.backup.dvc_recorder import CHECKPOINTS, COMPLETE, STAGE
 from multi_abnormality.backup.git import Git, GitError
 from multi_abnormality.backup.params_merge import MergeConflictError, changed_keys, merge_params
 from multi_abnormality.backup.restore_checks import (
+    EXECUTABLE,
     Blob,
     Changes,
     UnsafeTreeError,
@@ -24,7 +27,7 @@ from multi_abnormality.backup.restore_checks import (
     read_pointer,
     read_tree,
 )
-from multi_abnormality.backup.snapshot import LOCAL
+from multi_abnormality.backup.resume_commit import LOCAL
 from multi_abnormality.config.schema import parse_params
 from multi_abnormality.config.yaml_reader import load_yaml
 from multi_abnormality.runtime.run_fingerprint import RAISABLE
@@ -100,7 +103,7 @@ class WorkTree:
     Args:
         git: repository, at the top of the work tree.
         root: root directory of the DVC repository.
-        outputs: outputs of the pipeline that Git tracks; they may be overwritten.
+        outputs: dvc.lock, and outputs of the pipeline that Git tracks; they may be overwritten.
     """
 
     def __init__(self, git: Git, root: Path, outputs: list[Path]) -> None:
@@ -215,17 +218,20 @@ class WorkTree:
         return pending
 
     def restore(self, plan: Plan, state: State) -> None:
-        """Write the planned contents, and set the run's local ref to the state's commit."""
-        for name, content in sorted(plan.items(), key=lambda item: item[1] is not None):
+        """Delete and write the planned files, and set the run's local ref to the commit."""
+        for name in (name for name, content in plan.items() if content is None):
             path = self.top / name
-            if content is None:
-                path.unlink(missing_ok=True)
-            elif isinstance(content, bytes):
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # as Git does, remove folders that are empty now
+                os.removedirs(path.parent)
+        for name, content in plan.items():
+            path = self.top / name
+            if isinstance(content, bytes):
                 atomic_write(content, path)
-            else:
-                text = self.git.bytes("cat-file", "--filters", f"--path={name}", content.hash)
-                atomic_write(text, path)
-                if content.mode == "100755":
+            elif content is not None:
+                data = self.git.bytes("cat-file", "--filters", f"--path={name}", content.hash)
+                atomic_write(data, path)
+                if content.mode == EXECUTABLE:
                     path.chmod(0o755)
         self.git("update-ref", f"{LOCAL}/{state.metadata.run}", state.commit)
 

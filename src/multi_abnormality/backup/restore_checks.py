@@ -15,14 +15,15 @@ from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError, mo
 
 from multi_abnormality.backup.dvc_recorder import STAGE
 from multi_abnormality.backup.git import Git
-from multi_abnormality.backup.snapshot import ObjectHash
+from multi_abnormality.backup.resume_commit import ObjectHash
 from multi_abnormality.config.field_types import Section
 from multi_abnormality.config.yaml_reader import load_yaml
 
 MAX_FILE_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 256 << 20
 MAX_NAMES = 16 << 20  # bytes of all names, which nested equal folders can multiply
-_FILE_MODES = {"100644", "100755"}
+EXECUTABLE = "100755"
+_FILE_MODES = {"100644", EXECUTABLE}
 _OTHER_MODES = {"120000": "a symbolic link", "160000": "a Git submodule"}
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\:\ud800-\udfff]")
 # Characters that some file systems ignore in names, so that `.g\u200cit` would be `.git`.

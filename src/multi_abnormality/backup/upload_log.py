@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality.backup.snapshot import Generation
+from multi_abnormality.backup.resume_commit import Generation
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.console import log
 

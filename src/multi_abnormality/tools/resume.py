@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import multi_abnormality
+from multi_abnormality.backup.backup_contents import committed_files
 from multi_abnormality.backup.discovery import THIS_MACHINE, State, find_states
 from multi_abnormality.backup.dvc_recorder import (
     CHECKPOINTS,
     Recorder,
     RecordError,
     open_repository,
-    uncached_outputs,
 )
 from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import GitError, repository_of
@@ -78,7 +78,7 @@ def resume(
         if others := {name.rpartition("/")[0].rpartition("/")[0] for name in _bundles(remote)}:
             log.info("other branches have resume states: %s", first_few(sorted(others)))
         return None
-    tree = WorkTree(git, Path(repo.root_dir), uncached_outputs(repo))
+    tree = WorkTree(git, Path(repo.root_dir), committed_files(repo))
     found = _newest_restorable(states, tree, remote, allow_code_changes)
     state = found.state
     if any(_is_available(hash_, repo, remote) for hash_ in tree.finished_checkpoints(found)):

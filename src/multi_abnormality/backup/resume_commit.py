@@ -46,7 +46,7 @@ class Generation(Section):
     sent: bool = False
 
 
-class SnapshotMetadata(Section):
+class ResumeMetadata(Section):
     """Message of a resume commit, after its title.
 
     Attributes:
@@ -96,7 +96,7 @@ class SnapshotMetadata(Section):
         return f"{title}\n\n{self.model_dump_json()}\n"
 
     @classmethod
-    def read(cls, git: Git, commit: str) -> "SnapshotMetadata":
+    def read(cls, git: Git, commit: str) -> "ResumeMetadata":
         """Read and check the message of a commit.
 
         Raises:
@@ -115,8 +115,8 @@ class SnapshotMetadata(Section):
             raise ValueError(f"the metadata of commit {commit}: {key}: {first['msg']}") from error
 
 
-class Snapshot:
-    """Snapshot of all tracked files at the start of training; each commit adds its results.
+class ResumeCommits:
+    """Creates resume commits: all tracked files at the start of training, and the results so far.
 
     The user's branch, index and work tree do not change.
 
@@ -147,7 +147,7 @@ class Snapshot:
         """Return files below paths that are neither tracked nor ignored by Git."""
         return self._git.names("ls-files", "-z", "--others", "--exclude-standard", "--", *paths)
 
-    def commit(self, written: Iterable[Path], metadata: SnapshotMetadata) -> str:
+    def commit(self, written: Iterable[Path], metadata: ResumeMetadata) -> str:
         """Create a commit with a ref below refs/resume/, and return its hash.
 
         Its time is always later than that of the previous state, even if the clock was set back,
