@@ -538,14 +538,22 @@ def test_shallow_clone_is_an_error(first: Machine, remote: Path, tmp_path: Path)
 
 
 def test_unpushed_commits_are_in_the_bundle(first: Machine, second: Machine, remote: Path):
-    (first.folder / "notes.txt").write_text("mine")
-    git(first.folder, "add", "notes.txt")
+    """Also one in which a file takes the place of a folder."""
+    folder = first.folder / "notes"
+    folder.mkdir()
+    (folder / "today").write_text("")
+    git(first.folder, "add", "notes")
+    commit_and_push(first, "Published")
+    git(second.folder, "pull", "--quiet")
+    shutil.rmtree(folder)
+    folder.write_text("mine")
+    git(first.folder, "add", "notes")
     git(first.folder, "commit", "--quiet", "--message", "Unpublished")
     leave_state(first, remote)
     second.use(remote)
     second(*RESUME, "--allow-code-changes")
-    assert git(second.folder, "show", f"refs/resume/main/{FINGERPRINT}:notes.txt") == "mine"
-    assert (second.folder / "notes.txt").read_text() == "mine"
+    assert git(second.folder, "show", f"refs/resume/main/{FINGERPRINT}:notes") == "mine"
+    assert (second.folder / "notes").read_text() == "mine"
 
 
 def test_run_can_be_selected(first: Machine, second: Machine, remote: Path):
