@@ -27,7 +27,7 @@ from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.intensity_windows import Windows
 from multi_abnormality.tools.lr_range_test import endless
-from multi_abnormality.training.lr_schedule import learning_rate_factor
+from multi_abnormality.training.lr_schedule import schedule_factor
 from multi_abnormality.utils.rng import derived_seed, generator
 from multi_abnormality.utils.system_memory import tune_malloc
 from peer_models.designs import PEERS, Peer
@@ -127,7 +127,7 @@ class PeerTraining:
 
     def _step(self, batch: Batch, step: int, progress: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * learning_rate_factor(progress, WARMUP, 1)
+            group["lr"] = self.rate * schedule_factor(progress, WARMUP, 1)
         hu = self.windows.decode(batch["volume"])
         hu, labels = augment_batch(hu, batch, self.settings, generator(self.seed, "mix", step))
         logits = self.model.train()(self.windows(hu))

@@ -55,7 +55,7 @@ def test_exact_resume_after_a_stop_at_any_step(runner, reference: Path, tmp_path
             runner.run(folder, stop=StopAtCheck(check))
             break
         except Stopped:
-            found = runner.prepare(folder).found
+            found = runner.prepare(folder).checkpoint
             positions.append((found.position.epoch, found.position.batch))
             runner.run(folder)
             assert runner.hashes(folder) == runner.hashes(reference), positions
@@ -69,7 +69,7 @@ def test_stop_in_validation_leaves_no_worker(runner, tmp_path: Path):
     """Workers ignore signals, so a parent that does not end them would wait forever at exit."""
     with pytest.raises(Stopped):
         runner.run(tmp_path, stop=StopAtCheck(4), machine={"workers": 1})
-    position = runner.prepare(tmp_path).found.position
+    position = runner.prepare(tmp_path).checkpoint.position
     assert position.epoch == 0
     assert position.batch > 2
     assert multiprocessing.active_children() == []
@@ -122,7 +122,7 @@ def test_missing_epoch_checkpoints_are_restored(
 ):
     """As if killed between the saves of an epoch's files."""
     crash(runner, tmp_path, saves=8)
-    assert runner.prepare(tmp_path).found.position.batch == 0
+    assert runner.prepare(tmp_path).checkpoint.position.batch == 0
     for path in (tmp_path / "checkpoints").glob(missing):
         path.unlink()
     runner.run(tmp_path)
@@ -153,7 +153,7 @@ def test_deleted_epoch_checkpoint_is_restored(moment: str, runner, tmp_path: Pat
 def test_exact_resume_after_raised_epochs_and_a_crash(runner, reference, tmp_path: Path):
     runner.run(tmp_path, epochs=1)
     crash(runner, tmp_path, saves=2)
-    assert runner.prepare(tmp_path).found.position.epoch == 1
+    assert runner.prepare(tmp_path).checkpoint.position.epoch == 1
     runner.run(tmp_path)
     assert runner.hashes(tmp_path) == runner.hashes(reference)
 
@@ -163,7 +163,7 @@ def test_another_learning_rate_starts_a_new_run_and_archives_the_only_copy(
 ):
     crash(runner, tmp_path, saves=2)
     content = (tmp_path / "checkpoints/last.ckpt").read_bytes()
-    assert runner.prepare(tmp_path, learning_rate=1e-2).found is None
+    assert runner.prepare(tmp_path, learning_rate=1e-2).checkpoint is None
     assert "train.learning_rate: 0.001, now 0.01" in caplog.text
     assert list((tmp_path / "checkpoints").iterdir()) == []
     (run_dir,) = (tmp_path / "archive").iterdir()
@@ -174,11 +174,11 @@ def test_another_learning_rate_starts_a_new_run_and_archives_the_only_copy(
 def test_switching_back_to_a_learning_rate_resumes_its_run(runner, reference: Path, tmp_path: Path):
     crash(runner, tmp_path, saves=6)
     crash(runner, tmp_path, saves=1, learning_rate=1e-2)
-    assert runner.prepare(tmp_path).found.position.epoch == 1
+    assert runner.prepare(tmp_path).checkpoint.position.epoch == 1
     runner.run(tmp_path)
     assert runner.hashes(tmp_path) == runner.hashes(reference)
     other = runner.prepare(tmp_path, learning_rate=1e-2)
-    assert (other.found.position.epoch, other.found.position.batch) == (0, 1)
+    assert (other.checkpoint.position.epoch, other.checkpoint.position.batch) == (0, 1)
 
 
 def test_checkpoints_in_the_dvc_cache_are_not_archived(runner, tmp_path: Path):
@@ -187,7 +187,7 @@ def test_checkpoints_in_the_dvc_cache_are_not_archived(runner, tmp_path: Path):
         digest = checkpoint_io.hashlib.md5(path.read_bytes()).hexdigest()
         (tmp_path / "cache" / digest[:2]).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "cache" / digest[:2] / digest[2:])
-    assert runner.prepare(tmp_path, learning_rate=1e-2).found is None
+    assert runner.prepare(tmp_path, learning_rate=1e-2).checkpoint is None
     assert list((tmp_path / "archive").iterdir()) == []
 
 
@@ -197,7 +197,7 @@ def test_other_findings_start_a_new_run(runner, tmp_path: Path, caplog):
     text = (other / "labels.csv").read_text()
     (other / "labels.csv").write_text(text.replace("Emphysema", "Cyst", 1))
     renamed = type(runner)(runner.params, ProcessedDataset(other))
-    assert renamed.prepare(tmp_path).found is None
+    assert renamed.prepare(tmp_path).checkpoint is None
     assert "Emphysema" in caplog.text
     assert "Cyst" in caplog.text.partition(", now [")[2]
 
@@ -211,7 +211,7 @@ def test_changed_code_starts_a_new_run_unless_allowed(runner, tmp_path: Path, ca
     shutil.rmtree(tmp_path / "archive")
     accepted = runner.prepare(tmp_path, machine={"allow_code_changes": True})
     assert accepted.found.path.name == "last.ckpt"
-    assert runner.prepare(tmp_path).found is None
+    assert runner.prepare(tmp_path).checkpoint is None
     assert "model/losses.py: changed" in caplog.text
 
 
@@ -221,7 +221,7 @@ def test_fewer_epochs_resume_an_earlier_checkpoint_or_start_a_new_run(runner, tm
     runner.run(tmp_path / "two", epochs=2)
     assert runner.hashes(tmp_path) == runner.hashes(tmp_path / "two")
     training = runner.prepare(tmp_path, epochs=1)
-    assert training.found is None
+    assert training.checkpoint is None
     assert len(runner.run(tmp_path, epochs=1).epochs) == 1
 
 
@@ -229,11 +229,11 @@ def test_resume_required_and_never(runner, tmp_path: Path):
     with pytest.raises(InputError, match=r"train\.resume is `required`"):
         runner.prepare(tmp_path, resume="required")
     crash(runner, tmp_path, saves=2)
-    assert runner.prepare(tmp_path, resume="required").found
+    assert runner.prepare(tmp_path, resume="required").checkpoint
     before = (tmp_path / "checkpoints/last.ckpt").read_bytes()
     with pytest.raises(Crash):
         runner.run(tmp_path, backup=CrashAtSave(1), **ALWAYS, resume="never")
-    assert runner.prepare(tmp_path).found.position.batch == 1
+    assert runner.prepare(tmp_path).checkpoint.position.batch == 1
     with pytest.raises(Crash):
         runner.run(tmp_path, backup=CrashAtSave(1), **ALWAYS, resume="never")
     kept = sorted((tmp_path / "archive").glob("*-before*/last.ckpt"))
@@ -253,7 +253,7 @@ def test_exact_resume_after_a_checkout_over_the_checkpoints(
     (tmp_path / "checkpoints").mkdir()
     for name, content in earlier.items() if saves == 2 else ():
         (tmp_path / "checkpoints" / name).write_bytes(content)
-    assert runner.prepare(tmp_path).found.position.epoch == (saves > 2)
+    assert runner.prepare(tmp_path).checkpoint.position.epoch == (saves > 2)
     runner.run(tmp_path)
     assert runner.hashes(tmp_path) == runner.hashes(reference)
 
@@ -285,7 +285,7 @@ def test_previous_checkpoint_replaces_a_damaged_one(
     path = tmp_path / "checkpoints/last.ckpt"
     path.write_bytes(path.read_bytes()[:-1])
     training = runner.prepare(tmp_path)
-    assert training.found.path.name == "previous.ckpt"
+    assert training.checkpoint.path.name == "previous.ckpt"
     assert "last.ckpt: was cut short or altered" in caplog.text
     runner.run(tmp_path)
     assert runner.hashes(tmp_path) == runner.hashes(reference)
@@ -346,7 +346,7 @@ def test_checkpoint_of_an_earlier_version_is_archived_and_named(
         save_checkpoint(content, path)
     with pytest.raises(InputError, match=r"last\.ckpt: was written by an earlier version"):
         load_complete(path)
-    assert runner.prepare(tmp_path).found is None
+    assert runner.prepare(tmp_path).checkpoint is None
     assert "earlier version of this project (format 2, this version reads 3)" in caplog.text
     assert len(list((tmp_path / "archive").glob("*/last.ckpt"))) == 1
 
@@ -368,7 +368,7 @@ def test_full_disk_stops_the_run_and_leaves_checkpoints_intact(
             runner.run(tmp_path, **ALWAYS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert runner.prepare(tmp_path).found.position.batch == 2
+    assert runner.prepare(tmp_path).checkpoint.position.batch == 2
     runner.run(tmp_path)
     assert runner.hashes(tmp_path) == runner.hashes(reference)
 

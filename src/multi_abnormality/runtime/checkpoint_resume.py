@@ -73,8 +73,11 @@ class CheckpointDir:
         self.archive = archive
         self._check_writable()
 
-    def find(self, about: dict[str, Any], params: Params) -> ResumeCandidate | None:
-        """Return the latest checkpoint of this run, and archive those of other runs.
+    def select(self, about: dict[str, Any], params: Params) -> ResumeCandidate | None:
+        """Return the latest checkpoint that this run can resume from, if there is one.
+
+        Its best epoch's checkpoint must exist as well. Moves the checkpoints of other runs and
+        damaged ones to the archive, and writes files that a kill prevented from being written.
 
         Args:
             about: metadata of the run.
@@ -83,23 +86,23 @@ class CheckpointDir:
         Raises:
             InputError: train.resume is `required` and there is none, or one is of a newer version.
         """
-        name = fingerprint(about["identity"])
+        run_id = fingerprint(about["identity"])
 
-        def incompatibilities(found: ResumeCandidate) -> list[str]:
+        def reasons_against(found: ResumeCandidate) -> list[str]:
             return _incompatibilities(found, about["identity"], params)
 
-        ours = self._select_resumable(incompatibilities, name)
-        if params.train.resume != "never" and self._archive_is_ahead(ours, incompatibilities, name):
-            log.info("restoring the checkpoints in %s", self.archive.run_dir(name))
-            self.archive.restore_all(self.path, name)
-            ours = self._select_resumable(incompatibilities, name)
+        ours = self._archive_others(reasons_against, run_id)
+        if params.train.resume != "never" and self._archive_is_ahead(ours, reasons_against, run_id):
+            log.info("restoring the checkpoints in %s", self.archive.run_dir(run_id))
+            self.archive.restore_all(self.path, run_id)
+            ours = self._archive_others(reasons_against, run_id)
         chosen = next((found for found in ours if _has_best_checkpoint(found, ours)), None)
         if chosen:
             self._restore_missing_files(chosen, ours, about, params)
             return chosen
         if ours:
             log.warning("the best epoch's checkpoint is damaged, and no earlier one is left")
-            self._archive_others(ours, [], name)
+            self._archive(ours, [], run_id)
         if params.train.resume == "required":
             raise InputError(
                 f"train.resume is `required`, but {self.path} has no checkpoint to resume from; "
@@ -107,29 +110,29 @@ class CheckpointDir:
             )
         return None
 
-    def _select_resumable(
-        self, incompatibilities: Callable[[ResumeCandidate], list[str]], name: str
+    def _archive_others(
+        self, reasons_against: Callable[[ResumeCandidate], list[str]], run_id: str
     ) -> list[ResumeCandidate]:
         """Return this run's checkpoints, the most advanced first, and archive all others."""
         valid, damaged = _read(self.path)
-        reasons = {found.path: incompatibilities(found) for found in valid}
+        reasons = {found.path: reasons_against(found) for found in valid}
         ours = [found for found in valid if not reasons[found.path]]
         if valid and valid[0] not in ours:
             _log_differences(valid[0].path, reasons[valid[0].path])
-        self._archive_others([found for found in valid if found not in ours], damaged, name)
+        self._archive([found for found in valid if found not in ours], damaged, run_id)
         return ours
 
     def _archive_is_ahead(
         self,
         ours: list[ResumeCandidate],
-        incompatibilities: Callable[[ResumeCandidate], list[str]],
-        name: str,
+        reasons_against: Callable[[ResumeCandidate], list[str]],
+        run_id: str,
     ) -> bool:
         """Whether the archive has a more advanced checkpoint of this run than the directory."""
-        if self.archive.is_synced(self.path, name):
+        if self.archive.is_synced(self.path, run_id):
             return False
-        archived, _ = _read(self.archive.run_dir(name))
-        archived = [found for found in archived if not incompatibilities(found)]
+        archived, _ = _read(self.archive.run_dir(run_id))
+        archived = [found for found in archived if not reasons_against(found)]
         furthest = max((found.progress for found in ours), default=())
         return bool(archived) and archived[0].progress > furthest
 
@@ -144,21 +147,21 @@ class CheckpointDir:
                 f"{self.path}: cannot be written ({error.strerror}), so nothing could be saved"
             ) from error
 
-    def _archive_others(
-        self, others: list[ResumeCandidate], damaged: list[Path], name: str
-    ) -> None:
+    def _archive(self, candidates: list[ResumeCandidate], damaged: list[Path], run_id: str) -> None:
         """Move files to the archive, or delete those that DVC's cache has.
 
-        Checkpoints of run `name` itself go to a directory that the run does not sync with.
+        Checkpoints of run `run_id` itself go to a directory that the run does not sync with.
         """
-        targets = {found.path: fingerprint(found.content["about"]["identity"]) for found in others}
+        targets = {
+            found.path: fingerprint(found.content["about"]["identity"]) for found in candidates
+        }
         targets |= dict.fromkeys(damaged, "damaged")
         run_dirs = {
             run_dir
             for path, target in targets.items()
             if (
                 run_dir := self.archive.archive(
-                    path, f"{target}-before" if target == name else target
+                    path, f"{target}-before" if target == run_id else target
                 )
             )
         }
@@ -213,9 +216,9 @@ def _read(folder: Path) -> tuple[list[ResumeCandidate], list[Path]]:
     return sorted(valid, key=lambda found: found.progress, reverse=True), damaged
 
 
-def _has_best_checkpoint(found: ResumeCandidate, others: list[ResumeCandidate]) -> bool:
+def _has_best_checkpoint(found: ResumeCandidate, candidates: list[ResumeCandidate]) -> bool:
     history = found.history
-    return not history.epochs or any(other.ends(history.best.epoch) for other in others)
+    return not history.epochs or any(other.ends(history.best.epoch) for other in candidates)
 
 
 def _incompatibilities(

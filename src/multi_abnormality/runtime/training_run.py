@@ -23,7 +23,6 @@ from multi_abnormality.runtime.checkpoint_resume import CheckpointDir, ResumeCan
 from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver, NoBackup
 from multi_abnormality.runtime.datamodule import DataModule
 from multi_abnormality.runtime.fabric_setup import make_fabric
-from multi_abnormality.runtime.failure_messages import explain_failure
 from multi_abnormality.runtime.graceful_stop import Stopped, StopRequest
 from multi_abnormality.runtime.loggers.logger_registry import make_loggers
 from multi_abnormality.runtime.precision import resolve_precision
@@ -37,6 +36,7 @@ from multi_abnormality.runtime.run_fingerprint import (
     fingerprint,
     identify,
 )
+from multi_abnormality.runtime.training_errors import explain_failure
 from multi_abnormality.runtime.training_loop import TrainingLoop
 from multi_abnormality.training.debug_modes import apply_debug_overrides
 from multi_abnormality.training.finetuning import check_finetuning
@@ -101,13 +101,13 @@ class TrainingRun:
             "environment": environment(self._device, self._precision, self.ranks.size),
         }
         self.fingerprint = fingerprint(self.about["identity"])
-        self.found = self._find() if self.ranks.is_rank_zero else None
-        self.history = self.found.history if self.found else History()
+        self.checkpoint = self._find() if self.ranks.is_rank_zero else None
+        self.history = self.checkpoint.history if self.checkpoint else History()
 
     def _find(self) -> ResumeCandidate | None:
         folder = CheckpointDir(self.paths.checkpoints, self.paths.archive)
         self.paths.archive.prune()
-        return folder.find(self.about, self.params)
+        return folder.select(self.about, self.params)
 
     def run(self, stop: StopRequest | None = None, backup: BackupHook | None = None) -> History:
         """Train to the end, and leave a complete best.ckpt and last.ckpt. All ranks call this.
@@ -157,29 +157,29 @@ class TrainingRun:
 
     @property
     def _position(self) -> Position:
-        return self.found.position if self.found else Position(0, 0)
+        return self.checkpoint.position if self.checkpoint else Position(0, 0)
 
     def _log_start(self) -> None:
-        if self.found is None:
+        if self.checkpoint is None:
             log.info("no checkpoint to resume from: training starts at epoch 0")
             return
         if self.is_finished:
-            log.info("%s is of a finished training; nothing to do", self.found.path)
+            log.info("%s is of a finished training; nothing to do", self.checkpoint.path)
             return
         log.info(
             "resuming from %s: epoch %d, step %d of %d; at most %d epochs are left",
-            self.found.path, self._position.epoch, self._position.batch, self.datamodule.batches,
+            self.checkpoint.path, self._position.epoch, self._position.batch, self.datamodule.batches,
             self.params.train.epochs - len(self.history.epochs),
         )  # fmt: skip
         for line in environment_warnings(
-            self.found.content["about"]["environment"], self.about["environment"]
+            self.checkpoint.content["about"]["environment"], self.about["environment"]
         ):
             log.warning(line)
 
     def _share_checkpoint(self) -> None:
         """Check that all ranks have the same fingerprint, and resume from rank 0's checkpoint."""
         mine = self.about["identity"] | {"train": self.params.train.model_dump(mode="json")}
-        path = self.found.path if self.found else None
+        path = self.checkpoint.path if self.checkpoint else None
         (first, path), *others = gather((mine, path))
         for rank, (other, _) in enumerate(others, start=1):
             if different := differences(first, other):
@@ -188,13 +188,13 @@ class TrainingRun:
                     f"{'; '.join(different)}; let all nodes use the same directory"
                 )
         if path is not None and not self.ranks.is_rank_zero:
-            self.found = ResumeCandidate.read(path)
-            self.history = self.found.history
+            self.checkpoint = ResumeCandidate.read(path)
+            self.history = self.checkpoint.history
 
     def _build(self) -> VolumeClassifier:
         """Build the model; DDP sends rank 0's weights to the other ranks."""
         torch.manual_seed(derived_seed(self.params.seed, "weights"))
-        takes_pretrained = self.found is None and self.ranks.is_rank_zero
+        takes_pretrained = self.checkpoint is None and self.ranks.is_rank_zero
         return build_classifier(
             self.about, self.params.model.pretrained if takes_pretrained else False
         )
@@ -205,8 +205,8 @@ class TrainingRun:
         data = self.datamodule
         labels = torch.from_numpy(data.train_dataset.labels)
         step = TrainingStep(self._build(), self.params, labels, fabric, data.batches)
-        if self.found:
-            step.load_state(load_checkpoint(self.found.path))
+        if self.checkpoint:
+            step.load_state(load_checkpoint(self.checkpoint.path))
         saver = logger = None
         if self.ranks.is_rank_zero:
             saver = self._make_saver(step, backup)
@@ -228,7 +228,7 @@ class TrainingRun:
         )  # fmt: skip
         # If the machine were lost before the first save, the remote would have the processed
         # volumes, but no state that refers to them.
-        if self.found is None and backup.is_on:
+        if self.checkpoint is None and backup.is_on:
             saver.save(Position(0, 0))
         return saver
 

@@ -19,9 +19,9 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import BEST
-from multi_abnormality.runtime.failure_messages import LostRankError
 from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
-from multi_abnormality.runtime.launcher import EXIT_TIMEOUT, end_with_launcher, launch_ranks
+from multi_abnormality.runtime.launcher import end_with_launcher, launch_ranks
+from multi_abnormality.runtime.lost_rank import EXIT_TIMEOUT, LostRankError
 from multi_abnormality.runtime.process_group import ProcessGroup, run_rank
 from multi_abnormality.runtime.rank_info import find_rank
 from multi_abnormality.runtime.run_lock import training_lock

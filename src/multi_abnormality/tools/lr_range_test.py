@@ -26,6 +26,7 @@ from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.runtime.fabric_setup import make_fabric
 from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.training.lr_schedule import set_learning_rate
 from multi_abnormality.training.training_step import TrainingStep
 from multi_abnormality.training.volume_selection import select_volumes
 from multi_abnormality.utils import console
@@ -111,7 +112,7 @@ class _Trainer:
         """Take an optimizer step at this learning rate."""
         parts = self._params.train.accumulate_grad_batches
         losses, references = [], []
-        self._step.set_learning_rate(rate)
+        set_learning_rate(self._step.optimizer, rate)
         for part in range(parts):
             rng = generator(self._params.seed, "mix", part, step, 0)
             loss, labels = self._step.accumulate(

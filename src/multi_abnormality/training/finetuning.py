@@ -118,7 +118,7 @@ def parameter_groups(
         {
             "params": parameters,
             "weight_decay": weight_decay if decays else 0.0,
-            "share": layer_decay**below,  # the optimizer's state in checkpoints has this key
+            "lr_scale": layer_decay**below,
         }
         for (below, decays), parameters in sorted(groups.items(), key=lambda group: group[0])
     ]

@@ -1,20 +1,44 @@
-"""Learning rate schedule, as a function of the position in training."""
+"""Learning rate of each step: the base rate, times the schedule, times the layer's scale.
+
+TrainingStep sets it before each batch.
+"""
 
 import math
 
+from torch.optim import Optimizer
 
-def learning_rate_factor(position: float, warmup_epochs: float, schedule_epochs: int) -> float:
+from multi_abnormality.config.schema import Train
+
+
+def learning_rate(settings: Train, epoch: float) -> float:
+    """Return the learning rate of the head.
+
+    Args:
+        settings: section `train` of the parameters.
+        epoch: number of epochs done, with the fraction of the current one.
+    """
+    factor = schedule_factor(epoch, settings.warmup_epochs, settings.schedule_epochs)
+    return settings.learning_rate * factor
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of the head; each layer of the backbone has a scale of its own."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+
+
+def schedule_factor(epoch: float, warmup_epochs: float, schedule_epochs: float) -> float:
     """Return the factor after linear warm-up, cosine decay to 0.01, and a constant tail.
 
-    A pure function of the position, so that raising the number of epochs later does not change
+    A pure function of the epoch, so that raising the number of epochs later does not change
     earlier epochs.
 
     Args:
-        position: number of epochs done, with the fraction of the current one.
+        epoch: number of epochs done, with the fraction of the current one.
         warmup_epochs: duration of the warm-up.
         schedule_epochs: duration of warm-up and decay.
     """
-    if position < warmup_epochs:
-        return max(position / warmup_epochs, 0.01)
-    progress = (position - warmup_epochs) / (schedule_epochs - warmup_epochs)
+    if epoch < warmup_epochs:
+        return max(epoch / warmup_epochs, 0.01)
+    progress = (epoch - warmup_epochs) / (schedule_epochs - warmup_epochs)
     return 0.01 + 0.99 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2

@@ -19,7 +19,7 @@ from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 from multi_abnormality.training.losses import multilabel_loss, positive_weights
-from multi_abnormality.training.lr_schedule import learning_rate_factor
+from multi_abnormality.training.lr_schedule import learning_rate, set_learning_rate
 from multi_abnormality.training.weight_average import WeightAverage
 from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
@@ -132,15 +132,15 @@ class TrainingStep:
         """
         seed, rank = self.params.seed, self.fabric.global_rank
         torch.manual_seed(derived_seed(seed, "batch", epoch, index, rank))
-        settings, position = self.params.train, epoch + index / self.num_batches
-        factor = learning_rate_factor(position, settings.warmup_epochs, settings.schedule_epochs)
-        self.set_learning_rate(settings.learning_rate * factor)
-        first = index - index % settings.accumulate_grad_batches
-        # An epoch's last step may have fewer batches.
-        count = min(settings.accumulate_grad_batches, self.num_batches - first)
-        ends_step = index + 1 == first + count
-        rng = generator(seed, "mix", epoch, index, rank)
-        loss, _ = self.accumulate(batch, rng, count, ends_step)
+        settings = self.params.train
+        rate = learning_rate(settings, epoch + index / self.num_batches)
+        set_learning_rate(self.optimizer, rate)
+        # Batches whose gradients one optimizer step accumulates; the epoch's last may have fewer.
+        group_start = index - index % settings.accumulate_grad_batches
+        group_size = min(settings.accumulate_grad_batches, self.num_batches - group_start)
+        ends_step = index + 1 == group_start + group_size
+        rng = generator(seed, "mix", epoch, index, rank)  # of MixUp and CutMix
+        loss, _ = self.accumulate(batch, rng, group_size, ends_step)
         grad_norm = self.optimizer_step() if ends_step else None
         self._pending.append(_Pending(epoch, index, batch["name"], loss, grad_norm))
         return ends_step
@@ -174,11 +174,6 @@ class TrainingStep:
         """Learning rate of the last batch, of the head: the first group has the full rate."""
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
-
-    def set_learning_rate(self, rate: float) -> None:
-        """Set the learning rate of the head; layers of the backbone have their share of it."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["share"]
 
     def optimizer_step(self) -> Tensor:
         """Clip the gradients, take a step and update the average; return the gradients' norm."""

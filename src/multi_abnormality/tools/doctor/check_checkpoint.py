@@ -68,7 +68,7 @@ def _find(context: DoctorContext, params: "Params", copy: Path) -> "ResumeCandid
 
     about = {"identity": _identity(context, params)}
     archive = CheckpointArchive(copy / ARCHIVE, context.root.absolute() / ".dvc/cache/files/md5")
-    return CheckpointDir(copy / CHECKPOINTS, archive).find(about, params)
+    return CheckpointDir(copy / CHECKPOINTS, archive).select(about, params)
 
 
 def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:

@@ -1,14 +1,10 @@
-"""Error messages for failures of PyTorch that users can act on."""
+"""Errors of PyTorch that users can act on: out of memory, compilation, a lost rank."""
 
 import torch
-from torch import distributed
 
 from multi_abnormality.config.schema import Params
+from multi_abnormality.runtime.lost_rank import LostRankError, is_lost_rank
 from multi_abnormality.utils.errors import InputError
-
-
-class LostRankError(InputError):
-    """Another rank exited in the middle of an operation of all ranks."""
 
 
 def explain_failure(error: RuntimeError, params: Params) -> InputError | None:
@@ -18,12 +14,7 @@ def explain_failure(error: RuntimeError, params: Params) -> InputError | None:
     if isinstance(error, torch._dynamo.exc.TorchDynamoException):
         reason = str(error).strip().splitlines()[0]
         return InputError(f"train.compile: torch cannot compile here ({reason}); set it to false")
-    if isinstance(error, distributed.DistError) or "gloo" in str(error):
-        return LostRankError(
-            "the connection to another rank is lost: it failed, was killed, or its node was lost. "
-            "The last checkpoint is intact; `dvc repro` resumes from it"
-        )
-    return None
+    return LostRankError() if is_lost_rank(error) else None
 
 
 def _advise_less_memory(params: Params) -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from multi_abnormality.config.schema import Params
-from multi_abnormality.runtime.failure_messages import explain_failure
+from multi_abnormality.runtime.training_errors import explain_failure
 
 
 def test_out_of_memory_error_lists_parameters_to_lower(small_params: Params):
