@@ -210,7 +210,7 @@ def test_changed_code_starts_a_new_run_unless_allowed(runner, tmp_path: Path, ca
         save_checkpoint(checkpoint, path)
     shutil.rmtree(tmp_path / "archive")
     accepted = runner.prepare(tmp_path, machine={"allow_code_changes": True})
-    assert accepted.found.path.name == "last.ckpt"
+    assert accepted.checkpoint.path.name == "last.ckpt"
     assert runner.prepare(tmp_path).checkpoint is None
     assert "model/losses.py: changed" in caplog.text
 
