@@ -270,6 +270,7 @@ def test_the_traceback_of_an_unexpected_error_is_shown_on_request(tmp_path: Path
         assert ("Traceback" in shown) == bool(option)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("root", "is_hinted"), [(".", True), ("..", False)])
 def test_a_failed_or_stopped_experiment_names_the_command_to_undo_it(
     tmp_path: Path, root: str, is_hinted: bool

@@ -98,6 +98,7 @@ def restored(project: Path) -> Iterator[None]:
     run(project, "dvc", "checkout", "--quiet", "--force")
 
 
+@pytest.mark.slow
 def test_a_second_repro_does_nothing(project: Path):
     output = run(project, "dvc", "repro")
     assert output.count("didn't change, skipping") == 5
@@ -106,6 +107,7 @@ def test_a_second_repro_does_nothing(project: Path):
     assert run(project, "git", "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_predictions(project: Path):
     scores = json.loads((project / "metrics/scores.json").read_text())
     assert list(scores) == ["auroc", "auroc_low", "ap", "f1", "acc", "crg"]
@@ -116,6 +118,7 @@ def test_scores_are_those_of_the_predictions(project: Path):
     assert json.loads((project / "metrics/export.json").read_text())["volumes_compared"] > 1
 
 
+@pytest.mark.slow
 def test_predict_agrees_with_the_stored_predictions(project: Path):
     """From the scan file by ONNX as from the processed set by PyTorch."""
     predictions = json.loads((project / "metrics/predictions.json").read_text())["predictions"]

@@ -106,7 +106,7 @@ class PeerTraining:
         """
         due = [*VALIDATIONS, math.inf]
         best = (-math.inf, {})
-        batches = endless(self.train_dataset, self.settings.batch_size)
+        batches = endless(self.train_dataset, self.settings.batch_size, torch.device("cpu"))
         steps = 0
         while (progress := (time.process_time() - started) / seconds) < 1:
             if progress >= due[0]:

@@ -464,6 +464,7 @@ def test_failing_record_is_logged_and_retried(
     backup.close(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["a warning", "a warning\\n", "."])
 def test_output_of_libraries_does_not_corrupt_results(
     first: Machine, remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str
@@ -477,10 +478,10 @@ def test_output_of_libraries_does_not_corrupt_results(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     backup = started(first, remote)
-    for epochs in (1, 2, 3):
+    for epochs in (1, 2):
         first.save(f"state {epochs}")
         backup.saved(epochs)
         wait_for_uploads(backup)
-    assert first.epochs_backed_up() == 3
+    assert first.epochs_backed_up() == 2
     assert backup._failures == 0
     backup.close(10)

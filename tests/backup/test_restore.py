@@ -127,10 +127,10 @@ def test_local_changes_are_reported_and_kept(first: Machine, second: Machine, re
     ("section", "values"),
     [
         ("train", {"learning_rate": 0.5}),
-        ("seed", 7),
         ("data", {"test_fraction": 0.5}),
-        ("preprocess", {"spacing": [9.0, 6.0, 6.0]}),
-        ("model", {"dropout": 0.25}),
+        pytest.param("seed", 7, marks=pytest.mark.slow),
+        pytest.param("preprocess", {"spacing": [9.0, 6.0, 6.0]}, marks=pytest.mark.slow),
+        pytest.param("model", {"dropout": 0.25}, marks=pytest.mark.slow),
     ],
 )
 def test_params_of_another_run_are_reported_and_kept(
@@ -159,9 +159,9 @@ def edit(machine: Machine, section: str, values: object) -> None:
     ("section", "values"),
     [
         ("machine", {"max_time": "5h"}),
-        ("backup", {"keep_last": 5}),
         ("train", {"epochs": 9}),
-        ("evaluate", {"n_bootstrap": 50}),
+        pytest.param("backup", {"keep_last": 5}, marks=pytest.mark.slow),
+        pytest.param("evaluate", {"n_bootstrap": 50}, marks=pytest.mark.slow),
     ],
 )
 def test_params_that_do_not_affect_the_run_are_merged(

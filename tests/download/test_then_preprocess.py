@@ -13,6 +13,8 @@ from multi_abnormality.config.schema import load_params
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
 from multi_abnormality.stages import preprocess as stage
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 
 

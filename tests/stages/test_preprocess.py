@@ -259,6 +259,7 @@ def start(work: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=work, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_bytes_of_a_fresh_run(ct_rate, tmp_path):
     for patient in range(1, 61):
         ct_rate.add(f"train_{patient}_a_1", seed=patient)

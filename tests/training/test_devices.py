@@ -227,6 +227,7 @@ def test_resume_with_another_number_of_devices(
     assert [row["step"] for row in history] == [2, 4, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "batch_size"), [(3, 6), (4, 4)])
 def test_exact_resume_on_more_ranks(size: int, batch_size: int, pair, runner, tmp_path: Path):
     """From three ranks on, the order of a sum's terms matters."""
@@ -239,6 +240,7 @@ def test_exact_resume_on_more_ranks(size: int, batch_size: int, pair, runner, tm
     assert runner.hashes(tmp_path / "stopped") == runner.hashes(tmp_path / "reference")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "changes"),
     [

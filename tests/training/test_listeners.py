@@ -60,6 +60,7 @@ def srun(rank: int, port: int) -> dict[str, str]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["itself", pytest.param("srun", marks=pytest.mark.slow)])
 def test_two_ranks_and_their_workers_listen_on_loopback(
     by: str, tmp_path: Path, small_params: Params, small_set: ProcessedDataset

@@ -47,6 +47,7 @@ def test_exact_resume_after_signals_and_kills(projects):
     assert ended.content() == whole.content()
 
 
+@pytest.mark.slow
 def test_concurrent_run_in_one_directory_is_refused(projects):
     project = projects("one")
     project.change("train", epochs=1000)

@@ -380,6 +380,7 @@ def test_load_complete_refuses_an_unfinished_checkpoint(reference: Path, tmp_pat
         load_complete(tmp_path / "best.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train",
     [

@@ -168,8 +168,8 @@ class TrainingRun:
             return
         log.info(
             "resuming from %s: epoch %d, step %d of %d; at most %d epochs are left",
-            self.checkpoint.path, self._position.epoch, self._position.batch, self.datamodule.batches,
-            self.params.train.epochs - len(self.history.epochs),
+            self.checkpoint.path, self._position.epoch, self._position.batch,
+            self.datamodule.batches, self.params.train.epochs - len(self.history.epochs),
         )  # fmt: skip
         for line in environment_warnings(
             self.checkpoint.content["about"]["environment"], self.about["environment"]
