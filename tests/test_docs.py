@@ -45,7 +45,7 @@ TARGETS = set(re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text(), 
 
 
 # Files that send users to a page of docs/.
-CODE = ("src", "params.yaml", "Makefile", "notebooks", "submission", "tests", ".dvc", "dvc.yaml")
+CODE = ("src", "recipes", "params.yaml", "Makefile", "notebooks", "submission", "tests", ".dvc", "dvc.yaml")
 
 
 def run_git(*arguments: str) -> list[str]:
