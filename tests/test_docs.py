@@ -45,7 +45,10 @@ TARGETS = set(re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text(), 
 
 
 # Files that send users to a page of docs/.
-CODE = ("src", "recipes", "params.yaml", "Makefile", "notebooks", "submission", "tests", ".dvc", "dvc.yaml")
+CODE = (
+    "src", "recipes", "params.yaml", "Makefile", "notebooks", "submission", "tests", ".dvc",
+    "dvc.yaml",
+)  # fmt: skip
 
 
 def run_git(*arguments: str) -> list[str]:
@@ -262,6 +265,13 @@ def test_every_page_that_code_names_exists():
     }
     assert named
     assert [(path, page) for path, page in sorted(named) if not (ROOT / page).exists()] == []
+
+
+def test_every_file_that_contributing_names_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"\b(?:src|docs|tests|benchmarks)/[\w./-]+\.(?:md|py)\b", text))
+    assert named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
 def test_the_readme_is_short():
