@@ -30,12 +30,13 @@ def test_generations_persist(upload_log: UploadLog):
 
 
 def test_list_of_backups_is_bounded(upload_log: UploadLog):
-    assert upload_log.last_backup() is None
+    assert upload_log.last_backup(RUN, "disk") is None
     for epochs in range(MAX_BACKUPS + 5):
-        upload_log.add_backup({"epochs": epochs})
-    upload_log.add_backup({"epochs": None})  # of the inputs alone
+        upload_log.add_backup({"run": RUN, "remote": "disk", "epochs": epochs})
     assert len(upload_log._read()["backups"]) == MAX_BACKUPS
-    assert upload_log.last_backup()["epochs"] == MAX_BACKUPS + 4
+    assert upload_log.last_backup(RUN, "disk")["epochs"] == MAX_BACKUPS + 4
+    assert upload_log.last_backup(RUN, "another disk") is None
+    assert upload_log.last_backup("main/another", "disk") is None
 
 
 def test_damaged_file_is_replaced_with_a_warning(

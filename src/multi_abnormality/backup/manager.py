@@ -215,12 +215,14 @@ class BackupManager:
                 log.warning("%s: %s", text, result[key])
 
     def _log_summary(self, grace: float) -> None:
-        last, remote = self._ready.upload_log.last_backup(), self._ready.job.remote
+        remote = self._ready.job.remote
+        last = self._ready.upload_log.last_backup(self._ready.job.run, remote)
         newest = f"epochs done {last['epochs']}, sent {last['at']}" if last else "no state"
         if self._is_pending:
             log.warning(
                 "the newest state did not reach %s within %.0f s; newest state there: %s. This "
-                "machine still has it: `dvc repro` resumes from it and backs it up",
+                "machine still has it: `dvc repro` resumes from it and backs it up; if training is "
+                "complete, `dvc push` uploads it",
                 remote, grace, newest,
             )  # fmt: skip
         elif last:

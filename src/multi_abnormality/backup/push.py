@@ -74,7 +74,7 @@ def _check_access(job: Job, remote: Remote, git: Git | None) -> dict[str, Any]:
         try:
             _push_ref(git, job, "HEAD", "--dry-run")
         except GitError as error:
-            result["git"] = str(error)
+            result["git"] = _summary(error)
     return result
 
 
@@ -93,7 +93,7 @@ def _upload(job: Job, repo: "Repo", remote: Remote, git: Git | None) -> dict[str
     result["seconds"] = round(time.monotonic() - start, 1)
     result |= _prune(job, remote, git, upload_log, "git" in result)
     listed = {key: result[key] for key in ("bytes", "seconds", "resume", "pruned") if key in result}
-    names = {"remote": job.remote, "epochs": job.epochs, "commit": job.commit}
+    names = {"run": job.run, "remote": job.remote, "epochs": job.epochs, "commit": job.commit}
     upload_log.add_backup(names | listed)
     return result | {"to": remote.url, "epochs": job.epochs}
 
@@ -108,7 +108,7 @@ def _publish(job: Job, remote: Remote, git: Git | None) -> dict[str, Any]:
             _push_ref(git, job, job.commit)
             return {"resume": f"{job.git_remote}, branch resume/{job.run}"}
         except GitError as error:
-            failure = {"git": str(error)}
+            failure = {"git": _summary(error)}
     return {"resume": _put_bundle(git, remote, job.commit, job.run), **failure}
 
 

@@ -15,7 +15,7 @@ from multi_abnormality.backup.push import Job
 _TERMINATE_TIMEOUT = 2.0  # s for Git to remove its lock files
 _KILL_TIMEOUT = 2.0  # s
 _POLL_INTERVAL = 0.02  # s
-_MAX_OUTPUT = 10_000  # bytes to read
+_MAX_OUTPUT = 100_000  # bytes to read
 _ENVIRONMENT = {
     "GDRIVE_NON_INTERACTIVE": "1",  # no login in a browser
     "DVC_IGNORE_ISATTY": "1",  # progress bars in a file, which shows that it makes progress
@@ -64,8 +64,9 @@ class PushProcess:
     def result(self) -> dict[str, Any]:
         """Return the result of a finished process; it has a key "error" if the upload failed."""
         if text := os.pread(self._output.fileno(), _MAX_OUTPUT, 0):
-            result: dict[str, Any] = json.loads(text)
-            return result
+            with suppress(ValueError):  # cut off by a full disk
+                result: dict[str, Any] = json.loads(text)
+                return result
         size = os.fstat(self._errors.fileno()).st_size
         errors = os.pread(self._errors.fileno(), _MAX_OUTPUT, max(0, size - _MAX_OUTPUT))
         lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]

@@ -64,9 +64,12 @@ class UploadLog:
         reason = _ADDRESS.sub("<path>", reason)
         write_json(self._read() | {"last_failure": {"at": _now(), "reason": reason}}, self.path)
 
-    def last_backup(self) -> dict[str, Any] | None:
-        """Return the newest backup of checkpoints; older versions also list inputs."""
-        backups = [item for item in self._read()["backups"] if item["epochs"] is not None]
+    def last_backup(self, run: str, remote: str) -> dict[str, Any] | None:
+        """Return the newest backup of a run on a remote."""
+        backups = [
+            item for item in self._read()["backups"]
+            if (item.get("run"), item.get("remote")) == (run, remote)
+        ]  # fmt: skip
         return backups[-1] if backups else None
 
 

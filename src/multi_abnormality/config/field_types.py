@@ -185,5 +185,9 @@ Knots = Annotated[
     Field(min_length=2),
     _require(_is_increasing, "must rise in both columns, its codes from 0 to 255"),
 ]
+Loggers = Annotated[
+    tuple[Literal["tensorboard", "csv"], ...],
+    _require(lambda names: len(set(names)) == len(names), "must name each logger once"),
+]
 CutmixProb = Annotated[Probability, AfterValidator(_check_cutmix)]
 WarmupEpochs = Annotated[NonNegativeFloat, AfterValidator(_check_warmup)]

@@ -27,6 +27,7 @@ from multi_abnormality.config.field_types import (
     Findings,
     Fraction,
     Knots,
+    Loggers,
     Probability,
     Section,
     Share,
@@ -142,7 +143,7 @@ class Train(Section):
     save_every_n_epochs: PositiveInt
     save_every_n_minutes: PositiveFloat
     resume: Literal["auto", "required", "never"]  # from the latest checkpoint
-    loggers: tuple[Literal["tensorboard", "csv"], ...]  # runtime/loggers
+    loggers: Loggers  # runtime/loggers
     deterministic: bool
     compile: bool  # torch.compile of the encoder
     debug: Literal["none", "fast_dev_run", "overfit_batches"]  # few scans: training/debug_modes.py

@@ -114,14 +114,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def mark_complete(folder: Path, about: dict[str, Any]) -> None:
     """Set the `complete` flag in best.ckpt and last.ckpt, and delete previous.ckpt.
 
+    Files that are complete already are not written again: they name the environment they were
+    trained in.
+
     Args:
         folder: directory of checkpoints.
         about: metadata to store: that of the current parameters, so that a run whose `epochs` was
             raised after a save ends with the same bytes as one that had it from the start.
     """
     for name in (BEST, LAST):
-        checkpoint = load_checkpoint(folder / name) | {"complete": True, "about": about}
-        save_checkpoint(checkpoint, folder / name)
+        checkpoint = load_checkpoint(folder / name)
+        kept = {"environment": checkpoint["about"]["environment"]}
+        if not (checkpoint["complete"] and checkpoint["about"] == about | kept):
+            save_checkpoint(checkpoint | {"complete": True, "about": about}, folder / name)
     (folder / PREVIOUS).unlink(missing_ok=True)
 
 

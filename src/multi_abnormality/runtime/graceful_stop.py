@@ -1,5 +1,6 @@
 """Graceful stop: requested by a signal or a time budget, carried out between two steps."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from multi_abnormality.utils.console import log
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+REPEAT_AFTER = 1.0  # s: a system may send a signal to a process and its launcher, which forwards it
 
 Handler = Callable[[int, FrameType | None], Any] | int | None  # return type of signal.getsignal
 
@@ -21,9 +23,8 @@ class Stopped(Exception):
 class StopRequest:
     """Request to stop training, after SIGTERM, SIGINT or a time budget.
 
-    As a context manager it installs signal handlers. A second signal of the same kind ends the
-    process immediately. (Python's default, an exception at any point, can leave Lightning waiting
-    for loader workers.)
+    As a context manager it installs signal handlers. A later signal of the same kind ends the
+    process immediately. (Python's default, an exception at any point, can leave loader workers.)
 
     Args:
         max_time: time budget in seconds from now; None for no limit.
@@ -33,6 +34,7 @@ class StopRequest:
         self._budget = max_time
         self._started = time.monotonic()
         self._signal: str | None = None
+        self._received: dict[int, float] = {}  # time of the first signal of each kind
         self._handlers: dict[int, Handler] = {}
 
     @property
@@ -64,6 +66,10 @@ class StopRequest:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self._signal = f"it received {signal.Signals(number).name}"
-        signal.signal(number, signal.SIG_DFL)
-        log.info("%s: stopping after this step; repeat to exit immediately", self._signal)
+        first = self._received.setdefault(number, time.monotonic())
+        if time.monotonic() - first > REPEAT_AFTER:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif self._signal is None:
+            self._signal = f"it received {signal.Signals(number).name}"
+            log.info("%s: stopping after this step; repeat to exit immediately", self._signal)

@@ -7,6 +7,7 @@ here, over gloo and so without waiting for a GPU's queue.
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -102,12 +103,18 @@ class ProcessGroup:
             reason = next(each for each in gather(reason) if each is not None)
         return reason, any_due
 
-    def wait_for_rank_zero(self, seconds: float) -> None:
-        """Wait for rank 0 to exit first; some launchers end every rank as soon as one exits."""
+    def wait_for_rank_zero(self, seconds: float) -> bool:
+        """Wait for rank 0 to exit first; some launchers end every rank as soon as one exits.
+
+        Returns:
+            Whether it exited within this time.
+        """
+        deadline = time.monotonic() + seconds
         with suppress(RuntimeError):  # rank 0 sends nothing: its exit ends this
             work = distributed.irecv(torch.empty(1), src=0)
             assert work is not None  # this rank is in the group
             work.wait(timedelta(seconds=seconds))
+        return time.monotonic() < deadline
 
     def shard_indices(self, count: int) -> range:
         """Return the indices of the volumes, out of `count`, that belong to this rank."""

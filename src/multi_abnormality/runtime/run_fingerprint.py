@@ -40,6 +40,9 @@ ROOTS = (
 IGNORED = ("config/", "data/io/", "utils/console", "utils/errors", "utils/atomic_io")
 
 
+LIBRARIES = ("torch", "timm", "numpy", "lightning-fabric", "scikit-learn")
+
+
 def identify(
     params: Params, findings: Sequence[str], content_hash: str, package: Path
 ) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def identify(
     Args:
         params: parameters of the run.
         findings: names, in the order of the model's outputs.
-        content_hash: hash of the train split's processed volumes and their labels.
+        content_hash: of the train split, by ProcessedDataset.content_hash.
         package: directory of this package's source.
     """
     return {
@@ -82,7 +85,7 @@ def environment(device: "torch.device", precision: str, devices: int) -> dict[st
     on_gpus = device.type == "cuda" and devices > 1
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "timm", "numpy")},
+        **{name: version(name) for name in LIBRARIES},
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "precision": precision,

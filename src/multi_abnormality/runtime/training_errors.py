@@ -14,6 +14,11 @@ def explain_failure(error: RuntimeError, params: Params) -> InputError | None:
     if isinstance(error, torch._dynamo.exc.TorchDynamoException):
         reason = str(error).strip().splitlines()[0]
         return InputError(f"train.compile: torch cannot compile here ({reason}); set it to false")
+    if "DataLoader worker" in str(error):
+        return InputError(
+            f"{str(error).splitlines()[0]} The usual reason is too little memory: lower "
+            "machine.workers. The last checkpoint is intact"
+        )
     return LostRankError() if is_lost_rank(error) else None
 
 

@@ -147,7 +147,7 @@ class TrainingRun:
     def _sync_archive(self, kept: list[str]) -> None:
         try:
             self.paths.archive.sync(self.paths.checkpoints, self.fingerprint, kept)
-        except InputError as error:  # checkpoints/ is complete without the archive
+        except (InputError, OSError) as error:  # checkpoints/ is complete without the archive
             log.warning("%s; training continues", error)
 
     @property
@@ -175,6 +175,8 @@ class TrainingRun:
             self.checkpoint.content["about"]["environment"], self.about["environment"]
         ):
             log.warning(line)
+        for line in differences(self.checkpoint.content["about"]["identity"], self.about["identity"]):
+            log.warning("machine.allow_code_changes is true, so this is no reason to stop: %s", line)
 
     def _share_checkpoint(self) -> None:
         """Check that all ranks have the same fingerprint, and resume from rank 0's checkpoint."""

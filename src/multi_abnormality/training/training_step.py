@@ -264,7 +264,8 @@ class TrainingStep:
         self.average.module.load_state_dict(state["state_dict"])
         self.module.load_state_dict(state["current_model_state"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if state["precision"]:  # float16 has a loss scale, other precisions nothing
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.steps = state["steps"]
         self.train_loss = RunningMean(**state["train_loss"])
 

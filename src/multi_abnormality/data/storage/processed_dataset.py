@@ -326,12 +326,13 @@ class ProcessedDataset:
         return codes
 
     def content_hash(self, split: str) -> str:
-        """Hash a split's voxels, names and labels: all data that a training run depends on."""
+        """Hash all data that a training run depends on: voxels, labels, names, scans, patients."""
         content = hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode())
         if self.synthetic:
             content.update(SYNTHETIC.encode())
         volumes = self.volumes(split)
         labels = ["".join(row) for row in volumes[list(self.findings)].astype(str).to_numpy()]
-        for row in sorted(zip(volumes["name"], volumes["voxels_sha256"], labels, strict=True)):
+        columns = (volumes[name] for name in ("name", "voxels_sha256", "scan_id", "patient_id"))
+        for row in sorted(zip(*columns, labels, strict=True)):
             content.update(" ".join(row).encode() + b"\n")
         return content.hexdigest()
