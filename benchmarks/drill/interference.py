@@ -4,6 +4,7 @@ Each round must end with the undisturbed run's bytes, or be refused with the rig
 """
 
 import random
+import re
 import shutil
 import sys
 import time
@@ -135,6 +136,11 @@ def _set(section: str, **values: object) -> Act:
     return lambda found: found.project.set(**{section: values})
 
 
+def _change_seed(found: Round) -> None:
+    path = found.project.root / "params.yaml"
+    path.write_text(re.sub(r"^seed: 0\b", "seed: 1", path.read_text(), flags=re.MULTILINE))
+
+
 def _commit(name: str, push: bool = False) -> Act:
     def act(found: Round) -> None:
         (found.project.root / name).write_text("# changed\n")
@@ -234,9 +240,7 @@ KINDS: dict[str, Kind] = {
     ),
     "lost, another seed": Kind(
         lost=True,
-        elsewhere=lambda found: (found.project.root / "params.yaml").write_text(
-            (found.project.root / "params.yaml").read_text().replace("seed: 0\n", "seed: 1\n", 1)
-        ),
+        elsewhere=_change_seed,
         refused="seed: 0 in the backup, 1 here",
     ),
     "lost, the remote is missing": Kind(

@@ -1,7 +1,7 @@
 """All parameters: one frozen model per section of params.yaml, and one field per parameter.
 
-All wrong values are reported at once. Sections `machine` and `backup` change no result, and no
-stage tracks them.
+All wrong values are reported at once. No stage tracks the sections `machine` and `backup`: of
+them only the accelerator and the number of devices change what is computed.
 """
 
 from pathlib import Path

@@ -31,12 +31,12 @@ def _advise_less_memory(params: Params) -> str:
         changes.append(
             f"train.batch_size to {size // 2} and train.accumulate_grad_batches to {2 * steps}"
         )
+    if params.train.slices_per_volume > 1:
+        changes.append(f"train.slices_per_volume below {params.train.slices_per_volume}")
     if chunk > 1:
         changes.append(
             f"model.encoder_chunk_size to {max(chunk // 4, 1)}, if the backbone has layer norms"
         )
-    if params.train.slices_per_volume > 1:
-        changes.append(f"train.slices_per_volume below {params.train.slices_per_volume}")
     changes.append("preprocess.shape smaller")
     hint = "; or ".join(changes)
     return f"out of memory on the device; the last checkpoint is intact. Set {hint}"

@@ -48,7 +48,8 @@ def recipe(
         str | None, typer.Argument(help="Name of the recipe.", autocompletion=recipe_names)
     ] = None,
     list_all: Annotated[
-        bool, typer.Option("--list", help="List the recipes, with the memory and time they take.")
+        bool,
+        typer.Option("--list", help="List the recipes, with what is known of memory and time."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would change.")
