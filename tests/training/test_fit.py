@@ -6,6 +6,7 @@ from shutil import copytree
 import pytest
 import torch
 
+from multi_abnormality.runtime import training_run
 from multi_abnormality.runtime.checkpoint_io import load_checkpoint
 from multi_abnormality.runtime.graceful_stop import Stopped
 from multi_abnormality.stages.train import summarize
@@ -26,6 +27,25 @@ def test_same_bytes_in_another_directory_with_other_workers(
 ):
     runner.run(tmp_path, machine={"workers": 2})
     assert runner.hashes(tmp_path) == runner.hashes(reference)
+
+
+def test_a_finished_run_keeps_its_bytes_in_another_environment(
+    runner, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    copytree(reference / "checkpoints", tmp_path / "checkpoints")
+    environment = training_run.environment
+    other = {"processor": "another"}
+    monkeypatch.setattr(training_run, "environment", lambda *args: environment(*args) | other)
+    runner.run(tmp_path)
+    assert runner.hashes(tmp_path) == runner.hashes(reference)
+
+
+def test_a_run_continues_where_automatic_precision_is_float16(
+    runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    runner.run(tmp_path, epochs=1)
+    monkeypatch.setattr(training_run, "resolve_precision", lambda *_: "float16")
+    assert len(runner.run(tmp_path, epochs=2).epochs) == 2
 
 
 def test_raised_epochs_end_with_the_same_bytes(runner, reference: Path, tmp_path: Path):

@@ -175,8 +175,9 @@ class TrainingRun:
             self.checkpoint.content["about"]["environment"], self.about["environment"]
         ):
             log.warning(line)
-        for line in differences(self.checkpoint.content["about"]["identity"], self.about["identity"]):
-            log.warning("machine.allow_code_changes is true, so this is no reason to stop: %s", line)
+        before = self.checkpoint.content["about"]["identity"]
+        for line in differences(before, self.about["identity"]):
+            log.warning("machine.allow_code_changes is true, so training continues over: %s", line)
 
     def _share_checkpoint(self) -> None:
         """Check that all ranks have the same fingerprint, and resume from rank 0's checkpoint."""
