@@ -253,7 +253,7 @@ def test_the_content_hash_covers_patients(stage):
     before = ProcessedDataset(stage.tmp_path / "out").content_hash("train")
     manifest = stage.tmp_path / "out/manifest.csv"
     rows = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    rows.loc[rows["split"] == "train", "patient_id"] = "one patient"
+    rows["patient_id"] = "another patient"
     rows.to_csv(manifest, index=False)
     assert ProcessedDataset(manifest.parent).content_hash("train") != before
 

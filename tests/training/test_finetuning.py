@@ -92,7 +92,7 @@ def test_layer_decay_lowers_the_learning_rate_by_layer(runner, tmp_path: Path):
     training = runner.prepare(tmp_path)
     model = build_classifier(training.about)
     groups = parameter_groups(model, training.params.model, 0.02, 0.5)
-    scale = {id(p): group["share"] for group in groups for p in group["params"]}
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     assert len(scale) == len(list(model.parameters()))
     backbone = model.encoder.backbone
     assert scale[id(model.pooling.weight)] == 1
