@@ -79,7 +79,9 @@ def test_json_has_probability_threshold_and_decision(tmp_path: Path, model: Path
     }
     assert row["input_image_name"] == "valid_1_a_1"
     assert list(row["probabilities"]) == list(FINDINGS)
-    assert row["probabilities"] == inference.load(model)(scan)
+    predictor = inference.load(model)
+    assert row["probabilities"] == predictor(scan)
+    assert row["probabilities"] == predictor.predict(str(scan)).probabilities
     assert all(0 < p < 1 for p in row["probabilities"].values())
     assert len(set(row["probabilities"].values())) == 18
 
@@ -790,10 +792,11 @@ def test_an_exception_in_one_scan_does_not_affect_the_others(
     assert (type(error).__name__ in fault) != isinstance(error, MemoryError)
 
 
-def test_ctrl_c_ends_all_scans() -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ModuleNotFoundError(name="scipy")])
+def test_ctrl_c_or_a_missing_package_ends_all_scans(error: BaseException) -> None:
     scans = name_scans([ScanSource(Path(f"{name}.nii")) for name in ("a", "b")])
-    with pytest.raises(KeyboardInterrupt):
-        predict_all(Failing(KeyboardInterrupt(), "a.nii"), scans)
+    with pytest.raises(type(error)):
+        predict_all(Failing(error, "a.nii"), scans)
 
 
 def test_a_picture_that_cannot_be_written_costs_no_prediction(tmp_path: Path, model: Path) -> None:
