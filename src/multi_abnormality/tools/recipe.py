@@ -30,7 +30,7 @@ class Merge:
     Attributes:
         text: the merged params.yaml.
         changes: changed values by key, old and new.
-        kept: a line for each value that is not the recipe's.
+        kept: a line for each value that is not the recipe's, and how to set those of other recipes.
     """
 
     text: str
@@ -131,13 +131,17 @@ def merge_recipe(name: str) -> Merge:
         if _is_kept(path)
     ]
     defaults, default_texts = _read(_find(DEFAULT), before)
-    kept += [
-        f"{_dotted(path)}: stays {current[path]}; the recipe is for {default_texts[path]}, which "
-        f"`multi-abnormality recipe {DEFAULT}` restores"
+    others = [
+        f"{_dotted(path)}: stays {current[path]}, not {default_texts[path]}"
         for path, value in defaults.items()
         if path not in wanted and before[path] != value
     ]
-    return Merge(edited, {path: (current[path], texts[path]) for path in changed}, kept)
+    if others:
+        command = "multi-abnormality recipe"
+        others.append(
+            f"For the recipe as it is described: `{command} {DEFAULT} && {command} {name}`"
+        )
+    return Merge(edited, {path: (current[path], texts[path]) for path in changed}, kept + others)
 
 
 def _find(name: str) -> Path:
