@@ -185,13 +185,6 @@ def test_the_metadata_header_is_the_official_one():
         assert tuple(lines.readline().strip().split(",")) == METADATA_COLUMNS
 
 
-def test_all_invalid_settings_are_reported_at_once(tmp_path):
-    with pytest.raises(PhantomError, match=r"(?s)--patients .*--size .*--slices"):
-        make_sample(tmp_path / "data", Settings(patients=1, size=3, slices=5), workers=1)
-    with pytest.raises(PhantomError, match="--workers"):
-        make_sample(tmp_path / "data", SETTINGS, workers=0)
-
-
 def test_other_data_is_never_touched(tmp_path):
     mine = tmp_path / "data" / "mine.txt"
     mine.parent.mkdir()
