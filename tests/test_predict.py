@@ -26,7 +26,7 @@ from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.data.preprocessing.input_range import InputRange
 from multi_abnormality.inference.batch_prediction import predict_all
-from multi_abnormality.inference.output import as_csv
+from multi_abnormality.inference.output import as_csv, print_tables
 from multi_abnormality.inference.progress_log import ProgressLog, scan_key
 from multi_abnormality.inference.scan_id import name_scans
 from multi_abnormality.inference.slice_images import write_explanation
@@ -103,6 +103,21 @@ def test_csv_has_three_columns_for_each_finding(tmp_path: Path, model: Path) -> 
     positive = [str(int(value >= thresholds[name])) for name, value in probabilities.items()]
     assert rows[0][3::3] == positive
     assert "predict: 2 scans" in result.stderr
+
+
+@pytest.mark.parametrize("width", [50, 74, 80])
+def test_a_narrow_table_keeps_the_numbers_and_has_no_bars(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    probabilities = {finding: 0.5 + index / 1000 for index, finding in enumerate(FINDINGS)}
+    print_tables([("scan", probabilities)], dict.fromkeys(FINDINGS, 0.123))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    for value in probabilities.values():
+        (line,) = [line for line in lines if f" {value:.3f} " in line]
+        assert " 0.123 " in line
+        assert ("█" in line) == (width == 80)
 
 
 def test_table_marks_the_positive_findings(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def _make(out: Path, settings: Settings, workers: int) -> None:
     if out.exists():
         out.rmdir()
     part.replace(out)
+    log.info("%s: %d volumes of %d patients", out, len(jobs), settings.patients)
 
 
 def _open_part(out: Path, settings: Settings) -> Path:
