@@ -12,8 +12,10 @@ from multi_abnormality.tools.experiments import (
     Experiment,
     changed_params,
     print_table,
+    read_experiments,
     was_run,
 )
+from multi_abnormality.utils.errors import InputError
 from test_pipeline import run
 
 STAGES = """\
@@ -82,6 +84,12 @@ def test_each_experiment_is_a_row_with_scores_and_differing_parameters(tmp_path:
     ][:2]
     assert edited[1:9] == ["not", "run"] * 4
     assert "0.500" in first
+
+
+def test_outside_of_a_project_it_names_the_folder_to_run_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="run in the project's folder"):
+        list(read_experiments([]))
 
 
 LOCK = """\

@@ -10,7 +10,7 @@ import pytest
 
 from multi_abnormality import __version__
 from multi_abnormality.cli import COMMANDS
-from multi_abnormality.utils.missing_packages import install_command
+from multi_abnormality.utils.missing_packages import ALL, install_command
 
 HEAVY = {
     "dask", "distributed", "dvc", "huggingface_hub", "lightning", "nibabel", "numpy", "onnxruntime",
@@ -72,15 +72,43 @@ def test_an_unknown_command_is_an_error():
     assert "No such command 'predikt'. Did you mean 'predict'?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("download", "--max-gb", "-1"),
+        ("download", "--workers", "0"),
+        ("download", "--retries", "-1"),
+        ("sample", "--patients", "1"),
+        ("sample", "--seed", "-1"),
+        ("sample", "--size", "3"),
+        ("sample", "--slices", "5"),
+        ("sample", "--workers", "0"),
+    ],
+)
+def test_a_number_out_of_range_is_an_error(command: str, option: str, value: str):
+    done = run(command, option, value)
+    assert done.returncode == 2
+    assert f"Invalid value for '{option}'" in " ".join(done.stderr.split())
+
+
 def test_quiet_and_verbose_exclude_each_other():
     done = run("recipe", "--list", "-q", "-v")
     assert done.returncode == 2
     assert "Invalid value for --verbose: cannot be used with --quiet" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["predict", "resume"])
-def test_a_command_of_before_names_the_new_one(name: str):
-    command = [sys.executable, "-m", f"multi_abnormality.{name}", "--help"]
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("predict", "predict"), ("resume", "resume")]
+    + [
+        (command.__module__.partition(".")[2], name)
+        for name, command in COMMANDS.items()
+        if command.__module__.startswith("multi_abnormality.") and name != "resume"
+    ]
+    + [("tools.resume", "resume")],
+)
+def test_a_module_that_is_not_a_program_names_the_command(module: str, name: str):
+    command = [sys.executable, "-m", f"multi_abnormality.{module}", "--help"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"it is now the command `multi-abnormality {name}`" in done.stderr
@@ -98,6 +126,13 @@ def test_a_missing_package_names_the_command_that_installs_it():
         "error: the package PIL is missing: pip install --requirement requirements.txt\n"
     )
     assert install_command("nibabel.nifti1") == "pip install 'multi-abnormality[dev]'"
+
+
+def test_without_typer_its_installation_is_named():
+    program = "import sys; sys.modules['typer'] = None; import multi_abnormality.cli"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"error: the package typer is missing: {ALL}\n"
 
 
 def test_a_shell_completes_commands_and_options():

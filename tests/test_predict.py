@@ -26,7 +26,7 @@ from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.data.preprocessing.input_range import InputRange
 from multi_abnormality.inference.batch_prediction import predict_all
-from multi_abnormality.inference.output import as_csv
+from multi_abnormality.inference.output import as_csv, print_tables
 from multi_abnormality.inference.progress_log import ProgressLog, scan_key
 from multi_abnormality.inference.scan_id import name_scans
 from multi_abnormality.inference.slice_images import write_explanation
@@ -79,7 +79,9 @@ def test_json_has_probability_threshold_and_decision(tmp_path: Path, model: Path
     }
     assert row["input_image_name"] == "valid_1_a_1"
     assert list(row["probabilities"]) == list(FINDINGS)
-    assert row["probabilities"] == inference.load(model)(scan)
+    predictor = inference.load(model)
+    assert row["probabilities"] == predictor(scan)
+    assert row["probabilities"] == predictor.predict(str(scan)).probabilities
     assert all(0 < p < 1 for p in row["probabilities"].values())
     assert len(set(row["probabilities"].values())) == 18
 
@@ -101,6 +103,21 @@ def test_csv_has_three_columns_for_each_finding(tmp_path: Path, model: Path) -> 
     positive = [str(int(value >= thresholds[name])) for name, value in probabilities.items()]
     assert rows[0][3::3] == positive
     assert "predict: 2 scans" in result.stderr
+
+
+@pytest.mark.parametrize("width", [50, 74, 80])
+def test_a_narrow_table_keeps_the_numbers_and_has_no_bars(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    probabilities = {finding: 0.5 + index / 1000 for index, finding in enumerate(FINDINGS)}
+    print_tables([("scan", probabilities)], dict.fromkeys(FINDINGS, 0.123))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    for value in probabilities.values():
+        (line,) = [line for line in lines if f" {value:.3f} " in line]
+        assert " 0.123 " in line
+        assert ("█" in line) == (width == 80)
 
 
 def test_table_marks_the_positive_findings(tmp_path: Path) -> None:
@@ -790,10 +807,11 @@ def test_an_exception_in_one_scan_does_not_affect_the_others(
     assert (type(error).__name__ in fault) != isinstance(error, MemoryError)
 
 
-def test_ctrl_c_ends_all_scans() -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ModuleNotFoundError(name="scipy")])
+def test_ctrl_c_or_a_missing_package_ends_all_scans(error: BaseException) -> None:
     scans = name_scans([ScanSource(Path(f"{name}.nii")) for name in ("a", "b")])
-    with pytest.raises(KeyboardInterrupt):
-        predict_all(Failing(KeyboardInterrupt(), "a.nii"), scans)
+    with pytest.raises(type(error)):
+        predict_all(Failing(error, "a.nii"), scans)
 
 
 def test_a_picture_that_cannot_be_written_costs_no_prediction(tmp_path: Path, model: Path) -> None:

@@ -93,9 +93,8 @@ def test_a_recipe_holds_only_what_differs_and_describes_itself(name: str):
 def test_settings_of_another_recipe_are_named_and_undone_by_the_default(params: Path):
     before = values(params)
     recipe("challenge")
-    assert merge_recipe("t4-colab").kept == [
-        f"{key}: stays {value}; the recipe is for {default}, which "
-        "`multi-abnormality recipe sample` restores"
+    assert merge_recipe("t4-colab").notes == [
+        f"{key}: stays {value}, not {default}"
         for key, value, default in (
             ("model.multiscale", "false", "true"),
             ("model.encoder_chunk_size", "64", "null"),
@@ -105,6 +104,9 @@ def test_settings_of_another_recipe_are_named_and_undone_by_the_default(params: 
             ("train.weight_decay", "0.05", "0.02"),
             ("train.max_pos_weight", "5.0", "1.0"),
         )
+    ] + [
+        "For the recipe as it is described: "
+        "`multi-abnormality recipe sample && multi-abnormality recipe t4-colab`"
     ]
     recipe(DEFAULT)
     assert values(params) == before
@@ -117,7 +119,7 @@ def write_recipe(text: str) -> None:
 def test_machine_and_backup_are_never_changed(params: Path):
     write_recipe("seed: 4\nmachine: {workers: 9, max_time: 3h30m}\nexport: {owner: Me}\n")
     before = params.read_bytes()
-    assert merge_recipe("mine").kept == [
+    assert merge_recipe("mine").notes == [
         "seed: stays 3; the recipe has 4",
         "machine.workers: stays 2; the recipe has 9",
         "machine.max_time: stays null; the recipe has 3h30m",
@@ -164,12 +166,31 @@ def test_all_bytes_but_the_values_are_preserved(params: Path):
     assert b"  finetune: lora                  # of the backbone" in params.read_bytes()
 
 
+def test_comments_inside_a_replaced_list_are_named_and_removed(params: Path):
+    write_recipe("model: {lora: {targets: [fc1]}}\n")
+    text = re.sub(" proj +#.*\n", " 'a#b'  # two\n    # below\n", params.read_text())
+    params.write_text(text)
+    merge = merge_recipe("mine")
+    assert merge.notes[0] == "comments in model.lora.targets are removed: # one # two"
+    assert merge.text == text.replace("- qkv  # one\n      - 'a#b'  # two", "[fc1]")
+    assert "[fc1]\n    # below\n" in merge.text
+
+
+@pytest.mark.usefixtures("params")
+def test_the_last_line_is_whether_the_file_changed_and_a_suffix_is_accepted(capsys):
+    for result in ("is changed", "is unchanged: there is nothing to change"):
+        recipe("t4-colab.yaml")
+        assert capsys.readouterr().out.splitlines()[-1] == f"params.yaml {result}"
+    assert load_params().model.backbone == "efficientnet_b0"
+
+
 def test_a_dry_run_changes_nothing(params: Path):
     before = params.read_bytes()
     command = [sys.executable, "-m", "multi_abnormality", "recipe", "t4-colab", "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "model.backbone: resnet10t -> efficientnet_b0\n" in done.stdout
+    assert done.stdout.endswith("\nparams.yaml is unchanged (--dry-run)\n")
     assert params.read_bytes() == before
 
 
@@ -188,6 +209,7 @@ def test_an_unknown_recipe_is_an_error_with_the_available_names(tmp_path, monkey
     ("text", "message"),
     [
         ("train: {epoch: 3}", r"mine.yaml: wrong parameters\n  - train.epoch: unknown key"),
+        ("train: 3\ndata: null", "  - data: must be a section with keys\n  - train: must be a sec"),
         ("train: {epochs: many}", r"mine.yaml: wrong parameters\n  - train.epochs: .*'many'"),
         ("train: {lora: 3", "mine.yaml: is not valid YAML"),
         ("# nothing", "mine.yaml: has no sections"),

@@ -16,11 +16,19 @@ DEFAULT = Settings()
 
 def sample(
     out: Annotated[Path, typer.Option(help="Folder to create.")] = Path("data"),
-    patients: Annotated[int, typer.Option(help="Patients of both splits.")] = DEFAULT.patients,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal bytes.")] = DEFAULT.seed,
-    size: Annotated[int, typer.Option(help="Pixels across a slice.")] = DEFAULT.size,
-    slices: Annotated[int, typer.Option(help="Approximate slices per volume.")] = DEFAULT.slices,
-    workers: Annotated[int, typer.Option(help="Number of processes.")] = os.cpu_count() or 1,
+    patients: Annotated[
+        int, typer.Option(min=2, max=100_000, help="Patients of both splits.")
+    ] = DEFAULT.patients,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63, help="Equal seeds give equal bytes.")
+    ] = DEFAULT.seed,
+    size: Annotated[
+        int, typer.Option(min=64, max=1024, help="Pixels across a slice.")
+    ] = DEFAULT.size,
+    slices: Annotated[
+        int, typer.Option(min=24, max=2000, help="Approximate slices per volume.")
+    ] = DEFAULT.slices,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = os.cpu_count() or 1,
 ) -> None:
     """Generate synthetic sample scans.
 

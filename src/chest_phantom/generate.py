@@ -43,12 +43,8 @@ def make_sample(out: Path, settings: Settings, workers: int) -> None:
         workers: number of processes.
 
     Raises:
-        PhantomError: a setting is out of range, `out` exists, or an unfinished sample has other
-            settings.
+        PhantomError: `out` exists, or an unfinished sample has other settings.
     """
-    settings.check()
-    if workers < 1:
-        raise PhantomError(f"--workers must be at least 1, not {workers}")
     try:
         _make(out, settings, workers)
     except OSError as error:
@@ -76,6 +72,7 @@ def _make(out: Path, settings: Settings, workers: int) -> None:
     if out.exists():
         out.rmdir()
     part.replace(out)
+    log.info("%s: %d volumes of %d patients", out, len(jobs), settings.patients)
 
 
 def _open_part(out: Path, settings: Settings) -> Path:

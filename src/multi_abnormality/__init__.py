@@ -4,7 +4,7 @@ import sys
 
 __version__ = "0.2.0"
 
-_FORMER_COMMANDS = {  # modules that were programs, and the commands of today
+_COMMANDS = {  # modules that were programs or define a command, and the commands
     "compare": "compare",
     "doctor": "doctor",
     "download": "download",
@@ -15,19 +15,32 @@ _FORMER_COMMANDS = {  # modules that were programs, and the commands of today
     "resume": "resume",
     "sample": "sample",
     "show_augmentation": "preview-augmentation",
+    "inference.predict": "predict",
+    "tools.compare.compare": "compare",
+    "tools.doctor.doctor": "doctor",
+    "tools.download.download": "download",
+    "tools.experiments": "experiments",
+    "tools.find_lr": "find-lr",
+    "tools.preview_augmentation": "preview-augmentation",
+    "tools.recipe": "recipe",
+    "tools.resume": "resume",
 }
 
 
-class _FormerCommandFinder:
+class _CommandFinder:
     """Answers `python -m multi_abnormality.predict` with the command of today."""
 
     @staticmethod
     def find_spec(name: str, *_: object) -> None:
-        """Raise ModuleNotFoundError for a former command; find nothing else."""
-        package, _dot, module = name.rpartition(".")
-        if package == __name__ and module in _FORMER_COMMANDS:
-            command = f"multi-abnormality {_FORMER_COMMANDS[module]}"
+        """Raise ModuleNotFoundError for a former command, and for a module that defines one.
+
+        The latter only if it is run by `python -m`, which sets sys.argv[0] until it has found it.
+        """
+        module = name.removeprefix(f"{__name__}.")
+        is_run = sys.argv[:1] == ["-m"]
+        if module != name and module in _COMMANDS and (is_run or "." not in module):
+            command = f"multi-abnormality {_COMMANDS[module]}"
             raise ModuleNotFoundError(f"it is now the command `{command}`", name=name)
 
 
-sys.meta_path.append(_FormerCommandFinder)
+sys.meta_path.insert(0, _CommandFinder)

@@ -9,7 +9,12 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from multi_abnormality.utils.missing_packages import ALL as INSTALL
+
+try:
+    import typer
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"error: the package {missing.name} is missing: {INSTALL}") from None
 
 from chest_phantom.__main__ import sample
 from multi_abnormality import __version__

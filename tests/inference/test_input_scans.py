@@ -76,6 +76,12 @@ def test_the_original_is_predicted_and_not_derived_series(
     assert "left out" in caplog.text
 
 
+def test_paths_may_be_strings(tmp_path: Path) -> None:
+    folder = write(tmp_path / "study", 2, ORIGINAL)
+    for given in (folder, str(folder), [str(folder)]):
+        assert [source.path for source in find_scans(given, []).scans] == [folder]
+
+
 def test_a_projection_is_never_predicted_unless_it_is_chosen(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -50,10 +50,13 @@ def value_texts(text: str) -> dict[KeyPath, str]:
 
 
 def replace_values(text: str, values: Mapping[KeyPath, str]) -> str:
-    """Replace values of a valid file; comments keep their columns if there is room."""
+    """Replace values of a valid file; comments keep their columns if there is room.
+
+    Comments inside a list that is replaced are removed.
+    """
     nodes = dict(_nodes(Yaml12Loader(text).get_single_node(), ()))
     for path in sorted(values, key=lambda path: nodes[path].start_mark.index, reverse=True):
-        start, end, value = nodes[path].start_mark.index, _end(nodes[path]), values[path]
+        start, end, value = nodes[path].start_mark.index, _end(text, nodes[path]), values[path]
         if start == end:  # no value after the colon
             value = f" {value}"
         rest = text[end:]
@@ -62,6 +65,32 @@ def replace_values(text: str, values: Mapping[KeyPath, str]) -> str:
             rest = " " * max(room, 1) + rest[len(comment[0]) :]
         text = text[:start] + value + rest
     return text
+
+
+def comments_in_lists(text: str) -> dict[KeyPath, list[str]]:
+    """Comments inside each list of a valid file, which `replace_values` removes with the list."""
+    found = {}
+    for path, node in _nodes(Yaml12Loader(text).get_single_node(), ()):
+        position, others = node.start_mark.index, ""  # text between the items
+        for item in _scalars(node):
+            others += text[position : item.start_mark.index]
+            position = item.end_mark.index
+        others += text[position : _end(text, node)]
+        if comments := re.findall(r"#[^\r\n]*", others):
+            found[path] = comments
+    return found
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    elif isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            for item in pair:
+                yield from _scalars(item)
+    else:
+        for item in node.value:
+            yield from _scalars(item)
 
 
 def _nodes(node: yaml.Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, yaml.Node]]:
@@ -73,9 +102,14 @@ def _nodes(node: yaml.Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, yam
             yield here, item
 
 
-def _end(node: yaml.Node) -> int:
-    """End of a value; PyYAML's mark of a block list is after the comments that follow."""
+def _end(text: str, node: yaml.Node) -> int:
+    """End of a value; that of a block list is after the comment in the line of its last item.
+
+    PyYAML's mark of a block list is after all comments that follow.
+    """
     if isinstance(node, yaml.SequenceNode) and not node.flow_style and node.value:
-        return _end(node.value[-1])
+        last = _end(text, node.value[-1])
+        comment = re.compile(r" +#[^\r\n]*").match(text, last)
+        return comment.end() if comment else last
     end: int = node.end_mark.index
     return end

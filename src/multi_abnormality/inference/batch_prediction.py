@@ -44,6 +44,7 @@ def predict_all(
 
     Raises:
         InputError: the progress log cannot be written.
+        ModuleNotFoundError: a package is missing.
     """
 
     def predict_one(scan: NamedScan) -> _Result:
@@ -80,6 +81,8 @@ def _catch_errors(path: Path, function: Callable[[], T]) -> tuple[T | None, str 
     """Call a function; return its result, or its error with the name of the scan."""
     try:
         return function(), None
+    except ModuleNotFoundError:  # of every scan
+        raise
     except InputError as error:
         return None, console.escape_path(str(error), path)
     except Exception as error:  # such as a decoder's

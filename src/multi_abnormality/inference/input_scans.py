@@ -35,7 +35,7 @@ class FoundScans(NamedTuple):
     unused: list[str]  # one error per value of --series without a match
 
 
-def find_scans(given: Iterable[Path], series: Sequence[str] = ()) -> FoundScans:
+def find_scans(given: Iterable[Path | str] | Path | str, series: Sequence[str] = ()) -> FoundScans:
     """Find the scans in files, folders and patterns such as "in/**/*.nii.gz", without duplicates.
 
     A folder is searched recursively. If it holds several DICOM series, a table of them is printed,
@@ -44,14 +44,14 @@ def find_scans(given: Iterable[Path], series: Sequence[str] = ()) -> FoundScans:
     one file.
 
     Args:
-        given: paths and patterns.
+        given: paths and patterns, or a single one.
         series: SeriesInstanceUID, number or description of the DICOM series to select; scans of
             other formats are always selected.
     """
     found: dict[tuple[Path, str], ScanSource] = {}
     faults: list[str] = []
     unused = set(series)
-    for path in given:
+    for path in map(Path, [given] if isinstance(given, Path | str) else given):
         sources = _sources(path, faults)
         unused -= {
             value for value in series for source in sources if _matches(source.series, value)
@@ -75,6 +75,8 @@ def _sources(given: Path, faults: list[str]) -> list[ScanSource]:
     for path in _matching(given) if is_pattern else [given]:
         try:
             sources += scan_sources.require_scans(path)
+        except ModuleNotFoundError:  # of every scan
+            raise
         except InputError as error:
             if not is_pattern:  # "in/*" also matches other files
                 faults.append(escape_path(str(error), path))

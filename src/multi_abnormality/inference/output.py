@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 UNDEFINED = "\N{EN DASH}"
 NOT_CALIBRATED = "not calibrated"
 BAR_WIDTH = 10  # characters; a table then fits 80 columns
+MIN_WIDTH = 75  # columns of a terminal below which there are no bars
 
 # Spreadsheets run such a cell as a formula (OWASP, "CSV Injection"), also in full width.
 _FORMULA = re.compile(r"\s*'*[=+\-@\uff1d\uff0b\uff0d\uff20]")
@@ -73,7 +74,7 @@ def print_tables(
         decisions = decide(probabilities, thresholds, uncalibrated)
         for finding, value in sorted(probabilities.items(), key=lambda item: -item[1]):
             positive = decisions[finding]
-            bar = block * round(value * BAR_WIDTH)
+            bar = block * round(value * BAR_WIDTH) if screen.width >= MIN_WIDTH else ""
             table.add_row(
                 Text(f"{mark if positive else ' '} {finding}"),
                 f"{value:.3f}",
@@ -90,8 +91,8 @@ def _empty_table(name: str) -> "Table":
 
     table = Table(title=Text(printable(name)), title_justify="left", box=None, pad_edge=False)
     table.collapse_padding = True  # CT-RATE's longest finding then fits 80 columns
-    table.add_column("Finding", no_wrap=True)
-    table.add_column("Probability", justify="right", no_wrap=True)
-    table.add_column("Threshold", justify="right", no_wrap=True)
-    table.add_column("Positive", no_wrap=True)
+    table.add_column("Finding", overflow="fold")  # narrower on a narrow terminal
+    for header in ("Probability", "Threshold"):
+        table.add_column(header, justify="right", no_wrap=True, min_width=len(header))
+    table.add_column("Positive", no_wrap=True, min_width=len("Positive"))
     return table

@@ -83,12 +83,12 @@ class Predictor:
         Raises:
             InputError: the scan cannot be read, or is not CT in HU.
         """
-        prediction = self.predict(Path(scan) if isinstance(scan, str) else scan)
+        prediction = self.predict(scan)
         if prediction.doubt:
             log.warning("%s", prediction.doubt)
         return prediction.probabilities
 
-    def predict(self, scan: "Path | ScanSource") -> Prediction:
+    def predict(self, scan: "Path | str | ScanSource") -> Prediction:
         """Return the model's outputs for a scan, and its input.
 
         Args:
@@ -98,6 +98,8 @@ class Predictor:
         Raises:
             InputError: the scan cannot be read, or is not CT in HU.
         """
+        if isinstance(scan, str):
+            scan = Path(scan)
         path = scan if isinstance(scan, Path) else scan.path
         volume = read_volume(scan)
         codes = resample_and_quantize(volume, self.card.preprocess)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -99,8 +100,10 @@ def read_experiments(arguments: list[str]) -> Iterator[Experiment]:
     """Each commit that `dvc exp show` lists, followed by its experiments, the best AUROC first.
 
     Raises:
-        InputError: `dvc exp show` fails.
+        InputError: this is not the project's folder, or `dvc exp show` fails.
     """
+    if not Path(".dvc").is_dir():
+        raise InputError(".dvc/: does not exist; run in the project's folder")
     command = [sys.executable, "-m", "dvc", "exp", "show", "--json", "--hide-workspace"]
     done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True)
     if done.returncode:

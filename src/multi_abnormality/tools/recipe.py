@@ -30,12 +30,12 @@ class Merge:
     Attributes:
         text: the merged params.yaml.
         changes: changed values by key, old and new.
-        kept: a line for each value that is not the recipe's.
+        notes: lines about values that are not the recipe's, and about comments that are removed.
     """
 
     text: str
     changes: dict[KeyPath, tuple[str, str]]
-    kept: list[str]
+    notes: list[str]
 
 
 def recipe_names() -> list[str]:
@@ -45,7 +45,8 @@ def recipe_names() -> list[str]:
 
 def recipe(
     name: Annotated[
-        str | None, typer.Argument(help="Name of the recipe.", autocompletion=recipe_names)
+        str | None,
+        typer.Argument(metavar="NAME", help="Name of the recipe.", autocompletion=recipe_names),
     ] = None,
     list_all: Annotated[
         bool,
@@ -58,8 +59,8 @@ def recipe(
 ) -> None:
     """Merge a recipe into params.yaml.
 
-    Prints what changes. All comments, the values of seed, machine and backup, and the model card's
-    settings in export are preserved.
+    Prints what changes. Comments are preserved, except inside a list that is replaced; so are the
+    values of seed, machine and backup, and the model card's settings in export.
     """
     from multi_abnormality.utils.atomic_io import atomic_write
 
@@ -68,15 +69,21 @@ def recipe(
             raise InputError(f"{RECIPES}/: has no recipes; run in the project's folder")
         sys.stdout.write("\n".join(map(_describe, recipe_names())) + "\n")
         return
+    name = name.removesuffix(".yaml")
     merge = merge_recipe(name)
     changes = [f"{_dotted(path)}: {old} -> {new}" for path, (old, new) in merge.changes.items()]
-    lines = [*changes, *merge.kept] or [f"{PARAMS} already has these settings"]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.writelines(f"{line}\n" for line in [*changes, *merge.notes])
     sys.stdout.flush()
-    if changes and not dry_run:
+    if not changes:
+        result = "is unchanged: there is nothing to change"
+    elif dry_run:
+        result = "is unchanged (--dry-run)"
+    else:
         if not yes and any(path[0] == "data" for path in merge.changes):
             _confirm(name)
         atomic_write(merge.text.encode(), PARAMS)
+        result = "is changed"
+    sys.stdout.write(f"{PARAMS} {result}\n")
 
 
 def _describe(name: str) -> str:
@@ -107,7 +114,12 @@ def merge_recipe(name: str) -> Merge:
         InputError: there is no such recipe, or one of the two files is not valid.
     """
     from multi_abnormality.config.schema import load_params, parse_params
-    from multi_abnormality.config.yaml_edit import flatten, replace_values, value_texts
+    from multi_abnormality.config.yaml_edit import (
+        comments_in_lists,
+        flatten,
+        replace_values,
+        value_texts,
+    )
 
     source = _find(name)
     load_params(PARAMS)
@@ -132,13 +144,24 @@ def merge_recipe(name: str) -> Merge:
         if _is_kept(path)
     ]
     defaults, default_texts = _read(_find(DEFAULT), before)
-    kept += [
-        f"{_dotted(path)}: stays {current[path]}; the recipe is for {default_texts[path]}, which "
-        f"`multi-abnormality recipe {DEFAULT}` restores"
+    others = [
+        f"{_dotted(path)}: stays {current[path]}, not {default_texts[path]}"
         for path, value in defaults.items()
         if path not in wanted and before[path] != value
     ]
-    return Merge(edited, {path: (current[path], texts[path]) for path in changed}, kept)
+    if others:
+        command = "multi-abnormality recipe"
+        others.append(
+            f"For the recipe as it is described: `{command} {DEFAULT} && {command} {name}`"
+        )
+    comments = [
+        f"comments in {_dotted(path)} are removed: {' '.join(removed)}"
+        for path, removed in comments_in_lists(text).items()
+        if path in changed
+    ]
+    return Merge(
+        edited, {path: (current[path], texts[path]) for path in changed}, comments + kept + others
+    )
 
 
 def _find(name: str) -> Path:
@@ -163,10 +186,12 @@ def _read(source: Path, known: Iterable[KeyPath]) -> tuple[dict[KeyPath, Any], d
         values = flatten(text)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from error
-    unknown = values.keys() - set(known)
-    raise_errors(
-        [f"{_dotted(path)}: unknown key" for path in sorted(unknown)], f"{source}: wrong parameters"
-    )
+    sections = {path[:length] for path in known for length in range(1, len(path))}
+    errors = [
+        f"{_dotted(path)}: {'must be a section with keys' if path in sections else 'unknown key'}"
+        for path in sorted(values.keys() - set(known))
+    ]
+    raise_errors(errors, f"{source}: wrong parameters")
     return values, value_texts(text)
 
 

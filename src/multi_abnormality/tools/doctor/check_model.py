@@ -49,6 +49,8 @@ def check_split(context: DoctorContext) -> Iterator[CheckResult]:
     if context.params is None or (context.preprocesses and context.catalogue is None):
         return
     processed = context.root / "processed"
+    if not processed.exists() and not (context.root / "data").exists():
+        return  # check_data has reported it
     if context.preprocesses and context.catalogue:
         rows, findings = context.catalogue.volumes, context.catalogue.findings
         rows = rows[rows["split"] == "train"]

@@ -42,10 +42,12 @@ from multi_abnormality.tools.doctor.context import (
 )
 from multi_abnormality.utils.console import console, wrap_words
 
-CHECKS: tuple[tuple[str, Check], ...] = (
+INSTALLATION_CHECKS: tuple[tuple[str, Check], ...] = (
     ("Python", check_python),
     ("packages", check_packages),
     ("torch", check_torch),
+)
+PROJECT_CHECKS: tuple[tuple[str, Check], ...] = (
     ("params.yaml", check_params),
     ("device", check_device),
     ("memory", check_memory),
@@ -67,9 +69,13 @@ PLAIN_WIDTH = 100  # columns without a terminal
 
 
 def examine(context: DoctorContext) -> Iterator[CheckResult]:
-    """Run all checks, whatever is broken."""
-    for part, check in CHECKS:
+    """Run all checks, whatever is broken; outside of a project, only those of the installation."""
+    is_project = any((context.root / name).exists() for name in ("dvc.yaml", ".dvc"))
+    for part, check in INSTALLATION_CHECKS + (PROJECT_CHECKS if is_project else ()):
         yield from run_check(part, check, context)
+    if not is_project:
+        text = "not the project's folder: it has neither dvc.yaml nor .dvc/"
+        yield CheckResult(FAIL, text, "cd to the project's folder", "project")
 
 
 def doctor(

@@ -30,7 +30,9 @@ def download(
     ] = None,
     max_gb: Annotated[
         float | None,
-        typer.Option(help="Size limit in GB; only whole patients are downloaded. Default: none."),
+        typer.Option(
+            min=0, help="Size limit in GB; only whole patients are downloaded. Default: none."
+        ),
     ] = None,
     reconstructions: Annotated[
         Literal["first", "all"],
@@ -41,8 +43,8 @@ def download(
     ] = "v2",
     out: Annotated[Path, typer.Option(help="Target folder, gets `dataset/`.")] = DATA,
     revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
-    workers: Annotated[int, typer.Option(help="Number of parallel downloads.")] = 4,
-    retries: Annotated[int, typer.Option(help="Retries in a row without progress.")] = 4,
+    workers: Annotated[int, typer.Option(min=1, help="Number of parallel downloads.")] = 4,
+    retries: Annotated[int, typer.Option(min=0, help="Retries in a row without progress.")] = 4,
     then_preprocess: Annotated[
         bool,
         typer.Option(
@@ -87,5 +89,5 @@ def download(
             )
         return PreprocessAndDelete(destination, params, PROCESSED)
 
-    hub = Hub(revision, max(0, retries))
-    download_run.download(hub, choice, destination, max(1, workers), make_post_download)
+    hub = Hub(revision, retries)
+    download_run.download(hub, choice, destination, workers, make_post_download)
