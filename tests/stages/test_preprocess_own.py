@@ -98,6 +98,15 @@ def test_a_table_may_change_without_a_scan_being_read_again(own: Own, caplog):
     assert own.contents() == first
 
 
+def test_a_corrected_patient_is_other_training_data(own: Own):
+    """It may move scans between training and validation, so a run must not be resumed over it."""
+    own.run()
+    before = ProcessedDataset(own.out).content_hash("train")
+    own.write(TABLE.replace("series,B", "series,A"))
+    own.run()
+    assert ProcessedDataset(own.out).content_hash("train") != before
+
+
 def test_a_changed_slice_is_a_changed_series(own: Own, caplog):
     caplog.set_level("INFO", logger="multi_abnormality")
     own.run()
