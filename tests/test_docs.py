@@ -288,7 +288,9 @@ def test_every_guide_is_linked_by_another():
 
 
 def test_a_bare_make_lists_the_targets():
-    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     listed = {line.split()[1] for line in done.stdout.splitlines()}
     assert listed == {target for target in TARGETS if target.isalpha()} - {"data"}
 
