@@ -265,7 +265,7 @@ def interference(work: Path, row: Callable[..., None]) -> None:
         folder = work / f"interference {number}"
         try:
             end = play(base, folder, kind, expected[kind.params], rng)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             end = "wrong"
             (folder / "output").write_text(str(error))
         ended[end].append(name)
