@@ -206,7 +206,8 @@ KINDS: dict[str, Kind] = {
         lost=True, single=NONE_FOUND,
     ),
     "lost, last.ckpt damaged on the remote": Kind(
-        lambda found: found.flip_on_remote("last.ckpt"), lost=True
+        lambda found: found.flip_on_remote("last.ckpt"),
+        lost=True, single="last.ckpt is damaged on the remote",
     ),
     "lost, all bundles deleted": Kind(
         lambda found: shutil.rmtree(found.remote / "resume"), lost=True
