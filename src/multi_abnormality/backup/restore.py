@@ -103,16 +103,16 @@ class WorkTree:
     Args:
         git: repository, at the top of the work tree.
         root: root directory of the DVC repository.
-        outputs: dvc.lock, and outputs of the pipeline that Git tracks; they may be overwritten.
+        results: files that may be overwritten, see `committed_files`.
     """
 
-    def __init__(self, git: Git, root: Path, outputs: list[Path]) -> None:
+    def __init__(self, git: Git, root: Path, results: list[Path]) -> None:
         self.git = git
         self.top = git.folder
         self._lock = self._name(root / "dvc.lock")
         self._params = self._name(root / "params.yaml")
         self._config = self._name(root / LOCAL_CONFIG)
-        self._results = {self._lock, *map(self._name, outputs)}
+        self._results = set(map(self._name, results))
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.top).as_posix()

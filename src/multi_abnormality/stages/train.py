@@ -108,9 +108,6 @@ def summarize(history: History, epochs: int) -> dict[str, Any]:
     }
 
 
-ERROR_TIMEOUT = 10.0  # s for rank 0 to report the error that another rank has
-
-
 def run_worker_rank(params: Params, paths: RunPaths, ranks: ProcessGroup) -> None:
     """Train as another rank than 0. Rank 0 logs, writes all files, and exits first."""
     console.log.setLevel(logging.ERROR)
@@ -126,7 +123,7 @@ def run_worker_rank(params: Params, paths: RunPaths, ranks: ProcessGroup) -> Non
             sys.exit(1)
         except InputError as error:
             # Rank 0 reports an error that all ranks have, and then exits.
-            if not ranks.wait_for_rank_zero(ERROR_TIMEOUT):
+            if not ranks.wait_for_rank_zero(EXIT_TIMEOUT):
                 console.log.error("rank %d: %s", ranks.rank, error)
             sys.exit(1)
 
