@@ -41,8 +41,10 @@ class DaskPool(Pool):
     )
 
     def __init__(self, address: str, shared_paths: Collection[Path]) -> None:
-        # It logs every lost connection with a traceback. Fatal errors are raised anyway.
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+        # They log every lost connection and every cancelled task with a traceback. Fatal errors are
+        # raised anyway.
+        for name in ("distributed.client", "tornado.application"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address = address
         self._is_serial = False
         self._has_no_workers = False
