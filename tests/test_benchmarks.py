@@ -87,6 +87,21 @@ def test_a_benchmark_that_fails_is_recorded_and_the_others_run(monkeypatch, tmp_
 
 
 @pytest.mark.slow
+def test_the_gpu_benchmark_runs_without_a_gpu_in_small_sizes(tmp_path):
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, "benchmarks/gpu.py", "--cpu", "--quick", "--out", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "benchmarks")}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    found = json.loads(out.read_text())
+    repeated = [value for name, value in found.items() if name.startswith("repeatability")]
+    assert len(repeated) == 3
+    assert all(each["identical"] for each in repeated)
+    assert found["speed, params.yaml"]["steps_per_second"].keys() == {
+        "this project", "a bare loop", "a bare loop, float32, contiguous",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
 @pytest.mark.drill
 def test_every_benchmark_runs(tmp_path):
     """In small sizes, in the project's own folder, where `make drill` has run the pipeline."""

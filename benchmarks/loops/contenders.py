@@ -1,6 +1,6 @@
 """Training loops over the same model, each run in turns by a gate.
 
-    python -m loops.contenders NAME STEPS PROCESSED PARAMS       # NAME: ours | bare | plain
+    python -m loops.contenders NAME STEPS PROCESSED PARAMS       # NAME: ours | bare | eager | plain
 
 It ends when it is killed.
 """
@@ -9,6 +9,7 @@ import itertools
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -60,16 +61,19 @@ def ours(training: training_run.TrainingRun, gate: Gate) -> None:
     training.run()
 
 
-def bare(training: training_run.TrainingRun, gate: Gate) -> None:
+def bare(training: training_run.TrainingRun, gate: Gate, is_eager: bool = False) -> None:
     """Bare loop: forward, loss, backward, clipping, optimizer step and weight averaging.
 
-    Batches are augmented and moved to the device in advance.
+    Batches are augmented and moved to the device in advance. With `is_eager` it computes in
+    float32 and PyTorch's default memory format.
     """
     tune_malloc()
     params = training.params
     device = choose_device(params.machine.accelerator)
-    precision = resolve_precision(params.train.precision, device)
+    precision = "float32" if is_eager else resolve_precision(params.train.precision, device)
     model = build_classifier(training.about).to(device)
+    if is_eager:
+        model.to(memory_format=torch.contiguous_format)
     settings = params.train
     groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
@@ -155,6 +159,7 @@ def plain(training: training_run.TrainingRun, gate: Gate) -> None:
 LOOPS: dict[str, Callable[[training_run.TrainingRun, Gate], None]] = {
     "ours": ours,
     "bare": bare,
+    "eager": partial(bare, is_eager=True),
     "plain": plain,
 }
 

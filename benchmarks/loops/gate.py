@@ -65,6 +65,9 @@ class Gate:
                 "seconds": time.perf_counter() - self._began[0],
                 "cpu_seconds": time.process_time() - self._began[1],
                 "waited": self._waited,
+                "peak_memory": torch.cuda.max_memory_allocated()
+                if torch.cuda.is_available()
+                else 0,
             }
         sys.stdout.write(f"{json.dumps(found)}\n")
         sys.stdout.flush()

@@ -52,7 +52,7 @@ class Loop:
         self.start = self._read()
 
     def block(self) -> dict[str, float]:
-        """Run a block; return its wall time, processor time and time spent waiting for data."""
+        """Run a block; return wall time, processor time, time waiting for data, and memory."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return self._read()
@@ -74,6 +74,7 @@ class Blocks:
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
+    peak_memory: list[int] = field(default_factory=list)  # bytes on the GPU; 0 without one
 
     def add(self, block: dict[str, float]) -> None:
         for name, value in block.items():
@@ -85,6 +86,7 @@ class Blocks:
             [each + seconds for each in self.seconds],
             [each + cpu_seconds for each in self.cpu_seconds],
             self.waited,
+            self.peak_memory,
         )
 
 
