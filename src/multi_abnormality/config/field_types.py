@@ -185,6 +185,11 @@ Knots = Annotated[
     Field(min_length=2),
     _require(_is_increasing, "must rise in both columns, its codes from 0 to 255"),
 ]
+# Such as "sensitivity>=0.95".
+SensitivityTarget = Annotated[
+    str,
+    _require(re.compile(r"sensitivity>=0?\.\d*[1-9]\d*").fullmatch, "such as 'sensitivity>=0.95'"),
+]
 Loggers = Annotated[
     tuple[Literal["tensorboard", "csv"], ...],
     _require(lambda names: len(set(names)) == len(names), "must name each logger once"),

@@ -30,6 +30,7 @@ from multi_abnormality.config.field_types import (
     Loggers,
     Probability,
     Section,
+    SensitivityTarget,
     Share,
     SingleLine,
     WarmupEpochs,
@@ -150,7 +151,8 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    threshold_metric: Literal["crg", "f1", "accuracy", "none"]  # maximised by the thresholds
+    # Maximised by the thresholds; "sensitivity>=0.95": the highest ones that reach it.
+    threshold_metric: Literal["crg", "f1", "accuracy", "youden", "none"] | SensitivityTarget
     n_bootstrap: PositiveInt  # resamples of patients for confidence intervals
     ci_level: Fraction
 

@@ -156,7 +156,7 @@ def bootstrap(
     count, patient_of_row = encode_patients(patients, len(labels))
     resampler = Resampler(labels, probabilities)
     return concatenate(
-        resampler.scores(times[patient_of_row]) for times in _resample(count, resampling)
+        resampler.scores(times[patient_of_row]) for times in resampled_weights(count, resampling)
     )
 
 
@@ -174,7 +174,7 @@ def encode_patients(patients: Sequence[str], scans: int) -> tuple[int, np.ndarra
     return len(names), patient_of_row
 
 
-def _resample(patients: int, resampling: ResamplingConfig) -> Iterator[np.ndarray]:
+def resampled_weights(patients: int, resampling: ResamplingConfig) -> Iterator[np.ndarray]:
     """Yield how often each patient was drawn, as chunks (patients, R).
 
     Integers throughout, so equal on every machine.

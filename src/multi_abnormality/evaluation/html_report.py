@@ -78,6 +78,7 @@ def write_report(
         columns=_columns(),
         curves=_curves(scores, labels, probabilities, findings),
         groups=groups,
+        operating_points=scores.get("operating_points"),
         start=charts.bar_start(
             [(row["auroc"], row["interval"]) for row in rows]
             + [(row["auroc"], row["auroc_interval"]) for kinds in groups.values() for row in kinds]

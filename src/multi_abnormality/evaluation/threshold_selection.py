@@ -12,6 +12,7 @@ import numpy as np
 
 CHALLENGE_THRESHOLD = 0.5  # a finding is positive from this probability on
 MIN_THRESHOLD = 1e-3  # smallest distance of a threshold from 0 and from 1
+SENSITIVITY = "sensitivity"  # "sensitivity>=0.95": the highest threshold that reaches it
 _BELOW = np.nextafter(CHALLENGE_THRESHOLD, 0)
 
 
@@ -25,7 +26,8 @@ def optimal_thresholds(
 
     Args:
         probabilities: (N, F), calibrated, of the validation scans.
-        metric: value of `evaluate.threshold_metric`, a key of THRESHOLD_METRICS.
+        metric: value of `evaluate.threshold_metric`, a key of THRESHOLD_METRICS, or such as
+            "sensitivity>=0.95".
         is_calibrated: (F,) bool. The other findings have threshold 0.5 and no influence.
 
     Returns:
@@ -34,7 +36,13 @@ def optimal_thresholds(
     thresholds = np.full(probabilities.shape[1], CHALLENGE_THRESHOLD)
     calibrated = np.compress(is_calibrated, probabilities, axis=1)
     if calibrated.size:
-        thresholds[is_calibrated] = THRESHOLD_METRICS[metric](calibrated)
+        name, _, target = metric.partition(">=")
+        chosen = (
+            _best_at_sensitivity(calibrated, float(target))
+            if name == SENSITIVITY
+            else THRESHOLD_METRICS[name](calibrated)
+        )
+        thresholds[is_calibrated] = chosen
     return thresholds.clip(MIN_THRESHOLD, 1 - MIN_THRESHOLD)
 
 
@@ -48,6 +56,24 @@ def _best_for_crg(probabilities: np.ndarray) -> np.ndarray:
     CRG pools all cells and weighs a positive as many times as there are negatives per positive.
     """
     return np.full(probabilities.shape[1], probabilities.mean())
+
+
+def _best_for_youden(probabilities: np.ndarray) -> np.ndarray:
+    """Return the fraction of positives of each finding.
+
+    A scan above it adds more to the expected sensitivity than it takes from the specificity.
+    """
+    means: np.ndarray = probabilities.mean(axis=0)
+    return means
+
+
+def _best_at_sensitivity(probabilities: np.ndarray, target: float) -> np.ndarray:
+    """Return the highest threshold of each finding with at least this expected sensitivity."""
+    ranked = np.sort(probabilities, axis=0)[::-1]
+    found = np.cumsum(ranked, axis=0) / ranked.sum(axis=0)
+    last = (found >= target).argmax(axis=0)
+    thresholds: np.ndarray = np.take_along_axis(ranked, last[None], axis=0)[0]
+    return thresholds
 
 
 def _best_for_f1(probabilities: np.ndarray) -> np.ndarray:
@@ -69,6 +95,7 @@ THRESHOLD_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "crg": _best_for_crg,
     "f1": _best_for_f1,
     "accuracy": _half,
+    "youden": _best_for_youden,
     "none": _half,
 }
 

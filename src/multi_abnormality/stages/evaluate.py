@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from multi_abnormality.evaluation.dvc_plots import write_plots
 from multi_abnormality.evaluation.example_scans import draw_cases
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.inference_cache import load_inference, save_inference
+from multi_abnormality.evaluation.operating_points import operating_points
 from multi_abnormality.evaluation.predictions import (
     Scans,
     average_over_reconstructions,
@@ -75,7 +76,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     _warn_uncalibrated(calibration)
     probabilities = calibration.calibrate(test.logits)
     submitted = submission_probabilities(probabilities, calibration.thresholds)
-    scores = _score(params, volumes, test, findings, submitted, probabilities)
+    scores = _score(params, volumes, test, calibration, submitted, probabilities)
     calibration.to_json(metrics / "calibration.json")
     write_submission(metrics / "submission.json", test.names, submitted, findings)
     _write_predictions(
@@ -109,11 +110,12 @@ def _score(
     params: Params,
     volumes: ProcessedDataset,
     test: Scans,
-    findings: Sequence[str],
+    calibration: Calibration,
     submitted: np.ndarray,
     calibrated: np.ndarray,
 ) -> dict[str, Any]:
-    """Compute the scores of the submitted probabilities (N, F), also by subgroup."""
+    """Compute scores of the submitted probabilities (N, F) and operating points."""
+    findings = calibration.findings
     resampling = ResamplingConfig(
         params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed
     )
@@ -121,7 +123,13 @@ def _score(
     predictions = test.labels, submitted, test.patients, findings
     scores = evaluate(*predictions, resampling, sigmoid(test.logits), calibrated)
     groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
-    return scores | {"groups": score_groups(groups, *predictions, resampling)}
+    points = operating_points(
+        test.labels, calibrated, calibration.thresholds, test.patients, findings, resampling
+    )
+    return scores | {
+        "operating_points": points,
+        "groups": score_groups(groups, *predictions, resampling),
+    }
 
 
 def _write_predictions(
