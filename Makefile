@@ -91,7 +91,8 @@ HELD = torch==2.13.0 torchvision==0.28.0 importlib-metadata<9
 pins: .venv/installed  ## renew every version in requirements.txt
 	pip install --quiet pip-tools
 	printf '%s\n' $(foreach pin,$(HELD),'$(pin)') > .venv/held.txt
-	pip-compile --quiet --upgrade --allow-unsafe --constraint .venv/held.txt --extra dev \
-		--strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+	pip-compile --quiet --upgrade --allow-unsafe --constraint .venv/held.txt \
+		--extra train --extra backup --extra dev --strip-extras --no-annotate --no-header \
+		--no-emit-index-url --no-emit-find-links \
 		--output-file requirements.txt pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.txt

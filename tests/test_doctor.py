@@ -267,7 +267,7 @@ def test_missing_packages_are_named(project: Path, tmp_path: Path):
     assert (done.returncode, done.stderr) == (1, "")
     for name in missing:
         assert f"{name} is missing" in done.stdout
-    assert "→ pip install --requirement requirements.txt" in done.stdout
+    assert "→ pip install 'multi-abnormality[train,backup]'" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("Training would fail here.")
 
 
@@ -279,7 +279,7 @@ def test_a_drive_client_of_another_version_fails(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("multi_abnormality.tools.doctor.check_packages.version", other)
     (line,) = run_one(check_packages, tmp_path)
-    assert (line.status, line.help) == (FAIL, "pip install --requirement requirements.txt")
+    assert (line.status, line.help) == (FAIL, "pip install 'multi-abnormality[train,backup]'")
     assert line.text == "pydrive2 1.20.0 does not satisfy ==1.21.3"
 
 

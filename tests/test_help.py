@@ -115,17 +115,43 @@ def test_a_module_that_is_not_a_program_names_the_command(module: str, name: str
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_package_names_the_command_that_installs_it():
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [
+        (("multi_abnormality", "find-lr"), "torch"),
+        (("multi_abnormality", "download", "--max-gb", "1"), "pandas"),
+        (("multi_abnormality", "resume"), "diskcache"),
+        (("multi_abnormality.stages.train",), "diskcache"),
+        (("multi_abnormality.stages.export",), "torch"),
+    ],
+)
+def test_a_missing_package_names_the_extra_to_install(
+    arguments: tuple[str, ...], package: str, tmp_path: Path
+):
     program = (
-        "import sys; sys.modules['PIL'] = None; sys.argv[1:] = ['preview-augmentation']\n"
-        "from multi_abnormality.cli import main; main()"
+        f"import runpy, sys; sys.modules[{package!r}] = None\n"
+        'runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)'
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == (
-        "error: the package PIL is missing: pip install --requirement requirements.txt\n"
+        f"error: the package {package} is missing: pip install 'multi-abnormality[train]'\n"
     )
-    assert install_command("nibabel.nifti1") == "pip install 'multi-abnormality[dev]'"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("nibabel.nifti1", "pip install 'multi-abnormality[dev]'"),
+        ("dvc_gdrive", "pip install 'multi-abnormality[backup]'"),
+        ("sklearn.metrics", "pip install 'multi-abnormality[train]'"),
+        ("rich.console", ALL),
+    ],
+)
+def test_the_extra_of_a_module_is_found(module: str, command: str):
+    assert install_command(module) == command
 
 
 def test_without_typer_its_installation_is_named():

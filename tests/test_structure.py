@@ -67,6 +67,10 @@ UNIMPORTED = {
 }
 
 
+PHANTOM = SOURCE / "chest_phantom"
+BASE = ("inference/predict.py", "tools/recipe.py")  # with the sample: run without any extra
+
+
 @functools.cache
 def imported(path: Path) -> set[str]:
     """Dotted names that a file imports, anywhere but for types alone."""
@@ -207,7 +211,7 @@ def test_no_two_modules_have_one_file_name():
 
 
 def test_the_phantom_package_imports_nothing_of_the_other():
-    files = (SOURCE / "chest_phantom").rglob("*.py")
+    files = PHANTOM.rglob("*.py")
     assert [
         file for file in files if any("multi_abnormality" in name for name in imported(file))
     ] == []
@@ -219,14 +223,27 @@ def modules(*folders: Path) -> set[str]:
     return {name.partition(".")[0] for file in files for name in imported(file)}
 
 
+def packages_of(names: set[str]) -> set[str]:
+    """The packages that have these modules, without this project and the standard library."""
+    homes = packages_distributions()
+    tops = {name.partition(".")[0] for name in names}
+    foreign = tops - sys.stdlib_module_names - {PACKAGE.name, PHANTOM.name}
+    return {home.lower().replace("_", "-") for name in foreign for home in homes[name]}
+
+
 def test_dependencies_are_those_that_are_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}
-    homes = packages_distributions()
-    foreign = modules(SOURCE) - sys.stdlib_module_names - {PACKAGE.name, "chest_phantom"}
-    needed = {home.lower().replace("_", "-") for name in foreign for home in homes[name]}
+    extras = project["optional-dependencies"]
+    lists = [project["dependencies"], extras["train"], extras["backup"]]
+    base, *others = ({re.match(r"[\w-]+", line)[0].lower() for line in one} for one in lists)
+    declared = base.union(*others)
+    needed = packages_of(modules(SOURCE))
     assert needed - declared == set()
     assert declared - needed == UNIMPORTED.keys()
+    files = {PACKAGE / name for command in BASE for name in closure(PACKAGE / command)}
+    used = packages_of(set().union(*map(imported, {*files, *PHANTOM.rglob("*.py")})))
+    assert used - base == {"psutil"}  # only imported for training
+    assert base - used == {"packaging"}  # of the doctor, and of ONNX Runtime
 
 
 def keys(section: type[Section]) -> set[str]:

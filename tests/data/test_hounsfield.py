@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_propagation
 
 from chest_files import chest
-from multi_abnormality.data.io.hounsfield import to_hounsfield
+from multi_abnormality.data.io.hounsfield import _reached_from_border, to_hounsfield
 from multi_abnormality.utils.errors import UnusableScan
 
 Y, X = np.mgrid[: chest().shape[1], : chest().shape[2]]
@@ -44,6 +45,16 @@ def test_a_constant_frame_becomes_air(value: int) -> None:
 
 def raw(hu: np.ndarray) -> np.ndarray:
     return (hu.astype(np.int32) + 1024).clip(0)
+
+
+def test_a_frame_ends_where_it_is_not_connected_to_the_border() -> None:
+    """As SciPy's propagation, on mazes of any density."""
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        mask = random.random(random.integers(2, 40, 2)) < random.uniform(0.1, 0.95)
+        border = np.pad(np.zeros(np.subtract(mask.shape, 2), bool), 1, constant_values=True)
+        expected = binary_propagation(border & mask, mask=mask)
+        np.testing.assert_array_equal(_reached_from_border(mask), expected)
 
 
 @pytest.mark.parametrize("background", [-2000, -1024, -1000, -500, 0])

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.sparse import csr_array
 
 from multi_abnormality.config.schema import PreprocessSpec
 from multi_abnormality.data.io.read import Volume, read_volume
 from multi_abnormality.data.preprocessing.quantization import code_table
-from multi_abnormality.data.preprocessing.resample import resample_and_quantize
+from multi_abnormality.data.preprocessing.resample import _average, _axis, resample_and_quantize
 from multi_abnormality.utils.errors import InputError
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
@@ -205,6 +206,21 @@ def test_codes_are_exact_at_the_knots_and_invert() -> None:
     codes = resample_and_quantize(scan(hu, (1.0, 1.0, 1.0)), same_grid)
     np.testing.assert_array_equal(codes[3, 4], np.arange(256))
     np.testing.assert_allclose(table[codes], hu)
+
+
+def test_sums_are_those_of_a_sparse_product() -> None:
+    """Every bit of the means, before they are rounded to codes: no sum may be in another order."""
+    hu = np.random.default_rng(3).normal(0, 300, (45, 70, 90)).astype(np.float32)
+    for mm in ((1.3, 0.9, 0.7), (5.0, 4.0, 3.5)):  # coarser and finer than the target
+        grid = zip(hu.shape, mm, recipe().shape, recipe().spacing, strict=True)
+        z, y, x = axes = [_axis(*axis) for axis in grid]
+        expected = np.zeros((len(z.weights), len(x.weights), len(y.weights)), np.float32)
+        rows, columns = csr_array(y.weights), csr_array(x.weights)
+        for index, plane in enumerate(hu[z.source, y.source, x.source].clip(-1024, 1024)):
+            small = columns @ (rows @ plane).T
+            for target in np.flatnonzero(z.weights[:, index]):
+                expected[target] += z.weights[target, index] * small
+        np.testing.assert_array_equal(_average(hu, axes, -1024, 1024), expected)
 
 
 def test_too_coarse_a_recipe_is_refused() -> None:

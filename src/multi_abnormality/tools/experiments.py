@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,6 +105,7 @@ def read_experiments(arguments: list[str]) -> Iterator[Experiment]:
     """
     if not Path(".dvc").is_dir():
         raise InputError(".dvc/: does not exist; run in the project's folder")
+    import_module("dvc")  # if it is missing, the error names what to install
     command = [sys.executable, "-m", "dvc", "exp", "show", "--json", "--hide-workspace"]
     done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True)
     if done.returncode:

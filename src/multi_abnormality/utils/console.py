@@ -18,10 +18,11 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.missing_packages import install_command
+from multi_abnormality.utils.missing_packages import describe_missing
 from multi_abnormality.utils.warning_filters import filter_warnings
 
 if TYPE_CHECKING:
@@ -237,10 +238,12 @@ def set_verbosity(name: str) -> None:
 def parse_stage_args() -> None:
     """Parse the options of a stage that is run as a program.
 
-    A stage calls it before slow imports, so that --help is answered at once.
+    A stage calls it before slow imports, so that --help is answered at once, and one that fails
+    names the extra to install.
     """
     module = sys.modules["__main__"].__spec__
     if module and module.parent == "multi_abnormality.stages":
+        sys.excepthook = _report_exception
         parser = argparse.ArgumentParser(
             prog=f"python -m {module.name}",
             description=f"Run this stage alone. `dvc repro {module.name.rpartition('.')[2]}` also "
@@ -256,6 +259,17 @@ def parse_stage_args() -> None:
             )  # fmt: skip
         if verbosity := parser.parse_args().verbosity:
             set_verbosity(verbosity)
+
+
+def _report_exception(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print a message for a package that is missing, where a stage imports it, else a traceback."""
+    missing = describe_missing(error) if isinstance(error, ModuleNotFoundError) else None
+    if missing is None or log.isEnabledFor(logging.DEBUG):
+        sys.__excepthook__(kind, error, trace)
+    if missing is not None:
+        sys.stderr.write(f"error: {missing}\n")
 
 
 def run(main: Callable[[], None], verbosity: str | None = None) -> None:
@@ -293,13 +307,11 @@ def run(main: Callable[[], None], verbosity: str | None = None) -> None:
         _print_experiment_hint()
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("multi_abnormality"):
+        if (message := describe_missing(error)) is None:
             raise
         if log.isEnabledFor(logging.DEBUG):
             traceback.print_exc()
-        command = install_command(error.name)
-        sys.stderr.write(f"error: the package {error.name} is missing: {command}\n")
-        sys.exit(1)
+        sys.exit(f"error: {message}")
     except KeyboardInterrupt:
         console.print("stopped")
         _print_experiment_hint()

@@ -96,12 +96,29 @@ def _remove_frame(hu: np.ndarray, constants: np.ndarray) -> bool:
     ]
     if not frames:
         return False
-    from scipy.ndimage import binary_propagation  # 0.2 s that most scans do not need
-
-    border = np.ones(hu.shape[1:], bool)
-    border[1:-1, 1:-1] = False
     for value in frames:
         for plane in hu:
-            mask = plane == value
-            plane[binary_propagation(border & mask, mask=mask)] = HU_MIN
+            plane[_reached_from_border(plane == value)] = HU_MIN
     return True
+
+
+def _reached_from_border(mask: np.ndarray) -> np.ndarray:
+    """Return the part of a mask (Y, X) that is connected to the border, by edges of pixels.
+
+    The runs of each row are the nodes of a graph; connected nodes get the lowest number among them.
+    """
+    padded = np.pad(mask, 1, constant_values=True)  # the ring connects what touches the border
+    starts = padded.copy()
+    starts[:, 1:] &= ~padded[:, :-1]
+    run = np.cumsum(starts).reshape(padded.shape) - 1  # number of the run; 0 is in the ring
+    touching = padded[:-1] & padded[1:]
+    upper, lower = run[:-1][touching], run[1:][touching]
+    root = np.arange(run[-1, -1] + 1)
+    while (root[upper] != root[lower]).any():
+        lowest = np.minimum(root[upper], root[lower])
+        for node in (upper, lower):
+            np.minimum.at(root, root[node], lowest)
+        while (root != root[root]).any():
+            root = root[root]
+    reached: np.ndarray = (padded & (root[run] == 0))[1:-1, 1:-1]
+    return reached

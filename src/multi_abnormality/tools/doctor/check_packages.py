@@ -15,6 +15,7 @@ from multi_abnormality.tools.doctor.context import (
     passed,
     warning,
 )
+from multi_abnormality.utils.errors import first_few
 from multi_abnormality.utils.missing_packages import ALL as INSTALL
 
 OLDEST = (3, 11)  # as in pyproject.toml
@@ -53,10 +54,12 @@ def check_packages(context: DoctorContext) -> Iterator[CheckResult]:
     except PackageNotFoundError:
         yield warning("the project itself is not installed", "pip install --no-deps --editable .")
         return
-    if unsuitable := list(_unsuitable(required)):
-        yield failure("; ".join(unsuitable), INSTALL)
-        return
     pins = context.root / "requirements.txt"
+    extras = ("train", "backup") if _version("dvc-gdrive") else ("train",)
+    if unsuitable := list(_unsuitable(required, extras)):
+        command = f"pip install 'multi-abnormality[{','.join(extras)}]'"
+        yield failure(first_few(unsuitable), INSTALL if pins.is_file() else command)
+        return
     pinned = dict(_PIN.findall(pins.read_text(encoding="utf-8"))) if pins.is_file() else {}
     others = [
         f"{name} {installed or 'is missing'}, not {pin}"
@@ -73,11 +76,12 @@ def check_packages(context: DoctorContext) -> Iterator[CheckResult]:
         yield passed(f"all {len(pinned) or len(required)} in the required versions")
 
 
-def _unsuitable(required: list[str]) -> Iterator[str]:
+def _unsuitable(required: list[str], extras: tuple[str, ...]) -> Iterator[str]:
     from packaging.requirements import Requirement
 
     for requirement in map(Requirement, required):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+        marker = requirement.marker
+        if marker and not any(marker.evaluate({"extra": extra}) for extra in extras):
             continue
         installed = _version(requirement.name)
         if installed is None:

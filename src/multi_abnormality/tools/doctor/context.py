@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.missing_packages import ALL as INSTALL
+from multi_abnormality.utils.missing_packages import install_command
 
 if TYPE_CHECKING:
     from multi_abnormality.config.schema import Params
@@ -104,7 +104,9 @@ def run_check(part: str, check: Check, context: DoctorContext) -> Iterator[Check
     except InputError as error:
         results = [failure(str(error))]
     except ModuleNotFoundError as error:
-        results = [failure(f"can't be checked: the package {error.name} is missing", INSTALL)]
+        name = str(error.name)
+        text = f"can't be checked: the package {name} is missing"
+        results = [failure(text, install_command(name))]
     except Exception as error:  # any exception of any library
         results = [failure(f"can't be checked: {type(error).__name__}: {error}")]
     yield from (replace(result, part=part) for result in results)

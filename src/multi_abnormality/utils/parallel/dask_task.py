@@ -18,7 +18,6 @@ _DECIDING = (
     "pydicom",
     "pylibjpeg-openjpeg",
     "python-gdcm",
-    "scipy",
     "zstandard",
 )  # libraries that read and compress volumes
 
