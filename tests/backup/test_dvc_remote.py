@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from dvc_data.index import collect
 
 from machines import Machine
 from multi_abnormality.backup.dvc_recorder import open_repository
@@ -106,6 +107,28 @@ def test_damaged_objects_are_not_fetched(opened: Remote):
     assert Path(opened.odb.oid_to_path(sound)).exists()
     assert push(opened, b"sound", b"damaged") == len(b"damaged")
     assert path.read_bytes() == b"damaged"
+
+
+def test_push_after_a_killed_one_uploads_everything(
+    opened: Remote, monkeypatch: pytest.MonkeyPatch
+):
+    """DVC keeps the list of what to push, also one that a kill has cut short."""
+    collect_output = collect._collect_from_index
+
+    def kill_at_second_output(*arguments: object, **options: object) -> None:
+        monkeypatch.setattr(collect, "_collect_from_index", killed)
+        collect_output(*arguments, **options)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collect, "_collect_from_index", kill_at_second_output)
+    with pytest.raises(KeyboardInterrupt):
+        push(opened, b"one", b"two")
+    monkeypatch.undo()
+    assert push(opened, b"one", b"two") == len(b"one") + len(b"two")
+    hashes = {hashlib.md5(content).hexdigest() for content in (b"one", b"two")}
+    assert opened.missing_objects(hashes) == set()
 
 
 def test_objects_that_are_nowhere_are_an_error(opened: Remote):

@@ -142,6 +142,7 @@ class Remote:
 
         size = self._check_new(new)
         repo, start = self._repository_at(commit), time.time()
+        repo.drop_data_index()  # a killed push leaves a part of its list, which DVC would reuse
         paths = [repo.fs.join(repo.root_dir, target) for target in targets]
         first, logger = _ErrorCapture(), logging.getLogger("dvc_data")
         logger.addHandler(first)
