@@ -1,0 +1,67 @@
+"""Folders of links to the files of chosen series, under pseudonyms."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from multi_abnormality.tools.index.series_records import SeriesRecord
+from multi_abnormality.utils.errors import InputError
+
+
+def link_series(
+    link: Path, export: Path, records: Sequence[SeriesRecord], files: Sequence[Sequence[str]]
+) -> list[Path]:
+    """Write a folder of symbolic links for each series, and return its path, or that of a .zip.
+
+    Args:
+        link: folder that gets `patient/series/0001` for the first file of a series.
+        export: folder of the export.
+        records: chosen series, one for each study.
+        files: files of each series, relative to the export.
+
+    Raises:
+        InputError: the links cannot be written, or a folder there has other files.
+    """
+    paths = []
+    for record, names in zip(records, files, strict=True):
+        path = link / record.patient / record.series
+        targets = [export / name for name in names]
+        try:
+            if record.in_zip:
+                path = path.with_name(f"{path.name}.zip")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _replace_link(path, targets[0])
+            else:
+                _link_folder(path, targets)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        paths.append(path)
+    return paths
+
+
+def _link_folder(path: Path, targets: Sequence[Path]) -> None:
+    links = {f"{number:04d}": str(target) for number, target in enumerate(targets, start=1)}
+    if path.is_dir():
+        found = {one.name: one for one in path.iterdir()}
+        if any(not one.is_symlink() for one in found.values()):
+            raise InputError(f"{path}: has files that are not links; name another folder by --link")
+        if {name: str(one.readlink()) for name, one in found.items()} == links:
+            return
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, target in links.items():
+        (temporary / name).symlink_to(target)
+    if path.is_dir():
+        shutil.rmtree(path)
+    temporary.rename(path)
+
+
+def _replace_link(path: Path, target: Path) -> None:
+    if path.exists() and not path.is_symlink():
+        raise InputError(f"{path}: is not a link; name another folder by --link")
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, path)  # noqa: PTH105
