@@ -25,7 +25,7 @@ def link_series(
     """
     paths = []
     for record, names in zip(records, files, strict=True):
-        path = link / record.patient / record.series
+        path = link / record.patient / record.key
         targets = [export / name for name in names]
         try:
             if record.in_zip:

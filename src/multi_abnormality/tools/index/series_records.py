@@ -29,7 +29,9 @@ KEYWORDS = (
     "PatientSex", "IssuerOfPatientID",
 )  # fmt: skip
 MIN_COSINE = 0.8  # of the angle between slices and axial ones: a gantry tilts by up to 30 degrees
+MAX_KIND = 80  # characters of the name of a kind of file
 MAX_AGE = 90  # years; higher ages identify people
+_ESCAPE = "\x1b"  # begins a change of the character set
 _AGE = re.compile(r"0*(\d+)([DWMY])")
 _PER_YEAR = {"D": 365, "W": 52, "M": 12, "Y": 1}
 
@@ -38,14 +40,13 @@ _PER_YEAR = {"D": 365, "W": 52, "M": 12, "Y": 1}
 class SeriesRecord:
     """A series of an export; texts are "" where unknown."""
 
-    key: str  # equal for files of one series
+    key: str  # pseudonym
     uid: str  # SeriesInstanceUID
     path: str  # folder or .zip that contains all its files, relative to the export
     first_file: str  # relative to the export
     folders: list[str]  # that contain its files
     in_zip: bool
     names_patient: bool  # whether its paths contain the patient's name or id
-    series: str  # pseudonym
     study: str  # pseudonym
     patient: str  # pseudonym
     patient_any_issuer: str  # pseudonym of the id, whoever issued it
@@ -163,7 +164,10 @@ def _add_zip(
 
 def _count_others(found: DicomContents, contents: Contents) -> None:
     for others in found.others.values():
-        contents.others.update(other.rpartition(": ")[2] for other in others)
+        for other in others:
+            kind = other.rpartition(": ")[2]
+            is_whole = kind.isprintable() and len(kind) <= MAX_KIND
+            contents.others[kind if is_whole else "damaged DICOM file"] += 1
 
 
 def _add_series(
@@ -175,19 +179,19 @@ def _add_series(
 ) -> None:
     for header in found.headers if archive is None else ():
         name = _relative(header.file.path, export)
-        contents.files.setdefault(_key(header, export), []).append(name)
+        contents.files.setdefault(_key(header, export, pseudonyms), []).append(name)
     contents.records += [
         _record(source, archive is not None, export, pseudonyms)
         for source in found.sources(archive)
     ]
 
 
-def _key(header: DicomHeader, export: Path) -> str:
-    """Return what the files of a series have in common; a .zip is searched on its own."""
+def _key(header: DicomHeader, export: Path, pseudonyms: Pseudonyms) -> str:
+    """Return the pseudonym of a file's series; a .zip is searched on its own."""
     uid = header.text("SeriesInstanceUID")
-    if header.file.member is not None:
-        return f"{_relative(header.file.path, export)}\n{uid or header.file.folder.name}"
-    return uid or f"in {_relative(header.file.folder, export)}"
+    place = "" if uid else _relative(header.file.folder, export)
+    archive = "" if header.file.member is None else _relative(header.file.path, export)
+    return pseudonyms.of("R", uid, place, archive)
 
 
 def _record(source: ScanSource, in_zip: bool, export: Path, pseudonyms: Pseudonyms) -> SeriesRecord:
@@ -198,47 +202,57 @@ def _record(source: ScanSource, in_zip: bool, export: Path, pseudonyms: Pseudony
     identifiers = Identifiers.of(header)
 
     def clean(text: str) -> str:
-        """Return a text of the header for a table."""
+        """Return a text for a table, without identifiers."""
         # A spreadsheet would run a cell that begins with these as a formula.
         return re.sub(r"^[=+\-@\s]+", "", identifiers.remove_from(text)).strip()
 
+    def label(keyword: str) -> str:
+        return clean(_label(first, keyword))
+
     patient, any_issuer = patient_pseudonym(header, pseudonyms)
-    study = header.text("StudyInstanceUID") or series.uid or _key(header, export)
+    key = _key(header, export, pseudonyms)
     folders = {one.header.file.folder for one in series.slices}
     problem = "" if series.problem is None else _reason(series.problem, source.path, folders)
     files = [_relative(one.header.file.path, export) for one in series.slices]
     first_file = min(files)
     birth = header.label("PatientBirthDate")
     return SeriesRecord(
-        key=_key(header, export),
-        uid=series.uid,
+        key=key,
+        uid=series.uid if re.fullmatch(r"[0-9.]+", series.uid) else "",
         path=_relative(source.path, export),
         first_file=first_file,
         folders=sorted({parent_of(name) for name in files}),
         in_zip=in_zip,
         names_patient=identifiers.are_in(first_file),
-        series=pseudonyms.of("R", _key(header, export)),
-        study=pseudonyms.of("S", study),
-        patient=patient or pseudonyms.of("P", study, "", "study"),
+        study=pseudonyms.of("S", header.text("StudyInstanceUID") or key),
+        patient=patient or pseudonyms.of("P", header.text("StudyInstanceUID") or key, "", "study"),
         patient_any_issuer=any_issuer,
         birth=pseudonyms.of("B", birth) if birth else "",
         study_date=_date(header.text("StudyDate")),
         number="" if series.number is None else str(series.number),
-        description=clean(series.description),
-        modality=header.label("Modality"),
-        body_part=clean(series.body_part),
-        manufacturer=clean(header.label("Manufacturer")),
-        model=clean(header.label("ManufacturerModelName")),
-        kernel=clean(series.kernel or first.text("ConvolutionKernel").replace("\\", " ")),
+        description=label("SeriesDescription"),
+        modality=_label(first, "Modality"),
+        body_part=label("BodyPartExamined"),
+        manufacturer=label("Manufacturer"),
+        model=label("ManufacturerModelName"),
+        kernel=label("ConvolutionKernel"),
         thickness=thickness_of(first),
         age=_age(header),
-        sex=clean(header.label("PatientSex"))[:1],
+        sex=label("PatientSex")[:1],
         slices=len(series.slices),
         spacing=None if series.spacing is None else round(series.spacing[0], 4),
         is_axial=_is_axial(series),
         derivation=series.derivation.name,
         problem=clean(problem or _truncation(series.slices)),
     )
+
+
+def _label(one: DicomSlice, keyword: str) -> str:
+    """Return a text tag of a slice; "" if its length is damaged, so that it contains other tags."""
+    text = one.text(keyword)
+    if any(ord(character) < ord(" ") and character != _ESCAPE for character in text):
+        return ""
+    return one.header.label(keyword) or text.replace("\\", " ").strip()
 
 
 def parent_of(name: str) -> str:
@@ -261,7 +275,9 @@ def _reason(error: InputError, path: Path, folders: Iterable[Path] = ()) -> str:
     text = str(error).removeprefix(f"{path}: ")
     for folder in sorted({path.parent, *folders}, key=lambda one: -len(str(one))):
         text = text.replace(f"{folder}/", "")
-    return re.sub(r"(is a damaged [^(;]*?) \(.*", r"\1", text.partition("; ")[0])
+    text = re.sub(r"(is a damaged [^(;]*?) \(.*", r"\1", text.partition("; ")[0])
+    text = re.sub(r"(['\"]).*\1", "invalid", text)
+    return text if text.isprintable() else f"unusable: {getattr(error, 'reason', 'damaged')}"
 
 
 def _truncation(slices: Iterable[DicomSlice]) -> str:
