@@ -49,7 +49,7 @@ class SeriesRecord:
     names_patient: bool  # whether its paths contain the patient's name or id
     study: str  # pseudonym
     patient: str  # pseudonym
-    patient_any_issuer: str  # pseudonym of the id, whoever issued it
+    patient_any_issuer: str  # pseudonym of the id without its issuer
     birth: str  # pseudonym of the date of birth
     study_date: str  # YYYY-MM-DD
     number: str
@@ -280,18 +280,16 @@ def _reason(error: InputError, path: Path, folders: Iterable[Path] = ()) -> str:
     return text if text.isprintable() else f"unusable: {getattr(error, 'reason', 'damaged')}"
 
 
-def _truncation(slices: Iterable[DicomSlice]) -> str:
-    """Return an error if an uncompressed file is shorter than its pixels."""
-    frames = Counter(one.header for one in slices)
-    for header, count in frames.items():
+def _truncation(slices: Sequence[DicomSlice]) -> str:
+    """Return an error if an uncompressed file of a volume is shorter than its pixels."""
+    form = pixel_format(slices[0])
+    for header, count in Counter(one.header for one in slices).items():
         if header.pixels_at is None or header.syntax not in UNCOMPRESSED:
             continue
-        try:
-            size = pixel_format(DicomSlice(header, 0, (header.tags,))).frame_bytes
-        except UnusableScan as error:
-            return _reason(error, header.file.path)
+        bits = header.integer("BitsAllocated") or form.allocated
         tag_and_length = 8 if header.encoding[0] else 12
-        if header.size - header.pixels_at - tag_and_length < count * size:
+        needed = tag_and_length + count * form.rows * form.columns * bits // 8
+        if header.size - header.pixels_at < needed:
             return f"{header.file.name} is truncated"
     return ""
 
