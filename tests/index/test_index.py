@@ -163,6 +163,17 @@ def test_paths_that_name_a_patient_are_reported_and_links_do_not(
     before = {path: path.lstat().st_mtime_ns for path in link.rglob("*")}
     export.index(link=link)
     assert {path: path.lstat().st_mtime_ns for path in link.rglob("*")} == before
+    linked = link.parent / rows[0]["scan"]
+    for path in linked.iterdir():  # as `dvc add` does
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    export.index(link=link)
+    assert not any(path.is_symlink() for path in linked.iterdir())
+    (linked / "0001").write_bytes(b"something else")
+    with pytest.raises(InputError, match="has other files than the export"):
+        export.index(link=link)
+    assert (linked / "0001").read_bytes() == b"something else"
 
 
 def test_labels_are_kept_and_new_studies_are_appended(export: Export, logged: Log):

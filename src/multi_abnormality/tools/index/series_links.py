@@ -1,6 +1,5 @@
 """Folders of links to the files of chosen series, under pseudonyms."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +29,7 @@ def link_series(
         try:
             if record.in_zip:
                 path = path.with_name(f"{path.name}.zip")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _replace_link(path, targets[0])
+                _link_file(path, targets[0])
             else:
                 _link_folder(path, targets)
         except OSError as error:
@@ -41,13 +39,14 @@ def link_series(
 
 
 def _link_folder(path: Path, targets: Sequence[Path]) -> None:
-    links = {f"{number:04d}": str(target) for number, target in enumerate(targets, start=1)}
+    links = {f"{number:04d}": target for number, target in enumerate(targets, start=1)}
     if path.is_dir():
         found = {one.name: one for one in path.iterdir()}
-        if any(not one.is_symlink() for one in found.values()):
-            raise InputError(f"{path}: has files that are not links; name another folder by --link")
-        if {name: str(one.readlink()) for name, one in found.items()} == links:
+        if found.keys() == links.keys() and all(
+            _leads_to(one, links[name]) for name, one in found.items()
+        ):
             return
+        _refuse_files(list(found.values()), path)
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -58,10 +57,28 @@ def _link_folder(path: Path, targets: Sequence[Path]) -> None:
     temporary.rename(path)
 
 
-def _replace_link(path: Path, target: Path) -> None:
-    if path.exists() and not path.is_symlink():
-        raise InputError(f"{path}: is not a link; name another folder by --link")
+def _leads_to(path: Path, target: Path) -> bool:
+    """Return whether a path is a link to a file, or a copy, by which `dvc add` replaces links."""
+    if path.is_symlink():
+        return path.readlink() == target
+    return path.is_file() and path.stat().st_size == target.stat().st_size
+
+
+def _link_file(path: Path, target: Path) -> None:
+    if path.exists() and _leads_to(path, target):
+        return
+    _refuse_files([path], path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
-    os.replace(temporary, path)  # noqa: PTH105
+    temporary.replace(path)
+
+
+def _refuse_files(paths: Sequence[Path], folder: Path) -> None:
+    """Raise an error if a file that is no link would be deleted."""
+    if any(path.exists() and not path.is_symlink() for path in paths):
+        raise InputError(
+            f"{folder}: has other files than the export; move it away, or name another folder by "
+            "--link"
+        )
