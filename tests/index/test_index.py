@@ -501,3 +501,24 @@ def test_a_copy_of_a_series_is_named(export: Export):
         "export/a": "copy of one series",
         "export/b": "copy of one series; chosen: export/a",
     }
+
+
+@pytest.mark.parametrize("content", [b"no database" * 1000, b"SQLite format 3\0" + bytes(9000)])
+def test_a_damaged_cache_is_made_again(export: Export, logged: Log, tmp_path: Path, content: bytes):
+    export.add("a")
+    export.index()
+    before = export.out.read_bytes()
+    export.out.unlink()
+    (cache,) = (tmp_path / "cache").rglob("*.sqlite")
+    cache.write_bytes(content)
+    export.index()
+    assert export.out.read_bytes() == before
+    assert "all headers are read again" in logged()
+    assert "parts were read before" not in logged()
+
+
+def test_links_do_not_lie_in_the_export(export: Export):
+    export.add("a")
+    for link in (export.folder / "links", export.folder.parent):
+        with pytest.raises(InputError, match="--link"):
+            export.index(link=link)

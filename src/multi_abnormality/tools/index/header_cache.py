@@ -40,7 +40,12 @@ class HeaderCache:
     def __init__(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._connection = self._open(path)
+            try:
+                self._connection = self._open(path)
+            except sqlite3.DatabaseError as error:
+                log.warning("%s is damaged (%s): all headers are read again", path, error)
+                path.unlink()
+                self._connection = self._open(path)
         except (OSError, sqlite3.Error) as error:
             log.warning("%s: cannot be used (%s): an interrupted run starts again", path, error)
             self._connection = self._open(":memory:")

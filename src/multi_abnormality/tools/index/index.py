@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
 
@@ -75,7 +76,10 @@ def index(
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; name the folder of the export")
     names = resolve_findings(findings)
-    secret = load_salt(salt or default_salt())
+    salt = salt or default_salt()
+    if salt.absolute().is_relative_to(out.absolute().parent):
+        log.warning("%s: is in the folder of the table; keep the salt apart from it", salt)
+    secret = load_salt(salt)
     summary = index_export(folder, out, root, secret, names, dates, workers, link)
     if json:
         typer.echo(dumps(summary, indent=2, ensure_ascii=False))

@@ -1,8 +1,10 @@
 """Index of an export: read the headers, choose series, write the tables."""
 
 import os
+import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,9 @@ def index_export(
         InputError: no series is chosen; the table of all series has the reasons.
     """
     folder, start = _absolute(folder), _start_of_paths(link or folder, out, root)
-    with HeaderCache(cache_path(folder)) as cache:
+    if link and (_absolute(link).is_relative_to(folder) or folder.is_relative_to(_absolute(link))):
+        raise InputError(f"--link {link}: must not contain {folder}, nor lie in it")
+    with _open_cache(cache_path(folder)) as cache:
         contents, sizes = read_export(folder, Pseudonyms(salt), cache, workers)
         decisions = choose(contents.records, table_paths(contents, folder, None if link else start))
         chosen = [decision for decision in decisions if decision.is_chosen]
@@ -121,6 +125,18 @@ def index_export(
     )  # fmt: skip
     log.info("%s: all %d series, with the reason for each", series_table, len(decisions))
     return summary | {"added": merged.added, "kept": merged.kept, "root": str(start)}
+
+
+@contextmanager
+def _open_cache(path: Path) -> Iterator[HeaderCache]:
+    """Open the cache, and report its errors, such as a full disk."""
+    try:
+        with HeaderCache(path) as cache:
+            yield cache
+    except sqlite3.Error as error:
+        raise InputError(
+            f"{path}: cannot be read or written ({error}); check that there is space, or delete it"
+        ) from error
 
 
 def _absolute(path: Path) -> Path:
