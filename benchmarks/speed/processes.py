@@ -49,10 +49,11 @@ def _search_path() -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall time in seconds and peak memory in GB of a process."""
+    """Wall and CPU time in seconds, with children, and peak memory in GB of a process."""
 
     seconds: float
     peak: float
+    cpu: float
 
 
 def whole_process(command: Sequence[str], cores: int = 2) -> Cost:
@@ -77,7 +78,8 @@ def whole_process(command: Sequence[str], cores: int = 2) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}")
-    return Cost(time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Cost(time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9, cpu)
 
 
 def predict(*scans: Path) -> Cost:

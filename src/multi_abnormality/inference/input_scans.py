@@ -150,12 +150,17 @@ def _reason_against(series: "DicomSeries", chosen: Sequence[str], is_alone: bool
         return None
     if series.modality not in ("", "CT"):
         return f"modality {series.modality}"
-    body_part = series.body_part.upper()
-    if _OTHER_BODY_PART.search(body_part) and not _CHEST.search(body_part):
+    if is_other_body_part(series.body_part):
         return f"body part {series.body_part}"
     if series.problem and len(series.slices) < MIN_SLICES:
         return str(series.problem).partition("; ")[0].rpartition(": ")[2]  # without path and fix
     return None
+
+
+def is_other_body_part(body_part: str) -> bool:
+    """Return whether BodyPartExamined names a region without the chest; unknown values do not."""
+    name = body_part.upper()
+    return bool(_OTHER_BODY_PART.search(name)) and not _CHEST.search(name)
 
 
 def _matches(series: "DicomSeries | None", value: str) -> bool:

@@ -283,8 +283,15 @@ def tag_name(keyword: str) -> str:
     return f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def read_header(container: Container, file: DicomFile) -> DicomHeader | None:
+def read_header(
+    container: Container, file: DicomFile, also: tuple[str, ...] = ()
+) -> DicomHeader | None:
     """Read a file's tags; None if it is not a DICOM file.
+
+    Args:
+        container: folder or .zip that the file is in.
+        file: the file.
+        also: keywords of tags to read besides those that this package uses.
 
     Raises:
         UnusableScan: the DICOM file cannot be parsed.
@@ -298,7 +305,7 @@ def read_header(container: Container, file: DicomFile) -> DicomHeader | None:
             if not begins_like_dicom(head, size):
                 return None
             is_marked = has_preamble(head)
-            return _parse(stream, file, size, is_marked)
+            return _parse(stream, file, size, is_marked, also)
         except (UnusableScan, OSError):
             raise
         except Exception as error:  # pydicom raises exceptions of all kinds for damaged files
@@ -358,7 +365,9 @@ def _macros(tags: Dataset, keyword: str) -> list[tuple[Dataset, ...]]:
     ]
 
 
-def _parse(stream: BinaryIO, file: DicomFile, size: int, is_marked: bool) -> DicomHeader | None:
+def _parse(
+    stream: BinaryIO, file: DicomFile, size: int, is_marked: bool, also: tuple[str, ...]
+) -> DicomHeader | None:
     """Read the tags of a stream whose first MAGIC_BYTES bytes have been read."""
     if not is_marked:
         stream.seek(0)
@@ -375,7 +384,7 @@ def _parse(stream: BinaryIO, file: DicomFile, size: int, is_marked: bool) -> Dic
         is_implicit,
         is_little,
         stop_when=lambda tag, _vr, _n: int(tag) in _PIXEL_TAGS,  # BaseTag compares slowly
-        specific_tags=_TAGS,
+        specific_tags=[*_TAGS, *map(_tag, also)],
     )
     if not is_marked and not {0x00080016, 0x00280010} & tags.keys():
         return None  # neither SOP class nor rows: not DICOM after all

@@ -98,14 +98,14 @@ def require_scans(path: Path) -> list[ScanSource]:
     return sources
 
 
-def _find_all(path: Path) -> "tuple[list[ScanSource], _DicomContents]":
+def _find_all(path: Path) -> "tuple[list[ScanSource], DicomContents]":
     """Return the scans at a path, and its other content."""
     if path.is_dir():
         return _in_folder(path)
     if format_of(path):
-        return [ScanSource(path)], _DicomContents()
-    if _is_zip(path):
-        found = _members_of(path)
+        return [ScanSource(path)], DicomContents()
+    if is_zip(path):
+        found = read_zip(path)
         if not found.headers:
             found.raise_errors()
         return found.sources(path), found
@@ -137,7 +137,7 @@ def resolve_scan(path: Path) -> ScanSource:
     if (
         chosen.series is not None
         and chosen.series.derivation.is_projection
-        and (path.is_dir() or _is_zip(path))
+        and (path.is_dir() or is_zip(path))
     ):
         raise UnusableScan(
             f"its only series is a {chosen.series.derivation.name}; give the original slices, or, "
@@ -159,15 +159,15 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
     ]
 
 
-def _series_of(path: Path) -> "tuple[list[ScanSource], _DicomContents]":
+def _series_of(path: Path) -> "tuple[list[ScanSource], DicomContents]":
     """Find the series of a DICOM file in its folder, and in sibling folders that start with it."""
-    named = _DicomContents()
+    named = DicomContents()
     named.add_path(path)
     named.raise_errors()
     uids = named.uids()
     if not uids:
         return [], named
-    found = _DicomContents()
+    found = DicomContents()
     found.add_folder(path.parent)
     here = path.absolute().parent
     for folder in _subfolders(here.parent) if uids != {""} else []:
@@ -190,16 +190,20 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
 
 
-class _DicomContents:
+class DicomContents:
     """DICOM files and other content of a folder or .zip.
 
     Attributes:
         headers: headers of the files that may be slices.
         others: descriptions of other files, by folder.
         faults: error in a file that may be a slice of any series, by folder.
+
+    Args:
+        also: keywords of further tags to read into the headers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, also: tuple[str, ...] = ()) -> None:
+        self._also = also
         self.headers: list[DicomHeader] = []
         self.others: dict[Path, list[str]] = defaultdict(list)
         self.faults: dict[Path, UnusableScan] = {}
@@ -244,8 +248,8 @@ class _DicomContents:
         """
         before = len(self.headers)
         try:
-            for path in _files(folder, with_subfolders=False):
-                if _is_zip(path) or format_of(path):
+            for path in files_in(folder, with_subfolders=False):
+                if is_zip(path) or format_of(path):
                     continue
                 self.try_path(path)
                 if uids is not None and len(self.headers) > before:
@@ -262,7 +266,7 @@ class _DicomContents:
         from multi_abnormality.data.io.dicom_series import describe_no_slice
 
         try:
-            header = read_header(container, file)
+            header = read_header(container, file, self._also)
         except UnusableScan as error:
             self.faults.setdefault(file.folder, error)
             return
@@ -349,15 +353,15 @@ def _names_in_folder(together: "list[DicomSeries]") -> list[str]:
     return [str(number) for number in numbers]
 
 
-def _in_folder(folder: Path) -> tuple[list[ScanSource], _DicomContents]:
+def _in_folder(folder: Path) -> tuple[list[ScanSource], DicomContents]:
     """Find the scans in a folder at any depth, and its other content."""
-    found = _DicomContents()
+    found = DicomContents()
     sources = []
-    for path in _files(folder, with_subfolders=True):
+    for path in files_in(folder, with_subfolders=True):
         if format_of(path):
             if suffix_of(path) in scan_suffixes():
                 sources.append(ScanSource(path))
-        elif _is_zip(path):
+        elif is_zip(path):
             try:
                 sources += _find_all(path)[0]
             except (UnusableScan, OSError):  # raised again when it is read
@@ -375,15 +379,25 @@ def _sorted(sources: list[ScanSource]) -> list[ScanSource]:
     return sorted(sources, key=lambda one: natural_key(one.path / one.in_folder))
 
 
-def _members_of(path: Path) -> _DicomContents:
+def read_zip(path: Path, also: tuple[str, ...] = ()) -> DicomContents:
+    """Read the headers of a .zip's members.
+
+    Args:
+        path: the .zip.
+        also: keywords of further tags to read.
+
+    Raises:
+        UnusableScan: the .zip is damaged, encrypted or too large.
+        OSError: it cannot be read.
+    """
     from multi_abnormality.data.io.dicom_headers import Container
 
-    found = _DicomContents()
+    found = DicomContents(also)
     with Container(path) as container:
         for file in container.members():
             if any(part.startswith(".") for part in Path(file.member or "").parts):
                 continue
-            if _is_zip(Path(file.name)):
+            if is_zip(Path(file.name)):
                 found.others[file.folder].append(f"{file.name}: a .zip in a .zip")
             elif suffix_of(Path(file.name)) not in ("", ".hdr", ".img"):
                 found.others[file.folder].append(f"{file.name}: a scan to be unpacked first")
@@ -392,7 +406,7 @@ def _members_of(path: Path) -> _DicomContents:
     return found
 
 
-def _files(folder: Path, with_subfolders: bool, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+def files_in(folder: Path, with_subfolders: bool, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """Yield the files in a folder, except hidden ones. Links are followed, but not in cycles.
 
     Raises:
@@ -411,13 +425,18 @@ def _files(folder: Path, with_subfolders: bool, above: tuple[Path, ...] = ()) ->
     for path in paths:
         if path.name.startswith("."):
             continue
-        if not path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except OSError:  # its reader reports it
+            is_folder = False
+        if not is_folder:
             yield path
         elif with_subfolders:
-            yield from _files(path, with_subfolders, (*above, real))
+            yield from files_in(path, with_subfolders, (*above, real))
 
 
-def _is_zip(path: Path) -> bool:
+def is_zip(path: Path) -> bool:
+    """Return whether a path has the suffix of a .zip."""
     return path.suffix.lower() == ".zip"
 
 
@@ -443,7 +462,7 @@ def _describe(source: ScanSource) -> str:
     return " ".join([*parts, f"in {example}"]) + (f" ({series.problem})" if series.problem else "")
 
 
-def _describe_nothing(path: Path, found: _DicomContents) -> str:
+def _describe_nothing(path: Path, found: DicomContents) -> str:
     """Describe the content of a path without scans.
 
     Raises:
@@ -452,7 +471,7 @@ def _describe_nothing(path: Path, found: _DicomContents) -> str:
     formats = f"DICOM or one of {', '.join(scan_suffixes())}"
     found.raise_errors()
     others = [other for folder in found.others.values() for other in folder]
-    if path.is_dir() or _is_zip(path):
+    if path.is_dir() or is_zip(path):
         return f"{path}: holds no scan, {formats}" + (f"; {first_few(others)}" if others else "")
     what = others[0].partition(": ")[2] if others else "no slice of a CT volume"
     return f"{path}: is not a scan ({what}); give {formats}"
