@@ -129,6 +129,8 @@ class CheckpointDir:
         run_id: str,
     ) -> bool:
         """Whether the archive has a more advanced checkpoint of this run than the directory."""
+        if not (ours and ours[0].content["complete"]):
+            self.archive.restore_cached(run_id)
         if self.archive.is_synced(self.path, run_id):
             return False
         archived, _ = _read(self.archive.run_dir(run_id))
@@ -148,7 +150,7 @@ class CheckpointDir:
             ) from error
 
     def _archive(self, candidates: list[ResumeCandidate], damaged: list[Path], run_id: str) -> None:
-        """Move files to the archive, or delete those that DVC's cache has.
+        """Move files to the archive.
 
         Checkpoints of run `run_id` itself go to a directory that the run does not sync with.
         """

@@ -56,7 +56,7 @@ def check_checkpoint(context: DoctorContext) -> Iterator[CheckResult]:
 def _link(root: Path, copy: Path) -> None:
     """Link all checkpoints that training looks for into another directory."""
     (copy / CHECKPOINTS).mkdir(parents=True)
-    for path in [*root.glob(f"{CHECKPOINTS}/*.ckpt"), *root.glob(f"{ARCHIVE}/*/*.ckpt")]:
+    for path in [*root.glob(f"{CHECKPOINTS}/*.ckpt"), *root.glob(f"{ARCHIVE}/*/*.ckpt*")]:
         there = copy / path.relative_to(root)
         there.parent.mkdir(parents=True, exist_ok=True)
         there.symlink_to(path.absolute())
