@@ -2,8 +2,8 @@
 
 `dvc exp run` checks out what dvc.lock names before it starts, and overwrites what a killed run left
 in checkpoints/. So each saved checkpoint is hard-linked into the archive. Checkpoints of other runs
-found in checkpoints/ are moved there; switching back to such a run resumes from them. Of a file that
-DVC's cache holds, the archive only stores the MD5, and restores it from the cache.
+found in checkpoints/ are moved there; switching back to such a run resumes from them. If DVC has a
+file in its cache, the archive only stores its MD5.
 """
 
 import hashlib
