@@ -37,7 +37,15 @@ ROOTS = (
     "training/volume_selection.py",
 )
 # Imported, but without influence: parameters and volumes are part of the fingerprint themselves.
-IGNORED = ("config/", "data/io/", "utils/console", "utils/errors", "utils/atomic_io")
+IGNORED = (
+    "__init__",
+    "config/",
+    "data/io/",
+    "utils/console",
+    "utils/errors",
+    "utils/atomic_io",
+    "utils/torchvision_compat",
+)
 
 
 LIBRARIES = ("torch", "timm", "numpy", "lightning-fabric", "scikit-learn")
