@@ -93,7 +93,7 @@ def _run_backed_up(training: TrainingRun, stop: StopRequest, backup: BackupManag
     backup.start()
     try:
         history = training.run(stop, backup)
-        backup.saved(len(history.epochs))
+        backup.saved(len(history.epochs), is_final=True)
     finally:
         backup.close(backup.settings.grace)
     return history
