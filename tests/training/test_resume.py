@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
@@ -199,6 +201,21 @@ def test_finished_run_in_the_dvc_cache_comes_back_without_training(runner, tmp_p
     assert not list((tmp_path / "archive").rglob("*.md5"))
     shutil.rmtree(tmp_path / "cache")
     assert runner.prepare(tmp_path, epochs=1, learning_rate=1e-2).is_finished
+
+
+def test_weights_file_is_only_needed_to_start_a_run(runner, tmp_path: Path, caplog):
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model(runner.params.model.backbone).state_dict(), path)
+    model = {"pretrained": str(path)}
+    runner.run(tmp_path / "reference", model=model, epochs=2)
+    with pytest.raises(Stopped):
+        runner.run(tmp_path / "moved", stop=StopAtCheck(2), model=model, epochs=2)
+    path.unlink()
+    runner.run(tmp_path / "moved", model=model, epochs=2)
+    assert f"{path} is missing; resuming does not need it" in caplog.text
+    assert runner.hashes(tmp_path / "moved") == runner.hashes(tmp_path / "reference")
+    with pytest.raises(InputError, match=r"model\.pretrained: file not found"):
+        runner.run(tmp_path / "new", model=model)
 
 
 def test_other_findings_start_a_new_run(runner, tmp_path: Path, caplog):

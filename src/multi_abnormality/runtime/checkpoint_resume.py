@@ -200,6 +200,29 @@ class CheckpointDir:
         self.archive.restore(self.path, fingerprint(about["identity"]), kept)
 
 
+def use_recorded_weights(identity: dict[str, Any], pretrained: bool | str, folder: Path) -> None:
+    """Identify a weights file that is missing on this machine by the hash that checkpoints record.
+
+    They have all weights, so the file itself is only needed to start a run.
+
+    Args:
+        identity: identity of the run; changed in place.
+        pretrained: parameter model.pretrained.
+        folder: directory of checkpoints.
+    """
+    if isinstance(pretrained, bool) or Path(pretrained).is_file():
+        return
+    for path in sorted(folder.glob("*.ckpt")):
+        try:
+            about = ResumeCandidate.read(path).content["about"]
+        except InputError:  # reported by `select`
+            continue
+        if about["model"]["pretrained"] == pretrained:
+            identity["model"]["pretrained"] = about["identity"]["model"]["pretrained"]
+            log.warning("model.pretrained: %s is missing; resuming does not need it", pretrained)
+            return
+
+
 def _read(folder: Path) -> tuple[list[ResumeCandidate], list[Path]]:
     """Return the valid checkpoints, the most advanced first, and the paths of damaged ones."""
     for leftover in folder.glob(".*.tmp"):  # from a save that was killed
