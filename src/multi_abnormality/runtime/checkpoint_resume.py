@@ -19,7 +19,7 @@ from multi_abnormality.runtime.checkpoint_io import (
     load_checkpoint,
     save_checkpoint,
 )
-from multi_abnormality.runtime.run_fingerprint import differences, fingerprint
+from multi_abnormality.runtime.run_fingerprint import differences, fingerprint, is_missing_file
 from multi_abnormality.training.history import History, StopCriteria
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
@@ -210,7 +210,7 @@ def use_recorded_weights(identity: dict[str, Any], pretrained: bool | str, folde
         pretrained: parameter model.pretrained.
         folder: directory of checkpoints.
     """
-    if isinstance(pretrained, bool) or Path(pretrained).is_file():
+    if not is_missing_file(pretrained):
         return
     for path in sorted(folder.glob("*.ckpt")):
         try:
