@@ -182,6 +182,34 @@ def test_evaluate_parameters_never_retrain(project: Path):
     assert "Stage 'train' didn't change" in output
 
 
+EDITS = {  # a text to replace, and another of the same meaning for the result
+    "runtime/training_loop.py": ("FLUSH_EVERY_N_STEPS = 50", "FLUSH_EVERY_N_STEPS = 40"),
+    "runtime/checkpoint_saver.py": ("class NoBackup:", "UNUSED = 1\n\n\nclass NoBackup:"),
+    "backup/manager.py": ("STALL_TIMEOUT = 300.0", "STALL_TIMEOUT = 200.0"),
+    "evaluation/calibration.py": ('"""', '"""Reworded. '),
+    "training/training_step.py": ("the loss is {values", "a loss is {values"),
+    "training/losses.py": ('"""', '"""Reworded. '),
+    "models/classifier.py": ("import torch\n", "import torch  # a comment\n"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("restored")
+def test_edits_without_influence_on_the_result_train_not_a_step(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(project / "src"))  # or the installed code would run
+    before = hashes(project)
+    for name, (old, new) in EDITS.items():
+        file = project / "src/multi_abnormality" / name
+        text = file.read_text()
+        file.write_text(text.replace(old, new, 1) + "\n# A comment at the end.\n")
+    output = run(project, "dvc", "repro")
+    assert "Running stage 'train'" in output
+    assert "checkpoints/last.ckpt is of a finished training; nothing to do" in output
+    assert hashes(project) == before
+
+
 def add_remote(folder: Path, remote: Path) -> None:
     """By its relative path: DVC cannot write one with letters beyond ASCII into its config."""
     place = os.path.relpath(remote, folder)

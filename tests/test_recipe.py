@@ -116,6 +116,17 @@ def write_recipe(text: str) -> None:
     (RECIPES / "mine.yaml").write_text(text)
 
 
+def test_the_default_undoes_every_recipe_to_the_byte(params: Path):
+    """Also where a longer value has pushed a comment to the right."""
+    shutil.copy(ROOT / "params.yaml", params)
+    before = params.read_text()
+    for name in ("challenge", "t4-colab"):
+        recipe(name)
+        assert params.read_text() != before
+        recipe(DEFAULT)
+        assert params.read_text() == before, name
+
+
 def test_machine_and_backup_are_never_changed(params: Path):
     write_recipe("seed: 4\nmachine: {workers: 9, max_time: 3h30m}\nexport: {owner: Me}\n")
     before = params.read_bytes()

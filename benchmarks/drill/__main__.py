@@ -7,11 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from drill import damage, interference, kills, lost_machine, speed, steps
+from drill import damage, interference, kills, lost_machine, ranks, signals, speed, steps
 
 DRILLS = {
     "kills": kills.random_kills,
     "steps": steps.every_step,
+    "ranks": ranks.every_batch,
+    "signals": signals.random_signals,
     "damage": damage.damaged_files,
     "disk": damage.full_disk,
     "speed": speed.start_and_saves,

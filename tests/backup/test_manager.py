@@ -15,6 +15,8 @@ from dvc_objects.fs.utils import tmp_fname
 from machines import FINGERPRINT, Machine, git, wait_for_uploads
 from multi_abnormality.backup import manager, push_process
 from multi_abnormality.backup.manager import BackupManager
+from multi_abnormality.tools.doctor.check_remotes import check_dvc_remote
+from multi_abnormality.tools.doctor.context import DoctorContext
 from multi_abnormality.utils.errors import InputError
 
 
@@ -184,6 +186,31 @@ def test_failing_remote_is_logged_once_and_retried(
     wait_for_uploads(backup)
     assert first.epochs_backed_up() == 2
     backup.close(5)
+
+
+def test_finished_run_that_was_not_uploaded_is_reported(
+    first: Machine, remote: Path, caplog: pytest.LogCaptureFixture
+):
+    """At the end of training, and by the doctor: DVC does not run the stage again."""
+    backup = started(first, remote)
+    shutil.move(remote, remote.with_name("away"))
+    first.save("final")
+    backup.saved(6, is_final=True)
+    backup.close(1)
+    assert "Training is complete and not uploaded again: run `dvc push`" in caplog.text
+    shutil.move(remote.with_name("away"), remote)
+    for name in ("train.json", "history.csv"):
+        (first.folder / "metrics" / name).write_text("{}")
+    first("dvc", "commit", "--force", "train")
+
+    def warnings() -> list[tuple[str, str]]:
+        found = check_dvc_remote(DoctorContext(first.folder))
+        return [(line.text, line.help) for line in found if "finished run" in line.text]
+
+    missing = "results of the finished run are not on 'backup': checkpoints"
+    assert warnings() == [(missing, "dvc push")]
+    first("dvc", "push", "train")
+    assert warnings() == []
 
 
 def test_stalled_push_is_stopped(first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch):

@@ -273,6 +273,22 @@ def test_lost_machine_with_unpushed_work(
     assert checkpoint(second) == "one"
 
 
+def test_commit_that_edits_comments_is_no_obstacle(first: Machine, second: Machine, remote: Path):
+    """Except in code of preprocessing, which would run again."""
+    params = load_params(first.folder / "params.yaml")
+    package = Path(multi_abnormality.__file__).parent
+    leave_state(first, remote, identity=identify(params, ["Cyst"], "0" * 64, package))
+    second.use(remote)
+    for name in ("training/losses.py", "data/storage/shards.py"):
+        file = second.folder / "src/multi_abnormality" / name
+        file.write_text(file.read_text() + "# a comment\n")
+        commit_and_push(second, "Add a comment")
+        output = second(*RESUME, ok=name.startswith("training"))
+    assert "code that affects the result differs" in output
+    assert "data/storage/shards.py\n" in output
+    assert "losses.py" not in output
+
+
 def test_changed_data_is_an_error(first: Machine, second: Machine, remote: Path):
     """Other scans on the branch would start a new run."""
     leave_state(first, remote)

@@ -10,6 +10,7 @@ from multi_abnormality.runtime import training_run
 from multi_abnormality.runtime.checkpoint_io import load_checkpoint
 from multi_abnormality.runtime.graceful_stop import Stopped
 from multi_abnormality.stages.train import summarize
+from multi_abnormality.training import training_step
 from multi_abnormality.utils.errors import InputError
 from stops import StopAtCheck
 
@@ -101,6 +102,31 @@ def test_failing_compiler_is_reported(runner, tmp_path: Path):
 def test_non_finite_loss_stops_the_run(runner, tmp_path: Path):
     with pytest.raises(InputError, match=r"nan at epoch 0, .* on train_\d+_a_\d, .*learning_rate"):
         runner.run(tmp_path, learning_rate=1e30)
+
+
+@pytest.mark.parametrize("share", [1, 0.5])
+def test_float16_that_always_overflows_stops_the_run(
+    share: float, runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Only a GPU may train in float16, but its loss scaler works on a CPU, too."""
+    monkeypatch.setattr(training_step, "MAX_OVERFLOWS", 5)
+    training = runner.prepare(tmp_path)
+    training._precision = "float16"
+    build, numbers = training._build, iter(range(1, 1000))
+
+    def overflowing():
+        model = build()
+        parameter = next(model.parameters())
+        parameter.register_hook(lambda grad: grad / 0 if next(numbers) * share % 1 == 0 else grad)
+        return model
+
+    training._build = overflowing
+    if share < 1:  # the scaler skips these steps
+        training.run()
+        return
+    with pytest.raises(InputError, match=r"gradients of 6 steps in a row, which float16 skipped"):
+        training.run()
+    assert not list((tmp_path / "checkpoints").glob("best*"))
 
 
 def test_model_with_non_finite_logits_is_never_saved(runner, tmp_path: Path):

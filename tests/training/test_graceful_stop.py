@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import pytest
 
 from multi_abnormality.runtime import graceful_stop
 from multi_abnormality.runtime.graceful_stop import StopRequest
@@ -32,3 +35,33 @@ def test_a_later_signal_ends_the_process():
     assert done.returncode == -signal.SIGTERM
     assert time.monotonic() - started < 50
     assert graceful_stop.REPEAT_AFTER > 0.5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_signal_before_training_exits_with_75_and_leaves_the_mark(number: int, tmp_path: Path):
+    """The stage installs the handlers before it imports PyTorch, which takes seconds."""
+    program = (
+        "import os, runpy, sys\n"
+        "class Importing:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        name == 'torch' and os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Importing())\n"
+        "runpy.run_module('multi_abnormality.stages.train', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    name = signal.Signals(number).name
+    assert done.stderr == f"stopped, since it received {name}; `dvc repro` continues\n"
+    assert done.returncode == 75
+    assert (tmp_path / "logs/stopped").exists()
+
+
+def test_mark_of_an_earlier_stop_does_not_outlive_an_error(tmp_path: Path):
+    """Scripts requeue a job as long as the file exists."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/stopped").touch()
+    command = [sys.executable, "-m", "multi_abnormality.stages.train"]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert "params.yaml" in done.stderr
+    assert not (tmp_path / "logs/stopped").exists()

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
@@ -181,14 +183,39 @@ def test_switching_back_to_a_learning_rate_resumes_its_run(runner, reference: Pa
     assert (other.checkpoint.position.epoch, other.checkpoint.position.batch) == (0, 1)
 
 
-def test_checkpoints_in_the_dvc_cache_are_not_archived(runner, tmp_path: Path):
+def test_finished_run_in_the_dvc_cache_comes_back_without_training(runner, tmp_path: Path):
     runner.run(tmp_path, epochs=1)
+    finished = runner.hashes(tmp_path)
     for path in (tmp_path / "checkpoints").iterdir():  # as `dvc repro` puts them there
         digest = checkpoint_io.hashlib.md5(path.read_bytes()).hexdigest()
         (tmp_path / "cache" / digest[:2]).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "cache" / digest[:2] / digest[2:])
-    assert runner.prepare(tmp_path, learning_rate=1e-2).checkpoint is None
-    assert list((tmp_path / "archive").iterdir()) == []
+    runner.run(tmp_path, epochs=1, learning_rate=1e-2)
+    archived = {path.name: path.suffix for path in (tmp_path / "archive").rglob("*.*")}
+    assert archived.pop("best.ckpt.md5") == archived.pop("last.ckpt.md5") == ".md5"
+    assert set(archived) == {"best.ckpt", "last.ckpt"}  # of the other run, which no cache holds
+    training = runner.prepare(tmp_path, epochs=1)
+    assert training.is_finished
+    training.run()
+    assert runner.hashes(tmp_path) == finished
+    assert not list((tmp_path / "archive").rglob("*.md5"))
+    shutil.rmtree(tmp_path / "cache")
+    assert runner.prepare(tmp_path, epochs=1, learning_rate=1e-2).is_finished
+
+
+def test_weights_file_is_only_needed_to_start_a_run(runner, tmp_path: Path, caplog):
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model(runner.params.model.backbone).state_dict(), path)
+    model = {"pretrained": str(path)}
+    runner.run(tmp_path / "reference", model=model, epochs=2)
+    with pytest.raises(Stopped):
+        runner.run(tmp_path / "moved", stop=StopAtCheck(2), model=model, epochs=2)
+    path.unlink()
+    runner.run(tmp_path / "moved", model=model, epochs=2)
+    assert f"{path} is missing; resuming does not need it" in caplog.text
+    assert runner.hashes(tmp_path / "moved") == runner.hashes(tmp_path / "reference")
+    with pytest.raises(InputError, match=r"model\.pretrained: file not found"):
+        runner.run(tmp_path / "new", model=model)
 
 
 def test_other_findings_start_a_new_run(runner, tmp_path: Path, caplog):

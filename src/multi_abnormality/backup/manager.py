@@ -52,6 +52,7 @@ class BackupManager:
         self._preflight: PreflightResult | None = None  # None: backup is off
         self._push: PushProcess | None = None  # the running push
         self._epochs: int | None = None  # completed epochs at the newest save
+        self._is_final = False  # the newest save is a finished run's
         self._is_pending = False  # the newest save is neither uploaded nor being uploaded
         self._has_failed = False  # the last push, and there was no save since
         self._failures = 0  # since the last success
@@ -72,12 +73,14 @@ class BackupManager:
         """Whether there is a remote to back up to."""
         return self._preflight is not None
 
-    def saved(self, epochs_done: int) -> None:
+    def saved(self, epochs_done: int, is_final: bool = False) -> None:
         """Back up the current checkpoints. Failures of a remote are only logged.
 
         Args:
             epochs_done: number of completed epochs.
+            is_final: whether training is complete, so that no later save repeats a failed upload.
         """
+        self._is_final = is_final
         if self._preflight is not None:
             self._epochs, self._is_pending, self._has_failed = epochs_done, True, False
             self.poll()
@@ -219,11 +222,14 @@ class BackupManager:
         last = self._ready.upload_log.last_backup(self._ready.job.run, remote)
         newest = f"epochs done {last['epochs']}, sent {last['at']}" if last else "no state"
         if self._is_pending:
+            advice = (
+                "Training is complete and not uploaded again: run `dvc push`"
+                if self._is_final
+                else "This machine still has it: `dvc repro` resumes from it and backs it up"
+            )
             log.warning(
-                "the newest state did not reach %s within %.0f s; newest state there: %s. This "
-                "machine still has it: `dvc repro` resumes from it and backs it up; if training is "
-                "complete, `dvc push` uploads it",
-                remote, grace, newest,
+                "the newest state did not reach %s within %.0f s; newest state there: %s. %s",
+                remote, grace, newest, advice,
             )  # fmt: skip
         elif last:
             log.info("all is backed up on %s: %s", remote, newest)

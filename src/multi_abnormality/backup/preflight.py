@@ -5,8 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multi_abnormality.backup.backup_contents import Inputs, committed_files, uploaded_inputs
-from multi_abnormality.backup.dvc_recorder import Recorder, RecordError, open_repository
+from multi_abnormality.backup.backup_contents import (
+    Inputs,
+    committed_files,
+    hashes_of,
+    uploaded_inputs,
+)
+from multi_abnormality.backup.dvc_recorder import COMPLETE, Recorder, RecordError, open_repository
+from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import Git, GitError, branch_of, repository_of
 from multi_abnormality.backup.push import Job
 from multi_abnormality.backup.push_process import PushProcess
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 BACKUP_OFF = "off"  # value of backup.remote
+RESULT_STAGES = ("train", "evaluate", "export")
 PROBE_TIMEOUT = 90.0  # s to write a small file to the remote
 
 
@@ -87,6 +94,21 @@ def run_preflight(settings: Settings, root: Path, fingerprint: str) -> Preflight
     finally:
         probe.terminate()
     return result
+
+
+def missing_results(preflight: PreflightResult) -> list[str]:
+    """Return the results of a finished run, as dvc.lock records it, that only this machine has.
+
+    Only `dvc push` uploads them: DVC does not run a finished stage again.
+    """
+    repo = preflight.recorder.repo
+    outs = [out for out in repo.index.outs if getattr(out.stage, "name", "") in RESULT_STAGES]
+    if not any(out.def_path == COMPLETE and out.hash_info for out in outs):
+        return []
+    objects = {out: hashes_of(out) for out in outs if out.use_cache and out.hash_info}
+    cached = {hash_ for hash_ in set().union(*objects.values()) if repo.cache.local.exists(hash_)}
+    missing = Remote(repo, preflight.job.remote).missing_objects(cached)
+    return [out.def_path for out, hashes in objects.items() if missing.intersection(hashes)]
 
 
 def _check_names(settings: Settings, name: str, known: set[str], git: Git | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+import multi_abnormality
 from multi_abnormality.backup.discovery import State
 from multi_abnormality.backup.dvc_recorder import CHECKPOINTS, COMPLETE, STAGE
 from multi_abnormality.backup.git import Git, GitError
@@ -30,7 +31,7 @@ from multi_abnormality.backup.restore_checks import (
 from multi_abnormality.backup.resume_commit import LOCAL
 from multi_abnormality.config.schema import parse_params
 from multi_abnormality.config.yaml_reader import load_yaml
-from multi_abnormality.runtime.run_fingerprint import RAISABLE
+from multi_abnormality.runtime.run_fingerprint import RAISABLE, result_code
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError
 
@@ -371,9 +372,16 @@ class WorkTree:
             )  # fmt: skip
 
     def _changed_dependencies(self, found: InspectedState, edited: set[str]) -> list[str]:
-        """Return the dependencies of the run's stages that differ from the state's."""
+        """Return the dependencies of the run's stages that differ from the state's.
+
+        Training compares its own code by its meaning. Preprocessing would run again, as DVC
+        compares bytes, and needs data that this machine may lack.
+        """
         prefix = self._lock.removesuffix("dvc.lock")
-        stages = (found.stages.get(name, {}) for name in (PREPROCESS, STAGE))
+        package = Path(multi_abnormality.__file__).parent
+        is_same_code = found.state.metadata.identity.get("code") == result_code(package)
+        names = (PREPROCESS,) if is_same_code else (PREPROCESS, STAGE)
+        stages = (found.stages.get(name, {}) for name in names)
         deps = {f"{prefix}{dep['path']}" for stage in stages for dep in stage.get("deps", ())}
         newer = {name for name in found.head_changes if name not in found.changes}
         return sorted(

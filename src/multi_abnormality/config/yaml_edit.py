@@ -1,6 +1,7 @@
 """Reading and editing the text of params.yaml or a recipe; an edit changes only the values."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,19 +53,29 @@ def value_texts(text: str) -> dict[KeyPath, str]:
 def replace_values(text: str, values: Mapping[KeyPath, str]) -> str:
     """Replace values of a valid file; comments keep their columns if there is room.
 
+    A comment that a longer value has pushed to the right returns to the column of most comments.
     Comments inside a list that is replaced are removed.
     """
     nodes = dict(_nodes(Yaml12Loader(text).get_single_node(), ()))
+    columns = Counter(len(found[0]) for found in re.finditer(r"^[^#\n]*\S +(?=#)", text, re.M))
+    usual = max(columns, key=columns.__getitem__, default=0)
     for path in sorted(values, key=lambda path: nodes[path].start_mark.index, reverse=True):
         start, end, value = nodes[path].start_mark.index, _end(text, nodes[path]), values[path]
         if start == end:  # no value after the colon
             value = f" {value}"
         rest = text[end:]
         if comment := re.match(" +(?=#)", rest):
-            room = end - start + len(comment[0]) - len(value)
+            column = _column(text, end) + len(comment[0])
+            if len(comment[0]) == 1:
+                column = min(column, usual)
+            room = column - _column(text, start) - len(value)
             rest = " " * max(room, 1) + rest[len(comment[0]) :]
         text = text[:start] + value + rest
     return text
+
+
+def _column(text: str, index: int) -> int:
+    return index - text.rfind("\n", 0, index) - 1
 
 
 def comments_in_lists(text: str) -> dict[KeyPath, list[str]]:

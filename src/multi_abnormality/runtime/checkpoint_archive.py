@@ -2,12 +2,12 @@
 
 `dvc exp run` checks out what dvc.lock names before it starts, and overwrites what a killed run left
 in checkpoints/. So each saved checkpoint is hard-linked into the archive. Checkpoints of other runs
-found in checkpoints/ are moved there; switching back to such a run resumes from them.
+found in checkpoints/ are moved there; switching back to such a run resumes from them. If DVC has a
+file in its cache, the archive only stores its MD5.
 """
 
 import hashlib
 import itertools
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from multi_abnormality.runtime.checkpoint_io import load_checkpoint
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
+
+_REFERENCE = ".md5"  # suffix of a file that holds the MD5 of a checkpoint in DVC's cache
 
 
 class CheckpointArchive:
@@ -52,6 +54,8 @@ class CheckpointArchive:
         for path in run_dir.glob("*.ckpt"):
             if path.name not in current:
                 path.unlink()
+        for reference in run_dir.glob(f"*{_REFERENCE}"):
+            reference.unlink()
         for path in folder.glob("*.ckpt"):
             hard_link(path, run_dir / path.name)
 
@@ -62,19 +66,26 @@ class CheckpointArchive:
                 hard_link(self.run_dir(name) / file, folder / file)
                 log.info("restored %s, which had been deleted", folder / file)
 
+    def restore_cached(self, name: str) -> None:
+        """Copy the files that a run's archive refers to from DVC's cache into the archive."""
+        for reference in self.run_dir(name).glob(f"*{_REFERENCE}"):
+            path, cached = reference.with_suffix(""), self._in_cache(reference.read_text())
+            if not path.exists() and cached.is_file():
+                atomic_write(cached.read_bytes(), path)
+
     def restore_all(self, folder: Path, name: str) -> None:
         """Link all archived checkpoints of a run into `folder`."""
         for path in self.run_dir(name).glob("*.ckpt"):
             hard_link(path, folder / path.name)
 
     def archive(self, path: Path, name: str) -> Path | None:
-        """Archive `path` without overwriting anything; delete it if DVC's cache has a copy.
+        """Archive `path` without overwriting anything.
 
         Returns:
-            The archive directory that now holds the file, or None.
+            The archive directory that now holds the file, or None if DVC's cache holds it.
         """
-        if self._is_cached(path):
-            path.unlink()
+        if digest := self._cached_digest(path):
+            self._refer(path, digest, self.run_dir(name))
             return None
         run_dirs = (self.run_dir(name if n == 0 else f"{name}-{n}") for n in itertools.count())
         run_dir = next(each for each in run_dirs if _is_free(each / path.name, path))
@@ -84,14 +95,28 @@ class CheckpointArchive:
         return run_dir
 
     def prune(self) -> None:
-        """Remove finished runs whose files are all in DVC's cache."""
+        """Replace the files of finished runs by references where DVC's cache holds them all."""
         for run_dir in self.root.glob("*/"):
-            if _is_complete(run_dir / "last.ckpt") and all(map(self._is_cached, run_dir.iterdir())):
-                shutil.rmtree(run_dir)
+            if not _is_complete(run_dir / "last.ckpt"):
+                continue
+            digests = {path: self._cached_digest(path) for path in run_dir.glob("*.ckpt")}
+            if all(digests.values()):
+                for path, digest in digests.items():
+                    self._refer(path, str(digest), run_dir)
 
-    def _is_cached(self, path: Path) -> bool:
+    def _refer(self, path: Path, digest: str, run_dir: Path) -> None:
+        """Replace a file by a reference to DVC's cache."""
+        run_dir.mkdir(parents=True, exist_ok=True)
+        atomic_write(digest.encode(), run_dir / f"{path.name}{_REFERENCE}")
+        path.unlink()
+
+    def _cached_digest(self, path: Path) -> str | None:
+        """Return a file's MD5 if DVC's cache holds the file."""
         digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-        return (self.cache / digest[:2] / digest[2:]).is_file()
+        return digest if self._in_cache(digest).is_file() else None
+
+    def _in_cache(self, digest: str) -> Path:
+        return self.cache / digest[:2] / digest[2:]
 
 
 def _is_complete(path: Path) -> bool:

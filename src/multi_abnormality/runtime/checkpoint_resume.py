@@ -19,7 +19,7 @@ from multi_abnormality.runtime.checkpoint_io import (
     load_checkpoint,
     save_checkpoint,
 )
-from multi_abnormality.runtime.run_fingerprint import differences, fingerprint
+from multi_abnormality.runtime.run_fingerprint import differences, fingerprint, is_missing_file
 from multi_abnormality.training.history import History, StopCriteria
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
@@ -129,6 +129,8 @@ class CheckpointDir:
         run_id: str,
     ) -> bool:
         """Whether the archive has a more advanced checkpoint of this run than the directory."""
+        if not (ours and ours[0].content["complete"]):
+            self.archive.restore_cached(run_id)
         if self.archive.is_synced(self.path, run_id):
             return False
         archived, _ = _read(self.archive.run_dir(run_id))
@@ -148,7 +150,7 @@ class CheckpointDir:
             ) from error
 
     def _archive(self, candidates: list[ResumeCandidate], damaged: list[Path], run_id: str) -> None:
-        """Move files to the archive, or delete those that DVC's cache has.
+        """Move files to the archive.
 
         Checkpoints of run `run_id` itself go to a directory that the run does not sync with.
         """
@@ -196,6 +198,29 @@ class CheckpointDir:
                 save_checkpoint(content, self.path / name)
         kept = kept_names(history, params.train.save_every_n_epochs)
         self.archive.restore(self.path, fingerprint(about["identity"]), kept)
+
+
+def use_recorded_weights(identity: dict[str, Any], pretrained: bool | str, folder: Path) -> None:
+    """Identify a weights file that is missing on this machine by the hash that checkpoints record.
+
+    They have all weights, so the file itself is only needed to start a run.
+
+    Args:
+        identity: identity of the run; changed in place.
+        pretrained: parameter model.pretrained.
+        folder: directory of checkpoints.
+    """
+    if not is_missing_file(pretrained):
+        return
+    for path in sorted(folder.glob("*.ckpt")):
+        try:
+            about = ResumeCandidate.read(path).content["about"]
+        except InputError:  # reported by `select`
+            continue
+        if about["model"]["pretrained"] == pretrained:
+            identity["model"]["pretrained"] = about["identity"]["model"]["pretrained"]
+            log.warning("model.pretrained: %s is missing; resuming does not need it", pretrained)
+            return
 
 
 def _read(folder: Path) -> tuple[list[ResumeCandidate], list[Path]]:

@@ -4,13 +4,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 from multi_abnormality.utils.console import log
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SLURM jobs often use SIGUSR1
 REPEAT_AFTER = 1.0  # s: a system may send a signal to a process and its launcher, which forwards it
 
 Handler = Callable[[int, FrameType | None], Any] | int | None  # return type of signal.getsignal
@@ -20,8 +21,32 @@ class Stopped(Exception):
     """Training was stopped for the given reason, after saving a checkpoint at that step."""
 
 
+def mark_stopped() -> None:
+    """Leave a file for scripts, since DVC and torchrun hide the exit code."""
+    mark = stopped_mark()
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+
+
+def stopped_mark() -> Path:
+    return (Path(".dvc/tmp") if Path(".dvc").is_dir() else Path("logs")) / "stopped"
+
+
+def exit_on_signals() -> None:
+    """Until a StopRequest handles signals, exit immediately: there is nothing to save yet."""
+    for number in SIGNALS:
+        signal.signal(number, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    mark_stopped()
+    name = signal.Signals(number).name
+    os.write(2, f"stopped, since it received {name}; `dvc repro` continues\n".encode())
+    os._exit(EXIT_CODE)
+
+
 class StopRequest:
-    """Request to stop training, after SIGTERM, SIGINT or a time budget.
+    """Request to stop training, after SIGTERM, SIGINT, SIGUSR1 or a time budget.
 
     As a context manager it installs signal handlers. A later signal of the same kind ends the
     process immediately. (Python's default, an exception at any point, can leave loader workers.)
@@ -47,7 +72,7 @@ class StopRequest:
         return None
 
     def __enter__(self) -> "StopRequest":
-        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
         self.install_handlers()
         return self
 
@@ -62,7 +87,7 @@ class StopRequest:
 
     def install_handlers(self) -> None:
         """Install the signal handlers, again if a library has replaced them."""
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002

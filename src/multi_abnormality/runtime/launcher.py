@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
 
+from multi_abnormality.runtime.graceful_stop import SIGNALS
 from multi_abnormality.runtime.lost_rank import exit_like, wait_for_ranks
 from multi_abnormality.runtime.process_group import RENDEZVOUS
 from multi_abnormality.runtime.rank_info import NAMES
@@ -67,6 +68,6 @@ def _variables(rank: int, size: int, folder: Path) -> dict[str, str]:
 
 
 def _forward_signals(rank_zero: int) -> None:
-    """Forward SIGTERM and SIGINT to rank 0, which stops all ranks. They have their own sessions."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    """Forward signals to rank 0, which stops all ranks. They have their own sessions."""
+    for number in SIGNALS:
         signal.signal(number, lambda number, _: os.kill(rank_zero, number))

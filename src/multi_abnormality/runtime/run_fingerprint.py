@@ -37,7 +37,15 @@ ROOTS = (
     "training/volume_selection.py",
 )
 # Imported, but without influence: parameters and volumes are part of the fingerprint themselves.
-IGNORED = ("config/", "data/io/", "utils/console", "utils/errors", "utils/atomic_io")
+IGNORED = (
+    "__init__",
+    "config/",
+    "data/io/",
+    "utils/console",
+    "utils/errors",
+    "utils/atomic_io",
+    "utils/torchvision_compat",
+)
 
 
 LIBRARIES = ("torch", "timm", "numpy", "lightning-fabric", "scikit-learn")
@@ -60,13 +68,23 @@ def identify(
         "train": params.train.model_dump(mode="json", exclude=RAISABLE),
         "findings": list(findings),
         "processed": content_hash,
-        "code": code_hashes(package, ROOTS, IGNORED),
+        "code": result_code(package),
     }
+
+
+def result_code(package: Path) -> dict[str, dict[str, str]]:
+    """Return the hashes of all code that determines the result."""
+    return code_hashes(package, ROOTS, IGNORED)
+
+
+def is_missing_file(pretrained: bool | str) -> bool:
+    """Whether model.pretrained is a weights file that this machine lacks."""
+    return isinstance(pretrained, str) and not Path(pretrained).is_file()
 
 
 def _weights(pretrained: bool | str) -> dict[str, str]:
     """Identify a weights file by its content instead of its name."""
-    if isinstance(pretrained, bool) or not Path(pretrained).is_file():
+    if isinstance(pretrained, bool) or is_missing_file(pretrained):
         return {}
     with Path(pretrained).open("rb") as file:
         return {"pretrained": f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"}

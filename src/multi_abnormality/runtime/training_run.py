@@ -19,7 +19,11 @@ from multi_abnormality.runtime.checkpoint_io import (
     load_checkpoint,
     mark_complete,
 )
-from multi_abnormality.runtime.checkpoint_resume import CheckpointDir, ResumeCandidate
+from multi_abnormality.runtime.checkpoint_resume import (
+    CheckpointDir,
+    ResumeCandidate,
+    use_recorded_weights,
+)
 from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver, NoBackup
 from multi_abnormality.runtime.datamodule import DataModule
 from multi_abnormality.runtime.fabric_setup import make_fabric
@@ -100,6 +104,7 @@ class TrainingRun:
             ),
             "environment": environment(self._device, self._precision, self.ranks.size),
         }
+        use_recorded_weights(self.about["identity"], params.model.pretrained, paths.checkpoints)
         self.fingerprint = fingerprint(self.about["identity"])
         self.checkpoint = self._find() if self.ranks.is_rank_zero else None
         self.history = self.checkpoint.history if self.checkpoint else History()

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from multi_abnormality.runtime.graceful_stop import exit_on_signals
 from multi_abnormality.utils import console
 
 if __name__ == "__main__":
     console.parse_stage_args()
+    exit_on_signals()
 
 from multi_abnormality.backup.manager import BackupManager
 from multi_abnormality.backup.verification import verify_pulled
@@ -19,7 +21,13 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import BEST
-from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
+from multi_abnormality.runtime.graceful_stop import (
+    EXIT_CODE,
+    Stopped,
+    StopRequest,
+    mark_stopped,
+    stopped_mark,
+)
 from multi_abnormality.runtime.launcher import end_with_launcher, launch_ranks
 from multi_abnormality.runtime.lost_rank import EXIT_TIMEOUT, LostRankError
 from multi_abnormality.runtime.process_group import ProcessGroup, run_rank
@@ -85,7 +93,7 @@ def _run_backed_up(training: TrainingRun, stop: StopRequest, backup: BackupManag
     backup.start()
     try:
         history = training.run(stop, backup)
-        backup.saved(len(history.epochs))
+        backup.saved(len(history.epochs), is_final=True)
     finally:
         backup.close(backup.settings.grace)
     return history
@@ -129,6 +137,8 @@ def run_worker_rank(params: Params, paths: RunPaths, ranks: ProcessGroup) -> Non
 
 
 def main() -> None:
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        stopped_mark().unlink(missing_ok=True)  # before any error
     state = Path(".dvc/tmp") if Path(".dvc").is_dir() else Path("logs")  # outside of a project
     # DVC's queue runs an experiment in a temporary folder; DVC_ROOT is persistent.
     dvc = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc"
@@ -150,15 +160,13 @@ def main() -> None:
     if not ranks.is_rank_zero:
         run_worker_rank(params, paths, ranks)
         return
-    stopped_mark = state / "stopped"  # for make, since DVC hides the exit code
-    stopped_mark.unlink(missing_ok=True)
     try:
         with training_lock(state / "train.lock"):
             verify_pulled(Path())
             ranks.join()
             run(params, PROCESSED, paths, Path("metrics/train.json"), Path(), ranks)
     except Stopped as stopped:
-        stopped_mark.touch()
+        mark_stopped()
         console.log.warning("stopped, since %s; `dvc repro` resumes from here", stopped)
         sys.exit(EXIT_CODE)
 

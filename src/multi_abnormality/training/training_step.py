@@ -25,6 +25,9 @@ from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.rng import derived_seed, generator
 
+# A loss scale of 65536 is halved by each overflow: 40 of them make it 6e-8.
+MAX_OVERFLOWS = 40
+
 
 @dataclass
 class RunningMean:
@@ -115,6 +118,7 @@ class TrainingStep:
         self.steps = 0
         self.train_loss = RunningMean()
         self._pending: list[_Pending] = []
+        self._overflows = 0  # optimizer steps in a row that the loss scaler skipped
         if settings.compile:
             model.encoder.compile()
             self.average.module.model.encoder.compile()
@@ -215,12 +219,8 @@ class TrainingStep:
         finite = iter(torch.stack(norms).isfinite().tolist() if norms else [])
         for each, *values in zip(pending, *by_rank, strict=True):
             self._check_loss(values, each)
-            # Scaled gradients may overflow: the scaler skips that step and lowers the scale.
-            if each.grad_norm is not None and not next(finite) and not self._is_scaled:
-                raise InputError(
-                    f"the gradients of epoch {each.epoch}, step {each.batch}, are not finite; the "
-                    "last checkpoint is intact. Lower train.learning_rate"
-                )
+            if each.grad_norm is not None:
+                self._check_gradients(next(finite), each)
             self.train_loss.add(sum(values) / len(values))
 
     def end_epoch(self) -> float:
@@ -230,7 +230,23 @@ class TrainingStep:
 
     @property
     def _is_scaled(self) -> bool:
-        return bool(self.fabric.strategy.precision.state_dict())
+        return getattr(self.fabric.strategy.precision, "scaler", None) is not None
+
+    def _check_gradients(self, are_finite: bool, pending: _Pending) -> None:
+        """Raise if gradients are not finite; with a loss scale, if those of many steps are not.
+
+        Scaled gradients may overflow: the scaler skips that step and lowers the scale.
+        """
+        self._overflows = 0 if are_finite else self._overflows + 1
+        if self._overflows > (MAX_OVERFLOWS if self._is_scaled else 0):
+            many, advice = "", "Lower train.learning_rate"
+            if self._is_scaled:
+                many = f"{self._overflows} steps in a row, which float16 skipped, up to "
+                advice += ", or set train.precision to float32"
+            raise InputError(
+                f"the gradients of {many}epoch {pending.epoch}, step {pending.batch}, are not "
+                f"finite; the last checkpoint is intact. {advice}"
+            )
 
     def _check_loss(self, values: list[float], pending: _Pending) -> None:
         bad = [rank for rank, value in enumerate(values) if not math.isfinite(value)]

@@ -136,10 +136,10 @@ def train_dataloader(
 
 
 def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
-    """Ignore SIGINT and SIGTERM in a loader's worker, which the current step still needs.
+    """Ignore stop requests in a loader's worker, which the current step still needs.
 
     Callers must shut the loader down themselves: multiprocessing stops workers by SIGTERM, and
     would wait forever.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -56,7 +56,7 @@ def check_checkpoint(context: DoctorContext) -> Iterator[CheckResult]:
 def _link(root: Path, copy: Path) -> None:
     """Link all checkpoints that training looks for into another directory."""
     (copy / CHECKPOINTS).mkdir(parents=True)
-    for path in [*root.glob(f"{CHECKPOINTS}/*.ckpt"), *root.glob(f"{ARCHIVE}/*/*.ckpt")]:
+    for path in [*root.glob(f"{CHECKPOINTS}/*.ckpt"), *root.glob(f"{ARCHIVE}/*/*.ckpt*")]:
         there = copy / path.relative_to(root)
         there.parent.mkdir(parents=True, exist_ok=True)
         there.symlink_to(path.absolute())
@@ -75,7 +75,7 @@ def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:
     """Fingerprint of the next run; before preprocessing, with the volumes of the last run."""
     import multi_abnormality
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-    from multi_abnormality.runtime.checkpoint_resume import ResumeCandidate
+    from multi_abnormality.runtime.checkpoint_resume import ResumeCandidate, use_recorded_weights
     from multi_abnormality.runtime.run_fingerprint import identify
 
     package = Path(multi_abnormality.__file__).parent
@@ -89,4 +89,6 @@ def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:
                 content = ResumeCandidate.read(path).content["about"]["identity"]["processed"]
             except InputError:  # training reports it
                 continue
-    return identify(params, findings, content, package)
+    identity = identify(params, findings, content, package)
+    use_recorded_weights(identity, params.model.pretrained, context.root / CHECKPOINTS)
+    return identity

@@ -14,7 +14,7 @@ GIT_TIMEOUT = 20.0  # s
 
 def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether the DVC remote can be written, by the check that training makes before epoch 0."""
-    from multi_abnormality.backup.preflight import run_preflight
+    from multi_abnormality.backup.preflight import missing_results, run_preflight
     from multi_abnormality.backup.verification import remotes_to_verify
 
     if context.params is None:
@@ -26,6 +26,12 @@ def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     setup = run_preflight(context.params.backup, context.root, "doctor")
     if setup is not None:
         yield passed(f"{setup.job.remote!r} can be written: training will be backed up")
+        if missing := missing_results(setup):
+            yield warning(
+                f"results of the finished run are not on {setup.job.remote!r}: "
+                f"{', '.join(missing)}",
+                "dvc push",
+            )
     for name in remotes_to_verify(context.root):
         yield warning(
             f"DVC does not check what it pulls from {name!r}",
