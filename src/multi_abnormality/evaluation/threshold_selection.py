@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
+from multi_abnormality.data.catalog.missing_labels import is_labeled
+
 CHALLENGE_THRESHOLD = 0.5  # a finding is positive from this probability on
 MIN_THRESHOLD = 1e-3  # smallest distance of a threshold from 0 and from 1
 _BELOW = np.nextafter(CHALLENGE_THRESHOLD, 0)
@@ -24,7 +26,7 @@ def optimal_thresholds(
     validation labels.
 
     Args:
-        probabilities: (N, F), calibrated, of the validation scans.
+        probabilities: (N, F), calibrated, of the validation scans; NaN where the label is missing.
         metric: value of `evaluate.threshold_metric`, a key of THRESHOLD_METRICS.
         is_calibrated: (F,) bool. The other findings have threshold 0.5 and no influence.
 
@@ -47,12 +49,12 @@ def _best_for_crg(probabilities: np.ndarray) -> np.ndarray:
 
     CRG pools all cells and weighs a positive as many times as there are negatives per positive.
     """
-    return np.full(probabilities.shape[1], probabilities.mean())
+    return np.full(probabilities.shape[1], probabilities[is_labeled(probabilities)].mean())
 
 
 def _best_for_f1(probabilities: np.ndarray) -> np.ndarray:
     """Return the threshold with the highest expected F1 of each finding."""
-    return np.array([_best_of_finding(column) for column in probabilities.T])
+    return np.array([_best_of_finding(column[is_labeled(column)]) for column in probabilities.T])
 
 
 def _best_of_finding(probabilities: np.ndarray) -> float:
