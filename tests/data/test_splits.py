@@ -84,4 +84,4 @@ def test_patients_with_a_label_are_as_frequent_in_validation():
     held_out = labels.set_index("name").loc[validation, "patient_id"].unique()
     for counts in (patients == 1, patients == 0, patients.isna()):
         deviation = counts.loc[held_out].sum() - 0.15 * counts.sum()
-        assert deviation.abs().max() < 3  # patients
+        assert deviation.abs().max() < 5  # patients; at random 9
