@@ -21,7 +21,7 @@ NAMES = list(OWN_FINDINGS)
 
 def set_data(folder: Path, **changes: object) -> None:
     """Set `data` as the guide does, with changes."""
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    block, *_ = re.findall(r"^```yaml\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
     settings = yaml.safe_load(block)["data"] | changes
     params = yaml.safe_load((folder / "params.yaml").read_text())
     settings["columns"] = params["data"]["columns"] | settings["columns"]

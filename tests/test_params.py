@@ -189,3 +189,53 @@ def test_text_in_another_encoding_is_named(tmp_path: Path):
     path.write_text(DEFAULT.read_text(), encoding="utf-16")
     with pytest.raises(InputError, match=r"params.yaml: is not UTF-8 .*; save it as UTF-8"):
         load_params(path)
+
+
+def own_table(folder: Path, values: str, *changes: tuple[str, str]) -> Path:
+    """The default with a table of the user's own, and other lists of label values."""
+    table = (line("table"), "table: labels.csv")
+    lists = "positive: [1]\n    negative: [0]\n    uncertain: []"
+    start, end = DEFAULT.read_text().index("positive: [1]"), DEFAULT.read_text().index("  scans: .")
+    assert lists.split()[0] in DEFAULT.read_text()[start:end]
+    replaced = DEFAULT.read_text()[start:end], f"{values}\n  uncertain: missing\n"
+    return edited(folder, replaced, table, *changes)
+
+
+def test_values_of_labels_are_words_as_in_the_table(tmp_path: Path):
+    values = """positive: [1, 2.0, true, Ja, "3"]
+    negative: [0, 0.5, nein, no]
+    uncertain: [-1]
+    missing: ["", null_, "n. a."]"""
+    read = load_params(own_table(tmp_path, values)).data.values
+    assert read.positive == ("1", "2", "TRUE", "Ja", "3")
+    assert read.negative == ("0", "0.5", "nein", "no")
+    assert read.uncertain == ("-1",)
+    assert read.missing == ("", "null_", "n. a.")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("positive: [1, u, ja]\n    negative: [0]\n    uncertain: [u]\n    missing: [ja, '1.0']",
+         "data.values: must have each value in one list: '1' is in positive and missing, 'u' is in "
+         "positive and uncertain, 'ja' is in positive and missing"),
+        ("positive: []\n    negative: [0]\n    uncertain: []\n    missing: []",
+         "data.values.positive: "),
+        ("positive: [1]\n    negative: 0\n    uncertain: []\n    missing: []",
+         "data.values.negative: must be a list of words and numbers, such as [1, ja], not 0"),
+        ("positive: [1]\n    negative: [0]\n    uncertain: []\n    missing: [~, .nan]",
+         "data.values.missing: must be words and numbers; YAML takes None, nan for something"),
+    ],
+)  # fmt: skip
+def test_wrong_values_of_labels_are_refused(tmp_path: Path, values: str, expected: str):
+    with pytest.raises(InputError) as caught:
+        load_params(own_table(tmp_path, values))
+    assert f"  - {expected}" in str(caught.value)
+
+
+def test_ct_rates_labels_have_values_of_their_own(tmp_path: Path):
+    changes = (line("positive"), "positive: [1, yes]"), (line("sheet"), "sheet: Labels")
+    with pytest.raises(InputError) as caught:
+        load_params(edited(tmp_path, *changes))
+    assert "data.values: must be positive: [1] and negative: [0], as long as" in str(caught.value)
+    assert "data.sheet: must be null, as data.table is not an .xlsx file" in str(caught.value)

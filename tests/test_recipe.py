@@ -24,6 +24,9 @@ data:   # mine
       - 'Erguss'
       # not yet: Fibrose
       - "No"
+  sheet:
+  values: {positive: [1, ja], negative: [0], uncertain: [], missing: [""]}   # as in the table
+  uncertain: missing
   scans: .
   columns: {scan: Aufnahme, patient: Person, split: null,
             manufacturer: null, kernel: null, sex: null, age:    }

@@ -165,3 +165,16 @@ def test_mixed_precision_leaves_augmentation_alone(small_params):
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = augment_batch(hu, samples, settings, generator(0))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_mixed_label_is_missing_where_that_of_either_part_is():
+    hu = torch.zeros(2, 4, 4, 4)
+    labels = torch.tensor([[1.0, torch.nan, 0.0], [0.0, 1.0, torch.nan]])
+    whole = np.array([[0, 1]] * 3, np.float32)
+    for lam, box, expected in (
+        (0.25, np.zeros_like(whole), [[0.75, torch.nan, torch.nan], [0.25, torch.nan, torch.nan]]),
+        (0.0, np.zeros_like(whole), labels.tolist()),  # nothing is mixed
+        (0.0, whole, labels.flip(0).tolist()),  # the other scan alone
+    ):
+        _, mixed = mix(hu, labels, MixParams(np.array([1, 0]), lam, box))
+        torch.testing.assert_close(mixed, torch.tensor(expected), equal_nan=True)

@@ -9,51 +9,12 @@ import pandas as pd
 import pytest
 
 from dicom_files import chest, write_series
-from multi_abnormality.config.schema import Data, load_params
 from multi_abnormality.data.catalog.dataset_layout import GROUPS
 from multi_abnormality.data.catalog.identifier_spelling import canonical, quote
 from multi_abnormality.data.catalog.layouts import read_catalog
-from multi_abnormality.utils.errors import InputError
+from own_folder import FINDINGS, GERMAN, GERMAN_ROWS, HEADER, ROWS, OwnFolder, settings
 
-ROOT = Path(__file__).parents[2]
-FINDINGS = ("Cyst", "Mass/nodule", "Effusion")
-HEADER = "scan,patient,split,Cyst,Mass/nodule,Effusion"
-ROWS = (
-    "a/one.nii.gz,P 1,train,1,0,1",
-    "a/two,P 1,train,0,1,0",
-    "b/series,P 2,train,0,0,0.0",
-    "b/ten.mha,P10,test,1,1,0",
-    r"b\nine.nii,P 9,test,0,0,1",
-)
-
-
-class OwnFolder:
-    """A custom dataset of empty files, and its table."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for name in ("a/one.nii.gz", "a/two.nii.gz", "b/series/IM0001", "b/ten.mha", "b/nine.nii"):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).touch()
-        self.write()
-
-    def write(self, header: str = HEADER, rows: tuple[str, ...] = ROWS) -> None:
-        text = "\n".join([header, *rows]) + "\n"
-        (self.root / "labels.csv").write_text(text, encoding="utf-8")
-
-    def read(self, columns: dict[str, str | None] | None = None, **changes: object) -> pd.DataFrame:
-        return read_catalog(self.root, settings(columns, **changes)).volumes
-
-    def error(self, columns: dict[str, str | None] | None = None, **changes: object) -> str:
-        with pytest.raises(InputError) as caught:
-            self.read(columns, **changes)
-        return str(caught.value)
-
-
-def settings(columns: dict[str, str | None] | None = None, **changes: object) -> Data:
-    default = load_params(ROOT / "params.yaml").data
-    plain = default.model_dump() | {"table": "labels.csv", "findings": FINDINGS} | changes
-    return Data.model_validate(plain | {"columns": plain["columns"] | (columns or {})})
+FIX = "use one of them, or add it to a list of data.values in params.yaml"
 
 
 @pytest.fixture
@@ -153,9 +114,9 @@ def test_cells_with_the_same_wrong_value_are_grouped(own: OwnFolder):
     table = own.root / "labels.csv"
     assert own.error().splitlines()[1:] == [
         f"  - {table}, line 2, column 'split': 'Train' is neither train nor test; use one of them",
-        f"  - {table}, lines 2, 6, column 'Cyst': 'yes' is neither 0 nor 1; use one of them",
-        f"  - {table}, lines 3, 4, 5, column 'Cyst': 'no' is neither 0 nor 1; use one of them",
-        f"  - {table}, line 4, column 'Effusion': is empty, neither 0 nor 1; use one of them",
+        f"  - {table}, lines 2, 6, column 'Cyst': 'yes' is neither 0 nor 1; {FIX}",
+        f"  - {table}, lines 3, 4, 5, column 'Cyst': 'no' is neither 0 nor 1; {FIX}",
+        f"  - {table}, line 4, column 'Effusion': is empty, neither 0 nor 1; {FIX}",
     ]
 
 
@@ -497,3 +458,52 @@ def test_ct_rates_18_may_be_fewer(ct_rate):
 def test_other_names_of_the_test_split_are_errors(own: OwnFolder, name: str):
     own.write(rows=tuple(row.replace(",test,", f",{name},") for row in ROWS))
     assert f"column 'split': '{name}' is not a split; write test for the scans" in own.error()
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "label"), [("missing", np.nan), ("positive", 1), ("negative", 0)]
+)
+def test_values_of_the_table_are_labels(own: OwnFolder, uncertain: str, label: float, caplog):
+    own.write(rows=GERMAN_ROWS)
+    with caplog.at_level(logging.WARNING, logger="multi_abnormality"):
+        volumes = own.read(values=GERMAN, uncertain=uncertain).set_index("name")
+    expected = {
+        "a/one": [1, np.nan, 1],
+        "a/two": [0, np.nan, label],
+        "b/nine": [0, 0, 1],
+        "b/series": [np.nan, np.nan, 0],
+        "b/ten": [1, 1, label],
+    }
+    for name, labels in expected.items():
+        np.testing.assert_array_equal(volumes.loc[name, list(FINDINGS)].astype(float), labels)
+    count = 4 + 2 * (uncertain == "missing")
+    assert f"{count} of 15 labels are missing" in caplog.text
+    assert "no scan of the train split has a label of 'Mass/nodule': neither" in caplog.text
+
+
+def test_values_that_no_list_names_are_reported_at_once(own: OwnFolder):
+    own.write(rows=(*GERMAN_ROWS[:3], "b/ten.mha,P10,test,Ja,,2", "b/nine.nii,P 9,test,x,ja,1.00"))
+    message = own.error(values=GERMAN | {"missing": ("na",)})
+    listed = "(positive: 1, ja; negative: 0, nein; uncertain: -1, u; missing: na)"
+    for place in (
+        "line 4, column 'Cyst': is empty, in",
+        "line 5, column 'Cyst': 'Ja' is in",
+        "line 6, column 'Cyst': 'x' is in",
+        "line 5, column 'Mass/nodule': is empty, in",
+        "line 5, column 'Effusion': '2' is in",
+        "line 6, column 'Effusion': '1.00' is in",
+    ):
+        assert f"{place} no list of data.values in params.yaml {listed}; correct it" in message
+    assert message.count("\n") == 6
+
+
+def test_a_split_without_any_label_is_refused(own: OwnFolder):
+    own.write(rows=(*GERMAN_ROWS[:3], "b/ten.mha,P10,test,,,", "b/nine.nii,P 9,test,na,na,u"))
+    message = own.error(values=GERMAN)
+    assert "no scan of the test split has a label of any finding" in message
+    assert message.count("\n") == 1
+
+
+def test_a_finding_of_one_class_among_its_labels_is_refused(own: OwnFolder):
+    own.write(rows=tuple(row.replace("nein", "na") for row in GERMAN_ROWS))
+    assert "column 'Cyst': no scan of the train split has 0, so the" in own.error(values=GERMAN)

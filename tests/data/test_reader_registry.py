@@ -7,7 +7,7 @@ import pytest
 
 from chest_files import chest, write_nifti
 from multi_abnormality import inference
-from multi_abnormality.config.schema import Columns, Data
+from multi_abnormality.config.schema import Columns, Data, LabelValues
 from multi_abnormality.data.catalog.layouts import read_catalog
 from multi_abnormality.data.io.hounsfield import to_hounsfield
 from multi_abnormality.data.io.read import read_volume
@@ -80,8 +80,9 @@ def test_it_is_listed_in_a_table_of_own_scans(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(TABLE)
     columns = Columns(scan="scan", patient="patient", split="split", **COLUMNS)
     settings = Data(
-        table="labels.csv", findings=("Emphysema",), scans="scans", test_fraction=0.2,
-        split_seed=0, columns=columns,
+        table="labels.csv", sheet=None, findings=("Emphysema",), scans="scans", test_fraction=0.2,
+        values=LabelValues(positive=(1,), negative=(0,), uncertain=(), missing=()),
+        uncertain="missing", split_seed=0, columns=columns,
     )  # fmt: skip
 
     catalog = read_catalog(tmp_path, settings)

@@ -71,3 +71,17 @@ def test_the_real_tables_are_read_and_split():
     findings = list(FINDINGS)
     difference = labels.loc[held_out, findings].mean() - labels.loc[~held_out, findings].mean()
     assert difference.abs().max() < 0.01
+
+
+def test_patients_with_a_label_are_as_frequent_in_validation():
+    """Where labels are missing, both classes and what is missing have their share."""
+    labels = made_up_labels(400)
+    rng = np.random.default_rng(1)
+    findings = list(FINDINGS)
+    labels[findings] = labels[findings].mask(rng.random((len(labels), len(findings))) < 0.5)
+    _, validation = split_validation(labels, FINDINGS, 0.15, seed=0)
+    patients = labels.groupby("patient_id")[findings].max()
+    held_out = labels.set_index("name").loc[validation, "patient_id"].unique()
+    for counts in (patients == 1, patients == 0, patients.isna()):
+        deviation = counts.loc[held_out].sum() - 0.15 * counts.sum()
+        assert deviation.abs().max() < 5  # patients; at random 9

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.config.schema import Columns, Data
+from multi_abnormality.config.schema import Columns, Data, LabelValues
 from multi_abnormality.data.catalog.ct_rate_tables import read_label_table, read_metadata_table
 from multi_abnormality.data.catalog.custom_table import read_custom_table
 from multi_abnormality.data.io.read import read_volume
@@ -23,7 +23,9 @@ from mutations.changes import Target, change
 from mutations.formats import FORMATS, MEMBER
 
 OWN = Data(
-    table="labels.csv", findings=("Emphysema",), scans=".", test_fraction=0.2, split_seed=0,
+    table="labels.csv", sheet=None, findings=("Emphysema",), scans=".", test_fraction=0.2,
+    values=LabelValues(positive=(1,), negative=(0,), uncertain=(), missing=()),
+    uncertain="missing", split_seed=0,
     columns=Columns(scan="scan", patient="patient", split="split", manufacturer=None, kernel=None,
                     sex=None, age=None),
 )  # fmt: skip
@@ -134,8 +136,8 @@ def _read_metadata(path: Path) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _read_own(path: Path) -> tuple[list[str], tuple[str, ...]]:
-    table, *_, faults = read_custom_table(path, OWN)
-    return _table(table, faults)
+    table = read_custom_table(path, OWN)
+    return _table(table.rows, table.errors)
 
 
 def _table(table: object, faults: list[str]) -> tuple[list[str], tuple[str, ...]]:

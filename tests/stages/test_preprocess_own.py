@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import tasks
 from chest_files import write_metaimage, write_nifti, write_series, write_zipped_series
 from folders import contents
-from multi_abnormality.config.schema import Params
+from multi_abnormality.config.schema import LabelValues, Params
 from multi_abnormality.data.io.read import Volume, read_volume
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.preprocessing.resample import resample_and_quantize
@@ -228,3 +228,29 @@ def test_one_scan_in_both_splits_is_refused(own: Own, caplog: pytest.LogCaptureF
     caplog.clear()
     own.run()
     assert "same voxels" not in caplog.text
+
+
+VALUES = {"positive": ("1",), "negative": ("0",), "uncertain": ("u",), "missing": ("",)}
+SOME_MISSING = TABLE.replace("train,1,0", "train,1,").replace("train,0,1", "train,0,u")
+
+
+def test_missing_labels_are_stored_as_empty_cells_and_counted(own: Own):
+    own.run()
+    complete = own.contents()
+    trained = ProcessedDataset(own.out).content_hash("train")
+    own.params = own.params.model_copy(
+        update={"data": own.params.data.model_copy(update={"values": LabelValues(**VALUES)})}
+    )
+    assert own.run()["labels"]["train"]["Cyst"] == {"positives": 1, "negatives": 1, "missing": 0}
+    assert own.contents() == complete
+    own.write(SOME_MISSING.replace("C,test,1", "C,test,"))
+    counts = own.run()["labels"]
+    assert counts["train"]["Mass/nodule"] == {"positives": 0, "negatives": 0, "missing": 2}
+    assert counts["test"]["Cyst"] == {"positives": 0, "negatives": 0, "missing": 1}
+    assert (own.out / "labels.csv").read_text() == (
+        "name,Cyst,Mass/nodule\nGröße 1,1,\ndeep/er/series,0,\nx,,1\n"
+    )
+    stored = ProcessedDataset(own.out)
+    expected = [[1, np.nan], [0, np.nan], [np.nan, 1]]
+    np.testing.assert_array_equal(stored.labels_of(stored.names), expected)
+    assert stored.content_hash("train") != trained

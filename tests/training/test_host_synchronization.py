@@ -4,6 +4,7 @@ from collections import Counter
 from contextlib import ExitStack
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -84,6 +85,8 @@ def test_steps_do_not_wait_for_the_device(model: dict, train: dict, runner, tmp_
     settings, data = run.params.train, run.datamodule
     precision = train.get("precision", "float32")
     fabric = make_fabric(settings, torch.device("cpu"), precision, RankInfo())
+    missing = np.random.default_rng(0).random(data.train_dataset.labels.shape) < 0.3
+    data.train_dataset.labels[missing] = np.nan
     labels = torch.from_numpy(data.train_dataset.labels)
     step = TrainingStep(run._build(), run.params, labels, fabric, data.batches)
     for group in step.optimizer.param_groups:  # as on a GPU, AdamW's steps are on the device
@@ -101,3 +104,4 @@ def test_steps_do_not_wait_for_the_device(model: dict, train: dict, runner, tmp_
     assert steps > 10
     assert counter.found == Counter()
     step.flush()
+    assert np.isfinite(step.end_epoch())

@@ -19,7 +19,8 @@ def cells() -> tuple[torch.Tensor, torch.Tensor]:
 def test_asymmetric_loss_without_gammas_and_clip_is_cross_entropy(cells):
     logits, labels = cells
     expected = functional.binary_cross_entropy_with_logits(logits, labels.float())
-    assert asymmetric_loss(logits, labels, 0, 0, 0).item() == pytest.approx(expected.item(), 1e-6)
+    loss = asymmetric_loss(logits, labels, 0, 0, 0).mean()
+    assert loss.item() == pytest.approx(expected.item(), 1e-6)
 
 
 def test_asymmetric_loss_follows_its_paper(cells):
@@ -30,7 +31,8 @@ def test_asymmetric_loss_follows_its_paper(cells):
     positive = (1 - p) ** 1 * p.log()
     negative = pm**4 * (1 - pm).log()
     expected = -(labels * positive + (1 - labels) * negative).mean()
-    assert asymmetric_loss(*cells, 4, 1, 0.05).item() == pytest.approx(expected.item(), rel=1e-5)
+    loss = asymmetric_loss(*cells, 4, 1, 0.05).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])
@@ -41,7 +43,7 @@ def test_gradients_are_finite_at_saturated_probabilities(
 ):
     logits = torch.tensor([[-200.0, -20.0, 20.0, 200.0]], dtype=dtype, requires_grad=True)
     for label in (0, 1):
-        loss = asymmetric_loss(logits, torch.full((1, 4), label), *gammas, clip)
+        loss = asymmetric_loss(logits, torch.full((1, 4), label), *gammas, clip).mean()
         assert loss.dtype == torch.float32
         (gradient,) = torch.autograd.grad(loss, logits)
         assert loss.isfinite()
@@ -75,13 +77,13 @@ def test_losses_agree_in_special_cases(cells, small_params):
     unfocused = settings(small_params, loss="focal", focal_gamma=0)
     assert multilabel_loss(*cells, unfocused) == bce
     asl = settings(small_params, loss="asl")
-    assert multilabel_loss(*cells, asl) == asymmetric_loss(*cells, 4, 1, 0.05)
+    assert multilabel_loss(*cells, asl) == asymmetric_loss(*cells, 4, 1, 0.05).mean()
 
 
 def test_a_registered_loss_is_selected_by_its_name(cells, small_params, monkeypatch):
     def squared_error(logits, labels, positive_weight, train):
         assert positive_weight is None
-        return ((logits.sigmoid() - labels) ** 2).mean() * train.learning_rate
+        return (logits.sigmoid() - labels) ** 2 * train.learning_rate
 
     monkeypatch.setitem(LOSSES, "squared_error", squared_error)
     train = settings(small_params, loss="squared_error", label_smoothing=0.2, learning_rate=2.0)
@@ -107,3 +109,42 @@ def test_positive_weights_are_the_clamped_ratio():
         labels[:positives, finding] = 1
     assert positive_weights(labels, 20).tolist() == pytest.approx([20, 9, 1, 0.05])
     assert positive_weights(labels, 1).tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_missing_labels_are_left_out(cells, small_params, loss: str, smoothing: float):
+    """The loss is the mean over the labels that are there, and the gradient that of it."""
+    train = settings(small_params, loss=loss, label_smoothing=smoothing)
+    logits, labels = cells[0].requires_grad_(), cells[1].float()
+    weights = positive_weights(labels, limit=3)
+    plain = multilabel_loss(logits, labels, train, weights)
+    missing = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    missing[:, 3] = True
+    masked = labels.masked_fill(missing, torch.nan)
+    value = multilabel_loss(logits, masked, train, weights)
+    (gradient,) = torch.autograd.grad(value, logits)
+    smooth = labels * (1 - smoothing) + smoothing / 2
+    each = LOSSES[loss](logits, smooth, weights, train)
+    torch.testing.assert_close(value, each[~missing].mean())
+    (expected,) = torch.autograd.grad(each[~missing].mean(), logits)
+    torch.testing.assert_close(gradient, expected)
+    assert (gradient[missing] == 0).all()
+    assert plain == LOSSES[loss](logits, smooth, weights, train).mean()  # to the last bit
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_batch_without_labels_has_no_loss_and_no_gradient(cells, small_params, loss: str):
+    logits = cells[0].requires_grad_()
+    missing = torch.full(logits.shape, torch.nan)
+    value = multilabel_loss(logits, missing, settings(small_params, loss=loss))
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+def test_positive_weights_count_the_labels_that_are_there():
+    labels = torch.full((100, 2), torch.nan)
+    labels[:30, 0] = 0
+    labels[:6, 0] = 1
+    assert positive_weights(labels, 20).tolist() == pytest.approx([4, 0.05])

@@ -25,6 +25,14 @@ def test_warning_names_the_finding_the_split_and_the_fix():
     assert "Raise train.val_fraction, add negative scans" in common
 
 
+def test_missing_labels_are_of_neither_class():
+    train = np.array([[1, np.nan, np.nan], [1, np.nan, 0], [np.nan, np.nan, 1]])
+    unknown, common = single_class_warnings(FINDINGS, train, np.eye(3)[[0, 1, 2, 2]])
+    assert unknown.startswith("'Mass': no label among the 3 training volumes, so it cannot be le")
+    assert "Add scans with a label, or remove it from data.findings" in unknown
+    assert common.startswith("'Cyst': no negative among the 3 training volumes")
+
+
 def test_single_class_warnings_are_logged_before_training(runner, small_set, tmp_path, caplog):
     """Once per split for a dataset without positives of one finding; not for the original one."""
     for name in ("whole", "lacking"):

@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from multi_abnormality.training.history import EpochMetrics, History, StopCriteria
-from multi_abnormality.training.val_metrics import macro_auroc
+from multi_abnormality.training.val_metrics import macro_auroc, mean_by_scan
 from multi_abnormality.utils.errors import InputError
 
 
@@ -54,3 +54,22 @@ def test_equal_rankings_have_equal_scores_whatever_the_scale():
         macro_auroc(scale * logits + shift, labels) for scale in (1e-3, 1, 9) for shift in (0, 30)
     }
     assert len(scores) == 1
+
+
+def test_missing_labels_are_left_out():
+    generator = torch.Generator().manual_seed(0)
+    logits, noise = torch.randn(2, 60, 4, generator=generator)
+    labels = (logits + noise > 0).float()
+    missing = torch.rand(labels.shape, generator=generator) < 0.4
+    missing[:, 3] = True
+    missing[:, 2] = labels[:, 2] == 0  # what is left has one class
+    known = ~missing
+    expected = [
+        roc_auc_score(labels[known[:, column], column], logits[known[:, column], column])
+        for column in range(2)
+    ]
+    masked = labels.masked_fill(missing, torch.nan)
+    assert macro_auroc(logits, masked) == pytest.approx(sum(expected) / 2, abs=1e-10)
+    two = torch.arange(60).repeat_interleave(2)
+    again = mean_by_scan(logits.repeat_interleave(2, 0), masked.repeat_interleave(2, 0), two)
+    assert macro_auroc(*again) == macro_auroc(logits, masked)

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from multi_abnormality.config.findings import FINDINGS, names_a_picture
+from multi_abnormality.utils.strict_csv import WORKBOOK, cell_value
 
 T = TypeVar("T")
 
@@ -32,6 +33,7 @@ RESERVED = {
     *("ConvolutionKernel", "PatientSex", "PatientAge", "VolumeName", "All findings", "finding"),
     *("scan", "path", "line", "series"),
 }
+_CT_RATE_VALUES = {"positive": ("1",), "negative": ("0",), "uncertain": (), "missing": ()}
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _ADDRESS = re.compile(r"(?:tcp|tls|ucx|ws|wss)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 
@@ -161,6 +163,53 @@ def check_columns(columns: Section, known: ValidationInfo) -> Section:
     return columns
 
 
+def check_sheet(sheet: str | None, known: ValidationInfo) -> str | None:
+    """Check that data.sheet is given only for a workbook."""
+    table = known.data.get("table", WORKBOOK)
+    if sheet is not None and not (table or "").lower().endswith(WORKBOOK):
+        raise ValueError(f"must be null, as data.table is not an {WORKBOOK} file")
+    return sheet
+
+
+def _to_words(values: object) -> object:
+    """Convert YAML's numbers and booleans to what a table's cell may have."""
+    if not isinstance(values, list | tuple):
+        raise ValueError("must be a list of words and numbers, such as [1, ja]")
+    if wrong := [one for one in values if not isinstance(one, str | int) and not _is_finite(one)]:
+        raise ValueError(
+            f"must be words and numbers; YAML takes {', '.join(map(repr, wrong))} for something "
+            'else: put the word in quotes; "" is an empty cell'
+        )
+    return tuple(map(_to_word, values))
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _to_word(value: str | float) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return cell_value(_to_nfc(str(value).strip()))
+
+
+def check_values(values: Section, known: ValidationInfo) -> Section:
+    """Check that no value is in two lists of data.values, and that CT-RATE's are its own."""
+    lists = values.model_dump()
+    if known.data.get("table", WORKBOOK) is None and lists != _CT_RATE_VALUES:
+        raise ValueError("must be positive: [1] and negative: [0], as long as data.table is null")
+    lists_of: dict[str, list[str]] = {}
+    for name, words in lists.items():
+        for word in dict.fromkeys(words):
+            lists_of.setdefault(word, []).append(name)
+    twice = [
+        f"{word!r} is in {' and '.join(names)}" for word, names in lists_of.items() if names[1:]
+    ]
+    if twice:
+        raise ValueError(f"must have each value in one list: {', '.join(twice)}")
+    return values
+
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -190,6 +239,7 @@ SensitivityTarget = Annotated[
     str,
     _require(re.compile(r"sensitivity>=0?\.\d*[1-9]\d*").fullmatch, "such as 'sensitivity>=0.95'"),
 ]
+Words = Annotated[tuple[str, ...], BeforeValidator(_to_words)]
 Loggers = Annotated[
     tuple[Literal["tensorboard", "csv"], ...],
     _require(lambda names: len(set(names)) == len(names), "must name each logger once"),

@@ -34,7 +34,10 @@ from multi_abnormality.config.field_types import (
     Share,
     SingleLine,
     WarmupEpochs,
+    Words,
     check_columns,
+    check_sheet,
+    check_values,
 )  # fmt: skip
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.validation_errors import describe
@@ -56,11 +59,26 @@ class Columns(Section):
     age: ColumnName | None  # in years
 
 
+class LabelValues(Section):
+    """Values of the findings' columns in data.table, as words and numbers; any other is an error.
+
+    A number also names the same number with `.0`, and `true` the words TRUE and True.
+    """
+
+    positive: Words = Field(min_length=1)
+    negative: Words = Field(min_length=1)
+    uncertain: Words
+    missing: Words  # "" is an empty cell
+
+
 class Data(Section):
     """Content of data/. Only preprocess reads it; later stages read the processed set."""
 
     table: DataPath | None  # path in data/; null: CT-RATE's layout
+    sheet: Annotated[SingleLine | None, AfterValidator(check_sheet)]  # of .xlsx; null: the first
     findings: Findings  # ct_rate, or names in the order of the model's outputs
+    values: Annotated[LabelValues, AfterValidator(check_values)]
+    uncertain: Literal["missing", "positive", "negative"]  # what uncertain labels count as
     scans: DataPath  # directory in data/ that the table's paths are relative to
     columns: Annotated[Columns, AfterValidator(check_columns)]
     test_fraction: Fraction  # of the patients, if no column has the split

@@ -17,7 +17,7 @@ from multi_abnormality.evaluation.bootstrap_metrics import (
     defined_mean,
     resampled_crg,
 )
-from multi_abnormality.evaluation.metrics import METRICS, Metric, metric_names
+from multi_abnormality.evaluation.metrics import METRICS, Metric, metric_names, score_finding
 from multi_abnormality.evaluation.threshold_selection import CHALLENGE_THRESHOLD
 from multi_abnormality.utils.errors import InputError
 
@@ -49,7 +49,7 @@ class Resampler:
     """Labels and probabilities of N scans, to be scored under many sets of weights.
 
     Args:
-        labels: (N, F), 0 or 1.
+        labels: (N, F), 0, 1 or NaN for a missing one, which is left out.
         probabilities: (N, F).
         ranks: (N, F), what metrics of the order of scans use; None for the probabilities.
     """
@@ -74,33 +74,37 @@ class Resampler:
         """
         counts = self._count(weights)
         scores = {
-            name: metric.resampled(counts) if metric.resampled else self._each(metric, weights)
+            name: metric.resampled(counts)
+            if metric.resampled
+            else self._each(name, metric, weights)
             for name, metric in METRICS.items()
         }
+        if (unlabeled := counts.positives + counts.negatives == 0).any():
+            scores = {name: np.where(unlabeled, np.nan, each) for name, each in scores.items()}
         return scores | {"crg": resampled_crg(counts)}
 
     def _count(self, weights: np.ndarray) -> ResampledCounts:
-        rows, y_true = weights.T.astype(np.float64), self._labels.astype(bool)
+        rows = weights.T.astype(np.float64)
+        positive, negative = self._labels == 1, self._labels == 0
         predicted = self._probabilities >= CHALLENGE_THRESHOLD
-        positives = rows @ y_true
         ranked = np.array([ranking.scores(weights) for ranking in self._rankings])  # (F, 2, R)
         return ResampledCounts(
-            tp=rows @ (y_true & predicted),
-            fp=rows @ (~y_true & predicted),
-            positives=positives,
-            negatives=rows.sum(axis=1, keepdims=True) - positives,
+            tp=rows @ (positive & predicted),
+            fp=rows @ (negative & predicted),
+            positives=rows @ positive,
+            negatives=rows @ negative,
             auroc=ranked[:, 0].T,
             average_precision=ranked[:, 1].T,
         )
 
-    def _each(self, metric: Metric, weights: np.ndarray) -> np.ndarray:
+    def _each(self, name: str, metric: Metric, weights: np.ndarray) -> np.ndarray:
         """Compute a metric that has no version for many resamples: (R, F)."""
         values = self._ranks if metric.rank_based else self._probabilities
         scores = np.full((weights.shape[1], values.shape[1]), np.nan)
         for resample, times in enumerate(weights.T):
             rows = np.repeat(np.arange(len(values)), times)
             for column in range(values.shape[1]):
-                score = metric.score(self._labels[rows, column], values[rows, column])
+                score = score_finding(name, self._labels[rows, column], values[rows, column])
                 scores[resample, column] = np.nan if score is None else score
         return scores
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from multi_abnormality.data.catalog.missing_labels import is_labeled
+
 
 @dataclass(frozen=True)
 class ResampledCounts:
@@ -28,18 +30,22 @@ class Ranking:
     """Scans in decreasing order of the probability of one finding, with ties grouped.
 
     Args:
-        labels: (N,), 0 or 1.
+        labels: (N,), 0, 1 or NaN for a missing one, which is left out.
         probabilities: (N,), or anything of the same order.
     """
 
     def __init__(self, labels: np.ndarray, probabilities: np.ndarray) -> None:
-        self._order = np.argsort(-probabilities, kind="stable")
+        order = np.argsort(-probabilities, kind="stable")
+        self._order = order[is_labeled(labels[order])]
         ranked = probabilities[self._order]
         self._group_ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
         self._positive = labels[self._order].astype(np.int32)[:, None]
 
     def scores(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute AUROC and average precision, (R,) each, under integer weights (N, R)."""
+        if not len(self._order):
+            undefined = np.full(weights.shape[1], np.nan)
+            return undefined, undefined
         ranked = weights[self._order]
         predicted = np.cumsum(ranked, axis=0, dtype=np.int32)[self._group_ends]
         tp = np.cumsum(ranked * self._positive, axis=0, dtype=np.int32)[self._group_ends]

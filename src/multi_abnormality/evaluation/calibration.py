@@ -6,7 +6,7 @@ The slope is positive, so the order of scans, and with it AUROC, does not change
 validation patients only (J. Platt, "Probabilistic outputs for support vector machines", 1999).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from multi_abnormality.data.catalog.missing_labels import is_labeled, labeled_cells
 from multi_abnormality.evaluation.curves import reliability_bins
 from multi_abnormality.evaluation.threshold_selection import optimal_thresholds
 from multi_abnormality.utils.atomic_io import write_json
@@ -29,7 +30,7 @@ DIGITS = 12  # significant digits; the last digits of exp differ between process
 class Calibration:
     """Slope, intercept and threshold of each finding, and class counts of the scans fitted on.
 
-    A finding with only one class among these scans is not calibrated: it has slope 1,
+    A finding with only one class among these scans, or no label, is not calibrated: it has slope 1,
     intercept 0, threshold 0.5 and no decision.
     """
 
@@ -53,19 +54,18 @@ class Calibration:
 
         Args:
             logits: (N, F) float64.
-            labels: (N, F), 0 or 1.
+            labels: (N, F), 0, 1 or NaN for a missing one, which is left out.
             findings: F names.
             threshold_metric: value of `evaluate.threshold_metric`.
         """
-        coefficients = [
-            platt(logits[:, column], labels[:, column].astype(bool))
-            for column in range(len(findings))
-        ]
+        coefficients = []
+        for column in range(len(findings)):
+            known, of_known = labeled_cells(labels[:, column], logits[:, column])
+            coefficients.append(platt(of_known, known.astype(bool)))
         slope, intercept = np.array(coefficients).T
-        positives = labels.sum(axis=0).astype(int)
-        negatives = len(labels) - positives
+        positives, negatives = ((labels == value).sum(axis=0) for value in (1, 0))
         exact = optimal_thresholds(
-            sigmoid(logits * slope + intercept),
+            np.where(is_labeled(labels), sigmoid(logits * slope + intercept), np.nan),
             threshold_metric,
             _has_both_classes(positives, negatives),
         )
@@ -186,13 +186,18 @@ def calibration_scores(
 ) -> dict[str, Any]:
     """Compute expected calibration error (ten bins of equal width) and Brier score.
 
+    They are None for a finding without a label, and then left out of the means.
+
     Args:
-        labels: (N, F).
+        labels: (N, F), 0, 1 or NaN.
         probabilities: (N, F).
     """
-    per_finding = {}
+    per_finding: dict[str, dict[str, float | None]] = {}
     for column, finding in enumerate(findings):
-        y_true, probs = labels[:, column], probabilities[:, column]
+        y_true, probs = labeled_cells(labels[:, column], probabilities[:, column])
+        if not len(y_true):
+            per_finding[finding] = {"ece": None, "brier": None}
+            continue
         bins = reliability_bins(y_true, probs)
         gaps = bins.scans * np.abs(bins.predicted - bins.observed)
         per_finding[finding] = {
@@ -200,7 +205,12 @@ def calibration_scores(
             "brier": float(np.mean((probs - y_true) ** 2)),
         }
     macro = {
-        measure: float(np.mean([scores[measure] for scores in per_finding.values()]))
+        measure: _mean(scores[measure] for scores in per_finding.values())
         for measure in ("ece", "brier")
     }
     return {"macro": macro, "per_pathology": per_finding}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

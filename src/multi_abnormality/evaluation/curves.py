@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from multi_abnormality.data.catalog.missing_labels import labeled_cells
+
 POINTS = 60  # maximum of a thinned curve
 BINS = 10  # bins of equal width in a reliability curve
 
@@ -25,7 +27,8 @@ class Bins(NamedTuple):
 
 
 def roc(labels: np.ndarray, probabilities: np.ndarray) -> Curve | None:
-    """Return true over false positive rate; None without both classes."""
+    """Return true over false positive rate, without missing labels; None without both classes."""
+    labels, probabilities = labeled_cells(labels, probabilities)
     if len(np.unique(labels)) < 2:
         return None
     false_rate, true_rate, _ = roc_curve(labels, probabilities)
@@ -33,7 +36,8 @@ def roc(labels: np.ndarray, probabilities: np.ndarray) -> Curve | None:
 
 
 def precision_recall(labels: np.ndarray, probabilities: np.ndarray) -> Curve | None:
-    """Return precision over rising recall; None without positives."""
+    """Return precision over rising recall, without missing labels; None without positives."""
+    labels, probabilities = labeled_cells(labels, probabilities)
     if not labels.any():
         return None
     precision, recall, _ = precision_recall_curve(labels, probabilities)
@@ -41,13 +45,16 @@ def precision_recall(labels: np.ndarray, probabilities: np.ndarray) -> Curve | N
 
 
 def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> Bins:
-    """Bin label cells by probability; `labels` and `probabilities` have the same shape."""
-    probs = probabilities.ravel()
+    """Bin label cells that are not missing by probability.
+
+    `labels` and `probabilities` have the same shape.
+    """
+    y_true, probs = labeled_cells(labels, probabilities)
     bin_of = np.minimum((probs * BINS).astype(int), BINS - 1)
     scans = np.bincount(bin_of, minlength=BINS)
     filled = scans > 0
     predicted = np.bincount(bin_of, weights=probs, minlength=BINS)[filled] / scans[filled]
-    observed = np.bincount(bin_of, weights=labels.ravel(), minlength=BINS)[filled] / scans[filled]
+    observed = np.bincount(bin_of, weights=y_true, minlength=BINS)[filled] / scans[filled]
     return Bins(predicted, observed, scans[filled])
 
 

@@ -34,6 +34,8 @@ class Case:
 def choose_cases(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, list[int]]:
     """Choose example rows of one finding by kind, from (N,) labels and probabilities.
 
+    Scans whose label is missing are not chosen.
+
     Hits are the positives with the highest probability, misses those with the lowest, and false
     alarms the negatives with the highest. No row is chosen twice. Rank decides between hit and
     miss, not 0.5, which few scans of a rare finding exceed.
@@ -73,7 +75,7 @@ def draw_cases(
     """
     chosen = {
         column: choose_cases(scans.labels[:, column], probabilities[:, column])
-        for column in np.flatnonzero(scans.labels.any(axis=0)).tolist()
+        for column in np.flatnonzero((scans.labels == 1).any(axis=0)).tolist()
     }
     missing: dict[str, list[int]] = {}
     keys = []

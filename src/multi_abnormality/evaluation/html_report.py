@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from multi_abnormality.data.catalog.missing_labels import is_labeled, labeled_cells
 from multi_abnormality.evaluation import charts
 from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
 from multi_abnormality.evaluation.calibration import Calibration
@@ -47,7 +48,7 @@ def write_report(
         debug: value of `train.debug`.
         facts: properties of model and data by name, listed in this order.
         scores: result of `scores.evaluate` with `uncalibrated`.
-        labels: (N, F), 0 or 1.
+        labels: (N, F), 0, 1 or NaN for a missing one.
         probabilities: (N, F), calibrated.
         calibration: calibration behind the probabilities, with the thresholds.
         uncalibrated: (N, F) probabilities before calibration.
@@ -62,7 +63,7 @@ def write_report(
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.globals["attention_strip"] = charts.attention_strip
     environment.globals["interval_bar"] = charts.interval_bar
-    rows, groups = _rows(scores, calibration), _groups(scores.get("groups", {}))
+    rows, groups = _rows(scores, labels, calibration), _groups(scores.get("groups", {}))
     page = environment.get_template("report.html").render(
         synthetic=synthetic,
         debug_notice=debug_notice(debug),
@@ -93,6 +94,7 @@ def write_report(
         unreliable=UNRELIABLE,
         not_estimable=NOT_ESTIMABLE,
         cases=cases,
+        label_counts=_label_counts(scores["counts"], findings),
     )
     atomic_write(page.encode(), path)
 
@@ -145,8 +147,11 @@ def _columns() -> dict[str, str]:
     return {name: one.column or one.title for name, one in METRICS.items() if name != "auroc"}
 
 
-def _rows(scores: dict[str, Any], calibration: Calibration) -> list[dict[str, Any]]:
+def _rows(
+    scores: dict[str, Any], labels: np.ndarray, calibration: Calibration
+) -> list[dict[str, Any]]:
     rows = []
+    labeled = is_labeled(labels).sum(axis=0)
     for column, finding in enumerate(calibration.findings):
         positives = scores["counts"]["positives"][finding]
         values = {
@@ -162,10 +167,24 @@ def _rows(scores: dict[str, Any], calibration: Calibration) -> list[dict[str, An
                 "threshold": float(calibration.thresholds[column]),
                 "calibrated": bool(calibration.is_fitted[column]),
                 "positives": positives,
+                "positive_share": positives / max(int(labeled[column]), 1),
                 "interval": scores["intervals"]["per_pathology"][finding]["auroc"],
             }
         )
     return rows
+
+
+def _label_counts(counts: dict[str, Any], findings: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of the table of labels, where some are missing."""
+    parts: dict[str, dict[str, dict[str, int]]] = counts.get("labels", {})
+    return [
+        {
+            "finding": finding,
+            "parts": {part: of_finding[finding] for part, of_finding in parts.items()},
+            "is_trained": finding not in counts["untrained"],
+        }
+        for finding in (findings if parts else ())
+    ]
 
 
 def _groups(groups: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
@@ -183,7 +202,7 @@ def _curves(
     """Draw a pair of panels for each finding whose two curves are defined."""
     drawn = []
     for column, finding in enumerate(findings):
-        y_true, probs = labels[:, column], probabilities[:, column]
+        y_true, probs = labeled_cells(labels[:, column], probabilities[:, column])
         roc_curve, precision_curve = roc(y_true, probs), precision_recall(y_true, probs)
         if roc_curve is None or precision_curve is None:
             continue

@@ -17,6 +17,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from multi_abnormality.data.catalog.missing_labels import labeled_cells
 from multi_abnormality.evaluation.bootstrap_metrics import ResampledCounts, ratio
 from multi_abnormality.evaluation.threshold_selection import CHALLENGE_THRESHOLD
 
@@ -32,7 +33,8 @@ class Metric:
     Attributes:
         title: title in tables.
         score: maps labels (N,) and probabilities (N,) of a finding to its score; None where it is
-            undefined, and then left out of the mean over findings.
+            undefined, and then left out of the mean over findings. N is not 0, and no label is
+            missing: `score_finding` leaves those out.
         resampled: the same for all resamples at once, (R, F) and NaN where undefined. Without it
             `score` is called for every resample and finding, which takes minutes.
         rank_based: whether it depends on the order of scans alone; `compare` then swaps ranks.
@@ -49,6 +51,18 @@ class Metric:
     needs_positives: bool = False
     column: str | None = None
     headline: tuple[str, str] | None = None
+
+
+def score_finding(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Compute a metric of a finding on the scans that have a label of it; None without any.
+
+    Args:
+        name: key of METRICS.
+        labels: (N,), 0, 1 or NaN for a missing one.
+        probabilities: (N,).
+    """
+    known, scores = labeled_cells(labels, probabilities)
+    return METRICS[name].score(known, scores) if len(known) else None
 
 
 def auroc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
@@ -74,14 +88,15 @@ def at_threshold(
 
 
 def crg(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
-    """Compute CRG over all label cells, with its terms under the evaluator's names.
+    """Compute CRG over all labels that are not missing, with its terms under the evaluator's names.
 
     A true positive scores r, a false negative -r and a false positive -1, where r = (X - A) / 2A
     balances the A positive ones of X cells. U = A r is the highest score, and
     CRG = U / (2 U - score_s), which is 1 / (3 - 2 J) with J = TPR - FPR: 1 at best,
     1/3 if all cells or none are predicted positive. Without positives it is undefined.
     """
-    y_true = labels.astype(bool)
+    known, predicted = labeled_cells(labels, predicted)
+    y_true = known.astype(bool)
     tp, fn = int((y_true & predicted).sum()), int((y_true & ~predicted).sum())
     fp = int((~y_true & predicted).sum())
     positives = int(y_true.sum())
@@ -133,8 +148,8 @@ METRICS = {  # in the order of tables
     "accuracy": Metric(
         "Accuracy",
         at_threshold(accuracy_score),
-        lambda counts: (
-            (counts.tp + counts.negatives - counts.fp) / (counts.positives + counts.negatives)
+        lambda counts: ratio(
+            counts.tp + counts.negatives - counts.fp, counts.positives + counts.negatives
         ),
         headline=("Accuracy", "at each finding's threshold"),
     ),

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from multi_abnormality.data.catalog.missing_labels import is_labeled
 from multi_abnormality.utils.errors import InputError
 
 
 def check_labels(labels: np.ndarray, findings: Sequence[str], scans: Sequence[str]) -> None:
-    """Check labels of shape (N, F): at least one row, a column per finding, only 0 and 1."""
+    """Check labels of shape (N, F): at least one row, a column per finding, only 0, 1 and NaN."""
     if labels.ndim != 2 or labels.shape[1] != len(findings):
         raise InputError(
             f"labels: shape {labels.shape}, not (scans, {len(findings)}): one column per finding"
@@ -16,7 +17,11 @@ def check_labels(labels: np.ndarray, findings: Sequence[str], scans: Sequence[st
     if len(labels) == 0:
         raise InputError("labels: there is no scan to score; is the split empty?")
     _refuse_first(
-        ~np.isin(labels, (0, 1)), labels, findings, scans, "a label must be 0 or 1; fix its row"
+        is_labeled(labels) & ~np.isin(labels, (0, 1)),
+        labels,
+        findings,
+        scans,
+        "a label must be 0 or 1; fix its row",
     )
 
 

@@ -41,7 +41,7 @@ def average_over_reconstructions(
     Args:
         names: V volume names, such as valid_1_a_2.
         logits: (V, F).
-        labels: (V, F), 0 or 1.
+        labels: (V, F), 0, 1 or NaN for a missing one.
         scans: V ids; equal for reconstructions of one scan.
         patients: V ids.
         findings: F names.
@@ -76,7 +76,10 @@ def _disagreements(
         f"{names[first]} and {names[row]}: {what}"
         for row in rows[1:]
         for what, differs in (
-            ("other labels; fix the label table", (labels[row] != labels[first]).any()),
+            (
+                "other labels; fix the label table",
+                not np.array_equal(labels[row], labels[first], equal_nan=True),
+            ),
             ("other patients", patients[row] != patients[first]),
         )
         if differs

@@ -7,7 +7,12 @@ import numpy as np
 
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig, bootstrap_intervals
 from multi_abnormality.evaluation.calibration import calibration_scores
-from multi_abnormality.evaluation.metrics import CHALLENGE_METRICS, METRICS, crg, metric_names
+from multi_abnormality.evaluation.metrics import (
+    CHALLENGE_METRICS,
+    crg,
+    metric_names,
+    score_finding,
+)
 from multi_abnormality.evaluation.threshold_selection import CHALLENGE_THRESHOLD
 
 
@@ -23,7 +28,7 @@ def evaluate(
     """Score predictions.
 
     Args:
-        labels: (N, F), 0 or 1; a row per scan.
+        labels: (N, F), 0, 1 or NaN for a missing one, which is left out; a row per scan.
         probabilities: (N, F), from 0 to 1; a finding is positive from 0.5 on.
         patients: N ids; a patient's scans are resampled together.
         findings: F names.
@@ -44,7 +49,7 @@ def evaluate(
         "counts": {
             "scans": len(labels),
             "patients": len(set(patients)),
-            "positives": dict(zip(findings, labels.sum(axis=0).tolist(), strict=True)),
+            "positives": dict(zip(findings, (labels == 1).sum(axis=0).tolist(), strict=True)),
         },
         "intervals": bootstrap_intervals(labels, probabilities, patients, findings, resampling),
     }
@@ -56,13 +61,13 @@ def official_scores(
     """Compute the challenge's scores under its own keys, and a key for each other metric.
 
     Args:
-        labels: (N, F), 0 or 1; a row per scan.
+        labels: (N, F), 0, 1 or NaN; a row per scan.
         probabilities: (N, F).
         findings: F names.
     """
     by_metric = {
         name: {
-            finding: METRICS[name].score(labels[:, column], probabilities[:, column])
+            finding: score_finding(name, labels[:, column], probabilities[:, column])
             for column, finding in enumerate(findings)
         }
         for name in metric_names()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from multi_abnormality.data.catalog.missing_labels import labeled_cells
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.scores import evaluate, macro_intervals, macro_score
 from multi_abnormality.utils.console import track
@@ -59,7 +60,7 @@ def score_groups(
 
     Args:
         groups: N rows, from `subgroup_columns`.
-        labels: (N, F), 0 or 1.
+        labels: (N, F), 0, 1 or NaN for a missing one, which is left out.
         probabilities: (N, F).
         patients: N ids.
         findings: F names.
@@ -77,10 +78,11 @@ def score_groups(
         parts += [(trait, kind, kinds == kind) for kind in _ordered(kinds)]
     for trait, kind, rows in track(parts, "score groups", len(parts), "groups"):
         own = labels[rows], probabilities[rows], patient_of_row[rows].tolist()
-        group = {
+        known, _ = labeled_cells(*own[:2])
+        group: dict[str, Any] = {
             "scans": len(own[2]),
             "patients": len(set(own[2])),
-            "positive_share": float(own[0].mean()),
+            "positive_share": float(known.mean()) if len(known) else None,
         }
         if group["scans"] >= MIN_SCANS:
             group |= _scores(evaluate(*own, findings, resampling))

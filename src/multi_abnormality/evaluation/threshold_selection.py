@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
+from multi_abnormality.data.catalog.missing_labels import is_labeled
+
 CHALLENGE_THRESHOLD = 0.5  # a finding is positive from this probability on
 MIN_THRESHOLD = 1e-3  # smallest distance of a threshold from 0 and from 1
 SENSITIVITY = "sensitivity"  # "sensitivity>=0.95": the highest threshold that reaches it
@@ -25,7 +27,7 @@ def optimal_thresholds(
     validation labels.
 
     Args:
-        probabilities: (N, F), calibrated, of the validation scans.
+        probabilities: (N, F), calibrated, of the validation scans; NaN where the label is missing.
         metric: value of `evaluate.threshold_metric`, a key of THRESHOLD_METRICS, or such as
             "sensitivity>=0.95".
         is_calibrated: (F,) bool. The other findings have threshold 0.5 and no influence.
@@ -55,7 +57,7 @@ def _best_for_crg(probabilities: np.ndarray) -> np.ndarray:
 
     CRG pools all cells and weighs a positive as many times as there are negatives per positive.
     """
-    return np.full(probabilities.shape[1], probabilities.mean())
+    return np.full(probabilities.shape[1], probabilities[is_labeled(probabilities)].mean())
 
 
 def _best_for_youden(probabilities: np.ndarray) -> np.ndarray:
@@ -63,22 +65,23 @@ def _best_for_youden(probabilities: np.ndarray) -> np.ndarray:
 
     A scan above it adds more to the expected sensitivity than it takes from the specificity.
     """
-    means: np.ndarray = probabilities.mean(axis=0)
-    return means
+    return np.array([column[is_labeled(column)].mean() for column in probabilities.T])
 
 
 def _best_at_sensitivity(probabilities: np.ndarray, target: float) -> np.ndarray:
     """Return the highest threshold of each finding with at least this expected sensitivity."""
-    ranked = np.sort(probabilities, axis=0)[::-1]
-    found = np.cumsum(ranked, axis=0) / ranked.sum(axis=0)
-    last = (found >= target).argmax(axis=0)
-    thresholds: np.ndarray = np.take_along_axis(ranked, last[None], axis=0)[0]
-    return thresholds
+
+    def highest(column: np.ndarray) -> float:
+        ranked = np.sort(column[is_labeled(column)])[::-1]
+        reached = np.cumsum(ranked) / ranked.sum()
+        return float(ranked[(reached >= target).argmax()])
+
+    return np.array([highest(column) for column in probabilities.T])
 
 
 def _best_for_f1(probabilities: np.ndarray) -> np.ndarray:
     """Return the threshold with the highest expected F1 of each finding."""
-    return np.array([_best_of_finding(column) for column in probabilities.T])
+    return np.array([_best_of_finding(column[is_labeled(column)]) for column in probabilities.T])
 
 
 def _best_of_finding(probabilities: np.ndarray) -> float:

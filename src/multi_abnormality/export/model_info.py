@@ -179,6 +179,8 @@ def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
             )
             for finding, positives in counts["positives"].items()
         },
+        labels=counts.get("labels", {}),
+        untrained=counts.get("untrained", []),
     )
     metrics = {name: macro_score(evaluation, name) for name in (*metric_names(), "crg")}
     return {"eval_metrics": metrics, "evaluation": details}

@@ -55,6 +55,12 @@ class FindingScore(StrictModel):
     interval: Interval | None = Field(description="Interval of AUROC.")
 
 
+class LabelCount(StrictModel):
+    positives: int
+    negatives: int
+    missing: int
+
+
 class Evaluation(StrictModel):
     """Counts, intervals and per-finding scores behind eval_metrics."""
 
@@ -66,6 +72,12 @@ class Evaluation(StrictModel):
     confidence: float = Field(description="Level of every interval.")
     intervals: dict[str, Interval | None] = Field(description="Interval of each of eval_metrics.")
     findings: dict[str, FindingScore]
+    labels: dict[str, dict[str, LabelCount]] = Field(
+        {}, description="Scans by label in train, val and test; empty if no label is missing."
+    )
+    untrained: list[str] = Field(
+        [], description="Findings without a label in the train split, which are not scored."
+    )
 
 
 class ModelInfo(StrictModel):

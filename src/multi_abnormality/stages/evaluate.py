@@ -18,6 +18,7 @@ import torch
 
 from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.data.catalog.missing_labels import count_labels, is_labeled, never_labeled
 from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
@@ -70,6 +71,8 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     cached = load_inference(metrics / INFERENCE, key)
     val = _scans("val", val_rows, cached.logits, classifier, volumes, params)
     test = _scans("test", test_rows, cached.logits, classifier, volumes, params)
+    counts = _count_missing(volumes, val, test)
+    test = _without_untrained(volumes, test)
     calibration = Calibration.fit(
         val.logits, val.labels, findings, params.evaluate.threshold_metric
     )
@@ -77,6 +80,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     probabilities = calibration.calibrate(test.logits)
     submitted = submission_probabilities(probabilities, calibration.thresholds)
     scores = _score(params, volumes, test, calibration, submitted, probabilities)
+    scores["counts"] |= counts
     calibration.to_json(metrics / "calibration.json")
     write_submission(metrics / "submission.json", test.names, submitted, findings)
     _write_predictions(
@@ -190,16 +194,59 @@ def _scans(
         device = choose_device(params.machine.accelerator)
         workers = num_loader_workers(params)
         logits[split] = predict_logits(classifier(), data, device, workers, f"{split} volumes")
-    labels = data.labels.astype(np.int64)
+    labels = volumes.labels_of(data.names)
     scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
     return average_over_reconstructions(
         data.names, logits[split], labels, scans, patients, volumes.findings
     )
 
 
+def _untrained(volumes: ProcessedDataset) -> np.ndarray:
+    """Return which findings have no label in the train split: (F,) bool."""
+    return never_labeled(volumes.volumes("train")[list(volumes.findings)].to_numpy())
+
+
+def _without_untrained(volumes: ProcessedDataset, test: Scans) -> Scans:
+    """Leave out the labels of findings without a label in the train split, which are not scored.
+
+    Raises:
+        InputError: no label is left.
+    """
+    untrained = _untrained(volumes)
+    if untrained.any():
+        names = [repr(volumes.findings[column]) for column in np.flatnonzero(untrained)]
+        console.log.warning(
+            "%s: no label in the train split: neither trained nor scored", ", ".join(names)
+        )
+        test = test._replace(labels=np.where(untrained, np.nan, test.labels))
+    if never_labeled(test.labels).all():
+        raise InputError(
+            f"{volumes.root}: no scan of the test split has a label of a trained finding; add "
+            "some to the table, then run `dvc repro`"
+        )
+    return test
+
+
+def _count_missing(volumes: ProcessedDataset, val: Scans, test: Scans) -> dict[str, Any]:
+    """Count the scans by label in train, val and test; empty if no label is missing."""
+    rows = volumes.volumes("train").drop_duplicates("scan_id")
+    is_trained_on = ~rows["patient_id"].isin(set(val.patients))
+    train = rows.loc[is_trained_on, list(volumes.findings)].to_numpy()
+    parts = {"train": train, "val": val.labels, "test": test.labels}
+    if all(is_labeled(labels).all() for labels in parts.values()):
+        return {}
+    findings = volumes.findings
+    return {
+        "labels": {part: count_labels(labels, findings) for part, labels in parts.items()},
+        "untrained": [findings[column] for column in np.flatnonzero(_untrained(volumes))],
+    }
+
+
 def _warn_uncalibrated(calibration: Calibration) -> None:
     for column in np.flatnonzero(~calibration.is_fitted):
         lacking = "negative" if calibration.positives[column] else "positive"
+        if not calibration.positives[column] and not calibration.negatives[column]:
+            lacking = "labelled with it"
         console.log.warning(
             "%s: no validation scan is %s, so it is not calibrated: predictions have a probability "
             "of it, but no decision", calibration.findings[column], lacking,

@@ -17,6 +17,7 @@ from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.catalog.dataset_layout import SERIES, Catalog
 from multi_abnormality.data.catalog.layouts import read_catalog
+from multi_abnormality.data.catalog.missing_labels import count_labels
 from multi_abnormality.data.storage.dataset_writer import PARTS, DatasetWriter
 from multi_abnormality.data.storage.file_hashes import FileHashCache
 from multi_abnormality.data.storage.process_scan import ProcessResult, is_made_of, process_volume
@@ -194,6 +195,10 @@ def _summarize(catalog: Catalog, writer: DatasetWriter, rejected: dict[str, str]
     }
     if not catalog.source.is_ct_rate:
         del summary["releases"]
+        summary["labels"] = {
+            split: count_labels(rows[list(catalog.findings)].to_numpy(), catalog.findings)
+            for split, rows in parts
+        }
     return summary
 
 

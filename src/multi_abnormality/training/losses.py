@@ -1,4 +1,4 @@
-"""Losses over (N, F) logits and labels, in float32, averaged over all elements.
+"""Losses over (N, F) logits and labels, in float32, averaged over all labels that are not missing.
 
 A loss is a function registered in LOSSES under its name in `train.loss`.
 """
@@ -10,27 +10,36 @@ from torch import Tensor
 from torch.nn import functional
 
 from multi_abnormality.config.schema import Train
+from multi_abnormality.data.catalog.missing_labels import is_labeled
 
 TINY = 1e-30  # lower bound, since a power below 1 has no finite derivative at 0
 
 # Maps logits (N, F), labels (N, F) in [0, 1], weights of the positives (F,) or None, and the
-# section `train` of the parameters to the mean loss.
+# section `train` of the parameters to the losses (N, F).
 Loss = Callable[[Tensor, Tensor, Tensor | None, Train], Tensor]
 
 
 def multilabel_loss(
     logits: Tensor, labels: Tensor, settings: Train, positive_weight: Tensor | None = None
 ) -> Tensor:
-    """Compute the loss that train.loss selects.
+    """Compute the mean of the loss that train.loss selects; 0 if all labels are missing.
+
+    As in PyTorch's cross-entropy with `ignore_index`, the mean is that over the labels that are not
+    missing. Masks and factors instead of indexing: no step waits for the device, and without
+    missing labels the factor is 1 and the result is the plain mean, to the last bit.
 
     Args:
         logits: (N, F).
-        labels: (N, F), 0 or 1.
+        labels: (N, F), 0, 1 or NaN for a missing one.
         settings: section `train` of the parameters.
         positive_weight: (F,) weights of the positives; None for 1.
     """
+    labeled = is_labeled(labels)
     labels = labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
-    return LOSSES[settings.loss](logits, labels, positive_weight, settings)
+    labels = torch.where(labeled, labels, 0)  # not NaN, whose gradient would be NaN, too
+    losses = LOSSES[settings.loss](logits, labels, positive_weight, settings)
+    mean = torch.where(labeled, losses, 0).mean()
+    return mean * (labeled.numel() / labeled.sum().clamp(min=1))
 
 
 def asymmetric_loss(
@@ -41,7 +50,7 @@ def asymmetric_loss(
     clip: float,
     positive_weight: Tensor | None = None,
 ) -> Tensor:
-    """Asymmetric loss (Ridnik et al. 2021, arXiv:2009.14119), as a mean.
+    """Asymmetric loss (Ridnik et al. 2021, arXiv:2009.14119) of each element.
 
     Easy negatives are down-weighted with the exponent gamma_neg, and negatives with a probability
     below `clip` are ignored. With both gammas and clip 0 it is binary cross-entropy, with equal
@@ -56,7 +65,7 @@ def asymmetric_loss(
     negative = log_negative * shifted**gamma_neg
     if positive_weight is not None:
         positive = positive * positive_weight
-    return -(labels * positive + (1 - labels) * negative).mean()
+    return -(labels * positive + (1 - labels) * negative)
 
 
 def _asl(logits: Tensor, labels: Tensor, weight: Tensor | None, settings: Train) -> Tensor:
@@ -79,8 +88,10 @@ LOSSES: dict[str, Loss] = {"asl": _asl, "bce": _bce, "focal": _focal}
 def positive_weights(labels: Tensor, limit: float) -> Tensor:
     """Return the (F,) ratios of negatives to positives in labels (N, F), in [1 / limit, limit].
 
+    Missing labels, NaN, count as neither.
     They balance a finding's positives and negatives, up to the limit: without it, a rare finding
     would be learned from a few patients alone.
     """
-    positives = labels.float().sum(dim=0)
-    return ((len(labels) - positives) / positives.clamp(min=1)).clamp(1 / limit, limit)
+    positives = labels.float().nansum(dim=0)
+    negatives = is_labeled(labels).sum(dim=0) - positives
+    return (negatives / positives.clamp(min=1)).clamp(1 / limit, limit)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from multi_abnormality.data.catalog.missing_labels import is_labeled, labeled_cells
 from multi_abnormality.utils.errors import InputError
 
 DECIMALS = 10  # sums of equal AUROCs in another order differ in the last of 16
@@ -28,11 +29,13 @@ def mean_by_scan(logits: Tensor, labels: Tensor, scan: Tensor) -> tuple[Tensor, 
 def findings_of_both_classes(labels: Tensor) -> Tensor:
     """Return which findings have a positive and a negative: (F,) bool of labels (S, F).
 
+    Missing labels, NaN, are neither.
+
     Raises:
         InputError: no finding has both.
     """
-    positives = labels.sum(dim=0)
-    usable = (positives > 0) & (positives < len(labels))
+    positives = labels.nansum(dim=0)
+    usable = (positives > 0) & (positives < is_labeled(labels).sum(dim=0))
     if not usable.any():
         raise InputError(
             "no finding has a positive and a negative among the validation scans; use more "
@@ -49,7 +52,7 @@ def macro_auroc(logits: Tensor, labels: Tensor) -> float:
 
     Args:
         logits: (S, F).
-        labels: (S, F), 0 or 1.
+        labels: (S, F), 0, 1 or NaN for a missing one, which is left out.
 
     Raises:
         InputError: no finding has both classes.
@@ -57,8 +60,6 @@ def macro_auroc(logits: Tensor, labels: Tensor) -> float:
     from sklearn.metrics import roc_auc_score  # a fifth of the imports' time: not before a step
 
     usable = findings_of_both_classes(labels)
-    columns = zip(
-        labels[:, usable].T.int().cpu().numpy(), logits[:, usable].T.cpu().numpy(), strict=True
-    )
-    scores = [float(roc_auc_score(truth, ranked_by)) for truth, ranked_by in columns]
+    columns = zip(labels[:, usable].T.cpu().numpy(), logits[:, usable].T.cpu().numpy(), strict=True)
+    scores = [float(roc_auc_score(*labeled_cells(*column))) for column in columns]
     return round(sum(scores) / len(scores), DECIMALS)

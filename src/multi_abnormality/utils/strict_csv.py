@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ MOST_FAULTS = 5  # shown of one kind
 MAX_BYTES = 100_000_000
 MAX_LINE = 1_000_000  # characters
 MAX_COLUMNS = 10_000
+WORKBOOK = ".xlsx"  # suffix of tables that are no CSV files
 
 _SAVE = 'save it as CSV in UTF-8 (in Excel "CSV UTF-8")'
 _SIGNATURES = {
@@ -39,6 +41,7 @@ _SIGNATURES = {
     b"<": f"is an HTML or XML file; fetch the table itself, or {_SAVE}",
 }
 _DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9]\d*))\.0")
 _NAMES_IN_ZIP = {
     b"xl/": f"is an Excel workbook (.xlsx); {_SAVE}",
     b"opendocument.spreadsheet": f"is an OpenDocument spreadsheet (.ods); {_SAVE}",
@@ -46,20 +49,54 @@ _NAMES_IN_ZIP = {
 
 
 @dataclass(frozen=True)
+class TableName:
+    """Name of a table in errors.
+
+    Attributes:
+        path: path of the file.
+        sheet: name of the sheet of a workbook, whose rows are counted; None for a CSV file.
+        header_line: line or row of the names of the columns.
+    """
+
+    path: Path | str
+    sheet: str | None = None
+    header_line: int = 1
+
+    def __str__(self) -> str:
+        return str(self.path) if self.sheet is None else f"{self.path}, sheet {self.sheet!r}"
+
+    def at(self, lines: Sequence[int]) -> str:
+        """Name some lines or rows of the table."""
+        return f"{self}, {format_lines(lines, self.unit)}"
+
+    @property
+    def unit(self) -> str:
+        """What the lines of the table are called."""
+        return "line" if self.sheet is None else "row"
+
+    @property
+    def header(self) -> str:
+        """Name the line or row of the header."""
+        return self.at([self.header_line])
+
+
+@dataclass(frozen=True)
 class Table:
-    """Cells of a CSV file as text.
+    """Cells of a CSV file or sheet as text.
 
     Attributes:
         header: names of the columns.
         rows: rows with as many cells as the header, without empty ones.
-        lines: for each row, the line of the file that it ends on.
-        faults: error messages for the other rows.
+        lines: for each row, the line of the file that it ends on, or the row of the sheet.
+        faults: error messages for the other rows, and for cells without a certain value.
+        name: name of the table in errors.
     """
 
     header: list[str]
     rows: list[list[str]]
     lines: list[int]
     faults: list[str]
+    name: TableName
 
 
 def truncate(errors: Sequence[str]) -> list[str]:
@@ -68,9 +105,17 @@ def truncate(errors: Sequence[str]) -> list[str]:
     return [*errors[:MOST_FAULTS], *([f"... and {more} more like it"] if more > 0 else [])]
 
 
-def format_lines(numbers: Sequence[int]) -> str:
+def format_lines(numbers: Sequence[int], unit: str = "line") -> str:
     """Format line numbers, such as "lines 2, 5", truncated after a few."""
-    return f"line{'s' if len(numbers) > 1 else ''} {first_few([*map(str, numbers)], MOST_FAULTS)}"
+    return f"{unit}{'s' if len(numbers) > 1 else ''} {first_few([*map(str, numbers)], MOST_FAULTS)}"
+
+
+def cell_value(text: str) -> str:
+    """Return a cell in the form in which values are compared: 1.0 is 1, and True is TRUE."""
+    if text.casefold() in ("true", "false"):
+        return text.upper()
+    whole = _WHOLE_NUMBER.fullmatch(text)
+    return whole[1] if whole else text
 
 
 def repeated(values: Iterable[str]) -> list[str]:
@@ -89,7 +134,7 @@ def read_rows(path: Path, fix: str, delimiters: str = ",") -> Table:
     Raises:
         InputError: the file is not such a table, or has no rows below the header.
     """
-    return parse_rows(_read_bytes(path, fix), str(path), fix, delimiters)
+    return parse_rows(read_bytes(path, fix), str(path), fix, delimiters)
 
 
 def parse_rows(content: bytes, name: str, fix: str, delimiters: str = ",") -> Table:
@@ -118,14 +163,19 @@ def parse_rows(content: bytes, name: str, fix: str, delimiters: str = ",") -> Ta
         raise InputError(f"{name}: is empty; {fix}")
     if not rows and not errors:
         raise InputError(f"{name}: has no rows below its header; {fix}")
-    return Table(header, rows, lines, truncate(errors))
+    return Table(header, rows, lines, truncate(errors), TableName(name))
 
 
-def _read_bytes(path: Path, fix: str) -> bytes:
+def read_bytes(path: Path, fix: str) -> bytes:
+    """Read a file that may be a table.
+
+    Raises:
+        InputError: it is no file, too large for a table, or cannot be read.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # reading a FIFO would never end
-            raise InputError(f"{path}: is not a file but a folder or device; give the CSV file")
+            raise InputError(f"{path}: is not a file but a folder or device; give the table")
         if status.st_size > MAX_BYTES:
             raise InputError(
                 f"{path}: has {status.st_size:,} bytes, more than the {MAX_BYTES:,} of any table "

@@ -45,13 +45,13 @@ def read_label_table(path: Path, split: str) -> tuple[pd.DataFrame, list[str]]:
         .nii.gz), scan_id and the 18 findings as 0 or 1; and the errors. If there are errors,
         unreadable cells are 0 and rows without a readable name are missing.
     """
-    table, errors = read_text_table(path, _FIX)
+    table, errors, source = read_text_table(path, _FIX)
     if table.columns.empty:
         return pd.DataFrame(columns=["name", "scan_id", *FINDINGS]), errors
     errors += [f"{path}, line 1: {message}" for message in _header_errors([*table.columns])]
     check_name = partial(_check_name, prefix=CT_RATE_SPLITS[split])
-    errors += cell_errors(table, [(NAME_COLUMN, check_name)], path)
-    errors += cell_errors(table, [(finding, check_label) for finding in FINDINGS], path)
+    errors += cell_errors(table, [(NAME_COLUMN, check_name)], source)
+    errors += cell_errors(table, [(finding, check_label) for finding in FINDINGS], source)
     names = {
         line: VolumeName.parse(cell)
         for line, cell in table.get(NAME_COLUMN, pd.Series(dtype=str)).items()
@@ -124,7 +124,7 @@ def read_metadata_table(root: Path, split: str) -> tuple[pd.DataFrame, list[str]
     if not path.exists():
         log.info("%s does not exist: scores cannot be grouped by scanner, sex or age", path)
         return empty, []
-    table, errors = read_text_table(path, _FIX)
+    table, errors, source = read_text_table(path, _FIX)
     if NAME_COLUMN not in table:
         if not table.columns.empty:
             errors.insert(0, f"{path}, line 1: {missing_column(NAME_COLUMN, [*table.columns])}")
@@ -136,7 +136,9 @@ def read_metadata_table(root: Path, split: str) -> tuple[pd.DataFrame, list[str]
             "CT-RATE's first release cannot be read", path, ", ".join(missing),
         )  # fmt: skip
     names = table[NAME_COLUMN].str.strip().str.replace(r"^.*/", "", regex=True)
-    errors += cell_errors(table.assign(**{NAME_COLUMN: names}), [(NAME_COLUMN, _check_name)], path)
+    errors += cell_errors(
+        table.assign(**{NAME_COLUMN: names}), [(NAME_COLUMN, _check_name)], source
+    )
     table["name"] = names.str.replace(r"\.nii(\.gz)?$", "", regex=True)
     table = table.reindex(columns=["name", *used], fill_value="").drop_duplicates()
     differing = table[table["name"].duplicated(keep=False)]

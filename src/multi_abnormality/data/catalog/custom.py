@@ -20,7 +20,7 @@ from multi_abnormality.data.catalog.volume_id import SPLITS, natural_sort_key
 from multi_abnormality.data.io.reader_registry import suffix_of
 from multi_abnormality.data.io.scan_sources import resolve_scan
 from multi_abnormality.utils.errors import InputError, first_few, raise_errors
-from multi_abnormality.utils.strict_csv import format_lines, truncate
+from multi_abnormality.utils.strict_csv import TableName, truncate
 
 log = logging.getLogger(__name__)
 
@@ -55,32 +55,36 @@ def read_custom(root: Path, table: str, settings: Data) -> Catalog:
             f"{folder}: is not a folder; copy it there, or set data.scans in params.yaml to the "
             "folder that the table's paths start from"
         )
-    rows, unread, errors = read_custom_table(path, settings)
-    volumes, scan_errors = _find_scans(rows, folder, path)
+    content = read_custom_table(path, settings)
+    rows, name, errors = content.rows, content.name, content.errors
+    volumes, scan_errors = _find_scans(rows, folder, name)
     errors += scan_errors
     if "patient_id" in rows:
-        errors += _near_duplicate_ids(rows, path)
+        errors += _near_duplicate_ids(rows, name)
     else:
         volumes["patient_id"] = volumes["name"]
     if {"patient_id", "split"}.issubset(rows):
-        errors += _patient_errors(rows[rows["split"].isin(SPLITS)], path)
+        errors += _patient_errors(rows[rows["split"].isin(SPLITS)], name)
     if not errors and settings.columns.split is None:
         volumes["split"] = _sample_split(volumes, settings)
     if not errors:  # otherwise what seems to be missing may only be unreadable
         errors += source.split_errors(volumes["split"])
-        errors += _label_errors(volumes, settings, path)
+        errors += _label_errors(volumes, settings, name)
     raise_errors(errors, f"{path}: correct these first")
     volumes = volumes.sort_values("name", key=lambda names: names.map(natural_sort_key))
     volumes = volumes.assign(scan_id=volumes["name"], reconstruction=1).reset_index(drop=True)
     volumes[SERIES] = pd.Series([None] * len(volumes), dtype=object)
-    if unread:
-        log.warning("%s: these columns are not read: %s", path, first_few([*map(repr, unread)], 20))
-    _warn(volumes, folder, path, settings)
+    if content.unread:
+        unread = first_few([*map(repr, content.unread)], 20)
+        log.warning("%s: these columns are not read: %s", name, unread)
+    _warn(volumes, folder, name, settings)
     order = ["name", "split", "patient_id", "scan_id", "reconstruction", "path", *settings.names]
     return Catalog(volumes[[*order, *GROUPS, SERIES]], settings.names, (), source)
 
 
-def _find_scans(rows: pd.DataFrame, folder: Path, table: Path) -> tuple[pd.DataFrame, list[str]]:
+def _find_scans(
+    rows: pd.DataFrame, folder: Path, table: TableName
+) -> tuple[pd.DataFrame, list[str]]:
     """Replace the table's scan cells by name and path; also return the errors."""
     if "scan" not in rows:
         return rows.assign(name="", path="")[:0], []
@@ -92,7 +96,7 @@ def _find_scans(rows: pd.DataFrame, folder: Path, table: Path) -> tuple[pd.DataF
         try:
             found[line] = locate(cell, folder)
         except InputError as error:
-            errors.append(f"{table}, line {line}: {error}")
+            errors.append(f"{table.at([line])}: {error}")
     volumes = rows.loc[list(found)].assign(
         name=[name for name, _ in found.values()], path=[str(path) for _, path in found.values()]
     )
@@ -101,7 +105,7 @@ def _find_scans(rows: pd.DataFrame, folder: Path, table: Path) -> tuple[pd.DataF
     return volumes, truncate(errors) + repeated + series
 
 
-def _repeated_scans(found: dict[int, tuple[str, Path]], table: Path) -> list[str]:
+def _repeated_scans(found: dict[int, tuple[str, Path]], table: TableName) -> list[str]:
     """Return errors for rows with the name or the file of a row above.
 
     A symlinked folder, or a disk that ignores case, gives one file two names.
@@ -115,13 +119,13 @@ def _repeated_scans(found: dict[int, tuple[str, Path]], table: Path) -> list[str
         if above != line:
             same = "" if other == name else f", as {other}"
             errors.append(
-                f"{table}, line {line}: {name} is in line {above} already{same}; keep one "
+                f"{table.at([line])}: {name} is in {table.unit} {above} already{same}; keep one "
                 "row, and give two scans two names"
             )
     return truncate(errors)
 
 
-def _series_errors(paths: dict[int, Path], table: Path) -> list[str]:
+def _series_errors(paths: dict[int, Path], table: TableName) -> list[str]:
     """Return errors for rows that name one DICOM series by different paths.
 
     These may be its folder, a parent folder, or its files. Headers are read only where two rows
@@ -142,7 +146,7 @@ def _series_errors(paths: dict[int, Path], table: Path) -> list[str]:
                 continue  # preprocess reports it
             if other := next((owner[file] for file in files if file in owner), None):
                 errors.append(
-                    f"{table}, lines {other}, {line}: {paths[other]} and {paths[line]} are one "
+                    f"{table.at([other, line])}: {paths[other]} and {paths[line]} are one "
                     "DICOM series; keep one row for each series"
                 )
             owner |= dict.fromkeys(files, line)
@@ -163,7 +167,7 @@ def _sample_split(volumes: pd.DataFrame, settings: Data) -> list[str]:
     return ["test" if patient in drawn else "train" for patient in volumes["patient_id"]]
 
 
-def _near_duplicate_ids(volumes: pd.DataFrame, path: Path) -> list[str]:
+def _near_duplicate_ids(volumes: pd.DataFrame, table: TableName) -> list[str]:
     """Return errors for ids that may be one patient's: spreadsheets turn 007 into 7, 1 into 1.0."""
     errors = []
     first: dict[str, tuple[str, int]] = {}
@@ -180,43 +184,54 @@ def _near_duplicate_ids(volumes: pd.DataFrame, path: Path) -> list[str]:
                 else "may be one number, with a separator of thousands or of decimals"
             )
             errors.append(
-                f"{path}, lines {above}, {line}: the patients {quote(other)} and {quote(patient)} "
+                f"{table.at([above, line])}: the patients {quote(other)} and {quote(patient)} "
                 f"{differ}; write one patient's the same way, and those of two patients less alike"
             )
             break
     return truncate(errors)
 
 
-def _patient_errors(volumes: pd.DataFrame, path: Path) -> list[str]:
+def _patient_errors(volumes: pd.DataFrame, table: TableName) -> list[str]:
     """Return errors for patients in both splits. Leakage is reported whatever else is wrong."""
     errors = []
     for patient, rows in volumes.groupby("patient_id", sort=False):
         if rows["split"].nunique() > 1:
             errors.append(
-                f"{path}, {format_lines(list(rows.index))}: patient {patient} is in both "
+                f"{table.at(list(rows.index))}: patient {patient} is in both "
                 "splits; put all of a patient's scans into one"
             )
     return truncate(errors)
 
 
-def _label_errors(volumes: pd.DataFrame, settings: Data, path: Path) -> list[str]:
-    """Return errors for findings with a single class in train. For test, _warn logs them."""
+def _label_errors(volumes: pd.DataFrame, settings: Data, table: TableName) -> list[str]:
+    """Return errors for findings with a single class in train, or if a split has no label at all.
+
+    For other findings without a label, and for test, _warn logs them.
+    """
+    if not set(settings.names).issubset(volumes):
+        return []
     errors = []
+    for split in SPLITS:
+        rows = volumes.loc[volumes["split"] == split, list(settings.names)]
+        if len(rows) and rows.isna().all(axis=None):
+            errors.append(
+                f"{table}: no scan of the {split} split has a label of any finding; add some, or "
+                "check data.values and data.uncertain in params.yaml"
+            )
     train = volumes[volumes["split"] == "train"]
     for finding in settings.names:
-        if finding not in volumes:
-            continue
-        for value, is_present in ((1, train[finding].max() == 1), (0, train[finding].min() == 0)):
-            if not is_present and len(train):
+        labels = train[finding].dropna()
+        for value in (1, 0):
+            if len(labels) and not (labels == value).any():
                 errors.append(
-                    f"{path}, column {finding!r}: no scan of the train split has {value}, so the "
+                    f"{table}, column {finding!r}: no scan of the train split has {value}, so the "
                     "finding cannot be learned; add such scans, move some to train (by a column "
                     "data.columns.split), or remove it from data.findings"
                 )
     return errors
 
 
-def _warn(volumes: pd.DataFrame, folder: Path, path: Path, settings: Data) -> None:
+def _warn(volumes: pd.DataFrame, folder: Path, table: TableName, settings: Data) -> None:
     """Log what is not an error, but affects what a model can learn or how it is scored."""
     if settings.columns.patient is None:
         log.warning(
@@ -227,27 +242,47 @@ def _warn(volumes: pd.DataFrame, folder: Path, path: Path, settings: Data) -> No
     if others := list(unlisted_scans(folder, [Path(one) for one in volumes["path"]])):
         log.warning(
             "%s: %d scans have no row in %s and are left out: %s",
-            folder, len(others), path, ", ".join(truncate([str(one) for one in others])),
+            folder, len(others), table, ", ".join(truncate([str(one) for one in others])),
+        )  # fmt: skip
+    labels = volumes[list(settings.names)]
+    if missing := int(labels.isna().sum().sum()):
+        empty = int(labels.isna().all(axis=1).sum())
+        log.warning(
+            "%s: %d of %d labels are missing, and left out of the loss and the scores%s",
+            table, missing, labels.size,
+            f"; {empty} of {len(labels)} scans have no label at all" if empty else "",
         )  # fmt: skip
     train = volumes[volumes["split"] == "train"]
     patients = {
         finding: train.loc[train[finding] == 1, "patient_id"].nunique()
         for finding in settings.names
+        if train[finding].notna().any()
     }
     if rare := [
         f"{finding!r} ({count})" for finding, count in patients.items() if count < MIN_PATIENTS
     ]:
         log.warning(
             "%s: fewer than %d patients of the train split have %s: too few to learn these "
-            "findings well", path, MIN_PATIENTS, ", ".join(rare),
+            "findings well", table, MIN_PATIENTS, ", ".join(rare),
+        )  # fmt: skip
+    if unknown := [repr(finding) for finding in settings.names if finding not in patients]:
+        log.warning(
+            "%s: no scan of the train split has a label of %s: neither trained nor scored",
+            table, ", ".join(unknown),
         )  # fmt: skip
     test = volumes[volumes["split"] == "test"]
-    for finding in settings.names:
-        if test[finding].nunique() < 2:
-            value = test[finding].iloc[0]
+    for finding in patients:
+        known = test[finding].dropna()
+        if known.empty:
+            log.warning(
+                "%s, column %r: no scan of the test split has a label, so it is not scored, and "
+                "left out of all means", table, finding,
+            )  # fmt: skip
+        elif known.nunique() < 2:
+            value = known.iloc[0]
             log.warning(
                 "%s, column %r: all %d scans of the test split have %d, so its AUROC %s",
-                path, finding, len(test), value,
+                table, finding, len(known), value,
                 "is undefined and left out of the mean" if value else
                 "and average precision are undefined and left out of the means, while its F1, "
                 "precision and recall count as 0, as in the challenge",

@@ -2,9 +2,11 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from multi_abnormality.config.schema import Columns, Data
@@ -16,7 +18,7 @@ from multi_abnormality.data.catalog.identifier_spelling import (
     quote,
 )
 from multi_abnormality.data.catalog.text_table import (
-    LABELS,
+    CellCheck,
     cell_errors,
     check_choice,
     check_label,
@@ -24,6 +26,7 @@ from multi_abnormality.data.catalog.text_table import (
 )
 from multi_abnormality.data.catalog.volume_id import SPLITS
 from multi_abnormality.utils.errors import first_few
+from multi_abnormality.utils.strict_csv import TableName, cell_value
 
 DELIMITERS = ",;\t"
 _NO_PATIENT = {  # common placeholders for an empty cell
@@ -47,23 +50,39 @@ _MISSING_COLUMN_HINTS = {
 }
 
 
-def read_custom_table(path: Path, settings: Data) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """Read a CSV with one row per scan; cells are separated by commas, semicolons or tabs.
+@dataclass(frozen=True)
+class CustomTable:
+    """Content of a custom table.
 
-    Returns:
-        A table indexed by the line in the file, with the scan cell as written, patient_id, split
-        and the findings as 0 or 1, where the table has them, and GROUPS; the columns that
-        params.yaml does not name; and the errors. If there are errors, unreadable cells have an
-        arbitrary value.
+    Attributes:
+        rows: table indexed by the line in the file, with the scan cell as written, patient_id,
+            split and the findings as 0, 1 or NaN, where the table has them, and GROUPS. If there
+            are errors, unreadable cells have an arbitrary value.
+        unread: columns that params.yaml does not name.
+        errors: what is wrong.
+        name: name of the table in errors.
+    """
+
+    rows: pd.DataFrame
+    unread: list[str]
+    errors: list[str]
+    name: TableName
+
+
+def read_custom_table(path: Path, settings: Data) -> CustomTable:
+    """Read a table with one row per scan: a sheet of an .xlsx file, or a CSV file.
+
+    Cells of a CSV file are separated by commas, semicolons or tabs.
     """
     wanted = _wanted(settings)
-    table, errors = read_text_table(path, _CHECK, DELIMITERS, _clean, wanted)
+    table, errors, name = read_text_table(path, _CHECK, DELIMITERS, _clean, wanted, settings.sheet)
     if table.columns.empty:
-        return table, [], errors
+        return CustomTable(table, [], errors, name)
     header = [*table.columns]
-    errors += [f"{path}, line 1: {message}" for message in _header_errors(header, wanted)]
+    errors += [f"{name.header}: {message}" for message in _header_errors(header, wanted)]
     table = table[[column for column in header if column in wanted]].map(_clean)
     columns = settings.columns
+    check_finding = _check_finding(settings)
     errors += cell_errors(
         table,
         [
@@ -71,12 +90,12 @@ def read_custom_table(path: Path, settings: Data) -> tuple[pd.DataFrame, list[st
             (columns.patient, _check_patient),
             (columns.split, _check_split),
             (columns.age, _check_age),
-            *((name, check_label) for name in settings.names),
+            *((finding, check_finding) for finding in settings.names),
         ],
-        path,
+        name,
     )
     unread = [column for column in header if column and column not in wanted]
-    return _normalize_columns(table, settings), unread, errors
+    return CustomTable(_normalize_columns(table, settings), unread, errors, name)
 
 
 def _clean(cell: str) -> str:
@@ -137,6 +156,38 @@ def _check_split(cell: str) -> str | None:
     return check_choice(cell, SPLITS, "train nor test")
 
 
+def _label_by_value(settings: Data) -> dict[str, float]:
+    """Return the label of each value of data.values; NaN for a missing one."""
+    values = settings.values
+    lists = {1.0: values.positive, 0.0: values.negative, np.nan: values.missing}
+    uncertain = {"positive": 1.0, "negative": 0.0, "missing": np.nan}[settings.uncertain]
+    of_certain = {value: label for label, words in lists.items() for value in words}
+    return of_certain | dict.fromkeys(values.uncertain, uncertain)
+
+
+def _check_finding(settings: Data) -> CellCheck:
+    """Return the check of labels, whose error lists the values of data.values."""
+    known = _label_by_value(settings)
+    lists: Mapping[str, tuple[str, ...]] = settings.values.model_dump()
+    listed = "; ".join(
+        f"{name}: {first_few([value or 'empty' for value in values])}"
+        for name, values in lists.items()
+        if values
+    )
+
+    def check(cell: str) -> str | None:
+        if cell_value(cell) in known:
+            return None
+        if known.keys() == {"0", "1"}:
+            return f"{check_label(cell)}, or add it to a list of data.values in params.yaml"
+        return (
+            f"is {'' if cell else 'empty, '}in no list of data.values in params.yaml ({listed}); "
+            "correct it, or add it to one of them"
+        )
+
+    return check
+
+
 def _check_age(cell: str) -> str | None:
     if not cell or _AGE.fullmatch(cell):
         return None
@@ -158,7 +209,10 @@ def _normalize_columns(table: pd.DataFrame, settings: Data) -> pd.DataFrame:
         f"{match[1]}Y" if (match := _AGE.fullmatch(age)) else "" for age in normalized["PatientAge"]
     ]
     normalized["PatientSex"] = normalized["PatientSex"].str.capitalize()  # m and M are one group
+    label_of = _label_by_value(settings)
     for finding in settings.names:
         if finding in table:
-            normalized[finding] = [LABELS.get(cell, 0) for cell in table[finding]]
+            labels = table[finding].map(lambda cell: label_of.get(cell_value(cell), 0.0))
+            is_complete = labels.notna().all()
+            normalized[finding] = labels.astype("int64") if is_complete else labels.astype(float)
     return normalized

@@ -47,7 +47,8 @@ class Catalog:
 
     Attributes:
         volumes: one row per volume, in natural order: name, split, patient_id, scan_id,
-            reconstruction (int), path, the findings (int, 0 or 1), GROUPS as text, and SERIES.
+            reconstruction (int), path, the findings (0 or 1, int unless a label of the finding
+            is missing: NaN), GROUPS as text, and SERIES.
         findings: names of the labels, in order.
         excluded: names of volumes on disk that an exclusion list names.
         source: layout of the files.

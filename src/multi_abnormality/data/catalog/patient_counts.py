@@ -15,7 +15,7 @@ def has_enough_patients(labels: np.ndarray, patients: Sequence[str]) -> np.ndarr
     finding counts on both sides.
 
     Args:
-        labels: (N, F), 0 or 1, one row per scan.
+        labels: (N, F), 0, 1 or NaN for a missing one, one row per scan.
         patients: N ids.
     """
     of_row = np.asarray(patients)

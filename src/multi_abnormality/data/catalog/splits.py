@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from multi_abnormality.data.catalog.missing_labels import is_labeled
 from multi_abnormality.data.catalog.volume_id import natural_sort_key
 from multi_abnormality.utils.errors import InputError
 
@@ -44,12 +45,16 @@ def split_validation(
 def hold_out(labels: pd.DataFrame, findings: Sequence[str], fraction: float, seed: int) -> set[str]:
     """Choose patients to hold out, each finding about as frequent as in the rest.
 
-    A patient has a finding if any of the volumes does. Patients are ordered by a hash of seed and
-    patient, so the order of the rows has no effect. See split_validation for the arguments.
+    A patient has a finding if any of the volumes does. Where labels of a finding are missing, those
+    who have a label of it are as frequent, too. Patients are ordered by a hash of seed and patient,
+    so the order of the rows has no effect. See split_validation for the arguments.
     """
     patients = labels.groupby("patient_id")[list(findings)].max()
     order = sorted(patients.index, key=lambda patient: _digest(seed, patient))
-    held_out = _stratified_split(patients.loc[order].to_numpy(dtype=bool), fraction)
+    values = patients.loc[order].to_numpy()
+    known = is_labeled(values)
+    traits = np.column_stack([values == 1, known[:, ~known.all(axis=0)]])
+    held_out = _stratified_split(traits, fraction)
     return {patient for patient, out in zip(order, held_out, strict=True) if out}
 
 

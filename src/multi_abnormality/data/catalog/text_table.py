@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from multi_abnormality.data.catalog.identifier_spelling import find_similar, quote
+from multi_abnormality.data.catalog.workbook import read_sheet
 from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.strict_csv import format_lines, read_rows, repeated, truncate
+from multi_abnormality.utils.strict_csv import WORKBOOK, TableName, read_rows, repeated, truncate
 
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
@@ -20,35 +21,46 @@ def read_text_table(
     delimiters: str = ",",
     clean: Callable[[str], str] = str,
     needed: Container[str] | None = None,
-) -> tuple[pd.DataFrame, list[str]]:
-    """Read a CSV file as text.
+    sheet: str | None = None,
+) -> tuple[pd.DataFrame, list[str], TableName]:
+    """Read a CSV file, or a sheet of a workbook, as text.
 
     Args:
-        path: path of the file.
+        path: path of the file; one that ends in .xlsx is a workbook.
         fix: what to do with a damaged file.
         delimiters: characters that may separate cells.
         clean: normalizes names of columns.
-        needed: columns that must not be repeated; None for all.
+        needed: columns that are read, and so must not be repeated; None for all.
+        sheet: name of the sheet of a workbook; None for the first.
 
     Returns:
-        A table indexed by the line in the file, without columns if the file cannot be read, and
-        otherwise with the first of those that are repeated; and the errors.
+        A table indexed by the line in the file, or by the row in the sheet, without columns if the
+        file cannot be read, and otherwise with the first of those that are repeated; the errors;
+        and the table's name in errors.
     """
+
+    def is_read(column: str) -> bool:
+        return needed is None or clean(column) in needed
+
     try:
-        read = read_rows(path, fix, delimiters)
+        if path.suffix.lower() == WORKBOOK:
+            read = read_sheet(path, sheet, fix, is_read)
+        else:
+            read = read_rows(path, fix, delimiters)
     except InputError as error:
-        return pd.DataFrame(), [str(error)]
-    header = [clean(cell) for cell in read.header]
+        return pd.DataFrame(), [str(error)], TableName(path)
+    name, header = read.name, [clean(cell) for cell in read.header]
     if len(header) == 1:
-        message = f"{path}, line 1: has one column; separate the cells by commas, or {fix}"
-        return pd.DataFrame(), [message]
+        message = f"{name.header}: has one column; separate the cells by commas, or {fix}"
+        return pd.DataFrame(), [message], name
     errors = [
-        f"{path}, line 1: column {column!r} comes more than once; keep one"
+        f"{name.header}: column {column!r} comes more than once; keep one"
         for column in repeated(header)
         if needed is None or column in needed
     ]
     table = pd.DataFrame(read.rows, read.lines, header, dtype=str)
-    return table.loc[:, ~table.columns.duplicated()], truncate(errors) + read.faults
+    table = table.loc[:, ~table.columns.duplicated()]
+    return table, truncate(errors) + read.faults, name
 
 
 def missing_column(column: str, others: Sequence[str]) -> str:
@@ -58,14 +70,14 @@ def missing_column(column: str, others: Sequence[str]) -> str:
 
 
 def cell_errors(
-    table: pd.DataFrame, checks: Iterable[tuple[str | None, CellCheck]], path: Path
+    table: pd.DataFrame, checks: Iterable[tuple[str | None, CellCheck]], name: TableName
 ) -> list[str]:
     """Return the errors of all cells; equal ones of a column are one error.
 
     Args:
         table: table indexed by the line in the file.
         checks: pairs of a column, which may be missing, and the check of its cells.
-        path: path of the file.
+        name: name of the table.
     """
     errors = []
     for column, check in checks:
@@ -79,7 +91,7 @@ def cell_errors(
             lines_of.setdefault(f"{shown}{wrong[cell]}", []).append(line)
         errors += truncate(
             [
-                f"{path}, {format_lines(lines)}, column {column!r}: {message}"
+                f"{name.at(lines)}, column {column!r}: {message}"
                 for message, lines in lines_of.items()
             ]
         )

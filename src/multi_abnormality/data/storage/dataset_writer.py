@@ -138,7 +138,9 @@ class DatasetWriter:
                 folder.rmdir()
         if (self.root / PARTS).exists():
             shutil.rmtree(self.root / PARTS)
-        _write_table(catalogue.volumes[["name", *catalogue.findings]], self.root / LABELS)
+        labels = catalogue.volumes[list(catalogue.findings)].astype("Int64")  # missing: empty
+        labels.insert(0, "name", catalogue.volumes["name"])
+        _write_table(labels, self.root / LABELS)
         _write_table(self._manifest(catalogue, rejected), self.root / MANIFEST)
 
     def _clear(self) -> None:

@@ -2,7 +2,7 @@
 
 processed/train/train_00001-00010.zip   volumes of ten patients (shards.py)
 processed/manifest.csv                  source of each volume; exists only when the set is complete
-processed/labels.csv                    findings of each volume
+processed/labels.csv                    findings of each volume; a missing label is an empty cell
 processed/recipe.json                   preprocess parameters, and the hash of the code
 """
 
@@ -48,7 +48,7 @@ def add_scan_ids(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_labels(file: Path | BinaryIO, name: str = f"processed/{LABELS}") -> pd.DataFrame:
-    """Read labels.csv: name and the findings, 0 or 1.
+    """Read labels.csv: name and the findings, 0 or 1, and NaN where a label is missing.
 
     Args:
         file: path, or an open file.
@@ -60,21 +60,23 @@ def read_labels(file: Path | BinaryIO, name: str = f"processed/{LABELS}") -> pd.
     name = str(file) if isinstance(file, Path) else name
     table, errors = _read_table(file, name, ("name",))
     cells = table.drop(columns="name")
-    positive = (cells == "1").to_numpy(dtype=bool)
-    wrong = ~positive & ~(cells == "0").to_numpy(dtype=bool)
+    positive, missing = ((cells == text).to_numpy(dtype=bool) for text in ("1", ""))
+    wrong = ~positive & ~missing & ~(cells == "0").to_numpy(dtype=bool)
     errors += truncate(
         [
             f"{name}, line {table.index[row]}, column {cells.columns[column]!r}: "
-            f"{cells.iat[row, column]!r} is not 0 or 1"
+            f"{cells.iat[row, column]!r} is neither 0 nor 1 nor empty"
             for row, column in zip(*wrong.nonzero(), strict=True)
         ]
     )
     if cells.columns.empty:
         errors.append(f"{name}, line 1: has no findings")
     raise_errors(errors, f"{name}: is damaged; {_REPLACE}")
-    labels = pd.DataFrame(positive.astype("int64"), columns=cells.columns)
-    labels.insert(0, "name", table["name"].array)
-    return labels
+    columns = {
+        finding: np.where(absent, np.nan, present) if absent.any() else present.astype("int64")
+        for finding, present, absent in zip(cells.columns, positive.T, missing.T, strict=True)
+    }
+    return pd.DataFrame({"name": table["name"].array, **columns})
 
 
 def read_manifest(file: Path | BinaryIO, name: str = f"processed/{MANIFEST}") -> pd.DataFrame:
@@ -230,6 +232,11 @@ class ProcessedDataset:
         self.manifest = ids.join(stored[stored.columns.difference(ids.columns, sort=False)])
         self.synthetic = self._is_synthetic()
         self.labels = read_labels(self.root / LABELS)
+        if self.is_ct_rate and (missing := self.labels.isna().sum()).any():
+            raise InputError(
+                f"{self.root / LABELS}: is damaged: column {missing.idxmax()!r} has empty cells, "
+                f"and CT-RATE's tables have none; {_REPLACE}"
+            )
         self.findings: tuple[str, ...] = tuple(self.labels.columns[1:])
         self._row = {name: row for row, name in enumerate(self.labels["name"])}
         self._hashes = self.manifest["voxels_sha256"].tolist()
@@ -291,7 +298,7 @@ class ProcessedDataset:
         return joined[joined["split"] == split].reset_index(drop=True)
 
     def labels_of(self, names: Sequence[str]) -> np.ndarray:
-        """Return the labels of these volumes: (N, F) int64, 0 or 1."""
+        """Return the labels of these volumes: (N, F) int64, or float64 if one is missing: NaN."""
         rows = [self._row[name] for name in names]
         labels: np.ndarray = self.labels[list(self.findings)].to_numpy()
         return labels[rows]
@@ -331,7 +338,8 @@ class ProcessedDataset:
         if self.synthetic:
             content.update(SYNTHETIC.encode())
         volumes = self.volumes(split)
-        labels = ["".join(row) for row in volumes[list(self.findings)].astype(str).to_numpy()]
+        codes = volumes[list(self.findings)].fillna(2).astype("int64")  # 2: missing
+        labels = ["".join(row) for row in codes.astype(str).to_numpy()]
         columns = (volumes[name] for name in ("name", "voxels_sha256", "scan_id", "patient_id"))
         for row in sorted(zip(*columns, labels, strict=True)):
             content.update(" ".join(row).encode() + b"\n")

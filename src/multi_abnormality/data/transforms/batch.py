@@ -11,7 +11,7 @@ class Batch(TypedDict, total=False):
 
     name: list[str]  # names of the volumes, training only
     volume: Tensor  # (N, S, Y, X) uint8 codes; in training each slice with its neighbours
-    labels: Tensor  # (N, F) float32
+    labels: Tensor  # (N, F) float32, NaN where a label is missing
     height: Tensor  # (N, S) from 0 (lowest slice of the volume) to 1 (highest), training only
     scan: Tensor  # (N,) int64: equal for the reconstructions of a scan, validation only
     augmentation: dict[str, Any]  # parameters, see Augmentation.apply, training only

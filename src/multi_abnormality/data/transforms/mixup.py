@@ -41,7 +41,7 @@ def augment_batch(
         rng: generator for this batch and epoch.
 
     Returns:
-        HU (N, S, Y, X) and labels (N, F) in [0, 1].
+        HU (N, S, Y, X) and labels (N, F) in [0, 1], NaN where one is missing.
     """
     labels = batch["labels"]
     # Coordinates in half precision would move voxels by up to half of one.
@@ -74,11 +74,17 @@ def sample_mix(
 
 
 def mix(hu: Tensor, labels: Tensor, params: MixParams) -> tuple[Tensor, Tensor]:
-    """Mix volumes (N, S, Y, X), and labels (N, F) by the fraction of mixed voxels."""
+    """Mix volumes (N, S, Y, X), and labels (N, F) by the fraction of mixed voxels.
+
+    A mixed label is missing if that of either volume is, unless nothing of this volume is used.
+    """
     partner = torch.from_numpy(params.partner).to(hu.device, non_blocking=True)
     box = torch.from_numpy(params.box)[None].to(hu.device, non_blocking=True)
     cut = box_mask(box, hu.shape[1:])
     mixed = hu + params.lam * (hu[partner] - hu)
     mixed = torch.where(cut, hu[partner], mixed)
     fraction = params.lam + (1 - params.lam) * cut.float().mean()
-    return mixed, labels + fraction * (labels[partner] - labels)
+    others = labels[partner]
+    mixed_labels = labels + fraction * (others - labels)
+    mixed_labels = torch.where(fraction == 0, labels, mixed_labels)
+    return mixed, torch.where(fraction == 1, others, mixed_labels)

@@ -48,7 +48,7 @@ def compare_revisions(
         tuple(first.labels.columns),
         resampling,
     )
-    positives = first.labels.sum().to_dict()
+    positives = (first.labels == 1).sum().to_dict()
     return {
         "revisions": {
             letter: {"name": revision.name, "commit": revision.commit}
@@ -116,7 +116,7 @@ def _count_changed(first: RevisionPredictions, second: RevisionPredictions) -> i
 
 
 def _check_same_labels(first: RevisionPredictions, second: RevisionPredictions) -> None:
-    differs = first.labels != second.labels
+    differs = first.labels.fillna(2) != second.labels.fillna(2)  # 2: missing
     if not differs.any(axis=None):
         return
     scan, finding = differs.stack().idxmax()

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from multi_abnormality.data.catalog.missing_labels import never_labeled
 from multi_abnormality.data.storage.processed_dataset import (
     LABELS,
     MANIFEST,
@@ -37,7 +39,8 @@ class RevisionPredictions:
         revision: the revision.
         scans: `patient_id`, and hashes of the file and of the preprocessed voxels: `source_sha256`,
             `voxels_sha256`.
-        labels: 0 or 1, a column per finding.
+        labels: 0, 1 or NaN for one that is missing or of a finding that was not trained, for lack
+            of labels in the train split; a column per finding.
         probabilities: a column per finding.
     """
 
@@ -122,6 +125,7 @@ def _join(
         )
     stored = manifest[manifest["status"] == STORED]
     volumes = add_scan_ids(stored.reset_index(names="name")).set_index("name")
+    train = volumes.index[volumes["split"] == "train"]
     test = volumes["scan_id"][volumes["split"] == "test"]
     volumes = volumes.loc[predictions.index]
     scan_ids = volumes["scan_id"]
@@ -131,7 +135,9 @@ def _join(
         raise _unusable(revision, duplicates, "has several reconstructions of scans")
     hashes = stored.loc[predictions.index, ["source_sha256", "voxels_sha256"]]
     scans = hashes.assign(patient_id=volumes["patient_id"])
-    tables = scans, labels.loc[predictions.index], predictions
+    untrained = labels.columns[never_labeled(labels.loc[train].to_numpy())] if len(train) else []
+    scored = labels.loc[predictions.index].assign(**dict.fromkeys(untrained, np.nan))
+    tables = scans, scored, predictions
     return RevisionPredictions(revision, *(table.set_axis(scan_ids) for table in tables))
 
 

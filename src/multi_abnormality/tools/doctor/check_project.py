@@ -50,8 +50,10 @@ def check_data(context: DoctorContext) -> Iterator[CheckResult]:
     )
     patients = len(volumes[["split", "patient_id"]].drop_duplicates())
     scans = volumes["scan_id"].nunique()
+    missing = int(volumes[list(context.catalogue.findings)].isna().sum().sum())
+    labelled = f"{missing} labels missing" if missing else "all labelled"
     yield passed(
-        f"{len(volumes)} volumes of {scans} scans of {patients} patients ({splits}), all labelled"
+        f"{len(volumes)} volumes of {scans} scans of {patients} patients ({splits}), {labelled}"
     )
 
 
