@@ -14,6 +14,7 @@ import yaml
 from documents import ROOT
 from multi_abnormality.config.schema import Params, Section
 from multi_abnormality.data.catalog.custom_table import GROUP_COLUMNS
+from multi_abnormality.runtime.loggers.logger_registry import LOGGERS
 from multi_abnormality.runtime.run_fingerprint import IGNORED, ROOTS
 from multi_abnormality.utils.code_hash import code_hashes
 
@@ -56,13 +57,14 @@ ORDER = (
 
 # Dependencies that no module imports, and what needs them.
 UNIMPORTED = {
+    "alembic": "MLflow's database",
     "cryptography": "dvc-gdrive",
     "dvc-gdrive": "DVC, for a remote on Google Drive",
     "onnx": "torch.onnx",
     "onnxscript": "torch.onnx",
     "pydrive2": "dvc-gdrive",
     "pyopenssl": "dvc-gdrive",
-    "tensorboard": "torch.utils.tensorboard",
+    "sqlalchemy": "MLflow's database",
     "torchvision": "timm; utils/torchvision_compat.py patches it without importing it",
 }
 
@@ -221,7 +223,9 @@ def modules(*folders: Path) -> set[str]:
 
 def test_dependencies_are_those_that_are_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.match(r"[\w-]+", line)[0].lower() for line in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for name in LOGGERS for line in extras.get(name, ()))]
+    declared = {re.match(r"[\w-]+", line)[0].lower() for line in lines}
     homes = packages_distributions()
     foreign = modules(SOURCE) - sys.stdlib_module_names - {PACKAGE.name, "chest_phantom"}
     needed = {home.lower().replace("_", "-") for name in foreign for home in homes[name]}

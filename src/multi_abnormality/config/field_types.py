@@ -186,7 +186,7 @@ Knots = Annotated[
     _require(_is_increasing, "must rise in both columns, its codes from 0 to 255"),
 ]
 Loggers = Annotated[
-    tuple[Literal["tensorboard", "csv"], ...],
+    tuple[Literal["tensorboard", "csv", "wandb", "mlflow", "dvclive"], ...],
     _require(lambda names: len(set(names)) == len(names), "must name each logger once"),
 ]
 CutmixProb = Annotated[Probability, AfterValidator(_check_cutmix)]
