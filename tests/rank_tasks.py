@@ -19,6 +19,7 @@ from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
+from multi_abnormality.runtime.loggers import tracking_thread
 from multi_abnormality.runtime.process_group import RENDEZVOUS, ProcessGroup
 from multi_abnormality.runtime.rank_info import NAMES, RankInfo
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
@@ -159,10 +160,11 @@ def train_alone(
     ranks: ProcessGroup,
     params: Params,
     processed: Path,
-    folder: Path,
+    folders: list[Path],
     stop: StopRequest,
     environment: dict[str, str],
-) -> str | list[int]:
-    """Train on one rank with some environment variables."""
+) -> list[str | list[int]]:
+    """Train on one rank in each folder with some environment variables; trackers have time."""
     os.environ |= environment
-    return train(ranks, params, processed, folder, {0: stop})
+    tracking_thread.CLOSE_SECONDS = 600
+    return [train(ranks, params, processed, folder, {0: stop}) for folder in folders]

@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
@@ -12,9 +13,9 @@ from shutil import copytree
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import multi_abnormality.runtime.loggers.tracking_thread as tracking
 from multi_abnormality.config.schema import Params
 from multi_abnormality.runtime.graceful_stop import StopRequest
+from multi_abnormality.runtime.loggers import tracking_thread
 from multi_abnormality.runtime.loggers.logged_run import LoggedRun, epoch_values
 from multi_abnormality.runtime.loggers.logger_registry import PACKAGES, make_loggers
 from multi_abnormality.training.history import EpochMetrics, History, StepMetrics, StopCriteria
@@ -128,15 +129,14 @@ def resumed(
     last_step = 1 + 2 * checks_per_epoch + data.batches - 1
     kill = KillOnceLogged(last_step, here / "logs/mlflow.db")
 
-    def train(folder: Path, stop: StopRequest) -> object:
-        arguments = (params, runner.processed.root, folder, stop, OFFLINE)
+    def train(folders: list[Path], stop: StopRequest) -> object:
+        arguments = (params, runner.processed.root, folders, stop, OFFLINE)
         (outcome,) = run_on_ranks(1, train_alone, *arguments)
         return outcome
 
-    assert train(here, kill) == -signal.SIGKILL
+    assert train([here], kill) == -signal.SIGKILL
     copytree(here / "checkpoints", elsewhere / "checkpoints")
-    for folder in (here, elsewhere):
-        assert train(folder, StopRequest()) == "done"
+    assert train([here, elsewhere], StopRequest()) == ["done", "done"]
     return {"here": here, "elsewhere": elsewhere}
 
 
@@ -205,6 +205,31 @@ def test_missing_package_is_named_with_its_extra(runner, tmp_path: Path, monkeyp
     assert not (tmp_path / "checkpoints").exists()
 
 
+class BreakCsvAtCheck(StopRequest):
+    """Replaces the CSV file by a directory at the n-th check for a stop request."""
+
+    def __init__(self, number: int, path: Path) -> None:
+        super().__init__()
+        self.left, self.path = number, path
+
+    @property
+    def reason(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.path.unlink()
+            self.path.mkdir()
+
+
+def test_file_error_in_the_middle_keeps_the_last_checkpoint(runner, reference, tmp_path: Path):
+    path = tmp_path / "logs/steps.csv"
+    with pytest.raises(InputError, match=r"steps\.csv: cannot be written"):
+        runner.run(tmp_path, BreakCsvAtCheck(4, path), save_every_n_minutes=1e-9)
+    path.rmdir()
+    assert runner.prepare(tmp_path).checkpoint.position.batch > 0
+    runner.run(tmp_path)
+    assert runner.hashes(tmp_path) == runner.hashes(reference)
+
+
 @pytest.mark.parametrize("name", ["csv", "tensorboard"])
 def test_file_that_cannot_be_written_is_an_error(name: str, runner, tmp_path: Path):
     (tmp_path / "logs").touch()
@@ -228,6 +253,7 @@ def test_unreachable_tracker_does_not_end_the_training(
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracking_thread, "CLOSE_SECONDS", 600)
     assert len(runner.run(tmp_path, loggers=("mlflow",), epochs=1).epochs) == 1
     assert "mlflow: metrics cannot be logged" in caplog.text
     assert len([each for each in caplog.records if each.levelno == logging.WARNING]) <= 3
@@ -253,6 +279,7 @@ def test_mlflow_starts_a_run_where_the_named_one_is_unknown(
     caplog.set_level("INFO")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setattr(tracking_thread, "STOP_SECONDS", 600)
     for _ in range(2):
         (logger,) = make_loggers(["mlflow"], logged_run(tmp_path / "logs"))
         logger.close()
@@ -269,7 +296,7 @@ def test_mlflow_starts_a_run_where_the_named_one_is_unknown(
     ]  # fmt: skip
 
 
-class Flaky(tracking.TrackingThread):
+class Flaky(tracking_thread.TrackingThread):
     """Tracker in memory that fails in the middle of a batch, once connected the n-th time."""
 
     name = "flaky"
@@ -296,10 +323,22 @@ class Flaky(tracking.TrackingThread):
 def test_tracker_that_returns_gets_all_steps(
     tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(tracking_thread, "RETRY_SECONDS", 0.01)
     logger = Flaky(logged_run(tmp_path))
     while logger.failures:
         logger._thread.join(0.01)
     logger.close()
     assert logger.held == [1, 2, 3, 4, -1]
     assert caplog.text.count("metrics cannot be logged (the server is away)") == 1
+
+
+def test_tracker_that_hangs_does_not_delay_a_stop(
+    tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(tracking_thread, "STOP_SECONDS", 0.01)
+    answers = threading.Event()
+    monkeypatch.setattr(Flaky, "connect", lambda _: answers.wait())
+    logger = Flaky(logged_run(tmp_path))
+    logger.close()
+    answers.set()
+    assert "flaky: not all metrics were sent" in caplog.text

@@ -11,6 +11,7 @@ from multi_abnormality.utils.console import log
 
 RETRY_SECONDS = 60.0
 CLOSE_SECONDS = 30.0  # that the end of training waits for metrics that were not sent yet
+STOP_SECONDS = 5.0  # that a stop waits: the last backup needs the time, and a resume sends the rest
 STEPS_PER_BATCH = 200
 
 
@@ -67,9 +68,10 @@ class TrackingThread:
     def close(self) -> None:
         self._closing.set()
         self._wake.set()
-        self._thread.join(CLOSE_SECONDS)
+        seconds = CLOSE_SECONDS if self.run.is_finished else STOP_SECONDS
+        self._thread.join(seconds)
         if self._thread.is_alive():
-            log.warning("%s: not all metrics were sent in %.0f s", self.name, CLOSE_SECONDS)
+            log.warning("%s: not all metrics were sent in %.0f s", self.name, seconds)
 
     def _work(self) -> None:
         is_connected = False

@@ -10,7 +10,7 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # sends stack traces el
 import wandb
 
 from multi_abnormality.runtime.loggers.logged_run import LoggedRun
-from multi_abnormality.runtime.loggers.tracking_thread import CLOSE_SECONDS, TrackingThread
+from multi_abnormality.runtime.loggers.tracking_thread import STOP_SECONDS, TrackingThread
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
@@ -52,7 +52,7 @@ class WandbLogger(TrackingThread):
             config=self.run.config,
             allow_val_change=True,
             settings=wandb.Settings(
-                console="off", silent=True, reinit="create_new", finish_timeout=CLOSE_SECONDS
+                console="off", silent=True, reinit="create_new", finish_timeout=STOP_SECONDS
             ),
         )
         self._run.define_metric("train/*", step_metric="step")
