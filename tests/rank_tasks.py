@@ -4,9 +4,13 @@ import multiprocessing
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -15,6 +19,7 @@ from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
+from multi_abnormality.runtime.loggers import tracking_thread
 from multi_abnormality.runtime.process_group import RENDEZVOUS, ProcessGroup
 from multi_abnormality.runtime.rank_info import NAMES, RankInfo
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
@@ -95,6 +100,30 @@ class KillAtCheck(StopAtCheck):
         return None
 
 
+class KillOnceLogged(StopAtCheck):
+    """Kills this process at the n-th check for a stop request, once MLflow has logged steps."""
+
+    def __init__(self, number: int, database: Path) -> None:
+        super().__init__(number)
+        self.database = database
+
+    @property
+    def reason(self) -> str | None:
+        if super().reason:
+            while not self._is_logged() and any(
+                thread.name == "mlflow" for thread in threading.enumerate()
+            ):
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    def _is_logged(self) -> bool:
+        if not self.database.exists():
+            return False
+        with closing(sqlite3.connect(self.database, timeout=60)) as database:
+            return database.execute("SELECT COUNT(*) FROM metrics").fetchone()[0] > 0
+
+
 class RecordSeed(StopRequest):
     """Records torch's seed at each check for a stop request."""
 
@@ -125,3 +154,17 @@ def train(
     stop = stops.get(ranks.rank, StopRequest())
     TrainingRun(params, ProcessedDataset(processed), paths, ranks).run(stop)
     return stop.seen[1:] if isinstance(stop, RecordSeed) else "done"  # the first is before training
+
+
+def train_alone(
+    ranks: ProcessGroup,
+    params: Params,
+    processed: Path,
+    folders: list[Path],
+    stop: StopRequest,
+    environment: dict[str, str],
+) -> list[str | list[int]]:
+    """Train on one rank in each folder with some environment variables; trackers have time."""
+    os.environ |= environment
+    tracking_thread.CLOSE_SECONDS = 600
+    return [train(ranks, params, processed, folder, {0: stop}) for folder in folders]

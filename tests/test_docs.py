@@ -38,7 +38,8 @@ PACKAGE = "multi_abnormality"
 OTHERS = (
     *("bash", "cat", "cd", "cp", "export", "ls", "mkdir", "mv", "rm", "scontrol"),
     *("source", "srun"),
-    *("dask", "docker", "git", "gto", "hf", "nvidia-smi", "pip", "tensorboard", "torchrun"),
+    *("dask", "docker", "git", "gto", "hf", "mlflow", "nvidia-smi", "pip", "tensorboard"),
+    *("torchrun", "wandb"),
 )
 FILES = (".py", ".json", ".csv", ".yaml", ".md", ".dvc")
 TARGETS = set(re.findall(r"^([\w./-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -9,6 +9,7 @@ from multi_abnormality.data.transforms.augment import AUGMENTATIONS
 from multi_abnormality.evaluation.threshold_selection import THRESHOLD_METRICS
 from multi_abnormality.export.formats import FORMATS
 from multi_abnormality.models.pooling import POOLINGS
+from multi_abnormality.runtime.loggers.logger_registry import LOGGERS
 from multi_abnormality.training.losses import LOSSES
 
 
@@ -24,6 +25,7 @@ def choices(annotation: object) -> tuple[str, ...]:
     [
         (Train, "loss", LOSSES),
         (Train, "augmentation", AUGMENTATIONS),
+        (Train, "loggers", LOGGERS),
         (Model, "pooling", POOLINGS),
         (Evaluate, "threshold_metric", THRESHOLD_METRICS),
         (Export, "formats", FORMATS),

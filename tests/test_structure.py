@@ -14,6 +14,7 @@ import yaml
 from documents import ROOT
 from multi_abnormality.config.schema import Params, Section
 from multi_abnormality.data.catalog.custom_table import GROUP_COLUMNS
+from multi_abnormality.runtime.loggers.logger_registry import LOGGERS
 from multi_abnormality.runtime.run_fingerprint import IGNORED, ROOTS
 from multi_abnormality.utils.code_hash import code_hashes
 
@@ -56,13 +57,14 @@ ORDER = (
 
 # Dependencies that no module imports, and what needs them.
 UNIMPORTED = {
+    "alembic": "MLflow's database",
     "cryptography": "dvc-gdrive",
     "dvc-gdrive": "DVC, for a remote on Google Drive",
     "onnx": "torch.onnx",
     "onnxscript": "torch.onnx",
     "pydrive2": "dvc-gdrive",
     "pyopenssl": "dvc-gdrive",
-    "tensorboard": "torch.utils.tensorboard",
+    "sqlalchemy": "MLflow's database",
     "torchvision": "timm; utils/torchvision_compat.py patches it without importing it",
 }
 
@@ -235,6 +237,7 @@ def test_dependencies_are_those_that_are_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     lists = [project["dependencies"], extras["train"], extras["backup"]]
+    lists += [extras.get(name, []) for name in LOGGERS]
     base, *others = ({re.match(r"[\w-]+", line)[0].lower() for line in one} for one in lists)
     declared = base.union(*others)
     needed = packages_of(modules(SOURCE))

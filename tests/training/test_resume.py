@@ -82,7 +82,7 @@ def test_exact_resume_after_several_crashes(runner, reference: Path, tmp_path: P
         crash(runner, tmp_path, saves)
     runner.run(tmp_path, machine={"workers": 2})
     assert runner.hashes(tmp_path) == runner.hashes(reference)
-    (log,) = (tmp_path / "logs").iterdir()
+    (log,) = (tmp_path / "logs").glob("events.*")
     events = EventAccumulator(str(log)).Reload()
     for name in ("train_loss", "val_auroc"):
         assert [event.step for event in events.Scalars(name)] == [0, 1, 2]

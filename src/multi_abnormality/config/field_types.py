@@ -241,7 +241,7 @@ SensitivityTarget = Annotated[
 ]
 Words = Annotated[tuple[str, ...], BeforeValidator(_to_words)]
 Loggers = Annotated[
-    tuple[Literal["tensorboard", "csv"], ...],
+    tuple[Literal["tensorboard", "csv", "wandb", "mlflow", "dvclive"], ...],
     _require(lambda names: len(set(names)) == len(names), "must name each logger once"),
 ]
 CutmixProb = Annotated[Probability, AfterValidator(_check_cutmix)]

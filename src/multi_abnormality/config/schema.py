@@ -162,7 +162,8 @@ class Train(Section):
     save_every_n_epochs: PositiveInt
     save_every_n_minutes: PositiveFloat
     resume: Literal["auto", "required", "never"]  # from the latest checkpoint
-    loggers: Loggers  # runtime/loggers
+    loggers: Loggers  # docs/how-to/experiment-tracking.md
+    log_every_n_steps: PositiveInt  # batches after which losses are read, checked and logged
     deterministic: bool
     compile: bool  # torch.compile of the encoder
     debug: Literal["none", "fast_dev_run", "overfit_batches"]  # few scans: training/debug_modes.py

@@ -40,7 +40,7 @@ class ResumeCandidate:
 
     @property
     def history(self) -> History:
-        return History.from_state(self.content["history"])
+        return History.from_state(self.content["history"], self.content.get("step_metrics"))
 
     @property
     def progress(self) -> tuple[Position, bool, bool]:

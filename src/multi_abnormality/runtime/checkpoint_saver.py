@@ -109,6 +109,7 @@ class CheckpointSaver:
         return self.state() | {
             "position": position.state(),
             "history": self.history.state(),
+            "step_metrics": self.history.steps_state(),
             "about": self.about,
             "complete": False,
         }

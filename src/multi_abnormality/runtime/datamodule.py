@@ -33,6 +33,7 @@ class DataModule:
         device: device that batches are moved to.
 
     Attributes:
+        findings: names of the labels' columns.
         train_dataset: training volumes.
         val_dataset: volumes of the held-out patients.
         warnings: lines to log before training starts.
@@ -54,6 +55,7 @@ class DataModule:
         self.params = params
         self.ranks = ranks
         self.device = device
+        self.findings = processed.findings
         rows = processed.volumes("train")
         selection = select_volumes(params, rows, processed.findings, ranks.size)
         self.names = {"train": selection.train, "validation": selection.validation}

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 
 from multi_abnormality.config.schema import Train
 from multi_abnormality.runtime.loggers.logger_registry import Logger
-from multi_abnormality.training.history import History
+from multi_abnormality.training.history import History, StepMetrics
 from multi_abnormality.utils.console import PLAIN_LINE_SECONDS, console, log
 from multi_abnormality.utils.progress_bar import ProgressBar
 
 
 class ProgressLogger:
-    """Logs each epoch: a line in the log, and whatever the loggers write.
+    """Logs each epoch as a line in the log, and steps and epochs by the loggers.
 
     On a terminal a progress bar shows the epoch's steps; elsewhere a line is logged periodically.
 
     Args:
-        loggers: loggers of epochs.
-        history: metrics of the epochs so far, which the training loop extends.
+        loggers: loggers of steps and epochs.
+        history: metrics of the epochs and steps so far, which the training loop extends.
         settings: section `train` of the parameters.
         batches: number of training batches per epoch.
         val_batches: number of validation batches.
@@ -38,6 +38,8 @@ class ProgressLogger:
         self.val_batches = val_batches
         self._started = self._logged = 0.0
         self._first = 0  # first batch of this epoch in this process
+        self._done = 0  # batches of this epoch
+        self._measured = (0, 0.0)  # batches and time at which steps were logged
         self._is_training = True
         self._bar = ProgressBar(console.rich, transient=True) if console.is_terminal else None
         if self._bar:
@@ -57,7 +59,8 @@ class ProgressLogger:
     def start_epoch(self, first: int) -> None:
         """Start the next epoch, at batch number `first`."""
         self._started = self._logged = time.monotonic()
-        self._first = first
+        self._first = self._done = first
+        self._measured = (first, self._started)
         self._is_training = True
         self._show(self._name, self.batches, first)
 
@@ -75,6 +78,7 @@ class ProgressLogger:
     def advance(self, done: int) -> None:
         """Show that `done` batches of the epoch or its validation are done."""
         now = time.monotonic()
+        self._done = done
         if self._bar:
             self._bar.advance(self._bar.task_ids[0])
         elif self._is_training and now - self._logged >= PLAIN_LINE_SECONDS:
@@ -85,6 +89,15 @@ class ProgressLogger:
                 self._name, done, self.batches, rate * self.settings.batch_size,
                 (self.batches - done) / rate,
             )  # fmt: skip
+
+    def log_steps(self, steps: Sequence[StepMetrics]) -> None:
+        """Log the steps since the last call, at their mean speed."""
+        now = time.monotonic()
+        before, then = self._measured
+        self._measured = (self._done, now)
+        volumes_per_second = (self._done - before) * self.settings.batch_size / (now - then)
+        for logger in self.loggers:
+            logger.log_steps(steps, volumes_per_second)
 
     def log_epoch(self) -> None:
         """Log the history's last epoch."""

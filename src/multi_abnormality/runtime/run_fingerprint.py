@@ -25,7 +25,9 @@ RAISABLE = {
     "save_every_n_minutes",
     "resume",
     "loggers",
+    "log_every_n_steps",
 }
+UNRECORDED = {"loggers", "log_every_n_steps"}  # parameters of which checkpoints hold no trace
 
 # Code that determines the result: these files, and what they import of the package.
 ROOTS = (

@@ -13,10 +13,8 @@ from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.progress_logger import ProgressLogger
 from multi_abnormality.training.history import EpochMetrics, History, StopCriteria
 from multi_abnormality.training.training_step import TrainingStep
-from multi_abnormality.training.val_metrics import macro_auroc, mean_by_scan
+from multi_abnormality.training.val_metrics import auroc_by_finding, macro_auroc, mean_by_scan
 from multi_abnormality.utils.errors import InputError
-
-FLUSH_EVERY_N_STEPS = 50  # batches after which losses are read from the device and checked
 
 
 class TrainingLoop:
@@ -29,7 +27,7 @@ class TrainingLoop:
         params: parameters of the run.
         data: training and validation batches.
         step: the training step.
-        history: metrics of the epochs so far; extended by this loop.
+        history: metrics of the epochs and steps so far; extended by this loop.
         ranks: process group.
         stop: stop request, checked after every step and validation batch.
         saver: saves checkpoints.
@@ -91,17 +89,24 @@ class TrainingLoop:
                     self.logger.advance(index + 1)
                 if ends_step:  # accumulated gradients are not part of a checkpoint
                     self._save_or_stop(Position(epoch, index + 1))
-                if (index + 1) % FLUSH_EVERY_N_STEPS == 0:
-                    self.step.flush()
+                if (index + 1) % self.params.train.log_every_n_steps == 0:
+                    self._flush()
                 if self.saver:
                     self.saver.backup.poll()
-        self.step.flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Read the losses since the last call from the device, check and log them."""
+        steps = self.step.flush()
+        self.history.steps += steps
+        if self.logger and steps:
+            self.logger.log_steps(steps)
 
     def _save_or_stop(self, position: Position) -> None:
         """Save if it is time to, or if a stop is requested."""
         reason, is_due = self._agree()
         if reason or is_due:
-            self.step.flush()  # raises instead of saving a model whose loss is not finite
+            self._flush()  # raises instead of saving a model whose loss is not finite
             if self.saver:
                 self.saver.save(position)
         if reason:
@@ -136,11 +141,13 @@ class TrainingLoop:
                 "intact. Lower train.learning_rate"
             )
         train_loss = self.step.end_epoch()
+        auroc = auroc_by_finding(logits, labels, self.data.findings)
         return EpochMetrics(
             epoch=epoch,
             step=self.step.steps,
             learning_rate=self.step.learning_rate,
             train_loss=train_loss,
             val_loss=self.step.loss(logits, labels).item(),
-            val_auroc=macro_auroc(logits, labels),
+            val_auroc=macro_auroc(auroc),
+            auroc=auroc,
         )

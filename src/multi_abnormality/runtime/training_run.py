@@ -28,12 +28,14 @@ from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSav
 from multi_abnormality.runtime.datamodule import DataModule
 from multi_abnormality.runtime.fabric_setup import make_fabric
 from multi_abnormality.runtime.graceful_stop import Stopped, StopRequest
-from multi_abnormality.runtime.loggers.logger_registry import make_loggers
+from multi_abnormality.runtime.loggers.logged_run import LoggedRun
+from multi_abnormality.runtime.loggers.logger_registry import check_loggers, make_loggers
 from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.progress_logger import ProgressLogger
 from multi_abnormality.runtime.run_fingerprint import (
     RAISABLE,
+    UNRECORDED,
     differences,
     environment,
     environment_warnings,
@@ -84,6 +86,7 @@ class TrainingRun:
         ranks: ProcessGroup | None = None,
     ) -> None:
         check_finetuning(params.model, params.train)
+        check_loggers(params.train.loggers)
         params = apply_debug_overrides(params)
         self.params = params
         self.paths = paths
@@ -143,7 +146,7 @@ class TrainingRun:
                 raise Stopped(reason)
             self._fit(stop, backup)
         if self.ranks.is_rank_zero:
-            full = {"train": self.params.train.model_dump(mode="json")}
+            full = {"train": self.params.train.model_dump(mode="json", exclude=UNRECORDED)}
             mark_complete(self.paths.checkpoints, self.about | full)
             self._sync_archive(kept_names(self.history, self.params.train.save_every_n_epochs))
             self.history.write_csv(self.paths.history)
@@ -242,5 +245,10 @@ class TrainingRun:
 
     def _make_logger(self) -> ProgressLogger:
         settings, data = self.params.train, self.datamodule
-        loggers = make_loggers(settings.loggers, self.paths.logs, self.paths.history, self.history)
+        names = ("seed", "preprocess", "model", "train")
+        run = LoggedRun(
+            self.fingerprint, self.params.model_dump(mode="json", include=set(names)),
+            self.history, StopCriteria.of(self.params), self.paths.logs, self.paths.history,
+        )  # fmt: skip
+        loggers = make_loggers(settings.loggers, run)
         return ProgressLogger(loggers, self.history, settings, data.batches, data.val_batches)

@@ -1,13 +1,36 @@
-"""Metrics by epoch. Early stopping and the best epoch are functions of them alone."""
+"""Metrics by step and by epoch.
+
+Early stopping and the best epoch are functions of those by epoch alone.
+"""
 
 import csv
 import io
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from multi_abnormality.config.schema import Params
 from multi_abnormality.utils.atomic_io import atomic_write
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """Metrics of an optimizer step.
+
+    Attributes:
+        step: number of the optimizer step, from 1.
+        loss: mean training loss of the step's batches.
+        learning_rate: learning rate of the head.
+        grad_norm: norm of the gradients before clipping.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
 
 
 @dataclass(frozen=True)
@@ -21,6 +44,7 @@ class EpochMetrics:
         train_loss: mean training loss.
         val_loss: validation loss.
         val_auroc: validation macro AUROC over the findings that have both classes.
+        auroc: validation AUROC of each of these findings.
     """
 
     epoch: int
@@ -29,6 +53,7 @@ class EpochMetrics:
     train_loss: float
     val_loss: float
     val_auroc: float
+    auroc: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,10 +79,13 @@ class StopCriteria:
 
 
 class History:
-    """Metrics of the epochs so far, in order."""
+    """Metrics of the epochs and steps so far, in order."""
 
-    def __init__(self, epochs: list[EpochMetrics] | None = None) -> None:
+    def __init__(
+        self, epochs: list[EpochMetrics] | None = None, steps: list[StepMetrics] | None = None
+    ) -> None:
         self.epochs = epochs or []
+        self.steps = steps or []
 
     @property
     def best(self) -> EpochMetrics:
@@ -82,16 +110,24 @@ class History:
     def state(self) -> list[dict[str, Any]]:
         return [asdict(epoch) for epoch in self.epochs]
 
+    def steps_state(self) -> Tensor:
+        """Return the metrics of the steps: (S, 4) float64, in the order of StepMetrics' fields."""
+        rows = [astuple(step) for step in self.steps]
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(fields(StepMetrics)))
+
     @classmethod
-    def from_state(cls, state: list[dict[str, Any]]) -> "History":
-        return cls([EpochMetrics(**row) for row in state])
+    def from_state(cls, state: list[dict[str, Any]], steps: Tensor | None = None) -> "History":
+        rows = [] if steps is None else steps.tolist()
+        return cls(
+            [EpochMetrics(**row) for row in state],
+            [StepMetrics(int(number), *values) for number, *values in rows],
+        )
 
     def write_csv(self, path: Path) -> None:
         """Write one row per epoch, for `dvc plots`."""
         text = io.StringIO()
-        writer = csv.DictWriter(
-            text, [field.name for field in fields(EpochMetrics)], lineterminator="\n"
-        )
+        names = [each.name for each in fields(EpochMetrics) if each.name != "auroc"]
+        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.state())
         atomic_write(text.getvalue().encode(), path)

@@ -18,6 +18,7 @@ from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
+from multi_abnormality.training.history import StepMetrics
 from multi_abnormality.training.losses import multilabel_loss, positive_weights
 from multi_abnormality.training.lr_schedule import learning_rate, set_learning_rate
 from multi_abnormality.training.weight_average import WeightAverage
@@ -53,6 +54,8 @@ class _Pending:
     batch: int
     names: list[str]
     loss: Tensor
+    step: int  # optimizer steps done
+    learning_rate: float
     grad_norm: Tensor | None  # None: no optimizer step followed the batch
 
 
@@ -119,6 +122,7 @@ class TrainingStep:
         self.train_loss = RunningMean()
         self._pending: list[_Pending] = []
         self._overflows = 0  # optimizer steps in a row that the loss scaler skipped
+        self._step_losses: list[float] = []  # of batches that no optimizer step followed yet
         if settings.compile:
             model.encoder.compile()
             self.average.module.model.encoder.compile()
@@ -146,7 +150,9 @@ class TrainingStep:
         rng = generator(seed, "mix", epoch, index, rank)  # of MixUp and CutMix
         loss, _ = self.accumulate(batch, rng, group_size, ends_step)
         grad_norm = self.optimizer_step() if ends_step else None
-        self._pending.append(_Pending(epoch, index, batch["name"], loss, grad_norm))
+        self._pending.append(
+            _Pending(epoch, index, batch["name"], loss, self.steps, rate, grad_norm)
+        )
         return ends_step
 
     def accumulate(
@@ -205,23 +211,35 @@ class TrainingStep:
         for tensor, mean in zip(statistics, joined.split(list(map(len, statistics))), strict=True):
             tensor.copy_(mean)
 
-    def flush(self) -> None:
+    def flush(self) -> list[StepMetrics]:
         """Read the losses since the last call, which waits for the device. All ranks call it.
+
+        Returns:
+            Metrics of the optimizer steps since the last call.
 
         Raises:
             InputError: a loss or gradient is not finite.
         """
         if not self._pending:
-            return
+            return []
         pending, self._pending = self._pending, []
         by_rank = gather(torch.stack([each.loss for each in pending]).tolist())
-        norms = [each.grad_norm for each in pending if each.grad_norm is not None]
-        finite = iter(torch.stack(norms).isfinite().tolist() if norms else [])
+        on_device = [each.grad_norm for each in pending if each.grad_norm is not None]
+        norms = iter(torch.stack(on_device).tolist() if on_device else [])
+        steps = []
         for each, *values in zip(pending, *by_rank, strict=True):
             self._check_loss(values, each)
-            if each.grad_norm is not None:
-                self._check_gradients(next(finite), each)
-            self.train_loss.add(sum(values) / len(values))
+            loss = sum(values) / len(values)
+            self.train_loss.add(loss)
+            self._step_losses.append(loss)
+            if each.grad_norm is None:
+                continue
+            norm = next(norms)
+            self._check_gradients(math.isfinite(norm), each)
+            mean = sum(self._step_losses) / len(self._step_losses)
+            steps.append(StepMetrics(each.step, mean, each.learning_rate, norm))
+            self._step_losses = []
+        return steps
 
     def end_epoch(self) -> float:
         """Return the epoch's mean training loss, and start a new mean."""

@@ -1,5 +1,7 @@
 """Validation metrics."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -44,15 +46,13 @@ def findings_of_both_classes(labels: Tensor) -> Tensor:
     return usable
 
 
-def macro_auroc(logits: Tensor, labels: Tensor) -> float:
-    """Mean AUROC over the findings that have both classes, in float64.
-
-    Epochs whose scores are mathematically equal get equal numbers, so rounding neither chooses
-    the best epoch nor stops a run.
+def auroc_by_finding(logits: Tensor, labels: Tensor, findings: Sequence[str]) -> dict[str, float]:
+    """AUROC of each finding that has both classes, in float64.
 
     Args:
         logits: (S, F).
         labels: (S, F), 0, 1 or NaN for a missing one, which is left out.
+        findings: names of the F columns.
 
     Raises:
         InputError: no finding has both classes.
@@ -61,5 +61,17 @@ def macro_auroc(logits: Tensor, labels: Tensor) -> float:
 
     usable = findings_of_both_classes(labels)
     columns = zip(labels[:, usable].T.cpu().numpy(), logits[:, usable].T.cpu().numpy(), strict=True)
-    scores = [float(roc_auc_score(*labeled_cells(*column))) for column in columns]
-    return round(sum(scores) / len(scores), DECIMALS)
+    names = [name for name, both in zip(findings, usable.tolist(), strict=True) if both]
+    return {
+        name: float(roc_auc_score(*labeled_cells(*column)))
+        for name, column in zip(names, columns, strict=True)
+    }
+
+
+def macro_auroc(auroc: dict[str, float]) -> float:
+    """Mean of the findings' AUROCs.
+
+    Epochs whose scores are mathematically equal get equal numbers, so rounding neither chooses
+    the best epoch nor stops a run.
+    """
+    return round(sum(auroc.values()) / len(auroc), DECIMALS)

@@ -1,13 +1,13 @@
-"""TensorBoard logger of epochs."""
+"""TensorBoard logger of steps and epochs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import FileWriter
 
-from multi_abnormality.training.history import EpochMetrics, History
+from multi_abnormality.runtime.loggers.logged_run import LoggedRun, epoch_values, step_values
+from multi_abnormality.training.history import History, StepMetrics
 from multi_abnormality.utils.errors import InputError
 
 
@@ -17,25 +17,34 @@ class TensorBoardLogger:
     A resumed run then shows each step once, on this machine or another.
     """
 
-    def __init__(self, folder: Path, history_csv: Path, history: History) -> None:  # noqa: ARG002
-        self.folder = folder
+    def __init__(self, run: LoggedRun) -> None:
+        self.folder = run.folder
         with self._explain_errors():
-            for old in folder.glob("events.out.tfevents.*"):
+            for old in self.folder.glob("events.out.tfevents.*"):
                 old.unlink()
-            self.writer = SummaryWriter(folder)
-        for epoch in history.epochs:
-            self._add(epoch)
+            self.writer = FileWriter(str(self.folder))
+            for step in run.history.steps:
+                self._add(step_values(step), step.step)
+            for epoch in run.history.epochs:
+                self._add(epoch_values(epoch), epoch.epoch)
+            self.writer.flush()
+
+    def log_steps(self, steps: Sequence[StepMetrics], volumes_per_second: float) -> None:
+        with self._explain_errors():
+            for step in steps:
+                self._add(step_values(step, volumes_per_second), step.step)
+            self.writer.flush()
 
     def log_epoch(self, history: History) -> None:
-        self._add(history.epochs[-1])
-
-    def _add(self, epoch: EpochMetrics) -> None:
-        row = asdict(epoch)
-        number = row.pop("epoch")
+        epoch = history.epochs[-1]
         with self._explain_errors():
-            for name, value in row.items():
-                self.writer.add_scalar(name, value, number)
+            self._add(epoch_values(epoch), epoch.epoch)
             self.writer.flush()
+
+    def _add(self, values: dict[str, float], step: int) -> None:
+        """Add all values as one event: several take as many times as long."""
+        parts = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self.writer.add_summary(Summary(value=parts), step)
 
     def close(self) -> None:
         with self._explain_errors():

@@ -1,0 +1,70 @@
+"""What loggers are given: a run, and the names and values of its metrics."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multi_abnormality.training.history import EpochMetrics, History, StepMetrics, StopCriteria
+
+_NOT_IN_NAMES = re.compile(r"[^\w.\- ]")  # MLflow refuses other characters
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """A run, as loggers see it.
+
+    A logger that starts logs the metrics of `history` that it does not hold yet: those of the
+    checkpoint that the run resumes from.
+
+    Attributes:
+        id: the run's fingerprint.
+        config: parameters of the run.
+        history: metrics of the epochs and steps so far, which the training loop extends.
+        criteria: stop criteria.
+        folder: directory of logs.
+        history_csv: CSV file with a row per epoch.
+    """
+
+    id: str
+    config: dict[str, Any]
+    history: History
+    criteria: StopCriteria
+    folder: Path
+    history_csv: Path
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(self.history.epochs) and self.history.is_finished(self.criteria)
+
+
+def step_values(step: StepMetrics, volumes_per_second: float | None = None) -> dict[str, float]:
+    """Return the metrics of an optimizer step by name.
+
+    Args:
+        step: the step.
+        volumes_per_second: training speed; None if it is unknown.
+    """
+    values = {
+        "train/loss": step.loss,
+        "train/learning_rate": step.learning_rate,
+        "train/grad_norm": step.grad_norm,
+    }
+    if volumes_per_second is not None:
+        values["train/volumes_per_second"] = volumes_per_second
+    return values
+
+
+def epoch_values(epoch: EpochMetrics) -> dict[str, float]:
+    """Return the metrics of an epoch by name; `auroc/NAME` is that of a finding."""
+    values = {
+        "train_loss": epoch.train_loss,
+        "val_loss": epoch.val_loss,
+        "val_auroc": epoch.val_auroc,
+    }
+    for finding, auroc in epoch.auroc.items():
+        name = f"auroc/{_NOT_IN_NAMES.sub('_', finding)}"
+        while name in values:
+            name += "_"
+        values[name] = auroc
+    return values
