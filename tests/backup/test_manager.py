@@ -2,6 +2,7 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import stat
 import tempfile
 import time
@@ -14,7 +15,12 @@ from dvc_objects.fs.utils import tmp_fname
 
 from machines import FINGERPRINT, Machine, git, wait_for_uploads
 from multi_abnormality.backup import manager, push_process
+from multi_abnormality.backup.dvc_recorder import open_repository
+from multi_abnormality.backup.dvc_remote import Remote
+from multi_abnormality.backup.git import repository_of
 from multi_abnormality.backup.manager import BackupManager
+from multi_abnormality.backup.prune import prune
+from multi_abnormality.backup.upload_log import UploadLog
 from multi_abnormality.tools.doctor.check_remotes import check_dvc_remote
 from multi_abnormality.tools.doctor.context import DoctorContext
 from multi_abnormality.utils.errors import InputError
@@ -430,6 +436,49 @@ def test_object_of_several_states_is_deleted_with_the_last_of_them(first: Machin
         name = hashlib.md5(b"old").hexdigest()
         assert (remote / "files/md5" / name[:2] / name[2:]).exists() == (content == "old")
     backup.close(5)
+
+
+def prune_one_object(folder: Path, run: str) -> bool:
+    """Prune in another process that is killed after its first delete; return whether it was."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    try:
+        remote = Remote(open_repository(folder), None)
+        for owner, name in ((remote.fs, "remove"), (remote.cache, "delete")):
+            delete = getattr(owner, name)
+            setattr(
+                owner, name,
+                lambda path, delete=delete: (delete(path), os.kill(os.getpid(), signal.SIGKILL)),
+            )  # fmt: skip
+        log = UploadLog(folder / ".dvc/tmp/backup.json")
+        prune(remote, repository_of(folder), log, run, 1, None)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.slow
+def test_kills_while_states_are_pruned_leave_the_newest(first: Machine, remote: Path):
+    first.use(remote)
+    backup = first.backup(keep_last=5)
+    backup.start()
+    for epochs in (1, 2, 3):
+        save(first, backup, epochs, f"state {epochs}")
+        wait_for_uploads(backup)
+    backup.close(5)
+    ((run, generations),) = first.upload_log()["runs"].items()
+    *_, bundle = sorted((remote / "resume").rglob("*.bundle"))
+    newest, before, kills = set(generations[-1]["objects"]), files(remote), 0
+    opened = Remote(open_repository(first.folder), None)
+    while prune_one_object(first.folder, run):
+        kills += 1
+        assert bundle.exists()
+        assert not opened.missing_objects(newest)
+        assert all(map(opened.cache.exists, newest))
+    assert kills == 2 + 4 + 4  # bundles, and files and lists, on the remote and in the cache
+    assert len(before - files(remote)) == 4
+    assert len(first.upload_log()["runs"][run]) == 1
 
 
 def test_stale_uploads_are_removed_after_a_day(first: Machine, remote: Path):

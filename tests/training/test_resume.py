@@ -78,8 +78,17 @@ def test_stop_in_validation_leaves_no_worker(runner, tmp_path: Path):
 
 
 def test_exact_resume_after_several_crashes(runner, reference: Path, tmp_path: Path):
-    for saves in (1, 2, 2, 1):
+    """At each step of the first epoch, and in the second: a resume of a resume of a resume."""
+    for saves in (1, 1, 1, 2):
         crash(runner, tmp_path, saves)
+    last, previous = (
+        load_checkpoint(tmp_path / "checkpoints" / name) for name in ("last.ckpt", "previous.ckpt")
+    )
+    assert last["position"] != previous["position"]
+    assert any(
+        not torch.equal(weight, previous["current_model_state"][name])
+        for name, weight in last["current_model_state"].items()
+    )
     runner.run(tmp_path, machine={"workers": 2})
     assert runner.hashes(tmp_path) == runner.hashes(reference)
     (log,) = (tmp_path / "logs").glob("events.*")
