@@ -181,14 +181,16 @@ def test_labels_are_kept_and_new_studies_are_appended(export: Export, logged: Lo
     export.index()
     fill(export, Emphysem="1")
     with export.out.open(encoding="utf-8") as file:
-        text = file.read().replace(",Emphysem", ",Emphysem,Note").replace(",0,1", ",0,1,seen")
+        text = (
+            file.read().replace(",Emphysem", ",Emphysem,Note").replace(",0,1", ',0,1,"seen\nby A"')
+        )
     export.out.write_text(text, encoding="utf-8-sig")
     export.add("a/SE1", study="1.1")
     export.add("b/SE2", study="1.2", ConvolutionKernel="Br36")  # would be preferred now
     export.index(findings=["Erguss", "Emphysem", "Cyst"])
     rows = export.rows()
     assert [row["\ufeffscan"] for row in rows] == ["export/b/SE1", "export/a/SE1"]
-    assert [row["Note"] for row in rows] == ["seen", ""]
+    assert [row["Note"] for row in rows] == ["seen\nby A", ""]
     assert [(row["Erguss"], row["Emphysem"], row["Cyst"]) for row in rows] == [
         ("0", "1", ""),
         ("", "", ""),
@@ -253,7 +255,7 @@ def test_a_killed_run_continues(export: Export, logged: Log, tmp_path: Path):
     assert export.out.read_bytes() == first
 
 
-def test_a_changed_file_is_read_again(export: Export):
+def test_a_changed_file_is_read_again(export: Export, logged: Log):
     folder = export.add("a/SE1")
     export.add("b/SE1", study="1.10")
     export.index()
@@ -261,6 +263,7 @@ def test_a_changed_file_is_read_again(export: Export):
     export.index()
     assert export.reasons()["export/a/SE1"].startswith("IM0005")
     assert len(export.rows()) == 2  # a row that may have labels stays
+    assert "1 rows name scans that are not chosen now" in logged()
 
 
 @pytest.mark.parametrize("layout", ["one folder", "a folder for each slice", "mixed by slice"])

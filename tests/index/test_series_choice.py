@@ -66,7 +66,11 @@ def test_what_is_no_candidate_is_not_chosen_even_alone(changes: dict):
 def test_each_study_has_one_and_a_study_of_two_patients_none():
     other = replace(ORDINARY, study="S2")
     assert chosen(ORDINARY, other, replace(other, uid="1.1")) == [0, 2]
-    assert chosen(ORDINARY, other, replace(other, uid="1.1", patient="P2")) == [0]
+    mixed = replace(other, uid="1.1", patient="P2", patient_any_issuer="I2")
+    assert chosen(ORDINARY, other, mixed) == [0]
+    # Not another patient, but one that the series does not name, or an issuer that it adds.
+    assert chosen(ORDINARY, other, replace(mixed, patient_any_issuer="")) == [0, 2]
+    assert chosen(ORDINARY, other, replace(mixed, patient_any_issuer="I1")) == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -84,3 +88,11 @@ def test_kernels_of_the_vendors(kernels: str, expected: int):
         kernels.split(), expected
     )
     assert sharpness("") == UNKNOWN
+
+
+def test_a_series_without_patient_has_that_of_its_study():
+    nameless = replace(ORDINARY, uid="1.1", patient="P9", patient_any_issuer="")
+    decisions = choose([ORDINARY, nameless], [TablePath("a"), TablePath("b")])
+    assert {one.record.patient for one in decisions} == {"P1"}
+    (alone,) = choose([nameless], [TablePath("b")])
+    assert alone.record.patient == "P9"

@@ -124,7 +124,8 @@ def index_export(
         out, merged.added, merged.kept, start,
     )  # fmt: skip
     log.info("%s: all %d series, with the reason for each", series_table, len(decisions))
-    return summary | {"added": merged.added, "kept": merged.kept, "root": str(start)}
+    tables = {"table": str(out), "series_table": str(series_table), "root": str(start)}
+    return summary | {"added": merged.added, "kept": merged.kept} | tables
 
 
 @contextmanager
@@ -230,7 +231,7 @@ def _warn(records: Sequence[SeriesRecord], chosen: Sequence[Decision]) -> None:
             "%d patient ids have several issuers, or one only in some studies, and so several "
             "pseudonyms; give them one if they are one patient", several,
         )  # fmt: skip
-    mixed = _group((one.study, one.patient) for one in records)
+    mixed = _group((one.study, one.patient_any_issuer) for one in records if one.patient_any_issuer)
     if several := sum(len(found) > 1 for found in mixed.values()):
         log.warning("%d studies have series of several patients, and are left out", several)
 

@@ -72,7 +72,11 @@ def write_series_table(
         {"chosen": "no", "reason": f"damaged file: {reason}", "scan": name}
         for name, reason in damaged.items()
     ]
-    _write(path, SERIES_COLUMNS, [[row.get(name, "") for name in SERIES_COLUMNS] for row in rows])
+    _write(path, SERIES_COLUMNS, _cells(rows, SERIES_COLUMNS))
+
+
+def _cells(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> list[list[str]]:
+    return [[printable(row.get(name, "")) for name in columns] for row in rows]
 
 
 def merge_table(path: Path, rows: Sequence[Mapping[str, str]], findings: Sequence[str]) -> Merged:
@@ -85,7 +89,7 @@ def merge_table(path: Path, rows: Sequence[Mapping[str, str]], findings: Sequenc
     """
     columns = [*COLUMNS, *findings]
     if not path.exists():
-        _write(path, columns, [[row.get(name, "") for name in columns] for row in rows])
+        _write(path, columns, _cells(rows, columns))
         return Merged(len(rows), 0)
     table = read_rows(path, "correct it, or name another file by --out", _DELIMITERS)
     raise_errors(table.faults, f"{path}: correct these first")
@@ -100,13 +104,13 @@ def merge_table(path: Path, rows: Sequence[Mapping[str, str]], findings: Sequenc
     scans = {row["scan"] for row in old}
     studies = {row["study"]: row["scan"] for row in old if row.get("study")}
     added = [row for row in rows if row["scan"] not in scans and row["study"] not in studies]
-    _log_differences(path, rows, scans, studies)
+    _log_differences(path, old, rows)
     more = [name for name in columns if name not in header]
     if added or more:
         text = path.read_text(encoding="utf-8")
         first = text.lstrip("\r\n").partition("\n")[0]
         cells = [[*kept, *[""] * len(more)] for kept in table.rows]
-        cells += [[row.get(name, "") for name in (*header, *more)] for row in added]
+        cells += _cells(added, (*header, *more))
         _write(
             path, [*header, *more], cells,
             delimiter=max(_DELIMITERS, key=first.count), prefix=_BOM * text.startswith(_BOM),
@@ -130,16 +134,18 @@ def _check_salt(
 
 
 def _log_differences(
-    path: Path, rows: Sequence[Mapping[str, str]], scans: set[str], studies: Mapping[str, str]
+    path: Path, old: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, str]]
 ) -> None:
-    if others := sum(studies.get(row["study"], row["scan"]) != row["scan"] for row in rows):
+    """Log how the rows of the older table differ from what is chosen now."""
+    scans = {row["scan"] for row in rows}
+    studies = {row["study"] for row in rows}
+    others = [row for row in old if row["scan"] not in scans]
+    if changed := sum(row.get("study") in studies for row in others):
         log.info(
-            "%s: %d studies keep their row, although another series is preferred now", path, others
+            "%s: %d studies keep their row, although another series is preferred", path, changed
         )
-    if lost := scans - {row["scan"] for row in rows} - set(studies.values()):
-        log.warning(
-            "%s: %d rows name scans that are not chosen now; they are kept", path, len(lost)
-        )
+    if lost := len(others) - changed:
+        log.warning("%s: %d rows name scans that are not chosen now; they are kept", path, lost)
 
 
 def _write(
@@ -152,5 +158,5 @@ def _write(
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([[printable(cell) for cell in row] for row in rows])
+    writer.writerows(rows)
     atomic_write(f"{prefix}{text.getvalue()}".encode(), path)

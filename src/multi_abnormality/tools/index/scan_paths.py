@@ -1,7 +1,7 @@
 """Paths by which a table of own scans names the series of an export."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -35,7 +35,16 @@ def table_paths(contents: Contents, export: Path, root: Path | None) -> list[Tab
     )
     held.update(folder for name in contents.scans for folder in _with_parents([parent_of(name)]))
     damaged = {parent_of(name): PurePosixPath(name).name for name, _ in contents.damaged}
-    found = [_choose_path(record, contents, held, damaged) for record in contents.records]
+    in_zip: dict[str, list[SeriesRecord]] = defaultdict(list)
+    for record in contents.records:
+        if record.in_zip:
+            in_zip[record.path].append(record)
+    found = [
+        _path_in_zip(record, in_zip[record.path])
+        if record.in_zip
+        else _choose_path(record, held, damaged)
+        for record in contents.records
+    ]
     if root is None:
         return [TablePath(path, "" if problem == _SPREAD else problem) for path, problem in found]
     prefix = Path(os.path.relpath(export, root)).as_posix()
@@ -54,16 +63,15 @@ def _upwards(folder: str) -> Iterator[str]:
         yield folder
 
 
-def _choose_path(
-    record: SeriesRecord, contents: Contents, held: Counter[str], damaged: dict[str, str]
-) -> TablePath:
+def _path_in_zip(record: SeriesRecord, found: list[SeriesRecord]) -> TablePath:
+    usable = [one for one in found if not one.problem]
+    originals = [one for one in usable if not one.derivation] or usable
+    is_only = len(originals) == 1 and originals[0] is record
+    return TablePath(record.path, "" if is_only else "its .zip has several series; unpack it")
+
+
+def _choose_path(record: SeriesRecord, held: Counter[str], damaged: dict[str, str]) -> TablePath:
     folder = "" if record.path == "." else record.path
-    if record.in_zip:
-        found = [one for one in contents.records if one.in_zip and one.path == record.path]
-        usable = [one for one in found if not one.problem]
-        originals = [one for one in usable if not one.derivation] or usable
-        is_only = len(originals) == 1 and originals[0] is record
-        return TablePath(folder, "" if is_only else "its .zip has several series; unpack it")
     broken = next((damaged[one] for one in record.folders if one in damaged), None)
     problem = f"{broken}, in its folder, is damaged" if broken else ""
     if held[folder] == 1 or problem:

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,9 +50,10 @@ def choose(records: Sequence[SeriesRecord], paths: Sequence[TablePath]) -> list[
     Returns:
         Decisions in natural order of the paths.
     """
-    patients: dict[str, set[str]] = defaultdict(set)
+    patients: dict[str, dict[str, str]] = defaultdict(dict)  # pseudonyms by study and id
     for record in records:
-        patients[record.study].add(record.patient)
+        if record.patient_any_issuer:
+            patients[record.study].setdefault(record.patient_any_issuer, record.patient)
     studies: dict[str, list[tuple[SeriesRecord, str]]] = defaultdict(list)
     decisions = []
     for record, (path, problem) in zip(records, paths, strict=True):
@@ -61,6 +63,9 @@ def choose(records: Sequence[SeriesRecord], paths: Sequence[TablePath]) -> list[
         if reason is None and problem:
             reason = Reason("path", problem)
         if reason is None:
+            if not record.patient_any_issuer and patients[record.study]:  # others name the patient
+                ((any_issuer, patient),) = patients[record.study].items()
+                record = replace(record, patient=patient, patient_any_issuer=any_issuer)
             studies[record.study].append((record, path))
         else:
             decisions.append(Decision(record, path, False, reason))
