@@ -307,11 +307,11 @@ def run(main: Callable[[], None], verbosity: str | None = None) -> None:
         _print_experiment_hint()
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if (message := describe_missing(error)) is None:
+        if (missing := describe_missing(error)) is None:
             raise
         if log.isEnabledFor(logging.DEBUG):
             traceback.print_exc()
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {missing}")
     except KeyboardInterrupt:
         console.print("stopped")
         _print_experiment_hint()
