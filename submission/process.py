@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality import inference
+from multi_abnormality import load_model
 from multi_abnormality.data.io.reader_registry import scan_name, scan_suffixes
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.evaluation.predictions import write_submission
@@ -28,16 +28,15 @@ RESULTS = ("results.json", "predictions.json")  # equal content; either name may
 def main() -> None:
     folders = _folders()
     _clear(folders.output)
-    model = inference.find_model(folders.weights)
-    predictor = inference.load(model)
+    model = load_model(folders.weights)
     scans = _scans(folders.input)
     with tempfile.TemporaryDirectory() as temporary:
         is_writable = os.access(folders.checkpoint, os.W_OK)
         cache = folders.checkpoint if is_writable else Path(temporary)
-        progress = ProgressLog(cache / RESULTS[0], model)
-        rows, errors = predict_all(predictor, scans, workers=1, progress=progress)
+        progress = ProgressLog(cache / RESULTS[0], model.path)
+        rows, errors = predict_all(model, scans, workers=1, progress=progress)
         raise_errors(errors, f"no results: {len(errors)} of {len(scans)} cases failed")
-        card = predictor.card
+        card = model.card
         probabilities = submission_probabilities(
             np.array([list(by_finding.values()) for _, by_finding in rows]),
             np.array([card.thresholds[finding] for finding in card.findings]),

@@ -21,11 +21,12 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from chest_files import write_metaimage, write_nifti, write_nrrd, write_series
-from multi_abnormality import inference
+from multi_abnormality import Finding, Prediction, load_model
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.data.preprocessing.input_range import InputRange
 from multi_abnormality.inference.batch_prediction import predict_all
+from multi_abnormality.inference.input_scans import find_scans
 from multi_abnormality.inference.output import as_csv, print_tables
 from multi_abnormality.inference.progress_log import ProgressLog, scan_key
 from multi_abnormality.inference.scan_id import name_scans
@@ -50,6 +51,11 @@ def write_scan(path: Path, tissue: int = 40) -> Path:
     hu[8:-8, 8:-8, 3:-3] = tissue
     nib.Nifti1Image(hu, np.diag([5.0, 5.0, 8.0, 1.0])).to_filename(path)
     return path
+
+
+def emphysema(probability: float, attention: np.ndarray, volume: np.ndarray) -> Prediction:
+    finding = Finding("Emphysema", probability, HALF["Emphysema"], probability >= 0.5)
+    return Prediction(Path("scan.nii"), (finding,), (), attention, volume)
 
 
 def run(
@@ -79,8 +85,8 @@ def test_json_has_probability_threshold_and_decision(tmp_path: Path, model: Path
     }
     assert row["input_image_name"] == "valid_1_a_1"
     assert list(row["probabilities"]) == list(FINDINGS)
-    predictor = inference.load(model)
-    assert row["probabilities"] == predictor(scan)
+    predictor = load_model(model)
+    assert row["probabilities"] == predictor.predict(scan).probabilities
     assert row["probabilities"] == predictor.predict(str(scan)).probabilities
     assert all(0 < p < 1 for p in row["probabilities"].values())
     assert len(set(row["probabilities"].values())) == 18
@@ -96,7 +102,7 @@ def test_csv_has_three_columns_for_each_finding(tmp_path: Path, model: Path) -> 
     kinds = ("", " (threshold)", " (positive)")
     assert header == ["VolumeName", *(f"{name}{kind}" for name in FINDINGS for kind in kinds)]
     assert [row[0] for row in rows] == ["scan_40", "scan_200"]
-    probabilities = inference.load(model)(scans[0])
+    probabilities = load_model(model).predict(scans[0]).probabilities
     assert [float(value) for value in rows[0][1::3]] == list(probabilities.values())
     thresholds = CARD["thresholds"]
     assert [float(value) for value in rows[0][2::3]] == list(thresholds.values())
@@ -129,7 +135,7 @@ def test_table_marks_the_positive_findings(tmp_path: Path) -> None:
     result = run(scan.name, cwd=tmp_path)
 
     assert result.returncode == 0, result.stderr
-    probabilities = inference.load(tmp_path / "model_weights/model_tiny.onnx")(scan)
+    probabilities = load_model(tmp_path / "model_weights").predict(scan).probabilities
     assert "patient [1]" in result.stdout
     assert "…" not in result.stdout  # nothing is cut off in 80 columns
     for finding in FINDINGS:
@@ -175,7 +181,7 @@ def test_an_uncalibrated_finding_has_no_decision(tmp_path: Path) -> None:
 def test_an_unknown_uncalibrated_finding_is_refused(tmp_path: Path) -> None:
     card = CARD | {"uncalibrated": ["Fracture"]}
     with pytest.raises(InputError, match="uncalibrated: must be findings of the model"):
-        inference.load(write_model(tmp_path / "model.onnx", card))
+        load_model(write_model(tmp_path / "model.onnx", card))
 
 
 @pytest.mark.parametrize("synthetic", [False, True])
@@ -273,7 +279,7 @@ def test_invalid_options_are_errors_before_anything_is_read(option: tuple, words
 
 
 def test_help_is_quick_to_import() -> None:
-    code = "import sys, multi_abnormality.inference; print(*sys.modules, sep='\\n')"
+    code = "import sys, multi_abnormality.inference.predict; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     heavy = {"torch", "lightning", "pandas", "sklearn", "onnxruntime", "SimpleITK", "scipy"}
     assert not heavy & set(loaded.split())
@@ -282,35 +288,33 @@ def test_help_is_quick_to_import() -> None:
 
 def test_model_must_be_one_and_ours(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"dvc repro.*dvc pull"):
-        inference.find_model(tmp_path)
+        load_model(tmp_path)
     first = write_model(tmp_path / "model_a.onnx")
-    assert inference.find_model(tmp_path) == first
+    assert load_model(tmp_path).path == first
     shutil.copy(first, tmp_path / "model_b.onnx")
     with pytest.raises(InputError, match=r"model_a\.onnx, .*model_b\.onnx"):
-        inference.find_model(tmp_path)
+        load_model(tmp_path)
 
 
 def test_wrong_models_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(InputError, match="no such model"):
-        inference.load(path)
-    with pytest.raises(InputError, match=r"is a folder; name the \.onnx file"):
-        inference.load(tmp_path)
+        load_model(path)
     path.touch()
     with pytest.raises(InputError, match="is empty"):
-        inference.load(path)
+        load_model(path)
     path.write_text("hello")
     with pytest.raises(InputError, match="not a valid ONNX model"):
-        inference.load(path)
+        load_model(path)
     with pytest.raises(InputError, match="not exported by this project"):
-        inference.load(write_model(path, card=None))
+        load_model(write_model(path, card=None))
     with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
-        inference.load(write_model(path, card={**CARD, "findings": None}))
+        load_model(write_model(path, card={**CARD, "findings": None}))
     other = {"version": "9.9.9", "a key of another version": {}}
     with pytest.raises(InputError, match=r"exported by version 9\.9\.9 .* export the model again"):
-        inference.load(write_model(path, card=other))
+        load_model(write_model(path, card=other))
     with pytest.raises(InputError, match="has ports"):
-        inference.load(write_model(path, outputs=17))
+        load_model(write_model(path, outputs=17))
 
 
 def test_a_changed_bit_of_a_model_is_detected(tmp_path: Path, model: Path) -> None:
@@ -318,7 +322,7 @@ def test_a_changed_bit_of_a_model_is_detected(tmp_path: Path, model: Path) -> No
     whole = model.read_bytes()
     copy = tmp_path / "copied alone.onnx"
     copy.write_bytes(whole)
-    assert inference.load(copy).card.findings == FINDINGS
+    assert load_model(copy).card.findings == FINDINGS
     weights = whole.index(b"matrix") + len(whole) // 2
     words = whole.index(b"Emphysema")
     for index in (0, words, weights, len(whole) - 1):
@@ -328,22 +332,22 @@ def test_a_changed_bit_of_a_model_is_detected(tmp_path: Path, model: Path) -> No
         with pytest.raises(
             InputError, match=r"copied alone\.onnx: is not as it was exported.*copy"
         ):
-            inference.load(copy)
+            load_model(copy)
     copy.write_bytes(whole.replace(b"-1024, 0]", b"-1000, 0]"))
     with pytest.raises(InputError, match="is not as it was exported"):
-        inference.load(copy)
+        load_model(copy)
     edited = onnx.load(model)
     edited.metadata_props[0].value = edited.metadata_props[0].value.replace("Emphysema", "Ephysema")
     onnx.save(edited, copy)
     with pytest.raises(InputError, match="is not as it was exported"):
-        inference.load(copy)
+        load_model(copy)
     del edited.metadata_props[1:]
     onnx.save(edited, copy)
     with pytest.raises(InputError, match=r"has no checksum at its end.*export it again"):
-        inference.load(copy)
+        load_model(copy)
     copy.write_bytes(whole[:-1000])
     with pytest.raises(InputError, match=r"alone\.onnx: .*was truncated .*; copy it again"):
-        inference.load(copy)
+        load_model(copy)
 
 
 @pytest.mark.parametrize("name", ["", "../../elsewhere", "/elsewhere", "a\nb", "EMPHYSEMA"])
@@ -351,7 +355,7 @@ def test_a_model_whose_findings_are_no_names_is_refused(tmp_path: Path, name: st
     """One would stand for two, and --explain would write outside of its folder."""
     card = {**CARD, "findings": [name, *FINDINGS[1:]]}
     with pytest.raises(InputError, match=r"wrong metadata(.|\n)*findings: "):
-        inference.load(write_model(tmp_path / "model.onnx", card=card))
+        load_model(write_model(tmp_path / "model.onnx", card=card))
 
 
 def test_a_model_without_finite_probabilities_is_an_error(tmp_path: Path) -> None:
@@ -406,7 +410,7 @@ def test_a_killed_run_resumes(tmp_path: Path, model: Path) -> None:
     assert not part.exists()
     rows = list(csv.reader(out.open()))
     assert [row[0] for row in rows[1:]] == ["scan_0", "scan_1", "scan_2"]
-    expected = inference.load(model)(scans[1])
+    expected = load_model(model).predict(scans[1]).probabilities
     assert [float(value) for value in rows[2][1::3]] == list(expected.values())
 
 
@@ -416,11 +420,9 @@ def test_changed_voxels_are_predicted_again(tmp_path: Path, model: Path) -> None
     write_nrrd(tmp_path / "scan.nhdr")
     write_nifti(tmp_path / "scan.hdr")
     write_series(tmp_path / "series", name=lambda index: f"{index % 2}/IM{index}", slices=4)
-    scans = inference.find_scans([tmp_path]).scans
+    scans = find_scans([tmp_path]).scans
     assert len(scans) == 4
-    prediction = inference.Prediction(
-        {"Emphysema": 0.7}, HALF, np.ones((1, 1)), np.ones((1, 1, 1)), None
-    )
+    prediction = emphysema(0.7, np.ones((1, 1)), np.ones((1, 1, 1)))
     progress = ProgressLog(tmp_path / "out.csv", model)
     for scan in scans:
         progress.add(scan_key(scan), prediction)
@@ -503,7 +505,7 @@ def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
     write_series(series, name=lambda index: f"CT.1.2.840.{index}", slices=4)
 
     def find(*given: Path) -> list[Path]:
-        found = inference.find_scans(given)
+        found = find_scans(given)
         assert found.faults == []
         return [source.path for source in found.scans]
 
@@ -522,7 +524,7 @@ def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
 def test_a_closed_folder_is_reported(tmp_path: Path, model: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz")
     (tmp_path / "closed").mkdir(mode=0)
-    assert [source.path for source in inference.find_scans([tmp_path]).scans] == [scan]
+    assert [source.path for source in find_scans([tmp_path]).scans] == [scan]
     result = run(tmp_path / "closed/scan.nii.gz", scan, "--model", model, "--csv")
     assert result.returncode == 1
     assert "closed/scan.nii.gz: cannot be read (Permission denied)" in result.stderr
@@ -577,8 +579,8 @@ def test_slices_without_attention_are_not_shown(
     if counting == "one":
         attention[:] = np.arange(31) == 0
     hu = np.zeros((31, 8, 8), np.float32)
-    prediction = inference.Prediction({"Emphysema": 0.7}, HALF, attention, hu, None)
-    write_explanation(prediction, inference.load(model).card.preprocess, tmp_path)
+    prediction = emphysema(0.7, attention, hu)
+    write_explanation(prediction, load_model(model).card.preprocess, tmp_path)
     explained = json.loads((tmp_path / "explanation.json").read_text())
     assert [one["mm_above_middle"] for one in explained["Emphysema"]["slices"]] == heights
 
@@ -591,8 +593,8 @@ def test_padding_is_not_shown_whatever_attention_it_has(
     attention[0, [0, 1, 30]] = 0.3
     hu = np.full((31, 8, 8), -1024, np.float32)
     hu[10:21] = 40
-    prediction = inference.Prediction({"Emphysema": 0.7}, HALF, attention, hu, None)
-    write_explanation(prediction, inference.load(model).card.preprocess, tmp_path)
+    prediction = emphysema(0.7, attention, hu)
+    write_explanation(prediction, load_model(model).card.preprocess, tmp_path)
     explained = json.loads((tmp_path / "explanation.json").read_text())["Emphysema"]
     assert [one["mm_above_middle"] for one in explained["slices"]] == shown
     assert explained["attention_on_padding"] == pytest.approx(0.9 + counts * 17 / 31)
@@ -611,9 +613,9 @@ def test_an_abdomen_is_warned_about_and_chests_are_not(tmp_path: Path) -> None:
     """With the input range of the sample."""
     familiar = InputRange.of([0.157, 0.364], [247.6, 318.1])
     card = {**CARD, "familiar": asdict(familiar)}
-    predictor = inference.load(write_model(tmp_path / "model.onnx", card))
+    predictor = load_model(write_model(tmp_path / "model.onnx", card))
     doubts = {
-        path.name: predictor.predict(path).doubt is not None
+        path.name: predictor.predict(path).warnings != ()
         for path in REAL_CT.iterdir()
         if path.name.startswith(("chest", "abd", "dicom_abdomen"))
     }
@@ -623,8 +625,9 @@ def test_an_abdomen_is_warned_about_and_chests_are_not(tmp_path: Path) -> None:
 
 @needs_real_ct
 def test_real_orientations_have_equal_probabilities(model: Path) -> None:
-    predictor = inference.load(model)
-    answers = [predictor(scan) for scan in sorted(REAL_CT.glob("chest_CIP_ct64_*.nii.gz"))]
+    predictor = load_model(model)
+    scans = sorted(REAL_CT.glob("chest_CIP_ct64_*.nii.gz"))
+    answers = [predictor.predict(scan).probabilities for scan in scans]
 
     assert len(answers) == 5
     assert all(answer == answers[0] for answer in answers)
@@ -634,8 +637,8 @@ def test_real_orientations_have_equal_probabilities(model: Path) -> None:
 def test_every_real_scan_is_predicted(model: Path) -> None:
     scans = [path for path in sorted(REAL_CT.iterdir()) if path.suffix != ".md"]
 
-    found = inference.find_scans(scans)
-    predictions, faults = predict_all(inference.load(model), name_scans(found.scans))
+    found = find_scans(scans)
+    predictions, faults = predict_all(load_model(model), name_scans(found.scans))
 
     assert (found.faults, faults) == ([], [])
     assert len(predictions) == len(scans)
@@ -783,12 +786,10 @@ class Failing:
         self.error, self.bad = error, bad
         self.card = SimpleNamespace(preprocess=None, thresholds=HALF, uncalibrated=())
 
-    def predict(self, source: ScanSource) -> inference.Prediction:
+    def predict(self, source: ScanSource) -> Prediction:
         if source.path.name == self.bad:
             raise self.error
-        return inference.Prediction(
-            {"Emphysema": 0.1}, HALF, np.ones((1, 1)), np.ones((1, 1, 1)), None
-        )
+        return emphysema(0.1, np.ones((1, 1)), np.ones((1, 1, 1)))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from bench.rows import Row, Settings, compared
+from multi_abnormality import load_model
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.inference.predictor import find_model, load
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
 from speed.phantom import draw_phantom
@@ -40,7 +40,7 @@ def compare_runtimes(settings: Settings) -> list[Row]:
     of_exported: list[float] = []
     for _ in range(settings.rounds):
         of_eager += time_block(eager)
-        session = load(find_model()).session
+        session = load_model().session
         of_exported += time_block(partial(session.run, None, {"volume": codes}))
         del session
     name, peer = "a volume through the ONNX file", "eager PyTorch"

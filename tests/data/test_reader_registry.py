@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from chest_files import chest, write_nifti
-from multi_abnormality import inference
+from multi_abnormality import load_model
 from multi_abnormality.config.schema import Columns, Data, LabelValues
 from multi_abnormality.data.catalog.layouts import read_catalog
 from multi_abnormality.data.io.hounsfield import to_hounsfield
@@ -16,6 +16,7 @@ from multi_abnormality.data.io.scan import Scan, check_shape
 from multi_abnormality.data.io.scan_sources import require_scans, resolve_scan
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.storage.file_hashes import hash_scan
+from multi_abnormality.inference.input_scans import find_scans
 from multi_abnormality.utils.errors import UnusableScan
 from mutations.formats import FORMATS as MUTATED
 from tiny_model import write_model
@@ -67,11 +68,11 @@ def test_it_is_found_beside_others(tmp_path: Path) -> None:
 
 def test_it_is_predicted(tmp_path: Path) -> None:
     scan = write(tmp_path / "a.npz")
-    predictor = inference.load(write_model(tmp_path / "model.onnx"))
+    predictor = load_model(write_model(tmp_path / "model.onnx"))
 
-    (source,) = inference.find_scans([tmp_path]).scans
+    (source,) = find_scans([tmp_path]).scans
 
-    assert predictor(source) == predictor(scan)
+    assert predictor.predict(source).findings == predictor.predict(scan).findings
 
 
 def test_it_is_listed_in_a_table_of_own_scans(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from multi_abnormality import inference
+from multi_abnormality import load_model
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.inference import predictor as model_module
 from multi_abnormality.utils.errors import InputError
@@ -329,7 +329,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_scan_is_predicted_by_a_valid_model(tmp_path: Path, scan: Path) -> None:
     """Control: errors of the other tests are due to the models."""
-    assert len(inference.load(write_model(tmp_path / "model.onnx"))(scan)) == 18
+    assert len(load_model(write_model(tmp_path / "model.onnx")).predict(scan).findings) == 18
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -340,7 +340,7 @@ def test_ends_in_a_message(
     write, message = CASES[name]
     path = write(tmp_path / "model.onnx")
     with pytest.raises(InputError) as error:
-        inference.load(path)(scan)
+        load_model(path).predict(scan)
     assert message in str(error.value)
     assert len(str(error.value)) < 3000
 
@@ -379,9 +379,9 @@ def test_what_takes_too_long_is_stopped(
     squares = [node("MatMul", f"s{i} s{i}", f"s{i + 1}") for i in range(300)]
     nodes = [node("ReduceMax", "logits", "top", keepdims=0), node("Expand", "top sides", "s0")]
     alter = with_nodes(*nodes, *squares, total("s300"), constants=(constant("sides", 900, 900),))
-    predictor = inference.load(altered(tmp_path / "model.onnx", alter))
+    predictor = load_model(altered(tmp_path / "model.onnx", alter))
     with pytest.raises(InputError, match=r"the model was stopped after .* minutes"):
-        predictor(scan)
+        predictor.predict(scan)
 
 
 def test_more_memory_can_be_allowed(tmp_path: Path, scan: Path) -> None:
@@ -389,8 +389,8 @@ def test_more_memory_can_be_allowed(tmp_path: Path, scan: Path) -> None:
     alter = with_nodes(*nodes, total("large"), constants=(constant("sides", 50_000_000),))
     path = altered(tmp_path / "model.onnx", alter)
     with pytest.raises(InputError, match=r"needs more than 0\.1 GB, raise --memory"):
-        inference.load(path, memory=0.1)(scan)
-    inference.load(path, memory=0.5)
+        load_model(path, memory=0.1).predict(scan)
+    load_model(path, memory=0.5)
 
 
 def test_a_file_of_more_than_the_format_allows_is_not_read(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_a_file_of_more_than_the_format_allows_is_not_read(tmp_path: Path) -> No
     with path.open("r+b") as file:
         file.truncate(MAX_BYTES + 1)  # of which nothing lies on the disk
     with pytest.raises(InputError):
-        inference.load(path)
+        load_model(path)
 
 
 def test_standard_operators_of_other_kinds_are_not_listed() -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from multi_abnormality import inference
+from multi_abnormality import load_model
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
@@ -164,7 +164,7 @@ def test_an_uncalibrated_finding_is_marked_in_every_output(
     assert "not calibrated" in (metrics / "report.html").read_text()
     export.run(small_params, *paths, tmp_path / "weights")
     (model,) = (tmp_path / "weights").glob("*.onnx")
-    assert inference.load(model).card.uncalibrated == ("Emphysema",)
+    assert load_model(model).card.uncalibrated == ("Emphysema",)
 
 
 def test_a_processed_set_of_another_recipe_is_refused(
@@ -289,7 +289,7 @@ def test_export_compares_each_format_and_describes_the_model(
     assert info["files_sha256"] == {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in models
     }
-    assert inference.load(out / "model_test_efficientnet.onnx").card.findings == FINDINGS
+    assert load_model(out / "model_test_efficientnet.onnx").card.findings == FINDINGS
 
 
 def test_an_inexact_export_is_an_error_with_the_file(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from multi_abnormality.inference.output import Row
-from multi_abnormality.inference.predictor import Predictor
+from multi_abnormality.inference.predictor import Model
 from multi_abnormality.inference.progress_log import ProgressLog, scan_key
 from multi_abnormality.inference.scan_id import NamedScan
 from multi_abnormality.inference.slice_images import is_explained, write_explanation
@@ -24,7 +24,7 @@ class _Result(NamedTuple):
 
 
 def predict_all(
-    predictor: Predictor,
+    model: Model,
     scans: Sequence[NamedScan],
     workers: int = 1,
     progress: ProgressLog | None = None,
@@ -33,7 +33,7 @@ def predict_all(
     """Predict every scan; an error in one does not affect the others.
 
     Args:
-        predictor: loaded model.
+        model: loaded model.
         scans: scans with their names.
         workers: number of scans predicted in parallel.
         progress: log of finished predictions, which are reused; new ones are added.
@@ -52,17 +52,17 @@ def predict_all(
         folder = pictures / console.printable(name) if pictures else None
         key = scan_key(source) if progress else None
         cached = progress.done.get(key) if progress and key else None
-        if cached and (not folder or is_explained(cached.probabilities, predictor.card, folder)):
-            _warn(cached.doubt)
+        if cached and (not folder or is_explained(cached.probabilities, model.card, folder)):
+            _warn(cached.warnings)
             return _Result((name, cached.probabilities))
-        prediction, error = _catch_errors(source.path, lambda: predictor.predict(source))
+        prediction, error = _catch_errors(source.path, lambda: model.predict(source))
         if prediction is None:
             return _Result(error=error)
-        _warn(prediction.doubt)
+        _warn(prediction.warnings)
         if progress and not cached:
             progress.add(key, prediction)
         if folder:
-            recipe = predictor.card.preprocess
+            recipe = model.card.preprocess
             _, error = _catch_errors(
                 source.path, lambda: write_explanation(prediction, recipe, folder)
             )
@@ -89,6 +89,6 @@ def _catch_errors(path: Path, function: Callable[[], T]) -> tuple[T | None, str 
         return None, console.escape_path(console.describe_failure(path, error), path)
 
 
-def _warn(doubt: str | None) -> None:
-    if doubt:
-        console.log.warning("%s", doubt)
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        console.log.warning("%s", warning)

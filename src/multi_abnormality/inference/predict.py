@@ -51,7 +51,7 @@ def predict(
         ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="ONNX file; default: the one in model_weights/.")
+        Path | None, typer.Option(help="ONNX file, or folder with one; default: model_weights/.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one row per scan.")] = False,
@@ -98,29 +98,26 @@ def predict(
     from multi_abnormality.inference.batch_prediction import predict_all
     from multi_abnormality.inference.input_scans import find_scans
     from multi_abnormality.inference.output import as_csv, print_tables
-    from multi_abnormality.inference.predictor import MEMORY, find_model, load
+    from multi_abnormality.inference.predictor import MEMORY, MODEL_FOLDER, load_model
     from multi_abnormality.inference.progress_log import ProgressLog
     from multi_abnormality.inference.scan_id import name_scans
     from multi_abnormality.utils.atomic_io import atomic_write
     from multi_abnormality.utils.system_memory import tune_malloc
 
     tune_malloc()
-    model = model or find_model()
     with ThreadPoolExecutor(1) as pool:
         # ONNX Runtime releases the GIL while it loads the model; find the scans meanwhile.
-        loading = pool.submit(load, model, memory or MEMORY * workers)
+        loading = pool.submit(load_model, model or MODEL_FOLDER, memory or MEMORY * workers)
         found = find_scans(scans, series or [])
         named = name_scans(found.scans, names_below)
-        predictor = loading.result()
-    card = predictor.card
-    progress = ProgressLog(out, model) if out else None
-    rows, errors = predict_all(predictor, named, workers, progress, explain)
-    is_json = json or (out and out.suffix == ".json")
-    thresholds = {finding: card.thresholds[finding] for finding in card.findings}
-    if is_json:
-        text = predictions_json(rows, thresholds, card.uncalibrated, card.synthetic)
-    else:
-        text = as_csv(rows, thresholds, card.uncalibrated)
+        loaded = loading.result()
+    progress = ProgressLog(out, loaded.path) if out else None
+    rows, errors = predict_all(loaded, named, workers, progress, explain)
+    thresholds, uncalibrated = loaded.thresholds, loaded.card.uncalibrated
+    if json or (out and out.suffix == ".json"):
+        text = predictions_json(rows, thresholds, uncalibrated, loaded.is_synthetic)
+    elif csv or out:
+        text = as_csv(rows, thresholds, uncalibrated)
     if progress and out:
         atomic_write(text.encode(), out)
         progress.close(finished=not (found.unused or found.faults or errors))
@@ -128,7 +125,7 @@ def predict(
     elif json or csv:
         sys.stdout.write(text)
     else:
-        print_tables(rows, thresholds, card.uncalibrated)
+        print_tables(rows, thresholds, uncalibrated)
     gc.freeze()  # the last collection would take 150 ms
     _raise_errors(found, len(named) - len(rows), len(named), errors)
 

@@ -1,9 +1,9 @@
-"""Predictor: an exported ONNX model with its preprocessing."""
+"""An exported ONNX model with its preprocessing, and its predictions."""
 
 import functools
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,58 +42,103 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Prediction of one scan."""
-
-    probabilities: dict[str, float]  # calibrated probability by finding, in the model's order
-    thresholds: dict[str, float]  # probability from which on a finding is positive
-    attention: np.ndarray  # (F, Z) weight of each slice for each finding
-    hu: np.ndarray  # (Z, Y, X) float32, the model's input in HU
-    doubt: str | None  # why the scan is unlike the training scans
-    uncalibrated: tuple[str, ...] = ()  # findings without a decision
-
-    @property
-    def positive(self) -> dict[str, bool | None]:
-        """Decision by finding; None where the finding is not calibrated."""
-        return decide(self.probabilities, self.thresholds, self.uncalibrated)
-
-
-class Predictor:
-    """Exported model and its preprocessing. Thread-safe.
+class Finding:
+    """A finding of one scan.
 
     Attributes:
-        card: metadata of the model, such as findings and thresholds.
+        name: name of the finding, such as "Pleural effusion".
+        probability: calibrated probability, 0 to 1.
+        threshold: probability from which on the finding is positive.
+        positive: whether it is; None if the finding could not be calibrated, so has no decision.
+    """
+
+    name: str
+    probability: float
+    threshold: float
+    positive: bool | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Findings of one scan.
+
+    `prediction["Pleural effusion"]` is the finding of that name.
+
+    Attributes:
+        scan: path of the scan.
+        findings: all findings of the model, in its order.
+        warnings: why the scan is unlike the training scans; empty if it is like them.
+        attention: (F, Z) float32, weight of each slice for each finding.
+        volume: (Z, Y, X) float32, the model's input in HU, of `Model.spacing`. Slices run from
+            feet to head.
+    """
+
+    scan: Path
+    findings: tuple[Finding, ...]
+    warnings: tuple[str, ...]
+    attention: np.ndarray = field(repr=False, compare=False)
+    volume: np.ndarray = field(repr=False, compare=False)
+
+    def __getitem__(self, name: str) -> Finding:
+        for finding in self.findings:
+            if finding.name == name:
+                return finding
+        raise KeyError(name)
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Calibrated probability by finding, in the model's order."""
+        return {finding.name: finding.probability for finding in self.findings}
+
+
+class Model:
+    """Exported model with its preprocessing; `load_model` returns it. Thread-safe.
+
+    Attributes:
+        path: ONNX file.
+        card: metadata of the file.
         memory: memory limit in GB, for all scans predicted in parallel.
     """
 
     def __init__(
-        self, session: "onnxruntime.InferenceSession", card: ModelCard, memory: float = MEMORY
+        self,
+        path: Path,
+        session: "onnxruntime.InferenceSession",
+        card: ModelCard,
+        memory: float = MEMORY,
     ) -> None:
+        self.path = path
         self.session = session
         self.card = card
         self.memory = memory
         self._hu_of_code = code_table(card.preprocess)
 
-    def __call__(self, scan: "Path | str | ScanSource") -> dict[str, float]:
-        """Return the calibrated probability of each finding, in the model's order.
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Names of the findings, in the order of all outputs."""
+        return self.card.findings
 
-        Thresholds are in `card.thresholds`, findings without a decision in `card.uncalibrated`. A
-        scan unlike the training scans is logged as a warning.
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Probability from which on each finding is positive, in the order of `findings`."""
+        return {finding: self.card.thresholds[finding] for finding in self.card.findings}
 
-        Raises:
-            InputError: the scan cannot be read, or is not CT in HU.
-        """
-        prediction = self.predict(scan)
-        if prediction.doubt:
-            log.warning("%s", prediction.doubt)
-        return prediction.probabilities
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size (Z, Y, X) of the model's input, in mm."""
+        return self.card.preprocess.spacing
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether it was trained on synthetic phantoms: then it says nothing about patients."""
+        return self.card.synthetic
 
     def predict(self, scan: "Path | str | ScanSource") -> Prediction:
-        """Return the model's outputs for a scan, and its input.
+        """Predict the findings of a scan.
 
         Args:
-            scan: path of a file, of a DICOM file or of a folder with one series; or a result of
-                `find_scans`.
+            scan: path of a NIfTI, MetaImage or NRRD file, of a DICOM file (for its whole series),
+                or of a folder or .zip with one DICOM series.
 
         Raises:
             InputError: the scan cannot be read, or is not CT in HU.
@@ -103,15 +148,20 @@ class Predictor:
         path = scan if isinstance(scan, Path) else scan.path
         volume = read_volume(scan)
         codes = resample_and_quantize(volume, self.card.preprocess)
-        probabilities, attention = self._run(path, codes)
-        by_finding = zip(self.card.findings, map(float, probabilities), strict=True)
+        values, attention = self._run(path, codes)
+        probabilities = dict(zip(self.card.findings, map(float, values), strict=True))
+        thresholds = self.card.thresholds
+        decisions = decide(probabilities, thresholds, self.card.uncalibrated)
+        doubt = self._explain_outlier(path, codes, len(volume.hu) * volume.spacing[0])
         return Prediction(
-            probabilities=dict(by_finding),
-            thresholds=self.card.thresholds,
+            scan=path,
+            findings=tuple(
+                Finding(name, probability, thresholds[name], decisions[name])
+                for name, probability in probabilities.items()
+            ),
+            warnings=(doubt,) if doubt else (),
             attention=attention,
-            hu=self._hu_of_code[codes],
-            doubt=self._explain_outlier(path, codes, len(volume.hu) * volume.spacing[0]),
-            uncalibrated=self.card.uncalibrated,
+            volume=self._hu_of_code[codes],
         )
 
     def _run(self, path: Path, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,21 +219,23 @@ class Predictor:
         return f"{name}: {reason}; this may not be a chest CT, and predictions are unreliable"
 
 
-def load(path: Path | str, memory: float = MEMORY) -> Predictor:
-    """Load an exported ONNX model; log a warning if it was trained on synthetic phantoms.
+def load_model(path: Path | str = MODEL_FOLDER, memory: float = MEMORY) -> Model:
+    """Load an exported model; log a warning if it was trained on synthetic phantoms.
 
     Args:
-        path: ONNX file. It is untrusted: operators that exports do not use are rejected.
+        path: ONNX file, or the folder with it, as the export stage writes it. The file is
+            untrusted: operators that exports do not use are rejected.
         memory: memory limit in GB, for all scans predicted in parallel, without the weights.
 
     Raises:
-        InputError: the file was not exported by this project, or was changed since.
+        InputError: there is no such file, or several in the folder; or it was not exported by this
+            project, or was changed since.
     """
     import onnxruntime  # 0.2 s that `--help` need not wait for
 
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name the .onnx file in it")
+    if path.is_dir() or path == MODEL_FOLDER:
+        path = _find_model(path)
     if not path.is_file():
         raise InputError(
             f"{path}: no such model; create it by `dvc repro` or fetch it by `dvc pull`"
@@ -218,7 +270,7 @@ def load(path: Path | str, memory: float = MEMORY) -> Predictor:
         )
     if card.synthetic:
         log.warning(SYNTHETIC, printable(str(path)))
-    return Predictor(session, card, memory)
+    return Model(path, session, card, memory)
 
 
 def _session_options() -> "onnxruntime.SessionOptions":
@@ -263,7 +315,7 @@ def _is_whole(path: Path) -> bool | None:
         raise InputError(f"{path}: is empty; copy or export it again") from None
 
 
-def find_model(folder: Path = MODEL_FOLDER) -> Path:
+def _find_model(folder: Path) -> Path:
     """Return the only ONNX model in a folder.
 
     Raises:
@@ -277,6 +329,7 @@ def find_model(folder: Path = MODEL_FOLDER) -> Path:
     if len(models) > 1:
         names = ", ".join(str(model) for model in models)
         raise InputError(
-            f"{folder}: holds several models: {names}; keep one there, or choose one by --model"
+            f"{folder}: holds several models: {names}; keep one there, or give the path "
+            "of one (--model)"
         )
     return models[0]

@@ -19,7 +19,7 @@ class CachedPrediction(NamedTuple):
     """Finished prediction of a scan, without its name, which depends on the other scans."""
 
     probabilities: dict[str, float]
-    doubt: str | None
+    warnings: tuple[str, ...]
 
 
 class ProgressLog:
@@ -58,7 +58,7 @@ class ProgressLog:
             "model": self._model,
             "scan": key,
             "probabilities": prediction.probabilities,
-            "doubt": prediction.doubt,
+            "warnings": prediction.warnings,
         }
         with self._errors_named():
             self._file.write(json.dumps(line).encode() + b"\n")
@@ -80,7 +80,9 @@ class ProgressLog:
         try:
             row = json.loads(line)
             if row["model"] == self._model:
-                self.done[row["scan"]] = CachedPrediction(row["probabilities"], row["doubt"])
+                self.done[row["scan"]] = CachedPrediction(
+                    row["probabilities"], tuple(row["warnings"])
+                )
         except (ValueError, KeyError, TypeError):
             return  # an empty or truncated line
 

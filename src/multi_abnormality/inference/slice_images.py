@@ -31,10 +31,11 @@ def write_explanation(prediction: "Prediction", recipe: "Recipe", folder: Path) 
         folder: output directory of this scan.
     """
     shown = {}
-    inside, positive = in_scan(prediction.hu), prediction.positive
-    for finding, attention in zip(prediction.probabilities, prediction.attention, strict=True):
-        if not positive[finding]:
-            (folder / f"{finding}.jpg").unlink(missing_ok=True)  # left by another model
+    volume, inside = prediction.volume, in_scan(prediction.volume)
+    for finding, attention in zip(prediction.findings, prediction.attention, strict=True):
+        name = finding.name
+        if not finding.positive:
+            (folder / f"{name}.jpg").unlink(missing_ok=True)  # left by another model
             continue
         above_middle = np.arange(len(attention)) - (len(attention) - 1) / 2
         # With max pooling one slice has all attention, with mean pooling all are equal.
@@ -43,11 +44,11 @@ def write_explanation(prediction: "Prediction", recipe: "Recipe", folder: Path) 
         counts[0] = True  # if all attention is on padding
         chosen = sorted(order[counts].tolist())
         spacing = {"spacing": recipe.spacing}
-        pictures = [apply_window(prediction.hu[z], finding, spacing) for z in chosen]
-        atomic_write(jpeg(np.concatenate(pictures, axis=1)), folder / f"{finding}.jpg")
-        shown[finding] = {
-            "probability": prediction.probabilities[finding],
-            "threshold": prediction.thresholds[finding],
+        pictures = [apply_window(volume[z], name, spacing) for z in chosen]
+        atomic_write(jpeg(np.concatenate(pictures, axis=1)), folder / f"{name}.jpg")
+        shown[name] = {
+            "probability": finding.probability,
+            "threshold": finding.threshold,
             "attention_on_padding": float(attention[~inside].sum()),
             "slices": [
                 {
