@@ -1,6 +1,7 @@
 """Strict reading of a sheet of an .xlsx workbook as text."""
 
 import logging
+import warnings
 import zipfile
 from collections.abc import Callable
 from datetime import date, time, timedelta
@@ -79,7 +80,9 @@ def _open(path: Path, sheet: str | None, fix: str) -> Any:
             )
         from openpyxl import load_workbook  # takes a quarter of a second
 
-        book = load_workbook(path, keep_links=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what would be lost by saving
+            book = load_workbook(path, keep_links=False)
     except InputError:
         raise
     except Exception as error:  # openpyxl raises whatever its parts do
