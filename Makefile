@@ -34,16 +34,16 @@ test: .venv/installed  ## install, lint, type-check, and run the quick tests
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest -n 2 --dist loadfile -m "not slow"
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 check: .venv/installed  ## run the slow tests: whole runs of the pipeline
-	pytest -n 2 --dist loadfile -m "slow and not drill"
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not drill"
 
 # The quick tests' coverage of lines and branches; processes write in folders of their own.
 coverage: export COVERAGE_FILE = $(CURDIR)/.coverage
 coverage: .venv/installed  ## measure the quick tests' coverage
 	coverage erase
-	coverage run -m pytest -n 2 --dist loadfile -m "not slow"
+	coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 	coverage combine --quiet
 	coverage report
 

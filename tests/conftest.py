@@ -1,8 +1,12 @@
 """What several test modules share."""
 
+import fcntl
 import importlib
 import os
+import shutil
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -17,6 +21,7 @@ from multi_abnormality.stages import preprocess
 
 # For this process and all that it starts, before torch is imported: nets of the tests' size gain
 # nothing by threads, and two on a busy machine hold each other up to a tenth of their speed.
+assert "torch" not in sys.modules
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shell without job control starts background jobs (`make test &`) with SIGINT ignored, and every
@@ -29,6 +34,20 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 importlib.import_module("multi_abnormality.training.training_step")
 
 ROOT = Path(__file__).parent.parent
+
+# The files that take longest come first, so that no worker is left with one of them at the end.
+LONGEST = (
+    "backup/test_restore.py", "backup/test_manager.py", "test_doctor.py", "training/test_resume.py",
+    "training/test_devices.py", "test_predict.py", "download/test_download.py",
+    "stages/test_evaluate_and_export.py", "test_google_drive.py", "stages/test_many_machines.py",
+    "compare/test_compare.py", "test_experiments.py", "backup/test_hostile_bundles.py",
+    "model/test_encoder.py", "sample/test_draw.py", "data/test_dicom.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 class CtRateFolder:
@@ -78,6 +97,31 @@ def ct_rate(tmp_path: Path) -> CtRateFolder:
     return CtRateFolder(tmp_path / "data")
 
 
+class SharedFolders:
+    """Folders that one test worker creates and all of them read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, name: str, create: Callable[[Path], object]) -> Path:
+        """Return the folder of that name, which `create` makes once."""
+        folder, done = self.root / name, self.root / f"{name}.done"
+        with (self.root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                create(folder)
+                done.touch()
+        return folder
+
+
+@pytest.fixture(scope="session")
+def shared_folders(tmp_path_factory: pytest.TempPathFactory) -> SharedFolders:
+    folder = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    return SharedFolders(folder.parent if is_worker else folder)
+
+
 @pytest.fixture(scope="session")
 def small_params() -> Params:
     """The project's parameters, with a model and volumes that train in seconds."""
@@ -106,18 +150,29 @@ def small_params() -> Params:
 
 
 @pytest.fixture(scope="session")
-def small_set(tmp_path_factory: pytest.TempPathFactory, small_params: Params) -> ProcessedDataset:
+def small_set(shared_folders: SharedFolders, small_params: Params) -> ProcessedDataset:
     """A processed set of noise: 20 train and 8 valid patients, each with half of the findings, and
-    every fourth of them with two reconstructions.
+    every fourth of them with two reconstructions. Read-only.
     """
-    folder = tmp_path_factory.mktemp("small")
-    scans = CtRateFolder(folder / "data")
-    rng = np.random.default_rng(0)
-    for split, patients in (("train", 20), ("valid", 8)):
-        for patient in range(1, patients + 1):
-            positive = tuple(np.array(FINDINGS)[rng.random(len(FINDINGS)) < 0.5])
-            for number in range(1, 3 if patient % 4 == 0 else 2):
-                scans.add(f"{split}_{patient}_a_{number}", positive, seed=patient + 100 * number)
-    scans.write_tables()
-    preprocess.run(small_params, scans.root, folder / "processed", folder / "preprocess.json")
-    return ProcessedDataset(folder / "processed")
+
+    def create(folder: Path) -> None:
+        scans = CtRateFolder(folder / "data")
+        rng = np.random.default_rng(0)
+        for split, patients in (("train", 20), ("valid", 8)):
+            for patient in range(1, patients + 1):
+                positive = tuple(np.array(FINDINGS)[rng.random(len(FINDINGS)) < 0.5])
+                for number in range(1, 3 if patient % 4 == 0 else 2):
+                    name = f"{split}_{patient}_a_{number}"
+                    scans.add(name, positive, seed=patient + 100 * number)
+        scans.write_tables()
+        preprocess.run(small_params, scans.root, folder / "processed", folder / "preprocess.json")
+
+    return ProcessedDataset(shared_folders("small", create) / "processed")
+
+
+@pytest.fixture(scope="session")
+def new_project(shared_folders: SharedFolders) -> Path:
+    """A project with a small sample, in which no stage has run. Read-only."""
+    from test_pipeline import make_project  # imports torch, which is not to happen above
+
+    return shared_folders("new", lambda folder: make_project(folder / "project")) / "project"

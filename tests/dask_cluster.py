@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 TESTS = Path(__file__).parent
-START_SECONDS = 60
+START_SECONDS = 600
 
 
 class DaskCluster:

@@ -15,6 +15,7 @@ from multi_abnormality.config.schema import BackupConfig as Settings
 from test_pipeline import BIN, run
 
 FINGERPRINT = "0123456789abcdef"
+LONG = 900.0  # s; uploads run at low priority, and a busy machine may have no time for them
 
 
 def git(folder: Path, *command: str, ok: bool = True) -> str:
@@ -40,6 +41,13 @@ class Machine:
     def train_longer(self) -> None:
         """Configure a run that is long enough to be killed, with many saves."""
         self.set("train", epochs=60, early_stopping_patience=60, save_every_n_minutes=0.01)
+
+    def replace(self, name: str, old: object, new: object) -> None:
+        """Replace a text in a file."""
+        path = self.folder / name
+        text = path.read_text()
+        assert str(old) in text
+        path.write_text(text.replace(str(old), str(new)))
 
     def use(self, remote: Path) -> None:
         remote.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +91,19 @@ class Machine:
         process.communicate()
 
 
-def wait_for_uploads(backup: BackupManager, seconds: float = 300.0) -> None:
+def leave_state(machine: Machine, folder: Path, content: str = "one", **settings: object) -> None:
+    """Back up an unfinished run."""
+    if not (machine.folder / ".dvc/config.local").exists():
+        machine.use(folder)
+    backup = machine.backup(**settings)
+    backup.start()
+    machine.save(content)
+    (machine.folder / "metrics/history.csv").write_text(f"epoch\n{content}\n")
+    backup.saved(3)
+    backup.close(LONG)
+
+
+def wait_for_uploads(backup: BackupManager, seconds: float = LONG) -> None:
     """Call `poll`, as training does, until everything is uploaded."""
     end = time.monotonic() + seconds
     while backup._is_pending or backup._push:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from multi_abnormality.runtime.checkpoint_io import load_checkpoint
+from program_server import run_python
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -25,9 +26,14 @@ OUTPUTS = ("checkpoints", "model_weights", "metrics")
 def run(folder: Path, *command: str, ok: bool = True) -> str:
     """Run a command of the virtual environment; its output."""
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, output
+    if command[:2] == ("python", "-m"):
+        code, output = run_python(folder, environment, *command[2:])
+    elif command[0] == "dvc":
+        code, output = run_python(folder, environment, *command)
+    else:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        code, output = done.returncode, done.stdout + done.stderr
+    assert (code == 0) == ok, output
     return output
 
 

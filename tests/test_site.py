@@ -63,7 +63,7 @@ def test_the_search_works_from_the_disk(site: Path, tmp_path: Path):
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
     page = f"file://{site}/index.html?q=calibration"
     command = [BROWSERS[0], *options, "--virtual-time-budget=10000", "--dump-dom", page]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
     assert done.stdout.count('class="md-search-result__item"') > 3
 
 

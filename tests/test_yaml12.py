@@ -107,7 +107,7 @@ def bomb(first: str, wrap: str) -> str:
     ],
 )
 def test_files_that_would_hang_or_be_ambiguous_are_rejected(text: str, problem: str):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(yaml.YAMLError, match=problem):
         load_yaml(text)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10

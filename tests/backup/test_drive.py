@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drive_stand_in import DRIVE_CALLS, USER, DriveProcess, Faults, remote_options
-from machines import Machine
+from machines import LONG, Machine
 from multi_abnormality.utils.errors import InputError
 
 RESUME = ("python", "-m", "multi_abnormality", "resume")
@@ -35,7 +35,7 @@ def test_restore_from_drive_with_failing_requests(
     for epoch, content in enumerate(("one", "two", "three"), start=1):
         first.save(content)
         backup.saved(epoch)
-    backup.close(60)
+    backup.close(LONG)
     assert first.epochs_backed_up() == 3
     shutil.rmtree(first.folder)
     second.log_in(options)
@@ -66,7 +66,7 @@ def test_drive_that_fails_later_is_logged_and_training_continues(
     drive.set_faults(Faults(("quota_full",)))
     first.save("one")
     backup.saved(1)
-    end = time.monotonic() + 120
+    end = time.monotonic() + LONG
     while "quota has been exceeded" not in caplog.text:
         assert time.monotonic() < end
         backup.poll()

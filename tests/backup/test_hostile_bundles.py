@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import bundles
-from machines import FINGERPRINT, Machine, git
+from machines import FINGERPRINT, LONG, Machine, git
 from multi_abnormality.tools import resume as command
 from multi_abnormality.utils.errors import InputError
 
@@ -28,7 +28,7 @@ def attacked(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     backup.start()
     victim.save("honest")
     backup.saved(3)
-    backup.close(60)
+    backup.close(LONG)
     git(folder, "clone", "--quiet", str(published / "origin.git"), "victim")
     Machine(folder / "victim").use(remote)
     return folder

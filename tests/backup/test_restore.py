@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import multi_abnormality
-from machines import FINGERPRINT, Machine, git
+from machines import FINGERPRINT, LONG, Machine, git, leave_state
 from multi_abnormality.backup.dvc_recorder import open_repository
 from multi_abnormality.backup.verification import remotes_to_verify, verify_pulled
 from multi_abnormality.config.schema import load_params
@@ -20,18 +20,6 @@ from multi_abnormality.utils.errors import InputError
 from test_pipeline import ROOT, hashes
 
 RESUME = ("python", "-m", "multi_abnormality", "resume")
-
-
-def leave_state(machine: Machine, folder: Path, content: str = "one", **settings: object) -> None:
-    """Back up an unfinished run."""
-    if not (machine.folder / ".dvc/config.local").exists():
-        machine.use(folder)
-    backup = machine.backup(**settings)
-    backup.start()
-    machine.save(content)
-    (machine.folder / "metrics/history.csv").write_text(f"epoch\n{content}\n")
-    backup.saved(3)
-    backup.close(60)
 
 
 def checkpoint(machine: Machine) -> str:
@@ -78,10 +66,11 @@ def test_non_default_remote(first: Machine, second: Machine, remote: Path, tmp_p
     assert checkpoint(second) == "one"
 
 
-def test_second_machine_prunes_backups_of_the_first(first: Machine, second: Machine, remote: Path):
-    leave_state(first, remote)
+def test_second_machine_prunes_backups_of_the_first(
+    backed_up: Machine, second: Machine, remote: Path
+):
     before = {path.name for path in (remote / "files").rglob("*") if path.is_file()}
-    shutil.rmtree(first.folder)
+    shutil.rmtree(backed_up.folder)
     second.use(remote)
     second(*RESUME)
     second("dvc", "pull", "--allow-missing")
@@ -89,7 +78,7 @@ def test_second_machine_prunes_backups_of_the_first(first: Machine, second: Mach
     backup.start()
     second.save("two")
     backup.saved(4)
-    backup.close(60)
+    backup.close(LONG)
     after = {path.name for path in (remote / "files").rglob("*") if path.is_file()}
     assert len(before - after) == 2
     assert len(list((remote / "resume").rglob("*.bundle"))) == 1
@@ -113,8 +102,8 @@ def test_unreadable_remote_is_an_error(second: Machine, origin: Path, remote: Pa
     assert "can't be read" in second(*RESUME, ok=False)
 
 
-def test_local_changes_are_reported_and_kept(first: Machine, second: Machine, remote: Path):
-    leave_state(first, remote)
+@pytest.mark.usefixtures("backed_up")
+def test_local_changes_are_reported_and_kept(second: Machine, remote: Path):
     second.use(remote)
     data = second.folder / "data.dvc"
     data.write_text(data.read_text() + "# mine\n")
@@ -123,6 +112,7 @@ def test_local_changes_are_reported_and_kept(first: Machine, second: Machine, re
     assert git(second.folder, "status", "--porcelain").split() == ["M", "data.dvc"]
 
 
+@pytest.mark.usefixtures("backed_up")
 @pytest.mark.parametrize(
     ("section", "values"),
     [
@@ -134,9 +124,8 @@ def test_local_changes_are_reported_and_kept(first: Machine, second: Machine, re
     ],
 )
 def test_params_of_another_run_are_reported_and_kept(
-    first: Machine, second: Machine, remote: Path, section: str, values: object
+    second: Machine, remote: Path, section: str, values: object
 ):
-    leave_state(first, remote)
     second.use(remote)
     edit(second, section, values)
     before = (second.folder / "params.yaml").read_text()
@@ -198,8 +187,8 @@ def commit_and_push(machine: Machine, message: str) -> None:
     git(machine.folder, "push", "--quiet", "origin", "main")
 
 
-def test_newer_commits_of_branch_are_kept(first: Machine, second: Machine, remote: Path):
-    leave_state(first, remote)
+@pytest.mark.usefixtures("backed_up")
+def test_newer_commits_of_branch_are_kept(second: Machine, remote: Path):
     second.use(remote)
     (second.folder / ".dvcignore").write_text("newer\n")
     commit_and_push(second, "Elsewhere")
@@ -289,9 +278,9 @@ def test_commit_that_edits_comments_is_no_obstacle(first: Machine, second: Machi
     assert "losses.py" not in output
 
 
-def test_changed_data_is_an_error(first: Machine, second: Machine, remote: Path):
+@pytest.mark.usefixtures("backed_up")
+def test_changed_data_is_an_error(second: Machine, remote: Path):
     """Other scans on the branch would start a new run."""
-    leave_state(first, remote)
     second.use(remote)
     lock = yaml.safe_load((second.folder / "dvc.lock").read_text())
     source = lock["stages"]["preprocess"]["deps"][0]["path"]
@@ -362,11 +351,10 @@ def object_of(remote: Path, content: bytes) -> Path:
 
 
 def test_damaged_checkpoint_on_remote_is_not_restored(
-    first: Machine, second: Machine, remote: Path
+    backed_up: Machine, second: Machine, remote: Path
 ):
     """It is deleted, so that the next push uploads it again; DVC checks names only."""
-    leave_state(first, remote, "one")
-    leave_state(first, remote, "two")
+    leave_state(backed_up, remote, "two")
     damaged = object_of(remote, b"two")
     flip(damaged)
     second.use(remote)
@@ -380,12 +368,12 @@ def test_damaged_checkpoint_on_remote_is_not_restored(
     backup.start()
     second.save("two")
     backup.saved(4)
-    backup.close(60)
+    backup.close(LONG)
     assert damaged.read_bytes() == b"two"
 
 
-def test_only_damaged_checkpoints_is_an_error(first: Machine, second: Machine, remote: Path):
-    leave_state(first, remote)
+@pytest.mark.usefixtures("backed_up")
+def test_only_damaged_checkpoints_is_an_error(second: Machine, remote: Path):
     flip(object_of(remote, b"one"))
     second.use(remote)
     assert "none of the resume states" in second(*RESUME, ok=False)
@@ -401,9 +389,8 @@ def alter_a_label(machine: Machine, remote: Path) -> tuple[Path, bytes]:
     return damaged, labels
 
 
-def test_altered_label_on_remote_is_an_error(first: Machine, second: Machine, remote: Path):
-    leave_state(first, remote)
-    alter_a_label(first, remote)
+def test_altered_label_on_remote_is_an_error(backed_up: Machine, second: Machine, remote: Path):
+    alter_a_label(backed_up, remote)
     second.use(remote)
     output = second(*RESUME, ok=False)
     assert "labels.csv is damaged on the remote" in output
@@ -465,11 +452,9 @@ def test_global_remote_is_verified(
     assert remotes_to_verify(first.folder) == []
 
 
-def test_forged_generations_delete_nothing_from_cache(
-    first: Machine, second: Machine, remote: Path
-):
+@pytest.mark.usefixtures("backed_up")
+def test_forged_generations_delete_nothing_from_cache(second: Machine, remote: Path):
     """Objects that a state claims as its own are deleted when it is superseded."""
-    leave_state(first, remote)
     second.use(remote)
     second(*RESUME)
     for generation in second.upload_log()["runs"][f"main/{FINGERPRINT}"]:
@@ -495,27 +480,25 @@ def leave_state_of(machine: Machine) -> None:
     backup.start()
     machine.save("one")
     backup.saved(3)
-    backup.close(60)
+    backup.close(LONG)
 
 
-def test_finished_run_is_not_resumed(first: Machine, second: Machine, remote: Path):
-    leave_state(first, remote)
-    lock = yaml.safe_load((first.folder / "dvc.lock").read_text())
+def test_finished_run_is_not_resumed(backed_up: Machine, second: Machine, remote: Path):
+    lock = yaml.safe_load((backed_up.folder / "dvc.lock").read_text())
     entry = lock["stages"]["train"]
     entry["params"]["params.yaml"]["train"]["epochs"] = 6
     entry["outs"].append({"path": "metrics/train.json", "hash": "md5", "md5": "0" * 32, "size": 1})
-    (first.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    commit_and_push(first, "Finished")
+    (backed_up.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    commit_and_push(backed_up, "Finished")
     git(second.folder, "pull", "--quiet")
     second.use(remote)
     assert "is finished" in second(*RESUME)
     assert git(second.folder, "status", "--porcelain") == ""
 
 
-def test_incomplete_state_is_skipped(first: Machine, second: Machine, remote: Path):
-    leave_state(first, remote, "one")
+def test_incomplete_state_is_skipped(backed_up: Machine, second: Machine, remote: Path):
     earlier = {path for path in (remote / "files").rglob("*") if path.is_file()}
-    leave_state(first, remote, "two")
+    leave_state(backed_up, remote, "two")
     for path in (remote / "files").rglob("*"):
         if path.is_file() and path not in earlier:
             path.unlink()
@@ -526,9 +509,8 @@ def test_incomplete_state_is_skipped(first: Machine, second: Machine, remote: Pa
     assert checkpoint(second) == "one"
 
 
-def test_damaged_bundle_is_skipped(first: Machine, second: Machine, remote: Path):
-    leave_state(first, remote, "one")
-    leave_state(first, remote, "two")
+def test_damaged_bundle_is_skipped(backed_up: Machine, second: Machine, remote: Path):
+    leave_state(backed_up, remote, "two")
     newest = sorted((remote / "resume").rglob("*.bundle"))[-1]
     newest.write_bytes(newest.read_bytes()[:200])
     second.use(remote)
@@ -537,11 +519,10 @@ def test_damaged_bundle_is_skipped(first: Machine, second: Machine, remote: Path
     assert checkpoint(second) == "one"
 
 
-def test_shallow_clone_is_an_error(first: Machine, remote: Path, tmp_path: Path):
+def test_shallow_clone_is_an_error(backed_up: Machine, remote: Path, tmp_path: Path):
     """A shallow clone lacks commits that the bundle builds on."""
-    leave_state(first, remote)
-    (first.folder / ".dvcignore").write_text("later\n")
-    commit_and_push(first, "Later")
+    (backed_up.folder / ".dvcignore").write_text("later\n")
+    commit_and_push(backed_up, "Later")
     url = (tmp_path / "origin.git").as_uri()
     git(tmp_path, "clone", "--quiet", "--depth", "1", url, "shallow machine")
     shallow = Machine(tmp_path / "shallow machine")
@@ -572,21 +553,20 @@ def test_unpushed_commits_are_in_the_bundle(first: Machine, second: Machine, rem
     assert (second.folder / "notes").read_text() == "mine"
 
 
-def test_run_can_be_selected(first: Machine, second: Machine, remote: Path):
-    leave_state(first, remote)
+@pytest.mark.usefixtures("backed_up")
+def test_run_can_be_selected(second: Machine, remote: Path):
     second.use(remote)
     assert f"run {FINGERPRINT}, epochs done 3" in second(*RESUME, "--run", "other", ok=False)
     assert "epochs done 3" in second(*RESUME, "--run", FINGERPRINT)
 
 
-def test_checkpoints_newer_than_backup_are_kept(first: Machine, remote: Path):
+def test_checkpoints_newer_than_backup_are_kept(backed_up: Machine):
     """Kill between save and push, then `make resume` on the same machine."""
-    leave_state(first, remote)
-    first.save("newer")
-    assert "are kept" in first(*RESUME)
-    first("dvc", "pull", "--allow-missing")
-    assert checkpoint(first) == "newer"
-    assert "Running stage 'train'" in first("dvc", "repro", "--dry", "--allow-missing", "train")
+    backed_up.save("newer")
+    assert "are kept" in backed_up(*RESUME)
+    backed_up("dvc", "pull", "--allow-missing")
+    assert checkpoint(backed_up) == "newer"
+    assert "Running stage 'train'" in backed_up("dvc", "repro", "--dry", "--allow-missing", "train")
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ class Machine:
     def run(self, *arguments: str, code: int = 0, **options: Any) -> str:
         """Run a download, check its exit status and return its log on one line."""
         process = self.start(*arguments, **options)
-        _, output = process.communicate(timeout=120)
+        _, output = process.communicate(timeout=600)
         assert process.returncode == code, output
         assert "Traceback" not in output
         return " ".join(output.split())

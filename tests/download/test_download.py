@@ -281,10 +281,11 @@ def test_full_disk_keeps_downloaded_data(machine, large):
 
 @pytest.mark.usefixtures("large")
 def test_concurrent_downloads_to_one_folder_are_an_error(machine):
-    machine.hub.set_faults(Fault("slow", LARGE, after=100_000))
+    machine.hub.set_faults(Fault("slow", LARGE, after=1000))  # takes minutes
     first = machine.start("--split", "train")
-    while part_size(machine) < 2_000_000:
-        time.sleep(0.005)
+    while not machine.hub.sent(f"store.*{LARGE}"):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.01)
     assert "another process downloads to it" in machine.run(code=1)
     first.terminate()
     first.communicate()

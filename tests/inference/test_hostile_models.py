@@ -361,7 +361,7 @@ def test_the_program_ends_within_4_gb(tmp_path: Path, scan: Path, name: str) -> 
     )
     result = subprocess.run(
         [sys.executable, "-c", program, "predict", scan, "--model", path],
-        capture_output=True, text=True, timeout=100, cwd=tmp_path,
+        capture_output=True, text=True, timeout=600, cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 1, result.stderr
     assert "error: " in result.stderr

@@ -306,8 +306,8 @@ def test_exact_resume_after_signals_to_any_process(projects):
         assert len(ranks) == 2
         target = process if rank is None else ranks[rank]
         target.send_signal(number)
-        output = process.communicate(timeout=300)[1]
-        _, left = psutil.wait_procs(ranks, timeout=30)
+        output = process.communicate(timeout=900)[1]
+        _, left = psutil.wait_procs(ranks, timeout=300)
         assert not left
         assert "Traceback" not in output
         if number == signal.SIGTERM:
@@ -322,7 +322,7 @@ def test_exact_resume_after_signals_to_any_process(projects):
     process = ended.start()
     ended.wait_for_save(process)
     os.killpg(process.pid, signal.SIGINT)  # as from a terminal
-    output = process.communicate(timeout=300)[1]
+    output = process.communicate(timeout=900)[1]
     assert process.returncode == 75, output
     ended.change("machine", workers=1)
     code, output = ended.run()
