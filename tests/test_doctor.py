@@ -273,7 +273,7 @@ def test_a_drive_client_of_another_version_fails(tmp_path: Path, monkeypatch: py
     def other(name: str) -> str:
         return "1.20.0" if name == "pydrive2" else version(name)
 
-    monkeypatch.setattr("multi_abnormality.tools.doctor.check_packages.version", other)
+    monkeypatch.setattr("multi_abnormality.tools.doctor.check_packages._version", other)
     (line,) = run_one(check_packages, tmp_path)
     assert (line.status, line.help) == (FAIL, "pip install 'multi-abnormality[train,backup]'")
     assert line.text == "pydrive2 1.20.0 does not satisfy ==1.21.3"

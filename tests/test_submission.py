@@ -26,7 +26,7 @@ ABSENT = (
 ALONE = f"""
 import os, sys
 sys.modules.update(dict.fromkeys({ABSENT!r}))
-import onnxruntime, rich.console, rich.text
+import importlib.metadata, locale, onnxruntime, rich.console, rich.text, tempfile
 import multi_abnormality.data.io.metaimage, multi_abnormality.data.io.nifti
 import multi_abnormality.inference.batch_prediction
 import multi_abnormality.evaluation.predictions

@@ -9,7 +9,6 @@ from multi_abnormality.inference.output import Row
 from multi_abnormality.inference.predictor import Model
 from multi_abnormality.inference.progress_log import ProgressLog, scan_key
 from multi_abnormality.inference.scan_id import NamedScan
-from multi_abnormality.inference.slice_images import is_explained, write_explanation
 from multi_abnormality.utils import console
 from multi_abnormality.utils.errors import InputError
 
@@ -46,6 +45,9 @@ def predict_all(
         InputError: the progress log cannot be written.
         ModuleNotFoundError: a package is missing.
     """
+
+    if pictures:  # imported here, as Pillow takes 20 ms
+        from multi_abnormality.inference.slice_images import is_explained, write_explanation
 
     def predict_one(scan: NamedScan) -> _Result:
         name, source = scan

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from multi_abnormality.tools.doctor.context import (
@@ -49,6 +48,8 @@ def check_python(context: DoctorContext) -> Iterator[CheckResult]:
 
 def check_packages(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether all packages are installed in the versions that requirements.txt pins."""
+    from importlib.metadata import PackageNotFoundError, requires
+
     try:
         required = requires("multi-abnormality") or []
     except PackageNotFoundError:
@@ -91,6 +92,8 @@ def _unsuitable(required: list[str], extras: tuple[str, ...]) -> Iterator[str]:
 
 
 def _version(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # 40 ms, which predict saves
+
     try:
         return version(name)
     except PackageNotFoundError:
