@@ -72,6 +72,16 @@ def test_align_refuses_different_labels():
         align(first, second)
 
 
+def test_missing_labels_are_equal_to_each_other_alone():
+    first, second = (scored(name, range(8)) for name in ("old", "new"))
+    for one in (first, second):
+        one.labels["Emphysema"] = np.nan
+    align(first, second)
+    second.labels.loc["valid_2_a", "Emphysema"] = 0
+    with pytest.raises(InputError, match=r"1 in 1 of 8 .* Emphysema of valid_2_a, nan and 0"):
+        align(first, second)
+
+
 def test_align_refuses_revisions_without_a_common_scan():
     with pytest.raises(InputError, match="scored on different scans: none of the 8 is among the 5"):
         align(scored("old", range(8)), scored("new", range(20, 25)))

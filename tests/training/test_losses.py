@@ -148,3 +148,20 @@ def test_positive_weights_count_the_labels_that_are_there():
     labels[:30, 0] = 0
     labels[:6, 0] = 1
     assert positive_weights(labels, 20).tolist() == pytest.approx([4, 0.05])
+
+
+def test_every_label_has_the_same_weight_in_whatever_batch(cells, small_params):
+    """So accumulated batches, and those of several devices, are one large batch."""
+    train, (logits, labels) = settings(small_params, loss="asl"), cells
+    missing = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    missing[:25] |= missing[25:]  # the first half has fewer labels
+    masked = labels.float().masked_fill(missing, torch.nan)
+    share = (~missing).float().mean().item()
+    whole = multilabel_loss(logits, masked, train)
+    halves = [
+        multilabel_loss(logits[rows], masked[rows], train, labeled_share=share)
+        for rows in (slice(25), slice(25, 50))
+    ]
+    torch.testing.assert_close(sum(halves) / 2, whole)
+    plain = multilabel_loss(logits, labels, train)
+    assert multilabel_loss(logits, labels, train, labeled_share=1.0) == plain

@@ -119,7 +119,8 @@ class _Trainer:
                 next(self._batches), rng, parts, ends_step=part + 1 == parts
             )
             losses.append(loss.item())
-            references.append(self._step.loss(torch.zeros_like(labels), labels).item())
+            guess = torch.zeros_like(labels)
+            references.append(self._step.loss(guess, labels, self._step.labeled_share).item())
         self._step.optimizer_step()
         return Step(rate, sum(losses) / len(losses), sum(losses) / max(sum(references), 1e-9))
 

@@ -20,25 +20,34 @@ Loss = Callable[[Tensor, Tensor, Tensor | None, Train], Tensor]
 
 
 def multilabel_loss(
-    logits: Tensor, labels: Tensor, settings: Train, positive_weight: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    settings: Train,
+    positive_weight: Tensor | None = None,
+    labeled_share: float | None = None,
 ) -> Tensor:
     """Compute the mean of the loss that train.loss selects; 0 if all labels are missing.
 
-    As in PyTorch's cross-entropy with `ignore_index`, the mean is that over the labels that are not
-    missing. Masks and factors instead of indexing: no step waits for the device, and without
-    missing labels the factor is 1 and the result is the plain mean, to the last bit.
+    The mean is that over the labels that are not missing, as in PyTorch's cross-entropy with
+    `ignore_index`. In training it is their sum divided by the number that a batch has on average:
+    then every label has the same weight, in whatever batch and on whatever device it is. Masks and
+    factors instead of indexing: no step waits for the device, and without missing labels the result
+    is the plain mean, to the last bit.
 
     Args:
         logits: (N, F).
         labels: (N, F), 0, 1 or NaN for a missing one.
         settings: section `train` of the parameters.
         positive_weight: (F,) weights of the positives; None for 1.
+        labeled_share: share of the training labels that are not missing; None for that of `labels`.
     """
     labeled = is_labeled(labels)
     labels = labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
     labels = torch.where(labeled, labels, 0)  # not NaN, whose gradient would be NaN, too
     losses = LOSSES[settings.loss](logits, labels, positive_weight, settings)
     mean = torch.where(labeled, losses, 0).mean()
+    if labeled_share is not None:
+        return mean / labeled_share
     return mean * (labeled.numel() / labeled.sum().clamp(min=1))
 
 

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from multi_abnormality.config.schema import Params, Train
+from multi_abnormality.data.catalog.missing_labels import is_labeled
 from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.classifier import VolumeClassifier
@@ -86,12 +87,14 @@ class TrainingStep:
     Args:
         model: classifier to train.
         params: parameters of the run.
-        labels: (N, F) labels of the training volumes, for the weights of the positives.
+        labels: (N, F) labels of the training volumes, for the weights of the positives, and for the
+            share of labels that are not missing.
         fabric: device, precision and process group.
         num_batches: number of batches per epoch.
 
     Attributes:
         average: moving average of the weights; it is validated, and saved for inference.
+        labeled_share: share of the training labels that are not missing.
         steps: number of optimizer steps so far.
         train_loss: mean loss of the epoch, up to the last `flush`.
     """
@@ -118,6 +121,7 @@ class TrainingStep:
         self.average = WeightAverage(module, settings.ema_decay)
         self._parameters = list(module.parameters())
         self.positive_weight = positive_weights(labels, settings.max_pos_weight).to(fabric.device)
+        self.labeled_share = max(is_labeled(labels).sum().item(), 1) / labels.numel()
         self.steps = 0
         self.train_loss = RunningMean()
         self._pending: list[_Pending] = []
@@ -171,13 +175,14 @@ class TrainingStep:
         """
         with self.fabric.no_backward_sync(self.module, enabled=not ends_step):
             logits, labels = self.module(batch, rng)
-            loss = self.loss(logits, labels)
+            loss = self.loss(logits, labels, self.labeled_share)
             self.fabric.backward(loss / count)
         return loss.detach(), labels
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, labeled_share: float | None = None) -> Tensor:
+        """Compute the loss; see `multilabel_loss` for `labeled_share`."""
         weight = self.positive_weight.to(logits.device)
-        return multilabel_loss(logits, labels, self.params.train, weight)
+        return multilabel_loss(logits, labels, self.params.train, weight, labeled_share)
 
     @property
     def learning_rate(self) -> float:
