@@ -79,7 +79,7 @@ def main() -> None:
         project = fresh.copy(root.with_name("run"))
         while signals < count:
             pid = start(project.root)
-            code = end(pid, rng.uniform(0, duration))
+            code = end(pid, rng.uniform(0, duration / 4))
             if code is None:
                 os.killpg(pid, rng.choice(SIGNALS))  # loader workers get it, too
                 signals += 1
