@@ -56,8 +56,8 @@ class Cost:
     cpu: float
 
 
-def whole_process(command: Sequence[str], cores: int = 2) -> Cost:
-    """Run a process and its children on `cores` cores.
+def whole_process(command: Sequence[str], cores: int = 2, folder: Path | None = None) -> Cost:
+    """Run a process and its children on `cores` cores, in `folder`.
 
     Bytecode is cached, as for any installed package: a first run compiles it.
     """
@@ -69,6 +69,7 @@ def whole_process(command: Sequence[str], cores: int = 2) -> Cost:
     start = time.perf_counter()
     process = subprocess.Popen(
         command,
+        cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment,
