@@ -438,7 +438,7 @@ def _finished(entry: dict[str, Any], unfinished: dict[str, Any]) -> bool:
 
 
 def _split(entry: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Return an entry's epochs and its other parameters."""
+    """Return an entry's epochs and the parameters that determine the result."""
     params = entry["params"]["params.yaml"]
-    train = {key: value for key, value in params["train"].items() if key != "epochs"}
+    train = {key: value for key, value in params["train"].items() if key not in RAISABLE}
     return params["train"]["epochs"], params | {"train": train}
