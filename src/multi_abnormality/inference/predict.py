@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from multi_abnormality.inference.input_scans import FoundScans
 
 MAX_MEMORY = 10_000  # GB
-# Optional dependencies that pydicom and numpy import, which takes 0.15 s, for functions that
-# predict does not use: it decodes DICOM in another program (data/io/dicom_decoder.py).
-_UNUSED = ("charset_normalizer", "gdcm", "openjpeg", "requests", "tqdm")
+# Optional dependencies that pydicom imports if they are installed, which takes 0.15 s: for
+# downloads, and for decoding, which another program does (data/io/dicom_decoder.py). Only the
+# command hides them: a program that uses the Python API may need them itself.
+_UNUSED = ("gdcm", "openjpeg", "requests", "tqdm")
 
 
 def _check_options(
