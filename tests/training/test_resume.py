@@ -49,6 +49,24 @@ def crash(runner, folder: Path, saves: int, **train: object) -> None:
         runner.run(folder, backup=CrashAtSave(saves), **ALWAYS, **train)
 
 
+def test_exact_resume_after_a_stop_at_each_step(runner, reference: Path, tmp_path: Path):
+    """One run that is stopped again and again, also in validation, which starts from its begin."""
+    positions, checks = [(0, 0)], 1
+    for _ in range(100):
+        try:
+            runner.run(tmp_path, stop=StopAtCheck(checks))
+            break
+        except Stopped:
+            found = runner.prepare(tmp_path).checkpoint.position
+            checks = checks + 1 if (found.epoch, found.batch) == positions[-1] else 1
+            positions.append((found.epoch, found.batch))
+    assert runner.hashes(tmp_path) == runner.hashes(reference)
+    batches = max(batch for _, batch in positions)
+    assert set(positions) == {(epoch, batch) for epoch in range(3) for batch in range(batches + 1)}
+    assert positions.count((1, batches)) > 1  # in validation
+
+
+@pytest.mark.slow
 def test_exact_resume_after_a_stop_at_any_step(runner, reference: Path, tmp_path: Path):
     positions = []
     for check in range(1, 100):
@@ -108,11 +126,19 @@ def test_exact_resume_from_before_the_first_step(runner, reference: Path, tmp_pa
     assert runner.hashes(tmp_path) == runner.hashes(reference)
 
 
+@pytest.fixture(scope="module")
+def two_epochs(tmp_path_factory: pytest.TempPathFactory, runner) -> Path:
+    folder = tmp_path_factory.mktemp("two epochs")
+    runner.run(folder, epochs=2, save_every_n_epochs=2)
+    return folder
+
+
 @pytest.mark.parametrize("loss", ["missing", "damaged", "older"])
-def test_missing_last_checkpoint_is_restored_from_copies(loss: str, runner, tmp_path: Path):
+def test_missing_last_checkpoint_is_restored_from_copies(
+    loss: str, runner, two_epochs: Path, tmp_path: Path
+):
     """As if killed when the last epoch was saved only as best.ckpt or as an epoch checkpoint."""
     settings = {"epochs": 2, "save_every_n_epochs": 2}
-    runner.run(tmp_path / "reference", **settings)
     crash(runner, tmp_path / "killed", saves=5, **settings)
     last = tmp_path / "killed/checkpoints/last.ckpt"
     older = last.with_name("previous.ckpt").read_bytes()
@@ -124,7 +150,7 @@ def test_missing_last_checkpoint_is_restored_from_copies(loss: str, runner, tmp_
         last.write_bytes(older if loss == "older" else older[:-1])
     shutil.rmtree(tmp_path / "killed/archive")
     runner.run(tmp_path / "killed", **settings)
-    assert runner.hashes(tmp_path / "killed") == runner.hashes(tmp_path / "reference")
+    assert runner.hashes(tmp_path / "killed") == runner.hashes(two_epochs)
 
 
 @pytest.mark.parametrize("missing", ["best.ckpt", "multi_abnormality-epoch=01*"])
