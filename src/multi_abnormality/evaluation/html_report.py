@@ -167,6 +167,7 @@ def _rows(
                 "threshold": float(calibration.thresholds[column]),
                 "calibrated": bool(calibration.is_fitted[column]),
                 "positives": positives,
+                "is_trained": finding not in scores["counts"].get("untrained", ()),
                 "positive_share": positives / max(int(labeled[column]), 1),
                 "interval": scores["intervals"]["per_pathology"][finding]["auroc"],
             }

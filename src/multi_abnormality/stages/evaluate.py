@@ -244,11 +244,11 @@ def _count_missing(volumes: ProcessedDataset, val: Scans, test: Scans) -> dict[s
 
 def _warn_uncalibrated(calibration: Calibration) -> None:
     for column in np.flatnonzero(~calibration.is_fitted):
-        lacking = "negative" if calibration.positives[column] else "positive"
+        lacking = "is negative" if calibration.positives[column] else "is positive"
         if not calibration.positives[column] and not calibration.negatives[column]:
-            lacking = "labelled with it"
+            lacking = "has a label of it"
         console.log.warning(
-            "%s: no validation scan is %s, so it is not calibrated: predictions have a probability "
+            "%s: no validation scan %s, so it is not calibrated: predictions have a probability "
             "of it, but no decision", calibration.findings[column], lacking,
         )  # fmt: skip
 
