@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from multi_abnormality.runtime import lost_rank
 from multi_abnormality.runtime.fabric_setup import DETERMINISTIC_NCCL, set_deterministic_nccl
+from multi_abnormality.runtime.graceful_stop import SIGNALS
 from multi_abnormality.runtime.launcher import launch_ranks
 from multi_abnormality.utils.errors import InputError
 
@@ -17,7 +19,7 @@ from multi_abnormality.utils.errors import InputError
 @pytest.fixture(autouse=True)
 def _restored_handlers():
     """Restore signal handlers, since a launcher's process usually ends with its ranks."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    numbers = (*SIGNALS, signal.SIGHUP, signal.SIGQUIT)
     handlers = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in handlers.items():
@@ -67,6 +69,14 @@ def test_signals_are_forwarded_to_rank_zero():
         "rank or os.kill(os.getppid(), signal.SIGTERM); time.sleep(0 if rank else 300)"
     )
     assert launch(program) == 75
+
+
+def test_rank_that_cannot_handle_a_signal_yet_has_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert launch("rank or os.kill(os.getppid(), signal.SIGUSR1); time.sleep(300)", 1) == 75
+    assert (tmp_path / "logs/stopped").exists()
 
 
 def test_ranks_end_with_a_killed_launcher():

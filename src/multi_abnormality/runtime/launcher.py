@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
 
-from multi_abnormality.runtime.graceful_stop import SIGNALS
+from multi_abnormality.runtime.graceful_stop import EXIT_CODE, SIGNALS, mark_stopped
 from multi_abnormality.runtime.lost_rank import exit_like, wait_for_ranks
 from multi_abnormality.runtime.process_group import RENDEZVOUS
 from multi_abnormality.runtime.rank_info import NAMES
@@ -34,17 +34,24 @@ def launch_ranks(size: int, command: list[str], grace: float) -> NoReturn:
         InputError: a rank was killed.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # the others are forwarded
+    received: list[int] = []
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: received.append(number))
     with tempfile.TemporaryDirectory(prefix="multi-abnormality-") as folder:
         envs = {rank: _variables(rank, size, Path(folder)) for rank in range(size)}
         ranks = start_processes(
             "train", command[0], dict.fromkeys(range(size), tuple(command[1:])), envs,
             DefaultLogsSpecs(folder),
         )  # fmt: skip
-        _forward_signals(ranks.pids()[0])
+        _forward_signals(ranks.pids()[0], received)
         try:
             failed = wait_for_ranks(ranks, grace)
         finally:
             ranks.close(signal.SIGKILL)  # those that hang
+    if failed and {-code for code in failed.values()} <= set(received):
+        mark_stopped()  # a rank that had just started could not handle the signal yet
+        sys.exit(EXIT_CODE)
     exit_like(failed)
 
 
@@ -67,7 +74,19 @@ def _variables(rank: int, size: int, folder: Path) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-def _forward_signals(rank_zero: int) -> None:
-    """Forward signals to rank 0, which stops all ranks. They have their own sessions."""
+def _forward_signals(rank_zero: int, received: list[int]) -> None:
+    """Forward signals to rank 0, which stops all ranks. They have their own sessions.
+
+    Args:
+        rank_zero: its process id.
+        received: signals since the ranks were started; later ones are appended.
+    """
+
+    def forward(number: int, _: object = None) -> None:
+        received.append(number)
+        os.kill(rank_zero, number)
+
     for number in SIGNALS:
-        signal.signal(number, lambda number, _: os.kill(rank_zero, number))
+        signal.signal(number, forward)
+    for early in tuple(received):
+        os.kill(rank_zero, early)
