@@ -21,7 +21,7 @@ from multi_abnormality.stages import preprocess
 
 # For this process and all that it starts, before torch is imported: nets of the tests' size gain
 # nothing by threads, and two on a busy machine hold each other up to a tenth of their speed.
-assert "torch" not in sys.modules
+assert "torch" not in sys.modules or os.environ.get("OMP_NUM_THREADS") == "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # A shell without job control starts background jobs (`make test &`) with SIGINT ignored, and every
