@@ -218,13 +218,29 @@ def test_switching_back_to_a_learning_rate_resumes_its_run(runner, reference: Pa
     assert (other.checkpoint.position.epoch, other.checkpoint.position.batch) == (0, 1)
 
 
+def fill_cache(folder: Path) -> None:
+    """Copy the checkpoints to DVC's cache, as `dvc repro` and backups do."""
+    for path in (folder / "checkpoints").iterdir():
+        digest = checkpoint_io.hashlib.md5(path.read_bytes()).hexdigest()
+        (folder / "cache" / digest[:2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / "cache" / digest[:2] / digest[2:])
+
+
+def test_deleted_epoch_checkpoint_of_a_finished_run_is_restored(runner, tmp_path: Path):
+    settings = {"epochs": 1, "save_every_n_epochs": 1}
+    runner.run(tmp_path, **settings)
+    finished = runner.hashes(tmp_path)
+    fill_cache(tmp_path)
+    (kept,) = (tmp_path / "checkpoints").glob("*epoch=00*")
+    kept.unlink()
+    runner.run(tmp_path, **settings)
+    assert runner.hashes(tmp_path) == finished
+
+
 def test_finished_run_in_the_dvc_cache_comes_back_without_training(runner, tmp_path: Path):
     runner.run(tmp_path, epochs=1)
     finished = runner.hashes(tmp_path)
-    for path in (tmp_path / "checkpoints").iterdir():  # as `dvc repro` puts them there
-        digest = checkpoint_io.hashlib.md5(path.read_bytes()).hexdigest()
-        (tmp_path / "cache" / digest[:2]).mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, tmp_path / "cache" / digest[:2] / digest[2:])
+    fill_cache(tmp_path)
     runner.run(tmp_path, epochs=1, learning_rate=1e-2)
     archived = {path.name: path.suffix for path in (tmp_path / "archive").rglob("*.*")}
     assert archived.pop("best.ckpt.md5") == archived.pop("last.ckpt.md5") == ".md5"

@@ -62,7 +62,10 @@ class CheckpointArchive:
     def restore(self, folder: Path, name: str, kept: Sequence[str]) -> None:
         """Restore files that were deleted from a run's `folder` and that its archive still has."""
         for file in kept:
-            if not (folder / file).exists() and (self.run_dir(name) / file).is_file():
+            if (folder / file).exists():
+                continue
+            self.restore_cached(name)
+            if (self.run_dir(name) / file).is_file():
                 hard_link(self.run_dir(name) / file, folder / file)
                 log.info("restored %s, which had been deleted", folder / file)
 
