@@ -13,7 +13,7 @@ _SPAN = re.compile(r"`((?:[^`\n]|\n(?!\n))+)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _BETWEEN = re.compile(r"[;&|()]+")  # tokens that end a simple command
 _INNER = re.compile(r"\$\([^)]*\)")
-_PROGRAMS = ("dvc", "make", "python", "git", "gto", "nvidia-smi", "tensorboard")
+_PROGRAMS = ("dvc", "make", "python", "git", "gto", "tensorboard")
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ PACKAGE = "multi_abnormality"
 OTHERS = (
     *("bash", "cat", "cd", "cp", "export", "ls", "mkdir", "mv", "rm", "scontrol"),
     *("source", "srun"),
-    *("dask", "docker", "git", "gto", "hf", "mlflow", "nvidia-smi", "pip", "tensorboard"),
+    *("dask", "docker", "git", "gto", "hf", "mlflow", "pip", "tensorboard"),
     *("torchrun", "wandb"),
 )
 FILES = (".py", ".json", ".csv", ".yaml", ".md", ".dvc")

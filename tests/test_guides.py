@@ -55,7 +55,6 @@ NEVER = {
     r"hf auth login": "an account of the hub, and a person",
     r"timm\.create_model": "weights from the hub",
     r"^tensorboard": "a person's browser; tests/training/test_resume.py reads what it would show",
-    r"^nvidia-smi": "a GPU",
     r"^srun": "SLURM; tests/dask_cluster.py starts such workers without",
     r"torchrun.*nnodes": "a second machine; tests/training starts several processes",
 }
