@@ -21,6 +21,16 @@ def test_a_signal_that_arrives_twice_at_once_stops_gracefully():
         assert stop.reason == "it received SIGTERM"
 
 
+def test_a_signal_is_logged_by_the_next_check(caplog):
+    """A handler that logs while it interrupts a log call can wait for a lock forever."""
+    caplog.set_level("INFO", logger="multi_abnormality")
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert caplog.text == ""
+        assert stop.reason == stop.reason == "it received SIGTERM"
+    assert caplog.text.count("SIGTERM") == 1
+
+
 def test_a_later_signal_ends_the_process():
     program = (
         "import os, signal, time; from multi_abnormality.runtime import graceful_stop\n"

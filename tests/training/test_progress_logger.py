@@ -48,7 +48,7 @@ def test_terminal_shows_lines_and_ctrl_c_apart_from_the_progress_bar(
         seen += os.read(leader, 1 << 16)
     process.send_signal(signal.SIGINT)
     seen += read_all(leader)
-    assert process.wait() == 75
+    assert process.wait() == 75, seen.decode()
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", seen.decode())
     lines = text.replace("\r", "\n").splitlines()
     for epoch in range(3):

@@ -59,13 +59,20 @@ class StopRequest:
         self._budget = max_time
         self._started = time.monotonic()
         self._signal: str | None = None
+        self._is_logged = False
         self._received: dict[int, float] = {}  # time of the first signal of each kind
         self._handlers: dict[int, Handler] = {}
 
     @property
     def reason(self) -> str | None:
-        """Reason to stop, or None."""
+        """Reason to stop, or None; a signal is logged by the first call after it.
+
+        The handler itself must not log: it may have interrupted a log call that holds a lock.
+        """
         if self._signal:
+            if not self._is_logged:
+                self._is_logged = True
+                log.info("%s: stopping; repeat to exit immediately", self._signal)
             return self._signal
         if self._budget is not None and time.monotonic() - self._started >= self._budget:
             return "its time budget is used up"
@@ -97,4 +104,3 @@ class StopRequest:
             os.kill(os.getpid(), number)
         elif self._signal is None:
             self._signal = f"it received {signal.Signals(number).name}"
-            log.info("%s: stopping after this step; repeat to exit immediately", self._signal)

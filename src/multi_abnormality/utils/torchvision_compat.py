@@ -1,11 +1,16 @@
-"""Make torchvision importable with another build of torch; import it before timm.
+"""Import timm with another build of torchvision, and without wandb; import it before timm.
 
 PyPI's torchvision is built for CUDA. With a CPU build of torch its native library does not load,
 and its Python part then fails on operators that only that library declares. timm imports
 torchvision, but needs only its Python part, so declaring those operators is enough.
+
+timm also imports wandb if that is installed, which takes half a second and replaces the methods of
+the standard streams. Only the logger of that name needs it.
 """
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 import torch
@@ -30,3 +35,8 @@ def _native_library_loads() -> bool:
 if not _native_library_loads():
     for _operator in _OPERATORS:
         torch.library.define(f"torchvision::{_operator}", _SCHEMA)
+
+if "wandb" not in sys.modules:
+    sys.modules["wandb"] = None  # type: ignore[assignment]  # as if it were not installed
+    importlib.import_module("timm")
+    del sys.modules["wandb"]
