@@ -39,6 +39,7 @@ ELSEWHERE = {
         "tests/test_drive_guide.py",
         "commands(GUIDE)",
     ),
+    r"^pip install \.": ("tests/test_wheel.py", '"install"'),
     r"predict STUDY_FOLDER": ("tests/test_predict.py", '"--series"'),
     r"exp run --run-all": ("tests/test_pipeline.py", '"--run-all"'),
     r"plots diff main faster": ("docs/how-to/experiments.md", "dvc plots diff main faster"),
