@@ -59,7 +59,7 @@ class StopRequest:
         self._budget = max_time
         self._started = time.monotonic()
         self._signal: str | None = None
-        self._is_logged = False
+        self._is_signal_logged = False
         self._received: dict[int, float] = {}  # time of the first signal of each kind
         self._handlers: dict[int, Handler] = {}
 
@@ -70,8 +70,8 @@ class StopRequest:
         The handler itself must not log: it may have interrupted a log call that holds a lock.
         """
         if self._signal:
-            if not self._is_logged:
-                self._is_logged = True
+            if not self._is_signal_logged:
+                self._is_signal_logged = True
                 log.info("%s: stopping; repeat to exit immediately", self._signal)
             return self._signal
         if self._budget is not None and time.monotonic() - self._started >= self._budget:
