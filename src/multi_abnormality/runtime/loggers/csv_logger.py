@@ -4,10 +4,9 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 
-from multi_abnormality.runtime.loggers.logged_run import LoggedRun
+from multi_abnormality.runtime.loggers.logged_run import LoggedRun, explain_write_errors
 from multi_abnormality.training.history import History, StepMetrics
 from multi_abnormality.utils.atomic_io import atomic_write
-from multi_abnormality.utils.errors import InputError
 
 SPEED = "volumes_per_second"
 
@@ -41,11 +40,8 @@ class CsvLogger:
 
     def log_steps(self, steps: Sequence[StepMetrics], volumes_per_second: float) -> None:
         lines = _lines(_row(step, f"{volumes_per_second:.4g}").values() for step in steps)
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from error
+        with explain_write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
 
     def log_epoch(self, history: History) -> None:
         history.write_csv(self.history_csv)

@@ -1,13 +1,16 @@
 """DVCLive logger of steps and epochs."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from dvclive import Live
 
-from multi_abnormality.runtime.loggers.logged_run import LoggedRun, epoch_values, step_values
+from multi_abnormality.runtime.loggers.logged_run import (
+    LoggedRun,
+    epoch_values,
+    explain_write_errors,
+    step_values,
+)
 from multi_abnormality.training.history import History, StepMetrics
-from multi_abnormality.utils.errors import InputError
 
 
 class DvcliveLogger:
@@ -18,7 +21,7 @@ class DvcliveLogger:
 
     def __init__(self, run: LoggedRun) -> None:
         self.folder = run.folder / "dvclive"
-        with self._explain_errors():
+        with explain_write_errors(self.folder):
             # Experiments are DVC's: it runs this as a stage, with its own metrics and plots.
             self.live = Live(str(self.folder), save_dvc_exp=False, dvcyaml=None)
             for step in run.history.steps:
@@ -27,14 +30,14 @@ class DvcliveLogger:
                 self._add(epoch_values(epoch), epoch.epoch)
 
     def log_steps(self, steps: Sequence[StepMetrics], volumes_per_second: float) -> None:
-        with self._explain_errors():
+        with explain_write_errors(self.folder):
             for step in steps:
                 self._add(step_values(step, volumes_per_second), step.step)
             self.live.sync()
 
     def log_epoch(self, history: History) -> None:
         epoch = history.epochs[-1]
-        with self._explain_errors():
+        with explain_write_errors(self.folder):
             self._add(epoch_values(epoch), epoch.epoch)
             self.live.step = epoch.step
             self.live.sync()
@@ -45,12 +48,5 @@ class DvcliveLogger:
             self.live.log_metric(name, value)
 
     def close(self) -> None:
-        with self._explain_errors():
+        with explain_write_errors(self.folder):
             self.live.end()
-
-    @contextmanager
-    def _explain_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"{self.folder}: cannot be written ({error.strerror})") from error

@@ -1,11 +1,14 @@
 """What loggers are given: a run, and the names and values of its metrics."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from multi_abnormality.training.history import EpochMetrics, History, StepMetrics, StopCriteria
+from multi_abnormality.utils.errors import InputError
 
 _NOT_IN_NAMES = re.compile(r"[^\w.\- ]")  # MLflow refuses other characters
 
@@ -68,3 +71,12 @@ def epoch_values(epoch: EpochMetrics) -> dict[str, float]:
             name += "_"
         values[name] = auroc
     return values
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Raise an InputError that names the path if a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error

@@ -1,14 +1,17 @@
 """TensorBoard logger of steps and epochs."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import FileWriter
 
-from multi_abnormality.runtime.loggers.logged_run import LoggedRun, epoch_values, step_values
+from multi_abnormality.runtime.loggers.logged_run import (
+    LoggedRun,
+    epoch_values,
+    explain_write_errors,
+    step_values,
+)
 from multi_abnormality.training.history import History, StepMetrics
-from multi_abnormality.utils.errors import InputError
 
 
 class TensorBoardLogger:
@@ -19,7 +22,7 @@ class TensorBoardLogger:
 
     def __init__(self, run: LoggedRun) -> None:
         self.folder = run.folder
-        with self._explain_errors():
+        with explain_write_errors(self.folder):
             for old in self.folder.glob("events.out.tfevents.*"):
                 old.unlink()
             self.writer = FileWriter(str(self.folder))
@@ -30,14 +33,14 @@ class TensorBoardLogger:
             self.writer.flush()
 
     def log_steps(self, steps: Sequence[StepMetrics], volumes_per_second: float) -> None:
-        with self._explain_errors():
+        with explain_write_errors(self.folder):
             for step in steps:
                 self._add(step_values(step, volumes_per_second), step.step)
             self.writer.flush()
 
     def log_epoch(self, history: History) -> None:
         epoch = history.epochs[-1]
-        with self._explain_errors():
+        with explain_write_errors(self.folder):
             self._add(epoch_values(epoch), epoch.epoch)
             self.writer.flush()
 
@@ -47,12 +50,5 @@ class TensorBoardLogger:
         self.writer.add_summary(Summary(value=parts), step)
 
     def close(self) -> None:
-        with self._explain_errors():
+        with explain_write_errors(self.folder):
             self.writer.close()
-
-    @contextmanager
-    def _explain_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(f"{self.folder}: cannot be written ({error.strerror})") from error
