@@ -72,3 +72,19 @@ def test_mark_of_an_earlier_stop_does_not_outlive_an_error(tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert "params.yaml" in done.stderr
     assert not (tmp_path / "logs/stopped").exists()
+
+
+def test_signal_after_a_finished_training_does_not_fail_the_stage():
+    """The interpreter resets the handlers before it deletes modules, which takes a while."""
+    program = (
+        "import os\n"
+        "from multi_abnormality.runtime.graceful_stop import exit_on_signals\n"
+        "from multi_abnormality.runtime.process_group import run_rank\n"
+        "class Last:\n"
+        "    def __del__(self, kill=os.kill, pid=os.getpid()): kill(pid, 15)\n"
+        "last = Last()\n"
+        "exit_on_signals()\n"
+        "run_rank(lambda: None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -45,6 +45,12 @@ def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     os._exit(EXIT_CODE)
 
 
+def ignore_signals() -> None:
+    """Ignore signals once all is written; otherwise one while the interpreter ends is a failure."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopRequest:
     """Request to stop training, after SIGTERM, SIGINT, SIGUSR1 or a time budget.
 

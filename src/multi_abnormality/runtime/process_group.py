@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed import TCPStore
 
+from multi_abnormality.runtime.graceful_stop import ignore_signals
 from multi_abnormality.runtime.rank_info import RankInfo
 from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
@@ -143,6 +144,8 @@ def run_rank(program: Callable[[], None]) -> NoReturn:
     except BaseException:
         traceback.print_exc()
         code = 1
+    if not code:
+        ignore_signals()
     if distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
