@@ -60,11 +60,7 @@ class RevisionPredictions:
 
 
 def read_revision_predictions(revision: Revision, read: Read) -> RevisionPredictions:
-    """Read a revision's predictions and labels.
-
-    Raises:
-        InputError: the revision has no scores, or its files are missing or inconsistent.
-    """
+    """Read a revision's predictions and labels."""
     try:
         recorded = json.loads(read(EVALUATION))["classification"]["macro"]["auroc"]
         content = json.loads(read(SUBMISSION))
