@@ -43,29 +43,17 @@ Plan = dict[str, Blob | bytes | None]  # contents to write, by file name; None: 
 
 @dataclass(frozen=True)
 class InspectedState:
-    """A resume state whose files are safe to write.
+    """A resume state whose files are safe to write."""
 
-    Attributes:
-        state: the resume state.
-        base: merge base of the state and HEAD.
-        tree: files of the state.
-        changes: changes of the state since `base`.
-        head_changes: changes of HEAD since `base`.
-        lock: entries of its dvc.lock.
-        stages: those without the entries of other stages.
-        pointers: entries of its changed .dvc files, by name.
-        ignored: names of files that are not restored, since .gitignore excludes them.
-    """
-
-    state: State
-    base: str
-    tree: Mapping[str, Blob]
-    changes: Changes
-    head_changes: Changes
-    lock: dict[str, Any]
-    stages: dict[str, Any]
-    pointers: dict[str, list[dict[str, Any]]]
-    ignored: frozenset[str]
+    state: State  # the resume state
+    base: str  # merge base of the state and HEAD
+    tree: Mapping[str, Blob]  # files of the state
+    changes: Changes  # changes of the state since `base`
+    head_changes: Changes  # changes of HEAD since `base`
+    lock: dict[str, Any]  # entries of its dvc.lock
+    stages: dict[str, Any]  # those without the entries of other stages
+    pointers: dict[str, list[dict[str, Any]]]  # entries of its changed .dvc files, by name
+    ignored: frozenset[str]  # names of files that are not restored, since .gitignore excludes them
 
     def folders(self) -> set[str]:
         """Return the hashes of all folders that `dvc pull` would check out."""
