@@ -41,19 +41,14 @@ def experiments(
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row of the table.
-
-    Attributes:
-        params: values of params.yaml by dotted name.
-        scores: content of metrics/evaluate.json; empty if these parameters were not run.
-        missing: text shown instead of scores.
-    """
+    """A row of the table."""
 
     name: str
     is_baseline: bool
-    params: dict[str, Any]
+    params: dict[str, Any]  # values of params.yaml by dotted name
+    # Content of metrics/evaluate.json; empty if these parameters were not run.
     scores: dict[str, Any]
-    missing: str = NOT_RUN
+    missing: str = NOT_RUN  # text shown instead of scores
 
     def score(self, measure: str, separator: str) -> str:
         """A score over all findings with its confidence interval."""
