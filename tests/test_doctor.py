@@ -40,7 +40,7 @@ from multi_abnormality.tools.doctor.check_checkpoint import check_checkpoint
 from multi_abnormality.tools.doctor.check_machine import check_device
 from multi_abnormality.tools.doctor.check_model import check_model, check_split
 from multi_abnormality.tools.doctor.check_packages import check_packages
-from multi_abnormality.tools.doctor.check_project import check_dask, check_data, check_params
+from multi_abnormality.tools.doctor.check_project import check_data, check_params
 from multi_abnormality.tools.doctor.check_remotes import check_dvc_remote, check_git
 from multi_abnormality.tools.doctor.context import (
     FAIL,
@@ -96,7 +96,7 @@ def test_an_intact_project_passes_all_checks(project: Path):
     assert [line for line in lines if line.startswith("FAIL")] == []
     assert "'backup' can be written: training will be backed up" in done.stdout
     assert "36 patients" in done.stdout
-    assert "preprocess will run" in done.stdout
+    assert "preprocess, train, evaluate, export will run" in done.stdout
     assert "no remote: commits exist only on this machine" in done.stdout
     assert lines[-1] == "Training can run here: `dvc repro`."
     assert list((project.parent / "backup").rglob("probe*")) == []
@@ -155,16 +155,6 @@ def test_without_git(project: Path):
     assert "git init" in parts["Git"][1]
     assert parts["stages"][0] == FAIL  # `dvc repro` refuses as well
     assert "git init" in parts["stages"][1]
-
-
-def test_git_remotes_are_contacted(project: Path):
-    run(project.parent, "git", "init", "--quiet", "--bare", "origin.git")
-    run(project, "git", "remote", "add", "origin", str(project.parent / "origin.git"))
-    run(project, "git", "remote", "add", "gone", str(project.parent / "nowhere.git"))
-    status, text = results(project)["Git"]
-    assert status == WARN
-    assert "the remote 'origin' answers" in text
-    assert "the remote 'gone' can't be reached" in text
 
 
 def test_a_detached_head_is_a_warning(project: Path):
@@ -250,9 +240,10 @@ def test_missing_packages_are_named(project: Path, tmp_path: Path):
     """Without torch, and without those that this project's own modules take first of all."""
     site = tmp_path / "site"
     site.mkdir()
-    missing = ("torch", "pydantic", "rich", "yaml", "pandas")
+    missing = ("torch", "pydantic", "rich", "ruamel.yaml", "pandas")
     for path in Path(sysconfig.get_path("purelib")).iterdir():
-        if path.name.partition("-")[0] not in missing and path.name != "PyYAML":
+        name = path.name.partition("-")[0].replace("_", ".")
+        if name not in missing and name != "ruamel":
             (site / path.name).symlink_to(path)
     # Without -S Python would look into the environment's own folder.
     done = subprocess.run(
@@ -532,16 +523,6 @@ def test_weights_that_must_be_downloaded_are_a_warning(project: Path, monkeypatc
     passed, warning = run_one(check_model, project)
     assert (passed.status, warning.status) == (OK, WARN)
     assert "training fetches them from huggingface.co/timm/test_efficientnet" in warning.text
-
-
-def test_a_dask_scheduler_that_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("multi_abnormality.utils.parallel.dask_pool.CONNECT_SECONDS", 1)
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["machine"]["dask"] = "tcp://127.0.0.1:9"
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
-    (line,) = run_one(check_dask, project)
-    assert line.status == FAIL
-    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in line.text
 
 
 def test_without_stages(project: Path):

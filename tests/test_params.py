@@ -166,7 +166,7 @@ def test_invalid_addresses_of_a_dask_scheduler_are_errors(address: str, tmp_path
 
 def test_duplicate_keys_are_errors(tmp_path):
     path = edited(tmp_path, ("  epochs: ", "  epochs: 3\n  epochs: "))
-    with pytest.raises(InputError, match=r"(?s)'epochs' is given twice; keep one.*line \d+"):
+    with pytest.raises(InputError, match=r'(?s)found duplicate key "epochs".*line \d+'):
         load_params(path)
 
 

@@ -238,7 +238,7 @@ def test_dependencies_are_those_that_are_imported():
     extras = project["optional-dependencies"]
     lists = [project["dependencies"], extras["train"], extras["backup"]]
     lists += [extras.get(name, []) for name in LOGGERS]
-    base, *others = ({re.match(r"[\w-]+", line)[0].lower() for line in one} for one in lists)
+    base, *others = ({re.match(r"[\w.-]+", line)[0].lower() for line in one} for one in lists)
     declared = base.union(*others)
     needed = packages_of(modules(SOURCE))
     assert needed - declared == set()

@@ -42,7 +42,7 @@ def damaged_files(work: Path, row: Callable[..., None]) -> None:
     last.write_bytes(good[: len(good) // 2])
     before = load_checkpoint(last.with_name("previous.ckpt"))["position"]
     output = project.run("dvc", "repro", "train")
-    pattern = r"last\.ckpt: was cut short(?s:.*)resuming from \S+: epoch (\d+), step (\d+) of"
+    pattern = r"last\.ckpt: was cut short(?s:.*)resuming from \S+: epoch (\d+), batch (\d+) of"
     ((epoch, step),) = re.findall(pattern, output)
     row("(epoch, step) resumed at instead", (int(epoch), int(step)),
         f"of the previous checkpoint, {before['epoch'], before['batch']}")  # fmt: skip

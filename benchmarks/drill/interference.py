@@ -239,7 +239,7 @@ KINDS: dict[str, Kind] = {
     "lost, another seed": Kind(
         lost=True,
         elsewhere=_change_seed,
-        refused="seed: 0 in the backup, 1 here",
+        refused="seed: 0, now 1",
     ),
     "lost, the remote is missing": Kind(
         lambda found: found.remote.rename(found.remote.with_name("elsewhere")),

@@ -30,7 +30,7 @@ from multi_abnormality.runtime import training_run
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import Position
 from multi_abnormality.runtime.checkpoint_saver import CheckpointSaver
-from multi_abnormality.runtime.precision import resolve_precision
+from multi_abnormality.runtime.fabric_setup import resolve_precision
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
 from multi_abnormality.training.finetuning import parameter_groups
 from multi_abnormality.training.losses import multilabel_loss
@@ -71,7 +71,7 @@ def bare(training: training_run.TrainingRun, gate: Gate, is_eager: bool = False)
     params = training.params
     device = choose_device(params.machine.accelerator)
     precision = "float32" if is_eager else resolve_precision(params.train.precision, device)
-    model = build_classifier(training.about).to(device)
+    model = build_classifier(training.metadata).to(device)
     if is_eager:
         model.to(memory_format=torch.contiguous_format)
     settings = params.train
@@ -116,7 +116,7 @@ def plain(training: training_run.TrainingRun, gate: Gate) -> None:
     class PlainModule(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.model: nn.Module = build_classifier(training.about)
+            self.model: nn.Module = build_classifier(training.metadata)
             self.model.to(memory_format=torch.contiguous_format)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import Params
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
-from multi_abnormality.runtime.precision import resolve_precision
+from multi_abnormality.runtime.fabric_setup import resolve_precision
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 from multi_abnormality.training.losses import multilabel_loss
 from multi_abnormality.utils.system_memory import tune_malloc

@@ -90,7 +90,7 @@ def test_exact_resume_while_fine_tuning(model: dict, runner, tmp_path: Path):
 
 def test_layer_decay_lowers_the_learning_rate_by_layer(runner, tmp_path: Path):
     training = runner.prepare(tmp_path)
-    model = build_classifier(training.about)
+    model = build_classifier(training.metadata)
     groups = parameter_groups(model, training.params.model, 0.02, 0.5)
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     assert len(scale) == len(list(model.parameters()))
@@ -107,7 +107,7 @@ def test_layer_decay_lowers_the_learning_rate_by_layer(runner, tmp_path: Path):
 
 def test_trainable_parameters_depend_on_the_epoch_alone(runner, tmp_path: Path):
     training = runner.prepare(tmp_path, model={"finetune": "progressive", "unfreeze_epoch": 2})
-    tuning = FineTuning(build_classifier(training.about), training.params.model)
+    tuning = FineTuning(build_classifier(training.metadata), training.params.model)
     assert tuning.trainable_parameter_names(0) == tuning.trainable_parameter_names(1) == set()
     assert (
         tuning.trainable_parameter_names(2)

@@ -15,17 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The stage's dependencies that a restore needs and Git does not track.
+    """The stage's dependencies that a restore needs and Git does not track."""
 
-    Attributes:
-        paths: those in DVC's cache.
-        objects: hashes of their objects.
-        missing: paths of those that are not in DVC's cache.
-    """
-
-    paths: tuple[str, ...]
-    objects: tuple[str, ...]
-    missing: tuple[str, ...]
+    paths: tuple[str, ...]  # those in DVC's cache
+    objects: tuple[str, ...]  # hashes of their objects
+    missing: tuple[str, ...]  # paths of those that are not in DVC's cache
 
 
 def uploaded_outputs(stage: "Stage") -> list["Output"]:
@@ -47,11 +41,7 @@ def uploaded_inputs(repo: "Repo", deps: Sequence["Output"]) -> Inputs:
 
 
 def committed_files(repo: "Repo") -> list[Path]:
-    """Return the results that a resume commit contains: dvc.lock, and outputs tracked by Git.
-
-    Raises:
-        InputError: dvc.yaml or a .dvc file can't be read.
-    """
+    """Return the results that a resume commit contains: dvc.lock, and outputs tracked by Git."""
     from dvc.exceptions import DvcException
 
     try:

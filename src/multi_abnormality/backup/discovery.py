@@ -24,27 +24,16 @@ _BUNDLE_HEAD = re.compile(r"([0-9a-f]{40}) (refs/resume/[^\s]+)")
 
 @dataclass(frozen=True)
 class State:
-    """A resume commit, fetched into this repository.
+    """A resume commit, fetched into this repository."""
 
-    Attributes:
-        commit: hash of the commit.
-        time: commit time, in seconds since the epoch.
-        metadata: content of the commit message.
-        location: where the commit was found, for messages.
-    """
-
-    commit: str
-    time: int
-    metadata: ResumeMetadata
-    location: str
+    commit: str  # hash of the commit
+    time: int  # commit time, in seconds since the epoch
+    metadata: ResumeMetadata  # content of the commit message
+    location: str  # where the commit was found, for messages
 
     @classmethod
     def read(cls, git: Git, commit: str, location: str, branch: str) -> "State":
-        """Read a commit's metadata.
-
-        Raises:
-            ValueError: the commit is not a resume commit of this branch, or is malformed.
-        """
+        """Read a commit's metadata."""
         metadata = ResumeMetadata.read(git, commit)
         if metadata.branch != branch:
             raise ValueError(f"it belongs to branch {metadata.branch!r}, not {branch!r}")
@@ -62,10 +51,6 @@ def find_states(git: Git, remote: Remote | None) -> list[State]:
     """Find all states of the current branch, newest first, including those of HEAD's own hash.
 
     Malformed or damaged states are skipped with a warning.
-
-    Args:
-        git: repository to search.
-        remote: DVC remote, if any.
 
     Raises:
         InputError: a remote can't be read and no other state was found. Starting a new run would
@@ -118,13 +103,7 @@ def _sources(
 
 
 def fetch_refs(git: Git, remote: str, pattern: str) -> list[str]:
-    """Fetch resume commits from a Git remote and return their hashes.
-
-    Args:
-        git: repository to fetch into.
-        remote: name of the Git remote.
-        pattern: glob of run names, such as "main/*".
-    """
+    """Fetch resume commits from a Git remote and return their hashes."""
     refs = f"{PUBLISHED}/{pattern}"
     lines = git.non_interactive()("ls-remote", "--refs", remote, refs).splitlines()
     found = {name: commit for commit, name in (line.split("\t") for line in lines)}
@@ -136,11 +115,7 @@ def fetch_refs(git: Git, remote: str, pattern: str) -> list[str]:
 
 
 def _fetch_bundle(git: Git, remote: Remote, name: str) -> str:
-    """Fetch a bundle's commit into this repository, without a ref, and return its hash.
-
-    Raises:
-        GitError: the bundle is damaged, too large, or builds on commits that are missing here.
-    """
+    """Fetch a bundle's commit into this repository, without a ref, and return its hash."""
     if (size := remote.bundle_size(name)) > MAX_BUNDLE_BYTES:
         raise GitError(f"it has {size:,} bytes, the limit is {MAX_BUNDLE_BYTES:,}")
     with tempfile.TemporaryDirectory() as folder:

@@ -56,9 +56,6 @@ class Recorder:
     The stage's dependencies are hashed at the start: files edited during training do not affect
     the result.
 
-    Args:
-        repo: DVC repository.
-
     Raises:
         InputError: dvc.yaml has no train stage, or can't be read.
         RecordError: another DVC command holds the lock.
@@ -83,11 +80,7 @@ class Recorder:
         self.outputs = uploaded_outputs(self.stage)
 
     def has_newer_checkpoints(self) -> bool:
-        """Whether a checkpoint is not in the cache, since training continued after the last record.
-
-        Raises:
-            RecordError: another DVC command holds the lock.
-        """
+        """Whether a checkpoint is not in the cache: training continued after the last record."""
         with _locked(self.repo):
             self._save_outputs()
         outs = [out for out in self.outputs if out.hash_info]

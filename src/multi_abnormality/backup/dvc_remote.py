@@ -129,8 +129,6 @@ class Remote:
 
         Args:
             commit: hash of the commit; None for the work tree, without a Git repository.
-            targets: paths in the project to push.
-            new: objects that the remote lacks.
 
         Returns:
             Number of bytes uploaded.
@@ -323,11 +321,7 @@ class Remote:
             index.clear()
 
     def bundles(self, branch: str | None = None) -> list[str]:
-        """Return the names of a branch's bundles, or of all: <branch>/<run>/<name>.bundle.
-
-        Raises:
-            RemoteError: the remote is a folder that does not exist.
-        """
+        """Return the names of a branch's bundles, or of all: <branch>/<run>/<name>.bundle."""
         self._check_folder(Path(self.path))
         folder = self._bundle_path(branch or "")
         if not _retry(lambda: self.fs.exists(folder)):

@@ -26,7 +26,6 @@ class Git:
     """Runs Git commands in a folder.
 
     Args:
-        folder: directory inside a repository.
         index: index file to use instead of the user's.
         timeout: time limit of a command, in seconds; None for no limit.
     """
@@ -44,15 +43,7 @@ class Git:
             self._environment["GIT_INDEX_FILE"] = str(index)
 
     def bytes(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        """Run a command and return its output.
-
-        Args:
-            arguments: command line after `git`.
-            stdin: standard input of the command.
-
-        Raises:
-            GitError: the command failed, or Git is not installed.
-        """
+        """Run a command and return its output."""
         try:
             done = subprocess.run(
                 [*_COMMAND, *arguments], cwd=self.folder, env=self._environment, input=stdin,
@@ -86,11 +77,7 @@ class Git:
         return [os.fsdecode(name) for name in self.bytes(*arguments).split(b"\0") if name]
 
     def check_length(self, *arguments: str, limit: int) -> None:
-        """Check that a command prints at most `limit` bytes; kill it otherwise.
-
-        Raises:
-            GitError: the command prints more.
-        """
+        """Check that a command prints at most `limit` bytes; kill it otherwise."""
         with subprocess.Popen(
             [*_COMMAND, *arguments], cwd=self.folder, env=self._environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

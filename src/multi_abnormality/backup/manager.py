@@ -30,13 +30,9 @@ class BackupManager:
     by the thread that saves checkpoints, so that no checkpoint changes while it is read. One push
     runs at a time, and the next one uploads the newest save. A push that failed is repeated at the
     next save.
-
-    Args:
-        settings: `backup` section of params.yaml.
-        root: root directory of the project.
-        fingerprint: fingerprint of the run; part of the names of its resume states.
-        identity: what the fingerprint was computed from; compared on resume.
     """
+
+    is_on = True
 
     def __init__(
         self,
@@ -49,7 +45,6 @@ class BackupManager:
         self.root = root
         self.fingerprint = fingerprint
         self.identity = identity or {}
-        self._preflight: PreflightResult | None = None  # None: backup is off
         self._push: PushProcess | None = None  # the running push
         self._epochs: int | None = None  # completed epochs at the newest save
         self._is_final = False  # the newest save is a finished run's
@@ -60,30 +55,26 @@ class BackupManager:
         self._recorded: tuple[str, ...] = ()  # objects of the newest recorded state
         self._logged: set[str] = set()
 
-    def start(self) -> None:
-        """Check the remotes before the first epoch.
+    def start(self) -> bool:
+        """Check the remotes before the first epoch; return whether there is one to back up to.
 
         Raises:
             InputError: the remote does not exist, can't be reached or can't be written.
         """
-        self._preflight = run_preflight(self.settings, self.root, self.fingerprint)
-
-    @property
-    def is_on(self) -> bool:
-        """Whether there is a remote to back up to."""
-        return self._preflight is not None
+        preflight = run_preflight(self.settings, self.root, self.fingerprint)
+        if preflight is not None:
+            self._preflight: PreflightResult = preflight
+        return preflight is not None
 
     def saved(self, epochs_done: int, is_final: bool = False) -> None:
         """Back up the current checkpoints. Failures of a remote are only logged.
 
         Args:
-            epochs_done: number of completed epochs.
             is_final: whether training is complete, so that no later save repeats a failed upload.
         """
         self._is_final = is_final
-        if self._preflight is not None:
-            self._epochs, self._is_pending, self._has_failed = epochs_done, True, False
-            self.poll()
+        self._epochs, self._is_pending, self._has_failed = epochs_done, True, False
+        self.poll()
 
     def poll(self) -> None:
         """Check on the running push; once it is finished, start that of a newer save. Cheap."""
@@ -98,13 +89,7 @@ class BackupManager:
             self._launch()
 
     def close(self, grace: float) -> None:
-        """Upload the last state within a time limit, and stop the push.
-
-        Args:
-            grace: time limit in seconds.
-        """
-        if self._preflight is None:
-            return
+        """Upload the last state within `grace` seconds, and stop the push."""
         deadline = time.monotonic() + grace
         try:
             self._push_last(deadline)
@@ -140,7 +125,7 @@ class BackupManager:
 
     def _record(self) -> Job | None:
         """Record the newest save; return its upload, or None if the remote has all of it."""
-        preflight, epochs = self._ready, self._epochs
+        preflight, epochs = self._preflight, self._epochs
         assert epochs is not None  # there was a save
         self._recorded, added = preflight.recorder.record(epochs)
         if self._recorded == self._sent:
@@ -160,7 +145,7 @@ class BackupManager:
 
     def _commit(self, known: list[Generation], newest: Generation) -> str | None:
         """Create the resume commit and return its hash, or None without a Git repository."""
-        preflight = self._ready
+        preflight = self._preflight
         if preflight.commits is None:
             return None
         sent = [item for item in known if item.sent][-self.settings.keep_last :]
@@ -169,11 +154,6 @@ class BackupManager:
             generations=tuple(item.model_copy(update={"remote": ""}) for item in (*sent, newest)),
         )  # fmt: skip
         return preflight.commits.commit(preflight.written, metadata)
-
-    @property
-    def _ready(self) -> PreflightResult:
-        assert self._preflight is not None  # else nothing is uploaded
-        return self._preflight
 
     def _finish(self) -> None:
         assert self._push is not None
@@ -188,10 +168,6 @@ class BackupManager:
     def _fail(self, reason: str) -> None:
         self._failures += 1
         self._is_pending = self._has_failed = True
-        try:
-            self._ready.upload_log.add_failure(reason)
-        except InputError as error:  # never stops training
-            log.warning("%s", error)
         if (kind := _OBJECT_NAME.sub("", reason)) not in self._logged:
             self._logged.add(kind)
             log.warning("backup failed, next try at the next save: %s", reason)
@@ -218,8 +194,8 @@ class BackupManager:
                 log.warning("%s: %s", text, result[key])
 
     def _log_summary(self, grace: float) -> None:
-        remote = self._ready.job.remote
-        last = self._ready.upload_log.last_backup(self._ready.job.run, remote)
+        remote = self._preflight.job.remote
+        last = self._preflight.upload_log.last_backup(self._preflight.job.run, remote)
         newest = f"epochs done {last['epochs']}, sent {last['at']}" if last else "no state"
         if self._is_pending:
             advice = (

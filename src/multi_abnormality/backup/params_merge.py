@@ -20,11 +20,6 @@ def merge_params(base: str, backup: str, here: str) -> str:
     The sections `machine` and `backup` are not changed. Comments and order are taken from the
     backup if it changed any value.
 
-    Args:
-        base: params.yaml of the common ancestor.
-        backup: params.yaml of the backup.
-        here: params.yaml of the work tree.
-
     Raises:
         MergeConflictError: both changed the same key, to different values.
         ValueError: one of the texts is not a valid params.yaml.
@@ -53,17 +48,6 @@ def merge_params(base: str, backup: str, here: str) -> str:
         if merged == side:
             return text
     return _edited(backup, theirs, merged)
-
-
-def changed_keys(backup: str, here: str, sections: tuple[str, ...]) -> list[str]:
-    """Return one line per key of these sections that differs between two texts."""
-    theirs, ours = _flatten(backup), _flatten(here)
-    return [
-        f"{'.'.join(path)}: {_show(theirs.get(path, _MISSING))} in the backup, "
-        f"{_show(ours.get(path, _MISSING))} here"
-        for path in dict.fromkeys((*theirs, *ours))
-        if path[0] in sections and theirs.get(path, _MISSING) != ours.get(path, _MISSING)
-    ]
 
 
 def _show(value: Any) -> str:

@@ -32,38 +32,21 @@ PROBE_TIMEOUT = 90.0  # s to write a small file to the remote
 
 @dataclass(frozen=True)
 class PreflightResult:
-    """Everything that stays constant during the backup of a run.
+    """Everything that stays constant during the backup of a run."""
 
-    Attributes:
-        job: template of the upload jobs, without a state.
-        recorder: recorder of the train stage.
-        commits: commits of the work tree; None without a Git repository.
-        upload_log: upload log of this working copy.
-        inputs: the stage's inputs in DVC's cache.
-        written: files that every resume commit reads from the work tree again.
-    """
-
-    job: Job
-    recorder: Recorder
-    commits: ResumeCommits | None
-    upload_log: UploadLog
-    inputs: Inputs
-    written: tuple[Path, ...]
+    job: Job  # template of the upload jobs, without a state
+    recorder: Recorder  # recorder of the train stage
+    commits: ResumeCommits | None  # commits of the work tree; None without a Git repository
+    upload_log: UploadLog  # upload log of this working copy
+    inputs: Inputs  # the stage's inputs in DVC's cache
+    written: tuple[Path, ...]  # files that every resume commit reads from the work tree again
 
 
 def run_preflight(settings: Settings, root: Path, fingerprint: str) -> PreflightResult | None:
     """Inspect the project while a child process checks write access to its remotes.
 
-    Args:
-        settings: `backup` section of params.yaml.
-        root: root directory of the project.
-        fingerprint: fingerprint of the run.
-
     Returns:
         The result, or None with a warning if there is no remote to back up to.
-
-    Raises:
-        InputError: a configured remote does not exist, or can't be reached or written.
     """
     repo = open_repository(root)
     if repo is None:

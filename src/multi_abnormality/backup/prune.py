@@ -20,14 +20,6 @@ def prune(
     Deletes only objects that this run added or uploaded and that no commit or experiment
     references.
 
-    Args:
-        remote: DVC remote with the objects.
-        git: repository of the project, if any.
-        upload_log: upload log with the run's generations.
-        run: <branch>/<fingerprint>.
-        keep: number of generations to keep.
-        git_remote: name of the Git remote for resume commits, if any.
-
     Returns:
         Number of objects deleted from the remote.
     """

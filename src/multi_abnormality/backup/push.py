@@ -35,33 +35,20 @@ NICENESS = 10  # while training continues; 19 would starve where training uses a
 
 @dataclass(frozen=True)
 class Job:
-    """What to upload.
+    """What to upload."""
 
-    Attributes:
-        root: root directory of the DVC repository.
-        remote: name of the DVC remote.
-        git_remote: name of the Git remote for resume commits.
-        run: <branch>/<fingerprint>.
-        keep: number of generations to keep on the remote.
-        parent: process id of training; the upload ends with it.
-        targets: paths to push; empty to only check write access to the remotes.
-        inputs: hashes of objects to push beside those of the run's newest generation.
-        epochs: completed epochs.
-        commit: hash of the resume commit; None without a Git repository.
-        awaited: whether training waits for the upload; otherwise it runs at low priority.
-    """
-
-    root: str
-    remote: str
-    git_remote: str | None
-    run: str
-    keep: int
-    parent: int
-    targets: tuple[str, ...] = ()
+    root: str  # root directory of the DVC repository
+    remote: str  # name of the DVC remote
+    git_remote: str | None  # name of the Git remote for resume commits
+    run: str  # <branch>/<fingerprint>
+    keep: int  # number of generations to keep on the remote
+    parent: int  # process id of training; the upload ends with it
+    targets: tuple[str, ...] = ()  # paths to push; empty to only check write access to the remotes
+    # Hashes of objects to push beside those of the run's newest generation.
     inputs: tuple[str, ...] = ()
-    epochs: int = 0
-    commit: str | None = None
-    awaited: bool = True
+    epochs: int = 0  # completed epochs
+    commit: str | None = None  # hash of the resume commit; None without a Git repository
+    awaited: bool = True  # whether training waits for the upload; otherwise it runs at low priority
 
     def json(self) -> bytes:
         return json.dumps(asdict(self)).encode()

@@ -25,9 +25,6 @@ _ENVIRONMENT = {
 class PushProcess:
     """Runs `multi_abnormality.backup.push` in a process group of its own, which Ctrl-C spares.
 
-    Args:
-        job: what to upload.
-
     Raises:
         OSError: the process can't be started.
     """

@@ -8,13 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import multi_abnormality
 from multi_abnormality.backup.discovery import State
 from multi_abnormality.backup.dvc_recorder import CHECKPOINTS, COMPLETE, STAGE
 from multi_abnormality.backup.git import Git, GitError
-from multi_abnormality.backup.params_merge import MergeConflictError, changed_keys, merge_params
+from multi_abnormality.backup.params_merge import MergeConflictError, merge_params
 from multi_abnormality.backup.restore_checks import (
     EXECUTABLE,
     Blob,
@@ -31,7 +29,7 @@ from multi_abnormality.backup.restore_checks import (
 from multi_abnormality.backup.resume_commit import LOCAL
 from multi_abnormality.config.schema import parse_params
 from multi_abnormality.config.yaml_reader import load_yaml
-from multi_abnormality.runtime.run_fingerprint import RAISABLE, result_code
+from multi_abnormality.runtime.run_fingerprint import RAISABLE, differences, result_code
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError
 
@@ -45,29 +43,17 @@ Plan = dict[str, Blob | bytes | None]  # contents to write, by file name; None: 
 
 @dataclass(frozen=True)
 class InspectedState:
-    """A resume state whose files are safe to write.
+    """A resume state whose files are safe to write."""
 
-    Attributes:
-        state: the resume state.
-        base: merge base of the state and HEAD.
-        tree: files of the state.
-        changes: changes of the state since `base`.
-        head_changes: changes of HEAD since `base`.
-        lock: entries of its dvc.lock.
-        stages: those without the entries of other stages.
-        pointers: entries of its changed .dvc files, by name.
-        ignored: names of files that are not restored, since .gitignore excludes them.
-    """
-
-    state: State
-    base: str
-    tree: Mapping[str, Blob]
-    changes: Changes
-    head_changes: Changes
-    lock: dict[str, Any]
-    stages: dict[str, Any]
-    pointers: dict[str, list[dict[str, Any]]]
-    ignored: frozenset[str]
+    state: State  # the resume state
+    base: str  # merge base of the state and HEAD
+    tree: Mapping[str, Blob]  # files of the state
+    changes: Changes  # changes of the state since `base`
+    head_changes: Changes  # changes of HEAD since `base`
+    lock: dict[str, Any]  # entries of its dvc.lock
+    stages: dict[str, Any]  # those without the entries of other stages
+    pointers: dict[str, list[dict[str, Any]]]  # entries of its changed .dvc files, by name
+    ignored: frozenset[str]  # names of files that are not restored, since .gitignore excludes them
 
     def folders(self) -> set[str]:
         """Return the hashes of all folders that `dvc pull` would check out."""
@@ -76,11 +62,7 @@ class InspectedState:
         return {out["md5"] for out in outs if out.get("md5", "").endswith(".dir")}
 
     def drop_missing_preprocess(self, errors: Mapping[str, str]) -> bool:
-        """Drop the preprocess stage if its outputs are not on the remote; return whether it was.
-
-        Args:
-            errors: error text by object hash.
-        """
+        """Drop the preprocess stage if its outputs are not on the remote; return whether it was."""
         outs = self.stages.get(PREPROCESS, {}).get("outs", ())
         is_missing = any("not on the remote" in errors.get(out.get("md5"), "") for out in outs)
         if is_missing:
@@ -102,8 +84,6 @@ class WorkTree:
     """The work tree that a resume state is restored into.
 
     Args:
-        git: repository, at the top of the work tree.
-        root: root directory of the DVC repository.
         results: files that may be overwritten, see `committed_files`.
     """
 
@@ -122,7 +102,6 @@ class WorkTree:
         """Check that a state's files are safe to write.
 
         Args:
-            state: resume state to check.
             allow_code_changes: whether the state's code is restored, too; its parameters are then
                 not validated by this clone's schema.
 
@@ -187,10 +166,6 @@ class WorkTree:
 
     def plan_changes(self, found: InspectedState, allow_code_changes: bool) -> Plan:
         """Return the contents to write, by file name; None means delete.
-
-        Args:
-            found: resume state to restore.
-            allow_code_changes: whether the state may change code.
 
         Raises:
             InputError: the state would change code, conflicts with changes here, or would not
@@ -350,14 +325,14 @@ class WorkTree:
             raise InputError(f"{self._params}: {error}") from error
 
     def _check_same_run(self, found: InspectedState, params: str, edited: set[str]) -> None:
-        """Check that the restored work tree would continue the state's run.
-
-        Raises:
-            InputError: parameters or code that affect the result differ.
-        """
+        """Check that the restored work tree would continue the state's run."""
         backup = self._text(found.state.commit, self._params) or ""
+        theirs, ours = (
+            {name: load_yaml(text).get(name) for name in RESULT_SECTIONS}
+            for text in (backup, params)
+        )
         lines = [
-            line for line in changed_keys(backup, params, RESULT_SECTIONS)
+            line for line in differences(theirs, ours)
             if line.partition(":")[0].removeprefix("train.") not in RAISABLE
         ]  # fmt: skip
         if lines:
@@ -421,7 +396,7 @@ def _listed(names: list[str]) -> str:
 @lru_cache(maxsize=2)  # those of the work tree and of HEAD
 def _stages(text: str | None) -> dict[str, Any]:
     """Return the entries of this clone's own dvc.lock."""
-    return (yaml.safe_load(text or "") or {}).get("stages") or {}
+    return (load_yaml(text or "") or {}).get("stages") or {}
 
 
 def _paths(pointer: list[dict[str, Any]]) -> list[str]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError, model_validator
+from ruamel.yaml.error import YAMLError
 
 from multi_abnormality.backup.dvc_recorder import STAGE
 from multi_abnormality.backup.git import Git
@@ -67,11 +67,7 @@ def changes_between(old: Mapping[str, Blob], new: Mapping[str, Blob]) -> dict[st
 
 
 def check_changes(git: Git, changes: Changes) -> None:
-    """Check that changes are regular files of sensible size inside of the work tree.
-
-    Raises:
-        UnsafeTreeError: one is not; the message names the first.
-    """
+    """Check that changes are regular files of sensible size inside of the work tree."""
     for name, blob in changes.items():
         _check_name(name)
         if blob is not None and blob.mode not in _FILE_MODES:
@@ -165,14 +161,10 @@ _ENTRIES = TypeAdapter(list[_Entry])
 
 
 def read_lock(text: str) -> dict[str, Any]:
-    """Parse a dvc.lock and return its stages.
-
-    Raises:
-        UnsafeTreeError: it has content that DVC does not write.
-    """
+    """Parse a dvc.lock and return its stages."""
     try:
         content = load_yaml(text)
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise UnsafeTreeError(f"its dvc.lock is not valid YAML: {error}") from error
     stages: dict[str, Any] | None = content.get("stages") if isinstance(content, dict) else None
     try:
@@ -198,6 +190,6 @@ def read_pointer(text: str | None) -> list[dict[str, Any]] | None:
         if not isinstance(content, dict) or not content.keys() <= _POINTER_KEYS:
             return None
         _ENTRIES.validate_python(content.get("outs"))
-    except (yaml.YAMLError, ValidationError):
+    except (YAMLError, ValidationError):
         return None
     return content["outs"] or None

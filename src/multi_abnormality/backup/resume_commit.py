@@ -27,40 +27,26 @@ Epochs = Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class Generation(Section):
-    """DVC objects of one backup.
+    """DVC objects of one backup."""
 
-    Attributes:
-        epochs: completed epochs.
-        objects: hashes of all objects of the stage's persistent outputs.
-        own: hashes of the objects that this run added to the cache.
-        uploaded: hashes of the objects in `own` that were uploaded, or were about to be.
-        remote: digest of the remote's address (`Remote.id`); "" in a resume commit.
-        sent: whether everything arrived on the remote, including the resume commit.
-    """
-
-    epochs: Epochs
-    objects: Hashes
-    own: Hashes = ()
-    uploaded: Hashes = ()
+    epochs: Epochs  # completed epochs
+    objects: Hashes  # hashes of all objects of the stage's persistent outputs
+    own: Hashes = ()  # hashes of the objects that this run added to the cache
+    uploaded: Hashes = ()  # hashes of the objects in `own` that were uploaded, or were about to be
+    # Digest of the remote's address (`Remote.id`); "" in a resume commit.
     remote: Annotated[str, Field(pattern=r"^[0-9a-f]*$")] = ""
-    sent: bool = False
+    sent: bool = False  # whether everything arrived on the remote, including the resume commit
 
 
 class ResumeMetadata(Section):
-    """Message of a resume commit, after its title.
+    """Message of a resume commit, after its title."""
 
-    Attributes:
-        format: version of this layout.
-        run: <branch>/<fingerprint>.
-        epochs: completed epochs.
-        generations: backups on the remote, oldest first; the last one is this commit's.
-        identity: what the run's fingerprint is made of, or {} if unknown.
-    """
-
-    format: int = FORMAT
-    run: Annotated[str, Field(pattern=_RUN, max_length=300)]
-    epochs: Epochs
+    format: int = FORMAT  # version of this layout
+    run: Annotated[str, Field(pattern=_RUN, max_length=300)]  # <branch>/<fingerprint>
+    epochs: Epochs  # completed epochs
+    # Backups on the remote, oldest first; the last one is this commit's.
     generations: Annotated[tuple[Generation, ...], Field(min_length=1, max_length=1000)]
+    # What the run's fingerprint is made of, or {} if unknown.
     identity: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("format")
@@ -97,11 +83,7 @@ class ResumeMetadata(Section):
 
     @classmethod
     def read(cls, git: Git, commit: str) -> "ResumeMetadata":
-        """Read and check the message of a commit.
-
-        Raises:
-            ValueError: it is not a resume commit, is malformed, or was written by a newer version.
-        """
+        """Read and check the message of a commit."""
         if int(git("cat-file", "-s", commit)) > MAX_BYTES:
             raise ValueError(f"the message of commit {commit} is longer than {MAX_BYTES:,} bytes")
         title, _, body = git("log", "-1", "--format=%B", commit).partition("\n\n")
@@ -121,7 +103,6 @@ class ResumeCommits:
     The user's branch, index and work tree do not change.
 
     Args:
-        git: repository, at the top of the work tree.
         folder: directory for a separate index file.
 
     Raises:
@@ -155,7 +136,6 @@ class ResumeCommits:
 
         Args:
             written: files to read from the work tree again, tracked or not.
-            metadata: content of the commit message.
         """
         names = [path.relative_to(self.top).as_posix() for path in written]
         self._git("update-index", "--add", "--remove", "--", *names)

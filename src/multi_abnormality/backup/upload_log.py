@@ -1,7 +1,6 @@
 """Upload log `.dvc/tmp/backup.json`: backups, and the objects that each run may delete."""
 
 import json
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,15 +11,10 @@ from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.console import log
 
 MAX_BACKUPS = 100  # entries in the list of backups
-_ADDRESS = re.compile(r"""(?:\b[a-z0-9+]+:/|(?<![\w.]))/(?:[^'"\n]*(?=['"])|[^\s'",;]+)""")
 
 
 class UploadLog:
-    """Upload log, read again at each use: training and its uploads write it in turns.
-
-    Args:
-        path: JSON file.
-    """
+    """Upload log, read again at each use: training and its uploads write it in turns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,7 +27,7 @@ class UploadLog:
             pass
         except ValueError as error:
             log.warning("%s: can't be read (%s); starting a new one", self.path, error)
-        return {"backups": [], "last_failure": None, "runs": {}}
+        return {"backups": [], "runs": {}}
 
     def generations(self, run: str) -> list[Generation]:
         """Return a run's generations, oldest first."""
@@ -56,13 +50,11 @@ class UploadLog:
 
     def add_backup(self, backup: dict[str, Any]) -> None:
         content = self._read()
-        content["backups"] = [*content["backups"], {"at": _now(), **backup}][-MAX_BACKUPS:]
+        content["backups"] = [
+            *content["backups"],
+            {"at": datetime.now(UTC).isoformat(timespec="seconds"), **backup},
+        ][-MAX_BACKUPS:]
         write_json(content, self.path)
-
-    def add_failure(self, reason: str) -> None:
-        """Record a failure, with addresses and paths removed from its message."""
-        reason = _ADDRESS.sub("<path>", reason)
-        write_json(self._read() | {"last_failure": {"at": _now(), "reason": reason}}, self.path)
 
     def last_backup(self, run: str, remote: str) -> dict[str, Any] | None:
         """Return the newest backup of a run on a remote."""
@@ -71,7 +63,3 @@ class UploadLog:
             if (item.get("run"), item.get("remote")) == (run, remote)
         ]  # fmt: skip
         return backups[-1] if backups else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

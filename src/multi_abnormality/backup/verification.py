@@ -7,7 +7,7 @@ set. Damaged or altered objects are then linked into the work tree, and later re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multi_abnormality.backup.dvc_remote import digest_of
 from multi_abnormality.utils.console import log
@@ -27,24 +27,14 @@ def remotes_to_verify(root: Path) -> list[str]:
 
     Remotes with an explicit `verify` setting, true or false, are excluded.
     """
-    from configobj import ConfigObj, ConfigObjError
-    from dvc.dirs import global_config_dir, system_config_dir
+    from dvc.config import Config, ConfigError
 
-    options: dict[str, dict[str, Any]] = {}
-    everywhere = (Path(system_config_dir()) / "config", Path(global_config_dir()) / "config")
-    for file in (*everywhere, root / ".dvc/config", root / ".dvc/config.local"):
-        if not file.is_file():
-            continue
-        try:
-            content = ConfigObj(str(file), encoding="utf-8", interpolation=False)
-        except (ConfigObjError, UnicodeDecodeError):
-            return []  # DVC reports the error
-        for section in content.sections:
-            kind, _, remote = section.strip("'").partition(" ")
-            if kind == "remote":
-                options.setdefault(remote.strip('"'), {}).update(content[section])
+    try:
+        remotes = Config(str(root / ".dvc"), validate=False)["remote"]  # without defaults
+    except ConfigError:
+        return []  # DVC reports the error
     return [
-        name for name, known in options.items()
+        name for name, known in remotes.items()
         if "verify" not in known and not str(known.get("url", "gdrive://")).startswith(_VERIFIED_SCHEMES)
     ]  # fmt: skip
 
@@ -74,9 +64,6 @@ def verify_pulled(root: Path) -> None:
     Objects of the pipeline's outputs whose content does not match their name are moved from DVC's
     cache to `DAMAGED_DIR`, and so are their copies in the work tree: a file may be linked to the
     cache, and its change may be a user's edit.
-
-    Args:
-        root: root directory of the project.
 
     Raises:
         InputError: objects were damaged. The message names the files and how to fetch them again.

@@ -7,7 +7,6 @@ them only the accelerator and the number of devices change what is computed.
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     Field,
@@ -17,6 +16,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
 )
+from ruamel.yaml.error import YAMLError
 
 from multi_abnormality.config.field_types import (
     ColumnName,
@@ -247,7 +247,7 @@ def parse_params(text: str, path: Path) -> Params:
     """
     try:
         content = load_yaml(text)
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise InputError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold the sections {', '.join(Params.model_fields)}")

@@ -1,13 +1,16 @@
 """Reading and editing the text of params.yaml or a recipe; an edit changes only the values."""
 
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
 
-from multi_abnormality.config.yaml_reader import Yaml12Loader, load_yaml
+from multi_abnormality.config.yaml_reader import compose_yaml, load_yaml
 
 KeyPath = tuple[str, ...]
 
@@ -20,7 +23,7 @@ def flatten(text: str) -> dict[KeyPath, Any]:
     """
     try:
         content = load_yaml(text)
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise ValueError(f"is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError("has no sections")
@@ -39,15 +42,20 @@ def leaves(value: dict[Any, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath,
 
 def value_texts(text: str) -> dict[KeyPath, str]:
     """Text of each value of a valid file; block lists are converted to one line."""
-    loader = Yaml12Loader(text)
-    found = {}
-    for path, node in _nodes(loader.get_single_node(), ()):
-        if isinstance(node, yaml.CollectionNode) and not node.flow_style:
-            value = loader.construct_object(node, deep=True)
-            found[path] = yaml.safe_dump(value, default_flow_style=True, width=10**9).strip()
+    values, found = flatten(text), {}
+    for path, node in _nodes(compose_yaml(text), ()):
+        if isinstance(node, CollectionNode) and not node.flow_style:
+            found[path] = _in_one_line(values[path])
         else:
             found[path] = text[node.start_mark.index : node.end_mark.index]
     return found
+
+
+def _in_one_line(value: Any) -> str:
+    writer, stream = YAML(typ="safe", pure=True), io.StringIO()
+    writer.default_flow_style, writer.width = True, 10**9
+    writer.dump(value, stream)
+    return stream.getvalue().strip()
 
 
 def replace_values(text: str, values: Mapping[KeyPath, str]) -> str:
@@ -56,12 +64,13 @@ def replace_values(text: str, values: Mapping[KeyPath, str]) -> str:
     A comment that a longer value has pushed to the right returns to the column of most comments.
     Comments inside a list that is replaced are removed.
     """
-    nodes = dict(_nodes(Yaml12Loader(text).get_single_node(), ()))
+    nodes = dict(_nodes(compose_yaml(text), ()))
     columns = Counter(len(found[0]) for found in re.finditer(r"^[^#\n]*\S +(?=#)", text, re.M))
     usual = max(columns, key=columns.__getitem__, default=0)
     for path in sorted(values, key=lambda path: nodes[path].start_mark.index, reverse=True):
         start, end, value = nodes[path].start_mark.index, _end(text, nodes[path]), values[path]
         if start == end:  # no value after the colon
+            start = end = text.index(":", start) + 1
             value = f" {value}"
         rest = text[end:]
         if comment := re.match(" +(?=#)", rest):
@@ -81,7 +90,7 @@ def _column(text: str, index: int) -> int:
 def comments_in_lists(text: str) -> dict[KeyPath, list[str]]:
     """Comments inside each list of a valid file, which `replace_values` removes with the list."""
     found = {}
-    for path, node in _nodes(Yaml12Loader(text).get_single_node(), ()):
+    for path, node in _nodes(compose_yaml(text), ()):
         position, others = node.start_mark.index, ""  # text between the items
         for item in _scalars(node):
             others += text[position : item.start_mark.index]
@@ -92,10 +101,10 @@ def comments_in_lists(text: str) -> dict[KeyPath, list[str]]:
     return found
 
 
-def _scalars(node: yaml.Node) -> Iterator[yaml.Node]:
-    if isinstance(node, yaml.ScalarNode):
+def _scalars(node: Node) -> Iterator[Node]:
+    if isinstance(node, ScalarNode):
         yield node
-    elif isinstance(node, yaml.MappingNode):
+    elif isinstance(node, MappingNode):
         for pair in node.value:
             for item in pair:
                 yield from _scalars(item)
@@ -104,21 +113,23 @@ def _scalars(node: yaml.Node) -> Iterator[yaml.Node]:
             yield from _scalars(item)
 
 
-def _nodes(node: yaml.Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, yaml.Node]]:
+def _nodes(node: Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, Node]]:
     for key, item in node.value if node else ():
         here = (*path, str(key.value))
-        if isinstance(item, yaml.MappingNode) and item.value:
+        if isinstance(item, MappingNode) and item.value:
             yield from _nodes(item, here)
         else:
+            if item.start_mark.index == item.end_mark.index:  # no value: that of what follows
+                item.start_mark = item.end_mark = key.end_mark
             yield here, item
 
 
-def _end(text: str, node: yaml.Node) -> int:
+def _end(text: str, node: Node) -> int:
     """End of a value; that of a block list is after the comment in the line of its last item.
 
-    PyYAML's mark of a block list is after all comments that follow.
+    Its own mark is after all comments that follow.
     """
-    if isinstance(node, yaml.SequenceNode) and not node.flow_style and node.value:
+    if isinstance(node, SequenceNode) and not node.flow_style and node.value:
         last = _end(text, node.value[-1])
         comment = re.compile(r" +#[^\r\n]*").match(text, last)
         return comment.end() if comment else last

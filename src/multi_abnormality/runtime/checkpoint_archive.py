@@ -23,7 +23,6 @@ class CheckpointArchive:
     """Directory with one subdirectory of checkpoints per training run.
 
     Args:
-        root: directory with one subdirectory per run.
         cache: DVC's cache of files by MD5; files that it holds are not archived a second time.
     """
 
@@ -43,8 +42,6 @@ class CheckpointArchive:
         """Make this run's archive an exact hard-linked copy of `folder`.
 
         Args:
-            folder: directory of checkpoints.
-            name: the run's fingerprint.
             kept: files that the run keeps; one that was deleted from `folder` is restored first.
         """
         run_dir = self.run_dir(name)
@@ -138,11 +135,7 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def hard_link(source: Path, target: Path) -> None:
-    """Hard-link `source` to `target`, replacing it; copy across file systems.
-
-    Raises:
-        InputError: the disk is full or read-only.
-    """
+    """Hard-link `source` to `target`, replacing it; copy across file systems."""
     if _is_same(source, target):
         return
     temporary = target.with_name(f".{target.name}.tmp")

@@ -111,31 +111,26 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def mark_complete(folder: Path, about: dict[str, Any]) -> None:
+def mark_complete(folder: Path, metadata: dict[str, Any]) -> None:
     """Set the `complete` flag in best.ckpt and last.ckpt, and delete previous.ckpt.
 
     Files that are complete already are not written again: they name the environment they were
     trained in.
 
     Args:
-        folder: directory of checkpoints.
-        about: metadata to store: that of the current parameters, so that a run whose `epochs` was
-            raised after a save ends with the same bytes as one that had it from the start.
+        metadata: that of the current parameters, so that a run whose `epochs` was raised after a
+            save ends with the same bytes as one that had it from the start.
     """
     for name in (BEST, LAST):
         checkpoint = load_checkpoint(folder / name)
         kept = {"environment": checkpoint["about"]["environment"]}
-        if not (checkpoint["complete"] and checkpoint["about"] == about | kept):
-            save_checkpoint(checkpoint | {"complete": True, "about": about}, folder / name)
+        if not (checkpoint["complete"] and checkpoint["about"] == metadata | kept):
+            save_checkpoint(checkpoint | {"complete": True, "about": metadata}, folder / name)
     (folder / PREVIOUS).unlink(missing_ok=True)
 
 
 def load_complete(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of a finished run.
-
-    Raises:
-        InputError: the file is missing, damaged, or of an unfinished run.
-    """
+    """Read a checkpoint of a finished run."""
     if not path.is_file():
         raise InputError(f"{path}: not found; `dvc repro train` creates it, `dvc pull` fetches it")
     checkpoint = load_checkpoint(path)

@@ -60,10 +60,6 @@ class ResumeCandidate:
 class CheckpointDir:
     """Directory of checkpoints, searched when a run starts.
 
-    Args:
-        path: directory of checkpoints.
-        archive: receives checkpoints of other runs.
-
     Raises:
         InputError: the directory is not writable.
     """
@@ -73,23 +69,19 @@ class CheckpointDir:
         self.archive = archive
         self._check_writable()
 
-    def select(self, about: dict[str, Any], params: Params) -> ResumeCandidate | None:
+    def select(self, metadata: dict[str, Any], params: Params) -> ResumeCandidate | None:
         """Return the latest checkpoint that this run can resume from, if there is one.
 
         Its best epoch's checkpoint must exist as well. Moves the checkpoints of other runs and
         damaged ones to the archive, and writes files that a kill prevented from being written.
 
-        Args:
-            about: metadata of the run.
-            params: parameters of the run.
-
         Raises:
             InputError: train.resume is `required` and there is none, or one is of a newer version.
         """
-        run_id = fingerprint(about["identity"])
+        run_id = fingerprint(metadata["identity"])
 
         def reasons_against(found: ResumeCandidate) -> list[str]:
-            return _incompatibilities(found, about["identity"], params)
+            return _incompatibilities(found, metadata["identity"], params)
 
         ours = self._archive_others(reasons_against, run_id)
         if params.train.resume != "never" and self._archive_is_ahead(ours, reasons_against, run_id):
@@ -98,7 +90,7 @@ class CheckpointDir:
             ours = self._archive_others(reasons_against, run_id)
         chosen = next((found for found in ours if _has_best_checkpoint(found, ours)), None)
         if chosen:
-            self._restore_missing_files(chosen, ours, about, params)
+            self._restore_missing_files(chosen, ours, metadata, params)
             return chosen
         if ours:
             log.warning("the best epoch's checkpoint is damaged, and no earlier one is left")
@@ -175,7 +167,7 @@ class CheckpointDir:
         self,
         chosen: ResumeCandidate,
         ours: list[ResumeCandidate],
-        about: dict[str, Any],
+        metadata: dict[str, Any],
         params: Params,
     ) -> None:
         """Write the files that a kill prevented from being written.
@@ -194,31 +186,26 @@ class CheckpointDir:
         existing = {found.path.name: found.position for found in ours}
         for name, source in sources.items():
             if existing.get(name) != source.position:
-                content = load_checkpoint(source.path) | {"complete": False, "about": about}
+                content = load_checkpoint(source.path) | {"complete": False, "about": metadata}
                 save_checkpoint(content, self.path / name)
         kept = kept_names(history, params.train.save_every_n_epochs)
-        self.archive.restore(self.path, fingerprint(about["identity"]), kept)
+        self.archive.restore(self.path, fingerprint(metadata["identity"]), kept)
 
 
 def use_recorded_weights(identity: dict[str, Any], pretrained: bool | str, folder: Path) -> None:
     """Identify a weights file that is missing on this machine by the hash that checkpoints record.
 
     They have all weights, so the file itself is only needed to start a run.
-
-    Args:
-        identity: identity of the run; changed in place.
-        pretrained: parameter model.pretrained.
-        folder: directory of checkpoints.
     """
     if not is_missing_file(pretrained):
         return
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            about = ResumeCandidate.read(path).content["about"]
+            metadata = ResumeCandidate.read(path).content["about"]
         except InputError:  # reported by `select`
             continue
-        if about["model"]["pretrained"] == pretrained:
-            identity["model"]["pretrained"] = about["identity"]["model"]["pretrained"]
+        if metadata["model"]["pretrained"] == pretrained:
+            identity["model"]["pretrained"] = metadata["identity"]["model"]["pretrained"]
             log.warning("model.pretrained: %s is missing; resuming does not need it", pretrained)
             return
 

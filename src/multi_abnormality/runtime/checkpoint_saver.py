@@ -53,23 +53,15 @@ class CheckpointSaver:
     Every N epochs an epoch checkpoint is kept as well. The best epoch is held in memory until the
     next save and written to best.ckpt then: early in training each epoch is the best so far, and
     writing them all took more time than all other saves.
-
-    Attributes:
-        folder: directory of checkpoints.
-        settings: section `train` of the parameters.
-        history: metrics of the epochs so far, which the training loop extends.
-        state: returns the state of the training step.
-        about: metadata stored in every checkpoint (model, fingerprint, environment).
-        backup: hook called after each save of last.ckpt.
-        sync: called after each save, with the names of the epoch checkpoints to keep.
     """
 
-    folder: Path
-    settings: Train
-    history: History
-    state: Callable[[], dict[str, Any]]
-    about: dict[str, Any]
-    backup: BackupHook
+    folder: Path  # directory of checkpoints
+    settings: Train  # section `train` of the parameters
+    history: History  # metrics of the epochs so far, which the training loop extends
+    state: Callable[[], dict[str, Any]]  # returns the state of the training step
+    metadata: dict[str, Any]  # model, fingerprint and environment, stored in every checkpoint
+    backup: BackupHook  # hook called after each save of last.ckpt
+    # Called after each save, with the names of the epoch checkpoints to keep.
     sync: Callable[[list[str]], None]
     _best: dict[str, Any] | None = None  # checkpoint of the best epoch, not written yet
     _saves: int = 0
@@ -110,7 +102,7 @@ class CheckpointSaver:
             "position": position.state(),
             "history": self.history.state(),
             "step_metrics": self.history.steps_state(),
-            "about": self.about,
+            "about": self.metadata,
             "complete": False,
         }
 

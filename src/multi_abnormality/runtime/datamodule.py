@@ -28,9 +28,6 @@ class DataModule:
 
     Args:
         params: parameters with debug overrides applied.
-        processed: the processed dataset.
-        ranks: process group.
-        device: device that batches are moved to.
 
     Attributes:
         findings: names of the labels' columns.

@@ -24,6 +24,26 @@ DETERMINISTIC_NCCL = {
 }
 
 
+def resolve_precision(requested: str, device: torch.device) -> str:
+    """Resolve train.precision for a device to float32, bfloat16 or float16.
+
+    "auto" is bfloat16 on GPUs that support it (Ampere and later), float16 with loss scaling on
+    older ones such as Colab's T4, and float32 on a CPU.
+
+    Raises:
+        InputError: the device does not support the requested precision.
+    """
+    on_gpu = device.type == "cuda"
+    has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if requested == "auto":
+        return ("bfloat16" if has_bfloat16 else "float16") if on_gpu else "float32"
+    if requested == "float16" and not on_gpu:
+        raise InputError("train.precision: float16 takes a GPU; choose auto, float32 or bfloat16")
+    if requested == "bfloat16" and on_gpu and not has_bfloat16:
+        raise InputError("train.precision: this GPU has no bfloat16; choose auto or float16")
+    return requested
+
+
 class Autocast(MixedPrecision):
     """Mixed precision: weights, statistics and losses stay float32.
 
@@ -40,14 +60,7 @@ class Autocast(MixedPrecision):
 
 
 def make_fabric(settings: Train, device: torch.device, precision: str, rank: RankInfo) -> Fabric:
-    """Return a launched Fabric; with several ranks, their process group exists already.
-
-    Args:
-        settings: section `train` of the parameters.
-        device: kind of device to train on.
-        precision: as `resolve_precision` returns it.
-        rank: rank of this process.
-    """
+    """Return a launched Fabric; with several ranks, their process group exists already."""
     _set_determinism(settings.deterministic)
     if settings.deterministic and rank.size > 1 and device.type == "cuda":
         set_deterministic_nccl()
@@ -90,11 +103,7 @@ def _set_determinism(deterministic: bool) -> None:
 
 
 def set_deterministic_nccl() -> None:
-    """Set the variables that make NCCL's sums repeatable; call before its first operation.
-
-    Raises:
-        InputError: a variable has another value.
-    """
+    """Set the variables that make NCCL's sums repeatable; call before its first operation."""
     for name, value in DETERMINISTIC_NCCL.items():
         if os.environ.setdefault(name, value) != value:
             raise InputError(

@@ -26,12 +26,7 @@ def launch_ranks(size: int, command: list[str], grace: float) -> NoReturn:
     The ranks meet through a file, and so listen on no address but gloo's, on loopback.
 
     Args:
-        size: number of ranks, all on this machine.
-        command: program and arguments of each rank.
         grace: seconds that rank 0 may need to upload the last save.
-
-    Raises:
-        InputError: a rank was killed.
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # the others are forwarded
@@ -75,12 +70,7 @@ def _variables(rank: int, size: int, folder: Path) -> dict[str, str]:
 
 
 def _forward_signals(rank_zero: int, received: list[int]) -> None:
-    """Forward signals to rank 0, which stops all ranks. They have their own sessions.
-
-    Args:
-        rank_zero: its process id.
-        received: signals since the ranks were started; later ones are appended.
-    """
+    """Forward signals to rank 0, which stops all ranks. They have their own sessions."""
 
     def forward(number: int, _: object = None) -> None:
         received.append(number)

@@ -29,12 +29,7 @@ _LOOPBACK = "127.0.0.1"
 
 
 class ProcessGroup:
-    """Process group of a run, as seen by one rank. With a single process, methods are no-ops.
-
-    Args:
-        rank_info: rank and world size of this process.
-        device: kind of device that it trains on.
-    """
+    """Process group of a run, as seen by one rank. With a single process, methods are no-ops."""
 
     def __init__(
         self,
@@ -57,11 +52,7 @@ class ProcessGroup:
         return torch.device(kind.type, self.rank_info.local_rank)
 
     def join(self) -> None:
-        """Wait for all ranks. A program that joins them has to run in `run_rank`.
-
-        Raises:
-            InputError: they do not connect.
-        """
+        """Wait for all ranks. A program that joins them has to run in `run_rank`."""
         if self.size == 1:
             return
         if "OMP_NUM_THREADS" not in os.environ:

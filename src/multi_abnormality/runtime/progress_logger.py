@@ -13,14 +13,7 @@ from multi_abnormality.utils.progress_bar import ProgressBar
 class ProgressLogger:
     """Logs each epoch as a line in the log, and steps and epochs by the loggers.
 
-    On a terminal a progress bar shows the epoch's steps; elsewhere a line is logged periodically.
-
-    Args:
-        loggers: loggers of steps and epochs.
-        history: metrics of the epochs and steps so far, which the training loop extends.
-        settings: section `train` of the parameters.
-        batches: number of training batches per epoch.
-        val_batches: number of validation batches.
+    On a terminal a progress bar shows the epoch's batches; elsewhere a line is logged periodically.
     """
 
     def __init__(
@@ -73,7 +66,7 @@ class ProgressLogger:
         if self._bar:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)
-            self._bar.add_task(description, total=total, completed=done, unit="steps")
+            self._bar.add_task(description, total=total, completed=done, unit="batches")
 
     def advance(self, done: int) -> None:
         """Show that `done` batches of the epoch or its validation are done."""
@@ -85,7 +78,7 @@ class ProgressLogger:
             self._logged = now
             rate = (done - self._first) / (now - self._started)
             log.info(
-                "%s  step %d/%d  %.1f volumes/s  %.0f s left",
+                "%s  batch %d/%d  %.1f volumes/s  %.0f s left",
                 self._name, done, self.batches, rate * self.settings.batch_size,
                 (self.batches - done) / rate,
             )  # fmt: skip

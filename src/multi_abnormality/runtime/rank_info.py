@@ -16,20 +16,13 @@ GUIDE = "docs/how-to/multi-gpu.md has the commands"
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Rank of a process.
+    """Rank of a process."""
 
-    Attributes:
-        rank: global rank, from 0.
-        size: world size.
-        local_rank: rank on this node, from 0.
-        local_size: number of processes on this node.
-        is_launched: whether this process is a rank; otherwise it has to launch the ranks.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
+    rank: int = 0  # global rank, from 0
+    size: int = 1  # world size
+    local_rank: int = 0  # rank on this node, from 0
+    local_size: int = 1  # number of processes on this node
+    # Whether this process is a rank; otherwise it has to launch the ranks.
     is_launched: bool = False
 
     @property
@@ -39,11 +32,6 @@ class RankInfo:
 
 def find_rank(machine: Machine, device: torch.device, batch_size: int) -> RankInfo:
     """Find the rank from the variables of torchrun or SLURM, else from `machine.devices`.
-
-    Args:
-        machine: section `machine` of the parameters: devices, nodes and strategy.
-        device: kind of device to train on.
-        batch_size: volumes per batch over all ranks.
 
     Raises:
         InputError: devices are not available, or the settings contradict each other.

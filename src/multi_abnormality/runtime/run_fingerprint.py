@@ -56,14 +56,7 @@ LIBRARIES = ("torch", "timm", "numpy", "lightning-fabric", "scikit-learn")
 def identify(
     params: Params, findings: Sequence[str], content_hash: str, package: Path
 ) -> dict[str, Any]:
-    """Return everything that determines the result, in readable form.
-
-    Args:
-        params: parameters of the run.
-        findings: names, in the order of the model's outputs.
-        content_hash: of the train split, by ProcessedDataset.content_hash.
-        package: directory of this package's source.
-    """
+    """Return everything that determines the result, in readable form."""
     return {
         "seed": params.seed,
         "model": params.model.model_dump(mode="json") | _weights(params.model.pretrained),

@@ -14,9 +14,6 @@ def training_lock(path: Path) -> Iterator[None]:
     """Hold the lock file; the operating system releases it when this process ends for any reason.
 
     Uses a record lock: unlike flock's, it is not inherited by loader workers that outlive a kill.
-
-    Raises:
-        InputError: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:

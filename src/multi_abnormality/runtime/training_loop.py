@@ -22,16 +22,6 @@ class TrainingLoop:
 
     All ranks run this loop, and stop and flush at the same steps. Rank 0 alone saves and logs:
     the others have neither a saver nor a logger.
-
-    Args:
-        params: parameters of the run.
-        data: training and validation batches.
-        step: the training step.
-        history: metrics of the epochs and steps so far; extended by this loop.
-        ranks: process group.
-        stop: stop request, checked after every step and validation batch.
-        saver: saves checkpoints.
-        logger: shows progress.
     """
 
     def __init__(

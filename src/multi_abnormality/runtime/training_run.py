@@ -26,11 +26,10 @@ from multi_abnormality.runtime.checkpoint_resume import (
 )
 from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver, NoBackup
 from multi_abnormality.runtime.datamodule import DataModule
-from multi_abnormality.runtime.fabric_setup import make_fabric
+from multi_abnormality.runtime.fabric_setup import make_fabric, resolve_precision
 from multi_abnormality.runtime.graceful_stop import Stopped, StopRequest
 from multi_abnormality.runtime.loggers.logged_run import LoggedRun
 from multi_abnormality.runtime.loggers.logger_registry import check_loggers, make_loggers
-from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.progress_logger import ProgressLogger
 from multi_abnormality.runtime.run_fingerprint import (
@@ -68,12 +67,6 @@ class RunPaths:
 class TrainingRun:
     """A training run, set up with its data and the checkpoint to resume from.
 
-    Args:
-        params: all parameters.
-        processed: the processed dataset.
-        paths: output paths.
-        ranks: process group; None for a single process.
-
     Raises:
         InputError: the data, a parameter or a path is unusable.
     """
@@ -95,7 +88,7 @@ class TrainingRun:
         self._precision = resolve_precision(params.train.precision, self._device)
         self.datamodule = DataModule(params, processed, self.ranks, self._device)
         package = Path(multi_abnormality.__file__).parent
-        self.about: dict[str, Any] = {
+        self.metadata: dict[str, Any] = {
             "findings": list(processed.findings),
             "synthetic": processed.synthetic,
             "preprocess": processed.recipe,
@@ -107,22 +100,18 @@ class TrainingRun:
             ),
             "environment": environment(self._device, self._precision, self.ranks.size),
         }
-        use_recorded_weights(self.about["identity"], params.model.pretrained, paths.checkpoints)
-        self.fingerprint = fingerprint(self.about["identity"])
+        use_recorded_weights(self.metadata["identity"], params.model.pretrained, paths.checkpoints)
+        self.fingerprint = fingerprint(self.metadata["identity"])
         self.checkpoint = self._find() if self.ranks.is_rank_zero else None
         self.history = self.checkpoint.history if self.checkpoint else History()
 
     def _find(self) -> ResumeCandidate | None:
         folder = CheckpointDir(self.paths.checkpoints, self.paths.archive)
         self.paths.archive.prune()
-        return folder.select(self.about, self.params)
+        return folder.select(self.metadata, self.params)
 
     def run(self, stop: StopRequest | None = None, backup: BackupHook | None = None) -> History:
         """Train to the end, and leave a complete best.ckpt and last.ckpt. All ranks call this.
-
-        Args:
-            stop: stop request, checked after every step.
-            backup: hook called after every save of last.ckpt.
 
         Raises:
             InputError: the loss is not finite, or a file cannot be written.
@@ -147,7 +136,7 @@ class TrainingRun:
             self._fit(stop, backup)
         if self.ranks.is_rank_zero:
             full = {"train": self.params.train.model_dump(mode="json", exclude=UNRECORDED)}
-            mark_complete(self.paths.checkpoints, self.about | full)
+            mark_complete(self.paths.checkpoints, self.metadata | full)
             self._sync_archive(kept_names(self.history, self.params.train.save_every_n_epochs))
             self.history.write_csv(self.paths.history)
         return self.history
@@ -175,21 +164,21 @@ class TrainingRun:
             log.info("%s is of a finished training; nothing to do", self.checkpoint.path)
             return
         log.info(
-            "resuming from %s: epoch %d, step %d of %d; at most %d epochs are left",
+            "resuming from %s: epoch %d, batch %d of %d; at most %d epochs are left",
             self.checkpoint.path, self._position.epoch, self._position.batch,
             self.datamodule.batches, self.params.train.epochs - len(self.history.epochs),
         )  # fmt: skip
         for line in environment_warnings(
-            self.checkpoint.content["about"]["environment"], self.about["environment"]
+            self.checkpoint.content["about"]["environment"], self.metadata["environment"]
         ):
             log.warning(line)
         before = self.checkpoint.content["about"]["identity"]
-        for line in differences(before, self.about["identity"]):
+        for line in differences(before, self.metadata["identity"]):
             log.warning("machine.allow_code_changes is true, so training continues over: %s", line)
 
     def _share_checkpoint(self) -> None:
         """Check that all ranks have the same fingerprint, and resume from rank 0's checkpoint."""
-        mine = self.about["identity"] | {"train": self.params.train.model_dump(mode="json")}
+        mine = self.metadata["identity"] | {"train": self.params.train.model_dump(mode="json")}
         path = self.checkpoint.path if self.checkpoint else None
         (first, path), *others = gather((mine, path))
         for rank, (other, _) in enumerate(others, start=1):
@@ -207,7 +196,7 @@ class TrainingRun:
         torch.manual_seed(derived_seed(self.params.seed, "weights"))
         takes_pretrained = self.checkpoint is None and self.ranks.is_rank_zero
         return build_classifier(
-            self.about, self.params.model.pretrained if takes_pretrained else False
+            self.metadata, self.params.model.pretrained if takes_pretrained else False
         )
 
     def _fit(self, stop: StopRequest, backup: BackupHook) -> None:
@@ -234,7 +223,7 @@ class TrainingRun:
 
     def _make_saver(self, step: TrainingStep, backup: BackupHook) -> CheckpointSaver:
         saver = CheckpointSaver(
-            self.paths.checkpoints, self.params.train, self.history, step.state, self.about,
+            self.paths.checkpoints, self.params.train, self.history, step.state, self.metadata,
             backup, self._sync_archive,
         )  # fmt: skip
         # If the machine were lost before the first save, the remote would have the processed

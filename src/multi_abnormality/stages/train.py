@@ -69,7 +69,7 @@ def run(
         if project is None or training.is_finished:
             history = training.run(stop)
         else:
-            identity = training.about["identity"]
+            identity = training.metadata["identity"]
             backup = BackupManager(params.backup, project, training.fingerprint, identity)
             history = _run_backed_up(training, stop, backup)
     summary = summarize(history, training.params.train.epochs)
@@ -90,7 +90,8 @@ def run(
 
 
 def _run_backed_up(training: TrainingRun, stop: StopRequest, backup: BackupManager) -> History:
-    backup.start()
+    if not backup.start():
+        return training.run(stop)
     try:
         history = training.run(stop, backup)
         backup.saved(len(history.epochs), is_final=True)

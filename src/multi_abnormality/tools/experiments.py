@@ -8,21 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from multi_abnormality.utils.console import printable
 from multi_abnormality.utils.errors import InputError
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 PARAMS, EVALUATION, LOCK = "params.yaml", "metrics/evaluate.json", "dvc.lock"
 SCORED_STAGES = ("preprocess", "train", "evaluate")  # stages that the scores depend on
-MAX_WIDTH, PLAIN_WIDTH = 200, 160  # columns of the table; PLAIN_WIDTH without a terminal
-BESIDE_WIDTH = 120  # columns from which the parameters are a column of the table
-ONE_LINE_WIDTH = 130  # columns from which a score and its interval share a line beside them
+PLAIN_WIDTH = 160  # columns without a terminal
 SCORES_WIDTH = 4 * 21  # columns of the four scores if each shares a line with its interval
 MEASURES = {"AUROC": "auroc", "F1": "f1", "CRG": "crg", "Accuracy": "accuracy"}
 UNDEFINED, NOT_RUN = "\N{EN DASH}", "not run"
@@ -34,8 +29,8 @@ def experiments(
 ) -> None:
     """Show the scores of all experiments.
 
-    The table has confidence intervals and the parameters that differ, in at most 200 columns. Other
-    options are those of `dvc exp show` that select commits, such as --all-commits or --num 2.
+    A table of scores with confidence intervals, and the parameters that differ. Other options are
+    those of `dvc exp show` that select commits, such as --all-commits or --num 2.
     """
     found = list(read_experiments(context.args))
     if json:
@@ -46,21 +41,14 @@ def experiments(
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row of the table.
-
-    Attributes:
-        name: name of the experiment, or of the commit that it is based on.
-        is_baseline: whether it is such a commit.
-        params: values of params.yaml by dotted name.
-        scores: content of metrics/evaluate.json; empty if these parameters were not run.
-        missing: text shown instead of scores.
-    """
+    """A row of the table."""
 
     name: str
     is_baseline: bool
-    params: dict[str, Any]
+    params: dict[str, Any]  # values of params.yaml by dotted name
+    # Content of metrics/evaluate.json; empty if these parameters were not run.
     scores: dict[str, Any]
-    missing: str = NOT_RUN
+    missing: str = NOT_RUN  # text shown instead of scores
 
     def score(self, measure: str, separator: str) -> str:
         """A score over all findings with its confidence interval."""
@@ -88,21 +76,9 @@ class Experiment:
         """Name as printed: indented below the commit that an experiment is based on."""
         return printable(self.name if self.is_baseline else f"  {self.name}")
 
-    def values(self, names: list[str]) -> list[str]:
-        """Parameters as `name=value`, as far as this experiment has them."""
-        return [
-            printable(f"{name}={json_format.dumps(self.params[name])}")
-            for name in names
-            if name in self.params
-        ]
-
 
 def read_experiments(arguments: list[str]) -> Iterator[Experiment]:
-    """Each commit that `dvc exp show` lists, followed by its experiments, the best AUROC first.
-
-    Raises:
-        InputError: this is not the project's folder, or `dvc exp show` fails.
-    """
+    """Each commit that `dvc exp show` lists, followed by its experiments, the best AUROC first."""
     if not Path(".dvc").is_dir():
         raise InputError(".dvc/: does not exist; run in the project's folder")
     import_module("dvc")  # if it is missing, the error names what to install
@@ -149,19 +125,14 @@ def _show(revision: str, path: str) -> str:
 
 
 def was_run(params: Mapping[str, Any], lock: str) -> bool:
-    """Whether the stages that lead to the scores were last run with these parameters.
-
-    Args:
-        params: content of params.yaml.
-        lock: text of dvc.lock, which records the parameters of each stage's last run.
-    """
-    import yaml
+    """Whether the stages that lead to the scores were last run with these parameters."""
+    from ruamel.yaml.error import YAMLError
 
     from multi_abnormality.config.yaml_reader import load_yaml
 
     try:
         stages = (load_yaml(lock) or {}).get("stages", {})
-    except yaml.YAMLError:  # such as a file with conflict markers
+    except YAMLError:  # such as a file with conflict markers
         return False
     return "evaluate" in stages and all(
         _value(params, name) == value
@@ -189,46 +160,33 @@ def changed_params(experiments: list[Experiment]) -> list[str]:
 
 
 def print_table(experiments: list[Experiment]) -> None:
-    """Print one row per experiment, at most MAX_WIDTH columns wide.
-
-    Below BESIDE_WIDTH columns the parameters are listed after the table, by experiment.
-    """
+    """Print one row per experiment, then the parameters that differ."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    screen = Console(file=sys.stdout)
-    is_known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    screen.width = min(screen.width if is_known else PLAIN_WIDTH, MAX_WIDTH)
-    changed = changed_params(experiments)
-    is_beside = screen.width >= BESIDE_WIDTH
+    screen = Console(file=sys.stdout, highlight=False)
+    if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        screen.width = PLAIN_WIDTH
     longest = max(len(title) for title in ["Experiment", *(each.title for each in experiments)])
-    needed = ONE_LINE_WIDTH if is_beside else longest + SCORES_WIDTH
-    separator = " " if screen.width >= needed else "\n"
+    separator = " " if screen.width >= longest + SCORES_WIDTH else "\n"
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    table.add_column("Experiment", no_wrap=True)
-    for title in MEASURES:
+    for title in ("Experiment", *MEASURES):
         table.add_column(title, no_wrap=True)
-    if is_beside:
-        table.add_column("Parameters that differ", overflow="fold")
     for each in experiments:
-        beside = [Text("\n".join(each.values(changed)))] if is_beside else []
         scores = (each.score(name, separator) for name in MEASURES.values())
-        table.add_row(Text(each.title), *scores, *beside)
+        table.add_row(Text(each.title), *scores)
     screen.print(table)
-    if not is_beside and changed:
-        _print_params(screen, experiments, changed)
+    if changed := changed_params(experiments):
+        screen.print("\nParameters that differ", style="bold")
+        for each in experiments:
+            screen.print(Text(each.title))
+            for name in changed:
+                if name in each.params:
+                    value = printable(json_format.dumps(each.params[name]))
+                    screen.print(Text(f"    {printable(name)}={value}"), overflow="fold")
     if scored := next((each.scores for each in experiments if each.scores), None):
         level = f"{scored['intervals']['confidence']:.0%}"
-        note = f"AUROC, F1 and accuracy are means over the findings; in brackets: {level} intervals"
-        screen.print(f"\n{note}", highlight=False)
-
-
-def _print_params(screen: "Console", experiments: list[Experiment], names: list[str]) -> None:
-    from rich.text import Text
-
-    screen.print("\nParameters that differ", style="bold")
-    for each in experiments:
-        screen.print(Text(each.title))
-        for value in each.values(names):
-            screen.print(Text(f"    {value}"), overflow="fold")
+        screen.print(
+            f"\nAUROC, F1 and accuracy are means over the findings; in brackets: {level} intervals"
+        )

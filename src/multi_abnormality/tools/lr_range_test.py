@@ -23,8 +23,7 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
-from multi_abnormality.runtime.fabric_setup import make_fabric
-from multi_abnormality.runtime.precision import resolve_precision
+from multi_abnormality.runtime.fabric_setup import make_fabric, resolve_precision
 from multi_abnormality.runtime.rank_info import RankInfo
 from multi_abnormality.training.lr_schedule import set_learning_rate
 from multi_abnormality.training.training_step import TrainingStep
@@ -44,17 +43,11 @@ N_RESAMPLES = 200  # of the noise
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a range test.
-
-    Attributes:
-        rate: learning rate.
-        loss: loss before the step.
-        relative: loss divided by that of probabilities of 0.5 on the same labels.
-    """
+    """One step of a range test."""
 
     rate: float
-    loss: float
-    relative: float
+    loss: float  # loss before the step
+    relative: float  # loss divided by that of probabilities of 0.5 on the same labels
 
 
 def range_test(
@@ -64,17 +57,16 @@ def range_test(
 
     Args:
         params: parameters of the project; frozen parameters are those of the last epoch.
-        processed: the processed dataset.
-        lowest: learning rate of the first step.
-        highest: learning rate of the last step.
-        steps: number of optimizer steps.
     """
-    trainer = _Trainer(params, processed)
+    training_step, batches = _new_training(params, processed)
     found: list[Step] = []
     mean, least = 0.0, math.inf
     for step in console.track(range(steps), "learning rates", steps, "steps"):
         rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
-        found.append(trainer.step(step, rate))
+        set_learning_rate(training_step.optimizer, rate)
+        loss, reference = _take_step(training_step, batches, params, step)
+        parts = params.train.accumulate_grad_batches
+        found.append(Step(rate, loss / parts, loss / reference))
         mean = SMOOTHING * mean + (1 - SMOOTHING) * found[-1].relative
         smooth = mean / (1 - SMOOTHING ** (step + 1))
         least = min(least, smooth)
@@ -83,46 +75,45 @@ def range_test(
     return found
 
 
-class _Trainer:
-    """A new model with the training step of training."""
+def _new_training(
+    params: Params, processed: ProcessedDataset
+) -> tuple[TrainingStep, Iterator[Batch]]:
+    """Return the training step of a new model, and endless batches."""
+    settings = params.train
+    names = select_volumes(params, processed.volumes("train"), processed.findings).train
+    volumes = TrainDataset(processed, names, settings, params.seed, params.model.adjacent_slices)
+    metadata = {
+        "findings": list(processed.findings),
+        "preprocess": processed.recipe,
+        "model": params.model.model_dump(mode="json"),
+    }
+    torch.manual_seed(derived_seed(params.seed, "weights"))
+    model = build_classifier(metadata, params.model.pretrained)
+    device = choose_device(params.machine.accelerator)
+    precision = resolve_precision(settings.precision, device)
+    fabric = make_fabric(settings, device, precision, RankInfo())
+    labels = torch.from_numpy(volumes.labels)
+    training_step = TrainingStep(model, params, labels, fabric, num_batches=1)
+    training_step.begin_epoch(settings.epochs)
+    return training_step, endless(volumes, settings.batch_size, device)
 
-    def __init__(self, params: Params, processed: ProcessedDataset) -> None:
-        settings = params.train
-        names = select_volumes(params, processed.volumes("train"), processed.findings).train
-        volumes = TrainDataset(
-            processed, names, settings, params.seed, params.model.adjacent_slices
+
+def _take_step(
+    training_step: TrainingStep, batches: Iterator[Batch], params: Params, step: int
+) -> tuple[float, float]:
+    """Take an optimizer step; return the sum of its losses, and those of probabilities of 0.5."""
+    parts = params.train.accumulate_grad_batches
+    losses, references = [], []
+    for part in range(parts):
+        rng = generator(params.seed, "mix", part, step, 0)
+        loss, labels = training_step.accumulate(
+            next(batches), rng, parts, ends_step=part + 1 == parts
         )
-        about = {
-            "findings": list(processed.findings),
-            "preprocess": processed.recipe,
-            "model": params.model.model_dump(mode="json"),
-        }
-        torch.manual_seed(derived_seed(params.seed, "weights"))
-        model = build_classifier(about, params.model.pretrained)
-        device = choose_device(params.machine.accelerator)
-        precision = resolve_precision(settings.precision, device)
-        fabric = make_fabric(settings, device, precision, RankInfo())
-        labels = torch.from_numpy(volumes.labels)
-        self._step = TrainingStep(model, params, labels, fabric, num_batches=1)
-        self._step.begin_epoch(settings.epochs)
-        self._params = params
-        self._batches = endless(volumes, settings.batch_size, device)
-
-    def step(self, step: int, rate: float) -> Step:
-        """Take an optimizer step at this learning rate."""
-        parts = self._params.train.accumulate_grad_batches
-        losses, references = [], []
-        set_learning_rate(self._step.optimizer, rate)
-        for part in range(parts):
-            rng = generator(self._params.seed, "mix", part, step, 0)
-            loss, labels = self._step.accumulate(
-                next(self._batches), rng, parts, ends_step=part + 1 == parts
-            )
-            losses.append(loss.item())
-            guess = torch.zeros_like(labels)
-            references.append(self._step.loss(guess, labels, self._step.labeled_share).item())
-        self._step.optimizer_step()
-        return Step(rate, sum(losses) / len(losses), sum(losses) / max(sum(references), 1e-9))
+        losses.append(loss.item())
+        guess = torch.zeros_like(labels)
+        references.append(training_step.loss(guess, labels, training_step.labeled_share).item())
+    training_step.optimizer_step()
+    return sum(losses), max(sum(references), 1e-9)
 
 
 def suggest(found: Sequence[Step]) -> float:

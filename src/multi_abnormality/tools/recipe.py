@@ -25,16 +25,11 @@ KeyPath = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Merge:
-    """A recipe merged into params.yaml.
+    """A recipe merged into params.yaml."""
 
-    Attributes:
-        text: the merged params.yaml.
-        changes: changed values by key, old and new.
-        notes: lines about values that are not the recipe's, and about comments that are removed.
-    """
-
-    text: str
-    changes: dict[KeyPath, tuple[str, str]]
+    text: str  # the merged params.yaml
+    changes: dict[KeyPath, tuple[str, str]]  # changed values by key, old and new
+    # Lines about values that are not the recipe's, and about comments that are removed.
     notes: list[str]
 
 
@@ -94,25 +89,14 @@ def _describe(name: str) -> str:
 
 
 def _confirm(name: str) -> None:
-    """Ask whether to change `data`.
-
-    Raises:
-        InputError: there is no terminal to ask at.
-    """
+    """Ask whether to change `data`."""
     if not sys.stdin.isatty():
         raise InputError(f"{RECIPES}/{name}.yaml changes `data`, your scans: add --yes to allow it")
     typer.confirm("Change `data`, which selects your scans?", abort=True)
 
 
 def merge_recipe(name: str) -> Merge:
-    """Merge a recipe into params.yaml, which is not written.
-
-    Args:
-        name: name of a file in recipes/, without its suffix.
-
-    Raises:
-        InputError: there is no such recipe, or one of the two files is not valid.
-    """
+    """Merge a recipe into params.yaml, which is not written."""
     from multi_abnormality.config.schema import load_params, parse_params
     from multi_abnormality.config.yaml_edit import (
         comments_in_lists,
@@ -173,12 +157,7 @@ def _find(name: str) -> Path:
 
 
 def _read(source: Path, known: Iterable[KeyPath]) -> tuple[dict[KeyPath, Any], dict[KeyPath, str]]:
-    """Values of a recipe, and their texts, by key.
-
-    Args:
-        source: file of the recipe.
-        known: all keys of params.yaml.
-    """
+    """Values of a recipe, and their texts, by key."""
     from multi_abnormality.config.yaml_edit import flatten, value_texts
 
     try:

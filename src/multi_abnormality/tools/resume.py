@@ -43,7 +43,6 @@ def resume(
     """Restore the newest state's files into the work tree, and its objects into DVC's cache.
 
     Args:
-        root: root directory of the project.
         fingerprint: fingerprint of the run to resume, or its start; None for the newest run.
         allow_code_changes: whether to restore code that differs from this clone's.
         commit: hash of the state's commit, or its start; None for the newest state.
@@ -141,9 +140,6 @@ def _newest_restorable(
     """Return the newest state that is safe to write and whose objects are complete.
 
     Other states are skipped with a warning, such as one whose upload was interrupted.
-
-    Raises:
-        InputError: there is no such state.
     """
     for state in states:
         reason = None
@@ -201,9 +197,6 @@ def _check_fingerprint(state: State, root: Path) -> None:
 
     The work tree is the state's by now, so any difference lies outside it, such as a package that
     is installed elsewhere.
-
-    Raises:
-        InputError: the fingerprints differ.
     """
     backup = state.metadata.identity
     if not backup:

@@ -17,8 +17,6 @@ def atomic_write(content: bytes | memoryview, path: Path, keep: Path | None = No
     next write removes what a kill has left. Concurrent writers of one file must take turns.
 
     Args:
-        content: the whole content.
-        path: the file.
         keep: path in the same directory that the old file is renamed to; None to discard it. A kill
             may then leave no file at `path`, but always one of the two.
 

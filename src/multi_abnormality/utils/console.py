@@ -90,12 +90,7 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Escape what could change or garble a terminal, such as "\\x1b", "\\u202e" or "\\xff".
-
-    Args:
-        text: any text, such as a file name.
-        keep: characters that are not escaped.
-    """
+    """Escape what could change or garble a terminal, such as "\\x1b", "\\u202e" or "\\xff"."""
     if text.isprintable():
         return text
     return "".join(
@@ -116,12 +111,7 @@ def _escape(character: str) -> str:
 
 
 def wrap_words(text: str, width: int) -> list[str]:
-    """Wrap each line of a text at whitespace; longer words, such as paths, stay whole.
-
-    Args:
-        text: one or more lines; the indentation of a line is kept for the lines it is wrapped to.
-        width: columns.
-    """
+    """Wrap each line of a text at whitespace; longer words, such as paths, stay whole."""
     lines = []
     for line in text.splitlines() or [""]:
         indent = line[: len(line) - len(line.lstrip())]
@@ -160,14 +150,7 @@ def describe_failure(path: Path, error: Exception) -> str:
 
 
 def track(items: Iterable[T], description: str, total: int, unit: str = "volumes") -> Iterator[T]:
-    """Yield `items` and show the progress: a bar on a terminal, otherwise log lines.
-
-    Args:
-        items: the items.
-        description: text before the numbers.
-        total: number of items; with 0 nothing is shown.
-        unit: plural of what is counted.
-    """
+    """Yield `items` and show the progress, if any: a bar on a terminal, otherwise log lines."""
     if total == 0:
         yield from items
     elif console.is_terminal:
@@ -218,14 +201,7 @@ def _handler() -> logging.Handler:
 
 
 def set_verbosity(name: str) -> None:
-    """Set the log levels of this project and of libraries.
-
-    Args:
-        name: `quiet`, `normal` or `verbose`.
-
-    Raises:
-        InputError: `name` is none of them.
-    """
+    """Set the log levels of this project and of libraries."""
     if name not in _LEVELS:
         raise InputError(f"{VARIABLE}: must be one of {', '.join(_LEVELS)}, not {name!r}")
     ours, libraries = _LEVELS[name]
@@ -273,12 +249,7 @@ def _report_exception(
 
 
 def run(main: Callable[[], None], verbosity: str | None = None) -> None:
-    """Run a program's main function: set up logging, turn an InputError into exit code 1.
-
-    Args:
-        main: the function.
-        verbosity: `quiet`, `normal` or `verbose`; None for that of the environment variable.
-    """
+    """Run a program's main function: set up logging, turn an InputError into exit code 1."""
     _never_fail_to_encode()
     logging.basicConfig(handlers=[_handler()])
     filter_warnings()

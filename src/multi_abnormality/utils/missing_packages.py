@@ -5,7 +5,7 @@ PACKAGES = {
     "OpenSSL": "pyopenssl",
     "PIL": "pillow",
     "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
+    "ruamel": "ruamel.yaml",
 }
 ALL = "pip install --requirement requirements.txt"
 
@@ -22,11 +22,7 @@ def describe_missing(error: ModuleNotFoundError) -> str | None:
 
 
 def install_command(module: str) -> str:
-    """Command that installs a module: the extra of this project that has it, or all requirements.
-
-    Args:
-        module: name of a module, such as sklearn.metrics.
-    """
+    """Command that installs a module: the extra that has it, or all requirements."""
     import re  # imported here, as below: `predict` does not wait for them
     from importlib.metadata import PackageNotFoundError, requires
 

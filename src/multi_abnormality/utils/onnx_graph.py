@@ -80,12 +80,7 @@ class MalformedModel(Exception):
 
 
 def check_graph(path: Path) -> None:
-    """Check that a file is a graph of OPERATORS, with all weights inside.
-
-    Raises:
-        UnsupportedModel, MalformedModel: it is not.
-        OSError: it cannot be read.
-    """
+    """Check that a file is a graph of OPERATORS, with all weights inside."""
     size = path.stat().st_size
     if not 0 < size <= MAX_BYTES:
         raise MalformedModel(f"has {size:,} bytes; an ONNX file has 1 to {MAX_BYTES:,}")

@@ -30,12 +30,7 @@ class RateColumn(ProgressColumn):
 
 
 class ProgressBar(Progress):
-    """Rich's Progress with this project's columns.
-
-    Args:
-        console: the console of the log, so that log lines appear above the bar.
-        transient: whether the bar is erased when it stops.
-    """
+    """Rich's Progress with this project's columns."""
 
     def __init__(self, console: Console, transient: bool = False) -> None:
         self._terminal = console  # super().__init__ renders before it sets one

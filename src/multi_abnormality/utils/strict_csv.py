@@ -50,17 +50,12 @@ _NAMES_IN_ZIP = {
 
 @dataclass(frozen=True)
 class TableName:
-    """Name of a table in errors.
+    """Name of a table in errors."""
 
-    Attributes:
-        path: path of the file.
-        sheet: name of the sheet of a workbook, whose rows are counted; None for a CSV file.
-        header_line: line or row of the names of the columns.
-    """
-
-    path: Path | str
+    path: Path | str  # path of the file
+    # Name of the sheet of a workbook, whose rows are counted; None for a CSV file.
     sheet: str | None = None
-    header_line: int = 1
+    header_line: int = 1  # line or row of the names of the columns
 
     def __str__(self) -> str:
         return str(self.path) if self.sheet is None else f"{self.path}, sheet {self.sheet!r}"
@@ -82,21 +77,13 @@ class TableName:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of a CSV file or sheet as text.
+    """Cells of a CSV file or sheet as text."""
 
-    Attributes:
-        header: names of the columns.
-        rows: rows with as many cells as the header, without empty ones.
-        lines: for each row, the line of the file that it ends on, or the row of the sheet.
-        faults: error messages for the other rows, and for cells without a certain value.
-        name: name of the table in errors.
-    """
-
-    header: list[str]
-    rows: list[list[str]]
-    lines: list[int]
-    faults: list[str]
-    name: TableName
+    header: list[str]  # names of the columns
+    rows: list[list[str]]  # rows with as many cells as the header, without empty ones
+    lines: list[int]  # for each row, the line of the file that it ends on, or the row of the sheet
+    faults: list[str]  # error messages for the other rows, and for cells without a certain value
+    name: TableName  # name of the table in errors
 
 
 def truncate(errors: Sequence[str]) -> list[str]:
@@ -127,7 +114,6 @@ def read_rows(path: Path, fix: str, delimiters: str = ",") -> Table:
     """Read a CSV file in UTF-8.
 
     Args:
-        path: path of the file.
         fix: what to do with a damaged file, such as "fetch it again".
         delimiters: characters that may separate cells; the header decides which one does.
 
@@ -138,14 +124,7 @@ def read_rows(path: Path, fix: str, delimiters: str = ",") -> Table:
 
 
 def parse_rows(content: bytes, name: str, fix: str, delimiters: str = ",") -> Table:
-    """Parse the content of a CSV file as read_rows does.
-
-    Args:
-        content: bytes of the file.
-        name: path of the file, for errors.
-        fix: what to do with a damaged file.
-        delimiters: characters that may separate cells.
-    """
+    """Parse the content of a CSV file as read_rows does."""
     text = _decode(content, name, fix)
     delimiter = _delimiter(text, delimiters)
     header: list[str] = []

@@ -44,12 +44,7 @@ _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 
 def open_regular_file(path: Path) -> BufferedReader:
-    """Open a file for reading, refusing FIFOs, which would block, and devices.
-
-    Raises:
-        UnusableScan: not a regular file.
-        OSError: missing, or not readable.
-    """
+    """Open a file for reading, refusing FIFOs, which would block, and devices."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise UnusableScan("is not a regular file; give a file or a folder", "damaged", path)
     return path.open("rb")
@@ -59,8 +54,6 @@ class ByteStream:
     """Decompressed content of a file from its current position on.
 
     Args:
-        file: file open for reading, at the first byte of the content.
-        path: name of the file in errors.
         encoding: compression of the content.
         size: number of stored bytes of the content; None for all that follow.
     """
@@ -86,9 +79,6 @@ class ByteStream:
 
         Uncompressed content must match exactly, except for padding: with an extra byte (converted
         line ends, an edited header) all voxels may be shifted.
-
-        Raises:
-            UnusableScan: the stream is too short or too long.
         """
         if self._decompressor is not None:
             has_room = count <= self._stored * _MAX_RATIO.get(self.encoding, float("inf"))
@@ -106,11 +96,7 @@ class ByteStream:
             )
 
     def read(self, count: int) -> bytes:
-        """Read exactly `count` decompressed bytes.
-
-        Raises:
-            UnusableScan: the content ends too early, or is damaged.
-        """
+        """Read exactly `count` decompressed bytes."""
         if self._decompressor is None:
             data = self._read_file(min(count, self._left))
         else:
@@ -133,9 +119,6 @@ class ByteStream:
         """Check that a compressed stream ends here, with its checksum.
 
         Trailing bytes after its end are ignored: some programs append them to a gzip file.
-
-        Raises:
-            UnusableScan: it continues, is truncated, or the checksum is wrong.
         """
         if self._decompressor is not None and self._decompress(1):
             raise self._damaged("holds more voxels than its header promises")
@@ -146,9 +129,6 @@ class ByteStream:
         Args:
             shape: number of voxels along each axis, fastest axis first.
             dtype: as stored.
-
-        Raises:
-            UnusableScan: fewer voxels are there, or a compressed stream does not end with them.
         """
         native = dtype.newbyteorder("=")
         plane_bytes = shape[0] * shape[1] * dtype.itemsize

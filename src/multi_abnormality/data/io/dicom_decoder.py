@@ -36,8 +36,6 @@ def answer(requests: BinaryIO, answers: BinaryIO, head: bytes, printed: int) -> 
     """Read the frame after a request's head, decode it and write the answer.
 
     Args:
-        requests: stream to read from.
-        answers: stream to write to.
         head: head of the request, already read.
         printed: file descriptor that decoders' output is redirected to.
     """
@@ -73,7 +71,6 @@ def decode(
 
     Args:
         syntax: transfer syntax UID.
-        data: the compressed frame.
         rows, columns: size of the frame.
         precision: bits of each value.
         signed: whether values are signed.

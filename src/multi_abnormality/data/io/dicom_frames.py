@@ -49,16 +49,7 @@ class FrameReader:
             element.stream.close()
 
     def read(self, one: DicomSlice, frame_bytes: int) -> bytes:
-        """Read the voxels of an uncompressed frame, or the stream of a compressed one.
-
-        Args:
-            one: slice to read.
-            frame_bytes: size of an uncompressed frame.
-
-        Raises:
-            UnusableScan: truncated or damaged.
-            OSError: it cannot be read.
-        """
+        """Read the voxels of an uncompressed frame, or the stream of a compressed one."""
         try:
             if one.whole("NumberOfFrames", 1) == 1:
                 with self._open(one.header) as stream:

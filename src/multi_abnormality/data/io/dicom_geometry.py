@@ -55,11 +55,7 @@ class Plane:
 
 
 def plane_of(one: DicomSlice) -> Plane:
-    """Return the geometry of a slice from its tags, none of which has a default.
-
-    Raises:
-        UnusableScan: a tag is missing, empty or invalid.
-    """
+    """Return the geometry of a slice from its tags, none of which has a default."""
     spacing = one.numbers("PixelSpacing", 2)
     if min(spacing) <= 0:
         one.refuse(f"its {tag_name('PixelSpacing')} is {one.text('PixelSpacing')}", "geometry")
@@ -99,7 +95,6 @@ def fit_affine(slices: Sequence[DicomSlice], planes: Sequence[Plane]) -> np.ndar
 
     Args:
         slices: slices sorted by position along the normal of the first.
-        planes: geometry of each slice.
 
     Raises:
         UnusableScan: slices are missing, or are not evenly spaced on a line.

@@ -127,12 +127,7 @@ class Container:
             yield file
 
     def open(self, file: DicomFile) -> BinaryIO:
-        """Open a file or a member as a seekable stream.
-
-        Raises:
-            UnusableScan: not a regular file, or a damaged member.
-            OSError: it cannot be read.
-        """
+        """Open a file or a member as a seekable stream."""
         if file.member is None:
             return open_regular_file(file.path)
         assert self._archive is not None
@@ -290,7 +285,6 @@ def read_header(
 
     Args:
         container: folder or .zip that the file is in.
-        file: the file.
         also: keywords of tags to read besides those that this package uses.
 
     Raises:
@@ -319,11 +313,7 @@ def read_header(
 
 
 def slices_of(header: DicomHeader) -> list[DicomSlice]:
-    """Return the frames of an image file.
-
-    Raises:
-        UnusableScan: frames have no geometry, or functional groups are damaged.
-    """
+    """Return the frames of an image file."""
     first = DicomSlice(header, 0, (header.tags,))
     count = first.whole("NumberOfFrames", 1)
     if not 1 <= count <= MAX_VOXELS:

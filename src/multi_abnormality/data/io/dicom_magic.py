@@ -18,10 +18,6 @@ def begins_like_dicom(head: bytes, size: int) -> bool:
     """Return whether a file has a preamble, or begins as a data set does.
 
     Old files have no preamble; their first element is of group 0002 or 0008, little endian.
-
-    Args:
-        head: first MAGIC_BYTES bytes of the file.
-        size: size of the file, bytes.
     """
     if has_preamble(head):
         return True

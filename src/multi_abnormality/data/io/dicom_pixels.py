@@ -48,11 +48,7 @@ class PixelFormat:
 
 
 def pixel_format(one: DicomSlice) -> PixelFormat:
-    """Return the storage format of a slice.
-
-    Raises:
-        UnusableScan: the format is not one of CT.
-    """
+    """Return the storage format of a slice."""
     rows, columns = one.whole("Rows"), one.whole("Columns")
     if min(rows, columns) < 2:
         one.refuse(f"has {rows} rows and {columns} columns", "not one 3D scan")
@@ -78,15 +74,7 @@ def pixel_format(one: DicomSlice) -> PixelFormat:
 def stored_planes(
     slices: Sequence[DicomSlice], path: Path
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yield the stored values of each slice, (rows, columns), and the mask of its padding.
-
-    Args:
-        slices: slices in the order to read them.
-        path: folder or .zip that they are in.
-
-    Raises:
-        UnusableScan: a slice is truncated, damaged, or in an unsupported format.
-    """
+    """Yield the stored values of each slice, (rows, columns), and the mask of its padding."""
     cpus = _available_cpus()
     compressed = sum(one.header.syntax not in UNCOMPRESSED for one in slices)
     processes = min(cpus, -(-compressed // _FRAMES_PER_PROCESS))
@@ -136,11 +124,7 @@ def _available_cpus() -> int:
 
 
 def same_pixels(one: DicomSlice, other: DicomSlice) -> bool:
-    """Return whether two slices have the same stored bytes.
-
-    Raises:
-        UnusableScan: a slice is truncated or damaged.
-    """
+    """Return whether two slices have the same stored bytes."""
     content = []
     for each in (one, other):
         with Container(each.header.file.path) as container, FrameReader(container) as frames:

@@ -87,14 +87,7 @@ def build_series(
     left_out: Sequence[str] = (),
     fault: UnusableScan | None = None,
 ) -> DicomSeries:
-    """Build a series from files with the same UID. Errors are stored as its problem, not raised.
-
-    Args:
-        headers: headers of the files that may be slices.
-        path: folder or .zip that they are in.
-        left_out: descriptions of other files there.
-        fault: error in another file there that may belong to the series.
-    """
+    """Build a series from files with the same UID. Errors are stored as its problem, not raised."""
     first = headers[0]
     number = first.label("SeriesNumber")
     series = DicomSeries(
@@ -293,11 +286,7 @@ def _refuse_others(
 def _without_copies(
     slices: Sequence[DicomSlice], heights: dict[DicomSlice, float], left_out: list[str]
 ) -> list[DicomSlice]:
-    """Remove copies of the same image from slices sorted by height.
-
-    Raises:
-        UnusableScan: different images have the same height.
-    """
+    """Remove copies of the same image from slices sorted by height."""
     kept: list[DicomSlice] = []
     for one in slices:
         if not kept or heights[one] - heights[kept[-1]] > SAME_POSITION:

@@ -164,12 +164,7 @@ def refuse_non_hu(sample: Sample, rescale: str) -> None:
 
 
 def _is_raw(sample: Sample, min_dense: float) -> bool:
-    """Return whether soft tissue is in the range of raw values, near 1000 or above.
-
-    Args:
-        sample: sample of values.
-        min_dense: fraction of dense values above which their range is checked.
-    """
+    """Return whether soft tissue is in the range of raw values, near 1000 or above."""
     solid, dense = sample.count(AIR[1], np.inf), sample.count(DENSE, np.inf)
     if dense > MAX_DENSE * solid:
         return True

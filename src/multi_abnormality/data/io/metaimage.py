@@ -50,11 +50,7 @@ LPS = (-1.0, -1.0, 1.0)
 
 
 def read(path: Path, _metadata: Series | None = None) -> Scan:
-    """Read a scan by its header.
-
-    Raises:
-        UnusableScan: not a MetaImage file, damaged, not a 3D scan, or not HU.
-    """
+    """Read a scan by its header."""
     with ExitStack() as stack:
         file = stack.enter_context(open_regular_file(path))
         header = _read_header(file, path)
@@ -74,11 +70,7 @@ def read(path: Path, _metadata: Series | None = None) -> Scan:
 
 
 def data_file(path: Path) -> Path | None:
-    """Return the separate file of voxels; None if they follow the header.
-
-    Raises:
-        UnusableScan: not a MetaImage file, or the voxel file is not a regular file beside it.
-    """
+    """Return the separate file of voxels; None if they follow the header."""
     with open_regular_file(path) as file:
         return _data_file(_read_header(file, path))
 

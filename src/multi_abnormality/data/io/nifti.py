@@ -87,9 +87,6 @@ def read(path: Path, metadata: Series | None = None) -> Scan:
     Args:
         path: .nii, .nii.gz, or either file of a pair of .hdr and .img.
         metadata: row of CT-RATE's metadata table.
-
-    Raises:
-        UnusableScan: not a NIfTI file, damaged, not a 3D scan, or not HU.
     """
     with ExitStack() as stack:
         if path.suffix.lower() not in (".hdr", ".img"):
@@ -252,11 +249,7 @@ def _dtype(header: np.void) -> np.dtype:
 
 
 def _affine(header: np.void) -> np.ndarray | None:
-    """Return the (4, 4) affine in mm, or None. All fields that define it must agree.
-
-    Raises:
-        UnusableScan: they disagree or are invalid.
-    """
+    """Return the (4, 4) affine in mm, or None. All fields that define it must agree."""
     pixdim = np.abs(header["pixdim"][1:4].astype(np.float64))
     if not (np.isfinite(pixdim).all() and pixdim.all()):
         raise UnusableScan(

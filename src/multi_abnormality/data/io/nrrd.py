@@ -66,11 +66,7 @@ MILLIMETRES = ("", "mm", "millimeter", "millimeters", "millimetre", "millimetres
 
 
 def read(path: Path, _metadata: Series | None = None) -> Scan:
-    """Read a scan by its header.
-
-    Raises:
-        UnusableScan: not an NRRD file, damaged, not a 3D scan, or not HU.
-    """
+    """Read a scan by its header."""
     with ExitStack() as stack:
         file = stack.enter_context(open_regular_file(path))
         header = _read_header(file, path)
@@ -91,11 +87,7 @@ def read(path: Path, _metadata: Series | None = None) -> Scan:
 
 
 def data_file(path: Path) -> Path | None:
-    """Return the separate file of voxels; None if they follow the header.
-
-    Raises:
-        UnusableScan: not an NRRD file, or the voxel file is not a regular file beside it.
-    """
+    """Return the separate file of voxels; None if they follow the header."""
     with open_regular_file(path) as file:
         return _data_file(_read_header(file, path))
 

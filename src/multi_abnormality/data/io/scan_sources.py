@@ -87,11 +87,7 @@ def find_scans(path: Path) -> list[ScanSource]:
 
 
 def require_scans(path: Path) -> list[ScanSource]:
-    """Find all scans at a path, as find_scans does, or raise an error.
-
-    Raises:
-        UnusableScan: there is none; the message describes the files that exist.
-    """
+    """Find all scans at a path, as find_scans does, or raise an error."""
     sources, found = _find_all(path)
     if not sources:
         raise UnusableScan(_describe_nothing(path, found), "not one 3D scan")
@@ -209,11 +205,7 @@ class DicomContents:
         self.faults: dict[Path, UnusableScan] = {}
 
     def add_path(self, path: Path) -> None:
-        """Add a file that is not in a .zip.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
+        """Add a file that is not in a .zip."""
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             self.others[path.parent].append(f"{path.name}: not a regular file")
@@ -293,11 +285,7 @@ class DicomContents:
             raise fault
 
     def sources(self, archive: Path | None = None) -> list[ScanSource]:
-        """Group the files into series by SeriesInstanceUID or, without one, by folder.
-
-        Args:
-            archive: .zip that contains all files, or None.
-        """
+        """Group the files into series by SeriesInstanceUID or, without one, by folder."""
         from multi_abnormality.data.io.dicom_series import build_series
 
         found: dict[Path, list[DicomSeries]] = defaultdict(list)
@@ -380,16 +368,7 @@ def _sorted(sources: list[ScanSource]) -> list[ScanSource]:
 
 
 def read_zip(path: Path, also: tuple[str, ...] = ()) -> DicomContents:
-    """Read the headers of a .zip's members.
-
-    Args:
-        path: the .zip.
-        also: keywords of further tags to read.
-
-    Raises:
-        UnusableScan: the .zip is damaged, encrypted or too large.
-        OSError: it cannot be read.
-    """
+    """Read the headers of a .zip's members."""
     from multi_abnormality.data.io.dicom_headers import Container
 
     found = DicomContents(also)
@@ -463,11 +442,7 @@ def _describe(source: ScanSource) -> str:
 
 
 def _describe_nothing(path: Path, found: DicomContents) -> str:
-    """Describe the content of a path without scans.
-
-    Raises:
-        UnusableScan: a file that may be a slice is unusable.
-    """
+    """Describe the content of a path without scans."""
     formats = f"DICOM or one of {', '.join(scan_suffixes())}"
     found.raise_errors()
     others = [other for folder in found.others.values() for other in folder]

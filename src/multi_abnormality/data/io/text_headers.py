@@ -22,11 +22,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class TextHeader(dict[str, str]):
-    """Fields of a header, with typed access that raises errors naming the field.
-
-    Args:
-        path: path of the file.
-    """
+    """Fields of a header, with typed access that raises errors naming the field."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -113,15 +109,7 @@ def quoted(value: str) -> str:
 
 
 def read_lines(file: BinaryIO, name: str) -> Iterator[str]:
-    """Yield the stripped lines of a header.
-
-    Args:
-        file: file open for reading.
-        name: name of the format with its article, such as "an NRRD".
-
-    Raises:
-        UnusableScan: the header is not text, or too long.
-    """
+    """Yield the stripped lines of a header."""
     left = MAX_HEADER_BYTES
     while line := file.readline(left):
         left -= len(line)
@@ -152,7 +140,6 @@ def read_voxels(
     """Read the voxels that a header describes.
 
     Args:
-        header: the parsed header.
         shape: number of voxels along each axis, fastest axis first.
         dtype: type of the stored values.
         affine: (4, 4) mm, from voxel indices to RAS+ coordinates.

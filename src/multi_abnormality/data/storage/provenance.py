@@ -3,20 +3,21 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from multi_abnormality.config.schema import PreprocessSpec
 from multi_abnormality.data.catalog.dataset_layout import Catalog
 from multi_abnormality.data.catalog.placeholders import SUFFIX, is_placeholder
 from multi_abnormality.data.storage.processed_dataset import FORMAT, RECIPE
+from multi_abnormality.utils.code_hash import code_hashes
 from multi_abnormality.utils.errors import InputError
 
-# Code that determines the voxels of CT-RATE, which is NIfTI; for custom data, all readers do.
-_CODE_OF_NIFTI = (
-    "preprocessing/resample.py",
-    *(f"io/{name}.py" for name in ("byte_streams", "geometry", "hounsfield", "hu_checks", "nifti")),
-    *(f"io/{name}.py" for name in ("read", "scan", "series_metadata")),
-)
+# Code that determines the voxels: these files, and what they import of the package.
+_ROOTS = ("data/preprocessing/resample.py", "data/io/read.py", "data/io/nifti.py")
+_IGNORED = ("__init__", "config/", "utils/")
+# CT-RATE is NIfTI: changes of other readers do not affect it. Custom data may be of any format.
+_OTHER_FORMATS = ("data/io/dicom", "data/io/reader_registry", "data/io/scan_sources")
 
 
 def recipe_content(recipe: PreprocessSpec, is_ct_rate: bool) -> bytes:
@@ -27,16 +28,17 @@ def recipe_content(recipe: PreprocessSpec, is_ct_rate: bool) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
+@cache
 def _code_hash(is_ct_rate: bool) -> str:
     """Hash the code that determines the voxels: volumes made by other code are not kept."""
-    folder = Path(__file__).parents[1]
-    files = {folder / name for name in _CODE_OF_NIFTI}
+    package = Path(__file__).parents[2]
+    roots = list(_ROOTS)
+    ignored: tuple[str, ...] = _IGNORED + _OTHER_FORMATS
     if not is_ct_rate:
-        files |= set((folder / "io").glob("*.py"))
-    content = hashlib.sha256()
-    for file in sorted(files):
-        content.update(file.read_text(encoding="utf-8").encode())
-    return content.hexdigest()
+        roots += [f"data/io/{path.name}" for path in (package / "data/io").glob("*.py")]
+        ignored = _IGNORED
+    hashes = code_hashes(package, roots, ignored)
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def check_catalog_replaceable(

@@ -19,22 +19,14 @@ class LoggedRun:
 
     A logger that starts logs the metrics of `history` that it does not hold yet: those of the
     checkpoint that the run resumes from.
-
-    Attributes:
-        id: the run's fingerprint.
-        config: parameters of the run.
-        history: metrics of the epochs and steps so far, which the training loop extends.
-        criteria: stop criteria.
-        folder: directory of logs.
-        history_csv: CSV file with a row per epoch.
     """
 
-    id: str
-    config: dict[str, Any]
-    history: History
-    criteria: StopCriteria
-    folder: Path
-    history_csv: Path
+    id: str  # the run's fingerprint
+    config: dict[str, Any]  # parameters of the run
+    history: History  # metrics of the epochs and steps so far, which the training loop extends
+    criteria: StopCriteria  # stop criteria
+    folder: Path  # directory of logs
+    history_csv: Path  # CSV file with a row per epoch
 
     @property
     def is_finished(self) -> bool:
@@ -42,12 +34,7 @@ class LoggedRun:
 
 
 def step_values(step: StepMetrics, volumes_per_second: float | None = None) -> dict[str, float]:
-    """Return the metrics of an optimizer step by name.
-
-    Args:
-        step: the step.
-        volumes_per_second: training speed; None if it is unknown.
-    """
+    """Return the metrics of an optimizer step by name."""
     values = {
         "train/loss": step.loss,
         "train/learning_rate": step.learning_rate,

@@ -40,11 +40,7 @@ class Logger(Protocol):
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Check that the loggers' packages are installed.
-
-    Raises:
-        InputError: names the extras to install.
-    """
+    """Check that the loggers' packages are installed."""
     errors = [
         f"{name} needs the package {package}: pip install 'multi-abnormality[{name}]'"
         for name in names
@@ -61,12 +57,7 @@ def _is_installed(package: str) -> bool:
 
 
 def make_loggers(names: Sequence[str], run: LoggedRun) -> list[Logger]:
-    """Return loggers of a run.
-
-    Args:
-        names: keys of LOGGERS.
-        run: the run.
-    """
+    """Return loggers of a run."""
     loggers = []
     for name in names:
         module = import_module(f"multi_abnormality.runtime.loggers.{name}_logger")

@@ -3,8 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -12,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
+from multi_abnormality.config.yaml_edit import leaves
 from multi_abnormality.runtime.loggers.logged_run import LoggedRun
 from multi_abnormality.runtime.loggers.tracking_thread import TrackingThread
 from multi_abnormality.utils.console import log
@@ -90,7 +90,7 @@ class MlflowLogger(TrackingThread):
         run = self._client.create_run(
             self._experiment_id, run_name=name, tags={FINGERPRINT: self.run.id}
         )
-        params = [Param(key, str(value)) for key, value in _flatten(self.run.config)]
+        params = [Param(".".join(path), str(value)) for path, value in leaves(self.run.config)]
         self._client.log_batch(run.info.run_id, params=params)
         return run
 
@@ -115,11 +115,3 @@ class MlflowLogger(TrackingThread):
 
     def finish(self) -> None:
         self._client.set_terminated(self._id, "FINISHED" if self.run.is_finished else "KILLED")
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

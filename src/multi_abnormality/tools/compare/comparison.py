@@ -1,5 +1,6 @@
 """Comparison of two revisions by name, on the scans that both were scored on."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +49,15 @@ def compare_revisions(
         tuple(first.labels.columns),
         resampling,
     )
-    positives = (first.labels == 1).sum().to_dict()
     return {
         "revisions": {
-            letter: {"name": revision.name, "commit": revision.commit}
-            for letter, revision in zip("ab", revisions, strict=True)
+            letter: asdict(revision) for letter, revision in zip("ab", revisions, strict=True)
         },
-        "settings": {
-            "n_bootstrap": resampling.n_bootstrap,
-            "confidence": resampling.confidence,
-            "seed": resampling.seed,
-        },
+        "settings": asdict(resampling),
         "counts": {
             "scans": len(first.scans),
             "patients": first.scans["patient_id"].nunique(),
-            "positives": positives,
+            "positives": (first.labels == 1).sum().to_dict(),
         },
         "same_predictions": first.probabilities.equals(second.probabilities),
         **compared,

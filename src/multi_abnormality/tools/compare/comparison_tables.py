@@ -1,31 +1,26 @@
-"""A comparison as tables: on the terminal, and with a plot of the intervals as an SVG."""
+"""A comparison as tables and a verdict: on the terminal, and with a plot as an SVG."""
 
 import io
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
-from multi_abnormality.tools.compare.formatting import (
-    MINUS,
-    RANKED_BY,
-    TITLES,
-    Comparison,
-    Scores,
-    format_interval,
-    format_p_value,
-    format_score,
-    format_signed,
-    ranked_findings,
-    revision_names,
-    significant_sign,
-    verdict,
-)
+from multi_abnormality.evaluation.metrics import METRICS
+from multi_abnormality.tools.compare.revisions import Revision
 
+Comparison = dict[str, Any]  # returned by comparison.compare_revisions
+Scores = dict[str, Any]  # one measure of both models, as paired_tests.compare_models returns it
+
+TITLES = {name: metric.title for name, metric in METRICS.items()} | {"crg": "CRG"}
+RANKED_BY = "auroc"  # does not depend on a threshold
+UNDEFINED = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 PLAIN_WIDTH, SVG_WIDTH = 100, 132  # columns without a terminal, and with a plot
 PLOT_WIDTH = 31  # columns of the plot, an odd number
 MIN_REACH = 0.01  # smallest half of the plot's axis
@@ -56,7 +51,9 @@ def draw_svg(comparison: Comparison) -> str:
 def _print(comparison: Comparison, console: Console, reach: float = 0) -> None:
     """Print to a console, with a plot if the axis has a reach."""
     counts = comparison["counts"]
-    console.print(Text(revision_names(comparison)))
+    names = (f"{letter.upper()} is {Revision(**one)}"
+             for letter, one in comparison["revisions"].items())  # fmt: skip
+    console.print(Text(", ".join(names)))
     console.print(f"{counts['scans']} scans of {counts['patients']} patients, scored by both\n")
     macro = [(title, "", comparison["macro"][measure]) for measure, title in TITLES.items()]
     findings = [
@@ -131,3 +128,78 @@ def _bar(scores: Scores, reach: float) -> str:
     if scores["difference"] is not None:
         cells[cell(scores["difference"])] = "●"
     return "".join(cells)
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """Summarize the comparison by AUROC: one sentence on the macro mean, one on the findings."""
+    if comparison["same_predictions"]:
+        return ["A and B predict the same, to the last bit."]
+    macro, alpha = comparison["macro"][RANKED_BY], _alpha(comparison)
+    if macro["p"] is None:
+        return ["AUROC is undefined: no finding has both positive and negative scans."]
+    numbers = f"macro AUROC {format_signed(macro['difference'])}, p = {format_p_value(macro['p'])}"
+    overall = {
+        1: f"B is better than A: {numbers}.",
+        -1: f"B is worse than A: {numbers}.",
+        0: f"No difference between A and B is shown: {numbers}.",
+    }
+    better, worse = (
+        ", ".join(
+            finding
+            for finding in ranked_findings(comparison)
+            if significant_sign(comparison["per_pathology"][finding][RANKED_BY], comparison) == sign
+        )
+        for sign in (1, -1)
+    )
+    return [
+        overall[significant_sign(macro, comparison)],
+        f"By finding, at a false discovery rate of {100 * alpha:.0f} %: B is better at "
+        f"{better or 'none'}, worse at {worse or 'none'}.",
+    ]
+
+
+def significant_sign(scores: Scores, comparison: Comparison) -> int:
+    """Sign of a significant difference by q, else by p: 1 if B is better, -1 if worse, else 0."""
+    test = scores.get("q", scores["p"])
+    if test is None or test > _alpha(comparison):
+        return 0
+    return 1 if scores["difference"] > 0 else -1
+
+
+def ranked_findings(comparison: Comparison) -> list[str]:
+    """Findings by decreasing difference, those without one last."""
+
+    def sort_key(finding: str) -> float:
+        difference = comparison["per_pathology"][finding][RANKED_BY]["difference"]
+        return float("inf") if difference is None else -difference
+
+    return sorted(comparison["per_pathology"], key=sort_key)
+
+
+def format_score(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def format_signed(value: float | None) -> str:
+    """Format with a sign, unless the value rounds to zero."""
+    if value is None:
+        return UNDEFINED
+    text = f"{value:+.3f}".replace("-", MINUS)
+    return text[1:] if set(text[1:]) <= set("0.") else text
+
+
+def format_interval(interval: dict[str, float] | None) -> str:
+    if interval is None:
+        return UNDEFINED
+    return f"{format_signed(interval['low'])} to {format_signed(interval['high'])}"
+
+
+def format_p_value(value: float | None) -> str:
+    """Format a p-value, with more digits the smaller it is."""
+    if value is None:
+        return UNDEFINED
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}" if value < 0.001 else f"{value:.3f}"
+
+
+def _alpha(comparison: Comparison) -> float:
+    return 1 - float(comparison["settings"]["confidence"])

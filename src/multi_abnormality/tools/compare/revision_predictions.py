@@ -33,21 +33,16 @@ TOLERANCE = 1e-9  # of a recomputed score
 
 @dataclass(frozen=True)
 class RevisionPredictions:
-    """Predictions and labels of the scans that a revision was scored on, by scan id.
+    """Predictions and labels of the scans that a revision was scored on, by scan id."""
 
-    Attributes:
-        revision: the revision.
-        scans: `patient_id`, and hashes of the file and of the preprocessed voxels: `source_sha256`,
-            `voxels_sha256`.
-        labels: 0, 1 or NaN for one that is missing or of a finding that was not trained, for lack
-            of labels in the train split; a column per finding.
-        probabilities: a column per finding.
-    """
-
-    revision: Revision
+    revision: Revision  # the revision
+    # `patient_id`, and hashes of the file and of the preprocessed voxels: `source_sha256`,
+    # `voxels_sha256`.
     scans: pd.DataFrame
+    # 0, 1 or NaN for one that is missing or of a finding that was not trained, for lack of labels
+    # in the train split; a column per finding.
     labels: pd.DataFrame
-    probabilities: pd.DataFrame
+    probabilities: pd.DataFrame  # a column per finding
 
     def select(self, scans: pd.Index, findings: pd.Index) -> "RevisionPredictions":
         """Select scans and findings, in the given order."""
@@ -60,11 +55,7 @@ class RevisionPredictions:
 
 
 def read_revision_predictions(revision: Revision, read: Read) -> RevisionPredictions:
-    """Read a revision's predictions and labels.
-
-    Raises:
-        InputError: the revision has no scores, or its files are missing or inconsistent.
-    """
+    """Read a revision's predictions and labels."""
     try:
         recorded = json.loads(read(EVALUATION))["classification"]["macro"]["auroc"]
         content = json.loads(read(SUBMISSION))

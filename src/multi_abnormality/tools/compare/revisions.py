@@ -31,11 +31,7 @@ class Revision:
 
 
 def resolve(repo: "Repo", name: str) -> Revision:
-    """Resolve a branch, tag, commit, experiment or `workspace`.
-
-    Raises:
-        InputError: the revision does not exist.
-    """
+    """Resolve a branch, tag, commit, experiment or `workspace`."""
     from dvc.scm import NoSCM, SCMError, resolve_rev
 
     if name == WORKSPACE:

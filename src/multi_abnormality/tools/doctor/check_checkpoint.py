@@ -42,7 +42,7 @@ def check_checkpoint(context: DoctorContext) -> Iterator[CheckResult]:
     if found:
         context.starts_from_scratch, progress = False, found.position
         name = CHECKPOINTS / found.path.name
-        text = f"{name}: training resumes at epoch {progress.epoch}, step {progress.batch}"
+        text = f"{name}: training resumes at epoch {progress.epoch}, batch {progress.batch}"
         if found.history.is_finished(StopCriteria.of(params)):
             text = f"{name} belongs to a finished run"
         yield (warning if lines else passed)("\n".join([text, *lines]))
@@ -66,9 +66,9 @@ def _find(context: DoctorContext, params: "Params", copy: Path) -> "ResumeCandid
     from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
     from multi_abnormality.runtime.checkpoint_resume import CheckpointDir
 
-    about = {"identity": _identity(context, params)}
+    metadata = {"identity": _identity(context, params)}
     archive = CheckpointArchive(copy / ARCHIVE, context.root.absolute() / ".dvc/cache/files/md5")
-    return CheckpointDir(copy / CHECKPOINTS, archive).select(about, params)
+    return CheckpointDir(copy / CHECKPOINTS, archive).select(metadata, params)
 
 
 def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""Checks of the GPU, memory and disk space."""
+"""Checks of the device that training uses, and of disk space."""
 
 import math
-import os
 import shutil
 import tempfile
 import warnings
@@ -18,7 +17,6 @@ from multi_abnormality.tools.doctor.context import (
 
 GB = 1e9
 MIN_FREE = 0.5 * GB  # bytes on a disk: checkpoints of a small model and DVC's copy of them
-SCAN_MEMORY = 1.0 * GB  # bytes needed to read a full-size scan
 WRITTEN = ("processed", "checkpoints", "model_weights", "metrics", "logs", ".dvc/tmp", ".dvc/cache")
 
 
@@ -27,7 +25,7 @@ def check_device(context: DoctorContext) -> Iterator[CheckResult]:
     import torch
 
     from multi_abnormality.models.device import choose_device
-    from multi_abnormality.runtime.precision import resolve_precision
+    from multi_abnormality.runtime.fabric_setup import resolve_precision
     from multi_abnormality.runtime.rank_info import find_rank
 
     with warnings.catch_warnings(record=True) as warned:
@@ -55,20 +53,6 @@ def check_device(context: DoctorContext) -> Iterator[CheckResult]:
         yield warning(
             f"{text}. There is an NVIDIA driver, but {reason}",
             f"nvidia-smi; pip install --force-reinstall torch=={version}",
-        )
-    else:
-        yield passed(text)
-
-
-def check_memory(_: DoctorContext) -> Iterator[CheckResult]:
-    from multi_abnormality.utils.system_memory import available_bytes
-
-    free = available_bytes()
-    text = f"{free / GB:.1f} GB free, {os.cpu_count()} processors"
-    if free < SCAN_MEMORY:
-        yield warning(
-            f"{text}; a scan of full size takes {SCAN_MEMORY / GB:.0f} GB to "
-            "read, and training may take more: close other programs"
         )
     else:
         yield passed(text)

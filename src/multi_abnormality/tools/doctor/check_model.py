@@ -75,11 +75,7 @@ def check_split(context: DoctorContext) -> Iterator[CheckResult]:
 
 
 def _make(context: DoctorContext, params: "Params") -> int:
-    """Build the model as training does, and return its number of parameters.
-
-    Raises:
-        InputError: training would fail to build it.
-    """
+    """Build the model as training does, and return its number of parameters."""
     from multi_abnormality.training.debug_modes import apply_debug_overrides
     from multi_abnormality.training.finetuning import FineTuning, check_finetuning, parameter_groups
 

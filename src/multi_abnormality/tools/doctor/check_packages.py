@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 from multi_abnormality.tools.doctor.context import (
@@ -98,22 +97,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def check_torch(_: DoctorContext) -> Iterator[CheckResult]:
-    """Whether torch, torchvision, timm and Lightning Fabric can be imported together."""
-    try:
-        import_module("multi_abnormality.utils.torchvision_compat")
-        for name in ("torchvision", "timm", "lightning_fabric"):
-            import_module(name)
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:  # any exception of a native library
-        yield failure(
-            f"torch, torchvision, timm and lightning_fabric can't be imported together: {error}",
-            f"{INSTALL} --force-reinstall",
-        )
-        return
-    names = ("torch", "torchvision", "timm", "lightning_fabric")
-    together = ", ".join(f"{name} {_version(name)}" for name in names)
-    yield passed(f"{together}: imported together")

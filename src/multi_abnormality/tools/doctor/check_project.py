@@ -3,10 +3,7 @@
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from multi_abnormality.tools.doctor.context import (
     CheckResult,
@@ -15,10 +12,8 @@ from multi_abnormality.tools.doctor.context import (
     passed,
     warning,
 )
-from multi_abnormality.utils.errors import InputError, first_few
+from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.missing_packages import ALL as INSTALL
-
-MAX_CHANGES = 4  # named changes of a stage
 
 
 def check_params(context: DoctorContext) -> Iterator[CheckResult]:
@@ -85,28 +80,12 @@ def check_stages(context: DoctorContext) -> Iterator[CheckResult]:
         text = "; ".join(line.removeprefix("ERROR: ") for line in errors) or done.stderr.strip()
         yield failure(text, _hint(text))
         return
-    status: dict[str, list[Any]] = json.loads(done.stdout)
-    stages = {name: changes for name, changes in status.items() if not name.endswith(".dvc")}
-    context.stages_to_run = tuple(stages)
-    for name, changes in stages.items():
-        yield passed(f"{name} will run: {_summarize(changes)}")
-    if not stages:
-        yield passed("all up to date: `dvc repro` has nothing to do")
-
-
-def check_dask(context: DoctorContext) -> Iterator[CheckResult]:
-    """Whether the Dask scheduler answers, by the check that preprocess makes."""
-    if context.params is None or context.params.machine.dask is None:
-        return
-    from multi_abnormality.utils.parallel.dask_pool import DaskPool
-
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            DaskPool(context.params.machine.dask, [Path(folder)]).close()
-    except InputError as error:
-        yield (failure if context.preprocesses else warning)(str(error))
+    stages = tuple(name for name in json.loads(done.stdout) if not name.endswith(".dvc"))
+    context.stages_to_run = stages
+    if stages:
+        yield passed(f"{', '.join(stages)} will run; `dvc status` lists what has changed")
     else:
-        yield passed(f"a scheduler answers at {context.params.machine.dask}")
+        yield passed("all up to date: `dvc repro` has nothing to do")
 
 
 def _hint(text: str) -> str:
@@ -122,24 +101,6 @@ def _hint(text: str) -> str:
     if "lock" in text or "busy" in text:
         return "wait for the other DVC command; if none runs: rm -f .dvc/tmp/rwlock .dvc/tmp/lock"
     return "git status; git checkout restores committed files"
-
-
-def _summarize(changes: list[Any]) -> str:
-    """DVC's list of changes in one line, grouped by the kind of change."""
-    by_state: dict[str, list[str]] = {}
-    for name, state in _states(changes):
-        by_state.setdefault(state, []).append(name)
-    lines = [change for change in changes if isinstance(change, str)]  # such as "changed command"
-    lines += [f"{first_few(names, MAX_CHANGES)} {state}" for state, names in by_state.items()]
-    return "; ".join(lines)
-
-
-def _states(changes: list[Any]) -> Iterator[tuple[str, str]]:
-    """Changes of files, and of single parameters instead of params.yaml."""
-    for change in changes:
-        for items in change.values() if isinstance(change, dict) else ():
-            for name, state in items.items():
-                yield from state.items() if isinstance(state, dict) else [(name, state)]
 
 
 def check_no_other_training(context: DoctorContext) -> Iterator[CheckResult]:

@@ -21,19 +21,12 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"  # training would fail only for FAIL
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Result of a check.
+    """Result of a check."""
 
-    Attributes:
-        status: OK, WARN or FAIL.
-        text: description, of one or more lines.
-        help: command that fixes it, if there is one and `text` has none.
-        part: short name of what was checked; `run_check` sets it.
-    """
-
-    status: str
-    text: str
-    help: str = ""
-    part: str = ""
+    status: str  # OK, WARN or FAIL
+    text: str  # description, of one or more lines
+    help: str = ""  # command that fixes it, if there is one and `text` has none
+    part: str = ""  # short name of what was checked; `run_check` sets it
 
 
 def passed(text: str) -> CheckResult:
@@ -50,25 +43,16 @@ def failure(text: str, help: str = "") -> CheckResult:
 
 @dataclass
 class DoctorContext:
-    """A project's directory, and findings of earlier checks that later ones use.
-
-    Attributes:
-        root: directory of the project.
-        catalogue: catalogue of data/, after it was read without an error.
-        devices: number of devices that train together.
-        is_training: whether a training run is in progress here.
-        stages_to_run: names of the stages that DVC would run; None if unknown.
-        starts_from_scratch: whether training resumes from no checkpoint.
-        command: command that starts training here.
-    """
+    """A project's directory, and findings of earlier checks that later ones use."""
 
     root: Path
-    catalogue: "Catalog | None" = None
+    catalogue: "Catalog | None" = None  # catalogue of data/, after it was read without an error
     devices: int = 1
     is_training: bool = False
+    # Names of the stages that DVC would run; None if unknown.
     stages_to_run: tuple[str, ...] | None = None
-    starts_from_scratch: bool = True
-    command: str = "dvc repro"
+    starts_from_scratch: bool = True  # whether training resumes from no checkpoint
+    command: str = "dvc repro"  # command that starts training here
 
     @property
     def preprocesses(self) -> bool:

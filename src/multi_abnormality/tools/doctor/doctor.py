@@ -12,19 +12,10 @@ from typing import Annotated
 import typer
 
 from multi_abnormality.tools.doctor.check_checkpoint import check_checkpoint
-from multi_abnormality.tools.doctor.check_machine import (
-    check_device,
-    check_disks,
-    check_memory,
-)
+from multi_abnormality.tools.doctor.check_machine import check_device, check_disks
 from multi_abnormality.tools.doctor.check_model import check_model, check_split
-from multi_abnormality.tools.doctor.check_packages import (
-    check_packages,
-    check_python,
-    check_torch,
-)
+from multi_abnormality.tools.doctor.check_packages import check_packages, check_python
 from multi_abnormality.tools.doctor.check_project import (
-    check_dask,
     check_data,
     check_no_other_training,
     check_params,
@@ -45,17 +36,14 @@ from multi_abnormality.utils.console import console, wrap_words
 INSTALLATION_CHECKS: tuple[tuple[str, Check], ...] = (
     ("Python", check_python),
     ("packages", check_packages),
-    ("torch", check_torch),
 )
 PROJECT_CHECKS: tuple[tuple[str, Check], ...] = (
     ("params.yaml", check_params),
     ("device", check_device),
-    ("memory", check_memory),
     ("data/", check_data),
     ("disk", check_disks),
     ("training", check_no_other_training),
     ("stages", check_stages),
-    ("Dask", check_dask),
     ("split", check_split),
     ("checkpoint", check_checkpoint),
     ("model", check_model),

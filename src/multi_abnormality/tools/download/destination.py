@@ -47,11 +47,7 @@ class DownloadDir:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the folder against other downloads. A kill of this process releases the lock.
-
-        Raises:
-            InputError: another process holds the lock.
-        """
+        """Lock the folder against other downloads. A kill of this process releases the lock."""
         with (self.work / "lock").open("a+") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,11 +63,7 @@ class DownloadDir:
         return self.work / "parts" / f"{stem}.{file.oid[:12]}.{suffix}"
 
     def files(self) -> tuple[dict[VolumeName, Path], list[Path]]:
-        """Return the volumes and the exclusion lists in the root directory.
-
-        Raises:
-            InputError: the root directory has files that can't be used.
-        """
+        """Return the volumes and the exclusion lists in the root directory."""
         files = find_files(self.root)
         raise_errors(files.faults, f"{self.root}/: correct these first")
         return files.volumes, files.exclusions
@@ -118,9 +110,6 @@ class DownloadDir:
 
         This is so for the sample scans; a download would mix phantoms with patients. Volumes that
         are not on the hub are a user's own scans and are allowed.
-
-        Raises:
-            InputError: there are such volumes.
         """
         relative = [path.relative_to(self.root).as_posix() for path in volumes]
         unknown = [

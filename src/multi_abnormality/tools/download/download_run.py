@@ -30,13 +30,6 @@ def download(
 ) -> None:
     """Fetch the chosen volumes that are missing; the folder is usable after each volume.
 
-    Args:
-        hub: hub to download from.
-        choice: selection of volumes.
-        destination: folder to download to.
-        workers: number of files to fetch in parallel.
-        make_post_download: creates the post-download step once the folder is locked.
-
     Raises:
         InputError: the download can't start, or some volumes could not be fetched. The message
             lists them.

@@ -109,11 +109,7 @@ class Hub:
         return hf_hub_url(REPO, path, repo_type="dataset", revision=self.commit)
 
     def pin(self, path: str) -> None:
-        """Resolve the revision to a commit, by a file that every revision has.
-
-        Raises:
-            InputError: the revision lacks that file, or the response has no commit id.
-        """
+        """Resolve the revision to a commit, by a file that every revision has."""
         try:
             metadata = self._request(lambda: get_hf_file_metadata(self.url(path)))
         except EntryNotFoundError as error:

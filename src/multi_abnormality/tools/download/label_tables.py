@@ -31,9 +31,6 @@ Rows = dict[str, list[str]]  # by name of the volume; the header is NAME_COLUMN'
 class HubTables:
     """The complete tables and exclusion lists of one commit, cached in a folder.
 
-    Attributes:
-        folder: directory with the files, in CT-RATE's layout.
-
     Raises:
         InputError: the hub lacks label tables, or they can't be fetched.
     """
@@ -98,10 +95,6 @@ class LabelTables:
 
     Existing rows are kept: they may be a user's own or corrected. Only a kill between storing a
     volume and writing its row leaves one without the other; the next download fixes that.
-
-    Args:
-        complete: root of the complete tables.
-        root: root of the tables to write.
 
     Attributes:
         labelled: volumes of each split's complete table.

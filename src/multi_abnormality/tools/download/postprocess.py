@@ -59,11 +59,6 @@ class PreprocessAndDelete(StoreScan):
 
     The stage then only collects these volumes into shards. A volume that can't be processed is
     stored, so that the stage reports its error, too.
-
-    Args:
-        destination: folder that is downloaded to.
-        params: parameters of the preprocess stage.
-        out: folder of the processed dataset.
     """
 
     deletes_scans = True

@@ -19,20 +19,12 @@ Ranges = tuple[range, ...]
 
 @dataclass(frozen=True)
 class Choice:
-    """The user's selection of volumes.
-
-    Attributes:
-        splits: names of the splits.
-        patients: patient numbers, in each of the splits; None for all.
-        max_bytes: size limit of all volumes, including existing ones; None for no limit.
-        reconstructions: "first" or "all" of each scan.
-        version: "v1" or "v2".
-    """
+    """The user's selection of volumes."""
 
     splits: tuple[str, ...]
-    patients: Ranges | None
-    max_bytes: int | None
-    reconstructions: str
+    patients: Ranges | None  # patient numbers, in each of the splits; None for all
+    max_bytes: int | None  # size limit of all volumes, including existing ones; None for no limit
+    reconstructions: str  # "first" or "all" of each scan
     version: str
 
     def path(self, name: VolumeName) -> str:
@@ -42,11 +34,7 @@ class Choice:
 
 
 def parse_patients(text: str) -> Ranges:
-    """Parse patient numbers and ranges such as "1-50,60".
-
-    Raises:
-        InputError: the text has another form.
-    """
+    """Parse patient numbers and ranges such as "1-50,60"."""
     ranges = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
@@ -98,16 +86,7 @@ def _check_numbers(ranges: Ranges, known: set[int], splits: Sequence[str]) -> No
 def choose(
     patients: Sequence[Sequence[VolumeName]], choice: Choice, hub: Hub
 ) -> dict[VolumeName, RemoteFile]:
-    """Return the files of the first patients that fit into the size limit.
-
-    Args:
-        patients: candidates, in order.
-        choice: the user's selection.
-        hub: hub that describes the files.
-
-    Raises:
-        InputError: not even the first patient fits, or the hub has none of the files.
-    """
+    """Return the files of the first patients that fit into the size limit."""
     chosen: dict[VolumeName, RemoteFile] = {}
     all_missing: list[VolumeName] = []
     total = 0

@@ -5,8 +5,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from multi_abnormality.tools.compare.comparison_tables import PLOT_WIDTH, draw_svg, print_tables
-from multi_abnormality.tools.compare.formatting import MINUS, format_p_value, format_signed, verdict
+from multi_abnormality.tools.compare.comparison_tables import (
+    MINUS,
+    PLOT_WIDTH,
+    draw_svg,
+    format_p_value,
+    format_signed,
+    print_tables,
+    verdict,
+)
 from multi_abnormality.tools.compare.paired_tests import ResamplingConfig, compare_models
 
 FINDINGS = ("Emphysema", "Consolidation")
