@@ -12,7 +12,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 repro: .venv/installed data  ## install, generate the sample scans, run the pipeline, and print the scores
-	$(call run)
+	@$(call run)
 	@$(show)
 
 # On a new machine; RESUME=--allow-code-changes also restores other code. Where nothing was backed up
@@ -22,7 +22,7 @@ resume: .venv/installed  ## restore the newest backup on this machine, and resum
 	multi-abnormality resume $(RESUME)
 	dvc pull --allow-missing
 	@test -e processed || $(MAKE) repro
-	$(call run,--allow-missing)
+	@$(call run,--allow-missing)
 	@$(show)
 
 # Scores of the experiments, with intervals and the parameters that differ; EXPS='--num 2': also
@@ -79,12 +79,14 @@ drill: repro  ## run the longest tests: kills, damage, a full disk, a lost machi
 	pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-# The sample scans, where there are no others. data.dvc knows their hash, so nothing is added to Git.
+# The sample scans, where there are no others. data.dvc knows their hash: if it is of other scans, these
+# are missing, and the sample does not replace them.
 data: | .venv/installed
 	multi-abnormality sample --out data
-	dvc commit --force data.dvc
-	@git diff --exit-code data.dvc || { echo 'data.dvc pinned other scans than the sample:' \
-		'`git checkout data.dvc`, delete data/, and `dvc pull data`'; exit 1; }
+	@before=$$(cat data.dvc); dvc commit --force data.dvc || exit 1; \
+	test "$$before" = "$$(cat data.dvc)" && exit 0; rm -r data; echo "$$before" > data.dvc; \
+	echo 'error: data/ is missing, and data.dvc is of other scans than the sample: copy them to data/,' \
+		'or run `dvc pull data`' >&2; exit 1
 
 # Renews every version in requirements.txt that pyproject.toml allows; torch by hand, with its twin.
 # importlib-metadata, which Dask needs, has had a dependency on a weeks-old package since 10.

@@ -17,11 +17,11 @@ from multi_abnormality.config.findings import FINDINGS
 
 # The hospital's names for the phantoms' findings.
 OWN_FINDINGS = {
-    "Erguss": "Pleural effusion",
-    "Emphysem": "Emphysema",
+    "Effusion": "Pleural effusion",
+    "Emphysema": "Emphysema",
     "Device/line": "Medical material",
 }
-HEADER = ("Aufnahme", "Person", "Teil", *OWN_FINDINGS, "Jahre", "Bemerkung")
+HEADER = ("CT scan", "Subject", "Part", *OWN_FINDINGS, "Years", "Remark")
 
 
 def write_own_scans(root: Path, patients: int = 36, size: int = 64) -> None:
@@ -29,7 +29,7 @@ def write_own_scans(root: Path, patients: int = 36, size: int = 64) -> None:
     rows = []
     for number, scan in enumerate(plan_cohort(patients, seed=0)):
         hu, protocol = draw_scan(scan, 1, size, 24)
-        name = f"{scan.patient % 3}/Aufnahme {number:03d}"
+        name = f"{scan.patient % 3}/chest {number:03d}"
         path = root / "scans" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = number % 3
@@ -48,7 +48,7 @@ def write_own_scans(root: Path, patients: int = 36, size: int = 64) -> None:
         person = f"{scan.split} {scan.patient}"
         maker = plan_acquisition(scan, 1).scanner.manufacturer
         split = "train" if scan.split == "train" else "test"
-        rows.append([name, person, split, *labels, 30 + number % 50, f"von {maker}"])
+        rows.append([name, person, split, *labels, 30 + number % 50, f"by {maker}"])
     with (root / "labels.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
 

@@ -113,3 +113,20 @@ def test_every_benchmark_runs(tmp_path):
     for name, found in json.loads(out.read_text())["benchmarks"].items():
         assert found["status"] == ("skipped" if name == "catalogue" else "done"), found
         assert (found["rows"] != []) == (name != "catalogue")
+
+
+def test_the_memory_of_a_step_is_that_of_the_tensors_that_exist_at_a_time():
+    from recipe_costs import FAKE, LiveBytes
+
+    live = LiveBytes([])
+    with FAKE, live:
+        first = torch.zeros(1000)
+        second = first.to(torch.float64)
+        view = second[:10]
+        del first
+        third = torch.zeros(500)
+        assert live.peak == 12_000
+        del second
+        fourth = torch.zeros(2000)  # second's memory is still there: the view has it
+    assert live.peak == 8_000 + 2_000 + 8_000
+    del view, third, fourth

@@ -316,3 +316,16 @@ def test_the_workflow_runs_what_contributors_run():
     steps = workflow["jobs"]["build"]["steps"]
     assert "make docs" in [step.get("run") for step in steps]
     assert steps[-1]["with"]["path"] == "site"
+
+
+def test_files_in_git_are_in_git():
+    """Results, too: what `git restore .` does not restore is another run's after an experiment."""
+    text = (ROOT / "docs/reference/files.md").read_text()
+    section = text.partition("## Files in Git")[2].partition("\n## ")[0]
+    named = {
+        name
+        for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", row)
+    }
+    assert {"dvc.lock", "metrics/history.csv"} <= named
+    assert named - set(run_git("ls-files")) == set()

@@ -60,7 +60,7 @@ class Reader:
             "1234-abcd.apps.googleusercontent.com": CLIENT_ID,
             "GOCSPX-…": CLIENT_SECRET,
             "1AbC…": folder_id,
-            "<this repository>": str(project.folder),
+            "ADDRESS": str(project.folder),
         }
 
     def types(self, found: list[Command]) -> None:

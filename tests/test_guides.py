@@ -35,7 +35,7 @@ ELSEWHERE = {
     r"multi-abnormality recipe": ("tests/test_recipe.py", '"multi_abnormality", "recipe"'),
     r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
     r"torchrun(?!.*nnodes)": ("tests/training/test_devices.py", "torch.distributed.run"),
-    r"gdrive|GDRIVE|/content/drive|--local backup verify|^dvc push$|> restored": (
+    r"gdrive|GDRIVE|/content/drive|--local backup verify|^dvc push$|ADDRESS restored": (
         "tests/test_drive_guide.py",
         "commands(GUIDE)",
     ),
@@ -46,7 +46,8 @@ ELSEWHERE = {
 }
 # Commands that nothing runs, and what that would take.
 NEVER = {
-    r"git clone <(?!.*restored)": "the repository's address; tests/backup clones it from a folder",
+    r"git clone ADDRESS(?! restored)": "the repository's address; tests/backup clones it from a "
+    "folder",
     r"^bash \.ci/run": "it runs the tests",
     r"^make coverage": "the quick tests a second time",
     r"^make pins": "the newest packages, which change what is tested",

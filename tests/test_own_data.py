@@ -45,7 +45,7 @@ def test_from_a_folder_and_a_table_to_a_model(typed: tuple[Path, dict[str, str]]
     folder, printed = typed
     doctor, _, repro, _, predicted = printed.values()
     assert "36 patients" in doctor
-    assert "these columns are not read: 'Bemerkung'" in repro
+    assert "these columns are not read: 'Remark'" in repro
     shown = [line for line in predicted.splitlines() if re.search(r"\d\.\d{3}", line)]
     assert len(shown) == 3
     assert all(any(name in line for line in shown) for name in NAMES)
@@ -58,7 +58,7 @@ def test_from_a_folder_and_a_table_to_a_model(typed: tuple[Path, dict[str, str]]
     assert "3 findings in chest CT" in (folder / "metrics/report.html").read_text()
     stored = ProcessedDataset(folder / "processed")
     assert not stored.is_ct_rate
-    assert {Path(name).name.partition(" ")[0] for name in stored.names} == {"Aufnahme"}
+    assert {Path(name).name.partition(" ")[0] for name in stored.names} == {"chest"}
     assert load_checkpoint(folder / "checkpoints/best.ckpt")["about"]["findings"] == NAMES
 
 
@@ -87,14 +87,14 @@ def test_predict_agrees_with_the_stored_predictions(typed: tuple[Path, dict[str,
 @pytest.mark.drill
 def test_other_findings_are_another_training(typed: tuple[Path, dict[str, str]], tmp_path: Path):
     folder = shutil.copytree(typed[0], tmp_path / "other", symlinks=True)
-    set_data(folder, findings=["Emphysem"])
+    set_data(folder, findings=["Emphysema"])
     printed = run(folder, "dvc", "repro")
     assert "0 volumes made" in printed
-    assert "findings: ['Erguss', 'Emphysem', 'Device/line'], now ['Emphysem']" in printed
+    assert "findings: ['Effusion', 'Emphysema', 'Device/line'], now ['Emphysema']" in printed
     info = json.loads((folder / "model_weights/model_info.json").read_text())
-    assert info["findings"] == ["Emphysem"]
+    assert info["findings"] == ["Emphysema"]
     assert "classification of 1 abnormality" in info["task"]
     scan = next((folder / "data/scans").glob("*/*.mha"))
     printed = run(folder, "python", "-m", "multi_abnormality", "predict", "--json", str(scan))
     (row,) = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])["predictions"]
-    assert list(row["probabilities"]) == ["Emphysem"]
+    assert list(row["probabilities"]) == ["Emphysema"]

@@ -97,7 +97,7 @@ def test_settings_of_another_recipe_are_named_and_undone_by_the_default(params: 
     before = values(params)
     recipe("challenge")
     assert merge_recipe("t4-colab").notes == [
-        f"{key}: stays {value}, not {default}"
+        f"{key}: stays {value}; the default is {default}"
         for key, value, default in (
             ("model.multiscale", "false", "true"),
             ("model.encoder_chunk_size", "64", "null"),

@@ -11,6 +11,7 @@ import torch
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import Params
+from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.runtime.fabric_setup import resolve_precision
@@ -19,20 +20,31 @@ from multi_abnormality.training.losses import multilabel_loss
 from multi_abnormality.utils.system_memory import tune_malloc
 
 
-def step(params: Params, slices: int, device: torch.device) -> None:
-    """Run one training step as in the last epoch."""
+def build(params: Params) -> VolumeClassifier:
+    """Build a classifier with random weights, trainable as in the last epoch."""
     about = {
         "findings": list(FINDINGS),
         "preprocess": params.preprocess.recipe.model_dump(mode="json"),
         "model": params.model.model_dump(mode="json"),
     }
-    model = build_classifier(about).to(device)
+    model = build_classifier(about)
     FineTuning(model, params.model).apply(params.train.epochs)
+    return model
+
+
+def step(
+    model: VolumeClassifier,
+    params: Params,
+    slices: int,
+    device: torch.device,
+    precision: str,
+    volumes: int = 1,
+) -> None:
+    """Run one training step on volumes of noise."""
     settings = params.train
     groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    volume = torch.randint(256, (1, slices, *params.preprocess.shape[1:]), device=device)
-    precision = resolve_precision(settings.precision, device)
+    volume = torch.randint(256, (volumes, slices, *params.preprocess.shape[1:]), device=device)
     half = getattr(torch, precision)
     with torch.autocast(device.type, half, enabled=precision != "float32"):
         logits = model(volume.to(torch.uint8))
@@ -45,7 +57,8 @@ def main() -> None:
     params = Params.model_validate_json(sys.argv[2])
     device = choose_device(params.machine.accelerator)
     tune_malloc()
-    step(params, int(sys.argv[1]), device)
+    precision = resolve_precision(params.train.precision, device)
+    step(build(params).to(device), params, int(sys.argv[1]), device, precision)
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
     else:

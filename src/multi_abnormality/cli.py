@@ -125,7 +125,11 @@ def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
-    """Train and run classifiers of findings in chest CT."""
+    """Train and run classifiers of findings in chest CT.
+
+    `dvc repro` trains, scores and exports, by the settings in params.yaml. What is needed before,
+    after and besides is listed below.
+    """
     if version:
         typer.echo(f"{NAME} {__version__}")
         raise typer.Exit

@@ -138,7 +138,7 @@ def _check_findings(findings: str | tuple[str, ...], known: ValidationInfo) -> o
     unknown = [one for one in findings if one not in FINDINGS]
     if unknown and "table" in known.data and known.data["table"] is None:
         raise ValueError(
-            f"must be among CT-RATE's 18, as long as data.table is null: "
+            f"must be among CT-RATE's 18 unless data.table names a table: there is no "
             f"{', '.join(map(repr, unknown))}"
         )
     return findings

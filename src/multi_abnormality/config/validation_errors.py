@@ -63,6 +63,8 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
             given[key] = detail["input"]
     for key, what in allowed.items():
         value = given[key]
+        if isinstance(value, tuple):
+            value = list(value)  # as in the file
         new = RENAMED_VALUES.get((key, value)) if isinstance(value, str) else None
         hint = f"; it is now {new}" if new else ""
         errors.append(f"{key}: {' or '.join(what)}, not {value!r}{hint}")

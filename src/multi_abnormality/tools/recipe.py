@@ -129,7 +129,7 @@ def merge_recipe(name: str) -> Merge:
     ]
     defaults, default_texts = _read(_find(DEFAULT), before)
     others = [
-        f"{_dotted(path)}: stays {current[path]}, not {default_texts[path]}"
+        f"{_dotted(path)}: stays {current[path]}; the default is {default_texts[path]}"
         for path, value in defaults.items()
         if path not in wanted and before[path] != value
     ]

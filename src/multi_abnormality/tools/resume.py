@@ -56,7 +56,9 @@ def resume(
     """
     repo, git = open_repository(root), repository_of(root)
     if repo is None or git is None:
-        raise InputError(f"{root.resolve()} is not a Git and DVC repository")
+        raise InputError(
+            f"{root.resolve()}: not in a Git and DVC project; run in the project's folder"
+        )
     remote_name = load_params(root / "params.yaml").backup.remote
     remote = _open_remote(repo, remote_name)
     all_states = find_states(git, remote)

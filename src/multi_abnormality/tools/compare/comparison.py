@@ -27,7 +27,7 @@ def compare_revisions(
     """
     repo = open_repository(root)
     if repo is None:
-        raise InputError(f"{root.resolve()}: not in a DVC project; run in the project's directory")
+        raise InputError(f"{root.resolve()}: not in a DVC project; run in the project's folder")
     revisions = [resolve(repo, name) for name in names]
     if revisions[0].commit == revisions[1].commit:
         raise InputError(
