@@ -41,6 +41,7 @@ _COMMANDS = {  # modules that were programs or define a command, and the command
     "tools.doctor.doctor": "doctor",
     "tools.download.download": "download",
     "tools.experiments": "experiments",
+    "tools.external_test.external_test": "evaluate",
     "tools.find_lr": "find-lr",
     "tools.index.index": "index",
     "tools.preview_augmentation": "preview-augmentation",

@@ -69,10 +69,17 @@ class CustomTable:
     name: TableName
 
 
-def read_custom_table(path: Path, settings: Data) -> CustomTable:
+def read_custom_table(
+    path: Path, settings: Data, check_split: CellCheck | None = None
+) -> CustomTable:
     """Read a table with one row per scan: a sheet of an .xlsx file, or a CSV file.
 
     Cells of a CSV file are separated by commas, semicolons or tabs.
+
+    Args:
+        path: path of the table.
+        settings: data section of params.yaml.
+        check_split: check of the split's cells; None: they must be train or test.
     """
     wanted = _wanted(settings)
     table, errors, name = read_text_table(path, _CHECK, DELIMITERS, _clean, wanted, settings.sheet)
@@ -88,7 +95,7 @@ def read_custom_table(path: Path, settings: Data) -> CustomTable:
         [
             (columns.scan, _check_scan),
             (columns.patient, _check_patient),
-            (columns.split, _check_split),
+            (columns.split, check_split or _check_split),
             (columns.age, _check_age),
             *((finding, check_finding) for finding in settings.names),
         ],
