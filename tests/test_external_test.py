@@ -163,6 +163,7 @@ def test_recalibration_changes_probabilities_but_no_decision(hospital: Hospital,
     text = (tmp_path / "again/report.html").read_text()
     assert "Each threshold was moved along with its finding's probabilities" in text
     assert f"{OTHERS} scans of {OTHERS} patients of the part other" in text
+    assert f"The part other has {OTHERS} patients: few" in text
 
 
 def test_training_patients_are_refused_in_any_spelling(hospital: Hospital, tmp_path: Path):
@@ -318,6 +319,8 @@ def lacking_labels(rows: pd.DataFrame) -> pd.DataFrame:
         (None, {"scans": Path("/nowhere")}, "/nowhere: is not a folder"),
         (None, {"scans": Path(__file__).parent}, "does not exist; copy it there"),
         (None, {"model": Path("/nowhere")}, "/nowhere: no such model"),
+        (None, {"recalibrate_on": "other", "column": ["split=Teil"]}, "has no column 'Teil' with"),
+        (None, {"recalibrate_on": "other", "column": ["split="]}, "has no split column with"),
         (None, {"recalibrate_on": "calib"}, "no row of the split column has 'calib'"),
         (None, {"recalibrate_on": "test"}, "'test' is too small to recalibrate on: 8 patients"),
         (None, {"column": ["Person"]}, "--column Person: must be KEY=NAME"),

@@ -1,8 +1,8 @@
 """Hashes of a model's training patients and scans, by which `evaluate` recognizes them.
 
 The patients are those of the training and of the validation volumes. Patient ids may be short, and
-whoever has the model can hash all short ones: scrypt makes that slow, not impossible. A scan's hash
-is of the voxels that the model reads, which nobody can enumerate.
+anyone who has the model can hash all short ones: scrypt makes that slow, not impossible. A scan's
+hash is of the voxels that the model reads, which cannot be enumerated.
 """
 
 import base64
@@ -61,7 +61,7 @@ class TrainingHashes:
         """
         keys = ("salt", "patients", "scans")
         if not isinstance(content, dict) or not all(
-            isinstance(content.get(key), str) for key in keys
+            isinstance(content.get(key), str) and content[key].isascii() for key in keys
         ):
             raise ValueError("training: must have the texts salt, patients and scans")
         if any(len(content[key]) % CHARACTERS for key in keys[1:]):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.data.catalog.missing_labels import count_labels, is_labeled
+from multi_abnormality.data.catalog.patient_counts import FEW_VALIDATION
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.full_scores import score_scans
@@ -254,6 +255,12 @@ def _notices(
         notices.append(
             f"Not recalibrated, since the part {table.part} has no scans with and without them: "
             f"{', '.join(unfitted)}"
+        )
+    recalibrated = external["recalibration"]
+    if recalibrated and recalibrated["patients"] < FEW_VALIDATION:
+        notices.append(
+            f"The part {table.part} has {recalibrated['patients']} patients: few, so the "
+            "recalibration is uncertain"
         )
     if count := external["unlike_training_scans"]:
         notices.append(f"{count} scans are unlike the model's training scans in length or lung")

@@ -95,7 +95,7 @@ def evaluate(
         from multi_abnormality.evaluation.bootstrap import ResamplingConfig
         from multi_abnormality.tools.external_test.evaluation_run import evaluate_model
         from multi_abnormality.tools.external_test.label_settings import read_settings
-        from multi_abnormality.tools.external_test.labeled_scans import LabeledTable
+        from multi_abnormality.tools.external_test.labeled_scans import LabeledTable, Part
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("multi_abnormality"):
             raise
@@ -110,8 +110,9 @@ def evaluate(
 
     tune_malloc()
     loaded = load_model(model, memory or MEMORY * workers)
-    settings = read_settings(params, table, sheet, column or [], loaded.findings, recalibrate_on)
-    labeled = LabeledTable.read(table, scans, settings, recalibrate_on, skip_missing_findings)
+    settings, split = read_settings(params, table, sheet, column or [], loaded.findings)
+    part = None if recalibrate_on is None else Part(split, recalibrate_on)
+    labeled = LabeledTable.read(table, scans, settings, part, skip_missing_findings)
     resampling = ResamplingConfig(n_bootstrap, confidence, seed)
     scores, errors = evaluate_model(loaded, labeled, out, resampling, allow_same_ids, workers)
     if json:

@@ -33,9 +33,8 @@ def read_settings(
     sheet: str | None,
     columns: Sequence[str],
     findings: Sequence[str],
-    part: str | None,
-) -> Data:
-    """Return the settings of the table's reader.
+) -> tuple[Data, str | None]:
+    """Return the settings of the table's reader, without the split column, and that column.
 
     Args:
         params: YAML file with a data section; None for PARAMS, if it exists.
@@ -43,7 +42,6 @@ def read_settings(
         sheet: sheet of a workbook; None for that of the file.
         columns: pairs such as "patient=Person", which replace those of the file.
         findings: findings to score.
-        part: part to recalibrate on; without one the split column is not read.
 
     Raises:
         InputError: lists every wrong key.
@@ -54,16 +52,16 @@ def read_settings(
     for key in ("values", "columns"):
         content[key] = DEFAULTS[key] | (given.get(key) or {})
     content["columns"] |= dict(_parse_column(column) for column in columns)
-    if part is None:
-        content["columns"]["split"] = None
     if sheet is not None or table.suffix.lower() != ".xlsx":
         content["sheet"] = sheet
     try:
-        return parse_section(Data, content)
+        settings = parse_section(Data, content)
     except ValidationError as error:
         faults = [f"data.{line}" for line in describe(error, Data)]
         raise_errors(faults, f"{file or table}: wrong parameters")
         raise
+    unsplit = settings.columns.model_copy(update={"split": None})
+    return settings.model_copy(update={"columns": unsplit}), settings.columns.split
 
 
 def _read_section(file: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,20 @@ from multi_abnormality.data.catalog.custom import find_table_scans, near_duplica
 from multi_abnormality.data.catalog.custom_table import CustomTable, read_custom_table
 from multi_abnormality.data.catalog.identifier_spelling import find_similar, quote
 from multi_abnormality.data.catalog.missing_labels import is_labeled
-from multi_abnormality.data.catalog.patient_counts import FEW, FEW_VALIDATION
+from multi_abnormality.data.catalog.patient_counts import FEW
 from multi_abnormality.data.catalog.volume_id import natural_sort_key
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.inference.scan_id import NamedScan
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError, first_few, raise_errors
 from multi_abnormality.utils.strict_csv import truncate
+
+
+class Part(NamedTuple):
+    """Rows to recalibrate on: those with a word in a column."""
+
+    column: str | None
+    word: str
 
 
 @dataclass(frozen=True)
@@ -28,11 +36,11 @@ class LabeledTable:
     Attributes:
         path: path of the table.
         folder: folder that its paths start from.
-        rows: one row per scan in natural order: name, path, patient_id, split (with a part only),
-            the findings, and the columns of GROUPS.
+        rows: one row per scan in natural order: name, path, patient_id, part (if there is one to
+            recalibrate on), the findings, and the columns of GROUPS.
         findings: findings to score, in the model's order.
         lacking: findings of the model that the table lacks.
-        part: word of the split column for the rows to recalibrate on, or None.
+        part: word of the rows to recalibrate on, or None.
         has_patients: whether a column names the patients; otherwise each scan is one.
     """
 
@@ -46,15 +54,15 @@ class LabeledTable:
 
     @classmethod
     def read(
-        cls, path: Path, folder: Path, settings: Data, part: str | None, skip_missing: bool
+        cls, path: Path, folder: Path, settings: Data, part: Part | None, skip_missing: bool
     ) -> "LabeledTable":
         """Read a table and find its scans, without opening any.
 
         Args:
             path: .csv or .xlsx file.
             folder: folder that its paths start from.
-            settings: data section; its findings are the model's.
-            part: word of the split column for the rows to recalibrate on.
+            settings: data section without a split column; its findings are the model's.
+            part: rows to recalibrate on; None: none.
             skip_missing: whether findings that the table lacks are left out.
 
         Raises:
@@ -67,15 +75,22 @@ class LabeledTable:
                 f"{folder}: is not a folder; name the one that the table's paths start from by "
                 "--scans"
             )
-        content = read_custom_table(path, settings, check_split=lambda _: None)
+        column = part.column if part else None
+        content = read_custom_table(path, settings, column)
         lacking = tuple(one for one in settings.names if one not in content.rows)
         if lacking and len(content.rows):
             _check_lacking(content, lacking, settings.names, skip_missing)
             names = tuple(one for one in settings.names if one not in lacking)
             settings = settings.model_copy(update={"findings": names})
-            content = read_custom_table(path, settings, check_split=lambda _: None)
+            content = read_custom_table(path, settings, column)
         volumes, errors = find_table_scans(content.rows, folder, content.name)
         errors = content.errors + errors
+        if part and "part" not in content.rows:
+            named = f"column {column!r}" if column else "split column"
+            errors.append(
+                f"{content.name.header}: has no {named} with the part of "
+                "--recalibrate-on; name another one by --column split=NAME"
+            )
         has_patients = "patient_id" in content.rows
         if has_patients:
             errors += near_duplicate_ids(content.rows, content.name)
@@ -88,12 +103,12 @@ class LabeledTable:
                 "%s: each of %d scans counts as a patient of its own, and training patients are "
                 "not recognized by their ids, only by their scans", path, len(volumes),
             )  # fmt: skip
-        if content.unread:
-            unread = first_few([*map(repr, content.unread)], 20)
-            log.info("%s: these columns are not read: %s", path, unread)
+        if unread := [repr(one) for one in content.unread if one != column]:
+            log.info("%s: these columns are not read: %s", path, first_few(unread, 20))
         volumes = volumes.sort_values("name", key=lambda names: names.map(natural_sort_key))
         rows = volumes.reset_index(drop=True)
-        table = cls(path, folder, rows, settings.names, lacking, part, has_patients)
+        word = part.word if part else None
+        table = cls(path, folder, rows, settings.names, lacking, word, has_patients)
         table._check_parts()
         return table
 
@@ -119,7 +134,7 @@ class LabeledTable:
             InputError: the first are too few, or the second have no label.
         """
         read = self.rows[self.rows["name"].isin(names)]
-        is_part = read["split"] == self.part if self.part is not None else read["name"].isna()
+        is_part = read["part"] == self.part if self.part is not None else read["name"].isna()
         chosen, scored = read[is_part], read[~is_part]
         if not is_labeled(self.labels(scored)).any():
             raise InputError(
@@ -134,15 +149,15 @@ class LabeledTable:
         if self.part is None:
             self.split(self.rows["name"])
             return
-        words = self.rows["split"].unique().tolist()
+        words = self.rows["part"].unique().tolist()
         if self.part not in words:
             known = first_few([*map(repr, sorted(words))], 20)
             raise InputError(
                 f"{self.path}: no row of the split column has {self.part!r} (--recalibrate-on), "
                 f"but {known}"
             )
-        parts = self.rows.groupby("patient_id", sort=False)["split"]
-        in_part = parts.agg(lambda split: (split == self.part).mean())
+        is_part = self.rows["part"] == self.part
+        in_part = is_part.groupby(self.rows["patient_id"], sort=False).mean()
         both = in_part.index[(in_part > 0) & (in_part < 1)].tolist()
         raise_errors(
             truncate(
@@ -167,21 +182,16 @@ class LabeledTable:
                 f"{patients} patients with readable scans, {why}; put more patients there, or "
                 "leave out --recalibrate-on"
             )
-        if patients < FEW_VALIDATION:
-            log.warning(
-                "the part %r has %d patients: few, so the recalibration is uncertain",
-                self.part, patients,
-            )  # fmt: skip
 
 
 def _check_lacking(
     content: CustomTable, lacking: tuple[str, ...], findings: tuple[str, ...], skip_missing: bool
 ) -> None:
     """Refuse a table without columns for some findings of the model, unless asked to skip them."""
+    similar = {one: find_similar(one, content.unread) for one in lacking}
     names = [
-        quote(one) + (f" (is it {quote(similar)}?)" if similar else "")
-        for one in lacking
-        if (similar := find_similar(one, content.unread)) or True
+        quote(one) + (f" (is it {quote(other)}?)" if other else "")
+        for one, other in similar.items()
     ]
     title = f"{content.name.header}: has no column for {first_few(names, 20)}"
     if len(lacking) == len(findings):
