@@ -85,7 +85,7 @@ class LabeledTable:
             content = read_custom_table(path, settings, column)
         volumes, errors = find_table_scans(content.rows, folder, content.name)
         errors = content.errors + errors
-        if part and "part" not in content.rows:
+        if part and len(content.rows) and "part" not in content.rows:
             named = f"column {column!r}" if column else "split column"
             errors.append(
                 f"{content.name.header}: has no {named} with the part of "
