@@ -163,11 +163,33 @@ def small_set(shared_folders: SharedFolders, small_params: Params) -> ProcessedD
                 positive = tuple(np.array(FINDINGS)[rng.random(len(FINDINGS)) < 0.5])
                 for number in range(1, 3 if patient % 4 == 0 else 2):
                     name = f"{split}_{patient}_a_{number}"
-                    scans.add(name, positive, seed=patient + 100 * number)
+                    seed = patient + 100 * number + (1000 if split == "valid" else 0)
+                    scans.add(name, positive, seed=seed)
         scans.write_tables()
         preprocess.run(small_params, scans.root, folder / "processed", folder / "preprocess.json")
 
     return ProcessedDataset(shared_folders("small", create) / "processed")
+
+
+@pytest.fixture(scope="session")
+def trained(
+    shared_folders: SharedFolders, small_params: Params, small_set: ProcessedDataset
+) -> Path:
+    """A folder with checkpoints/ and metrics/ of a finished and evaluated run. Read-only."""
+
+    def create(root: Path) -> None:
+        # These import torch, which is not to happen above.
+        from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
+        from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
+        from multi_abnormality.stages import evaluate
+
+        metrics = root / "metrics"
+        archive = CheckpointArchive(root / "aside", root / "cache")
+        paths = RunPaths(root / "checkpoints", root / "logs", metrics / "history.csv", archive)
+        TrainingRun(small_params, small_set, paths).run()
+        evaluate.run(small_params, paths.checkpoints, small_set.root, metrics)
+
+    return shared_folders("trained", create)
 
 
 @pytest.fixture(scope="session")

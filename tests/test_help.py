@@ -86,6 +86,24 @@ def test_quiet_and_verbose_exclude_each_other():
 
 
 @pytest.mark.parametrize(
+    ("module", "name"),
+    [("predict", "predict"), ("resume", "resume")]
+    + [
+        (command.__module__.partition(".")[2], name)
+        for name, command in COMMANDS.items()
+        if command.__module__.startswith("multi_abnormality.") and name != "resume"
+    ]
+    + [("tools.resume", "resume")],
+)
+def test_a_module_that_is_not_a_program_names_the_command(module: str, name: str):
+    command = [sys.executable, "-m", f"multi_abnormality.{module}", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"it is now the command `multi-abnormality {name}`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
     ("arguments", "package"),
     [
         (("multi_abnormality", "find-lr"), "torch"),

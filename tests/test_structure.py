@@ -249,6 +249,17 @@ def test_dependencies_are_those_that_are_imported():
     assert base - used == {"packaging"}  # of the doctor, and of ONNX Runtime
 
 
+def test_evaluate_needs_its_own_extra_alone():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lists = project["dependencies"], extras["evaluate"], extras["train"]
+    base, own, train = ({re.match(r"[\w-]+", line)[0].lower() for line in one} for one in lists)
+    files = closure(PACKAGE / "tools/external_test/external_test.py")
+    used = packages_of(set().union(*(imported(PACKAGE / file) for file in files)))
+    assert used - base - {"psutil"} == own
+    assert own <= train
+
+
 def keys(section: type[Section]) -> set[str]:
     """Names of a section's parameters, and of those below it."""
     found = set()

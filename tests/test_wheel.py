@@ -79,6 +79,8 @@ def test_a_wheel_without_extras_predicts(tmp_path: Path):
         assert done.returncode == 1
         assert done.stderr.startswith("error: the package ")
         assert done.stderr.endswith(f" is missing: {TRAIN}\n")
+    done = run(command, "evaluate", "model_weights", "--table", "t", "--scans", ".", cwd=work)
+    assert done.stderr.endswith(" is missing: pip install 'multi-abnormality[evaluate]'\n")
     done = run(command, "doctor", cwd=work)
     assert done.returncode == 1
     assert f"→ {TRAIN}\n" in done.stdout

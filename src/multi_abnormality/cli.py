@@ -23,6 +23,7 @@ from multi_abnormality.tools.compare.compare import compare
 from multi_abnormality.tools.doctor.doctor import doctor
 from multi_abnormality.tools.download.download import download
 from multi_abnormality.tools.experiments import experiments
+from multi_abnormality.tools.external_test.external_test import evaluate
 from multi_abnormality.tools.find_lr import find_lr
 from multi_abnormality.tools.index.index import index
 from multi_abnormality.tools.preview_augmentation import preview_augmentation
@@ -68,6 +69,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "doctor": doctor,
     "download": download,
+    "evaluate": evaluate,
     "experiments": experiments,
     "find-lr": find_lr,
     "index": index,

@@ -15,7 +15,6 @@ from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.evaluation import charts
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
-from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.inference_cache import View
@@ -73,11 +72,12 @@ def report_arguments(empty: tuple[int, ...]) -> dict:
         ResamplingConfig(50, 0.95, seed=0),
         uncalibrated=probabilities**2,
     )
-    ones = np.ones(len(FINDINGS))
     return {
         "synthetic": False,
         "debug": "none",
-        "calibration": Calibration(FINDINGS, ones, 0 * ones, ones, ones, ones / 3, "crg"),
+        "thresholds": np.ones(len(FINDINGS)) / 3,
+        "undecided": [],
+        "threshold_metric": "crg",
         "facts": {"Backbone": "efficientnet_b0", "Notes": "<script>alert(1)</script>"},
         "scores": scores,
         "labels": labels,
@@ -123,9 +123,7 @@ def test_thresholds_stand_beside_the_findings(tmp_path):
     text = report(tmp_path / "report.html")
     assert text.count(">0.333</td>") >= len(FINDINGS)
     assert "best for crg on validation patients" in text
-    ones = np.ones(len(FINDINGS))
-    unfitted = Calibration(FINDINGS, ones, 0 * ones, 0 * ones, ones, ones / 3, "none")
-    text = report(tmp_path / "r.html", calibration=unfitted)
+    text = report(tmp_path / "r.html", undecided=FINDINGS, threshold_metric="none")
     assert text.count('<td data-value="">\N{EN DASH} <small>not calibrated</small></td>') == 18
     assert text.count("\N{EN DASH} not calibrated; ") == 2
     assert "(threshold" not in text

@@ -258,7 +258,13 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "hu of a billion": (recipe(hu_to_uint8=[[-(10**9), 0], [10**9, 255]]), "HU must be"),
     "hu of 10^400": (recipe(hu_to_uint8=[[-1, 0], [10**400, 255]]), "wrong metadata"),
     "codes of a billion": (recipe(hu_to_uint8=[[0, 0], [1, 10**9], [2, 255]]), "must rise"),
-    "a million knots": (recipe(hu_to_uint8=[[i, i] for i in range(200_000)]), "characters of"),
+    "a million knots": (recipe(hu_to_uint8=[[i, i] for i in range(500_000)]), "characters of"),
+    "hashes of numbers": (
+        card(training={"salt": "a", "patients": 5, "scans": ""}), "training: must have the texts",
+    ),
+    "a hash cut off": (
+        card(training={"salt": "a", "patients": "AAAABBBBCCCC", "scans": ""}), "8 characters for",
+    ),
     "shape of a billion": (recipe(shape=[10**9, 1, 1]), "must be at most"),
     "shape of 1000 a side": (recipe(shape=[1000, 1000, 1000]), "must be at most"),
     "shape of texts": (recipe(shape=["a", "b", "c"]), "wrong metadata"),

@@ -27,20 +27,6 @@ from multi_abnormality.stages import evaluate, export
 from multi_abnormality.utils.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, small_params: Params, small_set: ProcessedDataset
-) -> Path:
-    """A folder with checkpoints/ and metrics/ of a finished and evaluated run."""
-    root = tmp_path_factory.mktemp("trained")
-    metrics = root / "metrics"
-    archive = CheckpointArchive(root / "aside", root / "cache")
-    paths = RunPaths(root / "checkpoints", root / "logs", metrics / "history.csv", archive)
-    TrainingRun(small_params, small_set, paths).run()
-    evaluate.run(small_params, paths.checkpoints, small_set.root, metrics)
-    return root
-
-
 def test_evaluate_writes_all_files(trained: Path):
     names = {path.name for path in (trained / "metrics").iterdir()}
     promised = {"scores.json", "evaluate.json", "predictions.json", "calibration.json", "plots"}
@@ -311,6 +297,7 @@ def test_an_adapted_transformer_is_exported_in_every_format(
         update={
             "model": small_params.model.model_copy(update=changes),
             "train": small_params.train.model_copy(update={"epochs": 1}),
+            "export": small_params.export.model_copy(update={"training_hashes": False}),
         }
     )
     metrics, out = tmp_path / "metrics", tmp_path / "model_weights"
@@ -321,3 +308,5 @@ def test_an_adapted_transformer_is_exported_in_every_format(
     report = export.run(params, paths.checkpoints, small_set.root, metrics, out)
     assert report["formats"].keys() == {"pth", "safetensors", "pt2", "onnx"}
     assert not [name for name in torch.load(next(out.glob("*.pth")))["state_dict"] if "up" in name]
+    assert json.loads((out / "model_info.json").read_text())["training_hashes"] == {}
+    assert load_model(out).card.training is None

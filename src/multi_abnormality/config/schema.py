@@ -179,6 +179,7 @@ class Evaluate(Section):
 class Export(Section):
     formats: tuple[Literal["pth", "safetensors", "pt2", "onnx"], ...] = Field(min_length=1)
     tolerance: PositiveFloat  # largest allowed difference of an exported model's probabilities
+    training_hashes: bool  # salted hashes of the training patients, for `evaluate`
     name: SingleLine | None  # this and the following: for the model card
     owner: SingleLine | None
     license: SingleLine | None

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from multi_abnormality.data.catalog.missing_labels import is_labeled, labeled_cells
 from multi_abnormality.evaluation import charts
 from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
-from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
-from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.utils.atomic_io import atomic_write
+
+if TYPE_CHECKING:
+    from multi_abnormality.evaluation.example_scans import Case
 
 UNDEFINED = "\N{EN DASH}"
 
@@ -31,13 +32,15 @@ def write_report(
     scores: dict[str, Any],
     labels: np.ndarray,
     probabilities: np.ndarray,
-    calibration: Calibration,
-    uncalibrated: np.ndarray,
+    thresholds: np.ndarray,
+    undecided: Sequence[str],
+    threshold_metric: str,
+    uncalibrated: np.ndarray | None,
     findings: Sequence[str],
     history: pd.DataFrame,
     planned_epochs: int,
     chosen_on: str,
-    cases: Mapping[str, Mapping[str, list[Case]]],
+    cases: Mapping[str, Mapping[str, list["Case"]]],
 ) -> None:
     """Write the report; equal input gives equal bytes.
 
@@ -47,11 +50,14 @@ def write_report(
         synthetic: whether the model was trained on synthetic phantoms.
         debug: value of `train.debug`.
         facts: properties of model and data by name, listed in this order.
-        scores: result of `scores.evaluate` with `uncalibrated`.
+        scores: content of evaluate.json; with the key "external" it is of an external test set.
         labels: (N, F), 0, 1 or NaN for a missing one.
         probabilities: (N, F), calibrated.
-        calibration: calibration behind the probabilities, with the thresholds.
-        uncalibrated: (N, F) probabilities before calibration.
+        thresholds: (F,) calibrated probability from which a scan is positive.
+        undecided: findings that could not be calibrated, and so have no decision.
+        threshold_metric: metric that the thresholds maximize.
+        uncalibrated: (N, F) probabilities before calibration; None if `scores` has only those
+            after it.
         findings: F names.
         history: one row per epoch with epoch, train_loss, val_loss, val_auroc; NaN where an epoch
             was not validated.
@@ -63,7 +69,9 @@ def write_report(
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     environment.globals["attention_strip"] = charts.attention_strip
     environment.globals["interval_bar"] = charts.interval_bar
-    rows, groups = _rows(scores, labels, calibration), _groups(scores.get("groups", {}))
+    by_finding = dict(zip(findings, thresholds.tolist(), strict=True))
+    rows = _rows(scores, labels, by_finding, undecided)
+    groups = _groups(scores.get("groups", {}))
     page = environment.get_template("report.html").render(
         synthetic=synthetic,
         debug_notice=debug_notice(debug),
@@ -73,9 +81,10 @@ def write_report(
         n_bootstrap=scores["intervals"]["n_bootstrap"],
         headline=_headline(scores),
         rows=rows,
-        thresholds=calibration.thresholds_by_finding(),
-        uncalibrated=calibration.uncalibrated,
-        threshold_metric=calibration.threshold_metric,
+        thresholds=by_finding,
+        uncalibrated=undecided,
+        threshold_metric=threshold_metric,
+        external=scores.get("external"),
         columns=_columns(),
         curves=_curves(scores, labels, probabilities, findings),
         groups=groups,
@@ -86,7 +95,8 @@ def write_report(
         ),
         calibration=scores["calibration"],
         reliability=charts.reliability_chart(
-            reliability_bins(labels, probabilities), reliability_bins(labels, uncalibrated)
+            reliability_bins(labels, probabilities),
+            None if uncalibrated is None else reliability_bins(labels, uncalibrated),
         ),
         history=_history(history),
         planned_epochs=planned_epochs,
@@ -148,11 +158,14 @@ def _columns() -> dict[str, str]:
 
 
 def _rows(
-    scores: dict[str, Any], labels: np.ndarray, calibration: Calibration
+    scores: dict[str, Any],
+    labels: np.ndarray,
+    thresholds: Mapping[str, float],
+    undecided: Sequence[str],
 ) -> list[dict[str, Any]]:
     rows = []
     labeled = is_labeled(labels).sum(axis=0)
-    for column, finding in enumerate(calibration.findings):
+    for column, (finding, threshold) in enumerate(thresholds.items()):
         positives = scores["counts"]["positives"][finding]
         values = {
             name: None
@@ -164,8 +177,8 @@ def _rows(
             {
                 **values,
                 "finding": finding,
-                "threshold": float(calibration.thresholds[column]),
-                "calibrated": bool(calibration.is_fitted[column]),
+                "threshold": threshold,
+                "calibrated": finding not in undecided,
                 "positives": positives,
                 "is_trained": finding not in scores["counts"].get("untrained", ()),
                 "positive_share": positives / max(int(labeled[column]), 1),

@@ -116,6 +116,20 @@ def predictions_json(
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
+def write_predictions(
+    path: Path,
+    names: Sequence[str],
+    probabilities: np.ndarray,
+    thresholds: Mapping[str, float],
+    uncalibrated: Sequence[str],
+    synthetic: bool,
+) -> None:
+    """Write calibrated probabilities (N, F) of N scans; see predictions_json for the others."""
+    rows = (dict(zip(thresholds, map(float, row), strict=True)) for row in probabilities)
+    content = predictions_json(zip(names, rows, strict=True), thresholds, uncalibrated, synthetic)
+    atomic_write(content.encode(), path)
+
+
 def write_submission(
     path: Path, names: Sequence[str], probabilities: np.ndarray, findings: Sequence[str]
 ) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multi_abnormality import __version__
 from multi_abnormality.config.schema import Export
@@ -13,6 +13,7 @@ from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.html_report import debug_notice
 from multi_abnormality.evaluation.metrics import metric_names
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
+from multi_abnormality.evaluation.training_hashes import TrainingHashes
 from multi_abnormality.export.model_info_schema import (
     Evaluation,
     FindingScore,
@@ -22,6 +23,9 @@ from multi_abnormality.export.model_info_schema import (
 )
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.pooling import POOLINGS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SYNTHETIC = "Trained on synthetic phantoms; no clinical meaning."
 CT_RATE = (
@@ -65,6 +69,19 @@ def decision_info(calibration: Calibration) -> dict[str, Any]:
     }
 
 
+def training_hashes(metadata: dict[str, Any], manifest: "pd.DataFrame") -> TrainingHashes:
+    """Hash the training and validation patients and scans of a checkpoint.
+
+    Args:
+        metadata: metadata of the checkpoint.
+        manifest: manifest of the processed set.
+    """
+    names = {name for part in metadata["volumes"].values() for name in part}
+    rows = manifest[manifest["name"].isin(names)]
+    salt = hashlib.sha256(f"patients {metadata['identity']['processed']}".encode()).hexdigest()
+    return TrainingHashes.of(salt, rows["patient_id"], rows["voxels_sha256"])
+
+
 def architecture(model: dict[str, Any]) -> str:
     """Describe the architecture, from the model section of params.yaml."""
     maps = (
@@ -83,6 +100,7 @@ def model_info(
     settings: Export,
     is_ct_rate: bool,
     files_sha256: dict[str, str],
+    hashes: TrainingHashes | None = None,
 ) -> ModelInfo:
     """Build the content of model_info.json; equal models give equal files.
 
@@ -95,6 +113,7 @@ def model_info(
         settings: export section of params.yaml, which names the owner.
         is_ct_rate: whether the training scans are in CT-RATE's layout.
         files_sha256: SHA-256 of each exported file, by its name.
+        hashes: those of the training patients, if the files have them.
     """
     model, identity = metadata["model"], metadata["identity"]
     content = {
@@ -113,6 +132,7 @@ def model_info(
         "debug": metadata["train"]["debug"],
         "training_args": {"seed": identity["seed"], "model": model, "train": metadata["train"]},
         "training_volumes": {name: len(names) for name, names in metadata["volumes"].items()},
+        "training_hashes": hashes.count() if hashes else {},
         "files_sha256": files_sha256,
         "data_sha256": identity["processed"],
         "source_sha256": {file: _sha256(code) for file, code in identity["code"].items()},

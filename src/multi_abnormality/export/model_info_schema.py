@@ -142,6 +142,10 @@ class ModelInfo(StrictModel):
     training_volumes: dict[str, int] = Field(
         description="Number of volumes for training, and for the choice of the epoch."
     )
+    training_hashes: dict[str, int] = Field(
+        description="Number of training and validation patients, and of their scans, of which the "
+        "ONNX and PT2 files have hashes; empty without hashes."
+    )
     evaluation: Evaluation
     files_sha256: dict[str, str] = Field(
         description="SHA-256 of the model's files beside this one."

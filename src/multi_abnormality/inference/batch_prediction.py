@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from multi_abnormality.data.io.reader_registry import format_of
+from multi_abnormality.data.io.scan_sources import ScanSource, resolve_scan
 from multi_abnormality.inference.output import Row
 from multi_abnormality.inference.predictor import Model
-from multi_abnormality.inference.progress_log import ProgressLog, scan_key
+from multi_abnormality.inference.progress_log import CachedPrediction, ProgressLog, scan_key
 from multi_abnormality.inference.scan_id import NamedScan
 from multi_abnormality.utils import console
 from multi_abnormality.utils.errors import InputError
@@ -16,9 +18,10 @@ T = TypeVar("T")
 
 
 class _Result(NamedTuple):
-    """Row or error of one scan; both if only its pictures could not be written."""
+    """Prediction or error of one scan; both if only its pictures could not be written."""
 
-    row: Row | None = None
+    name: str
+    prediction: CachedPrediction | None = None
     error: str | None = None
 
 
@@ -45,38 +48,60 @@ def predict_all(
         InputError: the progress log cannot be written.
         ModuleNotFoundError: a package is missing.
     """
+    predictions, errors = predict_details(model, scans, workers, progress, pictures)
+    return [(name, one.probabilities) for name, one in predictions.items()], errors
 
+
+def predict_details(
+    model: Model,
+    scans: Sequence[NamedScan],
+    workers: int = 1,
+    progress: ProgressLog | None = None,
+    pictures: Path | None = None,
+) -> tuple[dict[str, CachedPrediction], list[str]]:
+    """Predict every scan as `predict_all` does; return predictions by name, and the errors.
+
+    A scan whose DICOM series is not known yet is resolved when its turn comes.
+    """
     if pictures:  # imported here, as Pillow takes 20 ms
         from multi_abnormality.inference.slice_images import is_explained, write_explanation
 
     def predict_one(scan: NamedScan) -> _Result:
-        name, source = scan
+        name, path = scan.name, scan.source.path
         folder = pictures / console.printable(name) if pictures else None
+        source, error = _catch_errors(path, lambda: _resolved(scan.source))
+        if source is None:
+            return _Result(name, error=error)
         key = scan_key(source) if progress else None
         cached = progress.done.get(key) if progress and key else None
         if cached and (not folder or is_explained(cached.probabilities, model.card, folder)):
             _warn(cached.warnings)
-            return _Result((name, cached.probabilities))
-        prediction, error = _catch_errors(source.path, lambda: model.predict(source))
+            return _Result(name, cached)
+        prediction, error = _catch_errors(path, lambda: model.predict(source))
         if prediction is None:
-            return _Result(error=error)
+            return _Result(name, error=error)
         _warn(prediction.warnings)
         if progress and not cached:
             progress.add(key, prediction)
         if folder:
             recipe = model.card.preprocess
-            _, error = _catch_errors(
-                source.path, lambda: write_explanation(prediction, recipe, folder)
-            )
-        return _Result((name, prediction.probabilities), error)
+            _, error = _catch_errors(path, lambda: write_explanation(prediction, recipe, folder))
+        kept = (getattr(prediction, field) for field in CachedPrediction._fields)
+        return _Result(name, CachedPrediction(*kept), error)
 
     with ThreadPoolExecutor(workers) as pool:
         results: Iterable[_Result] = pool.map(predict_one, scans)
         if len(scans) > 1:
             results = console.track(results, "predict", len(scans), "scans")
         results = list(results)
-    rows = [result.row for result in results if result.row]
-    return rows, [result.error for result in results if result.error]
+    predictions = {one.name: one.prediction for one in results if one.prediction}
+    return predictions, [one.error for one in results if one.error]
+
+
+def _resolved(source: ScanSource) -> ScanSource:
+    """Return the scan with its DICOM series, if it is one."""
+    is_known = source.series is not None or format_of(source.path) is not None
+    return source if is_known else resolve_scan(source.path)
 
 
 def _catch_errors(path: Path, function: Callable[[], T]) -> tuple[T | None, str | None]:

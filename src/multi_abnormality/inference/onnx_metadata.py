@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from multi_abnormality import __version__
 from multi_abnormality.config.findings import names_a_picture
 from multi_abnormality.data.preprocessing.input_range import InputRange
+from multi_abnormality.evaluation.training_hashes import TrainingHashes
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-MAX_METADATA = 1_000_000  # characters
+MAX_METADATA = 5_000_000  # characters, most of them hashes of training patients and scans
 MAX_FINDINGS = 1000
 MAX_NAME = 200  # characters of a finding's name, which is also a file name
 MAX_AXIS = 4096  # voxels
@@ -52,6 +53,7 @@ class ModelCard:
     synthetic: bool
     thresholds: dict[str, float]
     uncalibrated: tuple[str, ...] = ()
+    training: TrainingHashes | None = None  # None: exported without
 
 
 def parse_card(text: str) -> ModelCard:
@@ -82,6 +84,7 @@ def parse_card(text: str) -> ModelCard:
         synthetic=card["synthetic"],
         thresholds=thresholds,
         uncalibrated=tuple(uncalibrated),
+        training=TrainingHashes.parse(card["training"]) if "training" in card else None,
     )
 
 

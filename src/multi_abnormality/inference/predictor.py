@@ -1,6 +1,7 @@
 """An exported ONNX model with its preprocessing, and its predictions."""
 
 import functools
+import hashlib
 import logging
 import threading
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ class Prediction:
         attention: (F, Z) float32, weight of each slice for each finding.
         volume: (Z, Y, X) float32, the model's input in HU, of `Model.spacing`. Slices run from
             feet to head.
+        input_sha256: SHA-256 of the model's input in 8-bit codes, as preprocess stores it.
+        slice_distance: distance of the scan's own slices, in mm.
     """
 
     scan: Path
@@ -78,6 +81,8 @@ class Prediction:
     warnings: tuple[str, ...]
     attention: np.ndarray = field(repr=False, compare=False)
     volume: np.ndarray = field(repr=False, compare=False)
+    input_sha256: str = field(default="", repr=False, compare=False)
+    slice_distance: float = field(default=0.0, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Finding:
         for finding in self.findings:
@@ -162,6 +167,8 @@ class Model:
             warnings=(doubt,) if doubt else (),
             attention=attention,
             volume=self._hu_of_code[codes],
+            input_sha256=hashlib.sha256(codes.tobytes()).hexdigest(),
+            slice_distance=volume.spacing[0],
         )
 
     def _run(self, path: Path, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 class CachedPrediction(NamedTuple):
-    """Finished prediction of a scan, without its name, which depends on the other scans."""
+    """What is kept of a `Prediction`; the scan's name depends on the other scans."""
 
     probabilities: dict[str, float]
     warnings: tuple[str, ...]
+    input_sha256: str
+    slice_distance: float
 
 
 class ProgressLog:
@@ -54,12 +56,8 @@ class ProgressLog:
 
     def add(self, key: str | None, prediction: "Prediction") -> None:
         """Append a prediction; without a key it is not found again."""
-        line = {
-            "model": self._model,
-            "scan": key,
-            "probabilities": prediction.probabilities,
-            "warnings": prediction.warnings,
-        }
+        kept = {name: getattr(prediction, name) for name in CachedPrediction._fields}
+        line = {"model": self._model, "scan": key, **kept}
         with self._errors_named():
             self._file.write(json.dumps(line).encode() + b"\n")
 
@@ -81,7 +79,10 @@ class ProgressLog:
             row = json.loads(line)
             if row["model"] == self._model:
                 self.done[row["scan"]] = CachedPrediction(
-                    row["probabilities"], tuple(row["warnings"])
+                    row["probabilities"],
+                    tuple(row["warnings"]),
+                    str(row["input_sha256"]),
+                    float(row["slice_distance"]),
                 )
         except (ValueError, KeyError, TypeError):
             return  # an empty or truncated line

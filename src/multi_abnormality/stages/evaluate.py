@@ -26,17 +26,17 @@ from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
 from multi_abnormality.evaluation.dvc_plots import write_plots
 from multi_abnormality.evaluation.example_scans import draw_cases
+from multi_abnormality.evaluation.full_scores import score_scans
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.inference_cache import load_inference, save_inference
-from multi_abnormality.evaluation.operating_points import operating_points
 from multi_abnormality.evaluation.predictions import (
     Scans,
     average_over_reconstructions,
-    predictions_json,
+    write_predictions,
     write_submission,
 )
-from multi_abnormality.evaluation.scores import evaluate, summary
-from multi_abnormality.evaluation.subgroups import score_groups, subgroup_columns
+from multi_abnormality.evaluation.scores import summary
+from multi_abnormality.evaluation.subgroups import subgroup_columns
 from multi_abnormality.evaluation.threshold_selection import submission_probabilities
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device, num_loader_workers
@@ -44,7 +44,7 @@ from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
 from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
 from multi_abnormality.runtime.run_fingerprint import source_files
-from multi_abnormality.utils.atomic_io import atomic_write, write_json
+from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.errors import InputError
 
 INFERENCE = "inference.safetensors"
@@ -57,7 +57,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         InputError: the checkpoint's run is not finished, or was trained on other volumes.
     """
     checkpoint = load_complete(checkpoints / BEST)
-    metadata, findings = checkpoint["about"], checkpoint["about"]["findings"]
+    metadata, findings = checkpoint["about"], tuple(checkpoint["about"]["findings"])
     volumes = ProcessedDataset(processed)
     volumes.check_matches_model(metadata)
 
@@ -79,12 +79,25 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     _warn_uncalibrated(calibration)
     probabilities = calibration.calibrate(test.logits)
     submitted = submission_probabilities(probabilities, calibration.thresholds)
-    scores = _score(params, volumes, test, calibration, submitted, probabilities)
+    scores = score_scans(
+        test,
+        probabilities,
+        calibration.thresholds,
+        findings,
+        subgroup_columns(volumes.manifest.set_index("name").loc[test.names]),
+        ResamplingConfig(params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed),
+        sigmoid(test.logits),
+    )
     scores["counts"] |= counts
     calibration.to_json(metrics / "calibration.json")
     write_submission(metrics / "submission.json", test.names, submitted, findings)
-    _write_predictions(
-        metrics / "predictions.json", test.names, probabilities, calibration, metadata
+    write_predictions(
+        metrics / "predictions.json",
+        test.names,
+        probabilities,
+        calibration.thresholds_by_finding(),
+        calibration.uncalibrated,
+        metadata["synthetic"],
     )
     write_plots(metrics / "plots", test.labels, probabilities, findings)
     cases = draw_cases(classifier, volumes, test, probabilities, findings, cached.views)
@@ -97,7 +110,9 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         scores=scores,
         labels=test.labels,
         probabilities=probabilities,
-        calibration=calibration,
+        thresholds=calibration.thresholds,
+        undecided=calibration.uncalibrated,
+        threshold_metric=calibration.threshold_metric,
         uncalibrated=sigmoid(test.logits),
         findings=findings,
         history=history,
@@ -108,50 +123,6 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     write_json(scores, metrics / "evaluate.json")
     write_json(summary(scores), metrics / "scores.json")
     return scores
-
-
-def _score(
-    params: Params,
-    volumes: ProcessedDataset,
-    test: Scans,
-    calibration: Calibration,
-    submitted: np.ndarray,
-    calibrated: np.ndarray,
-) -> dict[str, Any]:
-    """Compute scores of the submitted probabilities (N, F) and operating points."""
-    findings = calibration.findings
-    resampling = ResamplingConfig(
-        params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed
-    )
-    console.log.info("bootstrap of the scores: %d resamples", resampling.n_bootstrap)
-    predictions = test.labels, submitted, test.patients, findings
-    scores = evaluate(*predictions, resampling, sigmoid(test.logits), calibrated)
-    groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
-    points = operating_points(
-        test.labels, calibrated, calibration.thresholds, test.patients, findings, resampling
-    )
-    return scores | {
-        "operating_points": points,
-        "groups": score_groups(groups, *predictions, resampling),
-    }
-
-
-def _write_predictions(
-    path: Path,
-    names: list[str],
-    probabilities: np.ndarray,
-    calibration: Calibration,
-    metadata: dict[str, Any],
-) -> None:
-    """Write calibrated probabilities (N, F), with thresholds and decisions."""
-    rows = pd.DataFrame(probabilities, columns=calibration.findings).to_dict("records")
-    content = predictions_json(
-        zip(names, rows, strict=True),
-        calibration.thresholds_by_finding(),
-        calibration.uncalibrated,
-        metadata["synthetic"],
-    )
-    atomic_write(content.encode(), path)
 
 
 # Code that the cached logits and pictures depend on.

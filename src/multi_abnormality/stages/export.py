@@ -29,6 +29,7 @@ from multi_abnormality.export.model_info import (
     described_scores,
     model_info,
     running_info,
+    training_hashes,
 )
 from multi_abnormality.models.factory import build_for_export, restore_classifier
 from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
@@ -67,14 +68,16 @@ def run(
     def empty_model() -> CalibratedClassifier:
         return CalibratedClassifier(build_for_export(metadata), calibration)
 
-    decisions = decision_info(calibration)
+    known = training_hashes(metadata, store.manifest) if params.export.training_hashes else None
+    decisions = decision_info(calibration) | ({"training": known.content()} if known else {})
     runners = _write_all(
         params.export.formats, model, metadata, running, decisions, out, empty_model
     )
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in runners}
     described = model_info(
-        metadata, running, classifier, calibration, scores, params.export, store.is_ct_rate, hashes
-    )
+        metadata, running, classifier, calibration, scores, params.export, store.is_ct_rate, hashes,
+        known,
+    )  # fmt: skip
     write_json(described.content(), out / "model_info.json")
     atomic_write(model_card(described).encode(), out / "MODEL_CARD.md")
     report = _compare(runners, volumes, reference, params.export.tolerance)
@@ -110,13 +113,14 @@ def _write_all(
     model: CalibratedClassifier,
     metadata: dict[str, Any],
     info: dict[str, Any],
-    thresholds: dict[str, Any],
+    decisions: dict[str, Any],
     out: Path,
     empty_model: Callable[[], CalibratedClassifier],
 ) -> dict[Path, Runner]:
     """Write the formats with `info`, and load each from its file.
 
-    Files with the graph also have its thresholds in their metadata.
+    Files with the graph also have `decisions` in their metadata: thresholds, and hashes of the
+    training patients.
     """
 
     @functools.cache
@@ -129,7 +133,7 @@ def _write_all(
         file_format = FORMATS[name]
         path = out / file_format.filename.format(metadata["model"]["backbone"])
         if file_format.has_graph:
-            file_format.write(graph(), info | thresholds, path)
+            file_format.write(graph(), info | decisions, path)
         else:
             file_format.write(model, info, path)
         runners[path] = file_format.load(path, empty_model)

@@ -57,10 +57,10 @@ def read_custom(root: Path, table: str, settings: Data) -> Catalog:
         )
     content = read_custom_table(path, settings)
     rows, name, errors = content.rows, content.name, content.errors
-    volumes, scan_errors = _find_scans(rows, folder, name)
+    volumes, scan_errors = find_table_scans(rows, folder, name)
     errors += scan_errors
     if "patient_id" in rows:
-        errors += _near_duplicate_ids(rows, name)
+        errors += near_duplicate_ids(rows, name)
     else:
         volumes["patient_id"] = volumes["name"]
     if {"patient_id", "split"}.issubset(rows):
@@ -82,7 +82,7 @@ def read_custom(root: Path, table: str, settings: Data) -> Catalog:
     return Catalog(volumes[[*order, *GROUPS, SERIES]], settings.names, (), source)
 
 
-def _find_scans(
+def find_table_scans(
     rows: pd.DataFrame, folder: Path, table: TableName
 ) -> tuple[pd.DataFrame, list[str]]:
     """Replace the table's scan cells by name and path; also return the errors."""
@@ -167,7 +167,7 @@ def _sample_split(volumes: pd.DataFrame, settings: Data) -> list[str]:
     return ["test" if patient in drawn else "train" for patient in volumes["patient_id"]]
 
 
-def _near_duplicate_ids(volumes: pd.DataFrame, table: TableName) -> list[str]:
+def near_duplicate_ids(volumes: pd.DataFrame, table: TableName) -> list[str]:
     """Return errors for ids that may be one patient's: spreadsheets turn 007 into 7, 1 into 1.0."""
     errors = []
     first: dict[str, tuple[str, int]] = {}

@@ -69,17 +69,24 @@ class CustomTable:
     name: TableName
 
 
-def read_custom_table(path: Path, settings: Data) -> CustomTable:
+def read_custom_table(path: Path, settings: Data, part: str | None = None) -> CustomTable:
     """Read a table with one row per scan: a sheet of an .xlsx file, or a CSV file.
 
     Cells of a CSV file are separated by commas, semicolons or tabs.
+
+    Args:
+        path: path of the table.
+        settings: data section of params.yaml.
+        part: a further column, whose cells are kept as text under "part", where the table has it.
     """
     wanted = _wanted(settings)
-    table, errors, name = read_text_table(path, _CHECK, DELIMITERS, _clean, wanted, settings.sheet)
+    needed = wanted if part is None else {*wanted, part}
+    table, errors, name = read_text_table(path, _CHECK, DELIMITERS, _clean, needed, settings.sheet)
     if table.columns.empty:
         return CustomTable(table, [], errors, name)
     header = [*table.columns]
     errors += [f"{name.header}: {message}" for message in _header_errors(header, wanted)]
+    parts = table[[part]].map(_clean) if part in header else None
     table = table[[column for column in header if column in wanted]].map(_clean)
     columns = settings.columns
     check_finding = _check_finding(settings)
@@ -95,7 +102,10 @@ def read_custom_table(path: Path, settings: Data) -> CustomTable:
         name,
     )
     unread = [column for column in header if column and column not in wanted]
-    return CustomTable(_normalize_columns(table, settings), unread, errors, name)
+    rows = _normalize_columns(table, settings)
+    if parts is not None:
+        rows["part"] = parts[part]
+    return CustomTable(rows, unread, errors, name)
 
 
 def _clean(cell: str) -> str:

@@ -1,0 +1,1 @@
+"""Evaluation of an exported model on an external test set."""
