@@ -155,7 +155,7 @@ def test_positive_weights_count_scans_as_often_as_they_are_drawn():
     """So weights and oversampling together do not balance a finding twice."""
     labels = torch.zeros(100, 1)
     labels[:10] = 1
-    frequencies = sampling_frequencies(labels.numpy(), 0.4)
+    frequencies = sampling_frequencies(labels.numpy(), 0.2)
     weights = positive_weights(labels, 20, torch.from_numpy(frequencies))
     assert weights.tolist() == pytest.approx([90 / 20])  # drawn twice as often as the others
 

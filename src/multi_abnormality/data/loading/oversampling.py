@@ -12,9 +12,10 @@ from multi_abnormality.utils.errors import first_few
 def sampling_frequencies(labels: np.ndarray, threshold: float) -> np.ndarray:
     """Return how often an epoch draws each sample on average, relative to the mean: (N,) float64.
 
-    Repeat factors of Gupta et al. 2019 (arXiv:1908.03195): sqrt(threshold / prevalence) for the
-    rarest positive finding of the sample that is rarer than the threshold, else 1. Unlike there,
-    the factors are divided by their mean, so that an epoch keeps its length.
+    Repeat factors as those of Gupta et al. 2019 (arXiv:1908.03195): threshold / prevalence for the
+    rarest positive finding of the sample that is rarer than the threshold, else 1. Theirs is the
+    square root of that, which helped less (docs/explanation/class-imbalance.md). The factors are
+    divided by their mean, so that an epoch keeps its length.
 
     Args:
         labels: (N, F), 0, 1 or NaN, which counts neither as positive nor as negative.
@@ -23,8 +24,7 @@ def sampling_frequencies(labels: np.ndarray, threshold: float) -> np.ndarray:
     factors = np.ones(len(labels))
     for column, prevalence in zip(labels.T, _prevalences(labels), strict=True):
         if 0 < prevalence < threshold:
-            factor = math.sqrt(threshold / prevalence)
-            factors[column == 1] = np.maximum(factors[column == 1], factor)
+            factors[column == 1] = np.maximum(factors[column == 1], threshold / prevalence)
     return factors * (len(factors) / math.fsum(factors))
 
 
