@@ -9,23 +9,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from multi_abnormality.config.schema import Params, load_params
-from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.evaluation.predictions import average_over_reconstructions
 from multi_abnormality.evaluation.scores import official_scores
-from multi_abnormality.models.device import choose_device, num_loader_workers
-from multi_abnormality.models.factory import restore_classifier
-from multi_abnormality.models.predict_logits import predict_logits
-from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
-from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.utils import console
 from multi_abnormality.utils.rng import generator
+from short_runs import TrainedRun
 
 TARGET = 0.03  # largest fall of macro AUROC by missing labels
 COMPLETE, MISSING, NEGATIVE = "complete", "missing", "taken as negatives"
@@ -45,26 +37,12 @@ def remove_labels(processed: ProcessedDataset, share: float, seed: int) -> None:
     labels.loc[rows, findings] = labels.loc[rows, findings].mask(removed)
 
 
-def trained_auroc(params: Params, processed: ProcessedDataset, folder: Path) -> float:
+def trained_auroc(params: Params, processed: ProcessedDataset) -> float:
     """Train, and return the test macro AUROC of the best epoch."""
-    paths = RunPaths(
-        checkpoints=folder / "checkpoints",
-        logs=folder / "logs",
-        history=folder / "history.csv",
-        archive=CheckpointArchive(folder / "archive", folder / "cache"),
-    )
-    TrainingRun(params, processed, paths).run()
-    classifier = restore_classifier(load_complete(paths.checkpoints / BEST))
-    test = processed.volumes("test")
-    names, findings = test["name"].tolist(), processed.findings
-    device = choose_device(params.machine.accelerator)
-    data = EvalDataset(processed, names)
-    logits = predict_logits(classifier, data, device, num_loader_workers(params), "test volumes")
-    scans = average_over_reconstructions(
-        names, logits, processed.labels_of(names).astype(np.int64),
-        test["scan_id"].tolist(), test["patient_id"].tolist(), findings,
-    )  # fmt: skip
-    scores = official_scores(scans.labels, scans.logits, findings)
+    with tempfile.TemporaryDirectory() as folder:
+        run = TrainedRun(params, processed, Path(folder))
+        scans = run.predict(run.test_names)
+    scores = official_scores(scans.labels, scans.logits, processed.findings)
     return float(scores["classification"]["macro"]["auroc"])
 
 
@@ -81,8 +59,7 @@ def measure(share: float, seeds: list[int], epochs: int | None) -> dict[str, lis
                 remove_labels(processed, share, seed)
             if kind == NEGATIVE:
                 processed.labels = processed.labels.fillna(0)
-            with tempfile.TemporaryDirectory() as folder:
-                scores.append(trained_auroc(params, processed, Path(folder)))
+            scores.append(trained_auroc(params, processed))
             console.log.info("seed %d, labels %s: macro AUROC %.4f", seed, kind, scores[-1])
     return found
 

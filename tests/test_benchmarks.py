@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+
 ROOT = Path(__file__).parent.parent
+PROGRAMS = ("bench", "class_imbalance", "loops", "peer_models", "short_runs", "speed")
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +22,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     known = set(sys.modules)
     yield
     for name in set(sys.modules) - known:
-        if name.partition(".")[0] in ("bench", "loops", "peer_models", "speed"):
+        if name.partition(".")[0] in PROGRAMS:
             del sys.modules[name]
 
 
@@ -47,6 +50,21 @@ def test_a_volumes_score_is_the_mean_of_its_slices_scores():
         alone = [peer(shown[:, [place]]).sigmoid() for place in range(5)]
         together = peer(shown).sigmoid()
     assert together.numpy() == pytest.approx(torch.stack(alone).mean(dim=0).numpy(), abs=1e-6)
+
+
+def test_a_finding_is_thinned_out_by_patient(small_set):
+    from class_imbalance import thin_out
+
+    thinned = ProcessedDataset(small_set.root)
+    finding = small_set.findings[0]
+    prevalence = thin_out(thinned, finding, 0.2, seed=0)
+    train, whole = (one.volumes("train") for one in (thinned, small_set))
+    assert train.drop_duplicates("scan_id")[finding].mean() == prevalence
+    assert 0.2 <= prevalence < 0.3
+    kept = whole["patient_id"].isin(train["patient_id"])
+    assert whole[kept]["name"].tolist() == train["name"].tolist()
+    assert (whole[~kept][finding] == 1).all()
+    assert thinned.volumes("test").equals(small_set.volumes("test"))
 
 
 def test_scores_are_by_scan_and_leave_out_findings_of_one_class(small_set):

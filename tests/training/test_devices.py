@@ -241,7 +241,7 @@ def test_exact_resume_on_more_ranks(size: int, batch_size: int, pair, runner, tm
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
-        ({}, {"accumulate_grad_batches": 2}),
+        ({}, {"accumulate_grad_batches": 2, "oversample_threshold": 0.9}),
         (
             {},
             {

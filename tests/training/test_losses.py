@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from multi_abnormality.data.loading.oversampling import sampling_frequencies
 from multi_abnormality.training.losses import (
     LOSSES,
     asymmetric_loss,
@@ -148,6 +149,15 @@ def test_positive_weights_count_the_labels_that_are_there():
     labels[:30, 0] = 0
     labels[:6, 0] = 1
     assert positive_weights(labels, 20).tolist() == pytest.approx([4, 0.05])
+
+
+def test_positive_weights_count_scans_as_often_as_they_are_drawn():
+    """So weights and oversampling together do not balance a finding twice."""
+    labels = torch.zeros(100, 1)
+    labels[:10] = 1
+    frequencies = sampling_frequencies(labels.numpy(), 0.2)
+    weights = positive_weights(labels, 20, torch.from_numpy(frequencies))
+    assert weights.tolist() == pytest.approx([90 / 20])  # drawn twice as often as the others
 
 
 def test_every_label_has_the_same_weight_in_whatever_batch(cells, small_params):

@@ -157,6 +157,7 @@ class Train(Section):
     focal_gamma: NonNegativeFloat  # focal: focusing exponent
     label_smoothing: Share  # labels of s / 2 and 1 - s / 2
     max_pos_weight: Annotated[float, Field(ge=1)]  # limit of positives' weight; 1: unweighted
+    oversample_threshold: Share  # scans with a finding rarer than this are drawn more often
     val_fraction: Fraction  # of the train split's patients
     early_stopping_patience: PositiveInt  # epochs
     save_every_n_epochs: PositiveInt

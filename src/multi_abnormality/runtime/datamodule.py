@@ -10,6 +10,7 @@ from multi_abnormality.config.schema import Params
 from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.data.loading.device_batches import batches_on_device
 from multi_abnormality.data.loading.eval_dataset import EvalDataset, eval_dataloader
+from multi_abnormality.data.loading.oversampling import describe_oversampling
 from multi_abnormality.data.loading.sampler import EpochSampler
 from multi_abnormality.data.loading.train_dataset import (
     TrainDataset,
@@ -74,6 +75,14 @@ class DataModule:
     def describe_validation(self) -> str:
         """Describe the number of validation patients, and whether it is small."""
         return describe_validation(self.val_dataset.labels, self._validation_patients)
+
+    def describe_oversampling(self) -> str:
+        """Describe what `train.oversample_threshold` does; empty if nothing."""
+        settings = self.params.train
+        return describe_oversampling(
+            self.train_dataset.labels, settings.oversample_threshold, self.findings,
+            self.batches * settings.batch_size,
+        )  # fmt: skip
 
     def train_batches(self, epoch: int, first: int) -> Generator[Batch]:
         """Yield this rank's training batches of an epoch, from number `first` on."""

@@ -130,6 +130,8 @@ class TrainingRun:
         if not self.is_finished:
             for line in self.datamodule.warnings:
                 log.warning("%s", line)
+            if line := self.datamodule.describe_oversampling():
+                log.info("%s", line)
             reason, _ = self.ranks.agree(stop.reason, False)
             if reason:
                 raise Stopped(reason)

@@ -39,6 +39,7 @@ def apply_debug_overrides(params: Params) -> Params:
             "mixup_prob": 0.0,
             "cutmix_prob": 0.0,
             "label_smoothing": 0.0,
+            "oversample_threshold": 0.0,
             "reconstructions": "first",
             "ema_decay": 0.0,
             "early_stopping_patience": OVERFIT_EPOCHS,

@@ -94,13 +94,19 @@ def _focal(logits: Tensor, labels: Tensor, weight: Tensor | None, settings: Trai
 LOSSES: dict[str, Loss] = {"asl": _asl, "bce": _bce, "focal": _focal}
 
 
-def positive_weights(labels: Tensor, limit: float) -> Tensor:
+def positive_weights(labels: Tensor, limit: float, frequencies: Tensor | None = None) -> Tensor:
     """Return the (F,) ratios of negatives to positives in labels (N, F), in [1 / limit, limit].
 
     Missing labels, NaN, count as neither.
     They balance a finding's positives and negatives, up to the limit: without it, a rare finding
-    would be learned from a few patients alone.
+    would be learned from a few patients alone. Samples count as often as they are drawn.
+
+    Args:
+        labels: (N, F), 0, 1 or NaN.
+        limit: `train.max_pos_weight`.
+        frequencies: (N,) how often each sample is drawn, relative to the mean; None for equally.
     """
-    positives = labels.float().nansum(dim=0)
-    negatives = is_labeled(labels).sum(dim=0) - positives
+    drawn = torch.ones(len(labels)) if frequencies is None else frequencies.float()
+    positives = (labels.float() * drawn[:, None]).nansum(dim=0)
+    negatives = (is_labeled(labels) * drawn[:, None]).sum(dim=0) - positives
     return (negatives / positives.clamp(min=1)).clamp(1 / limit, limit)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from multi_abnormality.config.schema import Params, Train
 from multi_abnormality.data.catalog.missing_labels import is_labeled
+from multi_abnormality.data.loading.oversampling import sampling_frequencies
 from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.classifier import VolumeClassifier
@@ -94,7 +95,7 @@ class TrainingStep:
 
     Attributes:
         average: moving average of the weights; it is validated, and saved for inference.
-        labeled_share: share of the training labels that are not missing.
+        labeled_share: share of the labels drawn in an epoch that are not missing, on average.
         steps: number of optimizer steps so far.
         train_loss: mean loss of the epoch, up to the last `flush`.
     """
@@ -120,8 +121,13 @@ class TrainingStep:
         self.module, self.optimizer = fabric.setup(module, optimizer)
         self.average = WeightAverage(module, settings.ema_decay)
         self._parameters = list(module.parameters())
-        self.positive_weight = positive_weights(labels, settings.max_pos_weight).to(fabric.device)
-        self.labeled_share = max(is_labeled(labels).sum().item(), 1) / labels.numel()
+        frequencies = torch.from_numpy(
+            sampling_frequencies(labels.numpy(), settings.oversample_threshold)
+        )
+        weights = positive_weights(labels, settings.max_pos_weight, frequencies)
+        self.positive_weight = weights.to(fabric.device)
+        labeled = (is_labeled(labels) * frequencies[:, None]).sum().item()
+        self.labeled_share = (labeled or 1) / labels.numel()
         self.steps = 0
         self.train_loss = RunningMean()
         self._pending: list[_Pending] = []

@@ -1,20 +1,25 @@
 """Sampler of training epochs: resumable, and sharded over ranks."""
 
+from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 from torch.utils.data import Sampler
 
 from multi_abnormality.utils.rng import generator
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) of each sample once per epoch, in an order set by (seed, epoch).
+class EpochSampler(Sampler[tuple[int, ...]]):
+    """Yields (epoch, index) of samples in an order set by (seed, epoch): each once per epoch.
+
+    With unequal frequencies an epoch has as many samples, but some of them several times and some
+    not at all. A sample's repetitions have their number as a third item, so that they differ.
 
     The epoch is part of the key because augmentation depends on it, and persistent worker processes
     do not receive it in any other way.
 
     Args:
-        size: number of samples.
+        frequencies: (N,) how often to draw each sample, relative to the mean.
         seed: seed of the run.
         batch_size: global batch size. A last, smaller batch is dropped: its batch statistics would
             be noise. Which samples are dropped changes with the epoch.
@@ -26,7 +31,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __init__(
         self,
-        size: int,
+        frequencies: np.ndarray,
         seed: int,
         batch_size: int,
         epoch: int,
@@ -34,7 +39,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: int,
         ranks: int,
     ) -> None:
-        self.size = size
+        size = len(frequencies)
+        self.frequencies = frequencies
         self.seed = seed
         self.batch_size = batch_size
         self.used = size - size % batch_size if size > batch_size else size
@@ -51,9 +57,28 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """Return the length of a full epoch, even if the first one starts in its middle."""
         return self.used // self.ranks
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = generator(self.seed, "order", self.epoch).permutation(self.size)
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        order = self._order()
+        repetitions: Counter[int] = Counter()
         local_batch_size = self.batch_size // self.ranks
-        for position in range(self._done.get(self.epoch, 0), self.used):
-            if position % self.batch_size // local_batch_size == self.rank:
-                yield self.epoch, int(order[position])
+        done = self._done.get(self.epoch, 0)
+        for position, index in enumerate(order[: self.used].tolist()):
+            if position >= done and position % self.batch_size // local_batch_size == self.rank:
+                repetition = repetitions[index]
+                yield (self.epoch, index, repetition) if repetition else (self.epoch, index)
+            repetitions[index] += 1
+
+    def _order(self) -> np.ndarray:
+        """Return the indices of the epoch's samples.
+
+        Systematic sampling of unequal frequencies: an epoch draws each sample as often as is
+        expected, rounded up or down.
+        """
+        rng = generator(self.seed, "order", self.epoch)
+        order = rng.permutation(len(self.frequencies))
+        if (self.frequencies == 1).all():
+            return order
+        ends = np.cumsum(self.frequencies[order])
+        points = (np.arange(self.used) + rng.random()) * (ends[-1] / self.used)
+        drawn = np.searchsorted(ends, points, side="right").clip(max=len(order) - 1)
+        return rng.permutation(order[drawn])

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from multi_abnormality.config.schema import Train
+from multi_abnormality.data.loading.oversampling import sampling_frequencies
 from multi_abnormality.data.loading.sampler import EpochSampler
 from multi_abnormality.data.loading.slice_sampling import (
     adjacent_slice_indices,
@@ -23,14 +24,19 @@ from multi_abnormality.utils.rng import generator
 
 
 class TrainDataset(Dataset[Example]):
-    """Augmented slices of one volume per scan, a function of (seed, epoch, scan).
+    """Augmented slices of one volume per scan, a function of (seed, epoch, scan, repetition).
 
     Args:
         processed: processed set to read from.
         names: names of the volumes.
-        settings: number of slices, choice of reconstructions, and level of augmentation.
+        settings: number of slices, choice of reconstructions, level of augmentation, and
+            oversampling.
         seed: seed of the run.
         adjacent: number of adjacent slices that form one input of the model.
+
+    Attributes:
+        labels: (N, F) float32 labels of the samples, 0, 1 or NaN.
+        frequencies: (N,) how often an epoch draws each sample, relative to the mean.
     """
 
     def __init__(
@@ -49,19 +55,25 @@ class TrainDataset(Dataset[Example]):
         self.samples = group_samples(names, processed.scans_of(names), settings.reconstructions)
         firsts = [volumes[0] for volumes in self.samples]
         self.labels = processed.labels_of(firsts).astype(np.float32)
+        self.frequencies = sampling_frequencies(self.labels, settings.oversample_threshold)
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> Example:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, ...]) -> Example:
+        """Return a sample.
+
+        Args:
+            key: epoch, index and, from the second draw in an epoch on, the number of repetitions.
+        """
+        epoch, index, *repetition = key
         volumes = self.samples[index]
         name = volumes[0]
         if len(volumes) > 1:
-            rng = generator(self.seed, "reconstruction", epoch, name)
+            rng = generator(self.seed, "reconstruction", epoch, name, *repetition)
             name = volumes[rng.integers(len(volumes))]
         volume = self.processed.read(name)
-        slices, params = self._sample(epoch, name, len(volume))
+        slices, params = self._sample((epoch, name, *repetition), len(volume))
         return Example(
             name=name,
             volume=volume[adjacent_slice_indices(slices, len(volume), self.adjacent)],
@@ -71,16 +83,16 @@ class TrainDataset(Dataset[Example]):
         )
 
     def _sample(
-        self, epoch: int, name: str, depth: int
+        self, key: tuple[int | str, ...], depth: int
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Sample slices and augmentation of a volume. In a stream the order of draws matters."""
-        rng = generator(self.seed, SHARED_STREAM, epoch, name)
+        rng = generator(self.seed, SHARED_STREAM, *key)
         chosen = middle_slices(depth, self.slices)
         params: dict[str, np.ndarray] = {}
         for level in levels(self.augmentation):
             for one in AUGMENTATIONS[level]:
                 shared = one.stream == SHARED_STREAM
-                own = rng if shared else generator(self.seed, one.stream, epoch, name)
+                own = rng if shared else generator(self.seed, one.stream, *key)
                 params |= one.sample(own)
             if level == "basic":
                 chosen = sample_slices(rng, depth, self.slices)
@@ -127,7 +139,9 @@ def train_dataloader(
     return DataLoader(
         dataset,
         batch_size // ranks,
-        sampler=EpochSampler(len(dataset), dataset.seed, batch_size, epoch, batch, rank, ranks),
+        sampler=EpochSampler(
+            dataset.frequencies, dataset.seed, batch_size, epoch, batch, rank, ranks
+        ),
         num_workers=workers,
         worker_init_fn=leave_signals_to_parent,
         persistent_workers=workers > 0,
