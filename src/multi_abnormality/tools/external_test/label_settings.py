@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
+from ruamel.yaml.error import YAMLError
 
 from multi_abnormality.config.schema import Columns, Data, parse_section
 from multi_abnormality.config.validation_errors import describe
@@ -69,7 +69,7 @@ def _read_section(file: Path) -> dict[str, Any]:
         content = load_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (UnicodeDecodeError, YAMLError) as error:
         raise InputError(f"{file}: is not valid YAML: {error}") from error
     section = content.get("data") if isinstance(content, dict) else None
     if not isinstance(section, dict):
