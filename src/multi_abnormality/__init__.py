@@ -42,6 +42,7 @@ _COMMANDS = {  # modules that were programs or define a command, and the command
     "tools.download.download": "download",
     "tools.experiments": "experiments",
     "tools.find_lr": "find-lr",
+    "tools.folds": "folds",
     "tools.index.index": "index",
     "tools.preview_augmentation": "preview-augmentation",
     "tools.recipe": "recipe",

@@ -88,10 +88,11 @@ class _Trainer:
 
     def __init__(self, params: Params, processed: ProcessedDataset) -> None:
         settings = params.train
-        names = select_volumes(params, processed.volumes("train"), processed.findings).train
+        chosen = select_volumes(params, processed.volumes("train"), processed.findings)
         volumes = TrainDataset(
-            processed, names, settings, params.seed, params.model.adjacent_slices
-        )
+            processed, chosen.train, settings, params.seed, params.model.adjacent_slices,
+            chosen.untrained,
+        )  # fmt: skip
         about = {
             "findings": list(processed.findings),
             "preprocess": processed.recipe,

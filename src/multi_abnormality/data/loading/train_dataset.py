@@ -2,7 +2,7 @@
 
 import signal
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class TrainDataset(Dataset[Example]):
         settings: number of slices, choice of reconstructions, and level of augmentation.
         seed: seed of the run.
         adjacent: number of adjacent slices that form one input of the model.
+        untrained: findings whose labels are left out.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class TrainDataset(Dataset[Example]):
         settings: Train,
         seed: int,
         adjacent: int = 1,
+        untrained: Collection[str] = (),
     ) -> None:
         self.processed = processed
         self.adjacent = adjacent
@@ -48,7 +50,7 @@ class TrainDataset(Dataset[Example]):
         self.seed = seed
         self.samples = group_samples(names, processed.scans_of(names), settings.reconstructions)
         firsts = [volumes[0] for volumes in self.samples]
-        self.labels = processed.labels_of(firsts).astype(np.float32)
+        self.labels = processed.labels_of(firsts, untrained).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.samples)
