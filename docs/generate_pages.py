@@ -24,10 +24,11 @@ keys and invalid values are reported all at once. A [recipe](../how-to/models.md
 for one purpose, `dvc exp run -S train.epochs=3` sets one for an
 [experiment](../how-to/experiments.md).
 
-A stage runs again if a parameter that it depends on has changed: preprocess depends on `data` and
-`preprocess`, train on `seed`, `model` and `train`, evaluate on `seed` and `evaluate`, and export on
-`export`. No stage depends on `machine` and `backup`, which do not change what is computed,
-except for the precision on another `machine.accelerator` and for
+A stage runs again if a parameter that it depends on has changed: preprocess depends on
+`preprocess` and on `data`, except for `data.fold`, train on `seed`, `data.fold`, `model` and
+`train`, evaluate on
+`seed` and `evaluate`, and export on `export`. No stage depends on `machine` and `backup`, which do
+not change what is computed, except for the precision on another `machine.accelerator` and for
 [several devices](../how-to/multi-gpu.md#effect-on-results).
 """
 HEADER = "| key | type | value | meaning |\n|---|---|---|---|"

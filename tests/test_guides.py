@@ -15,6 +15,7 @@ from test_pipeline import BIN, make_project, run, run_first
 WIDTH = 100  # columns of the terminal that the guides were written at
 EXPERIMENTS = ROOT / "docs/how-to/experiments.md"
 OWN_DATA = ROOT / "docs/how-to/own-data.md"  # tests/test_own_data.py types it, where such scans are
+CROSS_VALIDATION = ROOT / "docs/how-to/cross-validation.md"  # tests/test_folds.py types it
 
 # Pages whose commands take minutes: `make drill` runs them.
 MINUTES_LONG = ("compare", "experiments", "migrate-from-run-task2", "models", "quick-start")
@@ -153,7 +154,7 @@ def to_run(document: Path) -> list[Command]:
     """Of the guide to experiments all, of others what is not run elsewhere."""
     if document == EXPERIMENTS:
         return commands(document)
-    if document == OWN_DATA:
+    if document in (OWN_DATA, CROSS_VALIDATION):
         return []
     return [command for command in commands(document) if not is_run_otherwise(command.text)]
 
@@ -172,7 +173,8 @@ def typed(command: Command) -> str:
 def words_typed() -> list[list[str]]:
     """Each simple command that some test types."""
     texts = [command.text for document in documents() for command in to_run(document)]
-    texts += [command.text for command in commands(OWN_DATA)]
+    for document in (OWN_DATA, CROSS_VALIDATION):
+        texts += [command.text for command in commands(document)]
     return [words for text in [*texts, *IN_TEXT] for words in simple_commands(text)]
 
 

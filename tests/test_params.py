@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from multi_abnormality.config.field_types import parse_duration
-from multi_abnormality.config.schema import load_params
+from multi_abnormality.config.schema import Data, load_params
 from multi_abnormality.config.validation_errors import RENAMED
 from multi_abnormality.utils.errors import InputError
 
@@ -239,3 +240,26 @@ def test_ct_rates_labels_have_values_of_their_own(tmp_path: Path):
         load_params(edited(tmp_path, *changes))
     assert "data.values: must be positive: [1] and negative: [0], as long as" in str(caught.value)
     assert "data.sheet: must be null, as data.table is not an .xlsx file" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("folds", "fold", "fault"),
+    [
+        ("5", "5", "data.fold: must be 0 to 4, as data.folds is 5, not 5"),
+        ("5", "null", "data.fold: must be 0 to 4, as data.folds is 5, not None"),
+        ("null", "0", "data.fold: must be null, as data.folds is null, not 0"),
+        ("1", "0", "data.folds: must be greater than or equal to 2, not 1"),
+    ],
+)
+def test_folds_that_contradict_each_other(folds: str, fold: str, fault: str, tmp_path: Path):
+    path = edited(tmp_path, ("folds: null", f"folds: {folds}"), ("fold: null", f"fold: {fold}"))
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    assert str(caught.value).splitlines()[1:] == [f"  - {fault}"]
+
+
+def test_preprocess_depends_on_all_data_parameters_but_the_fold():
+    stages = yaml.safe_load((DEFAULT.parent / "dvc.yaml").read_text())["stages"]
+    data = {f"data.{name}" for name in Data.model_fields}
+    assert data - set(stages["preprocess"]["params"]) == {"data.fold"}
+    assert "data.fold" in stages["train"]["params"]

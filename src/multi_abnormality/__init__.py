@@ -43,6 +43,7 @@ _COMMANDS = {  # modules that were programs or define a command, and the command
     "tools.experiments": "experiments",
     "tools.external_test.external_test": "evaluate",
     "tools.find_lr": "find-lr",
+    "tools.folds": "folds",
     "tools.index.index": "index",
     "tools.preview_augmentation": "preview-augmentation",
     "tools.recipe": "recipe",

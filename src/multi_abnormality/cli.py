@@ -25,6 +25,7 @@ from multi_abnormality.tools.download.download import download
 from multi_abnormality.tools.experiments import experiments
 from multi_abnormality.tools.external_test.external_test import evaluate
 from multi_abnormality.tools.find_lr import find_lr
+from multi_abnormality.tools.folds import folds
 from multi_abnormality.tools.index.index import index
 from multi_abnormality.tools.preview_augmentation import preview_augmentation
 from multi_abnormality.tools.recipe import recipe
@@ -72,6 +73,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "experiments": experiments,
     "find-lr": find_lr,
+    "folds": folds,
     "index": index,
     "preview-augmentation": preview_augmentation,
     "recipe": recipe,

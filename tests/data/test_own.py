@@ -87,13 +87,13 @@ def test_all_errors_are_reported_at_once(own: OwnFolder):
         f"line 4: {own.root}/a/lost.nii.gz does not exist; copy it there",
         "line 4, column 'patient': is empty; enter the patient",
         f"line 5: must be a path below {own.root}/",
-        "line 5, column 'split': 'tests' is neither train nor test",
+        "line 5, column 'split': 'tests' is in no list of data.split_values in params.yaml",
         f"line 6: {own.root}/n/ holds no files",
         f"line 7: {own.root}/labels.csv is not a DICOM file",
         "line 8, column 'scan': is empty; name the scan, or delete the row",
         "line 9: has 2 cells and the header 6; add the missing ones",
         "line 3: a/one is in line 2 already; keep one row",
-        "patient P 1 is in both splits; put all of a patient's scans into one",
+        "lines 2, 3: patient P 1 is in train and test; put all of a patient's scans into one",
     ):
         assert expected in message, message
     assert message.count("\n") == 14
@@ -113,7 +113,8 @@ def test_cells_with_the_same_wrong_value_are_grouped(own: OwnFolder):
     )
     table = own.root / "labels.csv"
     assert own.error().splitlines()[1:] == [
-        f"  - {table}, line 2, column 'split': 'Train' is neither train nor test; use one of them",
+        f"  - {table}, line 2, column 'split': 'Train' is in no list of data.split_values in "
+        "params.yaml (train: train; val: val; test: test); correct it, or add it to one of them",
         f"  - {table}, lines 2, 6, column 'Cyst': 'yes' is neither 0 nor 1; {FIX}",
         f"  - {table}, lines 3, 4, 5, column 'Cyst': 'no' is neither 0 nor 1; {FIX}",
         f"  - {table}, line 4, column 'Effusion': is empty, neither 0 nor 1; {FIX}",
@@ -306,15 +307,17 @@ def test_a_missing_column_is_reported_with_its_fix(own: OwnFolder, role: str, ou
 
 
 @pytest.mark.parametrize("value", ["0", "1"])
-def test_a_finding_with_one_class_in_train_is_refused(own: OwnFolder, value: str):
+def test_a_finding_with_one_class_in_train_is_named(own: OwnFolder, value: str, caplog):
     rows = [row.split(",") for row in ROWS]
     own.write(rows=tuple(",".join([*row[:3], value, *row[4:]]) for row in rows))
+    own.read()
     lacking = 1 - int(value)
-    message = own.error()
     assert (
-        f"column 'Cyst': no scan of the train split has {lacking}, so the finding cannot" in message
+        f"column 'Cyst': no scan of the train split has {lacking}: neither trained nor scored"
+        in caplog.text
     )
-    assert message.count("no scan of") == 1
+    own.write(rows=tuple(",".join([*row[:3], value, value, value]) for row in rows))
+    assert "no finding has both a positive and a negative scan in the train split" in own.error()
 
 
 def test_a_split_without_scans_is_refused(own: OwnFolder):
@@ -454,10 +457,72 @@ def test_ct_rates_18_may_be_fewer(ct_rate):
     assert "Cardiomegaly" not in catalogue.volumes
 
 
-@pytest.mark.parametrize("name", ["valid", "val"])
-def test_other_names_of_the_test_split_are_errors(own: OwnFolder, name: str):
+@pytest.mark.parametrize("name", ["valid", "Test", ""])
+def test_other_names_of_a_split_are_errors(own: OwnFolder, name: str):
     own.write(rows=tuple(row.replace(",test,", f",{name},") for row in ROWS))
-    assert f"column 'split': '{name}' is not a split; write test for the scans" in own.error()
+    shown = f"{name!r} is" if name else "is empty,"
+    assert f"lines 5, 6, column 'split': {shown} in no list of data.split_values" in own.error()
+
+
+def test_words_of_a_table_are_splits(own: OwnFolder):
+    words = {"train": ("1", "dev"), "val": ("2",), "test": ("3",), "missing": ()}
+    splits = ("dev", "dev", "2.0", "3", "1")
+    own.write(rows=tuple(",".join([*row.split(",")[:2], split, *row.split(",")[3:]])
+                         for row, split in zip(ROWS, splits, strict=True)))  # fmt: skip
+    volumes = own.read(split_values=words).set_index("name")["split"]
+    assert volumes.to_dict() == {
+        "a/one": "train", "a/two": "train", "b/series": "val", "b/nine": "train", "b/ten": "test",
+    }  # fmt: skip
+
+
+def test_patients_without_a_split_are_drawn_and_a_patient_stays_whole(own: OwnFolder, caplog):
+    """Patients 0 to 9 are in the split of their first scan, which alone names one."""
+    many(own)
+    header, *lines = (own.root / "labels.csv").read_text().splitlines()
+    given = dict.fromkeys(range(0, 20, 2), "test") | {4: "val", 6: "train"}
+    own.write(
+        f"{header},split", tuple(f"{line},{given.get(row, '')}" for row, line in enumerate(lines))
+    )
+    words = {"train": ("train",), "val": ("val",), "test": ("test",), "missing": ("",)}
+    with caplog.at_level(logging.INFO, logger="multi_abnormality"):
+        volumes = own.read(split_values=words, test_fraction=0.2)
+    assert "column 'split' has missing ones: 8 of 40 patients make the test split" in caplog.text
+    split_of = volumes.groupby("patient_id")["split"].unique()
+    assert split_of.map(len).max() == 1
+    assert (split_of["P2"][0], split_of["P3"][0], split_of["P4"][0]) == ("val", "train", "test")
+    assert split_of.str[0].value_counts().to_dict() == {"train": 33, "test": 16, "val": 1}
+
+
+def test_folds_hold_out_each_patient_once(own: OwnFolder):
+    """As a function of patients, labels and seed alone, each finding about as frequent in each."""
+    many(own, 53)
+    volumes = own.read({"split": None}, folds=5, fold=0)
+    assert set(volumes["split"]) == {"train"}
+    folds = volumes.groupby("patient_id")["fold"].unique()
+    assert folds.map(len).max() == 1
+    assert sorted(folds.str[0].value_counts().tolist()) == [10, 10, 11, 11, 11]
+    for finding in FINDINGS:
+        positives = volumes[volumes[finding] == 1].groupby("fold")["patient_id"].nunique()
+        assert positives.max() - positives.min() <= 2
+    header, *lines = (own.root / "labels.csv").read_text().splitlines()
+    own.write(header, tuple(lines[::-1]))
+    again = own.read({"split": None}, folds=5, fold=3, test_fraction=0.5)
+    pd.testing.assert_frame_equal(again, volumes)
+    other = own.read({"split": None}, folds=5, fold=0, split_seed=1)
+    assert (other["fold"] != volumes["fold"]).any()
+
+
+def test_folds_leave_the_test_split_alone_and_refuse_what_contradicts_them(own: OwnFolder):
+    volumes = own.read(folds=2, fold=0).set_index("name")
+    assert volumes["fold"][volumes["split"] == "test"].tolist() == ["", ""]
+    assert sorted(volumes["fold"][volumes["split"] == "train"].unique()) == ["0", "1"]
+    assert "data.folds: 3 are more than the 2 patients of the train split" in own.error(
+        folds=3, fold=0
+    )
+    own.write(rows=tuple(row.replace("P 2,train", "P 2,val") for row in ROWS))
+    assert "line 4, column 'split': names val scans, but with data.folds" in own.error(
+        folds=2, fold=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -504,6 +569,7 @@ def test_a_split_without_any_label_is_refused(own: OwnFolder):
     assert message.count("\n") == 1
 
 
-def test_a_finding_of_one_class_among_its_labels_is_refused(own: OwnFolder):
+def test_a_finding_of_one_class_among_its_labels_is_named(own: OwnFolder, caplog):
     own.write(rows=tuple(row.replace("nein", "na") for row in GERMAN_ROWS))
-    assert "column 'Cyst': no scan of the train split has 0, so the" in own.error(values=GERMAN)
+    own.read(values=GERMAN)
+    assert "column 'Cyst': no scan of the train split has 0: neither trained" in caplog.text

@@ -91,7 +91,7 @@ def test_a_finding_without_labels_is_named_and_has_no_decision(project: Path):
     report = (project / "metrics/report.html").read_text()
     assert f"is not trained: {UNTRAINED}." in report
     card = (project / "model_weights/MODEL_CARD.md").read_text()
-    assert f"for lack of labels in the train split: {UNTRAINED}." in card
+    assert f"for lack of positive or of negative training scans: {UNTRAINED}." in card
     info = ModelInfo.model_validate(
         json.loads((project / "model_weights/model_info.json").read_text())
     )

@@ -19,16 +19,16 @@ def test_warning_names_the_finding_the_split_and_the_fix():
     train, val = np.eye(3)[[0, 1]][:, [2, 0, 1]], np.eye(3)[[0, 1, 2, 2]]
     val[:, 1] = 1
     rare, common = single_class_warnings(FINDINGS, train, val)
-    assert rare.startswith("'Cyst': no positive among the 2 training volumes, so it cannot be lea")
+    assert rare.startswith("'Cyst': no positive among the 2 training volumes, so it is neither ")
     assert "Add positive scans, or remove it from data.findings" in rare
     assert common.startswith("'Mass': no negative among the 4 validation volumes, so it can ")
-    assert "Raise train.val_fraction, add negative scans" in common
+    assert "Use more validation patients, add negative scans" in common
 
 
 def test_missing_labels_are_of_neither_class():
     train = np.array([[1, np.nan, np.nan], [1, np.nan, 0], [np.nan, np.nan, 1]])
     unknown, common = single_class_warnings(FINDINGS, train, np.eye(3)[[0, 1, 2, 2]])
-    assert unknown.startswith("'Mass': no label among the 3 training volumes, so it cannot be le")
+    assert unknown.startswith("'Mass': no label among the 3 training volumes, so it is neither ")
     assert "Add scans with a label, or remove it from data.findings" in unknown
     assert common.startswith("'Cyst': no negative among the 3 training volumes")
 

@@ -34,6 +34,7 @@ RESERVED = {
     *("scan", "path", "line", "series"),
 }
 _CT_RATE_VALUES = {"positive": ("1",), "negative": ("0",), "uncertain": (), "missing": ()}
+_CT_RATE_SPLIT_VALUES = {"train": ("train",), "val": ("val",), "test": ("test",), "missing": ()}
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _ADDRESS = re.compile(r"(?:tcp|tls|ucx|ws|wss)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 
@@ -195,9 +196,36 @@ def _to_word(value: str | float) -> str:
 
 def check_values(values: Section, known: ValidationInfo) -> Section:
     """Check that no value is in two lists of data.values, and that CT-RATE's are its own."""
-    lists = values.model_dump()
-    if known.data.get("table", WORKBOOK) is None and lists != _CT_RATE_VALUES:
+    if known.data.get("table", WORKBOOK) is None and values.model_dump() != _CT_RATE_VALUES:
         raise ValueError("must be positive: [1] and negative: [0], as long as data.table is null")
+    _check_one_list_each(values)
+    return values
+
+
+def check_split_values(values: Section, known: ValidationInfo) -> Section:
+    """Check that no value is in two lists of data.split_values, and that CT-RATE has none."""
+    if known.data.get("table", WORKBOOK) is None and values.model_dump() != _CT_RATE_SPLIT_VALUES:
+        raise ValueError(
+            "must be train: [train], val: [val], test: [test] and missing: [], as long as "
+            "data.table is null"
+        )
+    _check_one_list_each(values)
+    return values
+
+
+def check_fold(fold: int | None, known: ValidationInfo) -> int | None:
+    """Check that data.fold is one of data.folds."""
+    folds = known.data.get("folds", 0)  # 0: wrong, and reported already
+    if folds is None and fold is not None:
+        raise ValueError("must be null, as data.folds is null")
+    if folds and (fold is None or fold >= folds):
+        raise ValueError(f"must be 0 to {folds - 1}, as data.folds is {folds}")
+    return fold
+
+
+def _check_one_list_each(values: Section) -> None:
+    """Raise an error if a value is in two lists of a section."""
+    lists = values.model_dump()
     lists_of: dict[str, list[str]] = {}
     for name, words in lists.items():
         for word in dict.fromkeys(words):
@@ -207,7 +235,6 @@ def check_values(values: Section, known: ValidationInfo) -> Section:
     ]
     if twice:
         raise ValueError(f"must have each value in one list: {', '.join(twice)}")
-    return values
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]

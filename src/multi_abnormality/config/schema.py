@@ -36,7 +36,9 @@ from multi_abnormality.config.field_types import (
     WarmupEpochs,
     Words,
     check_columns,
+    check_fold,
     check_sheet,
+    check_split_values,
     check_values,
 )  # fmt: skip
 from multi_abnormality.config.findings import FINDINGS
@@ -52,7 +54,7 @@ class Columns(Section):
 
     scan: ColumnName
     patient: ColumnName | None  # null: every scan is of another patient
-    split: ColumnName | None  # train or test; null: random by patient
+    split: ColumnName | None  # train, val or test; null: random by patient
     manufacturer: ColumnName | None  # this and the following: subgroups of the scores
     kernel: ColumnName | None
     sex: ColumnName | None
@@ -71,8 +73,17 @@ class LabelValues(Section):
     missing: Words  # "" is an empty cell
 
 
+class SplitValues(Section):
+    """Values of the split column in data.table, as words and numbers; any other is an error."""
+
+    train: Words
+    val: Words  # if the table has none, val is drawn from train by train.val_fraction
+    test: Words
+    missing: Words  # drawn for train or test by data.test_fraction; "" is an empty cell
+
+
 class Data(Section):
-    """Content of data/. Only preprocess reads it; later stages read the processed set."""
+    """Content of data/, which preprocess reads; of this section, train reads `fold` alone."""
 
     table: DataPath | None  # path in data/; null: CT-RATE's layout
     sheet: Annotated[SingleLine | None, AfterValidator(check_sheet)]  # of .xlsx; null: the first
@@ -81,8 +92,11 @@ class Data(Section):
     uncertain: Literal["missing", "positive", "negative"]  # what uncertain labels count as
     scans: DataPath  # directory in data/ that the table's paths are relative to
     columns: Annotated[Columns, AfterValidator(check_columns)]
-    test_fraction: Fraction  # of the patients, if no column has the split
-    split_seed: NonNegativeInt  # seed of that split
+    split_values: Annotated[SplitValues, AfterValidator(check_split_values)]
+    test_fraction: Fraction  # of the patients for whom no column has the split
+    split_seed: NonNegativeInt  # seed of that split, and of the folds
+    folds: Annotated[int, Field(ge=2)] | None  # for cross-validation by patient; null: none
+    fold: Annotated[NonNegativeInt | None, AfterValidator(check_fold)]  # held out as test
 
     @property
     def names(self) -> tuple[str, ...]:

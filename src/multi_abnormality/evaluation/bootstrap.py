@@ -115,6 +115,7 @@ def bootstrap_intervals(
     patients: Sequence[str],
     findings: Sequence[str],
     resampling: ResamplingConfig,
+    ranks: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Compute percentile intervals of all scores, each {"low", "high", "reliable"} or None.
 
@@ -124,7 +125,7 @@ def bootstrap_intervals(
     if that holds for any finding of the mean; that of CRG if fewer than 10 patients have any
     finding, or fewer than 10 lack any. The arguments are those of `scores.evaluate`.
     """
-    scores = bootstrap(labels, probabilities, patients, resampling)
+    scores = bootstrap(labels, probabilities, patients, resampling, ranks)
     enough = has_enough_patients(labels, patients)
 
     def interval(values: np.ndarray, reliable: np.bool_) -> dict[str, float | bool] | None:
@@ -155,10 +156,11 @@ def bootstrap(
     probabilities: np.ndarray,
     patients: Sequence[str],
     resampling: ResamplingConfig,
+    ranks: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Score every resample: (R, F) for each of METRICS, (R,) for crg, NaN if undefined."""
     count, patient_of_row = encode_patients(patients, len(labels))
-    resampler = Resampler(labels, probabilities)
+    resampler = Resampler(labels, probabilities, ranks)
     return concatenate(
         resampler.scores(times[patient_of_row]) for times in resampled_weights(count, resampling)
     )

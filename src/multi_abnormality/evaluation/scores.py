@@ -9,6 +9,7 @@ from multi_abnormality.evaluation.bootstrap import ResamplingConfig, bootstrap_i
 from multi_abnormality.evaluation.calibration import calibration_scores
 from multi_abnormality.evaluation.metrics import (
     CHALLENGE_METRICS,
+    METRICS,
     crg,
     metric_names,
     score_finding,
@@ -24,6 +25,7 @@ def evaluate(
     resampling: ResamplingConfig,
     uncalibrated: np.ndarray | None = None,
     calibrated: np.ndarray | None = None,
+    ranks: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Score predictions.
 
@@ -35,6 +37,7 @@ def evaluate(
         resampling: settings of the intervals.
         uncalibrated: (N, F) probabilities before calibration, to report its effect.
         calibrated: (N, F) probabilities after it; None: they are `probabilities`.
+        ranks: (N, F), what metrics of the order of scans use; None: `probabilities`.
 
     Returns:
         Plain numbers by metric, and None where one is undefined.
@@ -44,19 +47,24 @@ def evaluate(
     if uncalibrated is not None:
         calibration["before"] = calibration_scores(labels, uncalibrated, findings)
     return {
-        **official_scores(labels, probabilities, findings),
+        **official_scores(labels, probabilities, findings, ranks),
         "calibration": calibration,
         "counts": {
             "scans": len(labels),
             "patients": len(set(patients)),
             "positives": dict(zip(findings, (labels == 1).sum(axis=0).tolist(), strict=True)),
         },
-        "intervals": bootstrap_intervals(labels, probabilities, patients, findings, resampling),
+        "intervals": bootstrap_intervals(
+            labels, probabilities, patients, findings, resampling, ranks
+        ),
     }
 
 
 def official_scores(
-    labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    findings: Sequence[str],
+    ranks: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Compute the challenge's scores under its own keys, and a key for each other metric.
 
@@ -64,14 +72,16 @@ def official_scores(
         labels: (N, F), 0, 1 or NaN; a row per scan.
         probabilities: (N, F).
         findings: F names.
+        ranks: (N, F), what metrics of the order of scans use; None: `probabilities`.
     """
-    by_metric = {
-        name: {
-            finding: score_finding(name, labels[:, column], probabilities[:, column])
+    ranks = probabilities if ranks is None else ranks
+    by_metric = {}
+    for name in metric_names():
+        values = ranks if METRICS[name].rank_based else probabilities
+        by_metric[name] = {
+            finding: score_finding(name, labels[:, column], values[:, column])
             for column, finding in enumerate(findings)
         }
-        for name in metric_names()
-    }
     means = {name: _mean(by_finding.values()) for name, by_finding in by_metric.items()}
     others = [name for name in by_metric if name not in CHALLENGE_METRICS]
     return {

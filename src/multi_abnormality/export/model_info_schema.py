@@ -73,10 +73,11 @@ class Evaluation(StrictModel):
     intervals: dict[str, Interval | None] = Field(description="Interval of each of eval_metrics.")
     findings: dict[str, FindingScore]
     labels: dict[str, dict[str, LabelCount]] = Field(
-        {}, description="Scans by label in train, val and test; empty if no label is missing."
+        {},
+        description="Scans by label in train, val and test, if one is missing or left out.",
     )
     untrained: list[str] = Field(
-        [], description="Findings without a label in the train split, which are not scored."
+        [], description="Findings without a positive or a negative training scan: not scored."
     )
 
 

@@ -141,6 +141,12 @@ def load_complete(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def held_out_fold(metadata: dict[str, Any]) -> int | None:
+    """Return the fold that a run held out as test, from its checkpoint's metadata."""
+    fold: int | None = metadata.get("cross_validation", {}).get("fold")
+    return fold
+
+
 def describe_older(checkpoint: dict[str, Any]) -> str:
     """Describe a checkpoint of an earlier version, which this one cannot resume or evaluate."""
     return (

@@ -59,9 +59,10 @@ class DataModule:
         self.names = {"train": selection.train, "validation": selection.validation}
         self.warnings = selection.warnings
         self.train_dataset = TrainDataset(
-            processed, selection.train, params.train, params.seed, params.model.adjacent_slices
-        )
-        self.val_dataset = EvalDataset(processed, selection.validation)
+            processed, selection.train, params.train, params.seed, params.model.adjacent_slices,
+            selection.untrained,
+        )  # fmt: skip
+        self.val_dataset = EvalDataset(processed, selection.validation, selection.untrained)
         patient_of = dict(zip(rows["name"], rows["patient_id"], strict=True))
         self._validation_patients = [patient_of[name] for name in selection.validation]
         self.batches = len(self.train_dataset) // params.train.batch_size

@@ -100,6 +100,8 @@ class TrainingRun:
             ),
             "environment": environment(self._device, self._precision, self.ranks.size),
         }
+        if processed.fold is not None:
+            self.metadata["cross_validation"] = {"fold": processed.fold, "folds": params.data.folds}
         use_recorded_weights(self.metadata["identity"], params.model.pretrained, paths.checkpoints)
         self.fingerprint = fingerprint(self.metadata["identity"])
         self.checkpoint = self._find() if self.ranks.is_rank_zero else None

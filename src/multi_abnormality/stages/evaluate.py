@@ -18,7 +18,12 @@ import torch
 
 from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.config.schema import Params, load_params
-from multi_abnormality.data.catalog.missing_labels import count_labels, is_labeled, never_labeled
+from multi_abnormality.data.catalog.missing_labels import (
+    count_labels,
+    is_labeled,
+    lacks_a_class,
+    never_labeled,
+)
 from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
@@ -42,7 +47,7 @@ from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
-from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
+from multi_abnormality.runtime.checkpoint_io import BEST, held_out_fold, load_complete
 from multi_abnormality.runtime.run_fingerprint import source_files
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.errors import InputError
@@ -58,7 +63,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     """
     checkpoint = load_complete(checkpoints / BEST)
     metadata, findings = checkpoint["about"], tuple(checkpoint["about"]["findings"])
-    volumes = ProcessedDataset(processed)
+    volumes = ProcessedDataset(processed, held_out_fold(metadata))
     volumes.check_matches_model(metadata)
 
     @functools.cache
@@ -71,12 +76,13 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     cached = load_inference(metrics / INFERENCE, key)
     val = _scans("val", val_rows, cached.logits, classifier, volumes, params)
     test = _scans("test", test_rows, cached.logits, classifier, volumes, params)
-    counts = _count_missing(volumes, val, test)
-    test = _without_untrained(volumes, test)
+    untrained = lacks_a_class(volumes.labels_of(metadata["volumes"]["train"]))
+    counts = _count_missing(volumes, val, test, untrained)
+    val, test = _without_untrained(volumes, untrained, val, test)
     calibration = Calibration.fit(
         val.logits, val.labels, findings, params.evaluate.threshold_metric
     )
-    _warn_uncalibrated(calibration)
+    _warn_uncalibrated(calibration, untrained)
     probabilities = calibration.calibrate(test.logits)
     submitted = submission_probabilities(probabilities, calibration.thresholds)
     scores = score_scans(
@@ -89,6 +95,8 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         sigmoid(test.logits),
     )
     scores["counts"] |= counts
+    if cross_validation := metadata.get("cross_validation"):
+        scores["cross_validation"] = cross_validation
     calibration.to_json(metrics / "calibration.json")
     write_submission(metrics / "submission.json", test.names, submitted, findings)
     write_predictions(
@@ -172,49 +180,55 @@ def _scans(
     )
 
 
-def _untrained(volumes: ProcessedDataset) -> np.ndarray:
-    """Return which findings have no label in the train split: (F,) bool."""
-    return never_labeled(volumes.volumes("train")[list(volumes.findings)].to_numpy())
+def _without_untrained(
+    volumes: ProcessedDataset, untrained: np.ndarray, val: Scans, test: Scans
+) -> tuple[Scans, Scans]:
+    """Leave out the labels of findings that were not trained: neither calibrated nor scored.
 
-
-def _without_untrained(volumes: ProcessedDataset, test: Scans) -> Scans:
-    """Leave out the labels of findings without a label in the train split, which are not scored.
+    Args:
+        volumes: the processed dataset.
+        untrained: (F,) bool, the findings without a positive or a negative training scan.
+        val: scans of the val part.
+        test: scans of the test split.
 
     Raises:
-        InputError: no label is left.
+        InputError: no label of a test scan is left.
     """
-    untrained = _untrained(volumes)
     if untrained.any():
         names = [repr(volumes.findings[column]) for column in np.flatnonzero(untrained)]
         console.log.warning(
-            "%s: no label in the train split: neither trained nor scored", ", ".join(names)
-        )
+            "%s: no positive or no negative among the training scans: neither trained nor scored",
+            ", ".join(names),
+        )  # fmt: skip
+        val = val._replace(labels=np.where(untrained, np.nan, val.labels))
         test = test._replace(labels=np.where(untrained, np.nan, test.labels))
     if never_labeled(test.labels).all():
         raise InputError(
             f"{volumes.root}: no scan of the test split has a label of a trained finding; add "
             "some to the table, then run `dvc repro`"
         )
-    return test
+    return val, test
 
 
-def _count_missing(volumes: ProcessedDataset, val: Scans, test: Scans) -> dict[str, Any]:
-    """Count the scans by label in train, val and test; empty if no label is missing."""
+def _count_missing(
+    volumes: ProcessedDataset, val: Scans, test: Scans, untrained: np.ndarray
+) -> dict[str, Any]:
+    """Count the scans by label in train, val and test, if a label is missing or left out."""
     rows = volumes.volumes("train").drop_duplicates("scan_id")
     is_trained_on = ~rows["patient_id"].isin(set(val.patients))
     train = rows.loc[is_trained_on, list(volumes.findings)].to_numpy()
     parts = {"train": train, "val": val.labels, "test": test.labels}
-    if all(is_labeled(labels).all() for labels in parts.values()):
+    if all(is_labeled(labels).all() for labels in parts.values()) and not untrained.any():
         return {}
     findings = volumes.findings
     return {
         "labels": {part: count_labels(labels, findings) for part, labels in parts.items()},
-        "untrained": [findings[column] for column in np.flatnonzero(_untrained(volumes))],
+        "untrained": [findings[column] for column in np.flatnonzero(untrained)],
     }
 
 
-def _warn_uncalibrated(calibration: Calibration) -> None:
-    for column in np.flatnonzero(~calibration.is_fitted):
+def _warn_uncalibrated(calibration: Calibration, untrained: np.ndarray) -> None:
+    for column in np.flatnonzero(~calibration.is_fitted & ~untrained):
         lacking = "is negative" if calibration.positives[column] else "is positive"
         if not calibration.positives[column] and not calibration.negatives[column]:
             lacking = "has a label of it"
@@ -252,16 +266,22 @@ def _facts(
     shape = metadata["preprocess"]["shape"]
     spacing = metadata["preprocess"]["spacing"]
     model = metadata["model"]
+    names = metadata["volumes"]
+    train_split, test_split = "the train split", "the test split"
+    if cross_validation := metadata.get("cross_validation"):
+        folds = cross_validation["folds"]
+        train_split = f"{folds - 1} of {folds} folds"
+        test_split = f"fold {cross_validation['fold']}, of 0 to {folds - 1}"
     return {
         "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
         "Initial weights": {False: "random", True: "timm's"}.get(
             model["pretrained"], model["pretrained"]
         ),
-        "Trained on": f"{len(metadata['volumes']['train'])} volumes of the train split",
-        "Chosen and calibrated on": f"{len(metadata['volumes']['validation'])} volumes of other "
-        "patients of the train split",
-        "Scored on": f"{len(test.names)} scans of {len(set(test.patients))} patients of the "
-        "test split",
+        "Trained on": f"{len(names['train'])} volumes of {train_split}",
+        "Chosen and calibrated on": f"{len(names['validation'])} volumes of other patients of "
+        f"{train_split}",
+        "Scored on": f"{len(test.names)} scans of {len(set(test.patients))} patients of "
+        f"{test_split}",
         "Volumes": f"{' x '.join(map(str, shape))} voxels of "
         f"{' x '.join(f'{mm:g}' for mm in spacing)} mm (z, y, x)",
         "Best epoch": history[-1]["epoch"],

@@ -32,7 +32,7 @@ from multi_abnormality.export.model_info import (
     training_hashes,
 )
 from multi_abnormality.models.factory import build_for_export, restore_classifier
-from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
+from multi_abnormality.runtime.checkpoint_io import BEST, held_out_fold, load_complete
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
 from multi_abnormality.utils.errors import InputError
 
@@ -59,7 +59,7 @@ def run(
     scores = _read(metrics / "evaluate.json", described_scores)
     classifier = restore_classifier(checkpoint)
     model = CalibratedClassifier(classifier, calibration).eval()
-    store = ProcessedDataset(processed)
+    store = ProcessedDataset(processed, held_out_fold(metadata))
     store.check_matches_model(metadata)
     volumes = _volumes(store)
     running = running_info(metadata, _input_range(store))

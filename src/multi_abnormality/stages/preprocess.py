@@ -15,7 +15,7 @@ import pandas as pd
 
 from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.config.schema import Params, load_params
-from multi_abnormality.data.catalog.dataset_layout import SERIES, Catalog
+from multi_abnormality.data.catalog.dataset_layout import FOLD, SERIES, Catalog
 from multi_abnormality.data.catalog.layouts import read_catalog
 from multi_abnormality.data.catalog.missing_labels import count_labels
 from multi_abnormality.data.storage.dataset_writer import PARTS, DatasetWriter
@@ -143,13 +143,16 @@ def _process(
 def _check_duplicates(catalog: Catalog, writer: DatasetWriter) -> None:
     """Detect scans of two patients with equal voxels, whatever their compression or header.
 
-    Such a scan may be in both splits, which inflates the scores. In a table of own scans that is an
-    error; CT-RATE's splits are given, so there it is logged, as are duplicates within a split.
+    Such a scan may be in two splits, or folds, which inflates the scores. In a table of own scans
+    that is an error; CT-RATE's splits are given, so there it is logged, as are duplicates within a
+    split.
 
     Raises:
-        InputError: lists duplicates in both splits of an own table.
+        InputError: lists duplicates in two splits of an own table.
     """
     rows = catalog.volumes.set_index("name")[["patient_id", "split"]]
+    if FOLD in catalog.volumes:
+        rows["split"] += catalog.volumes[FOLD].to_numpy()
     first: dict[str, str] = {}
     errors, warnings = [], []
     for name, patient, split in rows.itertuples():
@@ -161,18 +164,18 @@ def _check_duplicates(catalog: Catalog, writer: DatasetWriter) -> None:
             warnings.append(f"{same}; remove one, or give both one patient")
         elif catalog.source.is_ct_rate:
             warnings.append(
-                f"{same}, one in each split, which inflates the scores; leave one of them out "
+                f"{same}, in two splits, which inflates the scores; leave one of them out "
                 f"{catalog.source.leave_out}"
             )
         else:
             errors.append(
-                f"{same}, one in each split, so the model would be scored on a training scan; "
+                f"{same}, in two splits or folds, so the model would be scored on a training scan; "
                 "delete one of the rows, or give both the true patient (data.columns.patient) and "
                 "one split"
             )
     for line in truncate(warnings):
         console.log.warning("%s", line)
-    raise_errors(truncate(errors), "the same scan is in both splits; correct these first")
+    raise_errors(truncate(errors), "the same scan is in two splits; correct these first")
 
 
 def _summarize(catalog: Catalog, writer: DatasetWriter, rejected: dict[str, str]) -> dict[str, Any]:
@@ -193,6 +196,9 @@ def _summarize(catalog: Catalog, writer: DatasetWriter, rejected: dict[str, str]
         ),
         "volumes": parts.size().to_dict(),
     }
+    if FOLD in catalog.volumes:
+        patients = catalog.volumes.groupby(FOLD)["patient_id"].nunique().to_dict()
+        summary["folds"] = {fold: count for fold, count in patients.items() if fold}
     if not catalog.source.is_ct_rate:
         del summary["releases"]
         summary["labels"] = {

@@ -65,7 +65,7 @@ def run(
     """
     budget = params.machine.max_time
     with StopRequest(parse_duration(budget) if budget else None) as stop:
-        training = TrainingRun(params, ProcessedDataset(processed), paths, ranks)
+        training = TrainingRun(params, ProcessedDataset(processed, params.data.fold), paths, ranks)
         if project is None or training.is_finished:
             history = training.run(stop)
         else:
@@ -124,7 +124,8 @@ def run_worker_rank(params: Params, paths: RunPaths, ranks: ProcessGroup) -> Non
     ranks.join()
     with StopRequest() as stop:
         try:
-            TrainingRun(params, ProcessedDataset(PROCESSED), paths, ranks).run(stop)
+            processed = ProcessedDataset(PROCESSED, params.data.fold)
+            TrainingRun(params, processed, paths, ranks).run(stop)
         except Stopped:
             ranks.wait_for_rank_zero(seconds)
             sys.exit(EXIT_CODE)

@@ -31,7 +31,8 @@ def find_lr(
     from multi_abnormality.tools.lr_range_test import range_test, suggest
     from multi_abnormality.utils.atomic_io import atomic_write
 
-    params, processed = load_params(), ProcessedDataset(Path("processed"))
+    params = load_params()
+    processed = ProcessedDataset(Path("processed"), params.data.fold)
     found = range_test(params, processed, lowest, highest, steps)
     lines = [f"{step.rate:.6g},{step.loss:.6g},{step.relative:.6g}" for step in found]
     atomic_write("\n".join(["learning_rate,loss,relative_loss", *lines, ""]).encode(), out)

@@ -80,8 +80,11 @@ def _new_training(
 ) -> tuple[TrainingStep, Iterator[Batch]]:
     """Return the training step of a new model, and endless batches."""
     settings = params.train
-    names = select_volumes(params, processed.volumes("train"), processed.findings).train
-    volumes = TrainDataset(processed, names, settings, params.seed, params.model.adjacent_slices)
+    chosen = select_volumes(params, processed.volumes("train"), processed.findings)
+    volumes = TrainDataset(
+        processed, chosen.train, settings, params.seed, params.model.adjacent_slices,
+        chosen.untrained,
+    )  # fmt: skip
     metadata = {
         "findings": list(processed.findings),
         "preprocess": processed.recipe,

@@ -33,7 +33,9 @@ def preview_augmentation(
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
     from multi_abnormality.utils.atomic_io import atomic_write
 
-    sheet = draw_sheet(load_params(), ProcessedDataset(Path("processed")), scans, epochs)
+    params = load_params()
+    processed = ProcessedDataset(Path("processed"), params.data.fold)
+    sheet = draw_sheet(params, processed, scans, epochs)
     picture = io.BytesIO()
     Image.fromarray(sheet).save(picture, "PNG", optimize=True)
     atomic_write(picture.getvalue(), out)

@@ -24,12 +24,12 @@ def single_class_warnings(
         return first_few([repr(findings[column]) for column in np.flatnonzero(chosen).tolist()])
 
     for split, labels, consequence, hint in (
-        ("training", train_labels, "cannot be learned", "Add"),
+        ("training", train_labels, "is neither trained nor scored", "Add"),
         (
             "validation",
             val_labels,
             "can neither be calibrated nor count towards the best epoch",
-            "Raise train.val_fraction, add",
+            "Use more validation patients, add",
         ),
     ):
         unlabeled = never_labeled(labels)

@@ -40,8 +40,9 @@ def findings_of_both_classes(labels: Tensor) -> Tensor:
     usable = (positives > 0) & (positives < is_labeled(labels).sum(dim=0))
     if not usable.any():
         raise InputError(
-            "no finding has a positive and a negative among the validation scans; use more "
-            "patients or raise train.val_fraction"
+            "no finding has a positive and a negative among the validation scans, so no epoch can "
+            "be chosen and nothing calibrated; use more validation patients (raise "
+            "train.val_fraction, or name more val scans in the table)"
         )
     return usable
 

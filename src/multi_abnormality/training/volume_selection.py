@@ -7,7 +7,9 @@ import pandas as pd
 import torch
 
 from multi_abnormality.config.schema import Params
-from multi_abnormality.data.catalog.splits import split_validation
+from multi_abnormality.data.catalog.missing_labels import lacks_a_class
+from multi_abnormality.data.catalog.splits import given_validation, split_validation
+from multi_abnormality.data.catalog.volume_id import VAL
 from multi_abnormality.data.loading.train_dataset import group_samples
 from multi_abnormality.training.debug_modes import debug_subset
 from multi_abnormality.training.single_class_warnings import single_class_warnings
@@ -23,12 +25,15 @@ class Selection:
         train: names of the training volumes.
         validation: names of the volumes of the held-out patients.
         samples: the training volumes of each sample, of which an epoch takes one.
+        untrained: findings without a positive or a negative training volume, which are left out
+            of losses and metrics.
         warnings: a line for all findings with only one class in one of the two parts.
     """
 
     train: list[str]
     validation: list[str]
     samples: list[list[str]]
+    untrained: list[str]
     warnings: list[str]
 
 
@@ -39,15 +44,19 @@ def select_volumes(
 
     Args:
         params: of the run, with its debug settings applied.
-        rows: a row per volume of the train split, of a processed set or of a catalogue.
+        rows: a row per volume of the train split, of a processed set or of a catalogue; if some
+            have the split val, these are the validation volumes.
         findings: names.
         devices: number of devices of the run.
 
     Raises:
-        InputError: there are too few patients or scans, or no finding can be validated.
+        InputError: there are too few patients or scans, or no finding can be trained or validated.
     """
     settings = params.train
-    train, validation = split_validation(rows, findings, settings.val_fraction, params.seed)
+    if (rows["split"] == VAL).any():
+        train, validation = given_validation(rows)
+    else:
+        train, validation = split_validation(rows, findings, settings.val_fraction, params.seed)
     rows = rows.set_index("name")
     scans = rows["scan_id"].loc[[*train, *validation]].tolist()
     train, validation = debug_subset(params, train, validation, scans)
@@ -60,12 +69,20 @@ def select_volumes(
     if len(validation) < devices:
         raise InputError(
             f"machine.devices: {devices} devices are more than the {len(validation)} "
-            "volumes there are to validate on; raise train.val_fraction or use fewer"
+            "volumes there are to validate on; use fewer, or more validation patients "
+            "(train.val_fraction, or val in the table)"
         )
     labels = rows[list(findings)]
     validated = labels.loc[validation].to_numpy()
-    findings_of_both_classes(torch.tensor(validated))
     trained = labels.loc[[volumes[0] for volumes in samples]].to_numpy()
+    lacking = lacks_a_class(trained)
+    if lacking.all():
+        raise InputError(
+            f"no finding has a positive and a negative among the {len(samples)} training scans, so "
+            "none can be learned; use more patients"
+        )
+    findings_of_both_classes(torch.tensor(validated[:, ~lacking]))
     is_debug = settings.debug != "none"  # few scans have few findings
     warnings = [] if is_debug else single_class_warnings(findings, trained, validated)
-    return Selection(train, validation, samples, warnings)
+    untrained = [name for name, missing in zip(findings, lacking, strict=True) if missing]
+    return Selection(train, validation, samples, untrained, warnings)

@@ -27,10 +27,11 @@ from multi_abnormality.utils.strict_csv import truncate
 log = logging.getLogger(__name__)
 
 
-def ct_rate_layout(root: Path) -> DatasetLayout:
+def ct_rate_layout(root: Path, needs_test: bool = True) -> DatasetLayout:
     """Return CT-RATE's layout for a root such as data/."""
     return DatasetLayout(
         is_ct_rate=True,
+        needs_test=needs_test,
         leave_out=f"by a line in {root}/dataset/no_chest_train.txt or no_chest_valid.txt each",
         missing_split=f"{root}/: has no volume of the {{split}} split, and so nothing to {{use}}. "
         "Fetch some of CT-RATE's with their labels, or move a part of your own patients there: "
@@ -39,7 +40,9 @@ def ct_rate_layout(root: Path) -> DatasetLayout:
     )
 
 
-def read_ct_rate(root: Path, findings: Sequence[str] = FINDINGS) -> Catalog:
+def read_ct_rate(
+    root: Path, findings: Sequence[str] = FINDINGS, needs_test: bool = True
+) -> Catalog:
     """Join the volumes, labels, exclusions and metadata below a CT-RATE root such as data/.
 
     Labels without a volume are an error: a model would otherwise train on whatever part of an
@@ -48,11 +51,12 @@ def read_ct_rate(root: Path, findings: Sequence[str] = FINDINGS) -> Catalog:
     Args:
         root: directory that contains CT-RATE's `dataset` directory.
         findings: names of the labels to read, any of the 18.
+        needs_test: whether there must be a test split.
 
     Raises:
         InputError: lists every error in the tables and file names, each with its fix.
     """
-    files, source = find_files(root), ct_rate_layout(root)
+    files, source = find_files(root), ct_rate_layout(root, needs_test)
     if not (files.volumes or files.misnamed):
         raise InputError(
             f"{root}/: holds no volumes such as dataset/train_fixed/train_1/train_1_a/"

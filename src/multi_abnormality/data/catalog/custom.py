@@ -15,8 +15,9 @@ from multi_abnormality.data.catalog.identifier_spelling import (
     quote,
     readings,
 )
+from multi_abnormality.data.catalog.missing_labels import lacks_a_class
 from multi_abnormality.data.catalog.splits import hold_out
-from multi_abnormality.data.catalog.volume_id import SPLITS, natural_sort_key
+from multi_abnormality.data.catalog.volume_id import SPLITS, VAL, natural_sort_key
 from multi_abnormality.data.io.reader_registry import suffix_of
 from multi_abnormality.data.io.scan_sources import resolve_scan
 from multi_abnormality.utils.errors import InputError, first_few, raise_errors
@@ -27,10 +28,11 @@ log = logging.getLogger(__name__)
 MIN_PATIENTS = 10  # with a finding; from fewer, a model may learn other common traits
 
 
-def custom_layout(table: Path) -> DatasetLayout:
+def custom_layout(table: Path, needs_test: bool = True) -> DatasetLayout:
     """Return the layout of a dataset that a table describes."""
     return DatasetLayout(
         is_ct_rate=False,
+        needs_test=needs_test,
         leave_out=f"by deleting their rows of {table}",
         missing_split=f"{table}: has no scan of the {{split}} split, and so nothing to {{use}}; "
         "put some patients there",
@@ -44,7 +46,7 @@ def read_custom(root: Path, table: str, settings: Data) -> Catalog:
         InputError: lists every error in the table and its files, each with its fix.
     """
     path, folder = root / table, root / settings.scans
-    source = custom_layout(path)
+    source = custom_layout(path, needs_test=settings.folds is None)
     if not path.exists():
         raise InputError(
             f"{path}: does not exist; copy it there, or name another one as data.table in "
@@ -64,9 +66,11 @@ def read_custom(root: Path, table: str, settings: Data) -> Catalog:
     else:
         volumes["patient_id"] = volumes["name"]
     if {"patient_id", "split"}.issubset(rows):
-        errors += _patient_errors(rows[rows["split"].isin(SPLITS)], name)
-    if not errors and settings.columns.split is None:
-        volumes["split"] = _sample_split(volumes, settings)
+        errors += _patient_errors(rows[rows["split"] != ""], name)
+    if settings.folds is not None and "split" in rows:
+        errors += _val_errors(rows, settings, name)
+    if not errors:
+        volumes["split"] = _complete_split(volumes, settings)
     if not errors:  # otherwise what seems to be missing may only be unreadable
         errors += source.split_errors(volumes["split"])
         errors += _label_errors(volumes, settings, name)
@@ -153,18 +157,39 @@ def _series_errors(paths: dict[int, Path], table: TableName) -> list[str]:
     return truncate(sorted(set(errors)))
 
 
-def _sample_split(volumes: pd.DataFrame, settings: Data) -> list[str]:
-    """Split by patient, each finding about as frequent in both splits."""
-    count = volumes["patient_id"].nunique()
-    if count < 2:
-        return ["train"] * len(volumes)
-    drawn = hold_out(volumes, settings.names, settings.test_fraction, settings.split_seed)
-    log.info(
-        "data.columns.split is null: %d of %d patients make the test split (data.test_fraction "
-        "%g, data.split_seed %d)",
-        len(drawn), count, settings.test_fraction, settings.split_seed,
-    )  # fmt: skip
-    return ["test" if patient in drawn else "train" for patient in volumes["patient_id"]]
+def _complete_split(volumes: pd.DataFrame, settings: Data) -> pd.Series:
+    """Return each volume's split: its patient's in the table, or one that is drawn by patient.
+
+    Each finding is about as frequent in both parts of the patients that are drawn. With folds,
+    which hold out every patient once, these are all train.
+    """
+    given = volumes.get("split", pd.Series("", volumes.index))
+    split_of = dict(zip(volumes["patient_id"][given != ""], given[given != ""], strict=True))
+    without = volumes[~volumes["patient_id"].isin(split_of)]
+    count = without["patient_id"].nunique()
+    column = settings.columns.split
+    why = "data.columns.split is null" if column is None else f"column {column!r} has missing ones"
+    drawn: set[str] = set()
+    if count > 1 and settings.folds is None:
+        drawn = hold_out(without, settings.names, settings.test_fraction, settings.split_seed)
+        log.info(
+            "%s: %d of %d patients make the test split (data.test_fraction %g, data.split_seed %d)",
+            why, len(drawn), count, settings.test_fraction, settings.split_seed,
+        )  # fmt: skip
+    return volumes["patient_id"].map(
+        lambda patient: split_of.get(patient, "test" if patient in drawn else "train")
+    )
+
+
+def _val_errors(rows: pd.DataFrame, settings: Data, table: TableName) -> list[str]:
+    lines = rows.index[rows["split"] == VAL].tolist()
+    if not lines:
+        return []
+    return [
+        f"{table.at(lines)}, column {settings.columns.split!r}: names val scans, but with "
+        "data.folds the val part is drawn in each fold; set data.folds to null, or put the words "
+        "of data.split_values.val into data.split_values.train"
+    ]
 
 
 def near_duplicate_ids(volumes: pd.DataFrame, table: TableName) -> list[str]:
@@ -192,42 +217,40 @@ def near_duplicate_ids(volumes: pd.DataFrame, table: TableName) -> list[str]:
 
 
 def _patient_errors(volumes: pd.DataFrame, table: TableName) -> list[str]:
-    """Return errors for patients in both splits. Leakage is reported whatever else is wrong."""
+    """Return errors for patients in two splits. Leakage is reported whatever else is wrong."""
     errors = []
     for patient, rows in volumes.groupby("patient_id", sort=False):
-        if rows["split"].nunique() > 1:
+        splits = rows["split"].unique().tolist()
+        if len(splits) > 1:
             errors.append(
-                f"{table.at(list(rows.index))}: patient {patient} is in both "
-                "splits; put all of a patient's scans into one"
+                f"{table.at(list(rows.index))}: patient {patient} is in {' and '.join(splits)}; "
+                "put all of a patient's scans into one split"
             )
     return truncate(errors)
 
 
 def _label_errors(volumes: pd.DataFrame, settings: Data, table: TableName) -> list[str]:
-    """Return errors for findings with a single class in train, or if a split has no label at all.
+    """Return errors if a split has no label at all, or train no finding of both classes.
 
-    For other findings without a label, and for test, _warn logs them.
+    _warn logs single findings.
     """
     if not set(settings.names).issubset(volumes):
         return []
     errors = []
-    for split in SPLITS:
+    for split in (*SPLITS, VAL):
         rows = volumes.loc[volumes["split"] == split, list(settings.names)]
         if len(rows) and rows.isna().all(axis=None):
             errors.append(
                 f"{table}: no scan of the {split} split has a label of any finding; add some, or "
                 "check data.values and data.uncertain in params.yaml"
             )
-    train = volumes[volumes["split"] == "train"]
-    for finding in settings.names:
-        labels = train[finding].dropna()
-        for value in (1, 0):
-            if len(labels) and not (labels == value).any():
-                errors.append(
-                    f"{table}, column {finding!r}: no scan of the train split has {value}, so the "
-                    "finding cannot be learned; add such scans, move some to train (by a column "
-                    "data.columns.split), or remove it from data.findings"
-                )
+    train = volumes.loc[volumes["split"] == "train", list(settings.names)].to_numpy()
+    if not errors and len(train) and lacks_a_class(train).all():
+        errors.append(
+            f"{table}: no finding has both a positive and a negative scan in the train split, so "
+            "none can be learned; add such scans, move some to train (by a column "
+            "data.columns.split), or check data.values in params.yaml"
+        )
     return errors
 
 
@@ -259,7 +282,7 @@ def _warn(volumes: pd.DataFrame, folder: Path, table: TableName, settings: Data)
         if train[finding].notna().any()
     }
     if rare := [
-        f"{finding!r} ({count})" for finding, count in patients.items() if count < MIN_PATIENTS
+        f"{finding!r} ({count})" for finding, count in patients.items() if 0 < count < MIN_PATIENTS
     ]:
         log.warning(
             "%s: fewer than %d patients of the train split have %s: too few to learn these "
@@ -270,8 +293,16 @@ def _warn(volumes: pd.DataFrame, folder: Path, table: TableName, settings: Data)
             "%s: no scan of the train split has a label of %s: neither trained nor scored",
             table, ", ".join(unknown),
         )  # fmt: skip
-    test = volumes[volumes["split"] == "test"]
     for finding in patients:
+        labels = train[finding].dropna()
+        if labels.nunique() < 2:
+            log.warning(
+                "%s, column %r: no scan of the train split has %d: neither trained nor scored. Add "
+                "such scans, move some to train (by a column data.columns.split), or remove it "
+                "from data.findings", table, finding, 1 - labels.iloc[0],
+            )  # fmt: skip
+    test = volumes[volumes["split"] == "test"]
+    for finding in patients if len(test) else ():
         known = test[finding].dropna()
         if known.empty:
             log.warning(

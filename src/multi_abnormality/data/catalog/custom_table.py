@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,10 @@ from multi_abnormality.data.catalog.identifier_spelling import (
 from multi_abnormality.data.catalog.text_table import (
     CellCheck,
     cell_errors,
-    check_choice,
     check_label,
     read_text_table,
 )
-from multi_abnormality.data.catalog.volume_id import SPLITS
+from multi_abnormality.data.catalog.volume_id import VAL
 from multi_abnormality.utils.errors import first_few
 from multi_abnormality.utils.strict_csv import TableName, cell_value
 
@@ -56,8 +55,8 @@ class CustomTable:
 
     Attributes:
         rows: table indexed by the line in the file, with the scan cell as written, patient_id,
-            split and the findings as 0, 1 or NaN, where the table has them, and GROUPS. If there
-            are errors, unreadable cells have an arbitrary value.
+            split ("" for a missing one) and the findings as 0, 1 or NaN, where the table has them,
+            and GROUPS. If there are errors, unreadable cells have an arbitrary value.
         unread: columns that params.yaml does not name.
         errors: what is wrong.
         name: name of the table in errors.
@@ -95,7 +94,7 @@ def read_custom_table(path: Path, settings: Data, part: str | None = None) -> Cu
         [
             (columns.scan, _check_scan),
             (columns.patient, _check_patient),
-            (columns.split, _check_split),
+            (columns.split, _check_split(settings)),
             (columns.age, _check_age),
             *((finding, check_finding) for finding in settings.names),
         ],
@@ -160,10 +159,15 @@ def _check_text(cell: str) -> str | None:
     return "has invisible characters; delete them" if has_invisible(cell) else None
 
 
-def _check_split(cell: str) -> str | None:
-    if cell in ("valid", "val"):
-        return "is not a split; write test for the scans to score, and train for all others"
-    return check_choice(cell, SPLITS, "train nor test")
+def _split_by_value(settings: Data) -> dict[str, str]:
+    """Return the split of each value of data.split_values; "" for a missing one."""
+    values = settings.split_values
+    lists = {"train": values.train, VAL: values.val, "test": values.test, "": values.missing}
+    return {value: split for split, words in lists.items() for value in words}
+
+
+def _check_split(settings: Data) -> CellCheck:
+    return _check_value(_split_by_value(settings), settings, "split_values")
 
 
 def _label_by_value(settings: Data) -> dict[str, float]:
@@ -176,9 +180,17 @@ def _label_by_value(settings: Data) -> dict[str, float]:
 
 
 def _check_finding(settings: Data) -> CellCheck:
-    """Return the check of labels, whose error lists the values of data.values."""
     known = _label_by_value(settings)
-    lists: Mapping[str, tuple[str, ...]] = settings.values.model_dump()
+    check = _check_value(known, settings, "values")
+    if known.keys() != {"0", "1"}:
+        return check
+    hint = "or add it to a list of data.values in params.yaml"
+    return lambda cell: f"{check_label(cell)}, {hint}" if check(cell) else None
+
+
+def _check_value(known: Container[str], settings: Data, key: str) -> CellCheck:
+    """Return a check whose error lists the values that data.`key` names."""
+    lists: Mapping[str, tuple[str, ...]] = getattr(settings, key).model_dump()
     listed = "; ".join(
         f"{name}: {first_few([value or 'empty' for value in values])}"
         for name, values in lists.items()
@@ -188,10 +200,8 @@ def _check_finding(settings: Data) -> CellCheck:
     def check(cell: str) -> str | None:
         if cell_value(cell) in known:
             return None
-        if known.keys() == {"0", "1"}:
-            return f"{check_label(cell)}, or add it to a list of data.values in params.yaml"
         return (
-            f"is {'' if cell else 'empty, '}in no list of data.values in params.yaml ({listed}); "
+            f"is {'' if cell else 'empty, '}in no list of data.{key} in params.yaml ({listed}); "
             "correct it, or add it to one of them"
         )
 
@@ -208,10 +218,14 @@ def _normalize_columns(table: pd.DataFrame, settings: Data) -> pd.DataFrame:
     """Return the cells under the processed set's column names."""
     columns = settings.columns
     normalized = pd.DataFrame(index=table.index)
-    for name, column in (("scan", columns.scan), ("patient_id", columns.patient),
-                         ("split", columns.split)):  # fmt: skip
+    for name, column in (("scan", columns.scan), ("patient_id", columns.patient)):
         if column in table:
             normalized[name] = table[column]
+    if columns.split in table:
+        split_of = _split_by_value(settings)
+        normalized["split"] = table[columns.split].map(
+            lambda cell: split_of.get(cell_value(cell), "")
+        )
     for group in GROUPS:
         column = getattr(columns, GROUP_COLUMNS.get(group, ""), None)
         normalized[group] = table.get(column, "")

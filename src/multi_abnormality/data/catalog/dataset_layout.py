@@ -12,6 +12,7 @@ from multi_abnormality.utils.errors import raise_errors
 GROUPS = (
     "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "PatientSex", "PatientAge",
 )  # fmt: skip
+FOLD = "fold"  # column with the fold that holds a volume out, as text; "": in no fold
 SERIES = "series"  # column with each volume's Series, or None if no table has it
 
 
@@ -23,11 +24,13 @@ class DatasetLayout:
         is_ct_rate: whether names of volumes encode split, patient and scan, as CT-RATE's do.
         leave_out: end of the sentence "leave it out ...".
         missing_split: error for a split without scans; {split} and {use} are filled in.
+        needs_test: whether there must be a test split; with folds there need not.
     """
 
     is_ct_rate: bool
     leave_out: str
     missing_split: str
+    needs_test: bool = True
 
     def split_errors(self, splits: Iterable[str]) -> list[str]:
         """Return errors for splits without scans, so that these are found before training."""
@@ -37,7 +40,7 @@ class DatasetLayout:
             .replace("{prefix}", CT_RATE_SPLITS[split])
             .replace("{use}", use)
             for split, use in (("train", "train on"), ("test", "score the model on"))
-            if split not in present
+            if split not in present and (split != "test" or self.needs_test)
         ]
 
 
@@ -48,7 +51,7 @@ class Catalog:
     Attributes:
         volumes: one row per volume, in natural order: name, split, patient_id, scan_id,
             reconstruction (int), path, the findings (0 or 1, int unless a label of the finding
-            is missing: NaN), GROUPS as text, and SERIES.
+            is missing: NaN), GROUPS as text, SERIES, and FOLD if there are folds.
         findings: names of the labels, in order.
         excluded: names of volumes on disk that an exclusion list names.
         source: layout of the files.
@@ -63,13 +66,19 @@ class Catalog:
         """Return the catalog without the volumes of these names.
 
         Raises:
-            InputError: a split would be empty.
+            InputError: a split or a fold would be empty.
         """
         if not rejected:
             return self
         left = self.volumes[~self.volumes["name"].isin(rejected)].reset_index(drop=True)
+        errors = self.source.split_errors(left["split"])
+        if FOLD in left:
+            errors += [
+                f"fold {fold}: has no scan left; lower data.folds, or correct its scans"
+                for fold in sorted(set(self.volumes[FOLD]) - set(left[FOLD]) - {""}, key=int)
+            ]
         raise_errors(
-            self.source.split_errors(left["split"]),
+            errors,
             f"{len(rejected)} volumes cannot be used (see above), and what is left is not enough",
         )
         return replace(self, volumes=left)

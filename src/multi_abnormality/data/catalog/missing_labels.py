@@ -37,6 +37,15 @@ def never_labeled(labels: np.ndarray) -> np.ndarray:
     return np.array([not is_labeled(column).any() for column in labels.T])
 
 
+def lacks_a_class(labels: np.ndarray) -> np.ndarray:
+    """Return which findings have no positive or no negative: (F,) bool of labels (N, F).
+
+    Without both among the training scans, a finding cannot be learned.
+    """
+    lacking: np.ndarray = ~((labels == 1).any(axis=0) & (labels == 0).any(axis=0))
+    return lacking
+
+
 def count_labels(labels: np.ndarray, findings: Sequence[str]) -> dict[str, dict[str, int]]:
     """Count the labels (N, F) of each finding: positives, negatives and missing ones."""
     counts = {

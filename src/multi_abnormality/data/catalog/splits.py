@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.data.catalog.missing_labels import is_labeled
-from multi_abnormality.data.catalog.volume_id import natural_sort_key
+from multi_abnormality.data.catalog.volume_id import VAL, natural_sort_key
 from multi_abnormality.utils.errors import InputError
 
 
@@ -35,11 +35,46 @@ def split_validation(
             f"the train split has {count} patients; holding some out for validation takes "
             "at least 2: add scans of other patients"
         )
-    in_validation = labels["patient_id"].isin(hold_out(labels, findings, fraction, seed))
+    held_out = hold_out(labels, findings, fraction, seed)
+    return _names_of_parts(labels, labels["patient_id"].isin(held_out))
+
+
+def given_validation(labels: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Return the volumes to train and to validate on where the column split names both."""
+    in_validation = labels["split"] == VAL
+    return _names_of_parts(labels, in_validation)
+
+
+def _names_of_parts(labels: pd.DataFrame, in_validation: pd.Series) -> tuple[list[str], list[str]]:
     parts = labels[~in_validation], labels[in_validation]
     assert_disjoint_patients(*parts)
     names = [sorted(part["name"], key=natural_sort_key) for part in parts]
     return names[0], names[1]
+
+
+def assign_folds(
+    labels: pd.DataFrame, findings: Sequence[str], folds: int, seed: int
+) -> dict[str, int]:
+    """Return the fold of each patient, from 0 on: each finding is about as frequent in every fold.
+
+    A function of the patients, their labels and the seed alone. See split_validation for the
+    arguments.
+
+    Raises:
+        InputError: there are fewer patients than folds.
+    """
+    count = labels["patient_id"].nunique()
+    if count < folds:
+        raise InputError(
+            f"data.folds: {folds} are more than the {count} patients of the train split that they "
+            "divide; lower it, or add scans of other patients"
+        )
+    fold_of: dict[str, int] = {}
+    for fold in range(folds - 1):
+        left = labels[~labels["patient_id"].isin(fold_of)]
+        chosen = hold_out(left, findings, 1 / (folds - fold), seed)
+        fold_of |= dict.fromkeys(chosen, fold)
+    return dict.fromkeys(labels["patient_id"], folds - 1) | fold_of
 
 
 def hold_out(labels: pd.DataFrame, findings: Sequence[str], fraction: float, seed: int) -> set[str]:

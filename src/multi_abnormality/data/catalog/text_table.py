@@ -99,11 +99,7 @@ def cell_errors(
 
 
 def check_label(cell: str) -> str | None:
-    return check_choice(cell, LABELS, "0 nor 1")
-
-
-def check_choice(cell: str, allowed: Container[str], names: str) -> str | None:
-    """Return an error if a cell is none of the allowed ones, `names` such as "0 nor 1"."""
-    if cell in allowed:
+    """Return an error if a cell is not one of LABELS."""
+    if cell in LABELS:
         return None
-    return f"is {'' if cell else 'empty, '}neither {names}; use one of them"
+    return f"is {'' if cell else 'empty, '}neither 0 nor 1; use one of them"

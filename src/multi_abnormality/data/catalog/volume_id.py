@@ -9,6 +9,7 @@ from multi_abnormality.utils.errors import InputError
 
 SPLITS = ("train", "test")
 # CT-RATE's names for the splits, in names of volumes, folders and tables: its "valid" is `test`.
+VAL = "val"  # split of a table's own validation scans; elsewhere val is a part of train
 CT_RATE_SPLITS = {"train": "train", "test": "valid"}
 
 # Numbers and letters are bounded, so that every name is a valid file name.

@@ -1,6 +1,6 @@
 """Dataset of complete volumes, for validation and evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -16,12 +16,15 @@ class EvalDataset(Dataset[Example]):
     Args:
         processed: processed set to read from.
         names: names of the volumes, in order.
+        untrained: findings whose labels are left out.
     """
 
-    def __init__(self, processed: ProcessedDataset, names: Sequence[str]) -> None:
+    def __init__(
+        self, processed: ProcessedDataset, names: Sequence[str], untrained: Collection[str] = ()
+    ) -> None:
         self.processed = processed
         self.names = list(names)
-        self.labels = processed.labels_of(names).astype(np.float32)
+        self.labels = processed.labels_of(names, untrained).astype(np.float32)
         self.scans = np.unique(processed.scans_of(names), return_inverse=True)[1]
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 import signal
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class TrainDataset(Dataset[Example]):
             oversampling.
         seed: seed of the run.
         adjacent: number of adjacent slices that form one input of the model.
+        untrained: findings whose labels are left out.
 
     Attributes:
         labels: (N, F) float32 labels of the samples, 0, 1 or NaN.
@@ -46,6 +47,7 @@ class TrainDataset(Dataset[Example]):
         settings: Train,
         seed: int,
         adjacent: int = 1,
+        untrained: Collection[str] = (),
     ) -> None:
         self.processed = processed
         self.adjacent = adjacent
@@ -54,7 +56,7 @@ class TrainDataset(Dataset[Example]):
         self.seed = seed
         self.samples = group_samples(names, processed.scans_of(names), settings.reconstructions)
         firsts = [volumes[0] for volumes in self.samples]
-        self.labels = processed.labels_of(firsts).astype(np.float32)
+        self.labels = processed.labels_of(firsts, untrained).astype(np.float32)
         self.frequencies = sampling_frequencies(self.labels, settings.oversample_threshold)
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.config.schema import PreprocessSpec
-from multi_abnormality.data.catalog.dataset_layout import GROUPS, Catalog
+from multi_abnormality.data.catalog.dataset_layout import FOLD, GROUPS, Catalog
 from multi_abnormality.data.io.read import Volume
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.storage.processed_dataset import (
@@ -175,6 +175,8 @@ class DatasetWriter:
         stored = stored.join(volumes[list(GROUPS)])
         if not catalogue.source.is_ct_rate:
             stored = stored.join(volumes[sorted(ID_COLUMNS)])
+        if FOLD in volumes:
+            stored = stored.join(volumes[[FOLD]])
         left_out = [(name, EXCLUDED, "no chest") for name in catalogue.excluded]
         left_out += [(name, REJECTED, reason) for name, reason in rejected.items()]
         return pd.concat([stored, pd.DataFrame(left_out, columns=["name", "status", "reason"])])

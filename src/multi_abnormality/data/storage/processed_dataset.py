@@ -9,7 +9,7 @@ processed/recipe.json                   preprocess parameters, and the hash of t
 import hashlib
 import json
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.catalog.volume_id import SPLITS, VolumeName, describe_volume
+from multi_abnormality.data.catalog.dataset_layout import FOLD
+from multi_abnormality.data.catalog.volume_id import SPLITS, VAL, VolumeName, describe_volume
 from multi_abnormality.data.io.scan import SYNTHETIC
 from multi_abnormality.data.storage.shards import UNREADABLE, decode, read_member, shard_path
 from multi_abnormality.utils.errors import InputError, raise_errors
@@ -26,6 +27,7 @@ from multi_abnormality.utils.strict_csv import parse_rows, read_rows, repeated, 
 FORMAT = 3  # incremented when files of an earlier version can no longer be read
 MANIFEST, LABELS, RECIPE = "manifest.csv", "labels.csv", "recipe.json"
 ID_COLUMNS = {"split", "patient_id"}  # in the manifest only if names do not encode them
+NO_FOLD = "no fold"  # split of the volumes that are in no fold, while one is held out
 STORED, EXCLUDED, REJECTED = "stored", "excluded", "rejected"  # a volume's status in the manifest
 
 _RESTORE = "run `dvc pull preprocess` or `dvc repro preprocess`"
@@ -34,17 +36,53 @@ _NEEDED = ("name", "status", "source_sha256", "voxels_sha256")  # columns of eve
 _MAX_VOLUME = 1 << 30  # voxels; a recipe with more is damaged, and would exhaust memory
 
 
-def add_scan_ids(manifest: pd.DataFrame) -> pd.DataFrame:
+def add_scan_ids(manifest: pd.DataFrame, fold: int | None = None) -> pd.DataFrame:
     """Return name, split, patient_id, scan_id and reconstruction for the rows of a manifest.
 
     CT-RATE's names encode them. Otherwise the manifest has the columns, and each volume is a scan.
+
+    Args:
+        manifest: result of read_manifest.
+        fold: fold that is held out; None: the splits are those of the dataset.
+
+    Raises:
+        InputError: there is no such fold.
     """
     if not ID_COLUMNS.issubset(manifest):
-        return pd.DataFrame(
+        ids = pd.DataFrame(
             describe_volume([VolumeName.parse(name) for name in manifest["name"].tolist()])
         )
-    ids = manifest[["name", "split", "patient_id"]].reset_index(drop=True)
-    return ids.assign(scan_id=ids["name"], reconstruction=1)
+    else:
+        ids = manifest[["name", "split", "patient_id"]].reset_index(drop=True)
+        ids = ids.assign(scan_id=ids["name"], reconstruction=1)
+    if fold is None:
+        return ids
+    given = manifest.get(FOLD, pd.Series("", manifest.index)).to_numpy()
+    return ids.assign(split=fold_split(ids.assign(**{FOLD: given}), fold))
+
+
+def fold_split(volumes: pd.DataFrame, fold: int) -> pd.Series:
+    """Return the split of each volume while a fold is held out: train, test or NO_FOLD.
+
+    Args:
+        volumes: a row per volume, with patient_id and FOLD.
+        fold: the fold.
+
+    Raises:
+        InputError: there is no such fold, or a patient is in two.
+    """
+    held_out, is_in_fold = volumes[FOLD] == str(fold), volumes[FOLD] != ""
+    if not held_out.any():
+        raise InputError(
+            f"data.fold: there is no fold {fold} among the processed volumes; {_RESTORE}"
+        )
+    if both := set(volumes["patient_id"][held_out]) & set(volumes["patient_id"][~held_out]):
+        raise InputError(
+            f"processed/{MANIFEST}: is damaged: patient {min(both)!r} is in fold {fold} and out of "
+            f"it; {_REPLACE}"
+        )
+    names = np.where(held_out, "test", np.where(is_in_fold, "train", NO_FOLD))
+    return pd.Series(names, volumes.index)
 
 
 def read_labels(file: Path | BinaryIO, name: str = f"processed/{LABELS}") -> pd.DataFrame:
@@ -90,11 +128,11 @@ def read_manifest(file: Path | BinaryIO, name: str = f"processed/{MANIFEST}") ->
     choices: dict[str, tuple[str, ...]] = {"status": (STORED, EXCLUDED, REJECTED)}
     stored = table[table["status"] == STORED] if "status" in table else table
     if ID_COLUMNS.issubset(table):
-        choices["split"] = SPLITS
+        choices["split"] = (*SPLITS, VAL)
         splits = stored.groupby("patient_id")["split"].nunique()
         errors += truncate(
             [
-                f"{name}: patient {patient!r} is in both splits"
+                f"{name}: patient {patient!r} is in two splits"
                 if patient
                 else f"{name}, column 'patient_id': a cell is empty"
                 for patient in splits.index[(splits > 1) | (splits.index == "")]
@@ -178,8 +216,13 @@ class ProcessedDataset:
 
     A volume is verified against its hash in the manifest when it is first read.
 
+    Args:
+        root: folder of the set.
+        fold: value of `data.fold`: the split test is this fold, and train the others.
+
     Attributes:
         root: folder of the set.
+        fold: fold that is held out, if any.
         recipe: preprocess parameters that the set was made with.
         findings: names of the labels, in order.
         is_ct_rate: whether the scans are in CT-RATE's layout.
@@ -194,8 +237,9 @@ class ProcessedDataset:
             with scans of patients.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, fold: int | None = None) -> None:
         self.root = root
+        self.fold = fold
         for name in (MANIFEST, LABELS, RECIPE):
             if not (root / name).is_file():
                 raise InputError(f"{root / name}: is missing or not finished yet; {_RESTORE}")
@@ -226,7 +270,7 @@ class ProcessedDataset:
         manifest = read_manifest(self.root / MANIFEST)
         stored = manifest[manifest["status"] == STORED].reset_index(drop=True)
         self.is_ct_rate = not ID_COLUMNS.issubset(manifest)
-        ids = add_scan_ids(stored).assign(
+        ids = add_scan_ids(stored, self.fold).assign(
             shard=[shard_path(name) for name in stored["name"].tolist()]
         )
         self.manifest = ids.join(stored[stored.columns.difference(ids.columns, sort=False)])
@@ -293,15 +337,26 @@ class ProcessedDataset:
         return names
 
     def volumes(self, split: str) -> pd.DataFrame:
-        """Return a split's rows of the manifest, with the findings as further columns."""
-        joined = self.manifest.merge(self.labels, on="name", validate="one_to_one")
-        return joined[joined["split"] == split].reset_index(drop=True)
+        """Return a split's rows of the manifest, with the findings as further columns.
 
-    def labels_of(self, names: Sequence[str]) -> np.ndarray:
-        """Return the labels of these volumes: (N, F) int64, or float64 if one is missing: NaN."""
+        The split train has the val part, too: the scans that a table names so, or those that
+        training draws.
+        """
+        joined = self.manifest.merge(self.labels, on="name", validate="one_to_one")
+        names = (split, VAL) if split == "train" else (split,)
+        return joined[joined["split"].isin(names)].reset_index(drop=True)
+
+    def labels_of(self, names: Sequence[str], without: Collection[str] = ()) -> np.ndarray:
+        """Return the labels of these volumes: (N, F) int64, or float64 if one is missing: NaN.
+
+        Args:
+            names: names of the volumes.
+            without: findings whose labels are left out: NaN.
+        """
         rows = [self._row[name] for name in names]
-        labels: np.ndarray = self.labels[list(self.findings)].to_numpy()
-        return labels[rows]
+        labels: np.ndarray = self.labels[list(self.findings)].to_numpy()[rows]
+        left_out = [finding in without for finding in self.findings]
+        return np.where(left_out, np.nan, labels) if without else labels
 
     def scans_of(self, names: Sequence[str]) -> list[str]:
         """Return the scan id of each volume."""
@@ -340,7 +395,9 @@ class ProcessedDataset:
         volumes = self.volumes(split)
         codes = volumes[list(self.findings)].fillna(2).astype("int64")  # 2: missing
         labels = ["".join(row) for row in codes.astype(str).to_numpy()]
-        columns = (volumes[name] for name in ("name", "voxels_sha256", "scan_id", "patient_id"))
+        names = ["name", "voxels_sha256", "scan_id", "patient_id"]
+        names += ["split"] if (volumes["split"] == VAL).any() else []
+        columns = (volumes[name] for name in names)
         for row in sorted(zip(*columns, labels, strict=True)):
             content.update(" ".join(row).encode() + b"\n")
         return content.hexdigest()

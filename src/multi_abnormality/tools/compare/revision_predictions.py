@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.catalog.missing_labels import never_labeled
 from multi_abnormality.data.storage.processed_dataset import (
     LABELS,
     MANIFEST,
@@ -36,8 +35,8 @@ class RevisionPredictions:
     """Predictions and labels of the scans that a revision was scored on, by scan id."""
 
     revision: Revision  # the revision
-    # `patient_id`, and hashes of the file and of the preprocessed voxels: `source_sha256`,
-    # `voxels_sha256`.
+    # `patient_id`, `name` of the volume, and hashes of the file and of the preprocessed voxels:
+    # `source_sha256`, `voxels_sha256`.
     scans: pd.DataFrame
     # 0, 1 or NaN for one that is missing or of a finding that was not trained, for lack of labels
     # in the train split; a column per finding.
@@ -57,11 +56,12 @@ class RevisionPredictions:
 def read_revision_predictions(revision: Revision, read: Read) -> RevisionPredictions:
     """Read a revision's predictions and labels."""
     try:
-        recorded = json.loads(read(EVALUATION))["classification"]["macro"]["auroc"]
+        evaluation = json.loads(read(EVALUATION))
+        recorded = evaluation["classification"]["macro"]["auroc"]
         content = json.loads(read(SUBMISSION))
         manifest, labels = _tables(revision, read)
-        predictions = _predictions(revision, content, tuple(labels.columns))
-        scored = _join(revision, predictions, manifest, labels)
+        predictions = read_probabilities(revision, content, tuple(labels.columns))
+        scored = _join(revision, predictions, manifest, labels, evaluation)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{revision}: {SUBMISSION}, {EVALUATION}, processed/{MANIFEST} or processed/{LABELS} "
@@ -72,10 +72,14 @@ def read_revision_predictions(revision: Revision, read: Read) -> RevisionPredict
     return scored
 
 
-def _predictions(
+def read_probabilities(
     revision: Revision, content: Mapping[str, Any], findings: tuple[str, ...]
 ) -> pd.DataFrame:
-    """Read (N, F) probabilities by volume name from the submission's format."""
+    """Read (N, F) probabilities by volume name, from a submission or the calibrated ones.
+
+    Raises:
+        InputError: a scan is there twice, or lacks the probability of a finding.
+    """
     rows = {row["input_image_name"]: row["probabilities"] for row in content["predictions"]}
     counts = Counter(row["input_image_name"] for row in content["predictions"])
     if duplicates := [name for name, count in counts.items() if count > 1]:
@@ -106,7 +110,11 @@ def _tables(revision: Revision, read: Read) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def _join(
-    revision: Revision, predictions: pd.DataFrame, manifest: pd.DataFrame, labels: pd.DataFrame
+    revision: Revision,
+    predictions: pd.DataFrame,
+    manifest: pd.DataFrame,
+    labels: pd.DataFrame,
+    evaluation: Mapping[str, Any],
 ) -> RevisionPredictions:
     unknown = sorted(set(predictions.index) - set(labels.index))
     if unknown:
@@ -115,8 +123,8 @@ def _join(
             "on; its dvc.lock and its predictions belong to different runs: run `dvc repro` there"
         )
     stored = manifest[manifest["status"] == STORED]
-    volumes = add_scan_ids(stored.reset_index(names="name")).set_index("name")
-    train = volumes.index[volumes["split"] == "train"]
+    fold = evaluation.get("cross_validation", {}).get("fold")
+    volumes = add_scan_ids(stored.reset_index(names="name"), fold).set_index("name")
     test = volumes["scan_id"][volumes["split"] == "test"]
     volumes = volumes.loc[predictions.index]
     scan_ids = volumes["scan_id"]
@@ -125,8 +133,8 @@ def _join(
     if duplicates := list(dict.fromkeys(scan_ids[scan_ids.duplicated()])):
         raise _unusable(revision, duplicates, "has several reconstructions of scans")
     hashes = stored.loc[predictions.index, ["source_sha256", "voxels_sha256"]]
-    scans = hashes.assign(patient_id=volumes["patient_id"])
-    untrained = labels.columns[never_labeled(labels.loc[train].to_numpy())] if len(train) else []
+    scans = hashes.assign(patient_id=volumes["patient_id"], name=predictions.index)
+    untrained = evaluation.get("counts", {}).get("untrained", [])
     scored = labels.loc[predictions.index].assign(**dict.fromkeys(untrained, np.nan))
     tables = scans, scored, predictions
     return RevisionPredictions(revision, *(table.set_axis(scan_ids) for table in tables))

@@ -80,7 +80,7 @@ def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:
 
     package = Path(multi_abnormality.__file__).parent
     try:
-        processed = ProcessedDataset(context.root / "processed")
+        processed = ProcessedDataset(context.root / "processed", params.data.fold)
         findings, content = processed.findings, processed.content_hash("train")
     except InputError:  # not preprocessed yet
         findings, content = params.data.names, ""

@@ -41,7 +41,8 @@ def check_split(context: DoctorContext) -> Iterator[CheckResult]:
         describe_validation,
         has_enough_patients,
     )
-    from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+    from multi_abnormality.data.catalog.volume_id import VAL
+    from multi_abnormality.data.storage.processed_dataset import ProcessedDataset, fold_split
     from multi_abnormality.data.storage.provenance import check_catalog_replaceable
     from multi_abnormality.training.debug_modes import apply_debug_overrides
     from multi_abnormality.training.volume_selection import select_volumes
@@ -53,11 +54,13 @@ def check_split(context: DoctorContext) -> Iterator[CheckResult]:
         return  # check_data has reported it
     if context.preprocesses and context.catalogue:
         rows, findings = context.catalogue.volumes, context.catalogue.findings
-        rows = rows[rows["split"] == "train"]
+        if (fold := context.params.data.fold) is not None:
+            rows = rows.assign(split=fold_split(rows, fold))
+        rows = rows[rows["split"].isin(("train", VAL))]
         recipe = context.params.preprocess.recipe
         check_catalog_replaceable(context.catalogue, context.root / "data", processed, recipe)
     else:
-        stored = ProcessedDataset(processed)
+        stored = ProcessedDataset(processed, context.params.data.fold)
         rows, findings = stored.volumes("train"), stored.findings
     with captured_warnings():  # check_model reports a debug run
         params = apply_debug_overrides(context.params)
