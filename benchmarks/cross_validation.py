@@ -81,14 +81,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="of each training; train.epochs if not given")
+    parser.add_argument("--slices", type=int, help="of a volume; or train.slices_per_volume")
     parser.add_argument(
         "--folder", type=Path, help="of the runs; the next call does not repeat finished ones"
     )
     given = parser.parse_args()
     params = load_params()
-    if given.epochs:
-        changes = {"epochs": given.epochs, "schedule_epochs": given.epochs}
-        params = params.model_copy(update={"train": params.train.model_copy(update=changes)})
+    changes = {
+        "epochs": given.epochs or params.train.epochs,
+        "schedule_epochs": given.epochs or params.train.schedule_epochs,
+        "slices_per_volume": given.slices or params.train.slices_per_volume,
+    }
+    params = params.model_copy(update={"train": params.train.model_copy(update=changes)})
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
         held_out = run(params, PROCESSED, folder / "held out")

@@ -24,6 +24,7 @@ def test_queued_folds_are_collected(new_project: Path, tmp_path: Path):
     (block,) = re.findall(r"^```yaml\n(.*?)^```", CROSS_VALIDATION.read_text(), re.M | re.S)
     params["data"] |= yaml.safe_load(block)["data"] | {"folds": 2}
     params["train"]["epochs"] = 1
+    params["export"]["formats"] = ["safetensors"]
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     shell = Shell(project)
     *queue, collect = [command.text for command in commands(CROSS_VALIDATION)]

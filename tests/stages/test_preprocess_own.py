@@ -219,7 +219,7 @@ def test_one_scan_in_both_splits_is_refused(own: Own, caplog: pytest.LogCaptureF
         own.run()
     message = str(caught.value)
     assert "Größe 1 and again hold the same voxels" in message
-    assert "one in each split" in message
+    assert "in two splits or folds" in message
     assert "data.columns.patient" in message
     own.write(TABLE + "again.nii,D,train,1,0\n")
     own.run()

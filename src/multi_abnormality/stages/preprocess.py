@@ -164,7 +164,7 @@ def _check_duplicates(catalog: Catalog, writer: DatasetWriter) -> None:
             warnings.append(f"{same}; remove one, or give both one patient")
         elif catalog.source.is_ct_rate:
             warnings.append(
-                f"{same}, in two splits, which inflates the scores; leave one of them out "
+                f"{same}, in two splits or folds, which inflates the scores; leave one of them out "
                 f"{catalog.source.leave_out}"
             )
         else:
