@@ -22,9 +22,11 @@ DEFAULTS: dict[str, Any] = {
     "scans": ".",
     "columns": dict.fromkeys(Columns.model_fields)
     | {"scan": "scan", "patient": "patient", "split": "split"},
+    "split_values": {"train": ["train"], "val": ["val"], "test": ["test"], "missing": []},
     "test_fraction": 0.2,
     "split_seed": 0,
 }
+UNUSED = {"folds": None, "fold": None}  # of the run, whatever the file says
 
 
 def read_settings(
@@ -48,8 +50,8 @@ def read_settings(
     """
     file = params or (PARAMS if PARAMS.is_file() else None)
     given = _read_section(file) if file else {}
-    content = DEFAULTS | given | {"table": table.name, "findings": [*findings]}
-    for key in ("values", "columns"):
+    content = DEFAULTS | given | {"table": table.name, "findings": [*findings]} | UNUSED
+    for key in ("values", "columns", "split_values"):
         content[key] = DEFAULTS[key] | (given.get(key) or {})
     content["columns"] |= dict(_parse_column(column) for column in columns)
     if sheet is not None or table.suffix.lower() != ".xlsx":
@@ -74,7 +76,7 @@ def _read_section(file: Path) -> dict[str, Any]:
     section = content.get("data") if isinstance(content, dict) else None
     if not isinstance(section, dict):
         raise InputError(f"{file}: has no section data with the settings of the table")
-    for key in ("values", "columns"):
+    for key in ("values", "columns", "split_values"):
         if not isinstance(section.get(key, {}), dict | None):
             raise InputError(f"{file}: data.{key} must be a section")
     log.info("the table is read as the data section of %s says", file)
