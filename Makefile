@@ -65,6 +65,7 @@ study: repro  ## compare by many training runs: more than an hour
 	python benchmarks/training_charts.py
 	python benchmarks/sample_difficulty.py
 	python benchmarks/missing_labels.py
+	python benchmarks/pretrained.py
 	python benchmarks/peers.py
 
 drill: repro  ## run the longest tests: kills, damage, a full disk, a lost machine

@@ -42,6 +42,7 @@ from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
+from multi_abnormality.models.pretrained_cfg import PretrainedCfg, weights_facts, weights_warnings
 from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
 from multi_abnormality.runtime.run_fingerprint import source_files
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
@@ -94,6 +95,10 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         synthetic=metadata["synthetic"],
         debug=metadata["train"]["debug"],
         facts=_facts(metadata, checkpoint["history"], test),
+        weights_warnings=weights_warnings(
+            PretrainedCfg.from_dict(metadata.get("pretrained_cfg")),
+            scores_ct_rate=volumes.is_ct_rate and not metadata["synthetic"],
+        ),
         scores=scores,
         labels=test.labels,
         probabilities=probabilities,
@@ -281,11 +286,11 @@ def _facts(
     shape = metadata["preprocess"]["shape"]
     spacing = metadata["preprocess"]["spacing"]
     model = metadata["model"]
+    pretrained = PretrainedCfg.from_dict(metadata.get("pretrained_cfg"))
     return {
         "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
-        "Initial weights": {False: "random", True: "timm's"}.get(
-            model["pretrained"], model["pretrained"]
-        ),
+        "Initial weights": _initial_weights(pretrained, model["pretrained"]),
+        **weights_facts(pretrained),
         "Trained on": f"{len(metadata['volumes']['train'])} volumes of the train split",
         "Chosen and calibrated on": f"{len(metadata['volumes']['validation'])} volumes of other "
         "patients of the train split",
@@ -297,6 +302,12 @@ def _facts(
         "Learning rate": metadata["train"]["learning_rate"],
         "Seed": metadata["identity"]["seed"],
     }
+
+
+def _initial_weights(cfg: PretrainedCfg | None, requested: bool | str) -> object:
+    if requested is False or cfg is None:
+        return "random" if requested is False else "pretrained"
+    return cfg.source if cfg.revision is None else f"{cfg.source}, commit {cfg.revision}"
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
+from multi_abnormality.models.pretrained_weights import find_pretrained
 from multi_abnormality.runtime.fabric_setup import make_fabric
 from multi_abnormality.runtime.precision import resolve_precision
 from multi_abnormality.runtime.rank_info import RankInfo
@@ -92,13 +94,16 @@ class _Trainer:
         volumes = TrainDataset(
             processed, names, settings, params.seed, params.model.adjacent_slices
         )
-        about = {
+        about: dict[str, Any] = {
             "findings": list(processed.findings),
             "preprocess": processed.recipe,
             "model": params.model.model_dump(mode="json"),
         }
         torch.manual_seed(derived_seed(params.seed, "weights"))
-        model = build_classifier(about, params.model.pretrained)
+        pretrained = find_pretrained(params.model)
+        if pretrained.cfg:
+            about["pretrained_cfg"] = pretrained.cfg.to_dict()
+        model = build_classifier(about, pretrained.file)
         device = choose_device(params.machine.accelerator)
         precision = resolve_precision(settings.precision, device)
         fabric = make_fabric(settings, device, precision, RankInfo())
