@@ -226,6 +226,19 @@ def test_other_bytes_than_the_pinned_ones_are_refused(
         find_pretrained(on_hub(settings, pretrained_sha256=cfg.sha256))
 
 
+def test_cached_weights_of_a_commit_need_no_hub(
+    hub: HubStandIn, settings: Model, monkeypatch: pytest.MonkeyPatch, caplog
+):
+    (hub.folder / "README.md").unlink()
+    downloaded = find_pretrained(on_hub(settings))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        direct(monkeypatch, server.getsockname()[1], Path(constants.HF_HUB_CACHE))
+    assert find_pretrained(on_hub(settings)) == downloaded
+    assert "licence and training data of the weights are not known" in caplog.text
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert find_pretrained(on_hub(settings)) == downloaded
+
+
 def test_a_branch_that_moved_stays_at_the_recorded_commit(hub: HubStandIn, settings: Model):
     cfg = find_pretrained(on_hub(settings, "main")).cfg
     hub.commit = "f" * 40
@@ -237,7 +250,7 @@ def test_a_branch_that_moved_stays_at_the_recorded_commit(hub: HubStandIn, setti
     [
         ("unaccepted", f"hf-hub:{REPO}@main", r"is gated, private or missing \(403\)\. Log in at"),
         ("open", f"hf-hub:{REPO}@nothing", "has no revision 'nothing'"),
-        ("open", "hf-hub:Nobody/nothing@main", r"is gated, private or missing \(404\)"),
+        ("open", "hf-hub:Unknown-Lab/nothing@main", r"is gated, private or missing \(404\)"),
     ],
 )
 def test_refusals_of_the_hub_are_explained(
@@ -289,6 +302,13 @@ def test_weights_of_timm_come_from_its_repository(hub: HubStandIn, settings: Mod
     assert (cfg.source, cfg.revision) == (hub.repo, COMMIT)
     assert file.name == "model.safetensors"
     assert list(cfg.mean) == [0.485, 0.456, 0.406]
+
+
+def test_weights_known_to_have_seen_ct_rate_need_not_state_it(hub: HubStandIn, settings: Model):
+    (hub.folder / "README.md").unlink()
+    known = "hf-hub:Kentucky-Open-Science/DALE-CT-0-L@main"
+    cfg = find_pretrained(on_hub(settings, backbone=known, pretrained=str(hub.folder))).cfg
+    assert cfg.has_seen_ct_rate
 
 
 def test_missing_weights_are_refused(settings: Model, tmp_path: Path):

@@ -65,7 +65,11 @@ class HubRepository:
         if is_final and not _COMMIT.fullmatch(self.revision) and not constants.HF_HUB_OFFLINE:
             return None
         found = try_to_load_from_cache(self.repo, name, revision=self.revision)
-        return Path(found) if isinstance(found, str) else None
+        if not isinstance(found, str):
+            return None
+        path = Path(found)
+        self.revision = path.parent.name  # the commit, by the cache's layout
+        return path
 
     def _download(self, name: str) -> Path | None:
         url = hf_hub_url(self.repo, name, revision=self.revision, endpoint=constants.ENDPOINT)

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import metadata_load
 from timm.models._hub import download_cached_file, load_model_config_from_path
 
-from multi_abnormality.config.field_types import HUB_MODEL
+from multi_abnormality.config.field_types import HF_HUB, HUB_MODEL
 from multi_abnormality.config.schema import Model
 from multi_abnormality.models.backbones import check_name
 from multi_abnormality.models.hub_files import HubRepository, file_sha256
@@ -77,7 +77,7 @@ def find_pretrained(
         }
         if model.pretrained is True:
             content["license"] = default.license
-    content |= _stated(files)
+    content |= _stated(files, model.backbone)
     content |= model.pretrained_cfg_overlay.model_dump(exclude_none=True)
     sha256 = file_sha256(files.weights) if files.weights else None
     cfg = PretrainedCfg(**content, source=files.source, revision=files.revision, sha256=sha256)
@@ -124,10 +124,14 @@ def _remote_files(model: Model, recorded: PretrainedCfg | None) -> _Files:
         return _from_address(model.backbone)
     requested = repository.revision
     config = repository.fetch([CONFIG])
-    readme = repository.fetch([README])
     weights = repository.fetch(WEIGHTS) if model.pretrained is True else None
     if model.pretrained is True and weights is None:
         raise InputError(f"model.backbone: {repository} has no {' or '.join(WEIGHTS)}")
+    try:
+        readme = repository.fetch([README])
+    except InputError as error:  # the others were in the cache
+        readme = None
+        log.warning("licence and training data of the weights are not known: %s", error)
     if is_on_hub(model.backbone) and repository.revision != requested:
         log.warning(
             "model.backbone: %s of %s is commit %s; name the commit instead, so that other runs "
@@ -191,24 +195,23 @@ def _read_config(path: Path | None, model: Model) -> dict[str, Any]:
     }
 
 
-def _stated(files: _Files) -> dict[str, Any]:
-    """Return licence and training data as a repository's model card states them."""
-    if files.readme is None or not files.readme.is_file():
-        return {}
-    try:
-        card = metadata_load(files.readme) or {}
-    except (ValueError, yaml.YAMLError) as error:
-        log.warning("%s: its metadata cannot be read (%s)", files.readme, error)
-        return {}
+def _stated(files: _Files, backbone: str) -> dict[str, Any]:
+    """Return licence and training data as a repository's model card states them, or as known."""
+    card: dict[str, Any] = {}
+    if files.readme is not None and files.readme.is_file():
+        try:
+            card = metadata_load(files.readme) or {}
+        except (ValueError, yaml.YAMLError) as error:
+            log.warning("%s: its metadata cannot be read (%s)", files.readme, error)
     stated: dict[str, Any] = {}
     name = card.get("license_name") if card.get("license") == "other" else card.get("license")
     if isinstance(name, str):
         stated["license"] = name
     datasets = card.get("datasets") or []
-    stated["datasets"] = list(map(str, [datasets] if isinstance(datasets, str) else datasets))
-    if files.source.lower().startswith(_TRAINED_ON_CT_RATE):
-        stated["datasets"] = sorted({*stated["datasets"], "CT-RATE"})
-    return stated
+    found = list(map(str, [datasets] if isinstance(datasets, str) else datasets))
+    if backbone.lower().removeprefix(HF_HUB).startswith(_TRAINED_ON_CT_RATE):
+        found.append("CT-RATE")
+    return stated | {"datasets": list(dict.fromkeys(found))}
 
 
 def _check_pins(cfg: PretrainedCfg, sha256: str | None, recorded: PretrainedCfg | None) -> None:
