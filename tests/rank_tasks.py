@@ -13,8 +13,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import torch
 
+from hub_encoder import direct
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
@@ -168,3 +170,16 @@ def train_alone(
     os.environ |= environment
     tracking_thread.CLOSE_SECONDS = 600
     return [train(ranks, params, processed, folder, {0: stop}) for folder in folders]
+
+
+def train_from_hub(ranks: ProcessGroup, params: Params, root: Path, folder: Path, port: int) -> str:
+    """Train one epoch from weights on a hub; return the hash of the weights."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        direct(monkeypatch, port, folder / "cache")
+        archive = CheckpointArchive(folder / "archive", folder / "dvc")
+        paths = RunPaths(folder / "checkpoints", folder / "logs", folder / "history.csv", archive)
+        train = params.train.model_copy(update={"epochs": 1})
+        params = params.model_copy(update={"train": train})
+        run = TrainingRun(params, ProcessedDataset(root), paths, ranks)
+        run.run()
+        return run.metadata["identity"]["pretrained_cfg"]["sha256"]

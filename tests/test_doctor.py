@@ -522,7 +522,7 @@ def test_weights_that_must_be_downloaded_are_a_warning(project: Path, monkeypatc
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     passed, warning = run_one(check_model, project)
     assert (passed.status, warning.status) == (OK, WARN)
-    assert "training fetches them from huggingface.co/timm/test_efficientnet" in warning.text
+    assert "training downloads them from huggingface.co/timm/test_efficientnet" in warning.text
 
 
 def test_without_stages(project: Path):

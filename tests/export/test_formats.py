@@ -39,6 +39,13 @@ ABOUT = {
         "lora": {"rank": 1, "alpha": 1.0, "targets": ("qkv",)},
         "dropout": 0.2,
     },
+    "pretrained_cfg": {  # so that files must have the normalization of pretrained weights
+        "architecture": "test_efficientnet",
+        "input_size": [3, 160, 160],
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "sha256": "0" * 64,
+    },
 }
 
 ALONE = """

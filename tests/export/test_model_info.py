@@ -17,6 +17,7 @@ from multi_abnormality.export import model_info_schema
 from multi_abnormality.export.model_card import model_card
 from multi_abnormality.export.model_info import described_scores, model_info, running_info
 from multi_abnormality.models.factory import build_classifier
+from multi_abnormality.models.pretrained_cfg import PretrainedCfg
 
 ROOT = Path(__file__).parents[2]
 # Of MONAI's meta_schema_20240725.json.
@@ -51,8 +52,10 @@ def describe(small_params: Params) -> Callable[[dict], model_info_schema.ModelIn
     ones = np.ones(len(FINDINGS))
     positives = ones - (np.arange(len(FINDINGS)) == 2)
     calibration = Calibration(FINDINGS, ones, 0 * ones, positives, ones, ones / 4, "crg")
-    return lambda scores, synthetic=False, debug="none", **stated: model_info(
-        about | {"synthetic": synthetic, "train": about["train"] | {"debug": debug}},
+    return lambda scores, synthetic=False, debug="none", weights=None, **stated: model_info(
+        about
+        | {"synthetic": synthetic, "train": about["train"] | {"debug": debug}}
+        | ({"pretrained_cfg": weights} if weights else {}),
         running | {"synthetic": synthetic},
         build_classifier(about),
         calibration,
@@ -106,6 +109,27 @@ def test_the_card_of_a_synthetic_model_begins_with_a_banner(describe, scores: di
     card = model_card(info)
     assert "no clinical meaning" in card.split("\n", 3)[2]
     assert "no clinical meaning" not in model_card(describe(scores))
+
+
+def test_the_card_names_pretrained_weights_and_warns_of_them(describe, scores: dict):
+    cfg = PretrainedCfg(
+        "test_vit", (1, 32, 32), (0.3,), (0.2,), source="owner/name", revision="c" * 40,
+        sha256="5" * 64, license="cc-by-nc-sa-4.0", datasets=("ibrahimhamamci/CT-RATE",),
+    )  # fmt: skip
+    info = describe(scores, weights=cfg.to_dict())
+    assert model_info_schema.ModelInfo.model_validate(info.content()) == info
+    card = model_card(info)
+    top, data = card.split("## Intended use")[0], card.split("## Data")[1]
+    assert "> **The pretrained weights (owner/name) are licensed for non-commercial use" in top
+    assert "> **The pretrained weights (owner/name) were trained on CT-RATE" in top
+    assert f"owner/name, commit {'c' * 40},\nSHA-256 `{'5' * 64}`" in data
+    assert "Licence of the weights: cc-by-nc-sa-4.0" in data
+    assert "trained on CT-RATE, whose" not in model_card(
+        describe(scores, synthetic=True, weights=cfg.to_dict())
+    )
+    plain = describe(scores)
+    assert plain.pretrained_weights is None
+    assert "pretrained" not in model_card(plain)
 
 
 def test_owner_licence_and_contact_are_the_users(describe, scores: dict):

@@ -1,4 +1,4 @@
-"""Stand-in for the Hugging Face hub: a dataset repository on loopback, with configurable faults.
+"""Stand-in for the Hugging Face hub: a repository on loopback, with configurable faults.
 
 `HubStandIn` serves the files of a folder from threads of this process. Programs started with its
 `environment()` reach it by huggingface_hub, and no other host.

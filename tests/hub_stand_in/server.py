@@ -15,10 +15,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from hub_stand_in.faults import Fault, FaultSource
 
-REPO = "ibrahimhamamci/CT-RATE"
+REPO = "datasets/ibrahimhamamci/CT-RATE"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_standin"
-LARGE = (".nii.gz", ".csv")  # stored in LFS
+LARGE = (".nii.gz", ".csv", ".safetensors")  # stored in LFS
 CHUNK_BYTES = 1 << 16
 SLOW_SECONDS = 0.05
 
@@ -40,6 +40,7 @@ class HubStandIn:
 
     Attributes:
         folder: directory with the repository's files.
+        repo: path of the repository in addresses.
         access: "open" or "unaccepted" (the account has not accepted the terms: status 403).
         claimed_sizes: wrong file sizes to report, by path.
         commit: commit id sent with each file; None for none.
@@ -48,8 +49,9 @@ class HubStandIn:
         calls: log of the requests.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, repo: str = REPO) -> None:
         self.folder = folder
+        self.repo = repo
         self.access = "open"
         self.claimed_sizes: dict[str, int] = {}
         self.commit: str | None = COMMIT
@@ -126,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/store/"):
             self._store(path.removeprefix("/store/"))
             return
-        match = re.fullmatch(rf"(/api)?/datasets/{REPO}/(resolve|paths-info)/([^/]+)/?(.*)", path)
+        match = re.fullmatch(rf"(/api)?/{self.hub.repo}/(resolve|paths-info)/([^/]+)/?(.*)", path)
         if not match:
             self._answer(404, {"X-Error-Code": "RepoNotFound"})
             return

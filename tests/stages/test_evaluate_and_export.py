@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from hub_encoder import encoder_settings, make_repository
 from multi_abnormality import load_model
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import Params
@@ -290,10 +291,12 @@ def test_an_inexact_export_is_an_error_with_the_file(
         export.run(params, *paths)
 
 
-def test_an_adapted_transformer_is_exported_in_every_format(
+def test_an_adapted_encoder_of_the_hub_is_exported_in_every_format(
     tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
-    changes = {"backbone": "test_vit", "multiscale": False, "finetune": "lora"}
+    """From a copy of its repository."""
+    weights = make_repository(tmp_path / "weights")
+    changes = encoder_settings() | {"finetune": "lora", "pretrained": str(weights)}
     params = small_params.model_copy(
         update={
             "model": small_params.model.model_copy(update=changes),
@@ -311,3 +314,12 @@ def test_an_adapted_transformer_is_exported_in_every_format(
     assert not [name for name in torch.load(next(out.glob("*.pth")))["state_dict"] if "up" in name]
     assert json.loads((out / "model_info.json").read_text())["training_hashes"] == {}
     assert load_model(out).card.training is None
+    assert {path.stem.partition("_")[2] for path in out.glob("*Example*")} >= {
+        "Example-Lab_chest-encoder"
+    }
+    card, page = (out / "MODEL_CARD.md").read_text(), (metrics / "report.html").read_text()
+    for text in (card, page):
+        assert "licensed for non-commercial use only (cc-by-nc-sa-4.0)" in text
+        assert "were trained on CT-RATE, whose test split is scored here" in text
+    assert params.model.backbone in card
+    assert "<dd>ibrahimhamamci/CT-RATE</dd>" in page

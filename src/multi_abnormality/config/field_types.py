@@ -35,6 +35,10 @@ RESERVED = {
 }
 _CT_RATE_VALUES = {"positive": ("1",), "negative": ("0",), "uncertain": (), "missing": ()}
 _CT_RATE_SPLIT_VALUES = {"train": ("train",), "val": ("val",), "test": ("test",), "missing": ()}
+HF_HUB = "hf-hub:"
+HUB_MODEL = re.compile(
+    r"hf-hub:(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)@(?P<revision>[\w-][\w./-]*)", re.ASCII
+)
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _ADDRESS = re.compile(r"(?:tcp|tls|ucx|ws|wss)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 
@@ -237,6 +241,16 @@ def _check_one_list_each(values: Section) -> None:
         raise ValueError(f"must have each value in one list: {', '.join(twice)}")
 
 
+Backbone = Annotated[
+    str,
+    _require(
+        lambda name: not name.startswith(HF_HUB) or HUB_MODEL.fullmatch(name),
+        "must be hf-hub:owner/name@revision; the revision is a commit, a tag or a branch",
+    ),
+]
+Sha256 = Annotated[
+    str, _require(re.compile("[0-9a-f]{64}").fullmatch, "must be null or 64 hexadecimal digits")
+]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

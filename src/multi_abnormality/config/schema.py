@@ -19,6 +19,7 @@ from pydantic import (
 from ruamel.yaml.error import YAMLError
 
 from multi_abnormality.config.field_types import (
+    Backbone,
     ColumnName,
     CutmixProb,
     DaskAddress,
@@ -31,6 +32,7 @@ from multi_abnormality.config.field_types import (
     Probability,
     Section,
     SensitivityTarget,
+    Sha256,
     Share,
     SingleLine,
     WarmupEpochs,
@@ -131,9 +133,21 @@ class Lora(Section):
     targets: tuple[str, ...] = Field(min_length=1)  # suffixes of the names of linear layers
 
 
+class PretrainedCfgOverlay(Section):
+    """Corrections of what the weights' configuration says of their input; null: as it says."""
+
+    input_size: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None  # channels, y, x
+    fixed_input_size: bool | None = None
+    mean: tuple[float, ...] | None = None  # per input channel, of intensities in [0, 1]
+    std: tuple[PositiveFloat, ...] | None = None
+
+
 class Model(Section):
-    backbone: str
-    pretrained: bool | str  # false: random, true: timm's hub, or the path of a weights file
+    backbone: Backbone  # a model of timm, or hf-hub:owner/name@revision
+    pretrained: bool | str  # false: random, true: from the hub, or the path of weights
+    # The following two have defaults, since checkpoints of earlier versions lack them.
+    pretrained_sha256: Sha256 | None = None  # of the weights; null: not checked
+    pretrained_cfg_overlay: PretrainedCfgOverlay = PretrainedCfgOverlay()
     global_pool: str | None  # of a slice's feature map, timm's name; null: the backbone's default
     multiscale: bool  # also use the feature maps of the two stages before the last
     attn_layer: Literal["none", "se", "cbam"]  # on a slice's feature maps

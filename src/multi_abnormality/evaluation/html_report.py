@@ -41,6 +41,7 @@ def write_report(
     planned_epochs: int,
     chosen_on: str,
     cases: Mapping[str, Mapping[str, list["Case"]]],
+    weights_warnings: Sequence[str] = (),
 ) -> None:
     """Write the report; equal input gives equal bytes.
 
@@ -64,6 +65,7 @@ def write_report(
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         chosen_on: result of `describe_validation`.
         cases: result of `draw_cases`.
+        weights_warnings: about the pretrained weights, shown at the top.
     """
     environment = template_environment("multi_abnormality.evaluation", autoescape=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
@@ -75,6 +77,7 @@ def write_report(
     page = environment.get_template("report.html").render(
         synthetic=synthetic,
         debug_notice=debug_notice(debug),
+        weights_warnings=weights_warnings,
         facts=facts,
         counts=scores["counts"],
         confidence=f"{100 * scores['intervals']['confidence']:g}\N{NO-BREAK SPACE}%",

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from multi_abnormality.config.field_types import HF_HUB
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY, seal
@@ -134,6 +135,11 @@ def run_onnx(path: Path) -> Runner:
         ) from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda volumes: tuple(session.run(OUTPUTS, {"volume": volumes}))
+
+
+def file_stem(backbone: str) -> str:
+    """Return the part of a file's name that names the backbone."""
+    return backbone.removeprefix(HF_HUB).partition("@")[0].replace("/", "_")
 
 
 def run_module(module: nn.Module) -> Runner:

@@ -19,10 +19,12 @@ from multi_abnormality.export.model_info_schema import (
     FindingScore,
     ModelInfo,
     Network,
+    PretrainedWeights,
     Tensor,
 )
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.pooling import POOLINGS
+from multi_abnormality.models.pretrained_cfg import PretrainedCfg, weights_warnings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,6 +129,7 @@ def model_info(
         "network_data_format": _network(metadata["findings"], metadata["preprocess"]["shape"]),
         "model_name": model["backbone"],
         "architecture": architecture(model),
+        "pretrained_weights": _pretrained_weights(metadata, is_ct_rate),
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
         "threshold_metric": calibration.threshold_metric,
         "debug": metadata["train"]["debug"],
@@ -164,6 +167,18 @@ def _descriptions(metadata: dict[str, Any], settings: Export, is_ct_rate: bool) 
         "intended_use": " ".join(("None.", *notices)) if notices else USE,
         "references": [CT_RATE_REFERENCE, *REFERENCES] if is_ct_rate else REFERENCES,
     }
+
+
+def _pretrained_weights(metadata: dict[str, Any], is_ct_rate: bool) -> PretrainedWeights | None:
+    cfg = PretrainedCfg.from_dict(metadata.get("pretrained_cfg"))
+    if cfg is None or cfg.sha256 is None:
+        return None
+    scores_ct_rate = is_ct_rate and not metadata["synthetic"]
+    keys = PretrainedWeights.model_fields.keys() - {"warnings"}
+    return PretrainedWeights(
+        **{key: value for key, value in cfg.to_dict().items() if key in keys},
+        warnings=weights_warnings(cfg, scores_ct_rate),
+    )
 
 
 def _sha256(hashes: dict[str, str]) -> str:

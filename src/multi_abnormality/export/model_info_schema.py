@@ -81,6 +81,20 @@ class Evaluation(StrictModel):
     )
 
 
+class PretrainedWeights(StrictModel):
+    """Weights that training started from."""
+
+    source: str | None = Field(description="Repository on the hub, address or file name.")
+    revision: str | None = Field(description="Commit of the repository.")
+    sha256: str = Field(description="SHA-256 of the file of weights.")
+    license: str | None = Field(description="Licence that the source states.")
+    datasets: list[str] = Field(description="Training data that the source states.")
+    input_size: list[int] = Field(description="Channels, y and x that they were trained for.")
+    mean: list[float] = Field(description="Per channel, subtracted from intensities in [0, 1].")
+    std: list[float] = Field(description="Per channel; the difference is divided by it.")
+    warnings: list[str]
+
+
 class ModelInfo(StrictModel):
     """Content of model_info.json. Undefined scores are None."""
 
@@ -126,6 +140,9 @@ class ModelInfo(StrictModel):
 
     model_name: str = Field(description="Name of the backbone.")
     architecture: str
+    pretrained_weights: PretrainedWeights | None = Field(
+        None, description="None for random initial weights."
+    )
     parameters: int
     findings: list[str] = Field(description="Findings in the order of the output.")
     thresholds: dict[str, float] = Field(

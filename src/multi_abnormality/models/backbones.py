@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,25 +28,43 @@ class Backbone(nn.Module):
     forward_intermediates: Callable[..., tuple[Tensor, list[Tensor]]]
 
 
-def fit_size(backbone: str, size: tuple[int, int] | None) -> tuple[Padding, dict[str, Any]]:
-    """Return the padding and the timm options for slices of (Y, X) voxels.
-
-    A convolutional backbone takes any size. A transformer is created for one size, a multiple of
-    its patch size, so slices are padded to the next multiple.
-
-    Returns:
-        The padding, and options for timm.create_model.
-    """
+def check_name(backbone: str) -> None:
+    """Check that timm has a backbone; the error suggests similar names and lists known tags."""
     if not timm.is_model(backbone):
         near = difflib.get_close_matches(backbone, timm.list_models(), n=5)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise InputError(f"model.backbone: timm has no {backbone!r}{hint}")
     try:
-        with torch.device("meta"):
-            embedding = getattr(timm.create_model(backbone), "patch_embed", None)
-    except RuntimeError as error:  # timm's, for an unknown tag after the dot
+        timm.get_pretrained_cfg(backbone)
+    except RuntimeError as error:  # for an unknown tag after the dot
         known = ", ".join(timm.list_pretrained(f"{backbone.partition('.')[0]}.*"))
         raise InputError(f"model.backbone: {error} Available: {known or 'none'}") from error
+
+
+def fit_size(
+    backbone: str, size: tuple[int, int] | None, model_args: dict[str, Any]
+) -> tuple[Padding, dict[str, Any]]:
+    """Return the padding and the timm options for slices of (Y, X) voxels.
+
+    A convolutional backbone takes any size. A transformer is created for one size, a multiple of
+    its patch size, so slices are padded to the next multiple.
+
+    Args:
+        backbone: name of a timm model.
+        size: (Y, X) of a slice; None for the backbone's default size.
+        model_args: further arguments of the network.
+
+    Returns:
+        The padding, and options for timm.create_model.
+    """
+    check_name(backbone)
+    try:
+        with torch.device("meta"):
+            embedding = getattr(timm.create_model(backbone, **model_args), "patch_embed", None)
+    except TypeError as error:
+        raise InputError(
+            f"model.backbone: {backbone} does not take the arguments {model_args} ({error})"
+        ) from error
     if size is None or embedding is None or not hasattr(embedding, "img_size"):
         return (0, 0, 0, 0), {}
     patch = to_2tuple(embedding.patch_size)
@@ -59,24 +77,22 @@ def create_backbone(
     backbone: str,
     channels: int,
     global_pool: str | None,
-    pretrained: bool | str,
+    weights: Path | None,
     options: dict[str, Any],
+    input_size: Sequence[int] | None = None,
 ) -> Backbone:
-    """Create a backbone without its classifier; see SliceEncoder for arguments and errors."""
-    options = {"num_classes": 0, "in_chans": channels, **options}
+    """Create a backbone without its classifier; see SliceEncoder for arguments and errors.
+
+    Args:
+        input_size: channels, y and x that the weights are for; None for timm's default.
+    """
+    options = {**options, "num_classes": 0, "in_chans": channels}
+    overlay: dict[str, Any] = {"input_size": tuple(input_size)} if input_size else {}
     if global_pool:
         options["global_pool"] = global_pool
-    if isinstance(pretrained, str):
-        return _from_file(backbone, Path(pretrained), options)
-    if not pretrained:
-        return _random(backbone, global_pool, options)
-    try:
-        return _create(backbone, pretrained=True, **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"model.pretrained: timm's weights of {backbone} cannot be downloaded ({error}); fetch "
-            "them on a machine with a network and give the file's path, or set it to false"
-        ) from error
+    if weights is None:
+        return _random(backbone, global_pool, options | {"pretrained_cfg_overlay": overlay})
+    return _from_file(backbone, weights, options, overlay)
 
 
 def _create(backbone: str, **options: Any) -> Backbone:
@@ -94,7 +110,9 @@ def _random(backbone: str, global_pool: str | None, options: dict[str, Any]) -> 
         ) from error
 
 
-def _from_file(backbone: str, path: Path, options: dict[str, Any]) -> Backbone:
+def _from_file(
+    backbone: str, path: Path, options: dict[str, Any], overlay: dict[str, Any]
+) -> Backbone:
     if not path.is_file():
         raise InputError(f"model.pretrained: file not found: {path}")
     try:
@@ -103,11 +121,10 @@ def _from_file(backbone: str, path: Path, options: dict[str, Any]) -> Backbone:
         raise InputError(
             f"model.pretrained: {path} is not a weights file ({error or type(error).__name__})"
         ) from error
+    overlay = overlay | {"file": str(path)}
     hint = f"give weights of {backbone}, or set model.backbone to the model they belong to"
     try:
-        model = _create(
-            backbone, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, **options
-        )
+        model = _create(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options)
         provided = _translated_names(state, model)
     except Exception as error:  # torch raises for other shapes, timm for unknown names
         required = _weights(_create(backbone, **options))

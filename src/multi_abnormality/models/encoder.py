@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from multi_abnormality.models.backbones import create_backbone, fit_size
+from multi_abnormality.models.backbones import Backbone, Padding, create_backbone, fit_size
+from multi_abnormality.models.pretrained_cfg import PretrainedCfg, input_normalization
 from multi_abnormality.utils.errors import InputError
 
 AIR = -1.0  # lowest value of every window
@@ -48,12 +50,14 @@ class SliceEncoder(nn.Module):
         encoder_chunk_size: number of slices encoded at a time. Only one chunk's activations are
             kept: in training the others are computed again for their gradients, which stay equal
             (activation checkpointing).
-        pretrained: False for random weights, True for timm's hub, or the path of a weights file.
+        pretrained_cfg: description of the pretrained weights, which slices are normalized for;
+            None for random ones.
+        weights: path of a weights file; None for random weights, as if they are loaded later.
 
     Raises:
-        InputError: the backbone is unknown; it does not support the size, the attention or chunks;
-            or its weights are unavailable or do not match. Random weights never silently replace
-            pretrained ones.
+        InputError: the backbone is unknown; it does not support the slices, the attention or
+            chunks; or the weights do not match it. Random weights never silently replace pretrained
+            ones.
     """
 
     def __init__(
@@ -65,11 +69,21 @@ class SliceEncoder(nn.Module):
         multiscale: bool = False,
         attn_layer: str = "none",
         encoder_chunk_size: int | None = None,
-        pretrained: bool | str = False,
+        pretrained_cfg: PretrainedCfg | None = None,
+        weights: Path | None = None,
     ) -> None:
         super().__init__()
-        self.padding, options = fit_size(backbone, size)
-        self.backbone = create_backbone(backbone, channels, global_pool, pretrained, options)
+        model_args = pretrained_cfg.model_args if pretrained_cfg else {}
+        input_size = pretrained_cfg.input_size if pretrained_cfg else None
+        self.padding, options = fit_size(backbone, size, model_args)
+        if pretrained_cfg and pretrained_cfg.fixed_input_size and size:
+            _check_size(pretrained_cfg, size, self.padding)
+        self.backbone = create_backbone(
+            backbone, channels, global_pool, weights, model_args | options, input_size
+        )
+        self.normalization = input_normalization(pretrained_cfg, channels)
+        if pretrained_cfg:
+            _check_channels(self.backbone, pretrained_cfg, channels)
         _pool_deterministically(self.backbone)
         self.stages = _middle_stages(self.backbone.feature_info) if multiscale else []
         self.chunk = encoder_chunk_size
@@ -111,7 +125,7 @@ class SliceEncoder(nn.Module):
 
     def _encode(self, slices: Tensor) -> Tensor:
         if not self.stages and not self.attentions:
-            features: Tensor = self.backbone(functional.pad(slices, self.padding, value=AIR))
+            features: Tensor = self.backbone(self._input(slices))
             return features
         maps = self._maps(slices)
         if self.attentions:
@@ -124,13 +138,46 @@ class SliceEncoder(nn.Module):
             return parts[0]
         return torch.cat([functional.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
 
+    def _input(self, slices: Tensor) -> Tensor:
+        """Pad slices with air, and normalize them as the pretrained weights expect."""
+        slices = functional.pad(slices, self.padding, value=AIR)
+        return slices if self.normalization is None else self.normalization(slices)
+
     def _maps(self, slices: Tensor) -> list[Tensor]:
         """Return the (N, C, Y, X) maps of the chosen stages, and the backbone's last features."""
-        slices = functional.pad(slices, self.padding, value=AIR)
+        slices = self._input(slices)
         if not self.stages:
             return [self.backbone.forward_features(slices)]
         last, maps = self.backbone.forward_intermediates(slices, indices=self.stages)
         return [*maps, last]
+
+
+def _check_size(cfg: PretrainedCfg, size: tuple[int, int], padding: Padding) -> None:
+    left, right, top, bottom = padding
+    padded = [size[0] + top + bottom, size[1] + left + right]
+    if padded != list(cfg.input_size[1:]):
+        own = ", ".join(map(str, cfg.input_size[1:]))
+        raise InputError(
+            f"model.backbone: {cfg.source or cfg.architecture} has a fixed_input_size of {own}, "
+            f"but slices have {size[0]} x {size[1]} voxels; set the last two of preprocess.shape "
+            f"to {own}, or model.pretrained_cfg_overlay.fixed_input_size to false, which adapts "
+            "the network to the slices"
+        )
+
+
+def _check_channels(backbone: Backbone, cfg: PretrainedCfg, channels: int) -> None:
+    """Refuse weights whose first layer timm would leave random for this number of channels."""
+    if cfg.sha256 is None or channels == cfg.input_size[0]:
+        return
+    names = backbone.default_cfg.get("first_conv") or ()
+    names = [names] if isinstance(names, str) else names
+    layers = [backbone.get_submodule(name) for name in names]
+    if not layers or not all(isinstance(layer, nn.Conv2d) for layer in layers):
+        raise InputError(
+            f"model.backbone: {cfg.source or cfg.architecture} takes {cfg.input_size[0]} input "
+            f"channels, but model.windows and model.adjacent_slices give {channels}, and its first "
+            "layer cannot be adapted; choose as many windows, and 1 for model.adjacent_slices"
+        )
 
 
 def _middle_stages(stages: list[dict[str, Any]]) -> list[int]:

@@ -1,5 +1,6 @@
 """Construction of classifiers from checkpoint metadata."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,30 +12,33 @@ from multi_abnormality.models.encoder import SliceEncoder
 from multi_abnormality.models.intensity_windows import Windows
 from multi_abnormality.models.lora import add_lora, merge_lora
 from multi_abnormality.models.pooling import POOLINGS
+from multi_abnormality.models.pretrained_cfg import PretrainedCfg
 
 
-def build_classifier(metadata: dict[str, Any], pretrained: bool | str = False) -> VolumeClassifier:
+def build_classifier(metadata: dict[str, Any], weights: Path | None = None) -> VolumeClassifier:
     """Build a classifier in channels-last form, with random or pretrained weights.
 
     Args:
-        metadata: metadata of a checkpoint: findings (names), and preprocess and model (sections of
-            params.yaml).
-        pretrained: see SliceEncoder.
+        metadata: metadata of a checkpoint: findings (names), preprocess and model (sections of
+            params.yaml), and pretrained_cfg if the backbone has pretrained weights.
+        weights: see SliceEncoder.
 
     Raises:
         InputError: see SliceEncoder.
     """
     model = parse_section(Model, metadata["model"])
     recipe = parse_section(PreprocessSpec, metadata["preprocess"])
+    pretrained_cfg = PretrainedCfg.from_dict(metadata.get("pretrained_cfg"))
     encoder = SliceEncoder(
-        model.backbone,
+        pretrained_cfg.architecture if pretrained_cfg else model.backbone,
         len(model.windows) * model.adjacent_slices,
         recipe.shape[1:],
         model.global_pool,
         model.multiscale,
         model.attn_layer,
         model.encoder_chunk_size,
-        pretrained,
+        pretrained_cfg,
+        weights,
     )
     pooling = POOLINGS[model.pooling](encoder.width, len(metadata["findings"]), model.dropout)
     windows = Windows(code_table(recipe).tolist(), model.windows)

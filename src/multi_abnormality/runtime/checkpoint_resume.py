@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality.config.schema import Params
+from multi_abnormality.config.schema import Model, Params
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import (
     BEST,
@@ -19,11 +19,13 @@ from multi_abnormality.runtime.checkpoint_io import (
     load_checkpoint,
     save_checkpoint,
 )
-from multi_abnormality.runtime.run_fingerprint import differences, fingerprint, is_missing_file
+from multi_abnormality.runtime.run_fingerprint import differences, fingerprint
 from multi_abnormality.training.history import History, StopCriteria
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
+# Parameters that determine which weights are loaded.
+_NAMES_WEIGHTS = ("backbone", "pretrained", "pretrained_sha256", "pretrained_cfg_overlay")
 _TENSORS = {"state_dict", "current_model_state", "optimizer"}
 
 
@@ -192,22 +194,25 @@ class CheckpointDir:
         self.archive.restore(self.path, fingerprint(metadata["identity"]), kept)
 
 
-def use_recorded_weights(identity: dict[str, Any], pretrained: bool | str, folder: Path) -> None:
-    """Identify a weights file that is missing on this machine by the hash that checkpoints record.
+def recorded_pretrained_cfg(model: Model, folder: Path) -> dict[str, Any] | None:
+    """Return the description of the requested weights in a checkpoint, if one has it.
 
-    They have all weights, so the file itself is only needed to start a run.
+    Checkpoints have all weights, so the weights themselves are only needed to start a run.
+
+    Args:
+        model: model section of params.yaml.
+        folder: directory of checkpoints.
     """
-    if not is_missing_file(pretrained):
-        return
+    requested = model.model_dump(mode="json")
     for path in sorted(folder.glob("*.ckpt")):
         try:
             metadata = ResumeCandidate.read(path).content["about"]
         except InputError:  # reported by `select`
             continue
-        if metadata["model"]["pretrained"] == pretrained:
-            identity["model"]["pretrained"] = metadata["identity"]["model"]["pretrained"]
-            log.warning("model.pretrained: %s is missing; resuming does not need it", pretrained)
-            return
+        cfg: dict[str, Any] | None = metadata.get("pretrained_cfg")
+        if cfg and all(metadata["model"].get(key) == requested[key] for key in _NAMES_WEIGHTS):
+            return cfg
+    return None
 
 
 def _read(folder: Path) -> tuple[list[ResumeCandidate], list[Path]]:

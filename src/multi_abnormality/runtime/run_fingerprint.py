@@ -53,13 +53,36 @@ IGNORED = (
 LIBRARIES = ("torch", "timm", "numpy", "lightning-fabric", "scikit-learn")
 
 
+# Of a PretrainedCfg: what the result depends on, and the revision, which names it for people.
+_PRETRAINED = ("architecture", "model_args", "input_size", "mean", "std", "revision", "sha256")
+
+
 def identify(
-    params: Params, findings: Sequence[str], content_hash: str, package: Path
+    params: Params,
+    findings: Sequence[str],
+    content_hash: str,
+    package: Path,
+    pretrained_cfg: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return everything that determines the result, in readable form."""
+    """Return everything that determines the result, in readable form.
+
+    Args:
+        params: parameters of the run.
+        findings: names, in the order of the model's outputs.
+        content_hash: of the train split, by ProcessedDataset.content_hash.
+        package: directory of this package's source.
+        pretrained_cfg: description of the pretrained weights, by PretrainedCfg.to_dict.
+    """
+    model = params.model.model_dump(mode="json")
+    weights: dict[str, Any] = {}
+    if pretrained_cfg is not None:
+        weights["pretrained_cfg"] = {key: pretrained_cfg[key] for key in _PRETRAINED}
+        if isinstance(params.model.pretrained, str):  # by content instead of name
+            model["pretrained"] = f"sha256 {pretrained_cfg['sha256']}"
     return {
         "seed": params.seed,
-        "model": params.model.model_dump(mode="json") | _weights(params.model.pretrained),
+        "model": model,
+        **weights,
         "train": params.train.model_dump(mode="json", exclude=RAISABLE),
         "findings": list(findings),
         "processed": content_hash,
@@ -70,19 +93,6 @@ def identify(
 def result_code(package: Path) -> dict[str, dict[str, str]]:
     """Return the hashes of all code that determines the result."""
     return code_hashes(package, ROOTS, IGNORED)
-
-
-def is_missing_file(pretrained: bool | str) -> bool:
-    """Whether model.pretrained is a weights file that this machine lacks."""
-    return isinstance(pretrained, str) and not Path(pretrained).is_file()
-
-
-def _weights(pretrained: bool | str) -> dict[str, str]:
-    """Identify a weights file by its content instead of its name."""
-    if isinstance(pretrained, bool) or is_missing_file(pretrained):
-        return {}
-    with Path(pretrained).open("rb") as file:
-        return {"pretrained": f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"}
 
 
 def fingerprint(identity: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
+from multi_abnormality.models.pretrained_cfg import PretrainedCfg, weights_warnings
+from multi_abnormality.models.pretrained_weights import find_pretrained, is_on_hub
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import (
     Position,
@@ -22,7 +24,7 @@ from multi_abnormality.runtime.checkpoint_io import (
 from multi_abnormality.runtime.checkpoint_resume import (
     CheckpointDir,
     ResumeCandidate,
-    use_recorded_weights,
+    recorded_pretrained_cfg,
 )
 from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver, NoBackup
 from multi_abnormality.runtime.datamodule import DataModule
@@ -87,6 +89,8 @@ class TrainingRun:
         self._device = self.ranks.device(choose_device(params.machine.accelerator))
         self._precision = resolve_precision(params.train.precision, self._device)
         self.datamodule = DataModule(params, processed, self.ranks, self._device)
+        self._weights: Path | None = None
+        pretrained_cfg = self._describe_weights()
         package = Path(multi_abnormality.__file__).parent
         self.metadata: dict[str, Any] = {
             "findings": list(processed.findings),
@@ -96,16 +100,38 @@ class TrainingRun:
             "train": params.train.model_dump(mode="json", exclude=RAISABLE),
             "volumes": self.datamodule.names,
             "identity": identify(
-                params, processed.findings, processed.content_hash("train"), package
+                params,
+                processed.findings,
+                processed.content_hash("train"),
+                package,
+                pretrained_cfg,
             ),
             "environment": environment(self._device, self._precision, self.ranks.size),
         }
         if processed.fold is not None:
             self.metadata["cross_validation"] = {"fold": processed.fold, "folds": params.data.folds}
-        use_recorded_weights(self.metadata["identity"], params.model.pretrained, paths.checkpoints)
+        if pretrained_cfg:  # only then, so that other checkpoints keep their bytes
+            self.metadata["pretrained_cfg"] = pretrained_cfg
         self.fingerprint = fingerprint(self.metadata["identity"])
         self.checkpoint = self._find() if self.ranks.is_rank_zero else None
         self.history = self.checkpoint.history if self.checkpoint else History()
+
+    def _describe_weights(self) -> dict[str, Any] | None:
+        """Return the description of the pretrained weights; only rank 0 looks for them."""
+        model = self.params.model
+        if not (model.pretrained or is_on_hub(model.backbone)):
+            return None
+        cfg = None
+        if self.ranks.is_rank_zero:
+            is_here = isinstance(model.pretrained, str) and Path(model.pretrained).exists()
+            cfg = None if is_here else recorded_pretrained_cfg(model, self.paths.checkpoints)
+            if cfg is None:
+                found = find_pretrained(model)
+                cfg = found.cfg.to_dict() if found.cfg else None
+                self._weights = found.file
+            for line in weights_warnings(PretrainedCfg.from_dict(cfg), scores_ct_rate=False):
+                log.warning("%s", line)
+        return gather(cfg)[0]
 
     def _find(self) -> ResumeCandidate | None:
         folder = CheckpointDir(self.paths.checkpoints, self.paths.archive)
@@ -164,6 +190,9 @@ class TrainingRun:
         if self.checkpoint is None:
             log.info("no checkpoint to resume from: training starts at epoch 0")
             return
+        pretrained = self.params.model.pretrained
+        if isinstance(pretrained, str) and not Path(pretrained).exists():
+            log.warning("model.pretrained: %s is missing; resuming does not need it", pretrained)
         if self.is_finished:
             log.info("%s is of a finished training; nothing to do", self.checkpoint.path)
             return
@@ -198,10 +227,11 @@ class TrainingRun:
     def _build(self) -> VolumeClassifier:
         """Build the model; DDP sends rank 0's weights to the other ranks."""
         torch.manual_seed(derived_seed(self.params.seed, "weights"))
-        takes_pretrained = self.checkpoint is None and self.ranks.is_rank_zero
-        return build_classifier(
-            self.metadata, self.params.model.pretrained if takes_pretrained else False
-        )
+        cfg = PretrainedCfg.from_dict(self.metadata.get("pretrained_cfg"))
+        weights = None
+        if cfg and cfg.sha256 and self.checkpoint is None and self.ranks.is_rank_zero:
+            weights = self._weights or find_pretrained(self.params.model, recorded=cfg).file
+        return build_classifier(self.metadata, weights)
 
     def _fit(self, stop: StopRequest, backup: BackupHook) -> None:
         tune_malloc()

@@ -47,6 +47,7 @@ from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
+from multi_abnormality.models.pretrained_cfg import PretrainedCfg, weights_facts, weights_warnings
 from multi_abnormality.runtime.checkpoint_io import BEST, held_out_fold, load_complete
 from multi_abnormality.runtime.run_fingerprint import source_files
 from multi_abnormality.utils.atomic_io import write_json
@@ -115,6 +116,10 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         synthetic=metadata["synthetic"],
         debug=metadata["train"]["debug"],
         facts=_facts(metadata, checkpoint["history"], test),
+        weights_warnings=weights_warnings(
+            PretrainedCfg.from_dict(metadata.get("pretrained_cfg")),
+            scores_ct_rate=volumes.is_ct_rate and not metadata["synthetic"],
+        ),
         scores=scores,
         labels=test.labels,
         probabilities=probabilities,
@@ -266,6 +271,7 @@ def _facts(
     shape = metadata["preprocess"]["shape"]
     spacing = metadata["preprocess"]["spacing"]
     model = metadata["model"]
+    pretrained = PretrainedCfg.from_dict(metadata.get("pretrained_cfg"))
     names = metadata["volumes"]
     train_split, test_split = "the train split", "the test split"
     if cross_validation := metadata.get("cross_validation"):
@@ -274,9 +280,8 @@ def _facts(
         test_split = f"fold {cross_validation['fold']}, of 0 to {folds - 1}"
     return {
         "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
-        "Initial weights": {False: "random", True: "timm's"}.get(
-            model["pretrained"], model["pretrained"]
-        ),
+        "Initial weights": _initial_weights(pretrained, model["pretrained"]),
+        **weights_facts(pretrained),
         "Trained on": f"{len(names['train'])} volumes of {train_split}",
         "Chosen and calibrated on": f"{len(names['validation'])} volumes of other patients of "
         f"{train_split}",
@@ -288,6 +293,12 @@ def _facts(
         "Learning rate": metadata["train"]["learning_rate"],
         "Seed": metadata["identity"]["seed"],
     }
+
+
+def _initial_weights(cfg: PretrainedCfg | None, requested: bool | str) -> object:
+    if requested is False or cfg is None:
+        return "random" if requested is False else "pretrained"
+    return cfg.source if cfg.revision is None else f"{cfg.source}, commit {cfg.revision}"
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export.calibrated_classifier import CalibratedClassifier
-from multi_abnormality.export.formats import FORMATS, Runner, run_module, trace
+from multi_abnormality.export.formats import FORMATS, Runner, file_stem, run_module, trace
 from multi_abnormality.export.model_card import model_card
 from multi_abnormality.export.model_info import (
     decision_info,
@@ -131,7 +131,7 @@ def _write_all(
     runners = {}
     for name in console.track(chosen, "export", len(chosen), "formats"):
         file_format = FORMATS[name]
-        path = out / file_format.filename.format(metadata["model"]["backbone"])
+        path = out / file_format.filename.format(file_stem(metadata["model"]["backbone"]))
         if file_format.has_graph:
             file_format.write(graph(), info | decisions, path)
         else:

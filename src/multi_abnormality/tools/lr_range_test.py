@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
+from multi_abnormality.models.pretrained_weights import find_pretrained
 from multi_abnormality.runtime.fabric_setup import make_fabric, resolve_precision
 from multi_abnormality.runtime.rank_info import RankInfo
 from multi_abnormality.training.lr_schedule import set_learning_rate
@@ -85,13 +87,16 @@ def _new_training(
         processed, chosen.train, settings, params.seed, params.model.adjacent_slices,
         chosen.untrained,
     )  # fmt: skip
-    metadata = {
+    metadata: dict[str, Any] = {
         "findings": list(processed.findings),
         "preprocess": processed.recipe,
         "model": params.model.model_dump(mode="json"),
     }
     torch.manual_seed(derived_seed(params.seed, "weights"))
-    model = build_classifier(metadata, params.model.pretrained)
+    pretrained = find_pretrained(params.model)
+    if pretrained.cfg:
+        metadata["pretrained_cfg"] = pretrained.cfg.to_dict()
+    model = build_classifier(metadata, pretrained.file)
     device = choose_device(params.machine.accelerator)
     precision = resolve_precision(settings.precision, device)
     fabric = make_fabric(settings, device, precision, RankInfo())

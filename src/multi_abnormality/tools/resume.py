@@ -25,7 +25,7 @@ from multi_abnormality.backup.restore_checks import UnsafeTreeError
 from multi_abnormality.backup.upload_log import UploadLog
 from multi_abnormality.backup.verification import remotes_to_verify, set_verify
 from multi_abnormality.config.schema import load_params
-from multi_abnormality.runtime.run_fingerprint import differences, identify, is_missing_file
+from multi_abnormality.runtime.run_fingerprint import differences, identify
 from multi_abnormality.utils import console
 from multi_abnormality.utils.errors import InputError, first_few
 
@@ -210,8 +210,9 @@ def _check_fingerprint(state: State, root: Path) -> None:
         params = apply_debug_overrides(params)
     package = Path(multi_abnormality.__file__).parent
     now = identify(params, backup["findings"], backup["processed"], package)
-    if is_missing_file(params.model.pretrained):
-        now["model"]["pretrained"] = backup["model"]["pretrained"]  # the checkpoints have it all
+    if "pretrained_cfg" in backup:  # the checkpoints have the weights
+        now["pretrained_cfg"] = backup["pretrained_cfg"]
+        now["model"]["pretrained"] = backup["model"]["pretrained"]
     if params.machine.allow_code_changes:
         now["code"] = backup["code"]
     if lines := differences(backup, now):

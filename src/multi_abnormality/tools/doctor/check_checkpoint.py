@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,11 @@ def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:
     """Fingerprint of the next run; before preprocessing, with the volumes of the last run."""
     import multi_abnormality
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-    from multi_abnormality.runtime.checkpoint_resume import ResumeCandidate, use_recorded_weights
+    from multi_abnormality.models.pretrained_weights import find_pretrained
+    from multi_abnormality.runtime.checkpoint_resume import (
+        ResumeCandidate,
+        recorded_pretrained_cfg,
+    )
     from multi_abnormality.runtime.run_fingerprint import identify
 
     package = Path(multi_abnormality.__file__).parent
@@ -89,6 +94,11 @@ def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:
                 content = ResumeCandidate.read(path).content["about"]["identity"]["processed"]
             except InputError:  # training reports it
                 continue
-    identity = identify(params, findings, content, package)
-    use_recorded_weights(identity, params.model.pretrained, context.root / CHECKPOINTS)
-    return identity
+    pretrained, pretrained_cfg = params.model.pretrained, None
+    if isinstance(pretrained, str) and (context.root / pretrained).exists():
+        with suppress(InputError):  # check_model reports it
+            found = find_pretrained(params.model, root=context.root).cfg
+            pretrained_cfg = found.to_dict() if found else None
+    else:
+        pretrained_cfg = recorded_pretrained_cfg(params.model, context.root / CHECKPOINTS)
+    return identify(params, findings, content, package, pretrained_cfg)

@@ -1,7 +1,6 @@
 """Checks of the split and of the model, which is built as training builds it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.tools.doctor.context import (
@@ -14,7 +13,7 @@ from multi_abnormality.tools.doctor.context import (
 from multi_abnormality.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from multi_abnormality.config.schema import Params
+    from multi_abnormality.config.schema import Model, Params
     from multi_abnormality.models.classifier import VolumeClassifier
 
 
@@ -28,7 +27,7 @@ def check_model(context: DoctorContext) -> Iterator[CheckResult]:
         f"{model.backbone}, {size / 1e6:.1f} M parameters; model.finetune is {model.finetune}"
     )
     if context.starts_from_scratch and model.pretrained is True:
-        yield from _missing_weights(model.backbone)
+        yield from _missing_weights(model)
 
 
 def check_split(context: DoctorContext) -> Iterator[CheckResult]:
@@ -89,60 +88,45 @@ def _make(context: DoctorContext, params: "Params") -> int:
         "preprocess": params.preprocess.recipe.model_dump(mode="json"),
         "model": params.model.model_dump(mode="json"),
     }
-    classifier = _build(
-        metadata, params.model.pretrained if context.starts_from_scratch else False, context.root
-    )
+    classifier = _build(metadata, context, params.model)
     FineTuning(classifier, params.model)
     parameter_groups(classifier, params.model, params.train.weight_decay, params.train.layer_decay)
     return sum(parameter.numel() for parameter in classifier.parameters())
 
 
-def _build(metadata: dict[str, Any], pretrained: bool | str, root: Path) -> "VolumeClassifier":
-    """Build it with the weights of a file, or without weights if timm has them."""
-    import timm
+def _build(metadata: dict[str, Any], context: DoctorContext, model: "Model") -> "VolumeClassifier":
+    """Build it with weights that are on this machine, or else without weights."""
     import torch
 
     from multi_abnormality.models.factory import build_classifier
+    from multi_abnormality.models.pretrained_weights import find_pretrained, missing_source
+    from multi_abnormality.runtime.checkpoint_resume import recorded_pretrained_cfg
 
-    backbone = metadata["model"]["backbone"]
-    if isinstance(pretrained, str):
-        return build_classifier(metadata, str(root / pretrained))
+    weights = None
+    if context.starts_from_scratch and not missing_source(model):
+        cfg, weights = find_pretrained(model, root=context.root)
+        metadata["pretrained_cfg"] = cfg.to_dict() if cfg else None
+    elif not context.starts_from_scratch:
+        metadata["pretrained_cfg"] = recorded_pretrained_cfg(model, context.root / "checkpoints")
+    elif model.pretrained is True:  # the configuration suffices
+        cfg, _ = find_pretrained(model.model_copy(update={"pretrained": False}))
+        metadata["pretrained_cfg"] = cfg.to_dict() if cfg else None
+    if weights:
+        return build_classifier(metadata, weights)
     try:
         with torch.device("meta"):
-            classifier = build_classifier(metadata)
+            return build_classifier(metadata)
     except (InputError, RuntimeError):  # "meta" lacks some operations
-        classifier = build_classifier(metadata)
-    config = timm.get_pretrained_cfg(backbone) if pretrained else None
-    if pretrained and not (config and config.has_weights):
-        return build_classifier(metadata, True)  # timm raises without network access
-    return classifier
+        return build_classifier(metadata)
 
 
-def _missing_weights(backbone: str) -> Iterator[CheckResult]:
-    """Warn if timm would have to download the weights; download nothing."""
-    import timm
-    import torch
-    from huggingface_hub import try_to_load_from_cache
+def _missing_weights(model: "Model") -> Iterator[CheckResult]:
+    """Warn if training would have to download the weights; download nothing."""
+    from multi_abnormality.models.pretrained_weights import missing_source
 
-    config = timm.get_pretrained_cfg(backbone)
-    if config is None:  # check_model has reported it
-        return
-    if not config.hf_hub_id:
-        source = str(config.url)
-        name = source.rpartition("/")[2]
-        is_cached = (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
-    else:
-        source, _, revision = config.hf_hub_id.partition("@")
-        names = {config.hf_hub_filename or "model.safetensors", "pytorch_model.bin"}
-        cached = [
-            try_to_load_from_cache(source, name, revision=revision or None)
-            for name in sorted(names)
-        ]
-        is_cached = any(isinstance(path, str) for path in cached)
-        source = f"huggingface.co/{source}"
-    if not is_cached:
+    if source := missing_source(model):
         yield warning(
-            f"model.pretrained: timm's weights of {backbone} are not on this machine; training "
-            f"fetches them from {source}. Without a network, copy a weights file here and set "
+            f"model.pretrained: the weights of {model.backbone} are not on this machine; training "
+            f"downloads them from {source}. Without a network, copy them here and set "
             "model.pretrained: PATH (docs/how-to/models.md)"
         )
