@@ -85,5 +85,5 @@ def select_volumes(
     findings_of_both_classes(torch.tensor(validated[:, ~lacking]))
     is_debug = settings.debug != "none"  # few scans have few findings
     warnings = [] if is_debug else single_class_warnings(findings, trained, validated)
-    untrained = [findings[column] for column in np.flatnonzero(lacking)]
+    untrained = [findings[column] for column in np.flatnonzero(lacking).tolist()]
     return Selection(train, validation, samples, untrained, warnings)
