@@ -1,21 +1,29 @@
 """Report of a trained model and its scores: metrics/report.html, a self-contained page."""
 
 import base64
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from multi_abnormality.data.catalog.missing_labels import is_labeled, labeled_cells
-from multi_abnormality.evaluation import charts
-from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
+from multi_abnormality.data.catalog.missing_labels import is_labeled
+from multi_abnormality.evaluation import report_charts
+from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE, ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
 from multi_abnormality.evaluation.example_scans import Case
+from multi_abnormality.evaluation.interval_bands import Weights, group_differences
 from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
+from multi_abnormality.evaluation.report_data import (
+    finding_data,
+    history_data,
+    pooled_calibration,
+)
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.utils.atomic_io import atomic_write
 
@@ -25,78 +33,123 @@ UNDEFINED = "\N{EN DASH}"
 def write_report(
     path: Path,
     *,
+    run: str,
     synthetic: bool,
     debug: str,
     facts: Mapping[str, object],
+    parameters: Mapping[str, object],
     scores: dict[str, Any],
     labels: np.ndarray,
     probabilities: np.ndarray,
+    patients: Sequence[str],
     calibration: Calibration,
     uncalibrated: np.ndarray,
     findings: Sequence[str],
+    groups: pd.DataFrame,
     history: pd.DataFrame,
     planned_epochs: int,
     chosen_on: str,
     cases: Mapping[str, Mapping[str, list[Case]]],
+    seed: int = 0,
 ) -> None:
     """Write the report; equal input gives equal bytes.
 
     The page makes no request to the network.
 
     Args:
+        run: fingerprint of the run.
         synthetic: whether the model was trained on synthetic phantoms.
         debug: value of `train.debug`.
         facts: properties of model and data by name, listed in this order.
-        scores: result of `scores.evaluate` with `uncalibrated`.
+        parameters: parameters of the run by name, listed in this order.
+        scores: result of `scores.evaluate` with `uncalibrated`, with `operating_points` and
+            `groups`, where they are to be shown.
         labels: (N, F), 0, 1 or NaN for a missing one.
         probabilities: (N, F), calibrated.
+        patients: N ids; a patient's scans are resampled together.
         calibration: calibration behind the probabilities, with the thresholds.
         uncalibrated: (N, F) probabilities before calibration.
         findings: F names.
-        history: one row per epoch with epoch, train_loss, val_loss, val_auroc; NaN where an epoch
-            was not validated.
+        groups: N rows, from `subgroup_columns`.
+        history: one row per epoch with epoch, train_loss, val_loss, val_auroc and, if known,
+            learning_rate; NaN where an epoch was not validated.
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         chosen_on: result of `describe_validation`.
         cases: result of `draw_cases`.
+        seed: random seed of the bands and of the test of groups.
     """
     environment = template_environment("multi_abnormality.evaluation", autoescape=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
-    environment.globals["attention_strip"] = charts.attention_strip
-    environment.globals["interval_bar"] = charts.interval_bar
-    rows, groups = _rows(scores, labels, calibration), _groups(scores.get("groups", {}))
+    level = scores["intervals"]["confidence"]
+    resampling = ResamplingConfig(scores["intervals"]["n_bootstrap"], level, seed)
+    weights = Weights(patients, len(labels), resampling)
+    rows = _rows(scores, labels, calibration)
+    shown_groups = _groups(
+        scores.get("groups", {}), group_differences(groups, labels, probabilities, weights)
+    )
+    start = _bar_start(
+        [(row["auroc"], row["interval"]) for row in rows]
+        + [
+            (row["auroc"], row["auroc_interval"])
+            for kinds in shown_groups.values()
+            for row in kinds
+        ]
+    )
+    environment.globals["percent"] = lambda value: f"{100 * (value - start) / (1 - start):.1f}"
+    trained = history_data(history, planned_epochs)
+    data = {
+        "specifications": report_charts.specifications(),
+        "findings": [
+            finding_data(
+                labels[:, column],
+                probabilities[:, column],
+                uncalibrated[:, column],
+                float(calibration.thresholds[column]),
+                weights,
+            )
+            for column in range(len(findings))
+        ],
+        "calibration": pooled_calibration(labels, probabilities, uncalibrated),
+        "training": trained["charts"] if trained else {},
+    }
+    for row, of_finding in zip(rows, data["findings"], strict=True):
+        row["data"] = of_finding
     page = environment.get_template("report.html").render(
+        run=run,
         synthetic=synthetic,
         debug_notice=debug_notice(debug),
         facts=facts,
+        parameters=parameters,
         counts=scores["counts"],
-        confidence=f"{100 * scores['intervals']['confidence']:g}\N{NO-BREAK SPACE}%",
-        n_bootstrap=scores["intervals"]["n_bootstrap"],
+        confidence=f"{100 * level:g}\N{NO-BREAK SPACE}%",
+        n_bootstrap=resampling.n_bootstrap,
         headline=_headline(scores),
         rows=rows,
         thresholds=calibration.thresholds_by_finding(),
         uncalibrated=calibration.uncalibrated,
         threshold_metric=calibration.threshold_metric,
         columns=_columns(),
-        curves=_curves(scores, labels, probabilities, findings),
-        groups=groups,
-        operating_points=scores.get("operating_points"),
-        start=charts.bar_start(
-            [(row["auroc"], row["interval"]) for row in rows]
-            + [(row["auroc"], row["auroc_interval"]) for kinds in groups.values() for row in kinds]
-        ),
+        groups=shown_groups,
+        operating_points=scores.get("operating_points", {}),
+        start=start,
         calibration=scores["calibration"],
-        reliability=charts.reliability_chart(
-            reliability_bins(labels, probabilities), reliability_bins(labels, uncalibrated)
-        ),
-        history=_history(history),
+        history=trained,
         planned_epochs=planned_epochs,
         chosen_on=chosen_on,
         unreliable=UNRELIABLE,
         not_estimable=NOT_ESTIMABLE,
         cases=cases,
         label_counts=_label_counts(scores["counts"], findings),
+        library=Markup(report_charts.library()),
+        data=_script_json(data),
     )
     atomic_write(page.encode(), path)
+
+
+def _script_json(data: object) -> Markup:
+    """Format data as JSON within a script element, which no value can end."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def template_environment(package: str, **options: Any) -> Environment:
@@ -188,55 +241,29 @@ def _label_counts(counts: dict[str, Any], findings: Sequence[str]) -> list[dict[
     ]
 
 
-def _groups(groups: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def _groups(
+    groups: dict[str, dict[str, dict[str, Any]]],
+    differences: dict[str, dict[str, dict[str, Any]]],
+) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of the table of subgroups, by trait."""
     unscored = dict.fromkeys(("auroc", "crg", "auroc_interval", "crg_interval"))
     return {
-        trait: [{**unscored, **group, "kind": kind} for kind, group in kinds.items()]
+        trait: [
+            {**unscored, **group, "kind": kind, "test": differences.get(trait, {}).get(kind)}
+            for kind, group in kinds.items()
+        ]
         for trait, kinds in groups.items()
     }
 
 
-def _curves(
-    scores: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Draw a pair of panels for each finding whose two curves are defined."""
-    drawn = []
-    for column, finding in enumerate(findings):
-        y_true, probs = labeled_cells(labels[:, column], probabilities[:, column])
-        roc_curve, precision_curve = roc(y_true, probs), precision_recall(y_true, probs)
-        if roc_curve is None or precision_curve is None:
-            continue
-        ends, prevalence = np.array([0.0, 1.0]), np.full(2, y_true.mean())
-        drawn.append(
-            {
-                "finding": finding,
-                "auroc": finding_score(scores, finding, "auroc"),
-                "average_precision": finding_score(scores, finding, "average_precision"),
-                "roc": charts.panel(roc_curve, Curve(ends, ends), f"ROC curve, {finding}"),
-                "precision_recall": charts.panel(
-                    precision_curve, Curve(ends, prevalence), f"Precision-recall curve, {finding}"
-                ),
-            }
-        )
-    return drawn
+def _bar_start(rows: Iterable[tuple[float | None, Mapping[str, float] | None]]) -> float:
+    """Return the left end of the axis shared by all bars: 0.5, or the tenth below the lowest value.
 
-
-def _history(history: pd.DataFrame) -> dict[str, Any] | None:
-    if history.empty:
-        return None
-    epochs, auroc = history["epoch"].tolist(), history["val_auroc"]
-    best = None if auroc.isna().all() else int(auroc.argmax())
-    best_epoch = None if best is None else epochs[best]
-    losses = {"training": history["train_loss"], "validation": history["val_loss"]}
-    return {
-        "losses": charts.history_chart(epochs, losses, "loss", best_epoch),
-        "auroc": None
-        if best is None
-        else charts.history_chart(
-            epochs, {"validation": auroc}, "macro AUROC", best_epoch, upper_bound=1
-        ),
-        "best_epoch": best_epoch,
-        "best_auroc": None if best is None else auroc[best],
-        "epochs": len(history),
-    }
+    Args:
+        rows: AUROC and its interval; without either of them no bar is drawn.
+    """
+    lows = [0.5]
+    for value, interval in rows:
+        if value is not None and interval:
+            lows += [value, interval["low"]]
+    return math.floor(10 * min(lows)) / 10

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
 from multi_abnormality.runtime.checkpoint_io import BEST, load_complete
-from multi_abnormality.runtime.run_fingerprint import source_files
+from multi_abnormality.runtime.run_fingerprint import fingerprint, source_files
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
 from multi_abnormality.utils.errors import InputError
 
@@ -91,19 +91,24 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     save_inference(metrics / INFERENCE, key, cached)
     write_report(
         metrics / "report.html",
+        run=fingerprint(metadata["identity"]),
         synthetic=metadata["synthetic"],
         debug=metadata["train"]["debug"],
-        facts=_facts(metadata, checkpoint["history"], test),
+        facts=_facts(metadata, checkpoint["history"], volumes, val, test),
+        parameters=_flatten({key: metadata[key] for key in ("preprocess", "model", "train")}),
         scores=scores,
         labels=test.labels,
         probabilities=probabilities,
+        patients=test.patients,
         calibration=calibration,
         uncalibrated=sigmoid(test.logits),
         findings=findings,
+        groups=subgroup_columns(volumes.manifest.set_index("name").loc[test.names]),
         history=history,
         planned_epochs=metadata["train"]["epochs"],
         chosen_on=describe_validation(val.labels, val.patients),
         cases=cases,
+        seed=params.seed,
     )
     write_json(scores, metrics / "evaluate.json")
     write_json(summary(scores), metrics / "scores.json")
@@ -276,27 +281,46 @@ def _read_history(path: Path) -> pd.DataFrame:
 
 
 def _facts(
-    metadata: dict[str, Any], history: list[dict[str, Any]], test: Scans
+    metadata: dict[str, Any],
+    history: list[dict[str, Any]],
+    volumes: ProcessedDataset,
+    val: Scans,
+    test: Scans,
 ) -> dict[str, object]:
     shape = metadata["preprocess"]["shape"]
     spacing = metadata["preprocess"]["spacing"]
     model = metadata["model"]
+    rows = volumes.volumes("train")
+    trained = rows[rows["name"].isin(metadata["volumes"]["train"])]
     return {
+        "Data": "synthetic phantoms" if metadata["synthetic"] else "patients' scans",
+        "Trained on": _count(trained["scan_id"], trained["patient_id"]),
+        "Chosen and calibrated on": _count(val.names, val.patients) + ", of the train split too",
+        "Scored on": _count(test.names, test.patients) + ", of the test split",
         "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
         "Initial weights": {False: "random", True: "timm's"}.get(
             model["pretrained"], model["pretrained"]
         ),
-        "Trained on": f"{len(metadata['volumes']['train'])} volumes of the train split",
-        "Chosen and calibrated on": f"{len(metadata['volumes']['validation'])} volumes of other "
-        "patients of the train split",
-        "Scored on": f"{len(test.names)} scans of {len(set(test.patients))} patients of the "
-        "test split",
         "Volumes": f"{' x '.join(map(str, shape))} voxels of "
         f"{' x '.join(f'{mm:g}' for mm in spacing)} mm (z, y, x)",
         "Best epoch": history[-1]["epoch"],
         "Learning rate": metadata["train"]["learning_rate"],
         "Seed": metadata["identity"]["seed"],
     }
+
+
+def _count(scans: Iterable[str], patients: Iterable[str]) -> str:
+    scans, patients = set(scans), set(patients)
+    return f"{len(scans):,} scans of {len(patients):,} patients"
+
+
+def _flatten(parameters: dict[str, Any], parent: str = "") -> dict[str, Any]:
+    """Return nested parameters by dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in parameters.items():
+        name = f"{parent}{key}"
+        found |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
 
 
 def main() -> None:
