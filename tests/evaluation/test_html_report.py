@@ -22,8 +22,18 @@ from multi_abnormality.evaluation.metrics import METRICS, Metric
 from multi_abnormality.evaluation.report_data import highest_threshold
 from multi_abnormality.evaluation.scores import evaluate
 
-VIEW = View(np.array([0.2, 0.7, 0.1]), 1, 0.0, b"no real image")
-CASE = Case("valid_1_a_1 & more", 0.91, VIEW)
+VIEW = View(
+    attention=np.array([0.0, 0.2, 0.7, 0.1]),
+    slice=2,
+    padding=0.0,
+    outside=0.0,
+    lowest=1,
+    slices=3,
+    first=1,
+    pictures=(b"no", b"real", b"image"),
+    heat=b"no heat",
+)
+CASE = Case("valid_1_a_1 & more", 0.91, VIEW, ("Atelectasis",))
 CASES = {"Emphysema": {"hits": [CASE], "misses": [], "false_alarms": [CASE]}}
 HISTORY = pd.DataFrame(
     {
@@ -80,6 +90,7 @@ def report_arguments(empty: tuple[int, ...] = ()) -> dict:
     ones = np.ones(len(FINDINGS))
     return {
         "run": "0123456789ab",
+        "slice_mm": 2.5,
         "parameters": {"train.epochs": 3},
         "patients": PATIENTS,
         "groups": pd.DataFrame({"Sex": ["F", "M"] * 40}),
@@ -386,6 +397,31 @@ def test_attention_on_padding_is_in_the_caption(tmp_path):
     cases = {"Emphysema": {"hits": [padded], "misses": [CASE], "false_alarms": []}}
     text = report(tmp_path / "report.html", cases=cases)
     assert text.count("63&nbsp;% of the attention is on padding outside the scan") == 1
+
+
+def test_cases_name_decision_position_and_other_findings(tmp_path):
+    low = replace(CASE, probability=0.2)
+    cases = {"Emphysema": {"hits": [CASE], "misses": [low], "false_alarms": [CASE, low]}}
+    text = report(tmp_path / "report.html", cases=cases)
+    titles = re.findall(r"<b>((?:True|False) \w+)</b>, probability", text)
+    assert titles == ["True positive", "False negative", "False positive", "True negative"]
+    assert text.count("slice 2 of 3, 2.5 mm above the lowest; attention 0.700") == 4
+    assert text.count("Other findings: Atelectasis") == 4
+    assert "lung window (centre -600, width 1500 HU)" in text
+    assert "outside of the body" not in text
+    outside = replace(CASE, view=replace(VIEW, outside=0.8))
+    text = report(
+        tmp_path / "r.html", cases={"Emphysema": cases["Emphysema"] | {"hits": [outside]}}
+    )
+    assert text.count("80&nbsp;% of the heat lies outside of the body") == 1
+
+
+def test_large_pictures_lose_their_neighbours(tmp_path, monkeypatch):
+    cases = {"Emphysema": {"hits": [CASE] * 2, "misses": [], "false_alarms": [CASE]}}
+    count = 'src="data:image/webp'
+    for limit, pictures in ((1000, 12), (45, 6), (30, 4)):
+        monkeypatch.setattr("multi_abnormality.evaluation.html_report.CASE_BYTES", limit)
+        assert report(tmp_path / "report.html", cases=cases).count(count) == pictures
 
 
 def test_values_are_escaped(tmp_path):

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from multi_abnormality.evaluation import report_charts
 from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE, ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.example_scans import Case
+from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.interval_bands import Weights, group_differences
 from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
 from multi_abnormality.evaluation.report_data import (
@@ -25,9 +27,11 @@ from multi_abnormality.evaluation.report_data import (
     pooled_calibration,
 )
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
+from multi_abnormality.evaluation.slice_rendering import describe_window
 from multi_abnormality.utils.atomic_io import atomic_write
 
 UNDEFINED = "\N{EN DASH}"
+CASE_BYTES = 2_500_000  # of all pictures of cases; with the library and base64 the page is < 5 MB
 
 
 def write_report(
@@ -45,6 +49,7 @@ def write_report(
     calibration: Calibration,
     uncalibrated: np.ndarray,
     findings: Sequence[str],
+    slice_mm: float,
     groups: pd.DataFrame,
     history: pd.DataFrame,
     planned_epochs: int,
@@ -70,6 +75,7 @@ def write_report(
         calibration: calibration behind the probabilities, with the thresholds.
         uncalibrated: (N, F) probabilities before calibration.
         findings: F names.
+        slice_mm: distance of the slices of `cases`.
         groups: N rows, from `subgroup_columns`.
         history: one row per epoch with epoch, train_loss, val_loss, val_auroc and, if known,
             learning_rate; NaN where an epoch was not validated.
@@ -95,6 +101,7 @@ def write_report(
             for row in kinds
         ]
     )
+    environment.globals |= {"window": describe_window, "slice_mm": slice_mm}
     environment.globals["percent"] = lambda value: f"{100 * (value - start) / (1 - start):.1f}"
     trained = history_data(history, planned_epochs)
     data = {
@@ -138,12 +145,63 @@ def write_report(
         chosen_on=chosen_on,
         unreliable=UNRELIABLE,
         not_estimable=NOT_ESTIMABLE,
-        cases=cases,
+        cases=_fit(cases),
+        case_titles={
+            finding: {
+                kind: [
+                    _decision(kind, case.probability >= threshold, calibrated) for case in of_kind
+                ]
+                for kind, of_kind in cases.get(finding, {}).items()
+            }
+            for finding, threshold, calibrated in zip(
+                calibration.findings, calibration.thresholds, calibration.is_fitted, strict=True
+            )
+        },
         label_counts=_label_counts(scores["counts"], findings),
         library=Markup(report_charts.library()),
         data=_script_json(data),
     )
     atomic_write(page.encode(), path)
+
+
+def _decision(kind: str, positive: bool, calibrated: bool) -> str:
+    """Name the decision on a case.
+
+    Args:
+        kind: key of the result of `choose_cases`; all but false alarms have the finding.
+        positive: whether the probability reaches the threshold.
+        calibrated: whether the finding has a threshold of its own.
+    """
+    present = kind != "false_alarms"
+    if not calibrated:
+        return f"{'has' if present else 'lacks'} the finding; no decision"
+    return f"{'true' if positive == present else 'false'} {'positive' if positive else 'negative'}"
+
+
+def _fit(cases: Mapping[str, Mapping[str, list[Case]]]) -> dict[str, dict[str, list[Case]]]:
+    """Leave out neighbouring slices, then cases, as far as CASE_BYTES demands."""
+    shown: dict[str, dict[str, list[Case]]] = {}
+    for radius, count in ((3, 3), (2, 3), (1, 3), (0, 3), (0, 2), (0, 1)):
+        shown = {
+            finding: {
+                kind: [replace(case, view=_near(case.view, radius)) for case in of_kind[:count]]
+                for kind, of_kind in kinds.items()
+            }
+            for finding, kinds in cases.items()
+        }
+        views = [case.view for kinds in shown.values() for each in kinds.values() for case in each]
+        if sum(len(file) for view in views for file in (*view.pictures, view.heat)) <= CASE_BYTES:
+            break
+    return shown
+
+
+def _near(view: View, radius: int) -> View:
+    """Leave out pictures of slices that are further from the one with the heat map."""
+    first = max(view.first, view.slice - radius)
+    last = view.slice + radius
+    return replace(
+        view, first=first, pictures=view.pictures[first - view.first : last + 1 - view.first]
+    )
 
 
 def _script_json(data: object) -> Markup:

@@ -103,6 +103,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         calibration=calibration,
         uncalibrated=sigmoid(test.logits),
         findings=findings,
+        slice_mm=volumes.recipe["spacing"][0],
         groups=subgroup_columns(volumes.manifest.set_index("name").loc[test.names]),
         history=history,
         planned_epochs=metadata["train"]["epochs"],
