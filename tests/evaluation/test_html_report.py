@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +22,7 @@ from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.metrics import METRICS, Metric
 from multi_abnormality.evaluation.report_data import highest_threshold
 from multi_abnormality.evaluation.scores import evaluate
+from multi_abnormality.evaluation.slice_rendering import webp
 
 VIEW = View(
     attention=np.array([0.0, 0.2, 0.7, 0.1]),
@@ -277,7 +279,7 @@ def test_the_threshold_of_a_sensitivity_is_the_highest():
     assert highest_threshold(labels, probabilities, 0.76)["threshold"] == 0.1
 
 
-def test_a_group_that_scores_lower_is_told_by_its_test(tmp_path):
+def test_a_group_that_scores_lower_has_a_small_p(tmp_path):
     arguments = report_arguments()
     women = np.arange(80) % 4 < 2  # whole patients
     arguments["groups"] = pd.DataFrame({"Sex": np.where(women, "F", "M")})
@@ -454,3 +456,66 @@ def test_short_histories_and_no_cases_leave_their_parts_out(tmp_path, history):
 
 def test_equal_input_gives_equal_bytes(tmp_path):
     assert report(tmp_path / "a.html") == report(tmp_path / "b.html")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_works_in_a_browser(tmp_path, width, scheme):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    file = tmp_path / "report.html"
+    image = webp(np.full((8, 8), 100.0))
+    view = replace(VIEW, pictures=(image, image, image), heat=image)
+    write_report(file, **report_arguments() | {"cases": {
+        "Emphysema": {"hits": [replace(CASE, view=view)], "misses": [], "false_alarms": []}
+    }})  # fmt: skip
+    messages: list[str] = []
+    requests: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.set_default_timeout(120_000)
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(file.as_uri())
+        page.wait_for_function(
+            "[...document.querySelectorAll('.chart')].every((chart) => chart.querySelector('svg'))"
+        )
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+        page.click("#worst")
+        values = page.eval_on_selector_all(
+            "#findings tbody .strong", "cells => cells.map((cell) => Number(cell.dataset.value))"
+        )
+        assert values == sorted(values)
+        page.fill("#search", "calcification")
+        assert page.locator("#findings tbody tr:visible").count() == 2
+        assert page.inner_text("#matches") == "2 of 18"
+
+        finding = page.locator("#finding-8")
+        slider, point = finding.locator(".threshold"), ".chart[data-chart=roc] svg"
+        before, drawn = finding.locator("output").inner_text(), finding.locator(point).inner_html()
+        slider.focus()
+        slider.press("Home")
+        assert finding.locator("output").inner_text() == "0.000"
+        assert finding.locator('[data-name="sensitivity"]').inner_text() == "1.000"
+        page.wait_for_function(
+            "(before) => document.querySelector('#finding-8 .chart[data-chart=roc] svg').innerHTML"
+            " !== before", arg=drawn,
+        )  # fmt: skip
+        finding.get_by_role("button", name="The model's").click()
+        assert finding.locator("output").inner_text() == before
+
+        case = finding.locator(".case")
+        assert case.locator(".heat").is_visible()
+        case.locator(".show-heat").uncheck()
+        assert not case.locator(".heat").is_visible()
+        case.locator(".scroll-slices").press("Home")
+        assert case.locator(".position").inner_text().startswith("slice 1 of 3, 0 mm")
+        browser.close()
+    assert messages == []
+    assert [url for url in requests if not url.startswith(("data:", file.as_uri()))] == []
