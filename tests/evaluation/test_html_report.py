@@ -421,7 +421,7 @@ def test_cases_name_decision_position_and_other_findings(tmp_path):
 def test_large_pictures_lose_their_neighbours(tmp_path, monkeypatch):
     cases = {"Emphysema": {"hits": [CASE] * 2, "misses": [], "false_alarms": [CASE]}}
     count = 'src="data:image/webp'
-    for limit, pictures in ((1000, 12), (45, 6), (30, 4)):
+    for limit, pictures in ((1000, 12), (45, 6), (30, 4), (15, 2)):
         monkeypatch.setattr("multi_abnormality.evaluation.html_report.CASE_BYTES", limit)
         assert report(tmp_path / "report.html", cases=cases).count(count) == pictures
 

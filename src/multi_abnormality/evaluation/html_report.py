@@ -31,7 +31,7 @@ from multi_abnormality.evaluation.slice_rendering import describe_window
 from multi_abnormality.utils.atomic_io import atomic_write
 
 UNDEFINED = "\N{EN DASH}"
-CASE_BYTES = 2_500_000  # of all pictures of cases; with the library and base64 the page is < 5 MB
+CASE_BYTES = 2_200_000  # of all pictures of cases; with the library and base64 the page is < 5 MB
 
 
 def write_report(
@@ -181,10 +181,15 @@ def _decision(kind: str, positive: bool, calibrated: bool) -> str:
 def _fit(cases: Mapping[str, Mapping[str, list[Case]]]) -> dict[str, dict[str, list[Case]]]:
     """Leave out neighbouring slices, then cases, as far as CASE_BYTES demands."""
     shown: dict[str, dict[str, list[Case]]] = {}
-    for radius, count in ((3, 3), (2, 3), (1, 3), (0, 3), (0, 2), (0, 1)):
+    fits = ((3, 3, 3), (2, 3, 3), (1, 3, 3), (0, 3, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2), (0, 1, 1))
+    for radius, count, kinds_shown in fits:
+        kept = ("misses", "false_alarms", "hits")[:kinds_shown]
         shown = {
             finding: {
-                kind: [replace(case, view=_near(case.view, radius)) for case in of_kind[:count]]
+                kind: [
+                    replace(case, view=_near(case.view, radius))
+                    for case in (of_kind[:count] if kind in kept else ())
+                ]
                 for kind, of_kind in kinds.items()
             }
             for finding, kinds in cases.items()
