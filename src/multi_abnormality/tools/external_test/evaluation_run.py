@@ -162,7 +162,8 @@ def _find_copies(predictions: dict[str, CachedPrediction], table: LabeledTable) 
         InputError: one of both is recalibrated on, and the other is scored.
     """
     first: dict[str, tuple[str, str, bool]] = {}
-    errors, lines = [], []
+    errors: list[str] = []
+    lines: list[str] = []
     is_part = table.rows["part"] == table.part if table.part is not None else False
     rows = table.rows.assign(is_part=is_part)
     for name, patient, in_part in rows[["name", "patient_id", "is_part"]].itertuples(index=False):
