@@ -85,7 +85,7 @@ def test_errors_name_sheet_row_and_column(own: OwnFolder):
     message = own.error(table="labels.xlsx")
     assert f"{place} 4, column 'Cyst': 'yes' is neither 0 nor 1" in message
     assert f"{place} 6: {own.root}/a/lost does not exist" in message
-    assert f"{place} 7, column 'split': 'both' is neither train nor test" in message
+    assert f"{place} 7, column 'split': 'both' is in no list of data.split_values" in message
     rows[0][3] = "Zyste"
     write(own, [[], *rows])
     assert f"{place} 2: column 'Cyst' (data.findings" in own.error(table="labels.xlsx")

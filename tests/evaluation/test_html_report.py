@@ -1,7 +1,8 @@
 """Report: a self-contained offline page with the scores."""
 
-import math
+import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,16 +14,27 @@ from sklearn.metrics import brier_score_loss
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.patient_counts import describe_validation
-from multi_abnormality.evaluation import charts
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.metrics import METRICS, Metric
+from multi_abnormality.evaluation.report_data import highest_threshold
 from multi_abnormality.evaluation.scores import evaluate
+from multi_abnormality.evaluation.slice_rendering import webp
 
-VIEW = View(np.array([0.2, 0.7, 0.1]), 1, 0.0, b"no real image")
-CASE = Case("valid_1_a_1 & more", 0.91, VIEW)
+VIEW = View(
+    attention=np.array([0.0, 0.2, 0.7, 0.1]),
+    slice=2,
+    padding=0.0,
+    outside=0.0,
+    lowest=1,
+    slices=3,
+    first=1,
+    pictures=(b"no", b"real", b"image"),
+    heat=b"no heat",
+)
+CASE = Case("valid_1_a_1 & more", 0.91, VIEW, ("Atelectasis",))
 CASES = {"Emphysema": {"hits": [CASE], "misses": [], "false_alarms": [CASE]}}
 HISTORY = pd.DataFrame(
     {
@@ -30,6 +42,7 @@ HISTORY = pd.DataFrame(
         "train_loss": [0.3, 0.2, 0.15],
         "val_loss": [0.32, 0.25, np.nan],
         "val_auroc": [0.6, 0.71, np.nan],
+        "learning_rate": [2e-3, 1e-3, 1e-4],
     }
 )
 
@@ -37,7 +50,7 @@ HISTORY = pd.DataFrame(
 class Page(HTMLParser):
     """Collects tags with their attributes, and checks that they nest."""
 
-    VOID = frozenset({"meta", "link", "img", "br"})
+    VOID = frozenset({"meta", "link", "img", "br", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -58,7 +71,10 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
 
-def report_arguments(empty: tuple[int, ...]) -> dict:
+PATIENTS = [str(row // 2) for row in range(80)]
+
+
+def report_arguments(empty: tuple[int, ...] = ()) -> dict:
     """Arguments of a report on random predictions; the columns in `empty` have no positives."""
     generator = np.random.default_rng(0)
     labels = (generator.random((80, len(FINDINGS))) < 0.3).astype(int)
@@ -67,12 +83,17 @@ def report_arguments(empty: tuple[int, ...]) -> dict:
     scores = evaluate(
         labels,
         probabilities,
-        [str(row // 2) for row in range(80)],
+        PATIENTS,
         FINDINGS,
         ResamplingConfig(50, 0.95, seed=0),
         uncalibrated=probabilities**2,
     )
     return {
+        "run": "0123456789ab",
+        "slice_mm": 2.5,
+        "parameters": {"train.epochs": 3},
+        "patients": PATIENTS,
+        "groups": pd.DataFrame({"Sex": ["F", "M"] * 40}),
         "synthetic": False,
         "debug": "none",
         "thresholds": np.ones(len(FINDINGS)) / 3,
@@ -100,6 +121,11 @@ def report(path: Path, *, empty: tuple[int, ...] = (), **changes) -> str:
     return text
 
 
+def page_data(text: str) -> dict:
+    """Return what the page's script reads."""
+    return json.loads(text.split('id="data">')[1].split("</script>")[0])
+
+
 def test_the_page_is_well_formed_and_makes_no_request(tmp_path):
     page = Page(report(tmp_path / "metrics" / "report.html"))
     loaded = [
@@ -109,9 +135,9 @@ def test_the_page_is_well_formed_and_makes_no_request(tmp_path):
         if name in {"src", "href", "srcset", "data", "action"}
     ]
     assert loaded
-    assert all(value.startswith("data:") for value in loaded)
-    text = (tmp_path / "metrics" / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", text)
+    assert all(value.startswith(("data:", "#")) for value in loaded)
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {value[1:] for value in loaded if value.startswith("#")} <= ids
 
 
 def test_a_synthetic_model_has_a_banner(tmp_path):
@@ -125,8 +151,7 @@ def test_thresholds_stand_beside_the_findings(tmp_path):
     assert "best for crg on validation patients" in text
     text = report(tmp_path / "r.html", undecided=FINDINGS, threshold_metric="none")
     assert text.count('<td data-value="">\N{EN DASH} <small>not calibrated</small></td>') == 18
-    assert text.count("\N{EN DASH} not calibrated; ") == 2
-    assert "(threshold" not in text
+    assert text.count("Predictions have a probability of it, but no decision.") == 18
     assert "<abbr title" not in text
 
 
@@ -144,7 +169,7 @@ def test_a_score_without_an_interval_has_words_in_place_of_a_bar(tmp_path):
     write_report(tmp_path / "report.html", **arguments)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     row = text.split('data-value="Cardiomegaly"')[1].split("</tr>")[0]
-    assert "<circle" not in row
+    assert 'class="bar"' not in row
     assert "interval not estimable: too few patients</small>" in row
     assert 'data-value="">not estimable</td>' in row
     assert text.count("interval not estimable: too few patients</p>") == 1
@@ -168,7 +193,7 @@ def test_every_finding_has_a_row_and_a_pair_of_curves(tmp_path):
     text = report(tmp_path / "report.html")
     for finding in FINDINGS:
         assert f'data-value="{finding}"' in text
-        assert f"ROC curve, {finding}" in text
+        assert f'aria-label="ROC curve, {finding}"' in text
     assert "epoch 1 with 0.710" in text
 
 
@@ -191,6 +216,7 @@ def test_a_narrow_screen_shows_which_group_scores_what(tmp_path):
     arguments["scores"] = arguments["scores"] | {"groups": groups}
     write_report(tmp_path / "report.html", **arguments)
     table = (tmp_path / "report.html").read_text(encoding="utf-8").split("<h2>Groups</h2>")[1]
+    table = table.split("</table>")[0]
     heads = re.findall(r'<th scope="row(group)?" [^>]*>(?:<span>)?([^<]+)', table)
     assert heads == [
         ("group", "Sex"),
@@ -204,21 +230,8 @@ def test_a_narrow_screen_shows_which_group_scores_what(tmp_path):
     assert cells[:3] == ["40", "0.750", "0.625\N{EN DASH}0.875"]
 
 
-def bars(page: str) -> list[dict[str, str]]:
-    """Ends of each interval's bar and the dot on it, in a table's rows."""
-    found = re.findall(r'<svg class="bar".*?</svg>', page)
-    return [
-        {
-            name: float(number)
-            for element in re.findall(r'<line class="range"[^>]*>|<circle[^>]*>', one)
-            for name, number in re.findall(r'(x1|x2|cx)="([-\d.]+)"', element)
-        }
-        for one in found
-    ]
-
-
 def test_a_bar_shows_an_auroc_below_chance(tmp_path):
-    arguments = report_arguments(empty=())
+    arguments = report_arguments()
     scores = arguments["scores"]
     for finding, value, low, high in (
         (FINDINGS[0], 1 / 3, 0.21, 0.5),
@@ -229,39 +242,154 @@ def test_a_bar_shows_an_auroc_below_chance(tmp_path):
         scores["intervals"]["per_pathology"][finding]["auroc"] = span
     write_report(tmp_path / "report.html", **arguments)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    first, second, *_ = bars(text)
     assert "<span>0.2</span><span>1</span>" in text  # the axis holds the lowest end
-
-    def x_of(value: float) -> float:
-        return pytest.approx(100 * (value - 0.2) / 0.8, abs=0.06)
-
-    assert first == {"x1": x_of(0.21), "x2": x_of(0.5), "cx": x_of(1 / 3)}
-    assert second == {"x1": x_of(0.5), "x2": x_of(1), "cx": x_of(0.6)}
-    row = text.split(f'data-value="{FINDINGS[0]}"')[1].split("</tr>")[0]
-    assert 'class="mark"' in row
+    rows = [text.split(f'data-value="{one}"')[1].split("</tr>")[0] for one in FINDINGS[:2]]
+    ends = [[float(number) for number in re.findall(r"([\d.]+)%", row)] for row in rows]
+    assert ends[0] == [37.5, 1.2, 100, 37.5, 16.7]  # chance, low, (the bar's right:) high, value
+    assert ends[1] == [37.5, 37.5, 100, 100, 50]
+    assert 'class="mark"' in rows[0]
     assert "* unreliable interval: fewer than 10 patients" in text
 
 
-def test_an_axis_of_auroc_ends_at_one_and_one_of_losses_begins_at_zero():
-    epochs, best = [0.0, 1.0], 1.0
-    for values, most, ends in (([0.5, 1.0], 1.0, (0.47, 1.0)), ([0.0, 9.0], math.inf, (0.0, 9.54))):
-        drawn = charts.history_chart(epochs, {"validation": values}, "y", best, most)
-        top, bottom = charts.TOP, charts.HEIGHT - charts.BOTTOM
-        ticks = re.findall(r'y="([\d.]+)" dy="4" text-anchor="end">([-\d.]+)<', drawn)
-        for y, text in ticks:
-            fraction = (float(text) - ends[0]) / (ends[1] - ends[0])
-            assert float(y) == pytest.approx(bottom - fraction * (bottom - top), abs=0.06)
-            assert 0 <= float(text) <= most
-        line = re.search(r'class="main" d="M[\d.]+ ([\d.]+)L[\d.]+ ([\d.]+)"', drawn)
-        for y, value in zip(line.groups(), values, strict=True):
-            fraction = (value - ends[0]) / (ends[1] - ends[0])
-            assert float(y) == pytest.approx(bottom - fraction * (bottom - top), abs=0.06)
+def test_the_slider_starts_at_the_threshold_and_counts_the_scans(tmp_path):
+    arguments = report_arguments()
+    finding = page_data(report(tmp_path / "report.html"))["findings"][3]
+    cuts = finding["thresholds"]["cut"]
+    labels, probabilities = arguments["labels"][:, 3], arguments["probabilities"][:, 3]
+    assert finding["own"] == pytest.approx(1 / 3)
+    assert finding["own"] in cuts
+    for cut, tp, fp in zip(*finding["thresholds"].values(), strict=True):
+        assert tp == ((probabilities >= cut) & (labels == 1)).sum()
+        assert fp == ((probabilities >= cut) & (labels == 0)).sum()
+    assert finding["at_sensitivity"]["0.95"]["threshold"] in cuts
+    curve, band = finding["roc"]["curve"], finding["roc"]["band"]
+    assert (curve[0]["y"], curve[-1]["y"]) == (0, 1)
+    assert all(one["low"] <= one["high"] for one in band)
+    middle = min(band, key=lambda one: abs(one["x"] - 0.4))
+    on_curve = np.interp(0.4, [one["x"] for one in curve], [one["y"] for one in curve])
+    assert middle["low"] < on_curve < middle["high"]
+
+
+def test_the_threshold_of_a_sensitivity_is_the_highest():
+    labels, probabilities = np.array([1, 1, 1, 1, 0]), np.array([0.9, 0.7, 0.7, 0.1, 0.2])
+    found = highest_threshold(labels, probabilities, 0.75)
+    assert found == {"threshold": 0.7, "sensitivity": 0.75}
+    assert highest_threshold(labels, probabilities, 0.76)["threshold"] == 0.1
+
+
+def test_a_group_that_scores_lower_has_a_small_p(tmp_path):
+    arguments = report_arguments()
+    women = np.arange(80) % 4 < 2  # whole patients
+    arguments["groups"] = pd.DataFrame({"Sex": np.where(women, "F", "M")})
+    worse = np.where(women[:, None], 1 - arguments["probabilities"], arguments["probabilities"])
+    span = {"low": 0.4, "high": 0.6, "reliable": True}
+    kind = {"scans": 40, "patients": 20, "positive_share": 0.3, "auroc": 0.5, "crg": 0.5}
+    kind |= {"auroc_interval": span, "crg_interval": span}
+    arguments["scores"]["groups"] = {"Sex": {"F": kind, "M": kind}}
+
+    def tests(probabilities: np.ndarray) -> list[str]:
+        write_report(tmp_path / "r.html", **(arguments | {"probabilities": probabilities}))
+        table = (tmp_path / "r.html").read_text().split("<h2>Groups</h2>")[1]
+        return re.findall(
+            r'<td( class="strong")?>(?:&lt; )?0\.\d{3}</td>', table.split("</table")[0]
+        )
+
+    assert any(tests(worse))
+    assert '<td class="strong">&lt; 0.001</td>' in (tmp_path / "r.html").read_text()
+
+
+NAMES = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "datum.x + alert(1)",
+    "{signal: 'width'}",
+    "**bold** [link](https://example.org)",
+    "{{ 7 * 7 }}",
+    "A finding whose name is far longer than any column of a table would like it to be",
+)
+
+
+def test_names_stay_text(tmp_path):
+    arguments = report_arguments()
+    column = dict(zip(FINDINGS, NAMES, strict=False))
+    renamed = tuple(column.get(finding, finding) for finding in FINDINGS)
+    scores = evaluate(
+        arguments["labels"], arguments["probabilities"], PATIENTS, renamed,
+        ResamplingConfig(20, 0.95, seed=0), uncalibrated=arguments["uncalibrated"],
+    )  # fmt: skip
+    ones = np.ones(len(FINDINGS))
+    write_report(
+        tmp_path / "report.html",
+        **(
+            arguments
+            | {
+                "scores": scores,
+                "findings": renamed,
+                "thresholds": ones / 3,
+                "cases": {NAMES[0]: CASES["Emphysema"]},
+            }
+        ),
+    )
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert [tag for tag, _ in page.tags].count("script") == 3
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert "{{ 7 * 7 }}" in text
+    for name in NAMES:  # no specification holds a name
+        assert name not in json.dumps(page_data(text)["specifications"])
+
+
+@pytest.mark.parametrize("scans", [1, 2])
+def test_a_single_patient_gets_a_report(tmp_path, scans):
+    labels, probabilities = np.array([[1.0], [0.0]])[:scans], np.array([[0.7], [0.2]])[:scans]
+    one = np.ones(1)
+    scores = evaluate(
+        labels, probabilities, ["p"] * scans, ["Cyst"], ResamplingConfig(20, 0.95, 0), probabilities
+    )
+    arguments = report_arguments() | {
+        "scores": scores,
+        "labels": labels,
+        "probabilities": probabilities,
+        "uncalibrated": probabilities,
+        "patients": ["p"] * scans,
+        "findings": ["Cyst"],
+        "groups": pd.DataFrame({"Sex": ["F"] * scans}),
+        "thresholds": one / 2,
+        "undecided": ["Cyst"],
+        "threshold_metric": "none",
+        "cases": {},
+        "history": HISTORY[:0],
+    }
+    write_report(tmp_path / "report.html", **arguments)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    Page(page)
+    assert "1 finding in chest CT" in page
+    assert f"Scored on {scans} scan{'s' if scans > 1 else ''} of 1 patient " in page
+
+
+def test_missing_labels_are_left_out_of_counts(tmp_path):
+    arguments = report_arguments()
+    labels = arguments["labels"].astype(float)
+    labels[::2, 0] = np.nan
+    labels[:, 1] = np.nan
+    write_report(tmp_path / "report.html", **(arguments | {"labels": labels}))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    Page(text)
+    first, second, *_ = page_data(text)["findings"]
+    assert first["positives"] + first["negatives"] == 40
+    assert second["positives"] + second["negatives"] == 0
+    assert "roc" not in second
 
 
 def test_early_stopping_and_few_validation_patients_are_reported(tmp_path):
     few = describe_validation(np.ones((11, 2)), [f"p{row}" for row in range(11)])
     text = report(tmp_path / "report.html", planned_epochs=16, chosen_on=few)
     assert "3 of 16 epochs, ended by early stopping;" in text
+    training = page_data(text)["training"]
+    marks = training["losses"]["marks"]
+    assert marks == [{"epoch": 1, "name": "best"}, {"epoch": 2, "name": "early stopping"}]
+    assert len(training["losses"]["history"]) == 5
+    assert [one["y"] for one in training["rate"]["history"]] == [2e-3, 1e-3, 1e-4]
     assert "chosen on 11 validation patients: few, so the choice is uncertain." in text
     assert "early stopping" not in report(tmp_path / "report.html", planned_epochs=3)
 
@@ -271,6 +399,31 @@ def test_attention_on_padding_is_in_the_caption(tmp_path):
     cases = {"Emphysema": {"hits": [padded], "misses": [CASE], "false_alarms": []}}
     text = report(tmp_path / "report.html", cases=cases)
     assert text.count("63&nbsp;% of the attention is on padding outside the scan") == 1
+
+
+def test_cases_name_decision_position_and_other_findings(tmp_path):
+    low = replace(CASE, probability=0.2)
+    cases = {"Emphysema": {"hits": [CASE], "misses": [low], "false_alarms": [CASE, low]}}
+    text = report(tmp_path / "report.html", cases=cases)
+    titles = re.findall(r"<b>((?:True|False) \w+)</b>, probability", text)
+    assert titles == ["True positive", "False negative", "False positive", "True negative"]
+    assert text.count("slice 2 of 3, 2.5 mm above the lowest; attention 0.700") == 4
+    assert text.count("Other findings: Atelectasis") == 4
+    assert "lung window (centre -600, width 1500 HU)" in text
+    assert "outside of the body" not in text
+    outside = replace(CASE, view=replace(VIEW, outside=0.8))
+    text = report(
+        tmp_path / "r.html", cases={"Emphysema": cases["Emphysema"] | {"hits": [outside]}}
+    )
+    assert text.count("80&nbsp;% of the heat lies outside of the body") == 1
+
+
+def test_large_pictures_lose_their_neighbours(tmp_path, monkeypatch):
+    cases = {"Emphysema": {"hits": [CASE] * 2, "misses": [], "false_alarms": [CASE]}}
+    count = 'src="data:image/webp'
+    for limit, pictures in ((1000, 12), (45, 6), (30, 4), (15, 2)):
+        monkeypatch.setattr("multi_abnormality.evaluation.html_report.CASE_BYTES", limit)
+        assert report(tmp_path / "report.html", cases=cases).count(count) == pictures
 
 
 def test_values_are_escaped(tmp_path):
@@ -283,9 +436,9 @@ def test_undefined_scores_show_a_dash_and_sort_last(tmp_path):
     text = report(tmp_path / "report.html", empty=(2,))
     row = text.split('data-value="Cardiomegaly"')[1].split("</tr>")[0]
     assert 'data-value="">\N{EN DASH}</td>' in row
-    assert "ROC curve, Cardiomegaly" not in text
+    assert 'aria-label="ROC curve, Cardiomegaly"' not in text
     assert (
-        "nan" not in re.sub(r"base64,\S+", "", text).lower().split("<main>")[1].split("<script>")[0]
+        "nan" not in re.sub(r"base64,\S+", "", text).lower().split("<main>")[1].split("<script")[0]
     )
 
 
@@ -303,3 +456,66 @@ def test_short_histories_and_no_cases_leave_their_parts_out(tmp_path, history):
 
 def test_equal_input_gives_equal_bytes(tmp_path):
     assert report(tmp_path / "a.html") == report(tmp_path / "b.html")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_works_in_a_browser(tmp_path, width, scheme):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    file = tmp_path / "report.html"
+    image = webp(np.full((8, 8), 100.0))
+    view = replace(VIEW, pictures=(image, image, image), heat=image)
+    write_report(file, **report_arguments() | {"cases": {
+        "Emphysema": {"hits": [replace(CASE, view=view)], "misses": [], "false_alarms": []}
+    }})  # fmt: skip
+    messages: list[str] = []
+    requests: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.set_default_timeout(120_000)
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(file.as_uri())
+        page.wait_for_function(
+            "[...document.querySelectorAll('.chart')].every((chart) => chart.querySelector('svg'))"
+        )
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+        page.click("#worst")
+        values = page.eval_on_selector_all(
+            "#findings tbody .strong", "cells => cells.map((cell) => Number(cell.dataset.value))"
+        )
+        assert values == sorted(values)
+        page.fill("#search", "calcification")
+        assert page.locator("#findings tbody tr:visible").count() == 2
+        assert page.inner_text("#matches") == "2 of 18"
+
+        finding = page.locator("#finding-8")
+        slider, point = finding.locator(".threshold"), ".chart[data-chart=roc] svg"
+        before, drawn = finding.locator("output").inner_text(), finding.locator(point).inner_html()
+        slider.focus()
+        slider.press("Home")
+        assert finding.locator("output").inner_text() == "0.000"
+        assert finding.locator('[data-name="sensitivity"]').inner_text() == "1.000"
+        page.wait_for_function(
+            "(before) => document.querySelector('#finding-8 .chart[data-chart=roc] svg').innerHTML"
+            " !== before", arg=drawn,
+        )  # fmt: skip
+        finding.get_by_role("button", name="The model's").click()
+        assert finding.locator("output").inner_text() == before
+
+        case = finding.locator(".case")
+        assert case.locator(".heat").is_visible()
+        case.locator(".show-heat").uncheck()
+        assert not case.locator(".heat").is_visible()
+        case.locator(".scroll-slices").press("Home")
+        assert case.locator(".position").inner_text().startswith("slice 1 of 3, 0 mm")
+        browser.close()
+    assert messages == []
+    assert [url for url in requests if not url.startswith(("data:", file.as_uri()))] == []

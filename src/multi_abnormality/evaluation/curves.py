@@ -50,12 +50,18 @@ def reliability_bins(labels: np.ndarray, probabilities: np.ndarray) -> Bins:
     `labels` and `probabilities` have the same shape.
     """
     y_true, probs = labeled_cells(labels, probabilities)
-    bin_of = np.minimum((probs * BINS).astype(int), BINS - 1)
+    bin_of = bin_indices(probs)
     scans = np.bincount(bin_of, minlength=BINS)
     filled = scans > 0
     predicted = np.bincount(bin_of, weights=probs, minlength=BINS)[filled] / scans[filled]
     observed = np.bincount(bin_of, weights=y_true, minlength=BINS)[filled] / scans[filled]
     return Bins(predicted, observed, scans[filled])
+
+
+def bin_indices(probabilities: np.ndarray) -> np.ndarray:
+    """Return the bin of each probability."""
+    bins: np.ndarray = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    return bins
 
 
 def mean_curve(curves: list[Curve]) -> Curve:
@@ -65,10 +71,14 @@ def mean_curve(curves: list[Curve]) -> Curve:
 
 
 def _thin(x: np.ndarray, y: np.ndarray) -> Curve:
-    """Reduce a curve to POINTS points, evenly along its length, both ends included."""
+    kept = thin_indices(x, y)
+    return Curve(x[kept], y[kept])
+
+
+def thin_indices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Choose POINTS points of a curve, evenly along its length, both ends included."""
     if len(x) <= POINTS:
-        return Curve(x, y)
+        return np.arange(len(x))
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
     targets = np.linspace(0, length[-1], POINTS)
-    kept = np.unique(np.searchsorted(length, targets * (1 - 1e-12)))
-    return Curve(x[kept], y[kept])
+    return np.unique(np.searchsorted(length, targets * (1 - 1e-12)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from multi_abnormality.config.schema import PreprocessSpec, parse_section
 from multi_abnormality.data.preprocessing.quantization import code_table
@@ -13,13 +14,20 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.grad_cam import explain
 from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.predictions import Scans
-from multi_abnormality.evaluation.slice_rendering import apply_window, jpeg, resize_isotropic
+from multi_abnormality.evaluation.slice_rendering import (
+    apply_window,
+    in_scan,
+    resize_isotropic,
+    webp,
+)
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.utils.console import track
 
-HITS, MISSES, FALSE_ALARMS = 2, 2, 1  # shown per finding
+HITS, MISSES, FALSE_ALARMS = 2, 3, 1  # shown per finding
 HEAT_RGB = np.array([255.0, 120.0, 0.0])
 OPACITY = 0.55  # of the highest heat
+BODY_HU = -500.0  # between lung and soft tissue
+NEIGHBORS = 3  # slices above and below the one with the heat map
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Case:
     name: str
     probability: float
     view: View
+    others: tuple[str, ...] = ()  # other findings that the scan has
 
 
 def choose_cases(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, list[int]]:
@@ -92,7 +101,13 @@ def draw_cases(
 
     def case(row: int, column: int) -> Case:
         name = scans.names[row]
-        return Case(name, float(probabilities[row, column]), views[name, findings[column]])
+        present = np.flatnonzero(scans.labels[row] == 1).tolist()
+        return Case(
+            name,
+            float(probabilities[row, column]),
+            views[name, findings[column]],
+            tuple(findings[other] for other in present if other != column),
+        )
 
     return {
         findings[column]: {kind: [case(row, column) for row in of] for kind, of in rows.items()}
@@ -110,15 +125,47 @@ def _draw_views(
     """Return the views of some findings in one volume, by the names of volume and finding."""
     codes, views = volumes.read(name), {}
     hu_of_code = code_table(parse_section(PreprocessSpec, volumes.recipe))
+    inside = np.flatnonzero(in_scan(codes))
+    lowest, highest = int(inside[0]), int(inside[-1])
     for column, one in zip(columns, explain(classifier, codes, columns), strict=True):
-        picture = draw(hu_of_code[codes[one.slice]], one.heat, findings[column], volumes.recipe)
-        views[name, findings[column]] = View(one.attention, one.slice, one.padding, picture)
+        first = max(one.slice - NEIGHBORS, lowest)
+        last = min(one.slice + NEIGHBORS, highest)
+        total = float(one.heat.sum())
+        off_body = float(one.heat[~body(hu_of_code[codes[one.slice]])].sum())
+        views[name, findings[column]] = View(
+            attention=one.attention,
+            slice=one.slice,
+            padding=one.padding,
+            outside=off_body / total if total else 0.0,
+            lowest=lowest,
+            slices=highest - lowest + 1,
+            first=first,
+            pictures=tuple(
+                draw(hu_of_code[codes[z]], findings[column], volumes.recipe)
+                for z in range(first, last + 1)
+            ),
+            heat=draw_heat(one.heat, volumes.recipe),
+        )
     return views
 
 
-def draw(hu: np.ndarray, heat: np.ndarray, finding: str, recipe: dict[str, Any]) -> bytes:
-    """Draw a slice (Y, X) in HU without and with its heat map (Y, X), as a JPEG file."""
-    plain = np.repeat(apply_window(hu, finding, recipe)[..., None], 3, axis=2)
-    alpha = OPACITY * resize_isotropic(heat, recipe).clip(0, 1)[..., None]
-    pair = np.concatenate([plain, plain * (1 - alpha) + HEAT_RGB * alpha], axis=1)
-    return jpeg(pair)
+def draw(hu: np.ndarray, finding: str, recipe: dict[str, Any]) -> bytes:
+    """Draw a slice (Y, X) in HU at the stored resolution, as a WebP file."""
+    return webp(apply_window(hu, finding, recipe, len(hu)))
+
+
+def draw_heat(heat: np.ndarray, recipe: dict[str, Any]) -> bytes:
+    """Draw a heat map (Y, X) from 0 to 1 as a WebP file, transparent where it is 0."""
+    opacity = 255 * OPACITY * resize_isotropic(heat, recipe, len(heat)).clip(0, 1)[..., None]
+    color = np.broadcast_to(HEAT_RGB, (*opacity.shape[:2], 3))
+    return webp(np.concatenate([color, opacity], axis=2))
+
+
+def body(hu: np.ndarray) -> np.ndarray:
+    """Return which pixels of a slice (Y, X) in HU belong to the body, lungs included: (Y, X)."""
+    parts, count = ndimage.label(hu > BODY_HU)
+    if not count:
+        return np.zeros(hu.shape, bool)
+    largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    filled: np.ndarray = ndimage.binary_fill_holes(largest)
+    return filled

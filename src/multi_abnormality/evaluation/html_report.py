@@ -1,87 +1,144 @@
 """Report of a trained model and its scores: metrics/report.html, a self-contained page."""
 
 import base64
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from multi_abnormality.data.catalog.missing_labels import is_labeled, labeled_cells
-from multi_abnormality.evaluation import charts
-from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE
-from multi_abnormality.evaluation.curves import Curve, precision_recall, reliability_bins, roc
+from multi_abnormality.data.catalog.missing_labels import is_labeled
+from multi_abnormality.evaluation import report_charts
+from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE, ResamplingConfig
+from multi_abnormality.evaluation.interval_bands import Weights, group_differences
 from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
+from multi_abnormality.evaluation.report_data import (
+    finding_data,
+    history_data,
+    pooled_calibration,
+)
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
+from multi_abnormality.evaluation.slice_rendering import describe_window
 from multi_abnormality.utils.atomic_io import atomic_write
 
 if TYPE_CHECKING:
     from multi_abnormality.evaluation.example_scans import Case
+    from multi_abnormality.evaluation.inference_cache import View
 
 UNDEFINED = "\N{EN DASH}"
+CASE_BYTES = 2_200_000  # of all pictures of cases; with the library and base64 the page is < 5 MB
 
 
 def write_report(
     path: Path,
     *,
+    run: str | None,
     synthetic: bool,
     debug: str,
     facts: Mapping[str, object],
+    parameters: Mapping[str, object],
     scores: dict[str, Any],
     labels: np.ndarray,
     probabilities: np.ndarray,
+    patients: Sequence[str],
     thresholds: np.ndarray,
     undecided: Sequence[str],
     threshold_metric: str,
     uncalibrated: np.ndarray | None,
     findings: Sequence[str],
+    slice_mm: float,
+    groups: pd.DataFrame,
     history: pd.DataFrame,
     planned_epochs: int,
     chosen_on: str,
     cases: Mapping[str, Mapping[str, list["Case"]]],
     weights_warnings: Sequence[str] = (),
+    seed: int = 0,
 ) -> None:
     """Write the report; equal input gives equal bytes.
 
     The page makes no request to the network.
 
     Args:
+        run: fingerprint of the run; None if it is not known.
         synthetic: whether the model was trained on synthetic phantoms.
         debug: value of `train.debug`.
         facts: properties of model and data by name, listed in this order.
-        scores: content of evaluate.json; with the key "external" it is of an external test set.
+        parameters: parameters of the run by name, listed in this order; none if it is empty.
+        scores: result of `score_scans`; with the key "external" it is of an external test set.
         labels: (N, F), 0, 1 or NaN for a missing one.
         probabilities: (N, F), calibrated.
+        patients: N ids; a patient's scans are resampled together.
         thresholds: (F,) calibrated probability from which a scan is positive.
         undecided: findings that could not be calibrated, and so have no decision.
         threshold_metric: metric that the thresholds maximize.
         uncalibrated: (N, F) probabilities before calibration; None if `scores` has only those
             after it.
         findings: F names.
-        history: one row per epoch with epoch, train_loss, val_loss, val_auroc; NaN where an epoch
-            was not validated.
+        slice_mm: distance of the slices of `cases`.
+        groups: N rows, from `subgroup_columns`.
+        history: one row per epoch with epoch, train_loss, val_loss, val_auroc and, if known,
+            learning_rate; NaN where an epoch was not validated.
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         chosen_on: result of `describe_validation`.
         cases: result of `draw_cases`.
         weights_warnings: about the pretrained weights, shown at the top.
+        seed: random seed of the bands and of the test of groups.
     """
     environment = template_environment("multi_abnormality.evaluation", autoescape=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
-    environment.globals["attention_strip"] = charts.attention_strip
-    environment.globals["interval_bar"] = charts.interval_bar
+    level = scores["intervals"]["confidence"]
+    resampling = ResamplingConfig(scores["intervals"]["n_bootstrap"], level, seed)
+    weights = Weights(patients, len(labels), resampling)
     by_finding = dict(zip(findings, thresholds.tolist(), strict=True))
     rows = _rows(scores, labels, by_finding, undecided)
-    groups = _groups(scores.get("groups", {}))
+    shown_groups = _groups(
+        scores.get("groups", {}), group_differences(groups, labels, probabilities, weights)
+    )
+    start = _bar_start(
+        [(row["auroc"], row["interval"]) for row in rows]
+        + [
+            (row["auroc"], row["auroc_interval"])
+            for kinds in shown_groups.values()
+            for row in kinds
+        ]
+    )
+    environment.globals |= {"window": describe_window, "slice_mm": slice_mm}
+    environment.globals["percent"] = lambda value: f"{100 * (value - start) / (1 - start):.1f}"
+    trained = history_data(history, planned_epochs)
+    data = {
+        "specifications": report_charts.specifications(),
+        "findings": [
+            finding_data(
+                labels[:, column],
+                probabilities[:, column],
+                None if uncalibrated is None else uncalibrated[:, column],
+                float(thresholds[column]),
+                weights,
+            )
+            for column in range(len(findings))
+        ],
+        "calibration": pooled_calibration(labels, probabilities, uncalibrated),
+        "training": trained["charts"] if trained else {},
+    }
+    for row, of_finding in zip(rows, data["findings"], strict=True):
+        row["data"] = of_finding
     page = environment.get_template("report.html").render(
+        run=run,
         synthetic=synthetic,
         debug_notice=debug_notice(debug),
         weights_warnings=weights_warnings,
         facts=facts,
+        parameters=parameters,
         counts=scores["counts"],
-        confidence=f"{100 * scores['intervals']['confidence']:g}\N{NO-BREAK SPACE}%",
-        n_bootstrap=scores["intervals"]["n_bootstrap"],
+        confidence=f"{100 * level:g}\N{NO-BREAK SPACE}%",
+        n_bootstrap=resampling.n_bootstrap,
         headline=_headline(scores),
         rows=rows,
         thresholds=by_finding,
@@ -89,27 +146,82 @@ def write_report(
         threshold_metric=threshold_metric,
         external=scores.get("external"),
         columns=_columns(),
-        curves=_curves(scores, labels, probabilities, findings),
-        groups=groups,
-        operating_points=scores.get("operating_points"),
-        start=charts.bar_start(
-            [(row["auroc"], row["interval"]) for row in rows]
-            + [(row["auroc"], row["auroc_interval"]) for kinds in groups.values() for row in kinds]
-        ),
+        groups=shown_groups,
+        operating_points=scores.get("operating_points", {}),
+        start=start,
         calibration=scores["calibration"],
-        reliability=charts.reliability_chart(
-            reliability_bins(labels, probabilities),
-            None if uncalibrated is None else reliability_bins(labels, uncalibrated),
-        ),
-        history=_history(history),
+        history=trained,
         planned_epochs=planned_epochs,
         chosen_on=chosen_on,
         unreliable=UNRELIABLE,
         not_estimable=NOT_ESTIMABLE,
-        cases=cases,
+        cases=_fit(cases),
+        case_titles={
+            finding: {
+                kind: [
+                    _decision(kind, case.probability >= threshold, finding not in undecided)
+                    for case in of_kind
+                ]
+                for kind, of_kind in cases.get(finding, {}).items()
+            }
+            for finding, threshold in by_finding.items()
+        },
         label_counts=_label_counts(scores["counts"], findings),
+        library=Markup(report_charts.library()),
+        data=_script_json(data),
     )
     atomic_write(page.encode(), path)
+
+
+def _decision(kind: str, positive: bool, calibrated: bool) -> str:
+    """Name the decision on a case.
+
+    Args:
+        kind: key of the result of `choose_cases`; all but false alarms have the finding.
+        positive: whether the probability reaches the threshold.
+        calibrated: whether the finding has a threshold of its own.
+    """
+    present = kind != "false_alarms"
+    if not calibrated:
+        return f"{'has' if present else 'lacks'} the finding; no decision"
+    return f"{'true' if positive == present else 'false'} {'positive' if positive else 'negative'}"
+
+
+def _fit(cases: Mapping[str, Mapping[str, list["Case"]]]) -> dict[str, dict[str, list["Case"]]]:
+    """Leave out neighbouring slices, then cases, as far as CASE_BYTES demands."""
+    shown: dict[str, dict[str, list[Case]]] = {}
+    fits = ((3, 3, 3), (2, 3, 3), (1, 3, 3), (0, 3, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2), (0, 1, 1))
+    for radius, count, kinds_shown in fits:
+        kept = ("misses", "false_alarms", "hits")[:kinds_shown]
+        shown = {
+            finding: {
+                kind: [
+                    replace(case, view=_near(case.view, radius))
+                    for case in (of_kind[:count] if kind in kept else ())
+                ]
+                for kind, of_kind in kinds.items()
+            }
+            for finding, kinds in cases.items()
+        }
+        views = [case.view for kinds in shown.values() for each in kinds.values() for case in each]
+        if sum(len(file) for view in views for file in (*view.pictures, view.heat)) <= CASE_BYTES:
+            break
+    return shown
+
+
+def _near(view: "View", radius: int) -> "View":
+    """Leave out pictures of slices that are further from the one with the heat map."""
+    first = max(view.first, view.slice - radius)
+    last = view.slice + radius
+    return replace(
+        view, first=first, pictures=view.pictures[first - view.first : last + 1 - view.first]
+    )
+
+
+def _script_json(data: object) -> Markup:
+    """Format data as JSON within a script element, which no value can end."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def template_environment(package: str, **options: Any) -> Environment:
@@ -204,55 +316,29 @@ def _label_counts(counts: dict[str, Any], findings: Sequence[str]) -> list[dict[
     ]
 
 
-def _groups(groups: dict[str, dict[str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def _groups(
+    groups: dict[str, dict[str, dict[str, Any]]],
+    differences: dict[str, dict[str, dict[str, Any]]],
+) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of the table of subgroups, by trait."""
     unscored = dict.fromkeys(("auroc", "crg", "auroc_interval", "crg_interval"))
     return {
-        trait: [{**unscored, **group, "kind": kind} for kind, group in kinds.items()]
+        trait: [
+            {**unscored, **group, "kind": kind, "test": differences.get(trait, {}).get(kind)}
+            for kind, group in kinds.items()
+        ]
         for trait, kinds in groups.items()
     }
 
 
-def _curves(
-    scores: dict[str, Any], labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Draw a pair of panels for each finding whose two curves are defined."""
-    drawn = []
-    for column, finding in enumerate(findings):
-        y_true, probs = labeled_cells(labels[:, column], probabilities[:, column])
-        roc_curve, precision_curve = roc(y_true, probs), precision_recall(y_true, probs)
-        if roc_curve is None or precision_curve is None:
-            continue
-        ends, prevalence = np.array([0.0, 1.0]), np.full(2, y_true.mean())
-        drawn.append(
-            {
-                "finding": finding,
-                "auroc": finding_score(scores, finding, "auroc"),
-                "average_precision": finding_score(scores, finding, "average_precision"),
-                "roc": charts.panel(roc_curve, Curve(ends, ends), f"ROC curve, {finding}"),
-                "precision_recall": charts.panel(
-                    precision_curve, Curve(ends, prevalence), f"Precision-recall curve, {finding}"
-                ),
-            }
-        )
-    return drawn
+def _bar_start(rows: Iterable[tuple[float | None, Mapping[str, float] | None]]) -> float:
+    """Return the left end of the axis shared by all bars: 0.5, or the tenth below the lowest value.
 
-
-def _history(history: pd.DataFrame) -> dict[str, Any] | None:
-    if history.empty:
-        return None
-    epochs, auroc = history["epoch"].tolist(), history["val_auroc"]
-    best = None if auroc.isna().all() else int(auroc.argmax())
-    best_epoch = None if best is None else epochs[best]
-    losses = {"training": history["train_loss"], "validation": history["val_loss"]}
-    return {
-        "losses": charts.history_chart(epochs, losses, "loss", best_epoch),
-        "auroc": None
-        if best is None
-        else charts.history_chart(
-            epochs, {"validation": auroc}, "macro AUROC", best_epoch, upper_bound=1
-        ),
-        "best_epoch": best_epoch,
-        "best_auroc": None if best is None else auroc[best],
-        "epochs": len(history),
-    }
+    Args:
+        rows: AUROC and its interval; without either of them no bar is drawn.
+    """
+    lows = [0.5]
+    for value, interval in rows:
+        if value is not None and interval:
+            lows += [value, interval["low"]]
+    return math.floor(10 * min(lows)) / 10

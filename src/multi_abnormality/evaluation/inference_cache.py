@@ -20,15 +20,28 @@ class View:
 
     Attributes:
         attention: (Z,) weight of each slice.
-        slice: index of the slice shown.
+        slice: index of the slice with the heat map.
         padding: fraction of the attention on slices outside the scan.
-        picture: JPEG file of that slice, without and with its heat map.
+        outside: fraction of the heat outside of the body.
+        lowest: index of the lowest slice within the scan.
+        slices: number of slices within the scan.
+        first: index of the first of `pictures`.
+        pictures: WebP files of neighbouring slices, one of them `slice`.
+        heat: WebP file of the heat map, to be laid over that slice.
     """
 
     attention: np.ndarray
     slice: int
     padding: float
-    picture: bytes
+    outside: float
+    lowest: int
+    slices: int
+    first: int
+    pictures: tuple[bytes, ...]
+    heat: bytes
+
+
+NUMBERS = ("slice", "padding", "outside", "lowest", "slices", "first")  # of a view
 
 
 @dataclass(frozen=True)
@@ -59,10 +72,13 @@ def load_inference(path: Path, key: Mapping[str, str]) -> Inference:
             logits = {split: file.get_tensor(f"logits/{split}") for split in metadata["splits"]}
             views = {
                 (view["volume"], view["finding"]): View(
-                    file.get_tensor(f"attention/{number}"),
-                    view["slice"],
-                    view["padding"],
-                    file.get_tensor(f"picture/{number}").tobytes(),
+                    attention=file.get_tensor(f"attention/{number}"),
+                    pictures=tuple(
+                        file.get_tensor(f"picture/{number}/{index}").tobytes()
+                        for index in range(view["pictures"])
+                    ),
+                    heat=file.get_tensor(f"heat/{number}").tobytes(),
+                    **{name: view[name] for name in NUMBERS},
                 )
                 for number, view in enumerate(metadata["views"])
             }
@@ -77,8 +93,11 @@ def save_inference(path: Path, key: Mapping[str, str], inference: Inference) -> 
     entries = []
     for number, ((volume, finding), view) in enumerate(sorted(inference.views.items())):
         tensors[f"attention/{number}"] = view.attention
-        tensors[f"picture/{number}"] = np.frombuffer(view.picture, dtype=np.uint8)
-        entry = {"slice": view.slice, "padding": view.padding}
+        tensors[f"heat/{number}"] = np.frombuffer(view.heat, dtype=np.uint8)
+        for index, picture in enumerate(view.pictures):
+            tensors[f"picture/{number}/{index}"] = np.frombuffer(picture, dtype=np.uint8)
+        entry = {name: getattr(view, name) for name in NUMBERS}
+        entry["pictures"] = len(view.pictures)
         entries.append({"volume": volume, "finding": finding} | entry)
     metadata = {"key": dict(key), "splits": sorted(inference.logits), "views": entries}
     content = safetensors.numpy.save(tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})

@@ -72,10 +72,11 @@ def score_groups(
     """
     patient_of_row = np.asarray(patients)
     result: dict[str, dict[str, dict[str, Any]]] = {}
-    parts = []
-    for trait in groups:
-        kinds = _merge_rare(groups[trait].astype(str).to_numpy())
-        parts += [(trait, kind, kinds == kind) for kind in _ordered(kinds)]
+    parts = [
+        (trait, kind, rows)
+        for trait, kinds in members(groups).items()
+        for kind, rows in kinds.items()
+    ]
     for trait, kind, rows in track(parts, "score groups", len(parts), "groups"):
         own = labels[rows], probabilities[rows], patient_of_row[rows].tolist()
         known, _ = labeled_cells(*own[:2])
@@ -88,6 +89,19 @@ def score_groups(
             group |= _scores(evaluate(*own, findings, resampling))
         result.setdefault(trait, {})[kind] = group
     return {trait: kinds for trait, kinds in result.items() if len(kinds) > 1}
+
+
+def members(groups: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
+    """Return which rows each group of each trait has: (N,) bool; rare groups are merged.
+
+    Args:
+        groups: N rows, from `subgroup_columns`.
+    """
+    found = {}
+    for trait in groups:
+        kinds = _merge_rare(groups[trait].astype(str).to_numpy())
+        found[str(trait)] = {kind: kinds == kind for kind in _ordered(kinds)}
+    return found
 
 
 def _scores(scores: dict[str, Any]) -> dict[str, Any]:

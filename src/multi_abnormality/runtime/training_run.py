@@ -90,7 +90,9 @@ class TrainingRun:
         self._precision = resolve_precision(params.train.precision, self._device)
         self.datamodule = DataModule(params, processed, self.ranks, self._device)
         self._weights: Path | None = None
-        pretrained_cfg = self._describe_weights()
+        pretrained_cfg = self._describe_weights(
+            scores_ct_rate=processed.is_ct_rate and not processed.synthetic
+        )
         package = Path(multi_abnormality.__file__).parent
         self.metadata: dict[str, Any] = {
             "findings": list(processed.findings),
@@ -116,7 +118,7 @@ class TrainingRun:
         self.checkpoint = self._find() if self.ranks.is_rank_zero else None
         self.history = self.checkpoint.history if self.checkpoint else History()
 
-    def _describe_weights(self) -> dict[str, Any] | None:
+    def _describe_weights(self, scores_ct_rate: bool) -> dict[str, Any] | None:
         """Return the description of the pretrained weights; only rank 0 looks for them."""
         model = self.params.model
         if not (model.pretrained or is_on_hub(model.backbone)):
@@ -129,7 +131,7 @@ class TrainingRun:
                 found = find_pretrained(model)
                 cfg = found.cfg.to_dict() if found.cfg else None
                 self._weights = found.file
-            for line in weights_warnings(PretrainedCfg.from_dict(cfg), scores_ct_rate=False):
+            for line in weights_warnings(PretrainedCfg.from_dict(cfg), scores_ct_rate):
                 log.warning("%s", line)
         return gather(cfg)[0]
 

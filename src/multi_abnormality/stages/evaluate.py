@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
 from multi_abnormality.models.pretrained_cfg import PretrainedCfg, weights_facts, weights_warnings
 from multi_abnormality.runtime.checkpoint_io import BEST, held_out_fold, load_complete
-from multi_abnormality.runtime.run_fingerprint import source_files
+from multi_abnormality.runtime.run_fingerprint import fingerprint, source_files
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.errors import InputError
 
@@ -113,25 +113,31 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     save_inference(metrics / INFERENCE, key, cached)
     write_report(
         metrics / "report.html",
+        run=fingerprint(metadata["identity"]),
         synthetic=metadata["synthetic"],
         debug=metadata["train"]["debug"],
-        facts=_facts(metadata, checkpoint["history"], test),
+        facts=_facts(metadata, checkpoint["history"], volumes, val, test),
         weights_warnings=weights_warnings(
             PretrainedCfg.from_dict(metadata.get("pretrained_cfg")),
             scores_ct_rate=volumes.is_ct_rate and not metadata["synthetic"],
         ),
+        parameters=_flatten({key: metadata[key] for key in ("preprocess", "model", "train")}),
         scores=scores,
         labels=test.labels,
         probabilities=probabilities,
+        patients=test.patients,
         thresholds=calibration.thresholds,
         undecided=calibration.uncalibrated,
         threshold_metric=calibration.threshold_metric,
         uncalibrated=sigmoid(test.logits),
         findings=findings,
+        slice_mm=volumes.recipe["spacing"][0],
+        groups=subgroup_columns(volumes.manifest.set_index("name").loc[test.names]),
         history=history,
         planned_epochs=metadata["train"]["epochs"],
         chosen_on=describe_validation(val.labels, val.patients),
         cases=cases,
+        seed=params.seed,
     )
     write_json(scores, metrics / "evaluate.json")
     write_json(summary(scores), metrics / "scores.json")
@@ -266,27 +272,31 @@ def _read_history(path: Path) -> pd.DataFrame:
 
 
 def _facts(
-    metadata: dict[str, Any], history: list[dict[str, Any]], test: Scans
+    metadata: dict[str, Any],
+    history: list[dict[str, Any]],
+    volumes: ProcessedDataset,
+    val: Scans,
+    test: Scans,
 ) -> dict[str, object]:
     shape = metadata["preprocess"]["shape"]
     spacing = metadata["preprocess"]["spacing"]
     model = metadata["model"]
+    rows = volumes.volumes("train")
+    trained = rows[rows["name"].isin(metadata["volumes"]["train"])]
     pretrained = PretrainedCfg.from_dict(metadata.get("pretrained_cfg"))
-    names = metadata["volumes"]
     train_split, test_split = "the train split", "the test split"
     if cross_validation := metadata.get("cross_validation"):
         folds = cross_validation["folds"]
         train_split = f"{folds - 1} of {folds} folds"
         test_split = f"fold {cross_validation['fold']}, of 0 to {folds - 1}"
     return {
+        "Data": "synthetic phantoms" if metadata["synthetic"] else "patients' scans",
+        "Trained on": f"{_count(trained['scan_id'], trained['patient_id'])}, of {train_split}",
+        "Chosen and calibrated on": f"{_count(val.names, val.patients)}, of {train_split} too",
+        "Scored on": f"{_count(test.names, test.patients)}, of {test_split}",
         "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
         "Initial weights": _initial_weights(pretrained, model["pretrained"]),
         **weights_facts(pretrained),
-        "Trained on": f"{len(names['train'])} volumes of {train_split}",
-        "Chosen and calibrated on": f"{len(names['validation'])} volumes of other patients of "
-        f"{train_split}",
-        "Scored on": f"{len(test.names)} scans of {len(set(test.patients))} patients of "
-        f"{test_split}",
         "Volumes": f"{' x '.join(map(str, shape))} voxels of "
         f"{' x '.join(f'{mm:g}' for mm in spacing)} mm (z, y, x)",
         "Best epoch": history[-1]["epoch"],
@@ -299,6 +309,20 @@ def _initial_weights(cfg: PretrainedCfg | None, requested: bool | str) -> object
     if requested is False or cfg is None:
         return "random" if requested is False else "pretrained"
     return cfg.source if cfg.revision is None else f"{cfg.source}, commit {cfg.revision}"
+
+
+def _count(scans: Iterable[str], patients: Iterable[str]) -> str:
+    scans, patients = set(scans), set(patients)
+    return f"{len(scans):,} scans of {len(patients):,} patients"
+
+
+def _flatten(parameters: dict[str, Any], parent: str = "") -> dict[str, Any]:
+    """Return nested parameters by dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in parameters.items():
+        name = f"{parent}{key}"
+        found |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
 
 
 def main() -> None:

@@ -90,17 +90,22 @@ def evaluate_model(
     by_finding = dict(zip(table.findings, thresholds.tolist(), strict=True))
     write_report(
         out / "report.html",
+        run=None,
         synthetic=model.is_synthetic,
         debug="none",
         facts=_facts(external, table, scans),
+        parameters={},
         scores=scores,
         labels=scans.labels,
         probabilities=probabilities,
+        patients=scans.patients,
         thresholds=thresholds,
         undecided=undecided,
         threshold_metric="none",
         uncalibrated=before,
         findings=table.findings,
+        slice_mm=1.0,  # unused without cases
+        groups=groups,
         history=NO_HISTORY,
         planned_epochs=0,
         chosen_on="",
