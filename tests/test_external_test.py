@@ -194,6 +194,22 @@ def test_a_training_scan_is_refused_under_any_name_and_patient(
     assert not (tmp_path / "out/evaluate.json").exists()
 
 
+def test_a_copy_of_a_scan_under_another_patient_is_named(hospital: Hospital, tmp_path: Path):
+    scans = shutil.copytree(hospital.scans, tmp_path / "scans")
+    shutil.copy(scans / "other 0.nii.gz", scans / "copy.nii.gz")
+    rows = hospital.other_rows
+    copy = rows.head(1).assign(scan="copy.nii.gz", patient="Y")
+    scores = hospital.evaluate(tmp_path / "out", pd.concat([rows, copy]), scans=scans)
+    line = "copy and other 0 have the same voxels, but belong to two patients"
+    assert scores["external"]["copies"] == [line]
+    assert line in (tmp_path / "out/report.html").read_text()
+    rows = pd.concat([rows, copy.assign(split="test"), hospital.test_rows])
+    message = hospital.error(tmp_path / "leak", rows, scans=scans, recalibrate_on="other")
+    assert "the same scan is in the part other and scored" in message
+    assert line in message
+    assert not (tmp_path / "leak/evaluate.json").exists()
+
+
 def test_a_model_without_hashes_says_so(hospital: Hospital, tmp_path: Path):
     (path,) = hospital.model.glob("*.onnx")
     model = onnx.load(path)

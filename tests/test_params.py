@@ -134,6 +134,11 @@ def test_devices(change: str, fault: str, tmp_path: Path):
             "train.warmup_epochs: must be below train.schedule_epochs, not 1000",
         ),
         (
+            ("pretrained: false", f"pretrained_sha256: {64 * 'a'}"),
+            "model.pretrained_sha256: must be null, as model.pretrained is false: the weights are "
+            f"random, not '{64 * 'a'}'",
+        ),
+        (
             ("mixup_prob: 0.7", "cutmix_prob: 0.4"),
             "train.cutmix_prob: must be at most 1 together with train.mixup_prob, not 0.4",
         ),

@@ -107,6 +107,12 @@ def _check_cutmix(cutmix: float, known: ValidationInfo) -> float:
     return cutmix
 
 
+def _check_pin(sha256: str, known: ValidationInfo) -> str:
+    if known.data.get("pretrained") is False:
+        raise ValueError("must be null, as model.pretrained is false: the weights are random")
+    return sha256
+
+
 def _check_warmup(warmup: float, known: ValidationInfo) -> float:
     if warmup >= known.data.get("schedule_epochs", math.inf):
         raise ValueError("must be below train.schedule_epochs")
@@ -248,8 +254,10 @@ Backbone = Annotated[
         "must be hf-hub:owner/name@revision; the revision is a commit, a tag or a branch",
     ),
 ]
-Sha256 = Annotated[
-    str, _require(re.compile("[0-9a-f]{64}").fullmatch, "must be null or 64 hexadecimal digits")
+WeightsSha256 = Annotated[
+    str,
+    _require(re.compile("[0-9a-f]{64}").fullmatch, "must be null or 64 hexadecimal digits"),
+    AfterValidator(_check_pin),
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]

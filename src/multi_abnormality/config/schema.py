@@ -32,10 +32,10 @@ from multi_abnormality.config.field_types import (
     Probability,
     Section,
     SensitivityTarget,
-    Sha256,
     Share,
     SingleLine,
     WarmupEpochs,
+    WeightsSha256,
     Words,
     check_columns,
     check_fold,
@@ -146,7 +146,7 @@ class Model(Section):
     backbone: Backbone  # a model of timm, or hf-hub:owner/name@revision
     pretrained: bool | str  # false: random, true: from the hub, or the path of weights
     # The following two have defaults, since checkpoints of earlier versions lack them.
-    pretrained_sha256: Sha256 | None = None  # of the weights; null: not checked
+    pretrained_sha256: WeightsSha256 | None = None  # of the weights; null: not checked
     pretrained_cfg_overlay: PretrainedCfgOverlay = PretrainedCfgOverlay()
     global_pool: str | None  # of a slice's feature map, timm's name; null: the backbone's default
     multiscale: bool  # also use the feature maps of the two stages before the last

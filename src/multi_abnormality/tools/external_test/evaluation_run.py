@@ -60,6 +60,7 @@ def evaluate_model(
     if not predictions:
         raise_errors(errors, f"none of the {table.count} scans could be read")
     _check_scans(model, predictions)
+    copies = _find_copies(predictions, table)
     chosen, scored = table.split(predictions.keys())
     probabilities = _probabilities(scored, predictions, table)
     thresholds = np.array([model.card.thresholds[finding] for finding in table.findings])
@@ -78,7 +79,7 @@ def evaluate_model(
     scores = score_scans(
         scans, probabilities, thresholds, table.findings, groups, resampling, before
     )
-    external = _describe(model, table, predictions, same_ids)
+    external = _describe(model, table, predictions, same_ids) | {"copies": copies}
     if recalibration is not None:
         external["recalibration"] = _describe_recalibration(recalibration, chosen, table)
         external["thresholds"] = MOVED
@@ -157,6 +158,34 @@ def _check_scans(model: Model, predictions: dict[str, CachedPrediction]) -> None
         f"{len(known)} of {len(names)} scans are ones that the model was trained or calibrated on, "
         "by their voxels; delete the rows of their patients",
     )
+
+
+def _find_copies(predictions: dict[str, CachedPrediction], table: LabeledTable) -> list[str]:
+    """Return a line for each scan whose voxels are another patient's.
+
+    Raises:
+        InputError: one of both is recalibrated on, and the other is scored.
+    """
+    first: dict[str, tuple[str, str, bool]] = {}
+    errors: list[str] = []
+    lines: list[str] = []
+    is_part = table.rows["part"] == table.part if table.part is not None else False
+    rows = table.rows.assign(is_part=is_part)
+    for name, patient, in_part in rows[["name", "patient_id", "is_part"]].itertuples(index=False):
+        if name not in predictions:
+            continue
+        voxels = predictions[name].input_sha256
+        other, owner, of_part = first.setdefault(voxels, (name, patient, in_part))
+        if owner == patient:
+            continue
+        line = f"{other} and {name} have the same voxels, but belong to two patients"
+        (lines if of_part == in_part else errors).append(line)
+    raise_errors(
+        truncate(errors),
+        f"{table.path}: the same scan is in the part {table.part} and scored; delete one of the "
+        "rows, or give both the true patient and one part",
+    )
+    return lines
 
 
 def _probabilities(
@@ -267,6 +296,8 @@ def _notices(
             f"The part {table.part} has {recalibrated['patients']} patients: few, so the "
             "recalibration is uncertain"
         )
+    if copies := external["copies"]:
+        notices.append(f"Scans that are scored twice: {first_few(copies, 20)}")
     if count := external["unlike_training_scans"]:
         notices.append(f"{count} scans are unlike the model's training scans in length or lung")
     return notices

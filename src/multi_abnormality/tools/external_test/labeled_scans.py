@@ -162,7 +162,7 @@ class LabeledTable:
         raise_errors(
             truncate(
                 [
-                    f"patient {patient} has scans in {self.part} and others; put all of a "
+                    f"patient {patient} has scans in {self.part!r} and others; put all of a "
                     "patient's scans into one part"
                     for patient in both
                 ]
