@@ -344,6 +344,11 @@ def lacking_labels(rows: pd.DataFrame) -> pd.DataFrame:
         (None, {"params": "seed: 0"}, "has no section data"),
         (None, {"params": "data: {uncertain: never}"}, "data.uncertain: must be 'missing', "),
         (lambda rows: rows.assign(patient="X"), {"recalibrate_on": "other"}, "patient X has scans"),
+        (
+            lambda rows: rows.assign(split=rows["split"].replace("test", "Other")),
+            {"recalibrate_on": "other"},
+            "some rows have 'other' (--recalibrate-on), others 'Other'; write them alike",
+        ),
     ],
 )
 def test_wrong_input_is_an_error_with_the_fix(
@@ -355,6 +360,12 @@ def test_wrong_input_is_an_error_with_the_fix(
         options = options | {"params": tmp_path / "words.yaml"}
     assert message in hospital.error(tmp_path / "out", rows, **options)
     assert not (tmp_path / "out/evaluate.json").exists()
+
+
+def test_the_scores_of_the_evaluate_stage_are_not_replaced(hospital: Hospital, tmp_path: Path):
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/scores.json").write_text("{}")
+    assert "use another folder" in hospital.error(tmp_path / "metrics", hospital.rows)
 
 
 def test_without_a_readable_scan_nothing_is_written(hospital: Hospital, tmp_path: Path):

@@ -139,6 +139,10 @@ def test_devices(change: str, fault: str, tmp_path: Path):
             f"random, not '{64 * 'a'}'",
         ),
         (
+            ("pretrained: false", "fixed_input_size: true"),
+            "model.pretrained_cfg_overlay: fixed_input_size must be null, as model.pretrained is",
+        ),
+        (
             ("mixup_prob: 0.7", "cutmix_prob: 0.4"),
             "train.cutmix_prob: must be at most 1 together with train.mixup_prob, not 0.4",
         ),

@@ -113,6 +113,19 @@ def _check_pin(sha256: str, known: ValidationInfo) -> str:
     return sha256
 
 
+def check_overlay(overlay: Section, known: ValidationInfo) -> Section:
+    """Random weights have no configuration; of a network on the hub its input size is one."""
+    if known.data.get("pretrained") is False:
+        is_on_hub = str(known.data.get("backbone")).startswith(HF_HUB)
+        unused = ("mean", "std") if is_on_hub else tuple(type(overlay).model_fields)
+        if given := [key for key in unused if getattr(overlay, key) is not None]:
+            raise ValueError(
+                f"{', '.join(given)} must be null, as model.pretrained is false: the weights are "
+                "random"
+            )
+    return overlay
+
+
 def _check_warmup(warmup: float, known: ValidationInfo) -> float:
     if warmup >= known.data.get("schedule_epochs", math.inf):
         raise ValueError("must be below train.schedule_epochs")

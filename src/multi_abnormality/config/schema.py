@@ -39,6 +39,7 @@ from multi_abnormality.config.field_types import (
     Words,
     check_columns,
     check_fold,
+    check_overlay,
     check_sheet,
     check_split_values,
     check_values,
@@ -147,7 +148,9 @@ class Model(Section):
     pretrained: bool | str  # false: random, true: from the hub, or the path of weights
     # The following two have defaults, since checkpoints of earlier versions lack them.
     pretrained_sha256: WeightsSha256 | None = None  # of the weights; null: not checked
-    pretrained_cfg_overlay: PretrainedCfgOverlay = PretrainedCfgOverlay()
+    pretrained_cfg_overlay: Annotated[PretrainedCfgOverlay, AfterValidator(check_overlay)] = (
+        PretrainedCfgOverlay()
+    )
     global_pool: str | None  # of a slice's feature map, timm's name; null: the backbone's default
     multiscale: bool  # also use the feature maps of the two stages before the last
     attn_layer: Literal["none", "se", "cbam"]  # on a slice's feature maps

@@ -30,8 +30,8 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
 from multi_abnormality.evaluation.dvc_plots import write_plots
+from multi_abnormality.evaluation.evaluation_results import score_scans
 from multi_abnormality.evaluation.example_scans import draw_cases
-from multi_abnormality.evaluation.full_scores import score_scans
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.inference_cache import load_inference, save_inference
 from multi_abnormality.evaluation.predictions import (

@@ -11,7 +11,7 @@ from multi_abnormality.data.catalog.missing_labels import count_labels, is_label
 from multi_abnormality.data.catalog.patient_counts import FEW_VALIDATION
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.evaluation.full_scores import score_scans
+from multi_abnormality.evaluation.evaluation_results import score_scans
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.predictions import Scans, write_predictions
 from multi_abnormality.evaluation.scores import summary

@@ -108,6 +108,8 @@ def evaluate(
     from multi_abnormality.inference.predictor import MEMORY, load_model
     from multi_abnormality.utils.system_memory import tune_malloc
 
+    if (out / "scores.json").exists():
+        raise InputError(f"--out {out}: has the scores of the evaluate stage; use another folder")
     tune_malloc()
     loaded = load_model(model, memory or MEMORY * workers)
     settings, split = read_settings(params, table, sheet, column or [], loaded.findings)

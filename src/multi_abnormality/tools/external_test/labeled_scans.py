@@ -156,6 +156,12 @@ class LabeledTable:
                 f"{self.path}: no row of the split column has {self.part!r} (--recalibrate-on), "
                 f"but {known}"
             )
+        similar = [word for word in words if word != self.part and _same(word, self.part)]
+        if similar:
+            raise InputError(
+                f"{self.path}: some rows have {self.part!r} (--recalibrate-on), others "
+                f"{first_few([*map(repr, similar)], 5)}; write them alike"
+            )
         is_part = self.rows["part"] == self.part
         in_part = is_part.groupby(self.rows["patient_id"], sort=False).mean()
         both = in_part.index[(in_part > 0) & (in_part < 1)].tolist()
@@ -205,3 +211,7 @@ def _check_lacking(
             "--skip-missing-findings"
         )
     log.warning("%s: not scored", title)
+
+
+def _same(word: object, other: str) -> bool:
+    return str(word).strip().casefold() == other.strip().casefold()
