@@ -37,7 +37,7 @@ def test_the_classifier_of_a_weights_file_causes_no_warning(
     model = timm.create_model("test_efficientnet")
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     filter_warnings()
-    create_backbone("test_efficientnet", 3, None, str(tmp_path / "weights.pth"), {})
+    create_backbone("test_efficientnet", 3, None, tmp_path / "weights.pth", {})
     assert caplog.records == []
 
 

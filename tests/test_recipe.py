@@ -30,9 +30,12 @@ data:   # mine
   scans: .
   columns: {scan: Aufnahme, patient: Person, split: null,
             manufacturer: null, kernel: null, sex: null, age:    }
+  split_values: {train: [train], val: [val], test: [test], missing: []}
   # the clinic asked for a quarter
   test_fraction: 0.25
   split_seed: 7
+  folds: null
+  fold: null
 """
 
 
@@ -44,7 +47,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = re.sub(r"(?ms)^data:.*?(?=^\w)", DATA, text)
     text = text.replace("seed: 0", "seed: 3").replace("workers: auto", "workers: 2")
     text = text.replace("encoder_chunk_size: null", "encoder_chunk_size:").replace(
-        "train:", "# Mine.\ntrain:"
+        "\ntrain:", "\n# Mine.\ntrain:"
     )
     text = re.sub(r"(?m)^  (name|owner|license|contact): null", r"  \1: My \1", text)
     text = text.replace("targets: [qkv, proj]", "targets:\n      - qkv  # one\n      - proj")

@@ -7,7 +7,7 @@ import pytest
 
 from chest_files import chest, write_nifti
 from multi_abnormality import load_model
-from multi_abnormality.config.schema import Columns, Data, LabelValues
+from multi_abnormality.config.schema import Columns, Data, LabelValues, SplitValues
 from multi_abnormality.data.catalog.layouts import read_catalog
 from multi_abnormality.data.io.hounsfield import to_hounsfield
 from multi_abnormality.data.io.read import read_volume
@@ -83,7 +83,9 @@ def test_it_is_listed_in_a_table_of_own_scans(tmp_path: Path) -> None:
     settings = Data(
         table="labels.csv", sheet=None, findings=("Emphysema",), scans="scans", test_fraction=0.2,
         values=LabelValues(positive=(1,), negative=(0,), uncertain=(), missing=()),
-        uncertain="missing", split_seed=0, columns=columns,
+        uncertain="missing", split_seed=0, folds=None, fold=None,
+        split_values=SplitValues(train=("train",), val=("val",), test=("test",), missing=()),
+        columns=columns,
     )  # fmt: skip
 
     catalog = read_catalog(tmp_path, settings)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.config.schema import Columns, Data, LabelValues
+from multi_abnormality.config.schema import Columns, Data, LabelValues, SplitValues
 from multi_abnormality.data.catalog.ct_rate_tables import read_label_table, read_metadata_table
 from multi_abnormality.data.catalog.custom_table import read_custom_table
 from multi_abnormality.data.io.read import read_volume
@@ -25,7 +25,9 @@ from mutations.formats import FORMATS, MEMBER
 OWN = Data(
     table="labels.csv", sheet=None, findings=("Emphysema",), scans=".", test_fraction=0.2,
     values=LabelValues(positive=(1,), negative=(0,), uncertain=(), missing=()),
-    uncertain="missing", split_seed=0,
+    uncertain="missing", split_seed=0, folds=None, fold=None,
+    split_values=SplitValues(train=("train",), val=("val",), test=("test",), missing=()),
+
     columns=Columns(scan="scan", patient="patient", split="split", manufacturer=None, kernel=None,
                     sex=None, age=None),
 )  # fmt: skip

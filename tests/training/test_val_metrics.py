@@ -26,7 +26,7 @@ def test_the_mean_is_that_of_the_findings_with_both_classes(findings: int):
 
 
 def test_where_no_finding_has_both_classes_there_is_no_score():
-    with pytest.raises(InputError, match=r"no finding has .* raise train\.val_fraction"):
+    with pytest.raises(InputError, match=r"no finding has .* use more validation"):
         score(torch.zeros(3, 2), torch.tensor([[0.0, 1.0]]).repeat(3, 1))
 
 
