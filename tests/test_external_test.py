@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 
 from conftest import SharedFolders
+from documents import ROOT, commands
 from multi_abnormality import load_model
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import Params
@@ -26,6 +28,7 @@ from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY
 from tiny_model import save
 
+GUIDE = ROOT / "docs/how-to/external-test-sets.md"
 OTHERS = 12  # scans of no one's test split
 
 
@@ -406,3 +409,28 @@ def test_it_needs_no_torch(
     assert done.returncode == code, done.stderr
     assert stderr in done.stderr
     assert (tmp_path / "evaluation/report.html").exists() == (code == 0)
+
+
+@pytest.mark.slow
+def test_the_guides_commands_run(hospital: Hospital, tmp_path: Path):
+    (tmp_path / "model_weights").symlink_to(hospital.model)
+    (tmp_path / "scans").symlink_to(hospital.scans)
+    rows = hospital.rows.assign(split=hospital.rows["split"].replace("other", "calibration"))
+    rows = rows.assign(**{"Person": rows["patient"], "w/m": "w"})
+    rows.to_csv(tmp_path / "labels.csv", index=False)
+    german = {"scan": "Aufnahme", "patient": "Nummer"}
+    sheet = rows.rename(columns=german).assign(Hersteller="Siemens")
+    sheet[list(FINDINGS)] = sheet[list(FINDINGS)].replace({"1": "ja", "0": "nein"})
+    sheet.to_excel(tmp_path / "labels.xlsx", sheet_name="Befunde", index=False)
+    settings = GUIDE.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "words.yaml").write_text(settings)
+    typed = [one.text.replace("/data/scans", "scans") for one in commands(GUIDE)]
+    assert len(typed) == 4
+    for number, text in enumerate(typed):
+        command = text.replace("multi-abnormality", f"{sys.executable} -m multi_abnormality", 1)
+        done = subprocess.run(
+            [*shlex.split(command), "--n-bootstrap", "20"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{number}: {done.stderr}"
+        shutil.rmtree(tmp_path / "evaluation", ignore_errors=True)

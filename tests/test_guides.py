@@ -32,6 +32,7 @@ ELSEWHERE = {
     r"^make resume\b": ("tests/backup/test_restore.py", '"make", "resume"'),
     r"multi-abnormality resume": ("tests/backup/test_restore.py", "*RESUME"),
     r"multi-abnormality download": ("tests/download/test_guide.py", "multi-abnormality download"),
+    r"multi-abnormality evaluate": ("tests/test_external_test.py", "commands(GUIDE)"),
     r"multi-abnormality index": ("tests/index/test_pacs_guide.py", "commands(GUIDE)"),
     r"multi-abnormality recipe": ("tests/test_recipe.py", '"multi_abnormality", "recipe"'),
     r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
