@@ -11,7 +11,7 @@ import pandas as pd
 from multi_abnormality.config.schema import Data
 from multi_abnormality.data.catalog.custom import find_table_scans, near_duplicate_ids
 from multi_abnormality.data.catalog.custom_table import CustomTable, read_custom_table
-from multi_abnormality.data.catalog.identifier_spelling import find_similar, quote
+from multi_abnormality.data.catalog.identifier_spelling import canonical, find_similar, quote
 from multi_abnormality.data.catalog.missing_labels import is_labeled
 from multi_abnormality.data.catalog.patient_counts import FEW
 from multi_abnormality.data.catalog.volume_id import natural_sort_key
@@ -156,7 +156,8 @@ class LabeledTable:
                 f"{self.path}: no row of the split column has {self.part!r} (--recalibrate-on), "
                 f"but {known}"
             )
-        similar = [word for word in words if word != self.part and _same(word, self.part)]
+        alike = canonical(self.part)
+        similar = [word for word in words if word != self.part and canonical(word) == alike]
         if similar:
             raise InputError(
                 f"{self.path}: some rows have {self.part!r} (--recalibrate-on), others "
@@ -211,7 +212,3 @@ def _check_lacking(
             "--skip-missing-findings"
         )
     log.warning("%s: not scored", title)
-
-
-def _same(word: object, other: str) -> bool:
-    return str(word).strip().casefold() == other.strip().casefold()
