@@ -1,6 +1,7 @@
 """Base of loggers that send metrics to an experiment tracker, which may be slow or away."""
 
 import threading
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -15,7 +16,7 @@ STOP_SECONDS = 5.0  # that a stop waits: the last backup needs the time, and a r
 STEPS_PER_BATCH = 200
 
 
-class TrackingThread:
+class TrackingThread(ABC):
     """Sends a run's metrics to a tracker from a thread, whose failure never ends the training.
 
     The thread sends what the history has and the tracker does not hold yet. After a failure it
@@ -42,21 +43,21 @@ class TrackingThread:
         self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
         self._thread.start()
 
+    @abstractmethod
     def connect(self) -> None:
         """Connect to the tracker, and set `sent_step` and `sent_epochs`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def send_steps(self, steps: Mapping[int, dict[str, float]]) -> None:
         """Send the metrics of optimizer steps, by step, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def send_epoch(self, epoch: int, values: dict[str, float]) -> None:
         """Send the metrics of an epoch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """Close the tracker's run, which may be resumed later unless it is finished."""
-        raise NotImplementedError
 
     def log_steps(self, steps: Sequence[StepMetrics], volumes_per_second: float) -> None:
         self._speeds |= dict.fromkeys((step.step for step in steps), volumes_per_second)
