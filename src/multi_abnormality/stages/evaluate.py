@@ -86,14 +86,16 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     _warn_uncalibrated(calibration, untrained)
     probabilities = calibration.calibrate(test.logits)
     submitted = submission_probabilities(probabilities, calibration.thresholds)
+    groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
+    uncalibrated = sigmoid(test.logits)
     scores = score_scans(
         test,
         probabilities,
         calibration.thresholds,
         findings,
-        subgroup_columns(volumes.manifest.set_index("name").loc[test.names]),
+        groups,
         ResamplingConfig(params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed),
-        sigmoid(test.logits),
+        uncalibrated,
     )
     scores["counts"] |= counts
     if cross_validation := metadata.get("cross_validation"):
@@ -129,10 +131,10 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         thresholds=calibration.thresholds,
         undecided=calibration.uncalibrated,
         threshold_metric=calibration.threshold_metric,
-        uncalibrated=sigmoid(test.logits),
+        uncalibrated=uncalibrated,
         findings=findings,
         slice_mm=volumes.recipe["spacing"][0],
-        groups=subgroup_columns(volumes.manifest.set_index("name").loc[test.names]),
+        groups=groups,
         history=history,
         planned_epochs=metadata["train"]["epochs"],
         chosen_on=describe_validation(val.labels, val.patients),
