@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel
 import numpy as np
@@ -18,6 +19,9 @@ from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.stages import preprocess
+
+if TYPE_CHECKING:
+    from training_runner import Runner
 
 # For this process and all that it starts, before torch is imported: nets of the tests' size gain
 # nothing by threads, and two on a busy machine hold each other up to a tenth of their speed.
@@ -37,12 +41,23 @@ ROOT = Path(__file__).parent.parent
 
 # The files that take longest come first, so that no worker is left with one of them at the end.
 LONGEST = (
-    "backup/test_restore.py", "backup/test_manager.py", "test_doctor.py", "training/test_resume.py",
-    "training/test_devices.py", "test_predict.py", "download/test_download.py",
-    "stages/test_evaluate_and_export.py", "test_google_drive.py", "stages/test_many_machines.py",
-    "compare/test_compare.py", "test_experiments.py", "backup/test_hostile_bundles.py",
-    "model/test_encoder.py", "sample/test_draw.py", "data/test_dicom.py",
-)  # fmt: skip
+    "backup/test_restore.py",
+    "backup/test_manager.py",
+    "tools/doctor/test_doctor.py",
+    "runtime/test_checkpoint_resume.py",
+    "runtime/test_multi_rank_training.py",
+    "inference/test_predict.py",
+    "tools/download/test_download.py",
+    "stages/test_evaluate_and_export.py",
+    "backup/test_google_drive_remote.py",
+    "utils/parallel/test_dask_pool.py",
+    "tools/compare/test_compare.py",
+    "tools/test_experiments.py",
+    "backup/test_hostile_bundles.py",
+    "models/test_encoder.py",
+    "chest_phantom/test_rasterize.py",
+    "data/io/test_dicom_series.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -169,6 +184,22 @@ def small_set(shared_folders: SharedFolders, small_params: Params) -> ProcessedD
         preprocess.run(small_params, scans.root, folder / "processed", folder / "preprocess.json")
 
     return ProcessedDataset(shared_folders("small", create) / "processed")
+
+
+@pytest.fixture(scope="session")
+def runner(small_params: Params, small_set: ProcessedDataset) -> "Runner":
+    """Training runs with the same parameters and data."""
+    from training_runner import Runner  # imports torch, which is not to happen above
+
+    return Runner(small_params, small_set)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory, runner: "Runner") -> Path:
+    """Directory of an uninterrupted run. Read-only."""
+    folder = tmp_path_factory.mktemp("reference")
+    runner.run(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,12 @@ from test_pipeline import BIN, make_project, run, run_first
 
 WIDTH = 100  # columns of the terminal that the guides were written at
 EXPERIMENTS = ROOT / "docs/how-to/experiments.md"
-OWN_DATA = ROOT / "docs/how-to/own-data.md"  # tests/test_own_data.py types it, where such scans are
-CROSS_VALIDATION = ROOT / "docs/how-to/cross-validation.md"  # tests/test_folds.py types it
+OWN_DATA = (
+    ROOT / "docs/how-to/own-data.md"
+)  # tests/test_own_data_guide.py types it, where such scans are
+CROSS_VALIDATION = (
+    ROOT / "docs/how-to/cross-validation.md"
+)  # tests/test_cross_validation_guide.py types it
 
 # Pages whose commands take minutes: `make drill` runs them.
 MINUTES_LONG = ("compare", "experiments", "migrate-from-run-task2", "models", "quick-start")
@@ -31,18 +35,24 @@ ELSEWHERE = {
     r"^make exps\b": ("Makefile", "multi-abnormality experiments"),
     r"^make resume\b": ("tests/backup/test_restore.py", '"make", "resume"'),
     r"multi-abnormality resume": ("tests/backup/test_restore.py", "*RESUME"),
-    r"multi-abnormality download": ("tests/download/test_guide.py", "multi-abnormality download"),
-    r"multi-abnormality evaluate": ("tests/test_external_test.py", "commands(GUIDE)"),
-    r"multi-abnormality index": ("tests/index/test_pacs_guide.py", "commands(GUIDE)"),
-    r"multi-abnormality recipe": ("tests/test_recipe.py", '"multi_abnormality", "recipe"'),
+    r"multi-abnormality download": (
+        "tests/tools/download/test_documented_downloads.py",
+        "multi-abnormality download",
+    ),
+    r"multi-abnormality evaluate": (
+        "tests/tools/external_test/test_external_test.py",
+        "commands(GUIDE)",
+    ),
+    r"multi-abnormality index": ("tests/tools/index/test_pacs_guide.py", "commands(GUIDE)"),
+    r"multi-abnormality recipe": ("tests/tools/test_recipe.py", '"multi_abnormality", "recipe"'),
     r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
-    r"torchrun(?!.*nnodes)": ("tests/training/test_devices.py", "torch.distributed.run"),
+    r"torchrun(?!.*nnodes)": ("tests/runtime/test_multi_rank_training.py", "torch.distributed.run"),
     r"gdrive|GDRIVE|/content/drive|--local backup verify|^dvc push$|ADDRESS restored": (
-        "tests/test_drive_guide.py",
+        "tests/test_google_drive_guide.py",
         "commands(GUIDE)",
     ),
     r"^pip install \.": ("tests/test_wheel.py", '"install"'),
-    r"predict STUDY_FOLDER": ("tests/test_predict.py", '"--series"'),
+    r"predict STUDY_FOLDER": ("tests/inference/test_predict.py", '"--series"'),
     r"exp run --run-all": ("tests/test_pipeline.py", '"--run-all"'),
     r"plots diff main faster": ("docs/how-to/experiments.md", "dvc plots diff main faster"),
 }
@@ -58,9 +68,10 @@ NEVER = {
     r"^git diff HEAD 0123456789ab": "a resume commit; its message names the reader's own",
     r"hf auth login": "an account of the hub, and a person",
     r"timm\.create_model": "weights from the hub",
-    r"^tensorboard": "a person's browser; tests/training/test_resume.py reads what it would show",
+    r"^tensorboard": "a person's browser; tests/runtime/test_checkpoint_resume.py "
+    "reads what it would show",
     r"^srun": "SLURM; tests/dask_cluster.py starts such workers without",
-    r"torchrun.*nnodes": "a second machine; tests/training starts several processes",
+    r"torchrun.*nnodes": "a second machine; tests/runtime starts several processes",
 }
 # Commands in running text, typed one after the other; some are there for the next.
 IN_TEXT = (

@@ -11,7 +11,7 @@ from multi_abnormality.config.schema import Data, load_params
 from multi_abnormality.config.validation_errors import RENAMED
 from multi_abnormality.utils.errors import InputError
 
-DEFAULT = Path(__file__).parent.parent / "params.yaml"
+DEFAULT = Path(__file__).parents[2] / "params.yaml"
 
 
 def edited(folder: Path, *changes: tuple[str, str]) -> Path:

@@ -10,7 +10,7 @@ from multi_abnormality.data.catalog.splits import assert_disjoint_patients, spli
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.utils.errors import InputError
 
-REAL_TABLES = Path(__file__).parents[2] / "../shared/ct-rate"
+REAL_TABLES = Path(__file__).parents[3] / "../shared/ct-rate"
 needs_real_tables = pytest.mark.skipif(not REAL_TABLES.exists(), reason="no real tables here")
 
 

@@ -17,7 +17,7 @@ from multi_abnormality.data.io.read import Volume, read_volume
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.preprocessing.resample import resample_and_quantize
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 REAL_CT = PROJECT / "../shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
 INNER = (slice(2, -2),) * 3

@@ -18,7 +18,7 @@ from multi_abnormality.utils.errors import UnusableScan
 
 (FORMAT,) = [one for one in FORMATS if one.name == "MetaImage"]
 
-REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
+REAL_CT = Path(__file__).resolve().parents[4] / "shared/real-ct"
 REAL = REAL_CT / "halfthorax_elastix_baseline_small_int16.mha"
 OBLIQUE = sitk.Euler3DTransform((0, 0, 0), 0.1, 0.2, 0.3).GetMatrix()
 PERMUTED = (0, 0, 1, 1, 0, 0, 0, 1, 0)

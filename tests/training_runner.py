@@ -1,9 +1,7 @@
-"""Fixtures: training runs of a small network on a small dataset, a second or two each."""
+"""Training runs of a small network on a small dataset, a second or two each."""
 
 import hashlib
 from pathlib import Path
-
-import pytest
 
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
@@ -61,16 +59,3 @@ class Runner:
         """Return the hashes of the checkpoints and the history."""
         files = [*(folder / "checkpoints").iterdir(), folder / "history.csv"]
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
-
-
-@pytest.fixture(scope="session")
-def runner(small_params: Params, small_set: ProcessedDataset) -> Runner:
-    return Runner(small_params, small_set)
-
-
-@pytest.fixture(scope="session")
-def reference(tmp_path_factory: pytest.TempPathFactory, runner: Runner) -> Path:
-    """Directory of an uninterrupted run; read-only."""
-    folder = tmp_path_factory.mktemp("reference")
-    runner.run(folder)
-    return folder

@@ -36,7 +36,7 @@ from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY
 from tiny_model import CARD, save, write_model
 
-REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
+REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
 HALF = {"Emphysema": 0.5}  # thresholds
 

@@ -13,7 +13,7 @@ from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.reader_registry import scan_name
 from multi_abnormality.utils.errors import InputError
 
-REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
+REAL_CT = Path(__file__).resolve().parents[4] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
 RAS_AFFINE = np.diag([2.0, 3.0, 4.0, 1.0])
 
@@ -271,7 +271,7 @@ def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
 def test_scan_names() -> None:
     names = ["a/valid_1_a_1.nii.gz", "b/x.MHA", "c/scan.1.nii"]
     assert [scan_name(Path(name)) for name in names] == ["valid_1_a_1", "x", "scan.1"]
-    assert scan_name(Path(__file__).parent / ".") == "data"
+    assert scan_name(Path(__file__).parent / ".") == "io"
 
 
 def test_importing_needs_nothing_heavy() -> None:

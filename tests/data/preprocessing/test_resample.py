@@ -13,7 +13,7 @@ from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.preprocessing.resample import _average, _axis, resample_and_quantize
 from multi_abnormality.utils.errors import InputError
 
-REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
+REAL_CT = Path(__file__).resolve().parents[4] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
 KNOTS = ((-1024, 0), (-200, 80), (240, 226), (1024, 255))
 

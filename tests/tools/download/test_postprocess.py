@@ -15,7 +15,7 @@ from multi_abnormality.stages import preprocess as stage
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

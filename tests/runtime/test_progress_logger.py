@@ -10,7 +10,7 @@ from pathlib import Path
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.stages import train
-from test_console import read_all
+from terminal import read_all
 from train_stage import TRAIN, Project
 
 EPOCH = (

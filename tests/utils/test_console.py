@@ -1,6 +1,5 @@
 """Terminal output of programs, each in its own process."""
 
-import contextlib
 import fcntl
 import io
 import os
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from multi_abnormality.utils import console
 from multi_abnormality.utils.progress_bar import ProgressBar
+from terminal import read_all
 
 FROM_A_LOADING_PROCESS = """
 import sys
@@ -95,15 +95,6 @@ def test_a_quiet_program_draws_no_bar(tmp_path: Path):
     for text in shown.values():  # time and level are shown once
         plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text)
         assert re.search(r"(?m)^\[\d\d:\d\d:\d\d\] WARNING +a warning *\r?$", plain), plain
-
-
-def read_all(terminal: int) -> bytes:
-    content = b""
-    with contextlib.suppress(OSError):  # raised by Linux if the other end is closed
-        while piece := os.read(terminal, 1 << 16):
-            content += piece
-    os.close(terminal)
-    return content
 
 
 def test_a_bar_is_one_line_with_room_for_ctrl_c():

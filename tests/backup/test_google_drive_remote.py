@@ -22,7 +22,7 @@ from drive_stand_in.contents import MY_DRIVE, SHARED_DRIVE
 from drive_stand_in.project import FILES, Project, make_project
 from drive_stand_in.query import parse
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from multi_abnormality.data.catalog.placeholders import placeholder_path
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.utils.errors import InputError
 
-REAL_METADATA = Path(__file__).parents[2] / "../shared/ct-rate/validation_metadata.csv"
+REAL_METADATA = Path(__file__).parents[3] / "../shared/ct-rate/validation_metadata.csv"
 
 
 @pytest.fixture

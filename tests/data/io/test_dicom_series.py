@@ -29,7 +29,7 @@ from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.scan_sources import resolve_scan
 from multi_abnormality.utils.errors import UnusableScan
 
-REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
+REAL_CT = Path(__file__).resolve().parents[4] / "shared/real-ct"
 needs_real_ct = pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
 
 HU = chest()

@@ -55,7 +55,7 @@ from multi_abnormality.tools.doctor.context import (
 from multi_abnormality.tools.doctor.doctor import examine
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
-from test_console import read_all
+from terminal import read_all
 from test_pipeline import BIN, ROOT, run
 
 DOCTOR = (sys.executable, "-m", "multi_abnormality", "doctor")
