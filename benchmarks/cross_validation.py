@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multi_abnormality.config.schema import Params, load_params
-from multi_abnormality.data.catalog.dataset_layout import FOLD
+from multi_abnormality.data.catalog.catalog import FOLD
 from multi_abnormality.data.catalog.splits import assign_folds
 from multi_abnormality.data.storage.processed_dataset import MANIFEST, ProcessedDataset
 from multi_abnormality.evaluation.scores import macro_intervals, macro_score

@@ -21,8 +21,8 @@ from sklearn.preprocessing import StandardScaler
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import load_params
+from multi_abnormality.data.catalog.catalog import SERIES
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
-from multi_abnormality.data.catalog.dataset_layout import SERIES
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive

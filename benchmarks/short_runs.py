@@ -6,7 +6,7 @@ from pathlib import Path
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.evaluation.predictions import Scans, average_over_reconstructions
+from multi_abnormality.evaluation.scored_scans import Scans, average_over_reconstructions
 from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits

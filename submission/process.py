@@ -14,7 +14,7 @@ import numpy as np
 from multi_abnormality import load_model
 from multi_abnormality.data.io.reader_registry import scan_name, scan_suffixes
 from multi_abnormality.data.io.scan_sources import ScanSource
-from multi_abnormality.evaluation.predictions import write_submission
+from multi_abnormality.evaluation.prediction_files import write_submission
 from multi_abnormality.evaluation.threshold_selection import submission_probabilities
 from multi_abnormality.inference.batch_prediction import predict_all
 from multi_abnormality.inference.progress_log import ProgressLog

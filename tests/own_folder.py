@@ -7,7 +7,7 @@ import pytest
 
 from documents import ROOT
 from multi_abnormality.config.schema import Data, load_params
-from multi_abnormality.data.catalog.layouts import read_catalog
+from multi_abnormality.data.catalog.read_catalog import read_catalog
 from multi_abnormality.utils.errors import InputError
 
 FINDINGS = ("Cyst", "Mass/nodule", "Effusion")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from multi_abnormality.tools.compare.comparison import compare_revisions
+from multi_abnormality.tools.compare.compare_run import compare_revisions
 from multi_abnormality.tools.compare.paired_tests import ResamplingConfig
 from test_pipeline import ROOT, run
 
@@ -45,8 +45,8 @@ import yaml
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.evaluation.scores import official_scores
-from multi_abnormality.evaluation.dvc_plots import write_plots
-from multi_abnormality.evaluation.predictions import write_submission
+from multi_abnormality.evaluation.curves import write_plots
+from multi_abnormality.evaluation.prediction_files import write_submission
 from multi_abnormality.utils.atomic_io import write_json
 
 params = yaml.safe_load(Path("params.yaml").read_text())

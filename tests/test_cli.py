@@ -9,7 +9,7 @@ import pytest
 
 from multi_abnormality import __version__
 from multi_abnormality.cli import COMMANDS
-from multi_abnormality.utils.missing_packages import ALL, install_command
+from multi_abnormality.utils.errors import INSTALL_ALL, install_command
 
 HEAVY = {
     "dask", "distributed", "dvc", "huggingface_hub", "lightning", "nibabel", "numpy", "onnxruntime",
@@ -135,7 +135,7 @@ def test_a_missing_package_names_the_extra_to_install(
         ("nibabel.nifti1", "pip install 'multi-abnormality[dev]'"),
         ("dvc_gdrive", "pip install 'multi-abnormality[backup]'"),
         ("sklearn.metrics", "pip install 'multi-abnormality[train]'"),
-        ("rich.console", ALL),
+        ("rich.console", INSTALL_ALL),
     ],
 )
 def test_the_extra_of_a_module_is_found(module: str, command: str):
@@ -146,7 +146,7 @@ def test_without_typer_its_installation_is_named():
     program = "import sys; sys.modules['typer'] = None; import multi_abnormality.cli"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == f"error: the package typer is missing: {ALL}\n"
+    assert done.stderr == f"error: the package typer is missing: {INSTALL_ALL}\n"
 
 
 def test_a_shell_completes_commands_and_options():

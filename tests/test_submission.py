@@ -29,7 +29,7 @@ sys.modules.update(dict.fromkeys({ABSENT!r}))
 import importlib.metadata, locale, onnxruntime, rich.console, rich.text, tempfile
 import multi_abnormality.data.io.metaimage, multi_abnormality.data.io.nifti
 import multi_abnormality.inference.batch_prediction
-import multi_abnormality.evaluation.predictions
+import multi_abnormality.evaluation.prediction_files
 sys.argv = sys.argv[1:]
 code = compile(open(sys.argv[0]).read(), sys.argv[0], "exec")
 if os.geteuid() == 0:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.models.classifier import VolumeClassifier, Windows
 from multi_abnormality.models.encoder import SliceEncoder
-from multi_abnormality.models.intensity_windows import Windows
 from multi_abnormality.models.pooling import POOLINGS
 
 CODES = torch.linspace(-1024, 1024, 256).tolist()

@@ -18,10 +18,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from loops.gate import Gate
 from multi_abnormality.config.schema import Params
-from multi_abnormality.data.loading.device_batches import batches_on_device
 from multi_abnormality.data.loading.train_dataset import train_dataloader
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.data.transforms.batch import Batch
+from multi_abnormality.data.transforms.batch import Batch, batches_on_device
 from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device, num_loader_workers

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.evaluation.predictions import average_over_reconstructions
+from multi_abnormality.evaluation.scored_scans import average_over_reconstructions
 
 
 def macro_auroc(processed: ProcessedDataset, names: list[str], logits: np.ndarray) -> float:

@@ -25,8 +25,8 @@ from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.data.transforms.mixup import augment_batch
-from multi_abnormality.models.intensity_windows import Windows
-from multi_abnormality.tools.lr_range_test import endless
+from multi_abnormality.models.classifier import Windows
+from multi_abnormality.tools.find_lr_run import endless
 from multi_abnormality.training.lr_schedule import schedule_factor
 from multi_abnormality.utils.rng import derived_seed, generator
 from multi_abnormality.utils.system_memory import tune_malloc

@@ -9,12 +9,12 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
-from multi_abnormality.utils.missing_packages import ALL as INSTALL
+from multi_abnormality.utils.errors import INSTALL_ALL
 
 try:
     import typer
 except ModuleNotFoundError as missing:
-    raise SystemExit(f"error: the package {missing.name} is missing: {INSTALL}") from None
+    raise SystemExit(f"error: the package {missing.name} is missing: {INSTALL_ALL}") from None
 
 from chest_phantom.__main__ import sample
 from multi_abnormality import __version__

@@ -7,8 +7,12 @@ import pytest
 import scipy.stats
 from sklearn import metrics
 
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig, bootstrap, bootstrap_intervals
-from multi_abnormality.evaluation.bootstrap_metrics import Ranking
+from multi_abnormality.evaluation.confidence_intervals import (
+    ResamplingConfig,
+    bootstrap,
+    bootstrap_intervals,
+)
+from multi_abnormality.evaluation.resampled_counts import Ranking
 
 FINDINGS = ("one", "two", "three")
 

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.evaluation.dvc_plots import MEAN, write_plots
+from multi_abnormality.evaluation.curves import MEAN, write_plots
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from sklearn.metrics import brier_score_loss
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.data.catalog.patient_counts import describe_validation
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.data.catalog.label_checks import describe_validation
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.inference_cache import View

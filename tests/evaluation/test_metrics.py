@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from multi_abnormality.evaluation.bootstrap import Resampler, ResamplingConfig
+from multi_abnormality.evaluation.confidence_intervals import Resampler, ResamplingConfig
 from multi_abnormality.evaluation.metrics import METRICS, Metric
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.export.model_info import described_scores

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.evaluation.operating_points import OTHER_THRESHOLDS, operating_points
 from multi_abnormality.evaluation.threshold_selection import optimal_thresholds
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from multi_abnormality.evaluation.prediction_checks import check_probabilities
+from multi_abnormality.evaluation.scored_scans import check_probabilities
 from multi_abnormality.utils.errors import InputError
 
 

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
-from multi_abnormality.evaluation.predictions import (
-    average_over_reconstructions,
-    predictions_json,
-    write_submission,
-)
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
+from multi_abnormality.evaluation.prediction_files import predictions_json, write_submission
+from multi_abnormality.evaluation.scored_scans import average_over_reconstructions
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.utils.errors import InputError
 

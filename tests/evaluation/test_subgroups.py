@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.evaluation.subgroups import score_groups, subgroup_columns
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dicom_files import chest, write_series
-from multi_abnormality.data.io.image_type import derivation_of
+from multi_abnormality.data.io.dicom_image_type import derivation_of
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.scan_sources import resolve_scan
 from multi_abnormality.inference.input_scans import find_scans

@@ -602,7 +602,7 @@ def test_padding_is_not_shown_whatever_attention_it_has(
 
 def test_it_imports_nothing_slow_that_it_does_not_use() -> None:
     package = "multi_abnormality"
-    modules = f"{package}.inference.batch_prediction, {package}.evaluation.predictions"
+    modules = f"{package}.inference.batch_prediction, {package}.evaluation.prediction_files"
     code = f"import sys, {modules}; print(*sys.modules, sep='\\n')"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "pydantic", "pandas", "scipy"} & set(found.stdout.split())

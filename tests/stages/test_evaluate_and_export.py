@@ -17,7 +17,7 @@ from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import calibration_scores, sigmoid
-from multi_abnormality.evaluation.predictions import average_over_reconstructions
+from multi_abnormality.evaluation.scored_scans import average_over_reconstructions
 from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.encoder import SliceEncoder

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from multi_abnormality.tools.find_lr import find_lr
-from multi_abnormality.tools.lr_range_test import Step, range_test, suggest
+from multi_abnormality.tools.find_lr_run import Step, range_test, suggest
 from multi_abnormality.utils.errors import InputError
 
 
@@ -81,7 +81,7 @@ def test_it_calculates_as_training_will(small_set, small_params):
 
 def test_it_is_the_first_to_import_what_it_needs():
     """In a process of its own: the tests' imports have patched torchvision already."""
-    program = "import multi_abnormality.tools.lr_range_test"
+    program = "import multi_abnormality.tools.find_lr_run"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

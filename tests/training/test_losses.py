@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from multi_abnormality.data.loading.oversampling import sampling_frequencies
+from multi_abnormality.data.loading.epoch_sampler import sampling_frequencies
 from multi_abnormality.training.losses import (
     LOSSES,
     asymmetric_loss,

@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 
+from multi_abnormality.data.catalog.label_checks import single_class_warnings
 from multi_abnormality.data.storage.processed_dataset import LABELS, ProcessedDataset
-from multi_abnormality.training.single_class_warnings import single_class_warnings
 
 FINDINGS = ("Cyst", "Mass", "Scar")
 

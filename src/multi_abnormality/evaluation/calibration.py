@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.catalog.missing_labels import is_labeled, labeled_cells
+from multi_abnormality.data.catalog.label_checks import is_labeled, labeled_cells
 from multi_abnormality.evaluation.curves import reliability_bins
 from multi_abnormality.evaluation.threshold_selection import optimal_thresholds
 from multi_abnormality.utils.atomic_io import write_json

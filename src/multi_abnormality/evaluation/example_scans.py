@@ -13,7 +13,7 @@ from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.grad_cam import explain
 from multi_abnormality.evaluation.inference_cache import View
-from multi_abnormality.evaluation.predictions import Scans
+from multi_abnormality.evaluation.scored_scans import Scans
 from multi_abnormality.evaluation.slice_rendering import (
     apply_window,
     in_scan,

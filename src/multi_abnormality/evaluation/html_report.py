@@ -13,9 +13,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from multi_abnormality.data.catalog.missing_labels import is_labeled
+from multi_abnormality.data.catalog.label_checks import is_labeled
 from multi_abnormality.evaluation import report_charts
-from multi_abnormality.evaluation.bootstrap import NOT_ESTIMABLE, UNRELIABLE, ResamplingConfig
+from multi_abnormality.evaluation.confidence_intervals import (
+    NOT_ESTIMABLE,
+    UNRELIABLE,
+    ResamplingConfig,
+)
 from multi_abnormality.evaluation.interval_bands import Weights, group_differences
 from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
 from multi_abnormality.evaluation.report_data import (

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from multi_abnormality.data.catalog.missing_labels import is_labeled
-from multi_abnormality.evaluation.bootstrap import (
+from multi_abnormality.data.catalog.label_checks import is_labeled
+from multi_abnormality.evaluation.confidence_intervals import (
     MIN_DEFINED,
     ResamplingConfig,
     encode_patients,
     resampled_weights,
 )
-from multi_abnormality.evaluation.bootstrap_metrics import Ranking, defined_mean, ratio
 from multi_abnormality.evaluation.curves import bin_indices
+from multi_abnormality.evaluation.resampled_counts import Ranking, defined_mean, ratio
 from multi_abnormality.evaluation.subgroups import MIN_SCANS, members
 
 RESAMPLES = 200  # at most; bands and standard errors need fewer than the ends of an interval

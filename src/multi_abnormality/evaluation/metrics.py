@@ -17,8 +17,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from multi_abnormality.data.catalog.missing_labels import labeled_cells
-from multi_abnormality.evaluation.bootstrap_metrics import ResampledCounts, ratio
+from multi_abnormality.data.catalog.label_checks import labeled_cells
+from multi_abnormality.evaluation.resampled_counts import ResampledCounts, ratio
 from multi_abnormality.evaluation.threshold_selection import CHALLENGE_THRESHOLD
 
 # The challenge's metrics, in its evaluator's order: `classification` in metrics/evaluate.json.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from multi_abnormality.evaluation.bootstrap import (
+from multi_abnormality.evaluation.confidence_intervals import (
     ResamplingConfig,
     encode_patients,
     percentiles,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.catalog.missing_labels import labeled_cells
+from multi_abnormality.data.catalog.label_checks import labeled_cells
 from multi_abnormality.evaluation.curves import reliability_bins, thin_indices
 from multi_abnormality.evaluation.interval_bands import (
     Band,

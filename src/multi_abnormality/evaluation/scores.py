@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig, bootstrap_intervals
 from multi_abnormality.evaluation.calibration import calibration_scores
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig, bootstrap_intervals
 from multi_abnormality.evaluation.metrics import (
     CHALLENGE_METRICS,
     METRICS,

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.catalog.missing_labels import labeled_cells
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.data.catalog.label_checks import labeled_cells
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.evaluation.scores import evaluate, macro_intervals, macro_score
 from multi_abnormality.utils.console import track
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from multi_abnormality.data.catalog.missing_labels import is_labeled
+from multi_abnormality.data.catalog.label_checks import is_labeled
 
 CHALLENGE_THRESHOLD = 0.5  # a finding is positive from this probability on
 MIN_THRESHOLD = 1e-3  # smallest distance of a threshold from 0 and from 1

@@ -95,7 +95,7 @@ def predict(
         sys.modules[name] = None  # type: ignore[assignment]  # an import raises ImportError
     from concurrent.futures import ThreadPoolExecutor
 
-    from multi_abnormality.evaluation.predictions import predictions_json
+    from multi_abnormality.evaluation.prediction_files import predictions_json
     from multi_abnormality.inference.batch_prediction import predict_all
     from multi_abnormality.inference.input_scans import find_scans
     from multi_abnormality.inference.output import as_csv, print_tables

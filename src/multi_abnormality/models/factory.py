@@ -7,9 +7,8 @@ import torch
 
 from multi_abnormality.config.schema import Model, PreprocessSpec, parse_section
 from multi_abnormality.data.preprocessing.quantization import code_table
-from multi_abnormality.models.classifier import VolumeClassifier
+from multi_abnormality.models.classifier import VolumeClassifier, Windows
 from multi_abnormality.models.encoder import SliceEncoder
-from multi_abnormality.models.intensity_windows import Windows
 from multi_abnormality.models.lora import add_lora, merge_lora
 from multi_abnormality.models.pooling import POOLINGS
 from multi_abnormality.models.pretrained_cfg import PretrainedCfg

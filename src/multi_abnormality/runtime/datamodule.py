@@ -7,18 +7,16 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from multi_abnormality.config.schema import Params
-from multi_abnormality.data.catalog.patient_counts import describe_validation
-from multi_abnormality.data.loading.device_batches import batches_on_device
+from multi_abnormality.data.catalog.label_checks import describe_validation
+from multi_abnormality.data.loading.epoch_sampler import EpochSampler, describe_oversampling
 from multi_abnormality.data.loading.eval_dataset import EvalDataset, eval_dataloader
-from multi_abnormality.data.loading.oversampling import describe_oversampling
-from multi_abnormality.data.loading.sampler import EpochSampler
 from multi_abnormality.data.loading.train_dataset import (
     TrainDataset,
     leave_signals_to_parent,
     train_dataloader,
 )
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.data.transforms.batch import Batch, Example
+from multi_abnormality.data.transforms.batch import Batch, Example, batches_on_device
 from multi_abnormality.models.device import num_loader_workers
 from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.training.volume_selection import select_volumes

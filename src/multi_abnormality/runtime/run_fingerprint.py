@@ -31,8 +31,8 @@ UNRECORDED = {"loggers", "log_every_n_steps"}  # parameters of which checkpoints
 
 # Code that determines the result: these files, and what they import of the package.
 ROOTS = (
-    "data/loading/device_batches.py",
     "data/loading/eval_dataset.py",
+    "data/transforms/batch.py",
     "models/factory.py",
     "training/history.py",
     "training/training_step.py",

@@ -18,28 +18,24 @@ import torch
 
 from multi_abnormality.backup.verification import verify_pulled
 from multi_abnormality.config.schema import Params, load_params
-from multi_abnormality.data.catalog.missing_labels import (
+from multi_abnormality.data.catalog.label_checks import (
     count_labels,
+    describe_validation,
     is_labeled,
     lacks_a_class,
     never_labeled,
 )
-from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
-from multi_abnormality.evaluation.dvc_plots import write_plots
-from multi_abnormality.evaluation.evaluation_results import score_scans
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
+from multi_abnormality.evaluation.curves import write_plots
+from multi_abnormality.evaluation.evaluate_json import score_scans
 from multi_abnormality.evaluation.example_scans import draw_cases
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.inference_cache import load_inference, save_inference
-from multi_abnormality.evaluation.predictions import (
-    Scans,
-    average_over_reconstructions,
-    write_predictions,
-    write_submission,
-)
+from multi_abnormality.evaluation.prediction_files import write_predictions, write_submission
+from multi_abnormality.evaluation.scored_scans import Scans, average_over_reconstructions
 from multi_abnormality.evaluation.scores import summary
 from multi_abnormality.evaluation.subgroups import subgroup_columns
 from multi_abnormality.evaluation.threshold_selection import submission_probabilities

@@ -11,7 +11,7 @@ import typer
 from multi_abnormality.utils import console
 
 if TYPE_CHECKING:
-    from multi_abnormality.tools.lr_range_test import Step
+    from multi_abnormality.tools.find_lr_run import Step
 
 
 def find_lr(
@@ -28,7 +28,7 @@ def find_lr(
         raise typer.BadParameter("must be more than 0 and less than --to", param_hint="--from")
     from multi_abnormality.config.schema import load_params
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-    from multi_abnormality.tools.lr_range_test import range_test, suggest
+    from multi_abnormality.tools.find_lr_run import range_test, suggest
     from multi_abnormality.utils.atomic_io import atomic_write
 
     params = load_params()

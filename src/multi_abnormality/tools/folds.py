@@ -69,7 +69,7 @@ def print_tables(scores: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from multi_abnormality.evaluation.bootstrap import UNRELIABLE
+    from multi_abnormality.evaluation.confidence_intervals import UNRELIABLE
     from multi_abnormality.evaluation.metrics import METRICS
     from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 

@@ -11,10 +11,10 @@ import pandas as pd
 
 from multi_abnormality.config.yaml_edit import leaves
 from multi_abnormality.config.yaml_reader import load_yaml
-from multi_abnormality.data.catalog.dataset_layout import FOLD
+from multi_abnormality.data.catalog.catalog import FOLD
 from multi_abnormality.data.catalog.volume_id import natural_sort_key
 from multi_abnormality.data.storage.processed_dataset import LABELS, MANIFEST
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.evaluation.threshold_selection import CHALLENGE_THRESHOLD
 from multi_abnormality.tools.compare.revision_predictions import (

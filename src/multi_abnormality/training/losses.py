@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from multi_abnormality.config.schema import Train
-from multi_abnormality.data.catalog.missing_labels import is_labeled
+from multi_abnormality.data.catalog.label_checks import is_labeled
 
 TINY = 1e-30  # lower bound, since a power below 1 has no finite derivative at 0
 

@@ -14,8 +14,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from multi_abnormality.config.schema import Params, Train
-from multi_abnormality.data.catalog.missing_labels import is_labeled
-from multi_abnormality.data.loading.oversampling import sampling_frequencies
+from multi_abnormality.data.catalog.label_checks import is_labeled
+from multi_abnormality.data.loading.epoch_sampler import sampling_frequencies
 from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.classifier import VolumeClassifier

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from multi_abnormality.data.catalog.missing_labels import is_labeled, labeled_cells
+from multi_abnormality.data.catalog.label_checks import is_labeled, labeled_cells
 from multi_abnormality.utils.errors import InputError
 
 DECIMALS = 10  # sums of equal AUROCs in another order differ in the last of 16

@@ -7,12 +7,11 @@ import pandas as pd
 import torch
 
 from multi_abnormality.config.schema import Params
-from multi_abnormality.data.catalog.missing_labels import lacks_a_class
+from multi_abnormality.data.catalog.label_checks import lacks_a_class, single_class_warnings
 from multi_abnormality.data.catalog.splits import given_validation, split_validation
 from multi_abnormality.data.catalog.volume_id import VAL
 from multi_abnormality.data.loading.train_dataset import group_samples
 from multi_abnormality.training.debug_modes import debug_subset
-from multi_abnormality.training.single_class_warnings import single_class_warnings
 from multi_abnormality.training.val_metrics import findings_of_both_classes
 from multi_abnormality.utils.errors import InputError
 

@@ -21,8 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.missing_packages import describe_missing
+from multi_abnormality.utils.errors import InputError, describe_missing
 from multi_abnormality.utils.warning_filters import filter_warnings
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from dicom_files import chest, write_series
-from multi_abnormality.data.catalog.dataset_layout import GROUPS
+from multi_abnormality.data.catalog.catalog import GROUPS
 from multi_abnormality.data.catalog.identifier_spelling import canonical, quote
-from multi_abnormality.data.catalog.layouts import read_catalog
+from multi_abnormality.data.catalog.read_catalog import read_catalog
 from own_folder import FINDINGS, GERMAN, GERMAN_ROWS, HEADER, ROWS, OwnFolder, settings
 
 FIX = "use one of them, or add it to a list of data.values in params.yaml"

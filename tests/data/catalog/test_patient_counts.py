@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from multi_abnormality.data.catalog.patient_counts import describe_validation, has_enough_patients
+from multi_abnormality.data.catalog.label_checks import describe_validation, has_enough_patients
 
 
 def test_patients_are_counted_on_both_sides_and_scans_are_not():

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import binary_propagation
 
 from chest_files import chest
-from multi_abnormality.data.io.hounsfield import _reached_from_border, to_hounsfield
+from multi_abnormality.data.io.hu_conversion import _reached_from_border, to_hounsfield
 from multi_abnormality.utils.errors import UnusableScan
 
 Y, X = np.mgrid[: chest().shape[1], : chest().shape[2]]

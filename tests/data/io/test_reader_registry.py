@@ -8,8 +8,8 @@ import pytest
 from chest_files import chest, write_nifti
 from multi_abnormality import load_model
 from multi_abnormality.config.schema import Columns, Data, LabelValues, SplitValues
-from multi_abnormality.data.catalog.layouts import read_catalog
-from multi_abnormality.data.io.hounsfield import to_hounsfield
+from multi_abnormality.data.catalog.read_catalog import read_catalog
+from multi_abnormality.data.io.hu_conversion import to_hounsfield
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.reader_registry import FORMATS, FileFormat
 from multi_abnormality.data.io.scan import Scan, check_shape

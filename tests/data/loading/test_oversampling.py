@@ -6,11 +6,11 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from multi_abnormality.data.loading.oversampling import (
+from multi_abnormality.data.loading.epoch_sampler import (
+    EpochSampler,
     describe_oversampling,
     sampling_frequencies,
 )
-from multi_abnormality.data.loading.sampler import EpochSampler
 from multi_abnormality.data.loading.train_dataset import TrainDataset
 from multi_abnormality.utils.rng import generator
 

@@ -17,8 +17,8 @@ import zstandard
 from folders import contents
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import PreprocessSpec
+from multi_abnormality.data.catalog.catalog import GROUPS, Catalog
 from multi_abnormality.data.catalog.ct_rate import ct_rate_layout
-from multi_abnormality.data.catalog.dataset_layout import GROUPS, Catalog
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.data.io.read import Volume
 from multi_abnormality.data.storage.dataset_writer import DatasetWriter, write_part

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.tools.compare.comparison import align
+from multi_abnormality.tools.compare.compare_run import align
 from multi_abnormality.tools.compare.revision_predictions import RevisionPredictions
 from multi_abnormality.tools.compare.revisions import Revision
 from multi_abnormality.utils.errors import InputError

@@ -104,7 +104,7 @@ def test_an_exception_stops_the_run_and_its_workers():
 
 
 def test_workers_that_cannot_start_are_not_restarted_forever(monkeypatch):
-    monkeypatch.setattr("multi_abnormality.utils.parallel.process_pool._prepare", tasks.end_at_once)
+    monkeypatch.setattr("multi_abnormality.utils.parallel.pool._prepare", tasks.end_at_once)
     with pytest.raises(InputError, match="worker processes end before they begin"):
         work(str, 5)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.data.catalog.catalog import GROUPS, SERIES, Catalog, DatasetLayout
 from multi_abnormality.data.catalog.ct_rate_files import find_files, read_exclusions
 from multi_abnormality.data.catalog.ct_rate_tables import (
     NAME_COLUMN,
@@ -14,7 +15,6 @@ from multi_abnormality.data.catalog.ct_rate_tables import (
     read_label_table,
     read_metadata_table,
 )
-from multi_abnormality.data.catalog.dataset_layout import GROUPS, SERIES, Catalog, DatasetLayout
 from multi_abnormality.data.catalog.volume_id import (
     CT_RATE_SPLITS,
     SPLITS,

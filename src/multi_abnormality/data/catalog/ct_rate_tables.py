@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.data.catalog.dataset_layout import GROUPS, SERIES
+from multi_abnormality.data.catalog.catalog import GROUPS, SERIES
 from multi_abnormality.data.catalog.identifier_spelling import find_similar, quote
 from multi_abnormality.data.catalog.text_table import (
     LABELS,

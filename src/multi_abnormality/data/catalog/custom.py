@@ -6,16 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from multi_abnormality.config.schema import Data
+from multi_abnormality.data.catalog.catalog import GROUPS, SERIES, Catalog, DatasetLayout
 from multi_abnormality.data.catalog.custom_files import locate, unlisted_scans
 from multi_abnormality.data.catalog.custom_table import read_custom_table
-from multi_abnormality.data.catalog.dataset_layout import GROUPS, SERIES, Catalog, DatasetLayout
 from multi_abnormality.data.catalog.identifier_spelling import (
     canonical,
     has_invisible,
     quote,
     readings,
 )
-from multi_abnormality.data.catalog.missing_labels import lacks_a_class
+from multi_abnormality.data.catalog.label_checks import lacks_a_class
 from multi_abnormality.data.catalog.splits import hold_out
 from multi_abnormality.data.catalog.volume_id import SPLITS, VAL, natural_sort_key
 from multi_abnormality.data.io.reader_registry import suffix_of

@@ -7,8 +7,12 @@ from pathlib import Path, PurePosixPath
 
 from multi_abnormality.config.field_types import is_inside
 from multi_abnormality.data.catalog.identifier_spelling import has_invisible
-from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom
-from multi_abnormality.data.io.reader_registry import scan_suffixes, suffix_of
+from multi_abnormality.data.io.reader_registry import (
+    MAGIC_BYTES,
+    begins_like_dicom,
+    scan_suffixes,
+    suffix_of,
+)
 from multi_abnormality.data.io.scan_sources import resolve_scan
 from multi_abnormality.utils.errors import InputError
 

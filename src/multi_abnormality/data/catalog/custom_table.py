@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.config.schema import Columns, Data
-from multi_abnormality.data.catalog.dataset_layout import GROUPS
+from multi_abnormality.data.catalog.catalog import GROUPS
 from multi_abnormality.data.catalog.identifier_spelling import (
     find_similar,
     has_invisible,

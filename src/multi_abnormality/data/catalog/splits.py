@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.catalog.missing_labels import is_labeled
+from multi_abnormality.data.catalog.label_checks import is_labeled
 from multi_abnormality.data.catalog.volume_id import VAL, natural_sort_key
 from multi_abnormality.utils.errors import InputError
 

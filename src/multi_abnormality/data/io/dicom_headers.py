@@ -21,7 +21,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from multi_abnormality.data.io.byte_streams import open_regular_file
-from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom, has_preamble
+from multi_abnormality.data.io.reader_registry import MAGIC_BYTES, begins_like_dicom, has_preamble
 from multi_abnormality.data.io.scan import MAX_VOXELS
 from multi_abnormality.utils.errors import UnusableScan
 

@@ -19,11 +19,11 @@ from multi_abnormality.data.io.dicom_geometry import (
     thicknesses,
 )
 from multi_abnormality.data.io.dicom_headers import DicomHeader, DicomSlice, slices_of, tag_name
+from multi_abnormality.data.io.dicom_image_type import ORIGINAL, Derivation, derivation_of
 from multi_abnormality.data.io.dicom_pixels import pixel_format, same_pixels, stored_planes
 from multi_abnormality.data.io.dicom_rescale import Rescale, rescale_of
-from multi_abnormality.data.io.hounsfield import to_hounsfield
 from multi_abnormality.data.io.hu_checks import HU_MIN
-from multi_abnormality.data.io.image_type import ORIGINAL, Derivation, derivation_of
+from multi_abnormality.data.io.hu_conversion import to_hounsfield
 from multi_abnormality.data.io.scan import Scan, check_shape
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import UnusableScan, first_few, naming

@@ -13,7 +13,7 @@ import numpy as np
 
 from multi_abnormality.data.io.byte_streams import ByteStream, open_regular_file
 from multi_abnormality.data.io.geometry import axis_codes, is_default_geometry
-from multi_abnormality.data.io.hounsfield import to_hounsfield
+from multi_abnormality.data.io.hu_conversion import to_hounsfield
 from multi_abnormality.data.io.scan import SYNTHETIC, Scan, check_shape
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.utils.errors import UnusableScan, naming

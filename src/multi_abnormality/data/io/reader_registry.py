@@ -4,12 +4,12 @@ Modules are imported when needed, as most calls read one format. DICOM is no ent
 are recognized by their content.
 """
 
+import struct
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, has_preamble
 from multi_abnormality.utils.errors import UnusableScan, naming
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from multi_abnormality.data.io.series_metadata import Series
 
 _ALSO_DICOM = (".hdr", ".img")  # suffixes that DICOM files have as well
+# A DICOM file begins with a preamble and a magic number; names and suffixes vary.
+PREAMBLE_BYTES = 128
+MAGIC = b"DICM"
+MAGIC_BYTES = PREAMBLE_BYTES + len(MAGIC)
+_LONG_VR = (b"OB", b"UN", b"SQ")  # value representations whose length comes later
 
 
 class Reader(Protocol):
@@ -103,3 +108,25 @@ def scan_name(path: Path) -> str:
     if path.is_dir():
         return path.resolve().name
     return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def has_preamble(head: bytes) -> bool:
+    """Return whether bytes are a preamble followed by the magic number."""
+    return head[PREAMBLE_BYTES:MAGIC_BYTES] == MAGIC
+
+
+def begins_like_dicom(head: bytes, size: int) -> bool:
+    """Return whether a file has a preamble, or begins as a data set does.
+
+    Old files have no preamble; their first element is of group 0002 or 0008, little endian.
+    """
+    if has_preamble(head):
+        return True
+    if len(head) < 12:
+        return False
+    group, element, vr, length = struct.unpack("<HH2sH", head[:8])
+    if group not in (2, 8) or element > 0x2FFF:
+        return False
+    if vr.isalpha() and vr.isupper():
+        return vr in _LONG_VR or length < size
+    return bool(struct.unpack("<L", head[4:8])[0] < min(size, 1 << 16))

@@ -11,8 +11,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multi_abnormality.data.io.dicom_magic import MAGIC_BYTES, begins_like_dicom
-from multi_abnormality.data.io.reader_registry import format_of, scan_name, scan_suffixes, suffix_of
+from multi_abnormality.data.io.reader_registry import (
+    MAGIC_BYTES,
+    begins_like_dicom,
+    format_of,
+    scan_name,
+    scan_suffixes,
+    suffix_of,
+)
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import UnusableScan, first_few
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from multi_abnormality.data.io.byte_streams import ByteStream
 from multi_abnormality.data.io.geometry import is_default_geometry
-from multi_abnormality.data.io.hounsfield import to_hounsfield
+from multi_abnormality.data.io.hu_conversion import to_hounsfield
 from multi_abnormality.data.io.scan import Scan
 from multi_abnormality.utils.errors import UnusableScan
 

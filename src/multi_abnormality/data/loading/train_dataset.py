@@ -9,8 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from multi_abnormality.config.schema import Train
-from multi_abnormality.data.loading.oversampling import sampling_frequencies
-from multi_abnormality.data.loading.sampler import EpochSampler
+from multi_abnormality.data.loading.epoch_sampler import EpochSampler, sampling_frequencies
 from multi_abnormality.data.loading.slice_sampling import (
     adjacent_slice_indices,
     middle_slices,

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.config.schema import PreprocessSpec
-from multi_abnormality.data.catalog.dataset_layout import FOLD, GROUPS, Catalog
+from multi_abnormality.data.catalog.catalog import FOLD, GROUPS, Catalog
 from multi_abnormality.data.io.read import Volume
 from multi_abnormality.data.io.series_metadata import Series
 from multi_abnormality.data.storage.processed_dataset import (
@@ -31,7 +31,6 @@ from multi_abnormality.data.storage.processed_dataset import (
     REJECTED,
     STORED,
 )
-from multi_abnormality.data.storage.provenance import recipe_content
 from multi_abnormality.data.storage.shards import (
     FOLDERS,
     Provenance,
@@ -41,6 +40,7 @@ from multi_abnormality.data.storage.shards import (
     read_shard,
     shard_path,
 )
+from multi_abnormality.data.storage.stored_recipe import recipe_content
 from multi_abnormality.utils.atomic_io import atomic_write
 
 log = logging.getLogger(__name__)

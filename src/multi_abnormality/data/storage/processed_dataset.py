@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.catalog.dataset_layout import FOLD
+from multi_abnormality.data.catalog.catalog import FOLD
 from multi_abnormality.data.catalog.volume_id import SPLITS, VAL, VolumeName, describe_volume
 from multi_abnormality.data.io.scan import SYNTHETIC
 from multi_abnormality.data.storage.shards import UNREADABLE, decode, read_member, shard_path

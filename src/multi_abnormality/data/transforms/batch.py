@@ -1,8 +1,10 @@
-"""Types of examples and batches."""
+"""Types of examples and batches, and the batches of a data loader on a device."""
 
-from typing import Any, TypedDict
+from collections.abc import Iterable, Iterator
+from typing import Any, TypedDict, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -26,3 +28,31 @@ class Example(TypedDict, total=False):
     height: np.ndarray
     scan: np.int64
     augmentation: dict[str, np.ndarray]
+
+
+def batches_on_device(loader: Iterable[Any], device: torch.device) -> Iterator[Batch]:
+    """Yield the loader's batches, moved to the device one ahead of the step that uses them.
+
+    Copies from pinned memory do not block, so no step waits for its data. Seeds stay on the host,
+    where generators need them.
+    """
+    moved = (_move(batch, device) for batch in loader)
+    current = next(moved, None)
+    while current is not None:
+        following = next(moved, None)
+        yield current
+        current = following
+
+
+def _move(batch: dict[str, Any], device: torch.device) -> Batch:
+    moved: dict[str, Any] = {}
+    for name, value in batch.items():
+        if name == "seed":
+            moved[name] = value.tolist()
+        elif isinstance(value, dict):
+            moved[name] = _move(value, device)
+        elif isinstance(value, torch.Tensor):
+            moved[name] = value.to(device, non_blocking=True)
+        else:
+            moved[name] = value
+    return cast(Batch, moved)

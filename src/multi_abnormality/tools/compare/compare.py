@@ -35,8 +35,8 @@ def compare(
     Is the model of revision B better than that of A? Prints the differences of all scores with
     intervals (paired bootstrap over patients), and permutation tests.
     """
-    from multi_abnormality.evaluation.bootstrap import ResamplingConfig
-    from multi_abnormality.tools.compare.comparison import compare_revisions
+    from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
+    from multi_abnormality.tools.compare.compare_run import compare_revisions
     from multi_abnormality.tools.compare.comparison_tables import draw_svg, print_tables
     from multi_abnormality.utils.atomic_io import atomic_write, write_json
 

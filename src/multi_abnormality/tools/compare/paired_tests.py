@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import false_discovery_control, rankdata
 
-from multi_abnormality.evaluation.bootstrap import (
+from multi_abnormality.evaluation.confidence_intervals import (
     CHUNK,
     Resampler,
     ResamplingConfig,
@@ -24,8 +24,8 @@ from multi_abnormality.evaluation.bootstrap import (
     encode_patients,
     percentiles,
 )
-from multi_abnormality.evaluation.bootstrap_metrics import defined_mean
 from multi_abnormality.evaluation.metrics import METRICS
+from multi_abnormality.evaluation.resampled_counts import defined_mean
 from multi_abnormality.evaluation.scores import finding_score, macro_score, official_scores
 from multi_abnormality.utils.rng import generator
 

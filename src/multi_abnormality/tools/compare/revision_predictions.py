@@ -18,7 +18,7 @@ from multi_abnormality.data.storage.processed_dataset import (
     read_labels,
     read_manifest,
 )
-from multi_abnormality.evaluation.prediction_checks import (
+from multi_abnormality.evaluation.scored_scans import (
     check_labels,
     check_probabilities,
 )

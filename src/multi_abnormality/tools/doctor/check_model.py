@@ -35,14 +35,14 @@ def check_split(context: DoctorContext) -> Iterator[CheckResult]:
 
     It selects from the processed set, or from the tables of data/ if preprocess runs first.
     """
-    from multi_abnormality.data.catalog.patient_counts import (
+    from multi_abnormality.data.catalog.label_checks import (
         FEW_VALIDATION,
         describe_validation,
         has_enough_patients,
     )
     from multi_abnormality.data.catalog.volume_id import VAL
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset, fold_split
-    from multi_abnormality.data.storage.provenance import check_catalog_replaceable
+    from multi_abnormality.data.storage.stored_recipe import check_catalog_replaceable
     from multi_abnormality.training.debug_modes import apply_debug_overrides
     from multi_abnormality.training.volume_selection import select_volumes
 

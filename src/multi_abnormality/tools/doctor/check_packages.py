@@ -13,8 +13,7 @@ from multi_abnormality.tools.doctor.context import (
     passed,
     warning,
 )
-from multi_abnormality.utils.errors import first_few
-from multi_abnormality.utils.missing_packages import ALL as INSTALL
+from multi_abnormality.utils.errors import INSTALL_ALL, first_few
 
 OLDEST = (3, 11)  # as in pyproject.toml
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+)")
@@ -58,7 +57,7 @@ def check_packages(context: DoctorContext) -> Iterator[CheckResult]:
     extras = ("train", "backup") if _version("dvc-gdrive") else ("train",)
     if unsuitable := list(_unsuitable(required, extras)):
         command = f"pip install 'multi-abnormality[{','.join(extras)}]'"
-        yield failure(first_few(unsuitable), INSTALL if pins.is_file() else command)
+        yield failure(first_few(unsuitable), INSTALL_ALL if pins.is_file() else command)
         return
     pinned = dict(_PIN.findall(pins.read_text(encoding="utf-8"))) if pins.is_file() else {}
     others = [
@@ -70,7 +69,7 @@ def check_packages(context: DoctorContext) -> Iterator[CheckResult]:
         yield warning(
             "versions differ from requirements.txt, so results may differ in their last digits: "
             f"{'; '.join(others)}",
-            INSTALL,
+            INSTALL_ALL,
         )
     else:
         yield passed(f"all {len(pinned) or len(required)} in the required versions")

@@ -12,8 +12,7 @@ from multi_abnormality.tools.doctor.context import (
     passed,
     warning,
 )
-from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.missing_packages import ALL as INSTALL
+from multi_abnormality.utils.errors import INSTALL_ALL, InputError
 
 
 def check_params(context: DoctorContext) -> Iterator[CheckResult]:
@@ -30,7 +29,7 @@ def check_params(context: DoctorContext) -> Iterator[CheckResult]:
 
 def check_data(context: DoctorContext) -> Iterator[CheckResult]:
     """Tables and file names, as preprocess reads them; no scan is opened."""
-    from multi_abnormality.data.catalog.layouts import read_catalog
+    from multi_abnormality.data.catalog.read_catalog import read_catalog
 
     data = context.root / "data"
     if not data.exists():
@@ -91,7 +90,7 @@ def check_stages(context: DoctorContext) -> Iterator[CheckResult]:
 def _hint(text: str) -> str:
     """How to fix an error of DVC."""
     if "No module named" in text:
-        return INSTALL
+        return INSTALL_ALL
     if "not inside of a DVC repository" in text:
         return "cd to the project's folder, or clone it again, with .dvc/"
     if "is not a git repository" in text:

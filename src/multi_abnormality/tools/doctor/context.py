@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.missing_packages import install_command
+from multi_abnormality.utils.errors import InputError, install_command
 
 if TYPE_CHECKING:
     from multi_abnormality.config.schema import Params
-    from multi_abnormality.data.catalog.dataset_layout import Catalog
+    from multi_abnormality.data.catalog.catalog import Catalog
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"  # training would fail only for FAIL
 

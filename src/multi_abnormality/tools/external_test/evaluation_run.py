@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.data.catalog.missing_labels import count_labels, is_labeled
-from multi_abnormality.data.catalog.patient_counts import FEW_VALIDATION
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.data.catalog.label_checks import FEW_VALIDATION, count_labels, is_labeled
 from multi_abnormality.evaluation.calibration import Calibration
-from multi_abnormality.evaluation.evaluation_results import score_scans
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
+from multi_abnormality.evaluation.evaluate_json import score_scans
 from multi_abnormality.evaluation.html_report import write_report
-from multi_abnormality.evaluation.predictions import Scans, write_predictions
+from multi_abnormality.evaluation.prediction_files import write_predictions
+from multi_abnormality.evaluation.scored_scans import Scans
 from multi_abnormality.evaluation.scores import summary
 from multi_abnormality.evaluation.subgroups import subgroup_columns
 from multi_abnormality.inference.batch_prediction import predict_details

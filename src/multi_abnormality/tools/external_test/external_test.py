@@ -92,7 +92,7 @@ def evaluate(
     model was trained on are refused.
     """
     try:
-        from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+        from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
         from multi_abnormality.tools.external_test.evaluation_run import evaluate_model
         from multi_abnormality.tools.external_test.label_settings import read_settings
         from multi_abnormality.tools.external_test.labeled_scans import LabeledTable, Part

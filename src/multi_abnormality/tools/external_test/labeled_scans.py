@@ -12,8 +12,7 @@ from multi_abnormality.config.schema import Data
 from multi_abnormality.data.catalog.custom import find_table_scans, near_duplicate_ids
 from multi_abnormality.data.catalog.custom_table import CustomTable, read_custom_table
 from multi_abnormality.data.catalog.identifier_spelling import canonical, find_similar, quote
-from multi_abnormality.data.catalog.missing_labels import is_labeled
-from multi_abnormality.data.catalog.patient_counts import FEW
+from multi_abnormality.data.catalog.label_checks import FEW, is_labeled
 from multi_abnormality.data.catalog.volume_id import natural_sort_key
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.inference.scan_id import NamedScan

@@ -12,8 +12,7 @@ import joblib
 
 from multi_abnormality.utils import console, system_memory
 from multi_abnormality.utils.errors import first_few
-from multi_abnormality.utils.parallel.pool import OUT_OF_MEMORY, Pool, WorkerKilled
-from multi_abnormality.utils.parallel.process_pool import ProcessPool
+from multi_abnormality.utils.parallel.pool import OUT_OF_MEMORY, Pool, ProcessPool, WorkerKilled
 
 R = TypeVar("R")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multi_abnormality.data.catalog.missing_labels import is_labeled
+from multi_abnormality.data.catalog.label_checks import is_labeled
 
 
 @dataclass(frozen=True)

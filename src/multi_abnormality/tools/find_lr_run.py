@@ -18,10 +18,9 @@ import numpy as np
 import torch
 
 from multi_abnormality.config.schema import Params
-from multi_abnormality.data.loading.device_batches import batches_on_device
 from multi_abnormality.data.loading.train_dataset import TrainDataset, train_dataloader
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.data.transforms.batch import Batch
+from multi_abnormality.data.transforms.batch import Batch, batches_on_device
 from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.models.pretrained_weights import find_pretrained

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from multi_abnormality.data.catalog.patient_counts import FEW, has_enough_patients
-from multi_abnormality.evaluation.bootstrap_metrics import (
+from multi_abnormality.data.catalog.label_checks import FEW, has_enough_patients
+from multi_abnormality.evaluation.metrics import METRICS, Metric, metric_names, score_finding
+from multi_abnormality.evaluation.resampled_counts import (
     Ranking,
     ResampledCounts,
     defined_mean,
     resampled_crg,
 )
-from multi_abnormality.evaluation.metrics import METRICS, Metric, metric_names, score_finding
 from multi_abnormality.evaluation.threshold_selection import CHALLENGE_THRESHOLD
 from multi_abnormality.utils.errors import InputError
 

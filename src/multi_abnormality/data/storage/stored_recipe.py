@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from multi_abnormality.config.schema import PreprocessSpec
-from multi_abnormality.data.catalog.dataset_layout import Catalog
+from multi_abnormality.data.catalog.catalog import Catalog
 from multi_abnormality.data.catalog.placeholders import SUFFIX, is_placeholder
 from multi_abnormality.data.storage.processed_dataset import FORMAT, RECIPE
 from multi_abnormality.utils.code_hash import code_hashes

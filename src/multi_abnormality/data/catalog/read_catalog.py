@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from multi_abnormality.config.schema import Data
+from multi_abnormality.data.catalog.catalog import FOLD, Catalog
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
 from multi_abnormality.data.catalog.custom import read_custom
-from multi_abnormality.data.catalog.dataset_layout import FOLD, Catalog
 from multi_abnormality.data.catalog.splits import assign_folds
 
 log = logging.getLogger(__name__)

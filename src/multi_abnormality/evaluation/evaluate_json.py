@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.evaluation.operating_points import operating_points
-from multi_abnormality.evaluation.predictions import Scans
+from multi_abnormality.evaluation.scored_scans import Scans
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.evaluation.subgroups import score_groups
 from multi_abnormality.evaluation.threshold_selection import submission_probabilities

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from multi_abnormality.backup.dvc_recorder import open_repository
-from multi_abnormality.evaluation.bootstrap import ResamplingConfig
+from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.tools.compare.paired_tests import compare_models
 from multi_abnormality.tools.compare.revision_predictions import (
     RevisionPredictions,

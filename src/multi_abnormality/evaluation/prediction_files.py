@@ -1,89 +1,17 @@
-"""Averaging over reconstructions, and the files of predictions."""
+"""Files of predictions: predictions.json, and submission.json for the challenge."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from multi_abnormality.data.catalog.volume_id import natural_sort_key
-from multi_abnormality.evaluation.prediction_checks import check_labels, check_scores
 from multi_abnormality.evaluation.threshold_selection import decide
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError, raise_errors
 
 SUBMISSION_NAME = "Multi-abnormality classification"
-
-
-class Scans(NamedTuple):
-    """One row per scan: name of its first reconstruction, logits (S, F), labels (S, F)."""
-
-    names: list[str]
-    logits: np.ndarray
-    labels: np.ndarray
-    patients: list[str]
-
-
-def average_over_reconstructions(
-    names: Sequence[str],
-    logits: np.ndarray,
-    labels: np.ndarray,
-    scans: Sequence[str],
-    patients: Sequence[str],
-    findings: Sequence[str],
-) -> Scans:
-    """Average the logits over the reconstructions of each scan.
-
-    Scans are sorted in the natural order of their names.
-
-    Args:
-        names: V volume names, such as valid_1_a_2.
-        logits: (V, F).
-        labels: (V, F), 0, 1 or NaN for a missing one.
-        scans: V ids; equal for reconstructions of one scan.
-        patients: V ids.
-        findings: F names.
-
-    Raises:
-        InputError: names the volumes whose labels or patients disagree within a scan, or the
-            first value that cannot be scored.
-    """
-    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    check_labels(labels, findings, names)
-    check_scores(logits, labels, findings, names, "logits")
-    rows_of_scan: dict[str, list[int]] = {}
-    for row in sorted(range(len(names)), key=lambda row: natural_sort_key(names[row])):
-        rows_of_scan.setdefault(scans[row], []).append(row)
-    groups = list(rows_of_scan.values())
-    raise_errors(
-        [fault for rows in groups for fault in _disagreements(rows, names, labels, patients)],
-        "reconstructions of one scan disagree",
-    )
-    first = [rows[0] for rows in groups]
-    means = np.array([logits[rows].mean(axis=0) for rows in groups])
-    return Scans(
-        [names[row] for row in first], means, labels[first], [patients[row] for row in first]
-    )
-
-
-def _disagreements(
-    rows: list[int], names: Sequence[str], labels: np.ndarray, patients: Sequence[str]
-) -> list[str]:
-    first = rows[0]
-    return [
-        f"{names[first]} and {names[row]}: {what}"
-        for row in rows[1:]
-        for what, differs in (
-            (
-                "other labels; fix the label table",
-                not np.array_equal(labels[row], labels[first], equal_nan=True),
-            ),
-            ("other patients", patients[row] != patients[first]),
-        )
-        if differs
-    ]
 
 
 def predictions_json(
