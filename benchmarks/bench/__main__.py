@@ -33,7 +33,7 @@ from speed.phantom import CACHE
 
 NAMES = (
     "preprocess", "store", "growth", "catalogue", "predict", "evaluate", "reading", "index",
-    "training",
+    "training", "two_processes",
 )  # fmt: skip
 RESULTS = Path(__file__).parents[1] / "results.json"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"

@@ -2,7 +2,7 @@
 
     python -m loops.contenders NAME STEPS PROCESSED PARAMS       # NAME: ours | bare | eager | plain
 
-It ends when it is killed.
+It ends when it is killed. With torchrun's variables it is one rank of several.
 """
 
 import itertools
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from loops.gate import Gate
@@ -30,6 +31,8 @@ from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import Position
 from multi_abnormality.runtime.checkpoint_saver import CheckpointSaver
 from multi_abnormality.runtime.fabric_setup import resolve_precision
+from multi_abnormality.runtime.process_group import ProcessGroup
+from multi_abnormality.runtime.rank_info import find_rank
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
 from multi_abnormality.training.finetuning import parameter_groups
 from multi_abnormality.training.losses import multilabel_loss
@@ -60,11 +63,23 @@ def ours(training: training_run.TrainingRun, gate: Gate) -> None:
     training.run()
 
 
+class Classify(nn.Module):
+    """`VolumeClassifier.classify` as the forward method, which DDP wraps."""
+
+    def __init__(self, model: VolumeClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, hu: Tensor, height: Tensor) -> Tensor:
+        """Return the (N, F) logits."""
+        return self.model.classify(hu, height).logits
+
+
 def bare(training: training_run.TrainingRun, gate: Gate, is_eager: bool = False) -> None:
     """Bare loop: forward, loss, backward, clipping, optimizer step and weight averaging.
 
     Batches are augmented and moved to the device in advance. With `is_eager` it computes in
-    float32 and PyTorch's default memory format.
+    float32 and PyTorch's default memory format; with several ranks DDP averages the gradients.
     """
     tune_malloc()
     params = training.params
@@ -78,7 +93,12 @@ def bare(training: training_run.TrainingRun, gate: Gate, is_eager: bool = False)
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     average = get_ema_multi_avg_fn(settings.ema_decay)
     averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-    loader = train_dataloader(training.datamodule.train_dataset, settings.batch_size, 0, 0, 0)
+    classify: nn.Module = Classify(model)
+    rank, size = training.ranks.rank, training.ranks.size
+    if size > 1:  # with the flag that resuming to the byte requires
+        classify = DistributedDataParallel(classify, find_unused_parameters=True)
+    dataset = training.datamodule.train_dataset
+    loader = train_dataloader(dataset, settings.batch_size, 0, 0, 0, rank, size)
     first = itertools.islice(loader, IN_MEMORY)
     batches = [prepared(model, batch, params) for batch in batches_on_device(first, device)]
     half = getattr(torch, precision)  # float16 without scaling: only its speed counts here
@@ -86,7 +106,7 @@ def bare(training: training_run.TrainingRun, gate: Gate, is_eager: bool = False)
         gate.data_ready()
         optimizer.zero_grad()
         with torch.autocast(device.type, half, enabled=precision != "float32"):
-            loss = multilabel_loss(model.classify(hu, height).logits, labels, settings)
+            loss = multilabel_loss(classify(hu, height), labels, settings)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
@@ -165,9 +185,12 @@ LOOPS: dict[str, Callable[[training_run.TrainingRun, Gate], None]] = {
 
 def main() -> None:
     name, steps, processed, given = sys.argv[1:]
-    gate = Gate(int(steps))
-    gate.mark("interpreter and imports")
     params = Params.model_validate_json(given)
+    device = choose_device(params.machine.accelerator)
+    ranks = ProcessGroup(find_rank(params.machine, device, params.train.batch_size), device)
+    gate = Gate(int(steps), is_open=not ranks.is_rank_zero)
+    gate.mark("interpreter and imports")
+    ranks.join()
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         paths = training_run.RunPaths(
@@ -176,7 +199,7 @@ def main() -> None:
             folder / "history.csv",
             CheckpointArchive(folder / "archive", folder / "cache"),
         )
-        training = training_run.TrainingRun(params, ProcessedDataset(Path(processed)), paths)
+        training = training_run.TrainingRun(params, ProcessedDataset(Path(processed)), paths, ranks)
         gate.mark("processed set")
         LOOPS[name](training, gate)
 

@@ -20,10 +20,13 @@ class Gate:
 
     Args:
         steps: number of steps per block.
+        is_open: whether it never pauses and writes nothing, for all ranks but 0; these wait for
+            rank 0 anyway.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, is_open: bool = False) -> None:
         self.steps = steps
+        self.is_open = is_open
         self.marks: dict[str, float] = {}
         self.save: Callable[[], object] = lambda: None  # no-op by default
         self._born = psutil.Process().create_time()
@@ -43,6 +46,8 @@ class Gate:
 
     def step_done(self) -> None:
         """Called after each step."""
+        if self.is_open:
+            return
         self._left -= 1
         if self._left == 0:
             self._report()

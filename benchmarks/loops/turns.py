@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ class Loop:
         processed: directory of the processed dataset.
         params: parameters of the project.
         folder: directory for its log.
-        threads: number of threads; None for torch's default.
+        threads: number of threads per process; None for torch's default.
+        ranks: number of processes; only rank 0 is paused and timed.
 
     Attributes:
         start: seconds from the start to each mark, processor time so far, and duration of a save.
@@ -35,6 +37,7 @@ class Loop:
         params: Params,
         folder: Path,
         threads: int | None,
+        ranks: int = 1,
     ) -> None:
         self.log = folder / f"{name}.log"
         paths = str(BENCHMARKS), os.environ.get("PYTHONPATH", "")
@@ -44,10 +47,13 @@ class Loop:
         program = [sys.executable, "-m", "loops.contenders"]
         given = [name, str(steps), str(processed.resolve()), params.model_dump_json()]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*program, *given],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                env=environment,
+            self.process, *self._others = (
+                subprocess.Popen(
+                    [*program, *given],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                    env=environment | variables,
+                )
+                for variables in _rank_variables(ranks)
             )  # fmt: skip
         self.start = self._read()
 
@@ -58,13 +64,25 @@ class Loop:
         return self._read()
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        for process in (self.process, *self._others):
+            process.kill()
+            process.wait()
 
     def _read(self) -> dict[str, Any]:
         if line := self.process.stdout.readline():
             return json.loads(line)
         raise RuntimeError(self.log.read_text())
+
+
+def _rank_variables(ranks: int) -> list[dict[str, str]]:
+    """Return torchrun's environment variables of each rank; none for a single process."""
+    if ranks == 1:
+        return [{}]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    size = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [size | meeting | {"RANK": str(r), "LOCAL_RANK": str(r)} for r in range(ranks)]
 
 
 @dataclass
