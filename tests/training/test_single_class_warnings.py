@@ -6,7 +6,7 @@ import re
 import numpy as np
 
 from multi_abnormality.data.storage.processed_dataset import LABELS, ProcessedDataset
-from multi_abnormality.training.single_class_warnings import single_class_warnings
+from multi_abnormality.training.volume_selection import single_class_warnings
 
 FINDINGS = ("Cyst", "Mass", "Scar")
 

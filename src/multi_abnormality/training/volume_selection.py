@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 
 from multi_abnormality.config.schema import Params
-from multi_abnormality.data.catalog.missing_labels import lacks_a_class
+from multi_abnormality.data.catalog.missing_labels import is_labeled, lacks_a_class, never_labeled
 from multi_abnormality.data.catalog.splits import given_validation, split_validation
 from multi_abnormality.data.catalog.volume_id import VAL
 from multi_abnormality.data.loading.train_dataset import group_samples
 from multi_abnormality.training.debug_modes import debug_subset
-from multi_abnormality.training.single_class_warnings import single_class_warnings
 from multi_abnormality.training.val_metrics import findings_of_both_classes
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, first_few
 
 
 @dataclass(frozen=True)
@@ -86,3 +86,43 @@ def select_volumes(
     warnings = [] if is_debug else single_class_warnings(findings, trained, validated)
     untrained = [name for name, missing in zip(findings, lacking, strict=True) if missing]
     return Selection(train, validation, samples, untrained, warnings)
+
+
+def single_class_warnings(
+    findings: Sequence[str], train_labels: np.ndarray, val_labels: np.ndarray
+) -> list[str]:
+    """Return warnings to log before training starts.
+
+    Args:
+        findings: F names.
+        train_labels: (N, F) labels, 0, 1 or NaN, of the training volumes.
+        val_labels: (M, F) labels, 0, 1 or NaN, of the validation volumes.
+    """
+    lines = []
+
+    def names(chosen: np.ndarray) -> str:
+        return first_few([repr(findings[column]) for column in np.flatnonzero(chosen).tolist()])
+
+    for split, labels, consequence, hint in (
+        ("training", train_labels, "is neither trained nor scored", "Add"),
+        (
+            "validation",
+            val_labels,
+            "can neither be calibrated nor count towards the best epoch",
+            "Use more validation patients, add",
+        ),
+    ):
+        unlabeled = never_labeled(labels)
+        if unlabeled.any():
+            lines.append(
+                f"{names(unlabeled)}: no label among the {len(labels)} {split} volumes, so it "
+                f"{consequence}. {hint} scans with a label, or remove it from data.findings"
+            )
+        for value, missing in ((0, "positive"), (1, "negative")):
+            single = ((labels == value) | ~is_labeled(labels)).all(axis=0) & ~unlabeled
+            if single.any():
+                lines.append(
+                    f"{names(single)}: no {missing} among the {len(labels)} {split} volumes, so it "
+                    f"{consequence}. {hint} {missing} scans, or remove it from data.findings"
+                )
+    return lines
