@@ -211,7 +211,7 @@ class Steps(Iterator[None]):
         volumes = 64 * params.train.batch_size
         run = machine.run(params, machine.processed(params, volumes), name)
         data = run.datamodule
-        fabric = make_fabric(params.train, machine.device, run._precision, run.ranks.rank_info)
+        fabric = make_fabric(params.train, machine.device, run._precision, run.ranks)
         labels = torch.from_numpy(data.train_dataset.labels)
         self.step = TrainingStep(run._build(), params, labels, fabric, data.batches)
         self.step.begin_epoch(0)

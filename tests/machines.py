@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from drive_stand_in import write_remote
-from multi_abnormality.backup.manager import BackupManager
+from multi_abnormality.backup.backup_manager import BackupManager
 from multi_abnormality.config.schema import BackupConfig as Settings
 from test_pipeline import BIN, run
 

@@ -22,8 +22,7 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.graceful_stop import EXIT_CODE, Stopped, StopRequest
 from multi_abnormality.runtime.loggers import tracking_thread
-from multi_abnormality.runtime.process_group import RENDEZVOUS, ProcessGroup
-from multi_abnormality.runtime.rank_info import NAMES, RankInfo
+from multi_abnormality.runtime.process_group import NAMES, RENDEZVOUS, ProcessGroup
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
@@ -70,8 +69,8 @@ def _run(
     os.environ |= {name: str(value) for name, value in zip(NAMES, values, strict=True)}
     os.environ[RENDEZVOUS] = url
     try:
-        ranks = ProcessGroup(RankInfo(rank, size, rank, size, True))
-        ranks.join()
+        ranks = ProcessGroup(rank, size, rank, size, True)
+        ranks.join(torch.device("cpu"))
         outcome = work(ranks, *args)
     except Stopped:
         sys.exit(EXIT_CODE)

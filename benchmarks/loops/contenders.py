@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from multi_abnormality.runtime.rank_info import find_rank
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -32,7 +33,6 @@ from multi_abnormality.runtime.checkpoint_io import Position
 from multi_abnormality.runtime.checkpoint_saver import CheckpointSaver
 from multi_abnormality.runtime.fabric_setup import resolve_precision
 from multi_abnormality.runtime.process_group import ProcessGroup
-from multi_abnormality.runtime.rank_info import find_rank
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
 from multi_abnormality.training.finetuning import parameter_groups
 from multi_abnormality.training.losses import multilabel_loss

@@ -14,11 +14,11 @@ import yaml
 from dvc_objects.fs.utils import tmp_fname
 
 from machines import FINGERPRINT, LONG, Machine, git, wait_for_uploads
-from multi_abnormality.backup import manager, push_process
+from multi_abnormality.backup import backup_manager, push
+from multi_abnormality.backup.backup_manager import BackupManager
 from multi_abnormality.backup.dvc_recorder import open_repository
 from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import repository_of
-from multi_abnormality.backup.manager import BackupManager
 from multi_abnormality.backup.prune import prune
 from multi_abnormality.backup.upload_log import UploadLog
 from multi_abnormality.tools.doctor.check_remotes import check_dvc_remote
@@ -209,7 +209,7 @@ def test_finished_run_that_was_not_uploaded_is_reported(
 
 def test_stalled_push_is_stopped(first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch):
     """A mounted remote may die in the middle of a push. `close` does not wait for it either."""
-    monkeypatch.setattr(manager, "STALL_TIMEOUT", 0.3)
+    monkeypatch.setattr(backup_manager, "STALL_TIMEOUT", 0.3)
     backup = started(first, remote)
     save(first, backup, 1, "one")
     pushing = process(backup)
@@ -231,7 +231,7 @@ def test_stall_timeout_is_bounded_after_many_failures(
     """After a weekend without network, a timeout that always doubles would never end."""
     backup = started(first, remote)
     backup._failures = 5000
-    monkeypatch.setattr(manager, "STALL_TIMEOUT", 0.02)
+    monkeypatch.setattr(backup_manager, "STALL_TIMEOUT", 0.02)
     save(first, backup, 1, "one")
     process(backup).suspend()
     while backup._failures == 5000:
@@ -252,7 +252,7 @@ def test_unkillable_push_does_not_block_close(
     save(first, backup, 1, "one")
     held = process(backup)
     held.suspend()
-    monkeypatch.setattr(push_process.os, "killpg", lambda *_: None)
+    monkeypatch.setattr(push.os, "killpg", lambda *_: None)
     backup.close(0.0)
     first("dvc", "status")
     held.kill()
@@ -265,7 +265,7 @@ def test_push_exits_with_training(first: Machine, remote: Path):
     first.save("one")
     script = (
         "from pathlib import Path; import os, signal, time\n"
-        "from multi_abnormality.backup.manager import BackupManager\n"
+        "from multi_abnormality.backup.backup_manager import BackupManager\n"
         "from multi_abnormality.config.schema import BackupConfig as Settings\n"
         "s = Settings(remote=None, git_remote=None, keep_last=2, grace=1)\n"
         "b = BackupManager(s, Path(), '0123456789ab')\n"

@@ -15,8 +15,7 @@ import torch
 from multi_abnormality.data.loading.train_dataset import TrainDataset, train_dataloader
 from multi_abnormality.runtime.checkpoint_io import load_checkpoint
 from multi_abnormality.runtime.graceful_stop import Stopped
-from multi_abnormality.runtime.process_group import ProcessGroup
-from multi_abnormality.runtime.rank_info import NAMES, RankInfo, find_rank
+from multi_abnormality.runtime.process_group import NAMES, ProcessGroup, find_rank
 from multi_abnormality.utils.errors import InputError
 from rank_tasks import (
     KillAtCheck,
@@ -70,21 +69,21 @@ def test_ranks_split_each_batch(ranks: int, small_set, small_params):
         assert [[*chain(*parts)] for parts in split] == whole[first:]
 
 
-def of(machine: dict, small_params, batch_size: int = 4) -> RankInfo:
+def of(machine: dict, small_params, batch_size: int = 4) -> ProcessGroup:
     settings = small_params.machine.model_copy(update=machine)
     return find_rank(settings, CPU, batch_size)
 
 
 def test_single_process_by_default(small_params):
-    assert of({}, small_params) == RankInfo(is_launched=True)
-    assert of({"devices": "auto"}, small_params) == RankInfo(is_launched=True)
+    assert of({}, small_params) == ProcessGroup(is_launched=True)
+    assert of({"devices": "auto"}, small_params) == ProcessGroup(is_launched=True)
     assert of({"devices": 4, "strategy": "ddp"}, small_params).size == 4
 
 
 def test_rank_from_torchrun(small_params, monkeypatch: pytest.MonkeyPatch):
     for name, value in zip(NAMES, ("5", "8", "1", "head", "29500"), strict=True):
         monkeypatch.setenv(name, value)
-    expected = RankInfo(5, 8, 1, 4, is_launched=True)
+    expected = ProcessGroup(5, 8, 1, 4, is_launched=True)
     assert of({"devices": "auto", "nodes": 2}, small_params, 8) == expected
     assert of({"devices": 4, "nodes": 2}, small_params, 8) == expected
     with pytest.raises(InputError, match=r"machine\.nodes: 4 x 1, but 8 processes were started"):
@@ -101,7 +100,7 @@ def test_rank_from_srun(small_params, monkeypatch: pytest.MonkeyPatch):
     for name in (*NAMES, "GROUP_RANK"):
         monkeypatch.setenv(name, "")  # so that what is set here is undone
         monkeypatch.delenv(name)
-    expected = RankInfo(3, 4, 1, 2, is_launched=True)
+    expected = ProcessGroup(3, 4, 1, 2, is_launched=True)
     assert of({"devices": 2, "nodes": 2}, small_params) == expected
     assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("gpu07", "17345")
     for name in NAMES:
@@ -146,7 +145,7 @@ def test_rank_that_does_not_see_its_gpu_is_refused(small_params, monkeypatch: py
 
 def test_more_devices_than_validation_volumes_are_refused(runner, tmp_path: Path):
     with pytest.raises(InputError, match=r"machine\.devices: 64 devices are more than the \d+ vol"):
-        runner.prepare(tmp_path, ranks=ProcessGroup(RankInfo(size=64)))
+        runner.prepare(tmp_path, ranks=ProcessGroup(size=64))
 
 
 def test_collectives_on_three_ranks():

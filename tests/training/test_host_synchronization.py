@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from multi_abnormality.runtime.fabric_setup import make_fabric
-from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.training.training_step import TrainingStep
 
 # Operations whose result is needed on the host, or whose size depends on a value.
@@ -84,7 +84,7 @@ def test_steps_do_not_wait_for_the_device(model: dict, train: dict, runner, tmp_
     run = runner.prepare(tmp_path, model=model, **train)
     settings, data = run.params.train, run.datamodule
     precision = train.get("precision", "float32")
-    fabric = make_fabric(settings, torch.device("cpu"), precision, RankInfo())
+    fabric = make_fabric(settings, torch.device("cpu"), precision, ProcessGroup())
     missing = np.random.default_rng(0).random(data.train_dataset.labels.shape) < 0.3
     data.train_dataset.labels[missing] = np.nan
     labels = torch.from_numpy(data.train_dataset.labels)

@@ -2,9 +2,9 @@
 
 import re
 
-from multi_abnormality.backup.discovery import fetch_refs
 from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import Git
+from multi_abnormality.backup.resume_states import fetch_refs
 from multi_abnormality.backup.upload_log import UploadLog
 
 _HASH = re.compile(rb"\b[0-9a-f]{32}(?:\.dir)?(?![0-9a-z.])")

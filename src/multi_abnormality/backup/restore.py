@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import multi_abnormality
-from multi_abnormality.backup.discovery import State
 from multi_abnormality.backup.dvc_recorder import CHECKPOINTS, COMPLETE, STAGE
 from multi_abnormality.backup.git import Git, GitError
 from multi_abnormality.backup.params_merge import MergeConflictError, merge_params
-from multi_abnormality.backup.restore_checks import (
+from multi_abnormality.backup.resume_commit import LOCAL
+from multi_abnormality.backup.resume_commit_checks import (
     EXECUTABLE,
     Blob,
     Changes,
@@ -26,7 +26,7 @@ from multi_abnormality.backup.restore_checks import (
     read_pointer,
     read_tree,
 )
-from multi_abnormality.backup.resume_commit import LOCAL
+from multi_abnormality.backup.resume_states import State
 from multi_abnormality.config.schema import parse_params
 from multi_abnormality.config.yaml_reader import load_yaml
 from multi_abnormality.runtime.run_fingerprint import RAISABLE, differences, result_code

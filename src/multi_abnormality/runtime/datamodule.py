@@ -105,7 +105,7 @@ class DataModule:
 
     @property
     def _workers(self) -> int:
-        return num_loader_workers(self.params, self.ranks.rank_info.local_size)
+        return num_loader_workers(self.params, self.ranks.local_size)
 
     def close(self) -> None:
         """Stop the training loader's workers, which ignore signals."""

@@ -11,7 +11,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment, TorchEla
 from lightning_fabric.strategies import DDPStrategy
 
 from multi_abnormality.config.schema import Train
-from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.utils.errors import InputError
 
 # NCCL's in-switch sums differ between calls (nccl#1497), and others with the choice of algorithm.
@@ -59,10 +59,12 @@ class Autocast(MixedPrecision):
             self.scaler.unscale_(optimizer)
 
 
-def make_fabric(settings: Train, device: torch.device, precision: str, rank: RankInfo) -> Fabric:
+def make_fabric(
+    settings: Train, device: torch.device, precision: str, ranks: ProcessGroup
+) -> Fabric:
     """Return a launched Fabric; with several ranks, their process group exists already."""
     _set_determinism(settings.deterministic)
-    if settings.deterministic and rank.size > 1 and device.type == "cuda":
+    if settings.deterministic and ranks.size > 1 and device.type == "cuda":
         set_deterministic_nccl()
     # Fabric has set a level of its own.
     logging.getLogger("lightning_fabric").setLevel(logging.getLogger().level)
@@ -72,12 +74,12 @@ def make_fabric(settings: Train, device: torch.device, precision: str, rank: Ran
     elif precision == "float16":
         plugins.append(Autocast("16-mixed", device.type))
     # Set explicitly, or Fabric would detect SLURM and other launchers by itself.
-    plugins.append(TorchElasticEnvironment() if rank.size > 1 else LightningEnvironment())
+    plugins.append(TorchElasticEnvironment() if ranks.size > 1 else LightningEnvironment())
     fabric = Fabric(
         accelerator=device.type,
-        devices=rank.local_size,
-        num_nodes=rank.size // rank.local_size,
-        strategy=_ddp() if rank.size > 1 else "auto",
+        devices=ranks.local_size,
+        num_nodes=ranks.size // ranks.local_size,
+        strategy=_ddp() if ranks.size > 1 else "auto",
         plugins=plugins,
     )
     fabric.launch()

@@ -1,7 +1,7 @@
-"""Process group of a run: starts with all ranks, and what they decide together.
+"""Process group of a run: which rank this process is, how the ranks meet, and what they decide.
 
-Tensors of the model are averaged by DDP; only decisions, losses and predictions are exchanged
-here, over gloo and so without waiting for a GPU's queue.
+One process trains on one device. Tensors of the model are averaged by DDP; only decisions, losses
+and predictions are exchanged here, over gloo and so without waiting for a GPU's queue.
 """
 
 import os
@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn
 
@@ -18,27 +19,33 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed import TCPStore
 
+from multi_abnormality.config.schema import Machine
 from multi_abnormality.runtime.graceful_stop import ignore_signals
-from multi_abnormality.runtime.rank_info import RankInfo
 from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.errors import InputError
 
+# Environment variables set by torchrun, and by `launcher` for the ranks it starts.
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 RENDEZVOUS = "MULTI_ABNORMALITY_RENDEZVOUS"  # variable with a file:// URL, set by `launcher`
 TIMEOUT = timedelta(minutes=30)  # of an operation; others wait while rank 0 saves and uploads
+GUIDE = "docs/how-to/multi-gpu.md has the commands"
 _LOOPBACK = "127.0.0.1"
 
 
+@dataclass(frozen=True)
 class ProcessGroup:
     """Process group of a run, as seen by one rank. With a single process, methods are no-ops."""
 
-    def __init__(
-        self,
-        rank_info: RankInfo = RankInfo(),  # noqa: B008  it is frozen
-        device: torch.device | None = None,
-    ) -> None:
-        self.rank_info = rank_info
-        self.rank, self.size = rank_info.rank, rank_info.size
-        self._on_gpu = device is not None and device.type == "cuda"
+    rank: int = 0  # global rank, from 0
+    size: int = 1  # world size
+    local_rank: int = 0  # rank on this node, from 0
+    local_size: int = 1  # number of processes on this node
+    # Whether this process is a rank; otherwise it has to launch the ranks.
+    is_launched: bool = False
+
+    @property
+    def is_one_node(self) -> bool:
+        return self.local_size == self.size
 
     @property
     def is_rank_zero(self) -> bool:
@@ -49,28 +56,28 @@ class ProcessGroup:
         """Return this rank's device of a kind of which a machine has several."""
         if self.size == 1 or kind.type == "cpu":
             return kind
-        return torch.device(kind.type, self.rank_info.local_rank)
+        return torch.device(kind.type, self.local_rank)
 
-    def join(self) -> None:
+    def join(self, device: torch.device) -> None:
         """Wait for all ranks. A program that joins them has to run in `run_rank`."""
         if self.size == 1:
             return
         if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(max(torch.get_num_threads() // self.rank_info.local_size, 1))
+            torch.set_num_threads(max(torch.get_num_threads() // self.local_size, 1))
         try:
-            self._init()
+            self._init(device.type == "cuda")
         except (distributed.DistError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"rank {self.rank} cannot join the other ranks: {reason}") from error
 
-    def _init(self) -> None:
-        if self.rank_info.is_one_node and sys.platform == "linux":
+    def _init(self, on_gpu: bool) -> None:
+        if self.is_one_node and sys.platform == "linux":
             # By default both listen on the network, and a VPN's address may not be reachable.
             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
                 os.environ.setdefault(name, "lo")
         backend = "gloo"
-        if self._on_gpu:
-            torch.cuda.set_device(self.rank_info.local_rank)
+        if on_gpu:
+            torch.cuda.set_device(self.local_rank)
             backend = "cpu:gloo,cuda:nccl"
         # torchrun's agent serves the store itself.
         is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
@@ -78,7 +85,7 @@ class ProcessGroup:
             distributed.init_process_group(
                 backend, os.environ[RENDEZVOUS], TIMEOUT, self.size, self.rank
             )
-        elif self.rank_info.is_one_node and not is_agents:
+        elif self.is_one_node and not is_agents:
             store = _loopback_store(self.rank, self.size)
             distributed.init_process_group(backend, None, TIMEOUT, self.size, self.rank, store)
         else:
@@ -119,6 +126,83 @@ class ProcessGroup:
         for rank, part in enumerate(parts):
             whole[rank :: self.size] = part
         return whole
+
+
+def find_rank(machine: Machine, device: torch.device, batch_size: int) -> ProcessGroup:
+    """Find the rank from the variables of torchrun or SLURM, else from `machine.devices`.
+
+    Raises:
+        InputError: devices are not available, or the settings contradict each other.
+    """
+    info = _launched_rank(machine) or _unlaunched(machine, device)
+    if device.type == "cuda" and info.local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"machine.devices: local rank {info.local_rank} sees {torch.cuda.device_count()} GPUs; "
+            "let each process see all GPUs that are used on its node"
+        )
+    if info.size == 1 and machine.strategy != "auto":
+        raise InputError(
+            f"machine.strategy: {machine.strategy} requires at least two devices, but there is "
+            "one; raise machine.devices, or choose auto"
+        )
+    if batch_size % info.size:
+        raise InputError(
+            f"train.batch_size: {batch_size} volumes cannot be split evenly over {info.size} "
+            "devices (machine.devices x machine.nodes); choose a multiple, or other devices"
+        )
+    if not (info.is_launched or info.is_one_node):
+        raise InputError(
+            "machine.nodes: for several nodes, start training on each of them by torchrun or "
+            f"srun; {GUIDE}"
+        )
+    return info
+
+
+def _launched_rank(machine: Machine) -> ProcessGroup | None:
+    """Rank of this process if torchrun, srun or `launcher` has started it."""
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        _set_torchrun_variables()
+    if any(name not in os.environ for name in NAMES):
+        return None
+    rank, size, local_rank = (int(os.environ[name]) for name in NAMES[:3])
+    requested = size // machine.nodes if machine.devices == "auto" else machine.devices
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", requested))  # on this node
+    if requested * machine.nodes != size or requested != started:
+        raise InputError(
+            f"machine.devices x machine.nodes: {machine.devices} x {machine.nodes}, but {size} "
+            f"processes were started, {started} on this node; set both to what is started (devices "
+            f"may be auto); {GUIDE}"
+        )
+    return ProcessGroup(rank, size, local_rank, requested, is_launched=True)
+
+
+def _set_torchrun_variables() -> None:
+    """Set torchrun's variables from srun's, for PyTorch. Each job has a port of its own."""
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
+    node = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
+    os.environ |= {
+        "RANK": os.environ["SLURM_PROCID"],
+        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "GROUP_RANK": os.environ.get("SLURM_NODEID", "0"),
+    }
+    os.environ.setdefault("MASTER_ADDR", node)
+    os.environ.setdefault("MASTER_PORT", str(15000 + int(os.environ["SLURM_JOB_ID"][-4:])))
+
+
+def _unlaunched(machine: Machine, device: torch.device) -> ProcessGroup:
+    """Rank 0, of the process that launches the ranks or trains alone."""
+    on_gpu = device.type == "cuda"
+    available = torch.cuda.device_count() if on_gpu else 1
+    requested = available if machine.devices == "auto" else machine.devices
+    if on_gpu and requested > available:
+        raise InputError(
+            f"machine.devices: {requested} GPUs are requested, but torch sees {available}; "
+            f"set it to {available} or auto"
+        )
+    size = requested * machine.nodes
+    return ProcessGroup(size=size, local_size=requested, is_launched=size == 1)
 
 
 def run_rank(program: Callable[[], None]) -> NoReturn:

@@ -237,7 +237,7 @@ class TrainingRun:
 
     def _fit(self, stop: StopRequest, backup: BackupHook) -> None:
         tune_malloc()
-        fabric = make_fabric(self.params.train, self._device, self._precision, self.ranks.rank_info)
+        fabric = make_fabric(self.params.train, self._device, self._precision, self.ranks)
         data = self.datamodule
         labels = torch.from_numpy(data.train_dataset.labels)
         step = TrainingStep(self._build(), self.params, labels, fabric, data.batches)

@@ -13,8 +13,10 @@ if __name__ == "__main__":
     console.parse_stage_args()
     exit_on_signals()
 
-from multi_abnormality.backup.manager import BackupManager
-from multi_abnormality.backup.verification import verify_pulled
+import torch
+
+from multi_abnormality.backup.backup_manager import BackupManager
+from multi_abnormality.backup.pulled_objects import verify_pulled
 from multi_abnormality.config.field_types import parse_duration
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
@@ -28,11 +30,10 @@ from multi_abnormality.runtime.graceful_stop import (
     mark_stopped,
     stopped_mark,
 )
-from multi_abnormality.runtime.launcher import end_with_launcher, launch_ranks
-from multi_abnormality.runtime.lost_rank import EXIT_TIMEOUT, LostRankError
-from multi_abnormality.runtime.process_group import ProcessGroup, run_rank
-from multi_abnormality.runtime.rank_info import find_rank
+from multi_abnormality.runtime.launcher import EXIT_TIMEOUT, end_with_launcher, launch_ranks
+from multi_abnormality.runtime.process_group import ProcessGroup, find_rank, run_rank
 from multi_abnormality.runtime.run_lock import training_lock
+from multi_abnormality.runtime.training_errors import LostRankError
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.training.history import History
 from multi_abnormality.utils.atomic_io import write_json
@@ -117,11 +118,13 @@ def summarize(history: History, epochs: int) -> dict[str, Any]:
     }
 
 
-def run_worker_rank(params: Params, paths: RunPaths, ranks: ProcessGroup) -> None:
+def run_worker_rank(
+    params: Params, paths: RunPaths, ranks: ProcessGroup, device: torch.device
+) -> None:
     """Train as another rank than 0. Rank 0 logs, writes all files, and exits first."""
     console.log.setLevel(logging.ERROR)
     seconds = params.backup.grace + EXIT_TIMEOUT
-    ranks.join()
+    ranks.join(device)
     with StopRequest() as stop:
         try:
             processed = ProcessedDataset(PROCESSED, params.data.fold)
@@ -153,19 +156,18 @@ def main() -> None:
     )
     params = load_params()
     device = choose_device(params.machine.accelerator)
-    rank_info = find_rank(params.machine, device, params.train.batch_size)
-    if not rank_info.is_launched:
+    ranks = find_rank(params.machine, device, params.train.batch_size)
+    if not ranks.is_launched:
         command = [sys.executable, "-m", "multi_abnormality.stages.train"]
-        launch_ranks(rank_info.size, command, params.backup.grace)
+        launch_ranks(ranks.size, command, params.backup.grace)
     end_with_launcher()
-    ranks = ProcessGroup(rank_info, device)
     if not ranks.is_rank_zero:
-        run_worker_rank(params, paths, ranks)
+        run_worker_rank(params, paths, ranks, device)
         return
     try:
         with training_lock(state / "train.lock"):
             verify_pulled(Path())
-            ranks.join()
+            ranks.join(device)
             run(params, PROCESSED, paths, Path("metrics/train.json"), Path(), ranks)
     except Stopped as stopped:
         mark_stopped()

@@ -25,7 +25,7 @@ from multi_abnormality.models.device import choose_device
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.models.pretrained_weights import find_pretrained
 from multi_abnormality.runtime.fabric_setup import make_fabric, resolve_precision
-from multi_abnormality.runtime.rank_info import RankInfo
+from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.training.lr_schedule import set_learning_rate
 from multi_abnormality.training.training_step import TrainingStep
 from multi_abnormality.training.volume_selection import select_volumes
@@ -98,7 +98,7 @@ def _new_training(
     model = build_classifier(metadata, pretrained.file)
     device = choose_device(params.machine.accelerator)
     precision = resolve_precision(settings.precision, device)
-    fabric = make_fabric(settings, device, precision, RankInfo())
+    fabric = make_fabric(settings, device, precision, ProcessGroup())
     labels = torch.from_numpy(volumes.labels)
     training_step = TrainingStep(model, params, labels, fabric, num_batches=1)
     training_step.begin_epoch(settings.epochs)

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import multi_abnormality
-from multi_abnormality.backup.backup_contents import committed_files
-from multi_abnormality.backup.discovery import THIS_MACHINE, State, find_states
+from multi_abnormality.backup.backup_setup import BACKUP_OFF
 from multi_abnormality.backup.dvc_recorder import (
     CHECKPOINTS,
     Recorder,
     RecordError,
+    committed_files,
     open_repository,
 )
 from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import GitError, repository_of
-from multi_abnormality.backup.preflight import BACKUP_OFF
+from multi_abnormality.backup.pulled_objects import remotes_to_verify, set_verify
 from multi_abnormality.backup.restore import InspectedState, WorkTree
-from multi_abnormality.backup.restore_checks import UnsafeTreeError
+from multi_abnormality.backup.resume_commit_checks import UnsafeTreeError
+from multi_abnormality.backup.resume_states import THIS_MACHINE, State, find_states
 from multi_abnormality.backup.upload_log import UploadLog
-from multi_abnormality.backup.verification import remotes_to_verify, set_verify
 from multi_abnormality.config.schema import load_params
 from multi_abnormality.runtime.run_fingerprint import differences, identify
 from multi_abnormality.utils import console

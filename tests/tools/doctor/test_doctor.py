@@ -32,8 +32,7 @@ from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.runtime import checkpoint_io
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import load_checkpoint, save_checkpoint
-from multi_abnormality.runtime.process_group import ProcessGroup
-from multi_abnormality.runtime.rank_info import find_rank
+from multi_abnormality.runtime.process_group import ProcessGroup, find_rank
 from multi_abnormality.runtime.training_run import RunPaths
 from multi_abnormality.stages import preprocess, train
 from multi_abnormality.tools.doctor.check_checkpoint import check_checkpoint

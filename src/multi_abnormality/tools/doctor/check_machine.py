@@ -26,7 +26,7 @@ def check_device(context: DoctorContext) -> Iterator[CheckResult]:
 
     from multi_abnormality.models.device import choose_device
     from multi_abnormality.runtime.fabric_setup import resolve_precision
-    from multi_abnormality.runtime.rank_info import find_rank
+    from multi_abnormality.runtime.process_group import find_rank
 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")

@@ -7,8 +7,8 @@ from multi_abnormality.tools.doctor.context import CheckResult, DoctorContext, p
 
 def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether the DVC remote can be written, by the check that training makes before epoch 0."""
-    from multi_abnormality.backup.preflight import missing_results, run_preflight
-    from multi_abnormality.backup.verification import remotes_to_verify
+    from multi_abnormality.backup.backup_setup import missing_results, run_preflight
+    from multi_abnormality.backup.pulled_objects import remotes_to_verify
 
     if context.params is None:
         yield warning("not checked: it depends on params.yaml")

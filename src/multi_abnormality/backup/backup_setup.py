@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multi_abnormality.backup.backup_contents import (
+from multi_abnormality.backup.dvc_recorder import (
+    COMPLETE,
     Inputs,
+    Recorder,
+    RecordError,
     committed_files,
     hashes_of,
+    open_repository,
     uploaded_inputs,
 )
-from multi_abnormality.backup.dvc_recorder import COMPLETE, Recorder, RecordError, open_repository
 from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import Git, GitError, branch_of, repository_of
-from multi_abnormality.backup.push import Job
-from multi_abnormality.backup.push_process import PushProcess
+from multi_abnormality.backup.push import Job, PushProcess
 from multi_abnormality.backup.resume_commit import ResumeCommits
 from multi_abnormality.backup.upload_log import UploadLog
 from multi_abnormality.config.schema import BackupConfig as Settings

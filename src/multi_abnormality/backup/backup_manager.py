@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from multi_abnormality.backup.backup_setup import PreflightResult, run_preflight
 from multi_abnormality.backup.dvc_recorder import RecordError
 from multi_abnormality.backup.git import GitError
-from multi_abnormality.backup.preflight import PreflightResult, run_preflight
-from multi_abnormality.backup.push import Job
-from multi_abnormality.backup.push_process import PushProcess
+from multi_abnormality.backup.push import Job, PushProcess
 from multi_abnormality.backup.resume_commit import Generation, ResumeMetadata
 from multi_abnormality.config.schema import BackupConfig as Settings
 from multi_abnormality.utils.console import log
