@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from multi_abnormality.runtime.rank_info import find_rank
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -32,7 +31,7 @@ from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import Position
 from multi_abnormality.runtime.checkpoint_saver import CheckpointSaver
 from multi_abnormality.runtime.fabric_setup import resolve_precision
-from multi_abnormality.runtime.process_group import ProcessGroup
+from multi_abnormality.runtime.process_group import find_rank
 from multi_abnormality.stages import train  # noqa: F401  its imports are part of a start
 from multi_abnormality.training.finetuning import parameter_groups
 from multi_abnormality.training.losses import multilabel_loss
@@ -187,7 +186,7 @@ def main() -> None:
     name, steps, processed, given = sys.argv[1:]
     params = Params.model_validate_json(given)
     device = choose_device(params.machine.accelerator)
-    ranks = ProcessGroup(find_rank(params.machine, device, params.train.batch_size), device)
+    ranks = find_rank(params.machine, device, params.train.batch_size)
     gate = Gate(int(steps), is_open=not ranks.is_rank_zero)
     gate.mark("interpreter and imports")
     ranks.join()
