@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality.backup.backup_setup import PreflightResult, run_preflight
+from multi_abnormality.backup.backup_setup import BackupSetup, set_up_backup
 from multi_abnormality.backup.dvc_recorder import RecordError
 from multi_abnormality.backup.git import GitError
 from multi_abnormality.backup.push import Job, PushProcess
@@ -60,10 +60,10 @@ class BackupManager:
         Raises:
             InputError: the remote does not exist, can't be reached or can't be written.
         """
-        preflight = run_preflight(self.settings, self.root, self.fingerprint)
-        if preflight is not None:
-            self._preflight: PreflightResult = preflight
-        return preflight is not None
+        setup = set_up_backup(self.settings, self.root, self.fingerprint)
+        if setup is not None:
+            self._setup: BackupSetup = setup
+        return setup is not None
 
     def saved(self, epochs_done: int, is_final: bool = False) -> None:
         """Back up the current checkpoints. Failures of a remote are only logged.
@@ -124,35 +124,35 @@ class BackupManager:
 
     def _record(self) -> Job | None:
         """Record the newest save; return its upload, or None if the remote has all of it."""
-        preflight, epochs = self._preflight, self._epochs
+        setup, epochs = self._setup, self._epochs
         assert epochs is not None  # there was a save
-        self._recorded, added = preflight.recorder.record(epochs)
+        self._recorded, added = setup.recorder.record(epochs)
         if self._recorded == self._sent:
             return None
-        known = preflight.upload_log.generations(preflight.job.run)
+        known = setup.upload_log.generations(setup.job.run)
         owned = set(added).union(*(item.own for item in known))
         own = tuple(hash_ for hash_ in self._recorded if hash_ in owned)
         newest = Generation(epochs=epochs, objects=self._recorded, own=own)
         commit = self._commit(known, newest)
-        preflight.upload_log.set_generations(preflight.job.run, [*known, newest])
-        targets = tuple(out.def_path for out in preflight.recorder.outputs)
-        job = replace(preflight.job, targets=targets, epochs=epochs, commit=commit)
+        setup.upload_log.set_generations(setup.job.run, [*known, newest])
+        targets = tuple(out.def_path for out in setup.recorder.outputs)
+        job = replace(setup.job, targets=targets, epochs=epochs, commit=commit)
         if self._sent is not None:
             return job
-        inputs = preflight.inputs  # only in the first backup
+        inputs = setup.inputs  # only in the first backup
         return replace(job, targets=(*inputs.paths, *targets), inputs=inputs.objects)
 
     def _commit(self, known: list[Generation], newest: Generation) -> str | None:
         """Create the resume commit and return its hash, or None without a Git repository."""
-        preflight = self._preflight
-        if preflight.commits is None:
+        setup = self._setup
+        if setup.commits is None:
             return None
         sent = [item for item in known if item.sent][-self.settings.keep_last :]
         metadata = ResumeMetadata(
-            run=preflight.job.run, epochs=newest.epochs, identity=self.identity,
+            run=setup.job.run, epochs=newest.epochs, identity=self.identity,
             generations=tuple(item.model_copy(update={"remote": ""}) for item in (*sent, newest)),
         )  # fmt: skip
-        return preflight.commits.commit(preflight.written, metadata)
+        return setup.commits.commit(setup.written, metadata)
 
     def _finish(self) -> None:
         assert self._push is not None
@@ -193,8 +193,8 @@ class BackupManager:
                 log.warning("%s: %s", text, result[key])
 
     def _log_summary(self, grace: float) -> None:
-        remote = self._preflight.job.remote
-        last = self._preflight.upload_log.last_backup(self._preflight.job.run, remote)
+        remote = self._setup.job.remote
+        last = self._setup.upload_log.last_backup(self._setup.job.run, remote)
         newest = f"epochs done {last['epochs']}, sent {last['at']}" if last else "no state"
         if self._is_pending:
             advice = (

@@ -1,4 +1,4 @@
-"""Preflight check: everything that a backup needs, checked before the first epoch."""
+"""Set-up of a run's backup: everything that it needs, checked before the first epoch."""
 
 import os
 from dataclasses import dataclass
@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.backup.dvc_recorder import (
-    COMPLETE,
     Inputs,
     Recorder,
     RecordError,
     committed_files,
-    hashes_of,
     open_repository,
     uploaded_inputs,
 )
-from multi_abnormality.backup.dvc_remote import Remote
 from multi_abnormality.backup.git import Git, GitError, branch_of, repository_of
 from multi_abnormality.backup.push import Job, PushProcess
 from multi_abnormality.backup.resume_commit import ResumeCommits
@@ -28,12 +25,11 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 BACKUP_OFF = "off"  # value of backup.remote
-RESULT_STAGES = ("train", "evaluate", "export")
 PROBE_TIMEOUT = 90.0  # s to write a small file to the remote
 
 
 @dataclass(frozen=True)
-class PreflightResult:
+class BackupSetup:
     """Everything that stays constant during the backup of a run."""
 
     job: Job  # template of the upload jobs, without a state
@@ -44,7 +40,7 @@ class PreflightResult:
     written: tuple[Path, ...]  # files that every resume commit reads from the work tree again
 
 
-def run_preflight(settings: Settings, root: Path, fingerprint: str) -> PreflightResult | None:
+def set_up_backup(settings: Settings, root: Path, fingerprint: str) -> BackupSetup | None:
     """Inspect the project while a child process checks write access to its remotes.
 
     Returns:
@@ -81,21 +77,6 @@ def run_preflight(settings: Settings, root: Path, fingerprint: str) -> Preflight
     return result
 
 
-def missing_results(preflight: PreflightResult) -> list[str]:
-    """Return the results of a finished run, as dvc.lock records it, that only this machine has.
-
-    Only `dvc push` uploads them: DVC does not run a finished stage again.
-    """
-    repo = preflight.recorder.repo
-    outs = [out for out in repo.index.outs if getattr(out.stage, "name", "") in RESULT_STAGES]
-    if not any(out.def_path == COMPLETE and out.hash_info for out in outs):
-        return []
-    objects = {out: hashes_of(out) for out in outs if out.use_cache and out.hash_info}
-    cached = {hash_ for hash_ in set().union(*objects.values()) if repo.cache.local.exists(hash_)}
-    missing = Remote(repo, preflight.job.remote).missing_objects(cached)
-    return [out.def_path for out, hashes in objects.items() if missing.intersection(hashes)]
-
-
 def _check_names(settings: Settings, name: str, known: set[str], git: Git | None) -> None:
     if name not in known:
         raise InputError(
@@ -110,7 +91,7 @@ def _check_names(settings: Settings, name: str, known: set[str], git: Git | None
         )
 
 
-def _inspect_project(repo: "Repo", git: Git | None, job: Job) -> PreflightResult:
+def _inspect_project(repo: "Repo", git: Git | None, job: Job) -> BackupSetup:
     folder, root = Path(repo.tmp_dir), Path(repo.root_dir)
     try:
         recorder = Recorder(repo)
@@ -123,7 +104,7 @@ def _inspect_project(repo: "Repo", git: Git | None, job: Job) -> PreflightResult
     _warn_not_backed_up(inputs, recorder, commits)
     written = tuple(committed_files(repo))
     upload_log = UploadLog(folder / "backup.json")
-    return PreflightResult(job, recorder, commits, upload_log, inputs, written)
+    return BackupSetup(job, recorder, commits, upload_log, inputs, written)
 
 
 def _warn_not_backed_up(inputs: Inputs, recorder: Recorder, commits: ResumeCommits | None) -> None:

@@ -1,4 +1,7 @@
-"""Recorder of the running train stage as a DVC state, in the cache and in dvc.lock."""
+"""Recorder of the running train stage as a DVC state, in the cache and in dvc.lock.
+
+Also what a backup of it uploads: DVC objects, and files in the resume commit.
+"""
 
 import sqlite3
 from collections.abc import Iterator, Sequence

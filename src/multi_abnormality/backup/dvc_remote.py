@@ -283,19 +283,15 @@ class Remote:
         return found
 
     def files_of(self, folder: str) -> dict[str, str]:
-        """Return the paths in a folder's list in the cache, by object hash."""
-        entries = json.loads(Path(self.cache.oid_to_path(folder)).read_bytes())
-        return {entry["md5"]: entry["relpath"] for entry in entries}
-
-    def stored_files_of(self, folder: str) -> list[str]:
-        """Return the hashes of a folder's files, or none if its list is lost."""
+        """Return the paths in a folder's list, by object hash; empty if the list is lost."""
         from dvc_data.hashfile.hash_info import HashInfo
         from dvc_data.hashfile.tree import Tree
 
         for odb in (self.cache, self.odb):
             if odb.exists(folder):
-                return [info.value for _, _, info in Tree.load(odb, HashInfo("md5", folder))]
-        return []
+                tree = Tree.load(odb, HashInfo("md5", folder))
+                return {info.value: "/".join(key) for key, _, info in tree}
+        return {}
 
     def missing_objects(self, hashes: Iterable[str]) -> set[str]:
         """Return the objects that the remote lacks, without using DVC's index."""

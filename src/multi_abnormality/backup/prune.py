@@ -65,7 +65,7 @@ def _referenced_objects(git: Git, remote: Remote) -> set[str]:
     text += b"\n".join(file.read_bytes() for file in files if file.is_file())
     names = {found.decode() for found in _HASH.findall(text)}
     folders = {name for name in names if name.endswith(".dir")}
-    return names.union(*map(remote.stored_files_of, folders))
+    return names.union(*map(remote.files_of, folders))
 
 
 def _blobs(git: Git) -> set[str]:

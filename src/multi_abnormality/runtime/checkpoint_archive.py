@@ -88,11 +88,12 @@ class CheckpointArchive:
             self._refer(path, digest, self.run_dir(name))
             return None
         run_dirs = (self.run_dir(name if n == 0 else f"{name}-{n}") for n in itertools.count())
-        run_dir = next(each for each in run_dirs if _is_free(each / path.name, path))
-        run_dir.mkdir(parents=True, exist_ok=True)
-        hard_link(path, run_dir / path.name)
+        targets = (run_dir / path.name for run_dir in run_dirs)
+        target = next(each for each in targets if not each.exists() or _is_same(path, each))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        hard_link(path, target)
         path.unlink()
-        return run_dir
+        return target.parent
 
     def prune(self) -> None:
         """Replace the files of finished runs by references where DVC's cache holds them all."""
@@ -124,10 +125,6 @@ def _is_complete(path: Path) -> bool:
         return bool(load_checkpoint(path)["complete"])
     except InputError:
         return False
-
-
-def _is_free(target: Path, source: Path) -> bool:
-    return not target.exists() or _is_same(source, target)
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -10,7 +10,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,6 @@ class Position:
 
     epoch: int
     batch: int
-
-    def state(self) -> dict[str, int]:
-        return asdict(self)
 
 
 def epoch_name(epoch: EpochMetrics) -> str:

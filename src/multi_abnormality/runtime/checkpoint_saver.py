@@ -1,8 +1,8 @@
 """When checkpoints are saved, and which files."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,16 +74,12 @@ class CheckpointSaver:
         """Whether the last save was `save_every_n_minutes` ago."""
         return time.monotonic() - self._saved_at >= 60 * self.settings.save_every_n_minutes
 
-    def save(self, position: Position) -> None:
-        """Save last.ckpt within an epoch, or before the first one."""
-        self._save(position, [])
-
     def save_epoch(self, epoch: int, is_last: bool) -> None:
         """Save the end of an epoch if it is time to, or keep it in memory if it is the best."""
         position = Position(epoch + 1, 0)
         names = filenames_for_epoch(self.history, self.settings.save_every_n_epochs)
         if is_last or self.is_due or position.epoch % self.settings.save_every_n_epochs == 0:
-            self._save(position, names)
+            self.save(position, names)
         elif BEST in names:
             started = time.monotonic()
             self._best = to_cpu_copy(self._content(position))
@@ -99,14 +95,14 @@ class CheckpointSaver:
 
     def _content(self, position: Position) -> dict[str, Any]:
         return self.state() | {
-            "position": position.state(),
+            "position": asdict(position),
             "history": self.history.state(),
             "step_metrics": self.history.steps_state(),
             "about": self.metadata,
             "complete": False,
         }
 
-    def _save(self, position: Position, names: list[str]) -> None:
+    def save(self, position: Position, names: Sequence[str] = ()) -> None:
         """Save last.ckpt and link it to other names, BEST among them if this epoch is the best."""
         started = time.monotonic()
         if self._best is not None and BEST not in names:

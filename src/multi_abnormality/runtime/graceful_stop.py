@@ -86,7 +86,8 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         self._handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        self.install_handlers()
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -97,11 +98,6 @@ class StopRequest:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-
-    def install_handlers(self) -> None:
-        """Install the signal handlers, again if a library has replaced them."""
-        for number in SIGNALS:
-            signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         first = self._received.setdefault(number, time.monotonic())

@@ -7,7 +7,6 @@ from multi_abnormality.config.schema import Train
 from multi_abnormality.runtime.loggers.logger_registry import Logger
 from multi_abnormality.training.history import History, StepMetrics
 from multi_abnormality.utils.console import PLAIN_LINE_SECONDS, console, log
-from multi_abnormality.utils.progress_bar import ProgressBar
 
 
 class ProgressLogger:
@@ -34,8 +33,11 @@ class ProgressLogger:
         self._done = 0  # batches of this epoch
         self._measured = (0, 0.0)  # batches and time at which steps were logged
         self._is_training = True
-        self._bar = ProgressBar(console.rich, transient=True) if console.is_terminal else None
-        if self._bar:
+        self._bar = None
+        if console.is_terminal:
+            from multi_abnormality.utils.progress_bar import ProgressBar
+
+            self._bar = ProgressBar(console.rich, transient=True)
             self._bar.start()
 
     def close(self) -> None:

@@ -140,15 +140,6 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def source_files(package: Path, names: Sequence[str]) -> list[Path]:
-    """Return the source files under names such as "models" and "utils/rng.py", sorted."""
-    found: list[Path] = []
-    for name in names:
-        path = package / name
-        found += path.rglob("*.py") if path.is_dir() else [path]
-    return sorted(found)
-
-
 def differences(old: Any, new: Any, key: str = "") -> list[str]:
     """Return a line per key that differs, such as "train.learning_rate: 0.001, now 0.002"."""
     if isinstance(old, dict) and isinstance(new, dict):

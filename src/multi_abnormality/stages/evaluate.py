@@ -45,7 +45,7 @@ from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
 from multi_abnormality.models.pretrained_cfg import PretrainedCfg, weights_facts, weights_warnings
 from multi_abnormality.runtime.checkpoint_io import BEST, held_out_fold, load_complete
-from multi_abnormality.runtime.run_fingerprint import fingerprint, source_files
+from multi_abnormality.runtime.run_fingerprint import fingerprint
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.errors import InputError
 
@@ -148,7 +148,7 @@ INFERENCE_SOURCES = (
     "evaluation/example_scans.py",
     "evaluation/grad_cam.py",
     "evaluation/slice_rendering.py",
-    "models",
+    "models/**/*.py",
 )
 
 
@@ -158,7 +158,7 @@ def _inference_key(checkpoint: Path, volumes: ProcessedDataset) -> dict[str, str
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     package = Path(multi_abnormality.__file__).parent
     code = hashlib.sha256()
-    for path in source_files(package, INFERENCE_SOURCES):
+    for path in sorted(path for name in INFERENCE_SOURCES for path in package.glob(name)):
         code.update(path.read_bytes())
     return {
         "checkpoint": weights,

@@ -1,7 +1,8 @@
-"""What loggers are given: a run, and the names and values of its metrics."""
+"""What loggers are given, a run and the values of its metrics, and a base of those of files."""
 
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,3 +68,54 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+class FileLogger(ABC):
+    """Base of loggers that write the run's history to files, replacing earlier ones at every start.
+
+    A resumed run then has each step once, on this machine or another.
+
+    Subclasses implement `open`, `add`, `flush` and `end`.
+    """
+
+    def __init__(self, run: LoggedRun, path: Path) -> None:
+        self.path = path
+        with explain_write_errors(path):
+            self.open()
+            for step in run.history.steps:
+                self.add(step_values(step), step.step)
+            for epoch in run.history.epochs:
+                self.add(epoch_values(epoch), epoch.epoch)
+            self.flush(run.history.steps[-1].step if run.history.steps else 0)
+
+    @abstractmethod
+    def open(self) -> None:
+        """Open the files, without earlier content."""
+
+    @abstractmethod
+    def add(self, values: dict[str, float], step: int) -> None:
+        """Write metrics of an optimizer step or epoch."""
+
+    @abstractmethod
+    def flush(self, step: int) -> None:
+        """Write what is buffered, up to an optimizer step."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Close the files."""
+
+    def log_steps(self, steps: Sequence[StepMetrics], volumes_per_second: float) -> None:
+        with explain_write_errors(self.path):
+            for step in steps:
+                self.add(step_values(step, volumes_per_second), step.step)
+            self.flush(steps[-1].step)
+
+    def log_epoch(self, history: History) -> None:
+        epoch = history.epochs[-1]
+        with explain_write_errors(self.path):
+            self.add(epoch_values(epoch), epoch.epoch)
+            self.flush(epoch.step)
+
+    def close(self) -> None:
+        with explain_write_errors(self.path):
+            self.end()

@@ -1,13 +1,19 @@
 """Checks of the DVC and Git remotes that training is backed up to."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from multi_abnormality.tools.doctor.context import CheckResult, DoctorContext, passed, warning
+
+if TYPE_CHECKING:
+    from multi_abnormality.backup.backup_setup import BackupSetup
+
+RESULT_STAGES = ("train", "evaluate", "export")
 
 
 def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether the DVC remote can be written, by the check that training makes before epoch 0."""
-    from multi_abnormality.backup.backup_setup import missing_results, run_preflight
+    from multi_abnormality.backup.backup_setup import set_up_backup
     from multi_abnormality.backup.pulled_objects import remotes_to_verify
 
     if context.params is None:
@@ -16,10 +22,10 @@ def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     if context.is_training:
         yield passed("not checked: a running training uses it")
         return
-    setup = run_preflight(context.params.backup, context.root, "doctor")
+    setup = set_up_backup(context.params.backup, context.root, "doctor")
     if setup is not None:
         yield passed(f"{setup.job.remote!r} can be written: training will be backed up")
-        if missing := missing_results(setup):
+        if missing := _missing_results(setup):
             yield warning(
                 f"results of the finished run are not on {setup.job.remote!r}: "
                 f"{', '.join(missing)}",
@@ -30,6 +36,24 @@ def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
             f"DVC does not check what it pulls from {name!r}",
             f"dvc remote modify --local {name} verify true",
         )
+
+
+def _missing_results(setup: "BackupSetup") -> list[str]:
+    """Return the results of a finished run, as dvc.lock records it, that only this machine has.
+
+    Only `dvc push` uploads them: DVC does not run a finished stage again.
+    """
+    from multi_abnormality.backup.dvc_recorder import COMPLETE, hashes_of
+    from multi_abnormality.backup.dvc_remote import Remote
+
+    repo = setup.recorder.repo
+    outs = [out for out in repo.index.outs if getattr(out.stage, "name", "") in RESULT_STAGES]
+    if not any(out.def_path == COMPLETE and out.hash_info for out in outs):
+        return []
+    objects = {out: hashes_of(out) for out in outs if out.use_cache and out.hash_info}
+    cached = {hash_ for hash_ in set().union(*objects.values()) if repo.cache.local.exists(hash_)}
+    missing = Remote(repo, setup.job.remote).missing_objects(cached)
+    return [out.def_path for out, hashes in objects.items() if missing.intersection(hashes)]
 
 
 def check_git(context: DoctorContext) -> Iterator[CheckResult]:
