@@ -45,7 +45,7 @@ import yaml
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.evaluation.scores import official_scores
-from multi_abnormality.evaluation.curves import write_plots
+from multi_abnormality.evaluation.dvc_plots import write_plots
 from multi_abnormality.evaluation.prediction_files import write_submission
 from multi_abnormality.utils.atomic_io import write_json
 

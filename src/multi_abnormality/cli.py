@@ -27,6 +27,7 @@ from multi_abnormality.tools.external_test.external_test import evaluate
 from multi_abnormality.tools.find_lr import find_lr
 from multi_abnormality.tools.folds import folds
 from multi_abnormality.tools.index.index import index
+from multi_abnormality.tools.offline_plots import offline_plots
 from multi_abnormality.tools.preview_augmentation import preview_augmentation
 from multi_abnormality.tools.recipe import recipe
 from multi_abnormality.utils import console
@@ -75,6 +76,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "find-lr": find_lr,
     "folds": folds,
     "index": index,
+    "offline-plots": offline_plots,
     "preview-augmentation": preview_augmentation,
     "recipe": recipe,
     "resume": resume,

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.evaluation.curves import MEAN, write_plots
+from multi_abnormality.evaluation.dvc_plots import MEAN, write_plots
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_thinned_roc_curve_keeps_its_area(folder):
     assert area == pytest.approx(
         roc_auc_score(labels[:, column], probabilities[:, column]), abs=0.005
     )
-    assert curve.iloc[[0, -1], 1:].to_numpy().tolist() == [[0, 0], [1, 1]]
+    assert curve.iloc[[0, -1], 1:3].to_numpy().tolist() == [[0, 0], [1, 1]]
 
 
 def test_reliability_bins_count_every_cell(folder):
@@ -55,3 +55,28 @@ def test_equal_predictions_give_equal_bytes(folder, tmp_path):
     write_plots(tmp_path, *made_up(), FINDINGS)
     for path in folder.iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+
+
+def test_panels_have_a_score_and_a_reference_line(folder):
+    labels, probabilities = made_up()
+    column = FINDINGS.index("Emphysema")
+    curves = {
+        name: pd.read_csv(folder / f"{name}.csv").set_index("finding")
+        for name in ("roc", "precision_recall", "reliability")
+    }
+    area = roc_auc_score(labels[:, column], probabilities[:, column])
+    assert set(curves["roc"].loc["Emphysema"].score) == {f"AUROC {area:.3f}"}
+    assert curves["roc"].loc[MEAN].score.iloc[0].startswith("macro AUROC 0.")
+    ends = ["reference_from", "reference_to"]
+    assert (curves["roc"][ends] == [0, 1]).all(axis=None)
+    assert (curves["reliability"][ends] == [0, 1]).all(axis=None)
+    share = labels[:, column].mean()
+    chance = curves["precision_recall"].loc["Emphysema", ends]
+    assert chance.to_numpy() == pytest.approx(share, abs=1e-5)
+
+
+def test_a_name_cannot_end_the_script_that_dvc_writes_it_into(tmp_path):
+    labels, probabilities = made_up()
+    write_plots(tmp_path, labels[:, :1], probabilities[:, :1], ("</script><b>",))
+    for path in tmp_path.iterdir():
+        assert "<" not in path.read_text()

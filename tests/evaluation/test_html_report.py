@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,36 +13,17 @@ from sklearn.metrics import brier_score_loss
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.label_checks import describe_validation
-from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
-from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.html_report import write_report
-from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.metrics import METRICS, Metric
 from multi_abnormality.evaluation.report_data import highest_threshold
-from multi_abnormality.evaluation.scores import evaluate
-from multi_abnormality.evaluation.slice_rendering import webp
-
-VIEW = View(
-    attention=np.array([0.0, 0.2, 0.7, 0.1]),
-    slice=2,
-    padding=0.0,
-    outside=0.0,
-    lowest=1,
-    slices=3,
-    first=1,
-    pictures=(b"no", b"real", b"image"),
-    heat=b"no heat",
-)
-CASE = Case("valid_1_a_1 & more", 0.91, VIEW, ("Atelectasis",))
-CASES = {"Emphysema": {"hits": [CASE], "misses": [], "false_alarms": [CASE]}}
-HISTORY = pd.DataFrame(
-    {
-        "epoch": [0, 1, 2],
-        "train_loss": [0.3, 0.2, 0.15],
-        "val_loss": [0.32, 0.25, np.nan],
-        "val_auroc": [0.6, 0.71, np.nan],
-        "learning_rate": [2e-3, 1e-3, 1e-4],
-    }
+from report_arguments import (
+    CASE,
+    HISTORY,
+    NAMES,
+    VIEW,
+    arguments_of_one_patient,
+    arguments_with_names,
+    report_arguments,
 )
 
 
@@ -69,47 +49,6 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open.pop() == tag
-
-
-PATIENTS = [str(row // 2) for row in range(80)]
-
-
-def report_arguments(empty: tuple[int, ...] = ()) -> dict:
-    """Arguments of a report on random predictions; the columns in `empty` have no positives."""
-    generator = np.random.default_rng(0)
-    labels = (generator.random((80, len(FINDINGS))) < 0.3).astype(int)
-    labels[:, list(empty)] = 0
-    probabilities = generator.beta(1 + 2 * labels, 3)
-    scores = evaluate(
-        labels,
-        probabilities,
-        PATIENTS,
-        FINDINGS,
-        ResamplingConfig(50, 0.95, seed=0),
-        uncalibrated=probabilities**2,
-    )
-    return {
-        "run": "0123456789ab",
-        "slice_mm": 2.5,
-        "parameters": {"train.epochs": 3},
-        "patients": PATIENTS,
-        "groups": pd.DataFrame({"Sex": ["F", "M"] * 40}),
-        "synthetic": False,
-        "debug": "none",
-        "thresholds": np.ones(len(FINDINGS)) / 3,
-        "undecided": [],
-        "threshold_metric": "crg",
-        "facts": {"Backbone": "efficientnet_b0", "Notes": "<script>alert(1)</script>"},
-        "scores": scores,
-        "labels": labels,
-        "probabilities": probabilities,
-        "uncalibrated": probabilities**2,
-        "findings": FINDINGS,
-        "history": HISTORY,
-        "planned_epochs": 3,
-        "chosen_on": "40 validation patients",
-        "cases": CASES,
-    }
 
 
 def report(path: Path, *, empty: tuple[int, ...] = (), **changes) -> str:
@@ -298,38 +237,8 @@ def test_a_group_that_scores_lower_has_a_small_p(tmp_path):
     assert '<td class="strong">&lt; 0.001</td>' in (tmp_path / "r.html").read_text()
 
 
-NAMES = (
-    "</script><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "datum.x + alert(1)",
-    "{signal: 'width'}",
-    "**bold** [link](https://example.org)",
-    "{{ 7 * 7 }}",
-    "A finding whose name is far longer than any column of a table would like it to be",
-)
-
-
 def test_names_stay_text(tmp_path):
-    arguments = report_arguments()
-    column = dict(zip(FINDINGS, NAMES, strict=False))
-    renamed = tuple(column.get(finding, finding) for finding in FINDINGS)
-    scores = evaluate(
-        arguments["labels"], arguments["probabilities"], PATIENTS, renamed,
-        ResamplingConfig(20, 0.95, seed=0), uncalibrated=arguments["uncalibrated"],
-    )  # fmt: skip
-    ones = np.ones(len(FINDINGS))
-    write_report(
-        tmp_path / "report.html",
-        **(
-            arguments
-            | {
-                "scores": scores,
-                "findings": renamed,
-                "thresholds": ones / 3,
-                "cases": {NAMES[0]: CASES["Emphysema"]},
-            }
-        ),
-    )
+    write_report(tmp_path / "report.html", **arguments_with_names(NAMES))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert [tag for tag, _ in page.tags].count("script") == 3
@@ -341,26 +250,7 @@ def test_names_stay_text(tmp_path):
 
 @pytest.mark.parametrize("scans", [1, 2])
 def test_a_single_patient_gets_a_report(tmp_path, scans):
-    labels, probabilities = np.array([[1.0], [0.0]])[:scans], np.array([[0.7], [0.2]])[:scans]
-    one = np.ones(1)
-    scores = evaluate(
-        labels, probabilities, ["p"] * scans, ["Cyst"], ResamplingConfig(20, 0.95, 0), probabilities
-    )
-    arguments = report_arguments() | {
-        "scores": scores,
-        "labels": labels,
-        "probabilities": probabilities,
-        "uncalibrated": probabilities,
-        "patients": ["p"] * scans,
-        "findings": ["Cyst"],
-        "groups": pd.DataFrame({"Sex": ["F"] * scans}),
-        "thresholds": one / 2,
-        "undecided": ["Cyst"],
-        "threshold_metric": "none",
-        "cases": {},
-        "history": HISTORY[:0],
-    }
-    write_report(tmp_path / "report.html", **arguments)
+    write_report(tmp_path / "report.html", **arguments_of_one_patient(scans))
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     Page(page)
     assert "1 finding in chest CT" in page
@@ -456,66 +346,3 @@ def test_short_histories_and_no_cases_leave_their_parts_out(tmp_path, history):
 
 def test_equal_input_gives_equal_bytes(tmp_path):
     assert report(tmp_path / "a.html") == report(tmp_path / "b.html")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_works_in_a_browser(tmp_path, width, scheme):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    file = tmp_path / "report.html"
-    image = webp(np.full((8, 8), 100.0))
-    view = replace(VIEW, pictures=(image, image, image), heat=image)
-    write_report(file, **report_arguments() | {"cases": {
-        "Emphysema": {"hits": [replace(CASE, view=view)], "misses": [], "false_alarms": []}
-    }})  # fmt: skip
-    messages: list[str] = []
-    requests: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.set_default_timeout(120_000)
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(file.as_uri())
-        page.wait_for_function(
-            "[...document.querySelectorAll('.chart')].every((chart) => chart.querySelector('svg'))"
-        )
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-        page.click("#worst")
-        values = page.eval_on_selector_all(
-            "#findings tbody .strong", "cells => cells.map((cell) => Number(cell.dataset.value))"
-        )
-        assert values == sorted(values)
-        page.fill("#search", "calcification")
-        assert page.locator("#findings tbody tr:visible").count() == 2
-        assert page.inner_text("#matches") == "2 of 18"
-
-        finding = page.locator("#finding-8")
-        slider, point = finding.locator(".threshold"), ".chart[data-chart=roc] svg"
-        before, drawn = finding.locator("output").inner_text(), finding.locator(point).inner_html()
-        slider.focus()
-        slider.press("Home")
-        assert finding.locator("output").inner_text() == "0.000"
-        assert finding.locator('[data-name="sensitivity"]').inner_text() == "1.000"
-        page.wait_for_function(
-            "(before) => document.querySelector('#finding-8 .chart[data-chart=roc] svg').innerHTML"
-            " !== before", arg=drawn,
-        )  # fmt: skip
-        finding.get_by_role("button", name="The model's").click()
-        assert finding.locator("output").inner_text() == before
-
-        case = finding.locator(".case")
-        assert case.locator(".heat").is_visible()
-        case.locator(".show-heat").uncheck()
-        assert not case.locator(".heat").is_visible()
-        case.locator(".scroll-slices").press("Home")
-        assert case.locator(".position").inner_text().startswith("slice 1 of 3, 0 mm")
-        browser.close()
-    assert messages == []
-    assert [url for url in requests if not url.startswith(("data:", file.as_uri()))] == []

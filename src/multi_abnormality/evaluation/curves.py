@@ -1,19 +1,14 @@
-"""ROC, precision-recall and reliability curves, thinned, for charts and for `dvc plots`."""
+"""ROC, precision-recall and reliability curves, thinned."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from multi_abnormality.data.catalog.label_checks import labeled_cells
 
 POINTS = 60  # maximum of a thinned curve
 BINS = 10  # bins of equal width in a reliability curve
-MEAN = "All findings"  # mean of the curves; for reliability, all label cells together
-DECIMALS = 5
 
 
 class Curve(NamedTuple):
@@ -87,44 +82,3 @@ def thin_indices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
     targets = np.linspace(0, length[-1], POINTS)
     return np.unique(np.searchsorted(length, targets * (1 - 1e-12)))
-
-
-def write_plots(
-    folder: Path, labels: np.ndarray, probabilities: np.ndarray, findings: Sequence[str]
-) -> None:
-    """Write roc.csv, precision_recall.csv and reliability.csv, one row per point.
-
-    A finding whose curve is undefined (no positives, or no negatives) has no rows.
-
-    Args:
-        folder: directory of the files.
-        labels: (N, F), 0 or 1.
-        probabilities: (N, F).
-        findings: F names.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    cells = [
-        (finding, labels[:, column], probabilities[:, column])
-        for column, finding in enumerate(findings)
-    ]
-    for name, curve_of, axes in (
-        ("roc", roc, ("false_positive_rate", "true_positive_rate")),
-        ("precision_recall", precision_recall, ("recall", "precision")),
-    ):
-        curves = {finding: curve_of(*columns) for finding, *columns in cells}
-        defined = {finding: curve for finding, curve in curves.items() if curve is not None}
-        mean = {MEAN: mean_curve(list(defined.values()))} if defined else {}
-        _write(folder / f"{name}.csv", mean | defined, axes)
-    bins = {finding: reliability_bins(*columns) for finding, *columns in cells}
-    every = {MEAN: reliability_bins(labels, probabilities)}
-    _write(folder / "reliability.csv", every | bins, Bins._fields)
-
-
-def _write(path: Path, curves: Mapping[str, tuple[np.ndarray, ...]], axes: Sequence[str]) -> None:
-    """Write a row for each point of each curve."""
-    frames = [
-        pd.DataFrame({"finding": finding, **dict(zip(axes, curve, strict=True))})
-        for finding, curve in curves.items()
-    ]
-    table = pd.concat(frames) if frames else pd.DataFrame(columns=["finding", *axes])
-    table.round(DECIMALS).to_csv(path, index=False, lineterminator="\n")

@@ -29,7 +29,7 @@ from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
 from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
-from multi_abnormality.evaluation.curves import write_plots
+from multi_abnormality.evaluation.dvc_plots import write_plots
 from multi_abnormality.evaluation.evaluate_json import score_scans
 from multi_abnormality.evaluation.example_scans import draw_cases
 from multi_abnormality.evaluation.html_report import write_report

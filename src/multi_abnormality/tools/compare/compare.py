@@ -37,7 +37,8 @@ def compare(
     """
     from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
     from multi_abnormality.tools.compare.compare_run import compare_revisions
-    from multi_abnormality.tools.compare.comparison_tables import draw_svg, print_tables
+    from multi_abnormality.tools.compare.comparison_chart import draw_svg
+    from multi_abnormality.tools.compare.comparison_tables import print_tables
     from multi_abnormality.utils.atomic_io import atomic_write, write_json
 
     resampling = ResamplingConfig(n_bootstrap, CONFIDENCE, seed)

@@ -1,14 +1,11 @@
-"""A comparison as tables and a verdict: on the terminal, and with a plot as an SVG."""
+"""A comparison as tables on the terminal, and its verdict in words."""
 
-import io
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
 from multi_abnormality.evaluation.metrics import METRICS
@@ -21,60 +18,43 @@ TITLES = {name: metric.title for name, metric in METRICS.items()} | {"crg": "CRG
 RANKED_BY = "auroc"  # does not depend on a threshold
 UNDEFINED = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-PLAIN_WIDTH, SVG_WIDTH = 100, 132  # columns without a terminal, and with a plot
-PLOT_WIDTH = 31  # columns of the plot, an odd number
-MIN_REACH = 0.01  # smallest half of the plot's axis
-COLOURS = {1: "bold green", -1: "bold red", 0: ""}  # of the plot, by the sign of a difference
+PLAIN_WIDTH = 100  # columns without a terminal
 
 
 def print_tables(comparison: Comparison) -> None:
     """Print the scores over all findings, each finding's AUROC, and the verdict."""
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    _print(comparison, Console(file=sys.stdout, width=width, highlight=False))
-
-
-def draw_svg(comparison: Comparison) -> str:
-    """Draw the tables with a plot of the differences and their intervals.
-
-    Equal numbers give equal bytes, and nothing is loaded from the network.
-    """
-    from rich._export_format import CONSOLE_SVG_FORMAT
-
-    console = Console(file=io.StringIO(), record=True, width=SVG_WIDTH, highlight=False)
-    _print(comparison, console, _reach(comparison))
-    code_format = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    return console.export_svg(
-        title="Comparison", theme=DEFAULT_TERMINAL_THEME, code_format=code_format
-    )
-
-
-def _print(comparison: Comparison, console: Console, reach: float = 0) -> None:
-    """Print to a console, with a plot if the axis has a reach."""
-    counts = comparison["counts"]
-    names = (f"{letter.upper()} is {Revision(**one)}"
-             for letter, one in comparison["revisions"].items())  # fmt: skip
-    console.print(Text(", ".join(names)))
-    console.print(f"{counts['scans']} scans of {counts['patients']} patients, scored by both\n")
+    console = Console(file=sys.stdout, width=width, highlight=False)
+    console.print(Text(describe_revisions(comparison)))
+    console.print(describe_scans(comparison) + "\n")
     macro = [(title, "", comparison["macro"][measure]) for measure, title in TITLES.items()]
+    positives = comparison["counts"]["positives"]
     findings = [
-        (
-            finding,
-            str(counts["positives"][finding]),
-            comparison["per_pathology"][finding][RANKED_BY],
-        )
+        (finding, str(positives[finding]), comparison["per_pathology"][finding][RANKED_BY])
         for finding in ranked_findings(comparison)
     ]
     title = f"{TITLES[RANKED_BY]} by finding"
-    console.print(_table(("All findings", "", "p"), macro, comparison, reach), "")
-    console.print(_table((title, "Positives", "p", "q"), findings, comparison, reach), "")
+    console.print(_table(("All findings", "", "p"), macro, comparison), "")
+    console.print(_table((title, "Positives", "p", "q"), findings, comparison), "")
     console.print(Text("\n".join(verdict(comparison))))
+
+
+def describe_revisions(comparison: Comparison) -> str:
+    """Return which revisions A and B are."""
+    revisions = comparison["revisions"].items()
+    return ", ".join(f"{letter.upper()} is {Revision(**one)}" for letter, one in revisions)
+
+
+def describe_scans(comparison: Comparison) -> str:
+    """Return how many scans and patients were compared."""
+    counts = comparison["counts"]
+    return f"{counts['scans']} scans of {counts['patients']} patients, scored by both"
 
 
 def _table(
     headers: Sequence[str],
     rows: Sequence[tuple[str, str, Scores]],
     comparison: Comparison,
-    reach: float,
 ) -> Table:
     """Table with a row per name, count and scores; `headers` are the first two and the tests."""
     title, count, *tests = headers
@@ -83,8 +63,6 @@ def _table(
     interval = f"{100 * comparison['settings']['confidence']:g} % interval"
     for header in (count, "A", "B", f"B {MINUS} A", interval, *tests):
         table.add_column(header, justify="right", no_wrap=True)
-    if reach:
-        table.add_column(_axis(reach), no_wrap=True)
     for name, number, scores in rows:
         sign = significant_sign(scores, comparison)
         values = (
@@ -94,47 +72,15 @@ def _table(
             format_interval(scores["interval"]),
             *(format_p_value(scores[test]) for test in tests),
         )
-        plot = [Text(_bar(scores, reach), COLOURS[sign])] if reach else []
-        table.add_row(Text(name), number, *values, *plot, style="bold" if sign else "")
+        table.add_row(Text(name), number, *values, style="bold" if sign else "")
     return table
-
-
-def _reach(comparison: Comparison) -> float:
-    """Half of an axis around zero that all differences and intervals fit on."""
-    shown = [*comparison["macro"].values()]
-    shown += [scores[RANKED_BY] for scores in comparison["per_pathology"].values()]
-    ends = [abs(end) for scores in shown for end in (scores["interval"] or {}).values()]
-    ends += [abs(scores["difference"] or 0) for scores in shown]
-    return float(max(MIN_REACH, *ends))
-
-
-def _axis(reach: float) -> str:
-    """Both ends of the axis, above it."""
-    low, high = format_signed(-reach), format_signed(reach)
-    return f"{low}{'0':^{PLOT_WIDTH - len(low) - len(high)}}{high}"
-
-
-def _bar(scores: Scores, reach: float) -> str:
-    """The interval as a line, the difference as a dot."""
-    cells = [" "] * PLOT_WIDTH
-    cells[PLOT_WIDTH // 2] = "│"
-
-    def cell(value: float) -> int:
-        return round((value / reach + 1) / 2 * (PLOT_WIDTH - 1))
-
-    if interval := scores["interval"]:
-        for index in range(cell(interval["low"]), cell(interval["high"]) + 1):
-            cells[index] = "─"
-    if scores["difference"] is not None:
-        cells[cell(scores["difference"])] = "●"
-    return "".join(cells)
 
 
 def verdict(comparison: Comparison) -> list[str]:
     """Summarize the comparison by AUROC: one sentence on the macro mean, one on the findings."""
     if comparison["same_predictions"]:
         return ["A and B predict the same, to the last bit."]
-    macro, alpha = comparison["macro"][RANKED_BY], _alpha(comparison)
+    macro = comparison["macro"][RANKED_BY]
     if macro["p"] is None:
         return ["AUROC is undefined: no finding has both positive and negative scans."]
     numbers = f"macro AUROC {format_signed(macro['difference'])}, p = {format_p_value(macro['p'])}"
@@ -153,7 +99,7 @@ def verdict(comparison: Comparison) -> list[str]:
     )
     return [
         overall[significant_sign(macro, comparison)],
-        f"By finding, at a false discovery rate of {100 * alpha:.0f} %: B is better at "
+        f"By finding, at a false discovery rate of {100 * alpha(comparison):.0f} %: B is better at "
         f"{better or 'none'}, worse at {worse or 'none'}.",
     ]
 
@@ -161,7 +107,7 @@ def verdict(comparison: Comparison) -> list[str]:
 def significant_sign(scores: Scores, comparison: Comparison) -> int:
     """Sign of a significant difference by q, else by p: 1 if B is better, -1 if worse, else 0."""
     test = scores.get("q", scores["p"])
-    if test is None or test > _alpha(comparison):
+    if test is None or test > alpha(comparison):
         return 0
     return 1 if scores["difference"] > 0 else -1
 
@@ -201,5 +147,6 @@ def format_p_value(value: float | None) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}" if value < 0.001 else f"{value:.3f}"
 
 
-def _alpha(comparison: Comparison) -> float:
+def alpha(comparison: Comparison) -> float:
+    """Return the significance level."""
     return 1 - float(comparison["settings"]["confidence"])

@@ -1,0 +1,230 @@
+"""Every page that the project writes, in a real browser."""
+
+import functools
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from playwright.sync_api import Browser
+
+from browser import OpenPage, chromium, needs_chromium
+from documents import ROOT
+from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.evaluation.dvc_plots import write_plots
+from multi_abnormality.evaluation.html_report import write_report
+from multi_abnormality.evaluation.slice_rendering import webp
+from report_arguments import (
+    CASE,
+    HISTORY,
+    NAMES,
+    VIEW,
+    arguments_of_one_patient,
+    arguments_with_names,
+    arguments_without_validation,
+    report_arguments,
+)
+from test_pipeline import run
+
+pytestmark = [pytest.mark.slow, needs_chromium]
+
+ANGLE = "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}"
+PANEL, LINE = "main svg .mark-group.role-scope > g", 'path[aria-roledescription="line mark"]'
+LONG_NAMES = [f"Finding {number}, whose name is {'very ' * 16}long" for number in range(60)]
+IMAGE = webp(np.full((8, 8), 100.0))
+DRAWN = replace(CASE, view=replace(VIEW, pictures=(IMAGE,) * 3, heat=IMAGE))
+
+
+def report(arguments: dict[str, Any], folder: Path) -> Path:
+    """Write a report in which each finding that has cases has one that can be drawn."""
+    cases = {
+        finding: {"hits": [DRAWN], "misses": [], "false_alarms": []}
+        for finding in arguments["cases"]
+    }
+    write_report(folder / "report.html", **arguments | {"cases": cases})
+    return folder / "report.html"
+
+
+def plots(
+    labels: np.ndarray, probabilities: list[np.ndarray], findings: tuple[str, ...], folder: Path
+) -> Path:
+    """Write the page of `dvc plots show`, or of `dvc plots diff` for several probabilities."""
+    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "config", "user.name", "A User")
+    run(folder, "git", "config", "user.email", "user@example.org")
+    run(folder, "dvc", "init", "--quiet")
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
+    shutil.copy(ROOT / ".dvc/.gitignore", folder / ".dvc")
+    shown = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"plots": shown}))
+    revisions = [f"run-{number}" for number in range(len(probabilities))]
+    for revision, scores in zip(revisions, probabilities, strict=True):
+        write_plots(folder / "metrics/plots", labels, scores, findings)
+        HISTORY.to_csv(folder / "metrics/history.csv", index=False)
+        run(folder, "git", "add", "--all")
+        run(folder, "git", "commit", "--quiet", "--message", revision)
+        run(folder, "git", "tag", revision)
+    run(folder, "python", "-m", "multi_abnormality", "offline-plots")
+    run(folder, "dvc", "plots", *(["diff", *revisions] if len(revisions) > 1 else ["show"]))
+    return folder / "dvc_plots/index.html"
+
+
+@functools.cache
+def site(parent: Path) -> Path:
+    """Build the documentation as `make docs` does, in another folder."""
+    run(ROOT, "python", "docs/generate_pages.py")
+    run(ROOT, "mkdocs", "build", "--strict", "--site-dir", str(parent / "site"))
+    return parent / "site"
+
+
+def document(name: str, folder: Path) -> Path:
+    return site(folder.parent) / name
+
+
+MADE_UP = report_arguments()
+LABELS, PROBABILITIES = MADE_UP["labels"], MADE_UP["probabilities"]
+ONE_CLASS = np.where(np.arange(len(FINDINGS)) == 2, 0, LABELS)  # without a positive of one finding
+RENAMED = (*NAMES, *FINDINGS[len(NAMES) :])
+
+# Each page by its name: what writes it into a folder, and returns it.
+PAGES: dict[str, Callable[[Path], Path]] = {
+    "report": functools.partial(report, report_arguments() | {"synthetic": True}),
+    "report of one patient": functools.partial(report, arguments_of_one_patient(scans=1)),
+    "report without validation": functools.partial(report, arguments_without_validation()),
+    "report of 60 long names": functools.partial(report, arguments_with_names(LONG_NAMES, 60)),
+    "report of names as code": functools.partial(report, arguments_with_names(NAMES)),
+    "plots": functools.partial(plots, ONE_CLASS, [PROBABILITIES], FINDINGS),
+    "plots of names as code": functools.partial(plots, LABELS, [PROBABILITIES], RENAMED),
+    "plots of two runs": functools.partial(
+        plots, LABELS, [PROBABILITIES, PROBABILITIES**2], FINDINGS
+    ),
+    "documentation": functools.partial(document, "index.html"),
+    "documentation of parameters": functools.partial(document, "reference/parameters.html"),
+    "documentation of compare": functools.partial(document, "how-to/compare.html"),
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def path_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Write each page once."""
+    parent = tmp_path_factory.mktemp("pages")
+
+    @functools.cache
+    def write(name: str) -> Path:
+        folder = parent / name.replace(" ", "-")
+        folder.mkdir()
+        return PAGES[name](folder)
+
+    return write
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_a_page_has_no_faults(browser, path_of, name, width, scheme):
+    opened = OpenPage(browser, path_of(name), width, scheme)
+    with opened:
+        assert opened.faults() == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_table_of_findings_is_sorted_and_searched(browser, path_of, width):
+    with OpenPage(browser, path_of("report"), width, "light") as page:
+        page.click("#worst")
+        values = page.eval_on_selector_all(
+            "#findings tbody .strong", "cells => cells.map((cell) => Number(cell.dataset.value))"
+        )
+        assert values == sorted(values)
+        page.locator("#findings thead button", has_text="Finding").press("Enter")
+        names = page.locator("#findings tbody th").all_inner_texts()
+        assert names == sorted(names)
+        page.fill("#search", "calcification")
+        assert page.locator("#findings tbody tr:visible").count() == 2
+        assert page.inner_text("#matches") == "2 of 18"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_threshold_is_moved_by_the_keyboard(browser, path_of, width):
+    with OpenPage(browser, path_of("report"), width, "light") as page:
+        finding = page.locator("#finding-8")
+        before = finding.locator("output").inner_text()
+        drawn = finding.locator(".chart[data-chart=roc] svg").inner_html()
+        finding.locator(".threshold").press("Home")
+        assert finding.locator("output").inner_text() == "0.000"
+        assert finding.locator('[data-name="sensitivity"]').inner_text() == "1.000"
+        page.wait_for_function(
+            "(before) => document.querySelector('#finding-8 .chart[data-chart=roc] svg').innerHTML"
+            " !== before", arg=drawn,
+        )  # fmt: skip
+        finding.get_by_role("button", name="The model's").press("Enter")
+        assert finding.locator("output").inner_text() == before
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_slices_of_a_case_are_scrolled_and_its_heat_map_hidden(browser, path_of, width):
+    with OpenPage(browser, path_of("report"), width, "light") as page:
+        case = page.locator(".case").first
+        assert case.locator(".heat").is_visible()
+        case.locator(".show-heat").press("Space")
+        assert not case.locator(".heat").is_visible()
+        case.locator(".scroll-slices").press("Home")
+        assert case.locator(".position").inner_text().startswith("slice 1 of 3, 0 mm")
+
+
+def test_all_of_the_report_is_reached_by_the_keyboard(browser, path_of):
+    """Tab visits the contents first; on a narrow page the table scrolls by arrow keys."""
+    with OpenPage(browser, path_of("report"), 400, "light") as page:
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.getAttribute('href')") == "#summary"
+        region = page.locator(".scroll:has(#findings)")
+        region.press("ArrowRight")
+        page.wait_for_function("document.querySelector('.scroll:has(#findings)').scrollLeft > 0")
+        page.locator("#findings tbody a").first.press("Enter")
+        assert page.url.endswith("#finding-1")
+
+
+@pytest.mark.parametrize("name", ["report of names as code", "plots of names as code"])
+def test_names_stay_text(browser, path_of, name):
+    with OpenPage(browser, path_of(name), 1280, "light") as page:
+        text = page.evaluate("document.body.textContent").replace(
+            "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}", "<"
+        )
+        assert [one for one in NAMES if one[:20] not in text] == []
+        assert page.locator("img[src=x], a[href*='example.org'], strong").count() == 0
+
+
+def test_each_plot_has_a_title_a_text_and_no_empty_panel(browser, path_of):
+    with OpenPage(browser, path_of("plots"), 1280, "light") as page:
+        texts = page.eval_on_selector_all(
+            "main svg", "all => all.map((e) => e.getAttribute('aria-label'))"
+        )
+        assert len(texts) == 5
+        assert texts[0].startswith("ROC by finding: a panel for each finding")
+        roc = page.locator("main svg").first
+        assert roc.locator("text", has_text="AUROC 0.").count() == 1 + len(FINDINGS) - 1
+        count = "(all, line) => all.map((panel) => panel.querySelectorAll(line).length)"
+        lines = page.eval_on_selector_all(PANEL, count, LINE)
+        assert len(lines) == (1 + 17) + (1 + 17) + (1 + 18)
+        assert all(lines)
+
+
+def test_plots_of_two_runs_name_the_score_of_each(browser, path_of):
+    with OpenPage(browser, path_of("plots of two runs"), 1280, "light") as page:
+        reliability = page.locator("main svg").nth(2)
+        assert reliability.locator("text", has_text="ECE 0.").count() == 2 * (1 + len(FINDINGS))
+
+
+def test_the_documentation_is_searched(browser, path_of):
+    with OpenPage(browser, path_of("documentation"), 1280, "light") as page:
+        page.locator(".md-search__input").fill("calibration")
+        page.wait_for_selector(".md-search-result__item")
+        assert page.locator(".md-search-result__item").count() > 3
