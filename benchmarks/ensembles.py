@@ -4,12 +4,16 @@ python benchmarks/ensembles.py   # after `dvc repro`; four trainings
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
 from cross_validation import PROCESSED, run
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.stages import preprocess
+from multi_abnormality.tools.compare.revisions import Revision
+from multi_abnormality.tools.ensemble.fused_model import MEAN, VAL, fuse_members
+from multi_abnormality.tools.ensemble.members import Member, read_member, select_common
 from multi_abnormality.utils import console
 
 SEEDS = (0, 1, 2)
@@ -55,15 +59,36 @@ def main() -> None:
     fine, coarse = (with_spacing(params, given.factor * factor) for factor in (1, COARSER))
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
-        for spacing, seeds in ((fine, SEEDS), (coarse, SEEDS[:1])):
-            name = "x".join(f"{mm:g}" for mm in spacing.preprocess.spacing)
-            processed = process(spacing, folder / name)
-            for seed in seeds:
-                run(
-                    spacing.model_copy(update={"seed": seed}),
-                    processed,
-                    folder / f"{name} seed {seed}",
-                )
+        of_seeds = [read(fine, seed, folder) for seed in SEEDS]
+        of_spacings = [of_seeds[0], read(coarse, SEEDS[0], folder)]
+        fused = [
+            fuse_members(f"{name}, {weights}", select_common(members), weights)
+            for name, members in (("three seeds", of_seeds), ("two spacings", of_spacings))
+            for weights in (MEAN, VAL)
+        ]
+    table = Table("ensemble", "macro AUROC", "members", "best member", "gain", "interval", "p")
+    for each in fused:
+        auroc = each.comparison["macro"]["auroc"]
+        low, high = auroc["interval"].values()
+        table.add_row(
+            each.name,
+            f"{auroc['b']:.4f}",
+            ", ".join(f"{member.auroc:.4f}" for member in each.members),
+            f"{auroc['a']:.4f}",
+            f"{auroc['difference']:+.4f}",
+            f"{low:+.4f} to {high:+.4f}",
+            f"{auroc['p']:.4f}",
+        )
+    Console(file=sys.stdout, width=140).print(table)
+
+
+def read(params: Params, seed: int, folder: Path) -> Member:
+    """Train and evaluate a member, unless that is done; return it."""
+    params = params.model_copy(update={"seed": seed})
+    spacing = "x".join(f"{mm:g}" for mm in params.preprocess.spacing)
+    processed, own = process(params, folder / spacing), folder / f"{spacing} seed {seed}"
+    run(params, processed, own)
+    return read_member(Revision(own.name, None), functools.partial(read_file, own, processed))
 
 
 if __name__ == "__main__":

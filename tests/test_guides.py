@@ -16,6 +16,7 @@ WIDTH = 100  # columns of the terminal that the guides were written at
 EXPERIMENTS = ROOT / "docs/how-to/experiments.md"
 OWN_DATA = ROOT / "docs/how-to/own-data.md"  # tests/test_own_data.py types it, where such scans are
 CROSS_VALIDATION = ROOT / "docs/how-to/cross-validation.md"  # tests/test_folds.py types it
+ENSEMBLES = ROOT / "docs/how-to/ensembles.md"  # tests/test_ensemble_guide.py types it
 
 # Pages whose commands take minutes: `make drill` runs them.
 MINUTES_LONG = ("compare", "experiments", "migrate-from-run-task2", "models", "quick-start")
@@ -155,7 +156,7 @@ def to_run(document: Path) -> list[Command]:
     """Of the guide to experiments all, of others what is not run elsewhere."""
     if document == EXPERIMENTS:
         return commands(document)
-    if document in (OWN_DATA, CROSS_VALIDATION):
+    if document in (OWN_DATA, CROSS_VALIDATION, ENSEMBLES):
         return []
     return [command for command in commands(document) if not is_run_otherwise(command.text)]
 

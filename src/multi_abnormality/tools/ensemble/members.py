@@ -216,7 +216,7 @@ def check_members(members: Sequence[Member]) -> list[Member]:
         for member, trained in ((one, other), (other, one)):
             _check_not_trained_on(member, trained)
         _check_same_scans(one, other)
-    aligned = _select(members)
+    aligned = select_common(members)
     labels = aligned[0].val_labels
     for member in aligned[1:]:
         if ((labels != member.val_labels) & labels.notna() & member.val_labels.notna()).any(None):
@@ -264,7 +264,7 @@ def _check_same_scans(one: Member, other: Member) -> None:
         )
 
 
-def _select(members: Sequence[Member]) -> list[Member]:
+def select_common(members: Sequence[Member]) -> list[Member]:
     """Restrict the val scans to the common ones, and order all scans as the first member's."""
     first = members[0]
     common = [set(member.val.index) for member in members]
