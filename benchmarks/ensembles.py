@@ -4,11 +4,15 @@ python benchmarks/ensembles.py   # after `dvc repro`; four trainings
 """
 
 import argparse
+import functools
 import sys
 import tempfile
 from pathlib import Path
 
-from cross_validation import PROCESSED, run
+from rich.console import Console
+from rich.table import Table
+
+from cross_validation import PROCESSED, read_file, run
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.stages import preprocess
 from multi_abnormality.tools.compare.revisions import Revision
