@@ -243,7 +243,7 @@ def _check_not_trained_on(member: Member, trained: Member) -> None:
         "scans": lambda rows: rows["source_sha256"],
     }
     for kind, key in keys.items():
-        seen = key(test).isin(set(key(train)))
+        seen = key(test).isin(set(key(train)) - {""})
         if seen.any():
             column = "patient_id" if kind == "patients" else "scan_id"
             ids = list(dict.fromkeys(test[column][seen]))
