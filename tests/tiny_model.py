@@ -78,7 +78,9 @@ def write_ensemble(folder: Path, weights: dict[str, float]) -> Path:
         recipe = CARD["preprocess"] | {"spacing": [9.0 - number, 3.75, 3.75]}
         path = folder / f"members/{name}/model_tiny.onnx"
         path.parent.mkdir(parents=True)
-        write_model(path, CARD | {"findings": findings, "preprocess": recipe})
+        thresholds = {finding: CARD["thresholds"][finding] for finding in findings}
+        own = {"findings": findings, "preprocess": recipe, "thresholds": thresholds}
+        write_model(path, CARD | own)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         file = path.relative_to(folder).as_posix()
         members.append({"file": file, "sha256": sha256, "weight": weight})

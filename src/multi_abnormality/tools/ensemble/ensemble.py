@@ -1,5 +1,6 @@
 """`multi-abnormality ensemble REV_A REV_B ... --name N`: fuse revisions to one model."""
 
+import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -51,9 +52,13 @@ def ensemble(
     folder = new_folder(Path(), name)
     members = read_members(repo, [resolve(repo, revision) for revision in revisions])
     fused = fuse_members(name, members, weights.value)
-    write_stage(folder, weights.value, [member.revision for member in members])
-    write_results(fused, folder)
-    record(repo, folder)
+    try:
+        write_stage(folder, weights.value, [member.revision for member in members])
+        write_results(fused, folder)
+        record(repo, folder)
+    except BaseException:  # such as a model that is nowhere, a full disk, or Ctrl-C
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     print_tables(fused.comparison)
     sys.stdout.write(f"The model is in {folder / FOLDER}, the report is {folder}/report.html\n")
     console.log.info("`git add %s` and `git commit` keep it, `dvc push` uploads it", folder)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from multi_abnormality import __version__
 from multi_abnormality.data.catalog.patient_counts import describe_validation
+from multi_abnormality.evaluation.calibration import sigmoid
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.predictions import write_predictions, write_submission
 from multi_abnormality.evaluation.scores import summary
@@ -166,7 +167,7 @@ def _write_report(fused: FusedModel, info: EnsembleInfo, path: Path) -> None:
         thresholds=calibration.thresholds,
         undecided=calibration.uncalibrated,
         threshold_metric=calibration.threshold_metric,
-        uncalibrated=None,
+        uncalibrated=sigmoid(fused.test.logits),
         findings=fused.findings,
         slice_mm=1.0,  # unused without cases
         groups=fused.groups,
