@@ -159,7 +159,7 @@ def test_training_scans_of_any_member_are_recognized(folder: Path, small_set: Pr
     inputs = [model.predict(scan).input_sha256 for scan in (other, path)]
     assert model.find_training_scans(inputs) == [1]
     patient = small_set.volumes("train")["patient_id"].iloc[0]
-    assert model.find_training_patients(["nobody", patient]) == [patient]
+    assert model.find_training_patients(["someone else", patient]) == [patient]
 
 
 @pytest.fixture
