@@ -14,7 +14,7 @@ import yaml
 from multi_abnormality import InputError, load_model
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.evaluation.fusion import MAX_LOGIT, fit_weights, fuse, to_logits
+from multi_abnormality.evaluation.fusion import MAX_LOGIT, fuse, to_logits
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.training_run import RunPaths
 from multi_abnormality.stages import evaluate, export, preprocess, train
@@ -23,6 +23,7 @@ from multi_abnormality.tools.ensemble import fused_model
 from multi_abnormality.tools.ensemble.ensemble_stage import new_folder
 from multi_abnormality.tools.ensemble.fused_results import write_results
 from multi_abnormality.tools.ensemble.members import Member, check_members, read_member
+from multi_abnormality.tools.ensemble.weight_fitting import fit_weights
 
 
 def train_member(params: Params, processed: Path, folder: Path) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from multi_abnormality.evaluation.bootstrap import ResamplingConfig
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid
 from multi_abnormality.evaluation.evaluation_results import score_scans
-from multi_abnormality.evaluation.fusion import equal_weights, fit_weights, fuse
+from multi_abnormality.evaluation.fusion import equal_weights, fuse
 from multi_abnormality.evaluation.predictions import Scans
 from multi_abnormality.evaluation.subgroups import subgroup_columns
 from multi_abnormality.evaluation.threshold_selection import submission_probabilities
@@ -18,6 +18,7 @@ from multi_abnormality.tools.compare.comparison import align, compare_prediction
 from multi_abnormality.tools.compare.revision_predictions import RevisionPredictions
 from multi_abnormality.tools.compare.revisions import Revision
 from multi_abnormality.tools.ensemble.members import Member
+from multi_abnormality.tools.ensemble.weight_fitting import fit_weights
 from multi_abnormality.utils.console import log
 
 MEAN, VAL = "mean", "val"  # choices of --weights
