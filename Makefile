@@ -67,6 +67,7 @@ study: repro  ## compare by many training runs: more than an hour
 	python benchmarks/missing_labels.py
 	python benchmarks/class_imbalance.py
 	python benchmarks/cross_validation.py
+	python benchmarks/ensembles.py
 	python benchmarks/pretrained.py
 	python benchmarks/peers.py
 

@@ -14,7 +14,13 @@ RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
 def test_there_are_recipes():
-    assert [path.stem for path in RECIPES] == ["challenge", "sample", "seed", "t4-colab"]
+    assert [path.stem for path in RECIPES] == [
+        "challenge",
+        "sample",
+        "seed",
+        "t4-colab",
+        "winner-2026",
+    ]
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ OWN_DATA = (
 CROSS_VALIDATION = (
     ROOT / "docs/how-to/cross-validation.md"
 )  # tests/test_cross_validation_guide.py types it
+ENSEMBLES = ROOT / "docs/how-to/ensembles.md"  # tests/test_ensemble_guide.py types it
 
 # Pages whose commands take minutes: `make drill` runs them.
 MINUTES_LONG = ("compare", "experiments", "migrate-from-run-task2", "models", "quick-start")
@@ -166,7 +167,7 @@ def to_run(document: Path) -> list[Command]:
     """Of the guide to experiments all, of others what is not run elsewhere."""
     if document == EXPERIMENTS:
         return commands(document)
-    if document in (OWN_DATA, CROSS_VALIDATION):
+    if document in (OWN_DATA, CROSS_VALIDATION, ENSEMBLES):
         return []
     return [command for command in commands(document) if not is_run_otherwise(command.text)]
 

@@ -12,7 +12,7 @@ import SimpleITK
 
 from multi_abnormality import load_model
 from multi_abnormality.config.findings import FINDINGS
-from tiny_model import CARD, write_model
+from tiny_model import CARD, write_ensemble, write_model
 
 ROOT = Path(__file__).parents[1]
 REAL_CT = ROOT.parent / "shared/real-ct"
@@ -108,6 +108,28 @@ def test_every_case_is_in_both_files_and_nothing_else_is_written(container: Cont
     assert 0 < len(positive) < len(FINDINGS)
     submitted = first["predictions"][0]["probabilities"]
     assert positive == {name for name, chance in submitted.items() if chance >= 0.5}
+
+
+def test_an_ensemble_runs_as_a_model(container: Container):
+    weights = container.root / "weights"
+    write_ensemble(weights, {"first": 0.75, "second": 0.25})
+    (weights / "model_tiny.onnx").unlink()
+    scan = container.add("case_a.mha")
+    done = container.run()
+    assert done.returncode == 0, done.stderr
+    (row,) = container.written["results.json"]["predictions"]
+    prediction = load_model(weights).predict(scan)
+    positive = {finding.name for finding in prediction.findings if finding.positive}
+    assert 0 < len(positive) < len(FINDINGS)
+    assert positive == {name for name, chance in row["probabilities"].items() if chance >= 0.5}
+    first, second = (
+        load_model(weights / f"members/{name}").predict(scan).probabilities
+        for name in ("first", "second")
+    )
+    for finding in prediction.findings:
+        logits = [np.log(p / (1 - p)) for p in (first[finding.name], second[finding.name])]
+        fused = 2 * (0.75 * logits[0] + 0.25 * logits[1]) - 0.5
+        assert finding.probability == pytest.approx(1 / (1 + np.exp(-fused)), abs=1e-6)
 
 
 def test_one_bad_case_is_an_error_and_the_others_are_reused(container: Container):

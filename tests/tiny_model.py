@@ -1,5 +1,6 @@
 """A tiny model with the interface of an exported one."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -67,6 +68,31 @@ def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path
     if card is not None:
         helper.set_model_props(model, {INFO_KEY: json.dumps(card)})
     return save(model, path)
+
+
+def write_ensemble(folder: Path, weights: dict[str, float]) -> Path:
+    """Write an ensemble of tiny models with other voxels, whose findings have another order."""
+    members = []
+    for number, (name, weight) in enumerate(weights.items()):
+        findings = CARD["findings"][number:] + CARD["findings"][:number]
+        recipe = CARD["preprocess"] | {"spacing": [9.0 - number, 3.75, 3.75]}
+        path = folder / f"members/{name}/model_tiny.onnx"
+        path.parent.mkdir(parents=True)
+        thresholds = {finding: CARD["thresholds"][finding] for finding in findings}
+        own = {"findings": findings, "preprocess": recipe, "thresholds": thresholds}
+        write_model(path, CARD | own)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        file = path.relative_to(folder).as_posix()
+        members.append({"file": file, "sha256": sha256, "weight": weight})
+    keys = ("version", "findings", "synthetic", "thresholds")
+    content = {key: CARD[key] for key in keys} | {
+        "uncalibrated": [],
+        "slope": dict.fromkeys(FINDINGS, 2.0),
+        "intercept": dict.fromkeys(FINDINGS, -0.5),
+        "members": members,
+    }
+    (folder / "model_info.json").write_text(json.dumps(content))
+    return folder
 
 
 def save(model: onnx.ModelProto, path: Path) -> Path:

@@ -32,8 +32,8 @@ from multi_abnormality.utils.atomic_io import write_json
 from speed.phantom import CACHE
 
 NAMES = (
-    "preprocess", "store", "growth", "catalogue", "predict", "evaluate", "reading", "index",
-    "training", "two_processes",
+    "preprocess", "store", "growth", "catalogue", "predict", "ensemble", "evaluate", "reading",
+    "index", "training", "two_processes",
 )  # fmt: skip
 RESULTS = Path(__file__).parents[1] / "results.json"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"

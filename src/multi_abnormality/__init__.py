@@ -40,6 +40,7 @@ _COMMANDS = {  # modules that were programs or define a command, and the command
     "tools.compare.compare": "compare",
     "tools.doctor.doctor": "doctor",
     "tools.download.download": "download",
+    "tools.ensemble.ensemble": "ensemble",
     "tools.experiments": "experiments",
     "tools.external_test.external_test": "evaluate",
     "tools.find_lr": "find-lr",

@@ -22,6 +22,7 @@ from multi_abnormality.inference.predict import predict
 from multi_abnormality.tools.compare.compare import compare
 from multi_abnormality.tools.doctor.doctor import doctor
 from multi_abnormality.tools.download.download import download
+from multi_abnormality.tools.ensemble.ensemble import ensemble
 from multi_abnormality.tools.experiments import experiments
 from multi_abnormality.tools.external_test.external_test import evaluate
 from multi_abnormality.tools.find_lr import find_lr
@@ -71,6 +72,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "doctor": doctor,
     "download": download,
+    "ensemble": ensemble,
     "evaluate": evaluate,
     "experiments": experiments,
     "find-lr": find_lr,

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from multi_abnormality import load_model
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.inference import predictor as model_module
+from multi_abnormality.inference import onnx_model as model_module
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY, seal
 from multi_abnormality.utils.onnx_graph import (

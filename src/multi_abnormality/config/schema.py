@@ -97,7 +97,7 @@ class Data(Section):
     columns: Annotated[Columns, AfterValidator(check_columns)]
     split_values: Annotated[SplitValues, AfterValidator(check_split_values)]
     test_fraction: Fraction  # of the patients for whom no column has the split
-    split_seed: NonNegativeInt  # seed of that split, and of the folds
+    split_seed: NonNegativeInt  # seed of that split, of the folds, and of the val patients
     folds: Annotated[int, Field(ge=2)] | None  # for cross-validation by patient; null: none
     fold: Annotated[NonNegativeInt | None, AfterValidator(check_fold)]  # held out as test
 

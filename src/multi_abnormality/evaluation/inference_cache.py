@@ -50,10 +50,12 @@ class Inference:
 
     Attributes:
         logits: (V, F) array of each split's volumes, by the split's name.
+        volumes: names of the V volumes of each split.
         views: views by the names of volume and finding.
     """
 
     logits: dict[str, np.ndarray] = field(default_factory=dict)
+    volumes: dict[str, list[str]] = field(default_factory=dict)
     views: dict[tuple[str, str], View] = field(default_factory=dict)
 
 
@@ -69,7 +71,7 @@ def load_inference(path: Path, key: Mapping[str, str]) -> Inference:
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             if metadata.get("key") != dict(key):
                 return Inference()
-            logits = {split: file.get_tensor(f"logits/{split}") for split in metadata["splits"]}
+            logits = {split: file.get_tensor(f"logits/{split}") for split in metadata["volumes"]}
             views = {
                 (view["volume"], view["finding"]): View(
                     attention=file.get_tensor(f"attention/{number}"),
@@ -82,8 +84,8 @@ def load_inference(path: Path, key: Mapping[str, str]) -> Inference:
                 )
                 for number, view in enumerate(metadata["views"])
             }
-            return Inference(logits, views)
-    except (OSError, SafetensorError):
+            return Inference(logits, metadata["volumes"], views)
+    except (OSError, SafetensorError, KeyError):
         return Inference()  # missing, truncated or of another format: recompute
 
 
@@ -99,6 +101,24 @@ def save_inference(path: Path, key: Mapping[str, str], inference: Inference) -> 
         entry = {name: getattr(view, name) for name in NUMBERS}
         entry["pictures"] = len(view.pictures)
         entries.append({"volume": volume, "finding": finding} | entry)
-    metadata = {"key": dict(key), "splits": sorted(inference.logits), "views": entries}
+    metadata = {"key": dict(key), "volumes": inference.volumes, "views": entries}
     content = safetensors.numpy.save(tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
     atomic_write(content, path)
+
+
+def read_logits(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Return the logits (V, F) of each split, and the names of its V volumes.
+
+    Args:
+        content: bytes of a file written by `save_inference`.
+
+    Raises:
+        KeyError, ValueError: it is damaged, or was written by an older version.
+    """
+    try:
+        tensors = safetensors.numpy.load(content)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    volumes = json.loads(header["__metadata__"][METADATA_KEY])["volumes"]
+    return {split: tensors[f"logits/{split}"] for split in volumes}, volumes

@@ -11,12 +11,8 @@ from multi_abnormality.config.schema import Export
 from multi_abnormality.data.preprocessing.input_range import InputRange
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.html_report import debug_notice
-from multi_abnormality.evaluation.metrics import metric_names
-from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.evaluation.training_hashes import TrainingHashes
 from multi_abnormality.export.model_info_schema import (
-    Evaluation,
-    FindingScore,
     ModelInfo,
     Network,
     PretrainedWeights,
@@ -184,41 +180,6 @@ def _pretrained_weights(metadata: dict[str, Any], is_ct_rate: bool) -> Pretraine
 def _sha256(hashes: dict[str, str]) -> str:
     """Return one hash for those of a file's functions."""
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-
-
-def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Select the scores of model_info.json, with counts and intervals.
-
-    Args:
-        evaluation: content of metrics/evaluate.json.
-
-    Raises:
-        KeyError, TypeError, ValueError: `evaluation` has another format.
-    """
-    counts = evaluation["counts"]
-    per_finding = evaluation["intervals"]["per_pathology"]
-    details = Evaluation(
-        scans=counts["scans"],
-        patients=counts["patients"],
-        manufacturers={
-            maker: group["scans"]
-            for maker, group in evaluation["groups"].get("Manufacturer", {}).items()
-        },
-        confidence=evaluation["intervals"]["confidence"],
-        intervals=macro_intervals(evaluation),
-        findings={
-            finding: FindingScore(
-                positives=positives,
-                auroc=finding_score(evaluation, finding, "auroc"),
-                interval=per_finding[finding]["auroc"],
-            )
-            for finding, positives in counts["positives"].items()
-        },
-        labels=counts.get("labels", {}),
-        untrained=counts.get("untrained", []),
-    )
-    metrics = {name: macro_score(evaluation, name) for name in (*metric_names(), "crg")}
-    return {"eval_metrics": metrics, "evaluation": details}
 
 
 def _network(findings: list[str], shape: list[int]) -> Network:

@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 
 from multi_abnormality.data.io.reader_registry import format_of
 from multi_abnormality.data.io.scan_sources import ScanSource, resolve_scan
+from multi_abnormality.inference.onnx_model import Model
 from multi_abnormality.inference.output import Row
-from multi_abnormality.inference.predictor import Model
 from multi_abnormality.inference.progress_log import CachedPrediction, ProgressLog, scan_key
 from multi_abnormality.inference.scan_id import NamedScan
 from multi_abnormality.utils import console

@@ -64,23 +64,23 @@ def parse_card(text: str) -> ModelCard:
     Raises:
         ValueError, RecursionError: it is not JSON, or a value is missing or beyond a limit.
     """
-    card = _object(json.loads(text), "version findings preprocess familiar synthetic thresholds")
-    findings, thresholds = card["findings"], _object(card["thresholds"])
-    _require(isinstance(card["version"], str), "version: must be a text")
-    _require(isinstance(card["synthetic"], bool), "synthetic: must be true or false")
-    _check_findings(findings)
+    card = as_object(json.loads(text), "version findings preprocess familiar synthetic thresholds")
+    findings, thresholds = card["findings"], as_object(card["thresholds"])
+    require(isinstance(card["version"], str), "version: must be a text")
+    require(isinstance(card["synthetic"], bool), "synthetic: must be true or false")
+    check_findings(findings)
     values = [*thresholds.values()]
-    is_open = _is_list(values, float) and all(0 < value < 1 for value in values)
-    _require(is_open, "thresholds: must be numbers between 0 and 1")
-    _require(set(thresholds) == set(findings), "thresholds: must have exactly one for each finding")
+    is_open = is_list(values, float) and all(0 < value < 1 for value in values)
+    require(is_open, "thresholds: must be numbers between 0 and 1")
+    require(set(thresholds) == set(findings), "thresholds: must have exactly one for each finding")
     uncalibrated = card.get("uncalibrated", [])
-    is_known = _is_list(uncalibrated, str) and set(uncalibrated) <= set(findings)
-    _require(is_known, "uncalibrated: must be findings of the model")
+    is_known = is_list(uncalibrated, str) and set(uncalibrated) <= set(findings)
+    require(is_known, "uncalibrated: must be findings of the model")
     return ModelCard(
         version=card["version"],
         findings=tuple(findings),
-        preprocess=_preprocessing(_object(card["preprocess"], "spacing shape hu_to_uint8")),
-        familiar=_input_range(_object(card["familiar"], "lung_share length")),
+        preprocess=_preprocessing(as_object(card["preprocess"], "spacing shape hu_to_uint8")),
+        familiar=_input_range(as_object(card["familiar"], "lung_share length")),
         synthetic=card["synthetic"],
         thresholds=thresholds,
         uncalibrated=tuple(uncalibrated),
@@ -88,36 +88,36 @@ def parse_card(text: str) -> ModelCard:
     )
 
 
-def _check_findings(findings: Any) -> None:
+def check_findings(findings: Any) -> None:
     """Check that names are distinct and safe as file names of --explain's pictures."""
-    _require(_is_list(findings, str) and findings, "findings: must be a list of names")
-    _require(len(findings) <= MAX_FINDINGS, f"findings: must have at most {MAX_FINDINGS} items")
+    require(is_list(findings, str) and findings, "findings: must be a list of names")
+    require(len(findings) <= MAX_FINDINGS, f"findings: must have at most {MAX_FINDINGS} items")
     distinct = {finding.casefold() for finding in findings}
-    _require(len(distinct) == len(findings), "findings: must be distinct names")
+    require(len(distinct) == len(findings), "findings: must be distinct names")
     for name in findings:
-        _require(len(name) <= MAX_NAME, f"findings: must have at most {MAX_NAME} characters each")
-        _require(names_a_picture(name), f"findings: {name!r} is not a valid name")
+        require(len(name) <= MAX_NAME, f"findings: must have at most {MAX_NAME} characters each")
+        require(names_a_picture(name), f"findings: {name!r} is not a valid name")
 
 
 def _preprocessing(recipe: dict[str, Any]) -> Preprocessing:
     """Check that a volume and its tables fit into memory."""
     spacing, shape, knots = recipe["spacing"], recipe["shape"], recipe["hu_to_uint8"]
-    is_spacing = _is_list(spacing, float, 3) and all(MIN_MM <= mm <= MAX_MM for mm in spacing)
-    _require(is_spacing, f"preprocess.spacing: must be {MIN_MM:g} to {MAX_MM:g} mm")
-    is_shape = _is_list(shape, int, 3) and 1 <= min(shape) <= max(shape) <= MAX_AXIS
-    _require(
+    is_spacing = is_list(spacing, float, 3) and all(MIN_MM <= mm <= MAX_MM for mm in spacing)
+    require(is_spacing, f"preprocess.spacing: must be {MIN_MM:g} to {MAX_MM:g} mm")
+    is_shape = is_list(shape, int, 3) and 1 <= min(shape) <= max(shape) <= MAX_AXIS
+    require(
         is_shape and math.prod(shape) <= MAX_VOXELS,
         f"preprocess.shape: must be at most {MAX_AXIS} per axis and {MAX_VOXELS:,} voxels",
     )
-    are_pairs = _is_list(knots, list) and knots and all(_is_list(knot, int, 2) for knot in knots)
-    _require(are_pairs, "preprocess.hu_to_uint8: must be pairs of whole numbers")
+    are_pairs = is_list(knots, list) and knots and all(is_list(knot, int, 2) for knot in knots)
+    require(are_pairs, "preprocess.hu_to_uint8: must be pairs of whole numbers")
     hu, codes = zip(*knots, strict=True)
     rises = all(low < high for column in (hu, codes) for low, high in pairwise(column))
-    _require(
+    require(
         rises and codes[0] == 0 and codes[-1] == 255,
         "preprocess.hu_to_uint8: must rise in both columns, its codes from 0 to 255",
     )
-    _require(
+    require(
         -MAX_HU <= hu[0] <= hu[-1] <= MAX_HU,
         f"preprocess.hu_to_uint8: HU must be -{MAX_HU} to {MAX_HU}",
     )
@@ -127,21 +127,21 @@ def _preprocessing(recipe: dict[str, Any]) -> Preprocessing:
 def _input_range(familiar: dict[str, Any]) -> InputRange:
     ranges = familiar["lung_share"], familiar["length"]
     are_ranges = all(
-        _is_list(one, float, 2) and -math.inf < one[0] <= one[1] < math.inf for one in ranges
+        is_list(one, float, 2) and -math.inf < one[0] <= one[1] < math.inf for one in ranges
     )
-    _require(are_ranges, "familiar: must be ranges of finite numbers, from low to high")
+    require(are_ranges, "familiar: must be ranges of finite numbers, from low to high")
     return InputRange(*map(tuple, ranges))
 
 
-def _object(value: Any, keys: str = "") -> dict[str, Any]:
+def as_object(value: Any, keys: str = "") -> dict[str, Any]:
     """Return a JSON object, which must have these keys."""
-    _require(isinstance(value, dict), "must be a JSON object")
+    require(isinstance(value, dict), "must be a JSON object")
     for key in keys.split():
-        _require(key in value, f"{key}: is missing")
+        require(key in value, f"{key}: is missing")
     return dict(value)
 
 
-def _is_list(value: object, kind: type, length: int | None = None) -> bool:
+def is_list(value: object, kind: type, length: int | None = None) -> bool:
     """Return whether a value is a list of items of a kind; whole numbers count as float."""
     kinds = (int, float) if kind is float else kind
     return (
@@ -151,7 +151,7 @@ def _is_list(value: object, kind: type, length: int | None = None) -> bool:
     )
 
 
-def _require(condition: object, message: str) -> None:
+def require(condition: object, message: str) -> None:
     if not condition:
         raise ValueError(message)
 
@@ -180,7 +180,7 @@ def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
             f"{path}: has {len(text):,} characters of metadata, more than {MAX_METADATA:,}; "
             f"{_AGAIN}"
         )
-    _refuse_other_version(text, path)
+    refuse_other_version(text, path)
     try:
         card = parse_card(text)
     except (ValueError, RecursionError) as error:
@@ -207,7 +207,7 @@ def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
     return card
 
 
-def _refuse_other_version(metadata: str, path: Path) -> None:
+def refuse_other_version(metadata: str, path: Path) -> None:
     """Reject the metadata of another version, which may have another format.
 
     Raises:

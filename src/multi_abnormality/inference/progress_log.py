@@ -12,7 +12,7 @@ from multi_abnormality.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multi_abnormality.data.io.scan_sources import ScanSource
-    from multi_abnormality.inference.predictor import Prediction
+    from multi_abnormality.inference.onnx_model import Prediction
 
 
 class CachedPrediction(NamedTuple):

@@ -13,7 +13,7 @@ from multi_abnormality.utils.atomic_io import atomic_write
 if TYPE_CHECKING:
     from multi_abnormality.data.preprocessing.quantization import Recipe
     from multi_abnormality.inference.onnx_metadata import ModelCard
-    from multi_abnormality.inference.predictor import Prediction
+    from multi_abnormality.inference.onnx_model import Prediction
 
 SLICES = 3  # with the highest attention, shown from feet to head
 EXPLANATION = "explanation.json"

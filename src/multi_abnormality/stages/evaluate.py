@@ -33,7 +33,11 @@ from multi_abnormality.evaluation.dvc_plots import write_plots
 from multi_abnormality.evaluation.evaluate_json import score_scans
 from multi_abnormality.evaluation.example_scans import draw_cases
 from multi_abnormality.evaluation.html_report import write_report
-from multi_abnormality.evaluation.inference_cache import load_inference, save_inference
+from multi_abnormality.evaluation.inference_cache import (
+    Inference,
+    load_inference,
+    save_inference,
+)
 from multi_abnormality.evaluation.prediction_files import write_predictions, write_submission
 from multi_abnormality.evaluation.scored_scans import Scans, average_over_reconstructions
 from multi_abnormality.evaluation.scores import summary
@@ -71,8 +75,8 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     val_rows, test_rows = _rows_to_score(volumes, metadata["volumes"]["validation"])
     key = _inference_key(checkpoints / BEST, volumes)
     cached = load_inference(metrics / INFERENCE, key)
-    val = _scans("val", val_rows, cached.logits, classifier, volumes, params)
-    test = _scans("test", test_rows, cached.logits, classifier, volumes, params)
+    val = _scans("val", val_rows, cached, classifier, volumes, params)
+    test = _scans("test", test_rows, cached, classifier, volumes, params)
     untrained = lacks_a_class(volumes.labels_of(metadata["volumes"]["train"]))
     counts = _count_missing(volumes, val, test, untrained)
     val, test = _without_untrained(volumes, untrained, val, test)
@@ -171,21 +175,24 @@ def _inference_key(checkpoint: Path, volumes: ProcessedDataset) -> dict[str, str
 def _scans(
     split: str,
     rows: pd.DataFrame,
-    logits: dict[str, np.ndarray],
+    cached: Inference,
     classifier: Callable[[], VolumeClassifier],
     volumes: ProcessedDataset,
     params: Params,
 ) -> Scans:
-    """Average a split's logits by scan; missing logits are computed and added to `logits`."""
+    """Average a split's logits by scan; missing logits are computed and added to `cached`."""
     data = EvalDataset(volumes, rows["name"].tolist())
-    if split not in logits:
+    if split not in cached.logits:
         device = choose_device(params.machine.accelerator)
         workers = num_loader_workers(params)
-        logits[split] = predict_logits(classifier(), data, device, workers, f"{split} volumes")
+        cached.volumes[split] = data.names
+        cached.logits[split] = predict_logits(
+            classifier(), data, device, workers, f"{split} volumes"
+        )
     labels = volumes.labels_of(data.names)
     scans, patients = rows["scan_id"].tolist(), rows["patient_id"].tolist()
     return average_over_reconstructions(
-        data.names, logits[split], labels, scans, patients, volumes.findings
+        data.names, cached.logits[split], labels, scans, patients, volumes.findings
     )
 
 

@@ -22,11 +22,11 @@ from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export.calibrated_classifier import CalibratedClassifier
+from multi_abnormality.export.described_scores import described_scores
 from multi_abnormality.export.formats import FORMATS, Runner, file_stem, run_module, trace
 from multi_abnormality.export.model_card import model_card
 from multi_abnormality.export.model_info import (
     decision_info,
-    described_scores,
     model_info,
     running_info,
     training_hashes,

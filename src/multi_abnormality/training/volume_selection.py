@@ -55,7 +55,8 @@ def select_volumes(
     if (rows["split"] == VAL).any():
         train, validation = given_validation(rows)
     else:
-        train, validation = split_validation(rows, findings, settings.val_fraction, params.seed)
+        seed = params.data.split_seed  # not `seed`: an ensemble of seeds needs common val scans
+        train, validation = split_validation(rows, findings, settings.val_fraction, seed)
     rows = rows.set_index("name")
     scans = rows["scan_id"].loc[[*train, *validation]].tolist()
     train, validation = debug_subset(params, train, validation, scans)

@@ -210,12 +210,16 @@ def set_verbosity(name: str) -> None:
     console.is_quiet = name == "quiet"
 
 
-def parse_stage_args() -> None:
-    """Parse the options of a stage that is run as a program.
+def parse_stage_args(argument: str | None = None) -> str:
+    """Parse the options of a stage that is run as a program; return its argument.
 
     A stage calls it before slow imports, so that --help is answered at once, and one that fails
     names the extra to install.
+
+    Args:
+        argument: name of the stage's only argument, if it has one.
     """
+    value = ""
     module = sys.modules["__main__"].__spec__
     if module and module.parent == "multi_abnormality.stages":
         sys.excepthook = _report_exception
@@ -232,8 +236,13 @@ def parse_stage_args() -> None:
                 f"-{name[0]}", f"--{name}", help=text,
                 dest="verbosity", action="store_const", const=name,
             )  # fmt: skip
-        if verbosity := parser.parse_args().verbosity:
-            set_verbosity(verbosity)
+        if argument:
+            parser.add_argument(argument)
+        parsed = parser.parse_args()
+        if parsed.verbosity:
+            set_verbosity(parsed.verbosity)
+        value = getattr(parsed, argument) if argument else ""
+    return value
 
 
 def _report_exception(

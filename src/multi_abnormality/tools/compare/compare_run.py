@@ -37,6 +37,13 @@ def compare_revisions(
     first, second = align(
         *(read_revision_predictions(revision, reader(repo, revision)) for revision in revisions)
     )
+    return compare_predictions(first, second, resampling)
+
+
+def compare_predictions(
+    first: RevisionPredictions, second: RevisionPredictions, resampling: ResamplingConfig
+) -> dict[str, Any]:
+    """Compare predictions of the same scans, as `align` returns them; see compare_revisions."""
     log.info(
         "scoring both on %d bootstrap resamples of %d scans and as many permutations",
         resampling.n_bootstrap, len(first.scans),
@@ -51,7 +58,7 @@ def compare_revisions(
     )
     return {
         "revisions": {
-            letter: asdict(revision) for letter, revision in zip("ab", revisions, strict=True)
+            letter: asdict(one.revision) for letter, one in zip("ab", (first, second), strict=True)
         },
         "settings": asdict(resampling),
         "counts": {

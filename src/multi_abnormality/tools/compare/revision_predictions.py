@@ -59,7 +59,7 @@ def read_revision_predictions(revision: Revision, read: Read) -> RevisionPredict
         evaluation = json.loads(read(EVALUATION))
         recorded = evaluation["classification"]["macro"]["auroc"]
         content = json.loads(read(SUBMISSION))
-        manifest, labels = _tables(revision, read)
+        manifest, labels = read_tables(revision, read)
         predictions = read_probabilities(revision, content, tuple(labels.columns))
         scored = _join(revision, predictions, manifest, labels, evaluation)
     except (KeyError, TypeError, ValueError) as error:
@@ -100,7 +100,7 @@ def _unusable(revision: Revision, scans: Sequence[str], fault: str) -> InputErro
     )
 
 
-def _tables(revision: Revision, read: Read) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_tables(revision: Revision, read: Read) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read the manifest and the labels of a processed dataset, by volume name."""
     manifest, labels = (
         reader(io.BytesIO(read(f"processed/{name}")), f"{revision}: processed/{name}")

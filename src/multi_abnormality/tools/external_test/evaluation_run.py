@@ -17,7 +17,7 @@ from multi_abnormality.evaluation.scored_scans import Scans
 from multi_abnormality.evaluation.scores import summary
 from multi_abnormality.evaluation.subgroups import subgroup_columns
 from multi_abnormality.inference.batch_prediction import predict_details
-from multi_abnormality.inference.predictor import Model
+from multi_abnormality.inference.onnx_model import Model
 from multi_abnormality.inference.progress_log import CachedPrediction, ProgressLog
 from multi_abnormality.tools.external_test.labeled_scans import LabeledTable
 from multi_abnormality.utils.atomic_io import write_json
@@ -131,11 +131,10 @@ def _check_patients(model: Model, table: LabeledTable, allow_same_ids: bool) -> 
     Raises:
         InputError: there are some, and they are not allowed.
     """
-    hashes = model.card.training
-    if hashes is None or not table.has_patients:
+    if not table.has_patients:
         return []
     patients = table.rows["patient_id"].unique().tolist()
-    same = hashes.find_patients(patients)
+    same = model.find_training_patients(patients)
     if same and not allow_same_ids:
         raise InputError(
             f"{table.path}: {len(same)} of {len(patients)} patients have ids of patients that the "
@@ -149,10 +148,8 @@ def _check_patients(model: Model, table: LabeledTable, allow_same_ids: bool) -> 
 
 def _check_scans(model: Model, predictions: dict[str, CachedPrediction]) -> None:
     """Refuse scans whose voxels the model was trained or calibrated on."""
-    if (hashes := model.card.training) is None:
-        return
     names = list(predictions)
-    known = hashes.find_scans([one.input_sha256 for one in predictions.values()])
+    known = model.find_training_scans([one.input_sha256 for one in predictions.values()])
     raise_errors(
         truncate([names[index] for index in known]),
         f"{len(known)} of {len(names)} scans are ones that the model was trained or calibrated on, "
@@ -238,7 +235,7 @@ def _describe(
         "unreadable": [name for name in table.rows["name"] if name not in predictions],
         "unlike_training_scans": sum(bool(one.warnings) for one in predictions.values()),
         "training_patients": {
-            "checked": model.card.training is not None,
+            "checked": model.has_training_hashes,
             "same_ids": len(same_ids),
         },
         "recalibration": None,

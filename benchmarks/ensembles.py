@@ -1,0 +1,99 @@
+"""Ensembles of three seeds and of two spacings beside their members: gain, interval and p-value.
+
+python benchmarks/ensembles.py   # after `dvc repro`; four trainings
+"""
+
+import argparse
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cross_validation import PROCESSED, read_file, run
+from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.stages import preprocess
+from multi_abnormality.tools.compare.revisions import Revision
+from multi_abnormality.tools.ensemble.fused_model import MEAN, VAL, fuse_members
+from multi_abnormality.tools.ensemble.members import Member, read_member, select_common
+from multi_abnormality.utils import console
+
+SEEDS = (0, 1, 2)
+COARSER = 4 / 3  # of the second spacing to the first
+
+
+def with_spacing(params: Params, factor: float) -> Params:
+    """Return parameters with voxels larger by a factor, of the same extent."""
+    recipe = params.preprocess
+    changes = {
+        "spacing": tuple(round(mm * factor, 2) for mm in recipe.spacing),
+        "shape": tuple(round(voxels / factor) for voxels in recipe.shape),
+    }
+    return params.model_copy(update={"preprocess": recipe.model_copy(update=changes)})
+
+
+def process(params: Params, folder: Path) -> Path:
+    """Preprocess the scans in data/ to a folder; return it."""
+    if params.preprocess == load_params().preprocess:
+        return PROCESSED
+    counts = folder / "preprocess.json"
+    if not counts.exists():
+        preprocess.run(params, Path("data"), folder / "processed", counts)
+    return folder / "processed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--epochs", type=int, help="of each training; train.epochs if not given")
+    parser.add_argument("--slices", type=int, help="of a volume; or train.slices_per_volume")
+    parser.add_argument("--factor", type=float, default=1.0, help="of both spacings")
+    parser.add_argument(
+        "--folder", type=Path, help="of the runs; the next call does not repeat finished ones"
+    )
+    given = parser.parse_args()
+    params = load_params()
+    changes = {
+        "epochs": given.epochs or params.train.epochs,
+        "schedule_epochs": given.epochs or params.train.schedule_epochs,
+        "slices_per_volume": given.slices or params.train.slices_per_volume,
+    }
+    params = params.model_copy(update={"train": params.train.model_copy(update=changes)})
+    fine, coarse = (with_spacing(params, given.factor * factor) for factor in (1, COARSER))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (given.folder or Path(temporary)).absolute()
+        of_seeds = [read(fine, seed, folder) for seed in SEEDS]
+        of_spacings = [of_seeds[0], read(coarse, SEEDS[0], folder)]
+        fused = [
+            fuse_members(f"{name}, {weights}", select_common(members), weights)
+            for name, members in (("three seeds", of_seeds), ("two spacings", of_spacings))
+            for weights in (MEAN, VAL)
+        ]
+    table = Table("ensemble", "macro AUROC", "members", "best member", "gain", "interval", "p")
+    for each in fused:
+        auroc = each.comparison["macro"]["auroc"]
+        low, high = auroc["interval"].values()
+        table.add_row(
+            each.name,
+            f"{auroc['b']:.4f}",
+            ", ".join(f"{member.auroc:.4f}" for member in each.members),
+            f"{auroc['a']:.4f}",
+            f"{auroc['difference']:+.4f}",
+            f"{low:+.4f} to {high:+.4f}",
+            f"{auroc['p']:.4f}",
+        )
+    Console(file=sys.stdout, width=140).print(table)
+
+
+def read(params: Params, seed: int, folder: Path) -> Member:
+    """Train and evaluate a member, unless that is done; return it."""
+    params = params.model_copy(update={"seed": seed})
+    spacing = "x".join(f"{mm:g}" for mm in params.preprocess.spacing)
+    processed, own = process(params, folder / spacing), folder / f"{spacing} seed {seed}"
+    run(params, processed, own)
+    return read_member(Revision(own.name, None), functools.partial(read_file, own, processed))
+
+
+if __name__ == "__main__":
+    console.run(main)

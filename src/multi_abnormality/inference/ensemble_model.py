@@ -1,0 +1,157 @@
+"""An ensemble of exported models: a scan is read once, and preprocessed by each member's recipe."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from multi_abnormality.data.preprocessing.resample import resample_and_quantize
+from multi_abnormality.evaluation.fusion import fuse, to_logits
+from multi_abnormality.inference.ensemble_metadata import (
+    FILE,
+    EnsembleCard,
+    MemberFile,
+    read_ensemble_card,
+)
+from multi_abnormality.inference.onnx_metadata import ModelCard
+from multi_abnormality.inference.onnx_model import Model, Prediction, load_onnx
+from multi_abnormality.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from multi_abnormality.data.io.scan_sources import ScanSource
+
+
+class Ensemble(Model):
+    """Several models as one; `load_model` returns it. Thread-safe.
+
+    `spacing`, and attention and volume of its predictions, are those of the first member and, for
+    attention, the mean over the members with its preprocessing.
+
+    Attributes:
+        path: description of the ensemble.
+        members: its models, in its order.
+        ensemble: description, with weights and calibration.
+    """
+
+    def __init__(
+        self, path: Path, members: Sequence[Model], ensemble: EnsembleCard, memory: float
+    ) -> None:
+        first = members[0]
+        card = ModelCard(
+            ensemble.version,
+            ensemble.findings,
+            first.card.preprocess,
+            first.card.familiar,
+            ensemble.synthetic,
+            ensemble.thresholds,
+            ensemble.uncalibrated,
+        )
+        super().__init__(path, first.session, card, memory)
+        self.members = tuple(members)
+        self.ensemble = ensemble
+        self._columns = [
+            [member.findings.index(finding) for finding in ensemble.findings] for member in members
+        ]
+
+    def predict(self, scan: "Path | str | ScanSource") -> Prediction:
+        """Predict the findings of a scan. See `Model.predict`."""
+        path, volume = self.read(scan)
+        recipes = dict.fromkeys(member.card.preprocess for member in self.members)
+        inputs = {recipe: resample_and_quantize(volume, recipe) for recipe in recipes}
+        codes = [inputs[member.card.preprocess] for member in self.members]
+        outputs = [
+            tuple(output[columns] for output in member.run(path, code))
+            for member, code, columns in zip(self.members, codes, self._columns, strict=True)
+        ]
+        values = self.fuse(np.stack([probabilities for probabilities, _ in outputs]))
+        first = self.card.preprocess
+        attention = [
+            attention
+            for member, (_, attention) in zip(self.members, outputs, strict=True)
+            if member.card.preprocess == first
+        ]
+        reasons = [
+            member.explain_outlier(code, volume)
+            for member, code in zip(self.members, codes, strict=True)
+        ]
+        digests = {
+            recipe: hashlib.sha256(codes.tobytes()).hexdigest() for recipe, codes in inputs.items()
+        }
+        return self.prediction(
+            path,
+            volume,
+            inputs[first],
+            values,
+            np.mean(attention, axis=0),
+            next(filter(None, reasons), None),
+            " ".join(digests[member.card.preprocess] for member in self.members),
+        )
+
+    def fuse(self, probabilities: np.ndarray) -> np.ndarray:
+        """Fuse the members' probabilities (M, ..., F) to calibrated ones (..., F), float64."""
+        weights = [member.weight for member in self.ensemble.members]
+        fused = fuse(to_logits(probabilities), weights)
+        calibrated = fused * np.array(self.ensemble.slope) + np.array(self.ensemble.intercept)
+        result: np.ndarray = 1 / (1 + np.exp(-calibrated.clip(-36, 36)))
+        return result
+
+    @property
+    def has_training_hashes(self) -> bool:
+        """Whether the training patients and scans of all members can be recognized."""
+        return all(member.has_training_hashes for member in self.members)
+
+    def find_training_patients(self, patients: Sequence[str]) -> list[str]:
+        """Return those of the ids that a training or validation patient of a member has."""
+        found = {one for member in self.members for one in member.find_training_patients(patients)}
+        return [patient for patient in dict.fromkeys(patients) if patient in found]
+
+    def find_training_scans(self, inputs: Sequence[str]) -> list[int]:
+        """Return the indices of the scans that a member was trained or validated on."""
+        by_member = zip(*(digests.split() for digests in inputs), strict=True)
+        found = {
+            index
+            for member, digests in zip(self.members, by_member, strict=False)
+            for index in member.find_training_scans(digests)
+        }
+        return sorted(found)
+
+
+def load_ensemble(folder: Path, memory: float) -> Ensemble:
+    """Load an ensemble. See `predictor.load_model`.
+
+    Args:
+        folder: folder with FILE, which names the members' ONNX files.
+        memory: memory limit in GB, without the weights.
+    """
+    path = folder / FILE
+    card = read_ensemble_card(path)
+    files = [folder / member.file for member in card.members]
+    if missing := [file for file in files if not file.is_file()]:
+        raise InputError(
+            f"{missing[0]}: is missing, a member of the ensemble; copy the whole folder, or run "
+            "`dvc checkout` or `dvc pull`"
+        )
+    size = sum(file.stat().st_size for file in files)
+    members = [
+        _load_member(file, member, card, memory, size)
+        for file, member in zip(files, card.members, strict=True)
+    ]
+    return Ensemble(path, members, card, memory)
+
+
+def _load_member(
+    file: Path, member: MemberFile, card: EnsembleCard, memory: float, size: int
+) -> Model:
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != member.sha256:
+        raise InputError(
+            f"{file}: is not the member that {FILE} names by its SHA-256: it was damaged or "
+            "replaced; copy the whole folder again, or run `dvc checkout` or `dvc pull`"
+        )
+    model = load_onnx(file, memory, size)
+    if set(model.findings) != set(card.findings):
+        raise InputError(f"{file}: has other findings than the ensemble; fuse its members again")
+    return model

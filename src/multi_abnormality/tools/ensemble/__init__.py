@@ -1,0 +1,1 @@
+"""Ensembles: revisions fused to one model, with scores, report and a DVC stage."""
