@@ -14,7 +14,7 @@ RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
 def test_there_are_recipes():
-    assert [path.stem for path in RECIPES] == ["challenge", "sample", "seed", "t4-colab"]
+    assert [path.stem for path in RECIPES] == ["challenge", "frozen-encoder", "sample", "seed", "t4-colab"]
 
 
 @pytest.mark.slow

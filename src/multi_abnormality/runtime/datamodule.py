@@ -10,6 +10,7 @@ from multi_abnormality.config.schema import Params
 from multi_abnormality.data.catalog.patient_counts import describe_validation
 from multi_abnormality.data.loading.device_batches import batches_on_device
 from multi_abnormality.data.loading.eval_dataset import EvalDataset, eval_dataloader
+from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.loading.oversampling import describe_oversampling
 from multi_abnormality.data.loading.sampler import EpochSampler
 from multi_abnormality.data.loading.train_dataset import (
@@ -84,6 +85,10 @@ class DataModule:
             self.train_dataset.labels, settings.oversample_threshold, self.findings,
             self.batches * settings.batch_size,
         )  # fmt: skip
+
+    def use_features(self, features: FeatureStore) -> None:
+        """Let batches have the features of slices instead of volumes; call before the first one."""
+        self.train_dataset.features = self.val_dataset.features = features
 
     def train_batches(self, epoch: int, first: int) -> Generator[Batch]:
         """Yield this rank's training batches of an epoch, from number `first` on."""

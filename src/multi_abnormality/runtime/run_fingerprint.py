@@ -34,6 +34,7 @@ ROOTS = (
     "data/loading/device_batches.py",
     "data/loading/eval_dataset.py",
     "models/factory.py",
+    "training/frozen_features.py",
     "training/history.py",
     "training/training_step.py",
     "training/volume_selection.py",

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.batch import Example
 
@@ -17,7 +18,12 @@ class EvalDataset(Dataset[Example]):
         processed: processed set to read from.
         names: names of the volumes, in order.
         untrained: findings whose labels are left out.
+
+    Attributes:
+        features: features to return instead of the volumes; None for volumes.
     """
+
+    features: FeatureStore | None = None
 
     def __init__(
         self, processed: ProcessedDataset, names: Sequence[str], untrained: Collection[str] = ()
@@ -31,8 +37,10 @@ class EvalDataset(Dataset[Example]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
-        volume = self.processed.read(self.names[index])
-        return Example(volume=volume, labels=self.labels[index], scan=self.scans[index])
+        name, known = self.names[index], Example(labels=self.labels[index], scan=self.scans[index])
+        if self.features is not None:
+            return {**known, "features": self.features.read(name)}
+        return {**known, "volume": self.processed.read(name)}
 
 
 def eval_dataloader(
