@@ -18,12 +18,16 @@ SUBMISSION_NAME = "Multi-abnormality classification"
 
 
 class Scans(NamedTuple):
-    """One row per scan: name of its first reconstruction, logits (S, F), labels (S, F)."""
+    """One row per scan: name of its first reconstruction, logits (S, F), labels (S, F).
+
+    `averaged` has the names of all reconstructions, by that name, of scans with several ones.
+    """
 
     names: list[str]
     logits: np.ndarray
     labels: np.ndarray
     patients: list[str]
+    averaged: Mapping[str, list[str]] = {}
 
 
 def average_over_reconstructions(
@@ -63,9 +67,11 @@ def average_over_reconstructions(
     )
     first = [rows[0] for rows in groups]
     means = np.array([logits[rows].mean(axis=0) for rows in groups])
+    averaged = {names[rows[0]]: [names[row] for row in rows] for rows in groups if len(rows) > 1}
     return Scans(
-        [names[row] for row in first], means, labels[first], [patients[row] for row in first]
-    )
+        [names[row] for row in first], means, labels[first], [patients[row] for row in first],
+        averaged,
+    )  # fmt: skip
 
 
 def _disagreements(
@@ -91,6 +97,7 @@ def predictions_json(
     thresholds: Mapping[str, float],
     uncalibrated: Sequence[str],
     synthetic: bool,
+    averaged: Mapping[str, list[str]] | None = None,
 ) -> str:
     """Format calibrated probabilities as JSON, with thresholds and decisions.
 
@@ -99,7 +106,9 @@ def predictions_json(
         thresholds: threshold by finding.
         uncalibrated: findings without a decision: their `positive` is null.
         synthetic: whether the model was trained on synthetic phantoms.
+        averaged: names of the reconstructions that a scan's probabilities are averaged over.
     """
+    averaged = averaged or {}
     content = {
         "synthetic": synthetic,
         "thresholds": dict(thresholds),
@@ -109,6 +118,7 @@ def predictions_json(
                 "input_image_name": name,
                 "probabilities": dict(probabilities),
                 "positive": decide(probabilities, thresholds, uncalibrated),
+                **({"reconstructions": averaged[name]} if name in averaged else {}),
             }
             for name, probabilities in rows
         ],
@@ -123,10 +133,13 @@ def write_predictions(
     thresholds: Mapping[str, float],
     uncalibrated: Sequence[str],
     synthetic: bool,
+    averaged: Mapping[str, list[str]] | None = None,
 ) -> None:
     """Write calibrated probabilities (N, F) of N scans; see predictions_json for the others."""
     rows = (dict(zip(thresholds, map(float, row), strict=True)) for row in probabilities)
-    content = predictions_json(zip(names, rows, strict=True), thresholds, uncalibrated, synthetic)
+    content = predictions_json(
+        zip(names, rows, strict=True), thresholds, uncalibrated, synthetic, averaged
+    )
     atomic_write(content.encode(), path)
 
 
