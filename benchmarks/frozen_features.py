@@ -1,6 +1,6 @@
 """Training on the stored features of a frozen encoder, compared with encoding in each epoch.
 
-PYTHONPATH=benchmarks python benchmarks/frozen_features.py     # after `dvc repro`; two trainings
+python benchmarks/frozen_features.py     # after `dvc repro`; two trainings
 
 The encoder is EfficientNet-Lite0 with ImageNet's weights.
 """

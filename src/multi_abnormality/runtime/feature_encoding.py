@@ -1,22 +1,35 @@
 """Encodes the slices of all volumes of a run once, if its encoder is frozen."""
 
+import hashlib
+import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.runtime.graceful_stop import Stopped, StopRequest
 from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.training.frozen_features import round_features
 from multi_abnormality.training.training_step import TrainingStep
+from multi_abnormality.utils.code_hash import code_hashes
 from multi_abnormality.utils.collectives import gather
 from multi_abnormality.utils.console import log, track
 
+# Parameters of the model that the features do not depend on; weights are known by content.
+_OTHERS = {
+    "dropout", "finetune", "lora", "pooling", "pretrained", "pretrained_sha256", "unfreeze_epoch",
+}  # fmt: skip
+_CODE = ("models/classifier.py",)  # and what it imports of the package
+_WITHOUT_INFLUENCE = ("__init__", "config/", "utils/")
 SHARD_VOLUMES = 64
 SHARD_SECONDS = 60.0  # of encoding that a kill may lose
 
@@ -85,3 +98,35 @@ def encode_volumes(
     writer.flush()
     for locations in gather(store.locations):
         store.locations |= locations
+
+
+def features_key(
+    model: VolumeClassifier, metadata: Mapping[str, Any], compiled: bool, package: Path
+) -> str:
+    """Return a hash of everything but the volume that features depend on.
+
+    Args:
+        model: classifier with its weights.
+        metadata: of the run's checkpoints.
+        compiled: value of `train.compile`.
+        package: directory of this package's source.
+    """
+    cfg = metadata.get("pretrained_cfg", {})
+    parts = {
+        "weights": _hash_tensors(model.windows) + _hash_tensors(model.encoder),
+        "model": {k: v for k, v in metadata["model"].items() if k not in _OTHERS},
+        "network": [cfg.get(key) for key in ("architecture", "model_args")],
+        "preprocess": metadata["preprocess"],
+        "environment": metadata["environment"],
+        "compiled": compiled,
+        "code": code_hashes(package, _CODE, _WITHOUT_INFLUENCE),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _hash_tensors(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().flatten().numpy().data)
+    return digest.hexdigest()

@@ -30,7 +30,7 @@ from multi_abnormality.runtime.checkpoint_resume import (
 from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver, NoBackup
 from multi_abnormality.runtime.datamodule import DataModule
 from multi_abnormality.runtime.fabric_setup import make_fabric, resolve_precision
-from multi_abnormality.runtime.feature_encoding import encode_volumes
+from multi_abnormality.runtime.feature_encoding import encode_volumes, features_key
 from multi_abnormality.runtime.graceful_stop import Stopped, StopRequest
 from multi_abnormality.runtime.loggers.logged_run import LoggedRun
 from multi_abnormality.runtime.loggers.logger_registry import check_loggers, make_loggers
@@ -49,7 +49,7 @@ from multi_abnormality.runtime.training_errors import explain_failure
 from multi_abnormality.runtime.training_loop import TrainingLoop
 from multi_abnormality.training.debug_modes import apply_debug_overrides
 from multi_abnormality.training.finetuning import check_finetuning
-from multi_abnormality.training.frozen_features import features_key, uncached_reason
+from multi_abnormality.training.frozen_features import uncached_reason
 from multi_abnormality.training.history import History, StopCriteria
 from multi_abnormality.training.training_step import TrainingStep
 from multi_abnormality.utils.collectives import gather

@@ -4,26 +4,12 @@ Whether a run trains on them is a function of its parameters and its network alo
 rounded to float16: a resumed run must not decide otherwise.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from torch import Tensor, nn
 
 from multi_abnormality.config.schema import Model, Train
 from multi_abnormality.models.classifier import VolumeClassifier
-from multi_abnormality.utils.code_hash import code_hashes
 from multi_abnormality.utils.errors import InputError
-
-# Parameters of the model that the features do not depend on; weights are known by content.
-_OTHERS = {
-    "dropout", "finetune", "lora", "pooling", "pretrained", "pretrained_sha256", "unfreeze_epoch",
-}  # fmt: skip
-_CODE = ("models/classifier.py",)  # and what it imports of the package
-_WITHOUT_INFLUENCE = ("__init__", "config/", "utils/")
 
 
 def uncached_reason(model: Model, train: Train) -> str | None:
@@ -55,8 +41,8 @@ def random_layer_reason(model: VolumeClassifier, train: Train) -> str | None:
     """
     reason = None
     for name, layer in model.encoder.named_modules():
-        rate = getattr(layer, "p" if isinstance(layer, nn.Dropout) else "drop_prob", 0)
-        if rate:
+        is_dropout = isinstance(layer, nn.modules.dropout._DropoutNd)
+        if getattr(layer, "p" if is_dropout else "drop_prob", 0):
             reason = f"the backbone's layer {name} drops a random part of its input"
         elif getattr(layer, "running_mean", None) is not None and layer.weight is None:
             reason = f"the backbone's layer {name} updates its statistics in training"
@@ -69,38 +55,6 @@ def _check_not_required(reason: str | None, train: Train) -> None:
         raise InputError(
             f"train.cache_features: is required, but {reason}; change that, or set it to auto"
         )
-
-
-def features_key(
-    model: VolumeClassifier, metadata: Mapping[str, Any], compiled: bool, package: Path
-) -> str:
-    """Return a hash of everything but the volume that features depend on.
-
-    Args:
-        model: classifier with its weights.
-        metadata: of the run's checkpoints.
-        compiled: value of `train.compile`.
-        package: directory of this package's source.
-    """
-    cfg = metadata.get("pretrained_cfg", {})
-    parts = {
-        "weights": _hash_tensors(model.windows) + _hash_tensors(model.encoder),
-        "model": {k: v for k, v in metadata["model"].items() if k not in _OTHERS},
-        "network": [cfg.get(key) for key in ("architecture", "model_args")],
-        "preprocess": metadata["preprocess"],
-        "environment": metadata["environment"],
-        "compiled": compiled,
-        "code": code_hashes(package, _CODE, _WITHOUT_INFLUENCE),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _hash_tensors(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().contiguous().flatten().numpy().data)
-    return digest.hexdigest()
 
 
 def round_features(features: Tensor, name: str) -> np.ndarray:

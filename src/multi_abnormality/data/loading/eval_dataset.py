@@ -37,10 +37,13 @@ class EvalDataset(Dataset[Example]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
-        name, known = self.names[index], Example(labels=self.labels[index], scan=self.scans[index])
-        if self.features is not None:
-            return {**known, "features": self.features.read(name)}
-        return {**known, "volume": self.processed.read(name)}
+        name = self.names[index]
+        example = Example(labels=self.labels[index], scan=self.scans[index])
+        if self.features is None:
+            example["volume"] = self.processed.read(name)
+        else:
+            example["features"] = self.features.read(name)
+        return example
 
 
 def eval_dataloader(
