@@ -69,6 +69,7 @@ study: repro  ## compare by many training runs: more than an hour
 	python benchmarks/cross_validation.py
 	python benchmarks/ensembles.py
 	python benchmarks/pretrained.py
+	python benchmarks/frozen_features.py
 	python benchmarks/peers.py
 
 drill: repro  ## run the longest tests: kills, damage, a full disk, a lost machine

@@ -31,6 +31,16 @@ def test_reconstructions_are_averaged_and_scans_are_in_natural_order():
     assert scans.patients == ["valid_2", "valid_2", "valid_10"]
     np.testing.assert_allclose(scans.logits[0], (logits[1] + logits[2]) / 2)
     np.testing.assert_array_equal(scans.labels[:, 0], [1, 0, 0])
+    assert scans.averaged == {"valid_2_a_1": ["valid_2_a_1", "valid_2_a_2"]}
+
+
+def test_predictions_name_the_reconstructions_that_are_averaged():
+    rows = [(name, {"Cyst": 0.5}) for name in ("valid_2_a_1", "valid_2_b_1")]
+    averaged = {"valid_2_a_1": ["valid_2_a_1", "valid_2_a_2"]}
+    text = predictions_json(rows, {"Cyst": 0.6}, [], synthetic=True, averaged=averaged)
+    first, second = json.loads(text)["predictions"]
+    assert first["reconstructions"] == ["valid_2_a_1", "valid_2_a_2"]
+    assert "reconstructions" not in second
 
 
 def test_the_order_of_rows_changes_no_bit():

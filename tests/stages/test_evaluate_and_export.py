@@ -37,6 +37,17 @@ def test_evaluate_writes_all_files(trained: Path):
     assert plots == {"roc.csv", "precision_recall.csv", "reliability.csv"}
 
 
+def test_averaged_reconstructions_are_named_and_counted(trained: Path):
+    """Every fourth patient has two of them."""
+    predictions = json.loads((trained / "metrics/predictions.json").read_text())["predictions"]
+    averaged = [row["reconstructions"] for row in predictions if "reconstructions" in row]
+    assert averaged == [[f"valid_{patient}_a_{number}" for number in (1, 2)] for patient in (4, 8)]
+    counts = json.loads((trained / "metrics/evaluate.json").read_text())["counts"]
+    assert (counts["scans"], counts["volumes"]) == (8, 10)
+    report = (trained / "metrics/report.html").read_text()
+    assert "2 of the scans, by the mean logits of their 4 volumes" in report
+
+
 def test_evaluate_gives_the_same_bytes_again(
     trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):

@@ -125,7 +125,7 @@ def test_the_default_undoes_every_recipe_to_the_byte(params: Path):
     """Also where a longer value has pushed a comment to the right."""
     shutil.copy(ROOT / "params.yaml", params)
     before = params.read_text()
-    for name in ("challenge", "t4-colab"):
+    for name in ("challenge", "frozen-encoder", "t4-colab"):
         recipe(name)
         assert params.read_text() != before
         recipe(DEFAULT)

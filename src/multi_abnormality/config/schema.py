@@ -171,6 +171,7 @@ class Train(Section):
     batch_size: PositiveInt  # volumes
     accumulate_grad_batches: PositiveInt  # batches per optimizer step
     precision: Literal["auto", "float32", "bfloat16", "float16"]
+    cache_features: Literal["auto", "required", "never"]  # of a frozen encoder, encoded once
     slices_per_volume: PositiveInt  # sampled in a training step; evaluation uses all
     reconstructions: Literal["random", "first", "all"]  # of each scan in an epoch
     augmentation: Literal["none", "basic", "advanced"]

@@ -19,6 +19,7 @@ def predictions_json(
     thresholds: Mapping[str, float],
     uncalibrated: Sequence[str],
     synthetic: bool,
+    averaged: Mapping[str, list[str]] | None = None,
 ) -> str:
     """Format calibrated probabilities as JSON, with thresholds and decisions.
 
@@ -27,7 +28,9 @@ def predictions_json(
         thresholds: threshold by finding.
         uncalibrated: findings without a decision: their `positive` is null.
         synthetic: whether the model was trained on synthetic phantoms.
+        averaged: names of the reconstructions that a scan's probabilities are averaged over.
     """
+    averaged = averaged or {}
     content = {
         "synthetic": synthetic,
         "thresholds": dict(thresholds),
@@ -37,6 +40,7 @@ def predictions_json(
                 "input_image_name": name,
                 "probabilities": dict(probabilities),
                 "positive": decide(probabilities, thresholds, uncalibrated),
+                **({"reconstructions": averaged[name]} if name in averaged else {}),
             }
             for name, probabilities in rows
         ],
@@ -51,10 +55,13 @@ def write_predictions(
     thresholds: Mapping[str, float],
     uncalibrated: Sequence[str],
     synthetic: bool,
+    averaged: Mapping[str, list[str]] | None = None,
 ) -> None:
     """Write calibrated probabilities (N, F) of N scans; see predictions_json for the others."""
     rows = (dict(zip(thresholds, map(float, row), strict=True)) for row in probabilities)
-    content = predictions_json(zip(names, rows, strict=True), thresholds, uncalibrated, synthetic)
+    content = predictions_json(
+        zip(names, rows, strict=True), thresholds, uncalibrated, synthetic, averaged
+    )
     atomic_write(content.encode(), path)
 
 

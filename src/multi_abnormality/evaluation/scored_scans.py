@@ -1,6 +1,6 @@
 """Scans to score, averaged over their reconstructions, and checks of their labels and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,12 +11,16 @@ from multi_abnormality.utils.errors import InputError, raise_errors
 
 
 class Scans(NamedTuple):
-    """One row per scan: name of its first reconstruction, logits (S, F), labels (S, F)."""
+    """One row per scan: name of its first reconstruction, logits (S, F), labels (S, F).
+
+    `averaged` has the names of all reconstructions, by that name, of scans with several ones.
+    """
 
     names: list[str]
     logits: np.ndarray
     labels: np.ndarray
     patients: list[str]
+    averaged: Mapping[str, list[str]] = {}
 
 
 def average_over_reconstructions(
@@ -56,9 +60,11 @@ def average_over_reconstructions(
     )
     first = [rows[0] for rows in groups]
     means = np.array([logits[rows].mean(axis=0) for rows in groups])
+    averaged = {names[rows[0]]: [names[row] for row in rows] for rows in groups if len(rows) > 1}
     return Scans(
-        [names[row] for row in first], means, labels[first], [patients[row] for row in first]
-    )
+        [names[row] for row in first], means, labels[first], [patients[row] for row in first],
+        averaged,
+    )  # fmt: skip
 
 
 def _disagreements(

@@ -84,6 +84,15 @@ class VolumeClassifier(nn.Module):
             height: (N, Z) position of each slice in the volume, from 0 (lowest) to 1 (highest).
         """
         features = self.encoder(self._encoder_input(hu)).unflatten(0, height.shape)
+        return self.classify_features(features, height)
+
+    def encode(self, volume: Tensor) -> Tensor:
+        """Map (N, Z, Y, X) uint8 codes to the (N, Z, width) features of their slices."""
+        features: Tensor = self.encoder(self.slices(volume)).unflatten(0, volume.shape[:2])
+        return features
+
+    def classify_features(self, features: Tensor, height: Tensor) -> Prediction:
+        """Classify by the (N, Z, width) features of slices at (N, Z) heights; see `classify`."""
         return Prediction(*self.pooling(features, height))
 
     def _decode(self, volume: Tensor) -> Tensor:
@@ -103,7 +112,7 @@ class VolumeClassifier(nn.Module):
 
     @staticmethod
     def heights(volume: Tensor) -> Tensor:
-        """Return the (N, Z) heights of all slices of (N, Z, Y, X) volumes."""
+        """Return the (N, Z) heights of all slices of (N, Z, …) volumes or features."""
         slices = volume.shape[1]
         height = torch.arange(slices, device=volume.device, dtype=torch.float32)
         return (height / max(slices - 1, 1)).expand(volume.shape[0], -1)

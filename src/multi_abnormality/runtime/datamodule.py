@@ -10,6 +10,7 @@ from multi_abnormality.config.schema import Params
 from multi_abnormality.data.catalog.label_checks import describe_validation
 from multi_abnormality.data.loading.epoch_sampler import EpochSampler, describe_oversampling
 from multi_abnormality.data.loading.eval_dataset import EvalDataset, eval_dataloader
+from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.loading.train_dataset import (
     TrainDataset,
     leave_signals_to_parent,
@@ -82,6 +83,10 @@ class DataModule:
             self.train_dataset.labels, settings.oversample_threshold, self.findings,
             self.batches * settings.batch_size,
         )  # fmt: skip
+
+    def use_features(self, features: FeatureStore) -> None:
+        """Let batches have the features of slices instead of volumes; call before the first one."""
+        self.train_dataset.features = self.val_dataset.features = features
 
     def train_batches(self, epoch: int, first: int) -> Generator[Batch]:
         """Yield this rank's training batches of an epoch, from number `first` on."""

@@ -34,6 +34,7 @@ ROOTS = (
     "data/loading/eval_dataset.py",
     "data/transforms/batch.py",
     "models/factory.py",
+    "training/frozen_features.py",
     "training/history.py",
     "training/training_step.py",
     "training/volume_selection.py",

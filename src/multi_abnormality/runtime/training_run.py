@@ -8,6 +8,7 @@ import torch
 
 import multi_abnormality
 from multi_abnormality.config.schema import Params
+from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.device import choose_device
@@ -29,6 +30,7 @@ from multi_abnormality.runtime.checkpoint_resume import (
 from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver, NoBackup
 from multi_abnormality.runtime.datamodule import DataModule
 from multi_abnormality.runtime.fabric_setup import make_fabric, resolve_precision
+from multi_abnormality.runtime.feature_encoding import encode_volumes, features_key
 from multi_abnormality.runtime.graceful_stop import Stopped, StopRequest
 from multi_abnormality.runtime.loggers.logged_run import LoggedRun
 from multi_abnormality.runtime.loggers.logger_registry import check_loggers, make_loggers
@@ -47,6 +49,7 @@ from multi_abnormality.runtime.training_errors import explain_failure
 from multi_abnormality.runtime.training_loop import TrainingLoop
 from multi_abnormality.training.debug_modes import apply_debug_overrides
 from multi_abnormality.training.finetuning import check_finetuning
+from multi_abnormality.training.frozen_features import uncached_reason
 from multi_abnormality.training.history import History, StopCriteria
 from multi_abnormality.training.training_step import TrainingStep
 from multi_abnormality.utils.collectives import gather
@@ -64,6 +67,11 @@ class RunPaths:
     logs: Path
     history: Path  # a CSV file
     archive: CheckpointArchive
+
+    @property
+    def features(self) -> Path:
+        """Directory of the features of frozen encoders, which DVC does not manage either."""
+        return self.archive.root.parent / "features"
 
 
 class TrainingRun:
@@ -83,7 +91,9 @@ class TrainingRun:
         check_finetuning(params.model, params.train)
         check_loggers(params.train.loggers)
         params = apply_debug_overrides(params)
+        uncached_reason(params.model, params.train)  # raises before anything is read
         self.params = params
+        self._processed = processed
         self.paths = paths
         self.ranks = ranks or ProcessGroup()
         self._device = self.ranks.device(choose_device(params.machine.accelerator))
@@ -243,6 +253,7 @@ class TrainingRun:
         step = TrainingStep(self._build(), self.params, labels, fabric, data.batches)
         if self.checkpoint:
             step.load_state(load_checkpoint(self.checkpoint.path))
+        self._cache_features(step, stop)
         saver = logger = None
         if self.ranks.is_rank_zero:
             saver = self._make_saver(step, backup)
@@ -256,6 +267,22 @@ class TrainingRun:
                 logger.close()
         if saver:
             saver.log_summary()
+
+    def _cache_features(self, step: TrainingStep, stop: StopRequest) -> None:
+        """Encode the slices of all volumes once, if the encoder does not change."""
+        if step.uncached_reason:
+            if self.params.model.finetune == "frozen":
+                log.info("frozen encoder: each epoch encodes all slices, since %s",
+                         step.uncached_reason)  # fmt: skip
+            return
+        model, package = step.average.module.model, Path(multi_abnormality.__file__).parent
+        key = features_key(model, self.metadata, self.params.train.compile, package)
+        manifest = self._processed.manifest
+        hashes = dict(zip(manifest["name"], manifest["voxels_sha256"], strict=True))
+        store = FeatureStore(self.paths.features / gather(key)[0], hashes)
+        names = [name for part in self.datamodule.names.values() for name in part]
+        encode_volumes(step, self._processed, names, store, self.ranks, stop)
+        self.datamodule.use_features(store)
 
     def _make_saver(self, step: TrainingStep, backup: BackupHook) -> CheckpointSaver:
         saver = CheckpointSaver(

@@ -97,7 +97,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         ResamplingConfig(params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed),
         uncalibrated,
     )
-    scores["counts"] |= counts
+    scores["counts"] |= {"volumes": len(test_rows)} | counts
     if cross_validation := metadata.get("cross_validation"):
         scores["cross_validation"] = cross_validation
     calibration.to_json(metrics / "calibration.json")
@@ -109,6 +109,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         calibration.thresholds_by_finding(),
         calibration.uncalibrated,
         metadata["synthetic"],
+        test.averaged,
     )
     write_plots(metrics / "plots", test.labels, probabilities, findings)
     cases = draw_cases(classifier, volumes, test, probabilities, findings, cached.views)
@@ -299,6 +300,7 @@ def _facts(
         "Trained on": f"{_count(trained['scan_id'], trained['patient_id'])}, of {train_split}",
         "Chosen and calibrated on": f"{_count(val.names, val.patients)}, of {train_split} too",
         "Scored on": f"{_count(test.names, test.patients)}, of {test_split}",
+        **_averaged(test),
         "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
         "Initial weights": _initial_weights(pretrained, model["pretrained"]),
         **weights_facts(pretrained),
@@ -319,6 +321,15 @@ def _initial_weights(cfg: PretrainedCfg | None, requested: bool | str) -> object
 def _count(scans: Iterable[str], patients: Iterable[str]) -> str:
     scans, patients = set(scans), set(patients)
     return f"{len(scans):,} scans of {len(patients):,} patients"
+
+
+def _averaged(scans: Scans) -> dict[str, object]:
+    """Return how many scans are scored by several reconstructions, for the report."""
+    if not scans.averaged:
+        return {}
+    volumes = sum(map(len, scans.averaged.values()))
+    text = f"{len(scans.averaged):,} of the scans, by the mean logits of their {volumes:,} volumes"
+    return {"Averaged over reconstructions": text}
 
 
 def _flatten(parameters: dict[str, Any], parent: str = "") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from multi_abnormality.data.transforms.batch import Batch
 from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
+from multi_abnormality.training.frozen_features import random_layer_reason, uncached_reason
 from multi_abnormality.training.history import StepMetrics
 from multi_abnormality.training.losses import multilabel_loss, positive_weights
 from multi_abnormality.training.lr_schedule import learning_rate, set_learning_rate
@@ -74,6 +75,9 @@ class AugmentedClassifier(nn.Module):
 
     def forward(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return the (N, F) logits and labels of a training batch, after augmentation."""
+        if "features" in batch:
+            features, labels = batch["features"].float(), batch["labels"]
+            return self.model.classify_features(features, batch["height"]).logits, labels
         hu = self.model.windows.decode(batch["volume"])
         hu, labels = augment_batch(hu, batch, self.settings, rng)
         return self.model.classify(hu, batch["height"]).logits, labels
@@ -94,6 +98,7 @@ class TrainingStep:
         num_batches: number of batches per epoch.
 
     Attributes:
+        uncached_reason: why features of the slices are not cached; None if batches must have them.
         average: moving average of the weights; it is validated, and saved for inference.
         labeled_share: share of the labels drawn in an epoch that are not missing, on average.
         steps: number of optimizer steps so far.
@@ -116,10 +121,13 @@ class TrainingStep:
         # DDP only averages gradients of parameters that are trainable when it wraps the model.
         self.finetuning.apply(epoch=sys.maxsize)
         groups = parameter_groups(model, params.model, settings.weight_decay, settings.layer_decay)
+        self.uncached_reason = uncached_reason(params.model, settings)
+        self.uncached_reason = self.uncached_reason or random_layer_reason(model, settings)
         module = AugmentedClassifier(model, settings).to(fabric.device)
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.module, self.optimizer = fabric.setup(module, optimizer)
-        self.average = WeightAverage(module, settings.ema_decay)
+        constant = None if self.uncached_reason else model.encoder
+        self.average = WeightAverage(module, settings.ema_decay, constant)
         self._parameters = list(module.parameters())
         frequencies = torch.from_numpy(
             sampling_frequencies(labels.numpy(), settings.oversample_threshold)
@@ -290,9 +298,20 @@ class TrainingStep:
     @torch.inference_mode()
     def predict(self, batch: Batch) -> Tensor:
         """Return the (N, F) logits of complete volumes, by the averaged weights, on the CPU."""
+        model = self.average.module.model
         with self.fabric.autocast():
-            logits: Tensor = self.average.module.model(batch["volume"])
+            if "features" in batch:
+                features = batch["features"].float()
+                logits = model.classify_features(features, model.heights(features)).logits
+            else:
+                logits = model(batch["volume"])
         return logits.float().cpu()
+
+    @torch.inference_mode()
+    def encode(self, volume: Tensor) -> Tensor:
+        """Return the (N, Z, width) features of complete volumes (N, Z, Y, X), on the device."""
+        with self.fabric.autocast():
+            return self.average.module.model.encode(volume)
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint; `state_dict` has the averaged weights."""

@@ -19,19 +19,23 @@ class WeightAverage(Generic[M]):
     Args:
         module: module to average; later only its values may change, not its tensors.
         decay: decay of the average per step; 0: the average is the module itself.
+        constant: part of the module whose values never change.
 
     Attributes:
         module: copy of the module with the averaged values, in eval mode.
     """
 
-    def __init__(self, module: M, decay: float) -> None:
+    def __init__(self, module: M, decay: float, constant: nn.Module | None = None) -> None:
         self.module = copy.deepcopy(module).eval()
         self._update = get_ema_multi_avg_fn(decay)
         self._pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        left_out = {id(tensor) for tensor in _tensors(constant)} if constant else set()
         for average, current in zip(_tensors(self.module), _tensors(module), strict=True):
+            if id(current) in left_out:
+                continue
             averages, currents = self._pairs.setdefault(average.dtype, ([], []))
-            averages.append(average)
-            currents.append(current)
+            averages.append(average.detach())
+            currents.append(current.detach())
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
@@ -44,4 +48,4 @@ class WeightAverage(Generic[M]):
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
-    return [tensor.detach() for tensor in chain(module.parameters(), module.buffers())]
+    return list(chain(module.parameters(), module.buffers()))

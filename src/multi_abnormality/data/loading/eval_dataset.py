@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.batch import Example
 
@@ -17,7 +18,12 @@ class EvalDataset(Dataset[Example]):
         processed: processed set to read from.
         names: names of the volumes, in order.
         untrained: findings whose labels are left out.
+
+    Attributes:
+        features: features to return instead of the volumes; None for volumes.
     """
+
+    features: FeatureStore | None = None
 
     def __init__(
         self, processed: ProcessedDataset, names: Sequence[str], untrained: Collection[str] = ()
@@ -31,8 +37,13 @@ class EvalDataset(Dataset[Example]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Example:
-        volume = self.processed.read(self.names[index])
-        return Example(volume=volume, labels=self.labels[index], scan=self.scans[index])
+        name = self.names[index]
+        example = Example(labels=self.labels[index], scan=self.scans[index])
+        if self.features is None:
+            example["volume"] = self.processed.read(name)
+        else:
+            example["features"] = self.features.read(name)
+        return example
 
 
 def eval_dataloader(

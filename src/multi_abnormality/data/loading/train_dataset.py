@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multi_abnormality.config.schema import Train
 from multi_abnormality.data.loading.epoch_sampler import EpochSampler, sampling_frequencies
+from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.loading.slice_sampling import (
     adjacent_slice_indices,
     middle_slices,
@@ -37,7 +38,10 @@ class TrainDataset(Dataset[Example]):
     Attributes:
         labels: (N, F) float32 labels of the samples, 0, 1 or NaN.
         frequencies: (N,) how often an epoch draws each sample, relative to the mean.
+        features: features to return instead of volumes, without augmentation; None for volumes.
     """
+
+    features: FeatureStore | None = None
 
     def __init__(
         self,
@@ -73,6 +77,15 @@ class TrainDataset(Dataset[Example]):
         if len(volumes) > 1:
             rng = generator(self.seed, "reconstruction", epoch, name, *repetition)
             name = volumes[rng.integers(len(volumes))]
+        if self.features is not None:
+            features = self.features.read(name)
+            slices, _ = self._sample((epoch, name, *repetition), len(features))
+            return Example(
+                name=name,
+                features=features[slices],
+                labels=self.labels[index],
+                height=relative_heights(slices, len(features)),
+            )
         volume = self.processed.read(name)
         slices, params = self._sample((epoch, name, *repetition), len(volume))
         return Example(
