@@ -102,7 +102,6 @@ def test_settings_of_another_recipe_are_named_and_undone_by_the_default(params: 
     assert merge_recipe("t4-colab").notes == [
         f"{key}: stays {value}; the default is {default}"
         for key, value, default in (
-            ("model.multiscale", "false", "true"),
             ("model.encoder_chunk_size", "64", "null"),
             ("model.finetune", "lora", "full"),
             ("model.lora.targets", "[qkv, proj, fc1, fc2]", "[qkv, proj]"),
@@ -152,10 +151,10 @@ def test_data_is_changed_only_if_allowed(params: Path):
     command = [sys.executable, "-m", "multi_abnormality", "recipe", "mine"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stdout == "data.test_fraction: 0.25 -> 0.5\ntrain.epochs: 16 -> 3\n"
+    assert done.stdout == "data.test_fraction: 0.25 -> 0.5\ntrain.epochs: 22 -> 3\n"
     assert "recipes/mine.yaml changes `data`, your scans: add --yes" in done.stderr
     assert params.read_bytes() == before
-    for answer, epochs in (("n", 16), ("y", 3)):
+    for answer, epochs in (("n", 22), ("y", 3)):
         leader, follower = pty.openpty()
         with subprocess.Popen(command, stdin=follower, stdout=subprocess.PIPE) as process:
             os.close(follower)
@@ -253,7 +252,7 @@ def test_the_recipes_are_listed_with_memory_and_time(capsys):
     ("old", "new", "message"),
     [
         ("train:\n", "train:\n  epoch: 3\n", "train.epoch: unknown key"),
-        (r"  epochs: 16(.*\n)  schedule_epochs: 16", r"  epochs: &n 16\1  schedule_epochs: *n",
+        (r"  epochs: 22(.*\n)  schedule_epochs: 22", r"  epochs: &n 22\1  schedule_epochs: *n",
          "without anchors and aliases"),
     ],
 )  # fmt: skip

@@ -28,6 +28,8 @@ def noise(count: int) -> np.ndarray:
         ("test_efficientnet", {"multiscale": True, "attn_layer": "cbam"}),
         ("test_vit", {"pooling": "transformer", "adjacent_slices": 3}),
         ("test_vit", {"multiscale": True, "encoder_chunk_size": 4}),
+        ("test_vit", {"multiscale": [0, 1]}),
+        ("resnet10t", {"multiscale": [0, 1, 2, 3], "attn_layer": "se"}),
         ("swin_tiny_patch4_window7_224", {"size": (224, 224), "pooling": "max"}),
         ("resnet18", {"pooling": "mean"}),
     ],
@@ -59,9 +61,10 @@ def squares(rng: np.random.Generator) -> tuple[np.ndarray, torch.Tensor, list[tu
     return volumes, labels, places
 
 
-def test_the_heat_map_covers_the_learned_object():
+@pytest.mark.parametrize("multiscale", [True, [0, 1, 2]])
+def test_the_heat_map_covers_the_learned_object(multiscale: bool | list[int]):
     rng = np.random.default_rng(1)
-    model = make("test_efficientnet", multiscale=True).train()
+    model = make("test_efficientnet", multiscale=multiscale).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(60):
         volumes, labels, _ = squares(rng)

@@ -152,7 +152,8 @@ class Model(Section):
         PretrainedCfgOverlay()
     )
     global_pool: str | None  # of a slice's feature map, timm's name; null: the backbone's default
-    multiscale: bool  # also use the feature maps of the two stages before the last
+    # Feature maps that are pooled: the last; also those of two stages before it; or by index.
+    multiscale: bool | Annotated[tuple[int, ...], Field(min_length=1)]
     attn_layer: Literal["none", "se", "cbam"]  # on a slice's feature maps
     encoder_chunk_size: PositiveInt | None  # slices encoded at once; null: all of a step
     windows: tuple[tuple[float, PositiveFloat], ...] = Field(min_length=1)  # (centre, width) in HU

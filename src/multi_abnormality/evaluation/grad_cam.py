@@ -17,6 +17,7 @@ from torch.nn import functional
 from multi_abnormality.evaluation.slice_rendering import in_scan
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.encoder import SliceEncoder
+from multi_abnormality.models.feature_maps import has_one_resolution
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ def _grad_cam(classifier: VolumeClassifier, shown: Tensor, height: Tensor, findi
 def _stages(encoder: SliceEncoder) -> list[dict[str, Any]]:
     """Return timm's feature info of the pooled stages: module, num_chs and reduction."""
     info = encoder.backbone.feature_info
-    # The last block of a plain transformer may output its class token only.
-    plain = len({stage["reduction"] for stage in info}) == 1
-    indices = {*encoder.stages, len(info) - (2 if plain and len(info) > 1 else 1)}
+    indices = set(encoder.stages)
+    if encoder.uses_last:
+        # The last block of a plain transformer may output its class token only.
+        indices.add(len(info) - (2 if has_one_resolution(encoder.backbone) else 1))
     return [info[index] for index in sorted(indices)]
 
 

@@ -25,7 +25,8 @@ class Backbone(nn.Module):
     num_features: int
     forward_features: Callable[[Tensor], Tensor]
     forward_head: Callable[..., Tensor]
-    forward_intermediates: Callable[..., tuple[Tensor, list[Tensor]]]
+    forward_intermediates: Callable[..., Any]  # of the last features and the chosen maps
+    prune_intermediate_layers: Callable[..., list[int]]
 
 
 def check_name(backbone: str) -> None:

@@ -1,9 +1,9 @@
 """A timm backbone that turns slices into feature vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from timm.layers import SelectAdaptivePool2d, create_attn
@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from multi_abnormality.models.backbones import Backbone, Padding, create_backbone, fit_size
+from multi_abnormality.models.feature_maps import feature_maps, keep_stages, middle_stages
 from multi_abnormality.models.pretrained_cfg import PretrainedCfg, input_normalization
 from multi_abnormality.utils.errors import InputError
 
@@ -44,7 +45,9 @@ class SliceEncoder(nn.Module):
         global_pool: timm's pooling of a slice's feature map; None for the backbone's default.
         multiscale: whether to add the mean and maximum of the feature maps of two stages before the
             last. They resolve small findings that the last, coarse map loses, and give early layers
-            a short gradient path, so that random weights train faster.
+            a short gradient path, so that random weights train faster. Or the indices of the maps
+            whose mean and maximum are the features, as in timm's `out_indices`; layers above the
+            last of them are removed.
         attn_layer: channel attention on each feature map before pooling: none, se (Hu et al. 2018,
             arXiv:1709.01507) or cbam (Woo et al. 2018, arXiv:1807.06521).
         encoder_chunk_size: number of slices encoded at a time. Only one chunk's activations are
@@ -55,9 +58,9 @@ class SliceEncoder(nn.Module):
         weights: path of a weights file; None for random weights, as if they are loaded later.
 
     Raises:
-        InputError: the backbone is unknown; it does not support the slices, the attention or
-            chunks; or the weights do not match it. Random weights never silently replace pretrained
-            ones.
+        InputError: the backbone is unknown; it does not support the slices, the feature maps, the
+            attention or chunks; or the weights do not match it. Random weights never silently
+            replace pretrained ones.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class SliceEncoder(nn.Module):
         channels: int,
         size: tuple[int, int] | None = None,
         global_pool: str | None = None,
-        multiscale: bool = False,
+        multiscale: bool | Sequence[int] = False,
         attn_layer: str = "none",
         encoder_chunk_size: int | None = None,
         pretrained_cfg: PretrainedCfg | None = None,
@@ -85,7 +88,12 @@ class SliceEncoder(nn.Module):
         if pretrained_cfg:
             _check_channels(self.backbone, pretrained_cfg, channels)
         _pool_deterministically(self.backbone)
-        self.stages = _middle_stages(self.backbone.feature_info) if multiscale else []
+        self.uses_last = isinstance(multiscale, bool)
+        if not isinstance(multiscale, bool):
+            _refuse_global_pool(global_pool)
+            self.stages = keep_stages(self.backbone, multiscale, backbone)
+        else:
+            self.stages = middle_stages(self.backbone) if multiscale else []
         self.chunk = encoder_chunk_size
         if encoder_chunk_size:
             _refuse_batch_statistics(self.backbone, backbone)
@@ -130,11 +138,13 @@ class SliceEncoder(nn.Module):
         maps = self._maps(slices)
         if self.attentions:
             maps = [attend(one) for attend, one in zip(self.attentions, maps, strict=True)]
-        *middle, last = maps
-        parts = [self.backbone.forward_head(last, pre_logits=True)]
-        for stage in middle:
+        parts = []
+        if self.uses_last:
+            *maps, last = maps
+            parts.append(self.backbone.forward_head(last, pre_logits=True))
+        for stage in maps:
             parts += [stage.mean(dim=(2, 3)), stage.amax(dim=(2, 3))]
-        if not middle:
+        if not maps:
             return parts[0]
         return torch.cat([functional.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
 
@@ -144,10 +154,12 @@ class SliceEncoder(nn.Module):
         return slices if self.normalization is None else self.normalization(slices)
 
     def _maps(self, slices: Tensor) -> list[Tensor]:
-        """Return the (N, C, Y, X) maps of the chosen stages, and the backbone's last features."""
+        """Return the (N, C, Y, X) maps of the chosen stages, and the last features if used."""
         slices = self._input(slices)
         if not self.stages:
             return [self.backbone.forward_features(slices)]
+        if not self.uses_last:
+            return feature_maps(self.backbone, slices, self.stages)
         last, maps = self.backbone.forward_intermediates(slices, indices=self.stages)
         return [*maps, last]
 
@@ -180,12 +192,12 @@ def _check_channels(backbone: Backbone, cfg: PretrainedCfg, channels: int) -> No
         )
 
 
-def _middle_stages(stages: list[dict[str, Any]]) -> list[int]:
-    """Choose two stages before the last: the nearest, or a third apart in a plain transformer."""
-    count = len(stages)
-    if count > 2 and len({stage["reduction"] for stage in stages}) == 1:
-        return [count // 3, 2 * count // 3]
-    return list(range(max(count - 3, 0), max(count - 1, 0)))
+def _refuse_global_pool(global_pool: str | None) -> None:
+    if global_pool is not None:
+        raise InputError(
+            f"model.global_pool: {global_pool!r} has no effect if model.multiscale lists feature "
+            "maps, whose mean and maximum are taken; set it to null"
+        )
 
 
 def _refuse_batch_statistics(network: nn.Module, backbone: str) -> None:
