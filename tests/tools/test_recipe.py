@@ -154,7 +154,7 @@ def test_data_is_changed_only_if_allowed(params: Path):
     assert done.stdout == "data.test_fraction: 0.25 -> 0.5\ntrain.epochs: 22 -> 3\n"
     assert "recipes/mine.yaml changes `data`, your scans: add --yes" in done.stderr
     assert params.read_bytes() == before
-    for answer, epochs in (("n", 16), ("y", 3)):
+    for answer, epochs in (("n", 22), ("y", 3)):
         leader, follower = pty.openpty()
         with subprocess.Popen(command, stdin=follower, stdout=subprocess.PIPE) as process:
             os.close(follower)
