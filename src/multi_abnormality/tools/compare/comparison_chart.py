@@ -70,9 +70,10 @@ def draw_svg(comparison: Comparison) -> str:
 
 
 def _configured(chart: "altair.VConcatChart") -> "altair.VConcatChart":
-    return chart.configure_view(stroke=None).configure_axis(
+    configured: altair.VConcatChart = chart.configure_view(stroke=None).configure_axis(
         domainColor=GRID, gridColor=GRID, tickColor=GRID, labelColor=GRAY, labelFontSize=12
     )
+    return configured
 
 
 def _legend(comparison: Comparison, level: str) -> str:
@@ -149,9 +150,8 @@ def _plot(
             *((COLUMNS[column], text) for column, text in headers.items()),
         ]
     ]
-    return alt.layer(zero, span, mark, names, *texts, *heads).properties(
-        width=PLOT_WIDTH, height=ROW_HEIGHT * len(rows)
-    )
+    layers: altair.LayerChart = alt.layer(zero, span, mark, names, *texts, *heads)
+    return layers.properties(width=PLOT_WIDTH, height=ROW_HEIGHT * len(rows))
 
 
 def _reach(comparison: Comparison) -> float:

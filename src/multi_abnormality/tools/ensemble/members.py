@@ -84,7 +84,7 @@ class Member:
         Raises:
             InputError: it has none.
         """
-        names = [name for name in self.info["files_sha256"] if name.endswith(".onnx")]
+        names: list[str] = [n for n in self.info["files_sha256"] if n.endswith(".onnx")]
         if not names:
             raise InputError(
                 f"{self.revision}: has no ONNX file, which an ensemble runs; add onnx to "
