@@ -84,7 +84,7 @@ def test_the_plot_spans_the_largest_difference(labels):
     assert len(header.replace("\xa0", " ")) >= PLOT_WIDTH
 
 
-def test_number_formats():
+def test_numbers_and_p_values_are_formatted():
     assert [format_signed(value) for value in (0.0124, -0.5, -1e-9, None)] == [
         "+0.012", "\N{MINUS SIGN}0.500", "0.000", "\N{EN DASH}",
     ]  # fmt: skip

@@ -159,7 +159,7 @@ def test_a_precision_that_the_device_lacks_fails(project: Path):
     assert "float16 takes a GPU" in failure_of(check_device, project)
 
 
-def test_without_dvc_folder(project: Path):
+def test_a_project_without_dvc_is_a_failure(project: Path):
     shutil.rmtree(project / ".dvc")
     parts = results(project)
     assert parts["stages"][0] == FAIL
@@ -167,7 +167,7 @@ def test_without_dvc_folder(project: Path):
     assert "nothing is backed up" in parts["DVC remote"][1]
 
 
-def test_without_git(project: Path):
+def test_a_project_without_git_is_a_failure(project: Path):
     shutil.rmtree(project / ".git")
     parts = results(project)
     assert parts["Git"][0] == WARN
@@ -206,7 +206,7 @@ def test_a_missing_remote_is_a_warning(project: Path):
     assert "dvc remote add --default backup FOLDER" in text
 
 
-def test_without_scans(project: Path, small_set):
+def test_missing_scans_are_a_failure_unless_they_are_processed(project: Path, small_set):
     shutil.rmtree(project / "data")
     failed = failures(project)
     assert "dvc pull data" in failed["data/"]
@@ -543,7 +543,7 @@ def test_weights_that_must_be_downloaded_are_a_warning(project: Path, monkeypatc
     assert "training downloads them from huggingface.co/timm/test_efficientnet" in warning.text
 
 
-def test_without_stages(project: Path):
+def test_a_missing_dvc_yaml_is_a_failure(project: Path):
     (project / "dvc.yaml").unlink()
     assert "dvc.yaml" in failure_of(check_stages, project)
 
