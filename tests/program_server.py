@@ -36,11 +36,18 @@ def run_python(
     folder: Path, environment: dict[str, str], module: str, *arguments: str
 ) -> tuple[int, str]:
     """Run `python -m module arguments`; return its exit code, and its output and errors."""
+    done = run_program(folder, environment, module, *arguments)
+    return done.returncode, done.stdout + done.stderr
+
+
+def run_program(
+    folder: Path, environment: dict[str, str], module: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m module arguments`."""
     if (server := _server()).has(environment):
         return server.run(folder, environment, module, arguments)
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @cache
@@ -67,7 +74,7 @@ class ProgramServer:
 
     def run(
         self, folder: Path, environment: dict[str, str], module: str, arguments: tuple[str, ...]
-    ) -> tuple[int, str]:
+    ) -> subprocess.CompletedProcess[str]:
         with (
             self._lock,
             tempfile.NamedTemporaryFile() as output,
@@ -77,7 +84,8 @@ class ProgramServer:
             request = [str(folder), environment, files, module, arguments]
             self._connection.write(json.dumps(request).encode() + b"\n")
             code = int(self._connection.readline())
-            return code, (output.read() + errors.read()).decode()
+            printed = output.read().decode(), errors.read().decode()
+            return subprocess.CompletedProcess([module, *arguments], code, *printed)
 
 
 def _that_matters(environment: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
