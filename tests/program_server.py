@@ -24,18 +24,30 @@ PRELOADED = (
     "dvc_data.index.fetch", "multi_abnormality.cli", "multi_abnormality.tools.resume", "networkx",
     "pandas", "pygit2", "ruamel.yaml",
 )  # fmt: skip
-CHANGES_NO_IMPORT = {"COLUMNS", "PATH", "PYTEST_CURRENT_TEST"}  # variables that may differ
+# Variables that may differ: no imported module reads them. huggingface_hub would, so the programs
+# that use it import it themselves.
+CHANGES_NO_IMPORT = {
+    "COLUMNS", "HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "HF_TOKEN",
+    "NO_PROXY", "PATH", "PYTEST_CURRENT_TEST", "no_proxy",
+}  # fmt: skip
 
 
 def run_python(
     folder: Path, environment: dict[str, str], module: str, *arguments: str
 ) -> tuple[int, str]:
     """Run `python -m module arguments`; return its exit code, and its output and errors."""
+    done = run_program(folder, environment, module, *arguments)
+    return done.returncode, done.stdout + done.stderr
+
+
+def run_program(
+    folder: Path, environment: dict[str, str], module: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m module arguments`."""
     if (server := _server()).has(environment):
         return server.run(folder, environment, module, arguments)
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @cache
@@ -62,7 +74,7 @@ class ProgramServer:
 
     def run(
         self, folder: Path, environment: dict[str, str], module: str, arguments: tuple[str, ...]
-    ) -> tuple[int, str]:
+    ) -> subprocess.CompletedProcess[str]:
         with (
             self._lock,
             tempfile.NamedTemporaryFile() as output,
@@ -72,7 +84,8 @@ class ProgramServer:
             request = [str(folder), environment, files, module, arguments]
             self._connection.write(json.dumps(request).encode() + b"\n")
             code = int(self._connection.readline())
-            return code, (output.read() + errors.read()).decode()
+            printed = output.read().decode(), errors.read().decode()
+            return subprocess.CompletedProcess([module, *arguments], code, *printed)
 
 
 def _that_matters(environment: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
@@ -83,6 +96,7 @@ def serve(number: int) -> list:
     """Fork at each request; return the request in the fork."""
     for module in PRELOADED:
         importlib.import_module(module)
+    assert "huggingface_hub" not in sys.modules
     gc.freeze()
     with socket.socket(fileno=number) as connected, connected.makefile("rwb", 0) as connection:
         for line in connection:

@@ -28,7 +28,7 @@ def test_there_are_recipes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_it_trains(path: Path, small_set, small_params, tmp_path: Path, monkeypatch):
+def test_each_recipe_trains(path: Path, small_set, small_params, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(path.parent.parent)
     recipe = parse_params(merge_recipe(path.stem).text, path)
     small = {

@@ -9,7 +9,6 @@ import io
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from documents import (
 )
 from multi_abnormality.cli import COMMANDS
 from multi_abnormality.config.schema import Params, Section
+from program_server import run_python
 
 DOCUMENTS = documents()
 PACKAGE = "multi_abnormality"
@@ -67,11 +67,9 @@ def all_commands(document: Path) -> list[Command]:
 
 
 def help_of(*program: str) -> str:
-    command = [sys.executable, "-m", *program, "--help"]
-    environment = os.environ | {"COLUMNS": "200"}
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    code, output = run_python(ROOT, os.environ | {"COLUMNS": "200"}, *program, "--help")
+    assert code == 0, output
+    return output
 
 
 @functools.cache

@@ -87,7 +87,9 @@ def test_every_command_is_in_a_section():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_typed(way: str, project: Project, drive: DriveStandIn, tmp_path: Path):
+def test_commands_of_each_way_to_use_drive_run(
+    way: str, project: Project, drive: DriveStandIn, tmp_path: Path
+):
     shared = drive.contents.add(FOLDER_TITLE, SHARED_DRIVE)
     login = project.folder / ".dvc/tmp/gdrive-user.json"
     for path in (login, project.folder / "gdrive-user.json"):

@@ -230,7 +230,7 @@ def shell(project: Path, tmp_path: Path) -> Shell:
         for path in filter(to_run, documents())
     ],
 )
-def test_commands_run(document: Path, shell: Shell):
+def test_commands_of_each_page_run(document: Path, shell: Shell):
     for command in to_run(document):
         printed = shell(typed(command))
         if document == EXPERIMENTS:

@@ -191,7 +191,7 @@ def test_an_output_that_cannot_be_written_is_reported_first(container: Container
 
 
 @pytest.mark.skipif(not REAL_CT.is_dir(), reason="no real scans beside the project")
-def test_real_scans(container: Container):
+def test_real_scans_are_predicted(container: Container):
     names = ("chest_CIP_ct64_4mm_int16_RAI.nii.gz", "halfthorax_elastix_baseline_small_int16.mha")
     for name in names:
         (container.root / "input" / name).write_bytes((REAL_CT / name).read_bytes())

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_unfinished_state_is_never_recorded_as_finished(first: Machine, remote: 
     """For any number of epochs, also if results of a finished run exist."""
     (first.folder / "metrics/train.json").write_text("{}")
     backup = started(first, remote)
-    for done in (0, 6, 9):
+    for done in (0, 6):
         save(first, backup, done, "one")
         wait_for_uploads(backup)
         assert train_entry(first)["params"]["params.yaml"]["train"]["epochs"] == min(done, 5)
@@ -313,18 +314,11 @@ def test_failed_start_of_a_push_does_not_stop_training(
     backup.close(5)
 
 
-def test_stale_git_lock_file_is_removed(first: Machine, remote: Path):
-    (first.folder / ".dvc/tmp/backup.index.lock").touch()
-    backup = started(first, remote)
-    first.save("one")
-    backup.saved(1)
-    wait_for_uploads(backup)
-    assert first.epochs_backed_up() == 1
-    backup.close(5)
-
-
-def test_hooks_signatures_and_missing_user_name_are_ignored(first: Machine, remote: Path):
+def test_hooks_signatures_a_stale_lock_and_missing_user_name_are_ignored(
+    first: Machine, remote: Path
+):
     first.use(remote)
+    (first.folder / ".dvc/tmp/backup.index.lock").touch()
     for key in ("user.name", "user.email"):
         git(first.folder, "config", "--unset", key)
     for key, value in (("commit.gpgSign", "true"), ("gpg.program", "false")):
@@ -373,33 +367,34 @@ def test_untracked_sources_log_a_warning(
 def test_keep_last_deletes_only_own_superseded_states(
     first: Machine, remote: Path, git_remote: str | None
 ):
+    """States of a branch, a tag, a stash and another project are kept."""
     first.use(remote)
-    first.save("of a commit")
-    backup = first.backup(git_remote=git_remote)
-    backup.start()
-    backup.saved(1)
-    wait_for_uploads(backup)
-    named = files(remote)
-    git(first.folder, "checkout", "--quiet", "-b", "keeping")
-    git(first.folder, "commit", "--quiet", "--all", "--message", "Half a run")
-    git(first.folder, "checkout", "--quiet", "main")
-    (remote / "files/md5/ab").mkdir(exist_ok=True)
+    (remote / "files/md5/ab").mkdir(parents=True)
     (remote / "files/md5/ab" / ("c" * 30)).write_text("another project's")
-    for epochs, content in enumerate(("two", "three", "four", "five"), start=2):
-        first.save(content)
-        backup.saved(epochs)
+    backup = first.backup(git_remote=git_remote, keep_last=1)
+    backup.start()
+    named: set[str] = {"c" * 30}
+    for epochs, kind in enumerate(("branch", "tag", "stash", "superseded", "newest"), start=1):
+        before = files(remote)
+        save(first, backup, epochs, kind)
         wait_for_uploads(backup)
-    left = files(remote) - named - {"c" * 30}
+        if kind in ("branch", "tag"):
+            git(first.folder, "commit", "--quiet", "--all", "--message", "Half a run")
+            git(first.folder, kind, f"a-{kind}")
+            git(first.folder, "reset", "--quiet", "--hard", "HEAD~")
+        elif kind == "stash":
+            git(first.folder, "stash", "--quiet")
+        if kind in ("branch", "tag", "stash"):
+            named |= files(remote) - before
+    assert len(named) >= 1 + 3 * 2  # a file and its folder's list for each state
     assert named <= files(remote)
-    assert (remote / "files/md5/ab" / ("c" * 30)).exists()
-    assert len(left) == 4  # a file and its folder's list for each of the two newest
-    assert len(list((remote / "resume").rglob("*.bundle"))) == (0 if git_remote else 2)
+    assert len(files(remote) - named) == 2
+    assert len(list((remote / "resume").rglob("*.bundle"))) == (0 if git_remote else 1)
     backup.close(5)
     # Deleted objects are uploaded again by a push.
-    first.save("two")
     backup = first.backup()
     backup.start()
-    backup.saved(6)
+    save(first, backup, 6, "superseded")
     backup.close(LONG)
     assert first.upload_log()["backups"][-1]["bytes"] > 0
     assert "Everything is up to date" in first("dvc", "push", "train", "preprocess")
@@ -479,29 +474,6 @@ def test_stale_uploads_are_removed_after_a_day(first: Machine, remote: Path):
     assert [len(list(folder.iterdir())) for folder in (objects, bundles)] == [1, 1]
 
 
-def test_objects_of_stash_and_tag_are_kept(first: Machine, remote: Path):
-    first.use(remote)
-    backup = first.backup(keep_last=1)
-    backup.start()
-    named: set[str] = set()
-    for epochs, keep in enumerate(("tag", "stash", "stash", "none", "none"), start=1):
-        first.save(f"state {epochs}")
-        known = files(remote)
-        backup.saved(epochs)
-        wait_for_uploads(backup)
-        if keep == "stash":
-            git(first.folder, "stash", "--quiet")
-        elif keep == "tag":
-            git(first.folder, "commit", "--quiet", "--all", "--message", "Half")
-            git(first.folder, "tag", "half")
-            git(first.folder, "reset", "--quiet", "--hard", "HEAD~")
-        if keep != "none":
-            named |= files(remote) - known
-    assert len(named) >= 6
-    assert named <= files(remote)
-    backup.close(5)
-
-
 def test_failing_record_is_logged_and_retried(
     first: Machine, remote: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -541,6 +513,7 @@ def test_output_of_libraries_does_not_corrupt_results(
         "    threading.Thread(target=print_on, daemon=True).start()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(push_process, "subprocess", subprocess)  # no fork, which imports nothing
     backup = started(first, remote)
     for epochs in (1, 2):
         first.save(f"state {epochs}")

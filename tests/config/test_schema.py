@@ -106,7 +106,7 @@ def test_a_stage_reports_it_without_a_traceback(tmp_path: Path):
     assert "Traceback" not in done.stderr
 
 
-def test_durations(tmp_path: Path):
+def test_durations_are_read_and_other_words_refused(tmp_path: Path):
     assert parse_duration("5h30m") == 19800
     assert parse_duration("1d2s") == 86402
     path = edited(tmp_path, (line("max_time"), "max_time: soon"))
@@ -121,7 +121,7 @@ def test_durations(tmp_path: Path):
         ("strategy: fsdp", "machine.strategy: must be 'auto' or 'ddp', not 'fsdp'"),
     ],
 )
-def test_devices(change: str, fault: str, tmp_path: Path):
+def test_invalid_devices_and_strategies_are_refused(change: str, fault: str, tmp_path: Path):
     with pytest.raises(InputError, match=re.escape(fault)):
         load_params(edited(tmp_path, (line(change.partition(":")[0]), change)))
 

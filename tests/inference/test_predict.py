@@ -34,6 +34,7 @@ from multi_abnormality.inference.slice_images import write_explanation
 from multi_abnormality.utils.console import printable
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY
+from program_server import run_program
 from tiny_model import CARD, save, write_model
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared/real-ct"
@@ -61,10 +62,12 @@ def emphysema(probability: float, attention: np.ndarray, volume: np.ndarray) -> 
 def run(
     *arguments: object, cwd: Path | None = None, encoding: str = "utf-8"
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "multi_abnormality", "predict", *map(str, arguments)]
+    program = ("multi_abnormality", "predict", *map(str, arguments))
+    if encoding == "utf-8":
+        return run_program(cwd or Path.cwd(), dict(os.environ), *program)
     return subprocess.run(
-        command, capture_output=True, encoding=encoding, cwd=cwd, check=False,
-        env=os.environ | {"PYTHONIOENCODING": encoding},
+        [sys.executable, "-m", *program], capture_output=True, encoding=encoding, cwd=cwd,
+        check=False, env=os.environ | {"PYTHONIOENCODING": encoding},
     )  # fmt: skip
 
 

@@ -48,21 +48,23 @@ def crash(runner, folder: Path, saves: int, **train: object) -> None:
         runner.run(folder, backup=CrashAtSave(saves), **ALWAYS, **train)
 
 
-def test_exact_resume_after_a_stop_at_each_step(runner, reference: Path, tmp_path: Path):
-    """One run that is stopped again and again, also in validation, which starts from its begin."""
-    positions, checks = [(0, 0)], 1
+def test_exact_resume_after_many_stops(runner, two_epochs: Path, tmp_path: Path):
+    """A run that is stopped at every second step, and in validation, which then starts again."""
+    settings = {"epochs": 2, "save_every_n_epochs": 2}
+    positions, checks = [(0, 0)], 2
     for _ in range(100):
         try:
-            runner.run(tmp_path, stop=StopAtCheck(checks))
+            runner.run(tmp_path, stop=StopAtCheck(checks), **settings)
             break
         except Stopped:
-            found = runner.prepare(tmp_path).checkpoint.position
-            checks = checks + 1 if (found.epoch, found.batch) == positions[-1] else 1
+            found = runner.prepare(tmp_path, **settings).checkpoint.position
+            checks = checks + 1 if (found.epoch, found.batch) == positions[-1] else 2
             positions.append((found.epoch, found.batch))
-    assert runner.hashes(tmp_path) == runner.hashes(reference)
+    assert runner.hashes(tmp_path) == runner.hashes(two_epochs)
     batches = max(batch for _, batch in positions)
-    assert set(positions) == {(epoch, batch) for epoch in range(3) for batch in range(batches + 1)}
-    assert positions.count((1, batches)) > 1  # in validation
+    assert {epoch for epoch, _ in positions} == {0, 1}
+    assert len(set(positions)) > batches
+    assert len(set(positions)) < len(positions)  # in validation
 
 
 @pytest.mark.slow

@@ -22,10 +22,10 @@ def check(outcomes: list[Outcome], count: int) -> None:
     assert refused
 
 
-def test_some_of_every_format() -> None:
+def test_mutated_files_of_every_format_are_refused_or_read_right() -> None:
     check(read_all(seed=1, indices=range(2 * len(FORMATS))), 2 * len(FORMATS))
 
 
 @pytest.mark.slow
-def test_five_hundred() -> None:
+def test_500_mutated_files_are_refused_or_read_right() -> None:
     check(read_all(seed=0, indices=range(500)), 500)

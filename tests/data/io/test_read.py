@@ -268,7 +268,7 @@ def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
     assert "truncated" in fault_of(tmp_path / "short.nii")
 
 
-def test_scan_names() -> None:
+def test_a_scan_is_named_after_its_file_or_folder() -> None:
     names = ["a/valid_1_a_1.nii.gz", "b/x.MHA", "c/scan.1.nii"]
     assert [scan_name(Path(name)) for name in names] == ["valid_1_a_1", "x", "scan.1"]
     assert scan_name(Path(__file__).parent / ".") == "io"

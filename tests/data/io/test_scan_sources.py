@@ -227,7 +227,7 @@ def test_an_enhanced_file_is_a_scan_of_its_own(tmp_path: Path) -> None:
     assert len(find_scans(tmp_path / "a.dcm")) == 1
 
 
-def test_natural_order() -> None:
+def test_numbers_in_names_are_sorted_by_value() -> None:
     assert sorted(map(Path, ("a10", "a9", "a", "b/2", "b/10")), key=natural_key) == [
         Path(name) for name in ("a", "a9", "a10", "b/2", "b/10")
     ]

@@ -48,7 +48,7 @@ def test_undefined_scores_are_dashes(guess, capsys):
     assert "\N{EN DASH}" in printed
 
 
-def test_number_formats():
+def test_numbers_and_p_values_are_formatted():
     assert [format_signed(value) for value in (0.0124, -0.5, -1e-9, None)] == [
         "+0.012", "\N{MINUS SIGN}0.500", "0.000", "\N{EN DASH}",
     ]  # fmt: skip

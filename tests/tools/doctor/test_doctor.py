@@ -36,10 +36,15 @@ from multi_abnormality.runtime.process_group import ProcessGroup, find_rank
 from multi_abnormality.runtime.training_run import RunPaths
 from multi_abnormality.stages import preprocess, train
 from multi_abnormality.tools.doctor.check_checkpoint import check_checkpoint
-from multi_abnormality.tools.doctor.check_machine import check_device
+from multi_abnormality.tools.doctor.check_machine import check_device, check_disks
 from multi_abnormality.tools.doctor.check_model import check_model, check_split
-from multi_abnormality.tools.doctor.check_packages import check_packages
-from multi_abnormality.tools.doctor.check_project import check_data, check_params
+from multi_abnormality.tools.doctor.check_packages import check_packages, check_python
+from multi_abnormality.tools.doctor.check_project import (
+    check_data,
+    check_no_other_training,
+    check_params,
+    check_stages,
+)
 from multi_abnormality.tools.doctor.check_remotes import check_dvc_remote, check_git
 from multi_abnormality.tools.doctor.context import (
     FAIL,
@@ -74,14 +79,28 @@ def run_one(check: Check, project: Path) -> list[CheckResult]:
     return list(run_check("part", check, DoctorContext(project)))
 
 
+def summary(lines: list[CheckResult]) -> tuple[str, str]:
+    """Worst status of some results, and the text and help of all of them."""
+    worst = max((line.status for line in lines), key=[OK, WARN, FAIL].index)
+    return worst, "".join(f"{line.text}\n{line.help}\n" for line in lines)
+
+
+def summary_of(check: Check, project: Path) -> tuple[str, str]:
+    return summary(run_one(check, project))
+
+
+def failure_of(check: Check, project: Path) -> str:
+    status, text = summary_of(check, project)
+    assert status == FAIL
+    return text
+
+
 def results(project: Path) -> dict[str, tuple[str, str]]:
-    """Worst status of each part, and the text and help of all its results."""
-    parts: dict[str, tuple[str, str]] = {}
+    """Summary of each part, from all checks."""
+    parts: dict[str, list[CheckResult]] = {}
     for line in examine(DoctorContext(project)):
-        status, text = parts.get(line.part, (OK, ""))
-        worst = max(status, line.status, key=[OK, WARN, FAIL].index)
-        parts[line.part] = worst, f"{text}{line.text}\n{line.help}\n"
-    return parts
+        parts.setdefault(line.part, []).append(line)
+    return {part: summary(lines) for part, lines in parts.items()}
 
 
 def failures(project: Path) -> dict[str, str]:
@@ -117,7 +136,7 @@ def test_wrong_parameters_are_named(project: Path):
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["train"]["epoch"] = 3
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    assert "train.epoch: unknown key; did you mean epochs?" in failures(project)["params.yaml"]
+    assert "train.epoch: unknown key; did you mean epochs?" in failure_of(check_params, project)
     (project / "params.yaml").write_text("train: [1, 2")
     found = failures(project)
     assert "is not valid YAML" in found["params.yaml"]
@@ -136,10 +155,10 @@ def test_a_precision_that_the_device_lacks_fails(project: Path):
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["machine"]["accelerator"], params["train"]["precision"] = "cpu", "float16"
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    assert "float16 takes a GPU" in failures(project)["device"]
+    assert "float16 takes a GPU" in failure_of(check_device, project)
 
 
-def test_without_dvc_folder(project: Path):
+def test_a_project_without_dvc_is_a_failure(project: Path):
     shutil.rmtree(project / ".dvc")
     parts = results(project)
     assert parts["stages"][0] == FAIL
@@ -147,7 +166,7 @@ def test_without_dvc_folder(project: Path):
     assert "nothing is backed up" in parts["DVC remote"][1]
 
 
-def test_without_git(project: Path):
+def test_a_project_without_git_is_a_failure(project: Path):
     shutil.rmtree(project / ".git")
     parts = results(project)
     assert parts["Git"][0] == WARN
@@ -166,7 +185,7 @@ def test_a_detached_head_is_a_warning(project: Path):
 @pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock", ".dvc/config"])
 def test_a_damaged_file_of_dvc(project: Path, name: str):
     (project / name).write_text("stages: [\n")
-    text = failures(project)["stages"]
+    text = failure_of(check_stages, project)
     assert Path(name).name in text
     assert "git checkout" in text
 
@@ -174,41 +193,40 @@ def test_a_damaged_file_of_dvc(project: Path, name: str):
 def test_a_remote_that_cannot_be_written(project: Path):
     shutil.rmtree(project.parent / "backup", ignore_errors=True)
     (project.parent / "backup").write_text("in the way")
-    found = failures(project)
-    assert list(found) == ["DVC remote"]
-    assert "can't be written" in found["DVC remote"]
-    assert "dvc remote modify backup" in found["DVC remote"]
+    text = failure_of(check_dvc_remote, project)
+    assert "can't be written" in text
+    assert "dvc remote modify backup" in text
 
 
 def test_a_missing_remote_is_a_warning(project: Path):
     run(project, "dvc", "remote", "remove", "--local", "backup")
-    status, text = results(project)["DVC remote"]
+    status, text = summary_of(check_dvc_remote, project)
     assert status == WARN
     assert "dvc remote add --default backup FOLDER" in text
 
 
-def test_without_scans(project: Path, small_set):
+def test_missing_scans_are_a_failure_unless_they_are_processed(project: Path, small_set):
     shutil.rmtree(project / "data")
     failed = failures(project)
     assert "dvc pull data" in failed["data/"]
     assert "split" not in failed
     shutil.copytree(small_set.root, project / "processed")
-    status, text = results(project)["data/"]
+    status, text = summary_of(check_data, project)
     assert status == WARN
     assert "dvc repro --allow-missing" in text
-    done = subprocess.run(DOCTOR, cwd=project, capture_output=True, text=True)
-    assert done.stdout.endswith("Training can run here: `dvc repro --allow-missing`.\n")
+    printed = run(project, "python", "-m", "multi_abnormality", "doctor")
+    assert printed.endswith("Training can run here: `dvc repro --allow-missing`.\n")
 
 
 def test_scans_without_labels(project: Path):
     next(project.rglob("train_predicted_labels.csv")).unlink()
-    assert "train_predicted_labels.csv: is missing" in failures(project)["data/"]
+    assert "train_predicted_labels.csv: is missing" in failure_of(check_data, project)
 
 
 def test_outputs_that_cannot_be_written_fail(project: Path):
     (project / "checkpoints").write_text("in the way")
     (project / "processed").symlink_to(project.parent / "a disk that is not mounted")
-    text = failures(project)["disk"]
+    text = failure_of(check_disks, project)
     assert "checkpoints can't be written" in text
     assert "which does not exist" in text
 
@@ -222,14 +240,14 @@ def test_another_python_would_run_the_stages(
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").symlink_to(other)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    assert f"source {sys.prefix}/bin/activate" in failures(project)["Python"]
+    assert f"source {sys.prefix}/bin/activate" in failure_of(check_python, project)
 
 
 def test_versions_that_differ_from_the_pins_are_a_warning(project: Path):
     shutil.copy(ROOT / "requirements.txt", project)
     pins = (project / "requirements.txt").read_text().splitlines()
     (project / "requirements.txt").write_text("\n".join([*pins, "numpy==1.0"]))
-    status, text = results(project)["packages"]
+    status, text = summary_of(check_packages, project)
     assert status == WARN
     assert "not 1.0" in text
     assert "pip install --requirement requirements.txt" in text
@@ -306,7 +324,7 @@ def test_a_running_training_is_reported(project: Path):
     assert parts["training"][0] == FAIL
     assert f"process {holder.pid} is training" in parts["training"][1]
     assert "not checked" in parts["DVC remote"][1]
-    assert "training" not in results(project)
+    assert run_one(check_no_other_training, project) == []
 
 
 def test_the_checkpoint_that_training_resumes_from(project: Path, small_set, small_params):
@@ -325,12 +343,12 @@ def test_the_checkpoint_that_training_resumes_from(project: Path, small_set, sma
         (project / "params.yaml").write_text(yaml.safe_dump(content))
 
     set_params()
-    assert "none: training starts at epoch 0" in results(project)["checkpoint"][1]
+    assert "none: training starts at epoch 0" in summary_of(check_checkpoint, project)[1]
     train.run(small_params, small_set.root, places, project / "train.json")
-    assert "belongs to a finished run" in results(project)["checkpoint"][1]
+    assert "belongs to a finished run" in summary_of(check_checkpoint, project)[1]
     set_params(learning_rate=0.5)
     before = sorted(path.name for path in checkpoints.iterdir())
-    status, text = results(project)["checkpoint"]
+    status, text = summary_of(check_checkpoint, project)
     assert status == WARN
     assert "training starts at epoch 0" in text
     assert "train.learning_rate: 0.001, now 0.5" in text
@@ -338,7 +356,7 @@ def test_the_checkpoint_that_training_resumes_from(project: Path, small_set, sma
     assert sorted(path.name for path in checkpoints.iterdir()) == before
     set_params()
     (checkpoints / "last.ckpt").write_bytes((checkpoints / "last.ckpt").read_bytes()[:1000])
-    status, text = results(project)["checkpoint"]
+    status, text = summary_of(check_checkpoint, project)
     assert status == WARN
     assert "last.ckpt: was cut short or altered" in text
     assert "best.ckpt belongs to a finished run" in text
@@ -524,9 +542,9 @@ def test_weights_that_must_be_downloaded_are_a_warning(project: Path, monkeypatc
     assert "training downloads them from huggingface.co/timm/test_efficientnet" in warning.text
 
 
-def test_without_stages(project: Path):
+def test_a_missing_dvc_yaml_is_a_failure(project: Path):
     (project / "dvc.yaml").unlink()
-    assert "dvc.yaml" in failures(project)["stages"]
+    assert "dvc.yaml" in failure_of(check_stages, project)
 
 
 def test_warnings_are_captured():

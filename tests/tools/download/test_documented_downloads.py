@@ -43,7 +43,7 @@ def test_documentation_has_download_commands():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.place)
-def test_command_downloads(command: Command, hub: HubStandIn, tmp_path: Path):
+def test_each_documented_command_downloads(command: Command, hub: HubStandIn, tmp_path: Path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path} | hub.environment(tmp_path / "home")

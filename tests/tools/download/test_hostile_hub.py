@@ -156,7 +156,7 @@ def test_invalid_sizes_and_hashes(machine, refused, match, key, value):
     ],
     ids=range(11),
 )
-def test_malformed_json(machine, refused, content):
+def test_malformed_json_is_an_error(machine, refused, content):
     machine.hub.alter = lambda _true: content
     assert "invalid response" in refused()
 

@@ -70,7 +70,7 @@ def test_paths_that_name_a_patient(path: str, expected: bool):
     assert Identifiers("00-4711", ("00-4711", "Wei", "Li")).are_in(path) == expected
 
 
-def test_the_command(export: Export):
+def test_the_command_writes_the_table_and_refuses_wrong_findings(export: Export):
     export.add("a/SE1")
     run = CliRunner().invoke
     arguments = ["index", str(export.folder), "--out", str(export.out)]
