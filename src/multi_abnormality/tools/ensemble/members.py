@@ -219,7 +219,8 @@ def check_members(members: Sequence[Member]) -> list[Member]:
     aligned = select_common(members)
     labels = aligned[0].val_labels
     for member in aligned[1:]:
-        if ((labels != member.val_labels) & labels.notna() & member.val_labels.notna()).any(None):
+        differs = (labels != member.val_labels) & labels.notna() & member.val_labels.notna()
+        if differs.any(axis=None):
             raise InputError(
                 f"{revisions[0]} and {member.revision} have other labels of the same val scans; "
                 "run all on the same data/"
