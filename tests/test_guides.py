@@ -34,6 +34,7 @@ ELSEWHERE = {
     r"multi-abnormality download": ("tests/download/test_guide.py", "multi-abnormality download"),
     r"multi-abnormality evaluate": ("tests/test_external_test.py", "commands(GUIDE)"),
     r"multi-abnormality index": ("tests/index/test_pacs_guide.py", "commands(GUIDE)"),
+    r"multi-abnormality offline-plots": ("tests/test_pages.py", '"offline-plots"'),
     r"multi-abnormality recipe": ("tests/test_recipe.py", '"multi_abnormality", "recipe"'),
     r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
     r"torchrun(?!.*nnodes)": ("tests/training/test_devices.py", "torch.distributed.run"),

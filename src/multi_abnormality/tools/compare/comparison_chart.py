@@ -118,7 +118,9 @@ def _plot(
     def x(field: str) -> alt.X:
         return alt.X(
             f"{field}:Q", title=None, scale=alt.Scale(domain=[-reach, reach]),
-            axis=alt.Axis(tickCount=4, format="+.3~f"),
+            axis=alt.Axis(
+                tickCount=4, labelExpr="datum.value ? format(datum.value, '+.3~f') : '0'"
+            ),
         )  # fmt: skip
 
     y = alt.Y("order:O", axis=None)
