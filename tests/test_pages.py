@@ -85,26 +85,27 @@ def document(name: str, folder: Path) -> Path:
     return site(folder.parent) / name
 
 
-MADE_UP = report_arguments()
-LABELS, PROBABILITIES = MADE_UP["labels"], MADE_UP["probabilities"]
-ONE_CLASS = np.where(np.arange(len(FINDINGS)) == 2, 0, LABELS)  # without a positive of one finding
-RENAMED = (*NAMES, *FINDINGS[len(NAMES) :])
+def write_plots_page(folder: Path, findings: tuple[str, ...], revisions: int = 1) -> Path:
+    """Write the page of plots; one finding has no positive, so no curves."""
+    arguments = report_arguments(empty=(len(findings) - 1,))
+    scores = [arguments["probabilities"] ** power for power in range(1, revisions + 1)]
+    return plots(arguments["labels"], scores, findings, folder)
 
+
+RENAMED = (*NAMES, *FINDINGS[len(NAMES) :])
 # Each page by its name: what writes it into a folder, and returns it.
 PAGES: dict[str, Callable[[Path], Path]] = {
-    "report": functools.partial(report, report_arguments() | {"synthetic": True}),
-    "report of one patient": functools.partial(report, arguments_of_one_patient(scans=1)),
-    "report without validation": functools.partial(report, arguments_without_validation()),
-    "report of 60 long names": functools.partial(report, arguments_with_names(LONG_NAMES, 60)),
-    "report of names as code": functools.partial(report, arguments_with_names(NAMES)),
-    "plots": functools.partial(plots, ONE_CLASS, [PROBABILITIES], FINDINGS),
-    "plots of names as code": functools.partial(plots, LABELS, [PROBABILITIES], RENAMED),
-    "plots of two runs": functools.partial(
-        plots, LABELS, [PROBABILITIES, PROBABILITIES**2], FINDINGS
-    ),
-    "documentation": functools.partial(document, "index.html"),
-    "documentation of parameters": functools.partial(document, "reference/parameters.html"),
-    "documentation of compare": functools.partial(document, "how-to/compare.html"),
+    "report": lambda folder: report(report_arguments() | {"synthetic": True}, folder),
+    "report of one patient": lambda folder: report(arguments_of_one_patient(scans=1), folder),
+    "report without validation": lambda folder: report(arguments_without_validation(), folder),
+    "report of 60 long names": lambda folder: report(arguments_with_names(LONG_NAMES, 60), folder),
+    "report of names as code": lambda folder: report(arguments_with_names(NAMES), folder),
+    "plots": lambda folder: write_plots_page(folder, FINDINGS),
+    "plots of names as code": lambda folder: write_plots_page(folder, RENAMED),
+    "plots of two runs": lambda folder: write_plots_page(folder, FINDINGS, revisions=2),
+    "documentation": lambda folder: document("index.html", folder),
+    "documentation of parameters": lambda folder: document("reference/parameters.html", folder),
+    "documentation of compare": lambda folder: document("how-to/compare.html", folder),
 }
 
 

@@ -20,7 +20,7 @@ def lines(
     chart = alt.Chart(alt.InlineData(values=rows), width=WIDTH, height=HEIGHT)
     _save(
         chart.mark_line(point=True).encode(
-            x=alt.X("x:Q", title=x_label),
+            x=alt.X("x:Q", title=x_label, scale=alt.Scale(zero=True)),
             y=alt.Y("y:Q", title=y_label),
             color=alt.Color("series:N", sort=list(series), legend=_legend()),
         ),
@@ -39,7 +39,7 @@ def stack(parts_of: Mapping[str, float], unit: str, path: Path) -> None:
     chart = alt.Chart(alt.InlineData(values=rows), width=WIDTH, height=40, title=total)
     _save(
         chart.mark_bar().encode(
-            x=alt.X("value:Q", title=unit),
+            x=alt.X("value:Q", title=unit, scale=alt.Scale(nice=False)),
             order="order:Q",
             color=alt.Color("part:N", sort=list(names.values()), legend=_legend()),
         ),

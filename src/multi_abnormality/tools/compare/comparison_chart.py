@@ -30,7 +30,7 @@ PLOT_WIDTH, ROW_HEIGHT, NAME_WIDTH = 300, 20, 320  # pixels
 INK, GRAY, GRID = "#1d2327", "#5d676e", "#dedbd3"
 # Of rows, by the sign of a significant difference; shapes, so that colours are not needed.
 RESULTS = {1: "B is better", -1: "B is worse", 0: "no difference shown"}
-COLOURS = {1: "#0d6675", -1: "#b8621b", 0: GRAY}
+COLOURS = {1: "#0d6675", -1: "#a05010", 0: GRAY}
 SHAPES = {1: "triangle-up", -1: "triangle-down", 0: "circle"}
 # Right ends of the columns, in pixels from the plot's left end.
 COLUMNS = {"count": 370, "a": 420, "b": 470, "change": 530, "span": 665, "p": 715, "q": 765}
@@ -119,7 +119,9 @@ def _plot(
     def x(field: str) -> alt.X:
         return alt.X(
             f"{field}:Q", title=None, scale=alt.Scale(domain=[-reach, reach]),
-            axis=alt.Axis(tickCount=4, format="+.3~f"),
+            axis=alt.Axis(
+                tickCount=4, labelExpr="datum.value ? format(datum.value, '+.3~f') : '0'"
+            ),
         )  # fmt: skip
 
     y = alt.Y("order:O", axis=None)
