@@ -188,7 +188,7 @@ def test_the_heat_map_covers_what_the_logit_depends_on(adjacent: int) -> None:
 def explained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Explain a DICOM scan by a model with a finding whose name is HTML."""
     work = tmp_path_factory.mktemp("explained")
-    names = ["Emphysema", "<b>Nodule</b> {{ 7 * 7 }}", *CARD["findings"][2:]]
+    names = [CARD["findings"][0], "<b>Nodule</b> {{ 7 * 7 }}", *CARD["findings"][2:]]
     card = CARD | {"findings": names, "thresholds": dict.fromkeys(names, 0.2)}
     model = load_model(write_model(work / "model.onnx", card))
     source = resolve_scan(write_dicom(work / "series", "axial", reverse=True))

@@ -111,5 +111,13 @@ def _compare(
         error = float(resampled.std(ddof=1)) if len(resampled) > 1 else 0.0
         if error:
             p = float(2 * norm.sf(abs(gaps[0]) / error))
-            numbers = (int(each[0]) for each in (wrong, count, wrong_rest, rest))
-            yield Pattern(finding, kind, condition, *numbers, p)
+            yield Pattern(
+                finding=finding,
+                kind=kind,
+                condition=condition,
+                mistakes=int(wrong[0]),
+                cases=int(count[0]),
+                other_mistakes=int(wrong_rest[0]),
+                other_cases=int(rest[0]),
+                p=p,
+            )

@@ -116,7 +116,7 @@ def _own_slices(
 def _in_plane(
     heat: np.ndarray, volume: "Volume", spacing: tuple[float, float, float]
 ) -> np.ndarray:
-    """Interpolate a heat map (Y, X) of the model's grid in the scan's own, linearly."""
+    """Interpolate a heat map (Y, X) of the model's grid in the scan's own, linearly; 1 at most."""
     for axis in (0, 1):
         count, depth = volume.hu.shape[axis + 1], heat.shape[axis]
         index = _model_indices(count, volume.spacing[axis + 1], depth, spacing[axis + 1])
@@ -126,7 +126,8 @@ def _in_plane(
         above = heat.take((low + 1).clip(0, depth - 1), axis=axis)
         between = (1 - fraction) * heat.take(low, axis=axis) + fraction * above
         heat = between * np.expand_dims(within, 1 - axis)
-    return heat.astype(np.float32)
+    highest = heat.max()
+    return (heat / highest if highest > 0 else heat).astype(np.float32)
 
 
 def _model_indices(count: int, mm: float, depth: int, model_mm: float) -> np.ndarray:
