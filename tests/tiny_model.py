@@ -27,10 +27,13 @@ CARD = {
 }
 
 
-def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path:
+def write_model(
+    path: Path, card: dict | None = CARD, outputs: int = 18, slice_logits: bool = True
+) -> Path:
     """Write a model whose 18 probabilities depend on every voxel: means, a fixed matrix, a sigmoid.
 
-    Its attention is on dense slices, the same for each finding.
+    Its attention is on dense slices, the same for each finding. Without `slice_logits` it lacks
+    this output, as models of earlier versions.
     """
     matrix = np.random.default_rng(0).normal(0, 0.01, (SHAPE[2], outputs)).astype(np.float32)
     stated = (card or CARD).get("thresholds", CARD["thresholds"]).values()
@@ -45,6 +48,9 @@ def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path
         helper.make_node("Softmax", ["density"], ["weights"]),
         helper.make_node("Unsqueeze", ["weights", "one"], ["row"]),
         helper.make_node("Mul", ["row", "ones"], ["attention"]),
+        helper.make_node("ReduceMean", ["values", "rows"], ["columns"], keepdims=0),
+        helper.make_node("MatMul", ["columns", "matrix"], ["by_slice"]),
+        helper.make_node("Transpose", ["by_slice"], ["slice_logit"], perm=[0, 2, 1]),
     ]
     graph = helper.make_graph(
         nodes,
@@ -53,10 +59,14 @@ def write_model(path: Path, card: dict | None = CARD, outputs: int = 18) -> Path
         [
             helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n", outputs]),
             helper.make_tensor_value_info("threshold", TensorProto.FLOAT, [outputs]),
-            helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["n", outputs, SHAPE[0]]),
+            *(
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", outputs, SHAPE[0]])
+                for name in ("attention", "slice_logit")[: 2 if slice_logits else 1]
+            ),
         ],
         [
             numpy_helper.from_array(np.array([1, 2]), "axes"),
+            numpy_helper.from_array(np.array([2]), "rows"),
             numpy_helper.from_array(np.array([2, 3]), "plane"),
             numpy_helper.from_array(np.array([1]), "one"),
             numpy_helper.from_array(np.ones((outputs, 1), np.float32), "ones"),

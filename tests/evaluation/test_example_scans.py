@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from multi_abnormality.evaluation.example_scans import body, choose_cases
+from multi_abnormality.evaluation.body_mask import body
+from multi_abnormality.evaluation.example_scans import choose_cases
 
 
 def test_the_most_confident_are_chosen_and_none_twice():

@@ -297,7 +297,7 @@ def test_cases_name_decision_position_and_other_findings(tmp_path):
     text = report(tmp_path / "report.html", cases=cases)
     titles = re.findall(r"<b>((?:True|False) \w+)</b>, probability", text)
     assert titles == ["True positive", "False negative", "False positive", "True negative"]
-    assert text.count("slice 2 of 3, 2.5 mm above the lowest; attention 0.700") == 4
+    assert text.count("slice 2 of 3, 2.5 mm above the lowest; attention 0.700</span>") == 4
     assert text.count("Other findings: Atelectasis") == 4
     assert "lung window (centre -600, width 1500 HU)" in text
     assert "outside of the body" not in text

@@ -56,7 +56,8 @@ path, volumes = sys.argv[1], np.load(sys.argv[2])
 if path.endswith(".onnx"):
     import onnxruntime
     session = onnxruntime.InferenceSession(path)
-    results = session.run(["probability", "threshold", "attention"], {"volume": volumes})
+    outputs = ["probability", "threshold", "attention", "slice_logit"]
+    results = session.run(outputs, {"volume": volumes})
 else:
     import torch
     results = torch.export.load(path).module()(torch.from_numpy(volumes))
@@ -115,10 +116,11 @@ def empty_model() -> CalibratedClassifier:
 
 def test_weights_files_give_the_same_probabilities(folder, volumes, expected):
     for run, name in ((formats.run_pth, "m.pth"), (formats.run_safetensors, "m.safetensors")):
-        probability, threshold, attention = run(folder / name, empty_model)(volumes)
+        probability, threshold, attention, alone = run(folder / name, empty_model)(volumes)
         np.testing.assert_array_equal(probability, expected[0])
         np.testing.assert_array_equal(threshold, 0.5)  # not in the file: the new model's own
         np.testing.assert_array_equal(attention, expected[2])
+        np.testing.assert_array_equal(alone, expected[3])
 
 
 def test_the_probability_is_the_calibrated_one(model, volumes, expected):
@@ -135,10 +137,11 @@ def test_graphs_run_without_this_package(name, batch, folder, volumes, expected,
     arguments = [folder / name, tmp_path / "in.npy", tmp_path / "out.npz"]
     subprocess.run([sys.executable, "-c", ALONE, *arguments], check=True, cwd=tmp_path)
     results = np.load(tmp_path / "out.npz")
-    probability, threshold, attention = (results[f"arr_{number}"] for number in range(3))
+    probability, threshold, attention, alone = (results[f"arr_{number}"] for number in range(4))
     np.testing.assert_allclose(probability, expected[0][:batch], atol=1e-5)
     np.testing.assert_array_equal(threshold, expected[1])
     np.testing.assert_allclose(attention, expected[2][:batch], atol=1e-5)
+    np.testing.assert_allclose(alone, expected[3][:batch], atol=1e-3)
 
 
 def test_pth_holds_no_code(folder: Path):

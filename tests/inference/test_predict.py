@@ -17,7 +17,6 @@ import nibabel as nib
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 from pydicom.dataset import Dataset
 
 from chest_files import write_metaimage, write_nifti, write_nrrd, write_series
@@ -30,7 +29,6 @@ from multi_abnormality.inference.input_scans import find_scans
 from multi_abnormality.inference.output import as_csv, print_tables
 from multi_abnormality.inference.progress_log import ProgressLog, scan_key
 from multi_abnormality.inference.scan_id import name_scans
-from multi_abnormality.inference.slice_images import write_explanation
 from multi_abnormality.utils.console import printable
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY
@@ -52,11 +50,6 @@ def write_scan(path: Path, tissue: int = 40) -> Path:
     hu[8:-8, 8:-8, 3:-3] = tissue
     nib.Nifti1Image(hu, np.diag([5.0, 5.0, 8.0, 1.0])).to_filename(path)
     return path
-
-
-def emphysema(probability: float, attention: np.ndarray, volume: np.ndarray) -> Prediction:
-    finding = Finding("Emphysema", probability, HALF["Emphysema"], probability >= 0.5)
-    return Prediction(Path("scan.nii"), (finding,), (), attention, volume)
 
 
 def run(
@@ -164,8 +157,10 @@ def test_an_uncalibrated_finding_has_no_decision(tmp_path: Path) -> None:
     (row,) = printed["predictions"]
     assert row["positive"][name] is None
     assert row["positive"][other] is True
-    assert not (why / f"scan/{name}.jpg").exists()
-    assert (why / f"scan/{other}.jpg").exists()
+    explained = json.loads((why / "scan/explanation.json").read_text())["findings"]
+    assert explained[name]["positive"] is None
+    assert "heat_map" not in explained[name]
+    assert (why / "scan" / explained[other]["heat_map"]).exists()
 
     header, cells = csv.reader(io.StringIO(run(scan, "--model", model, "--csv").stdout))
     written = dict(zip(header, cells, strict=True))
@@ -425,7 +420,8 @@ def test_changed_voxels_are_predicted_again(tmp_path: Path, model: Path) -> None
     write_series(tmp_path / "series", name=lambda index: f"{index % 2}/IM{index}", slices=4)
     scans = find_scans([tmp_path]).scans
     assert len(scans) == 4
-    prediction = emphysema(0.7, np.ones((1, 1)), np.ones((1, 1, 1)))
+    finding = Finding("Emphysema", 0.7, HALF["Emphysema"], positive=True)
+    prediction = Prediction(Path("a.nii"), (finding,), (), np.ones((1, 1)), np.ones((1, 1, 1)))
     progress = ProgressLog(tmp_path / "out.csv", model)
     for scan in scans:
         progress.add(scan_key(scan), prediction)
@@ -493,9 +489,8 @@ def test_scans_of_one_file_name_are_distinguished_by_their_folders(
     assert rows[0]["probabilities"] != rows[1]["probabilities"]
     for row in rows:
         explained = json.loads((why / row["input_image_name"] / "explanation.json").read_text())
-        assert all(
-            explained[name]["probability"] == row["probabilities"][name] for name in explained
-        )
+        values = {name: one["probability"] for name, one in explained["findings"].items()}
+        assert values == row["probabilities"]
 
 
 def test_other_files_in_a_folder_hide_no_scan(tmp_path: Path) -> None:
@@ -553,54 +548,6 @@ def test_explained_scans_are_not_explained_again(tmp_path: Path, model: Path) ->
     result = run(scan, "--model", model, "--out", tmp_path / "folder.csv")
     assert "folder.csv: is a folder" in result.stderr
     assert not (tmp_path / "folder.csv.part").exists()
-
-
-def test_slices_with_the_highest_attention_are_written(tmp_path: Path, model: Path) -> None:
-    scan = write_scan(tmp_path / "scan.nii.gz", 200)
-    result = run(scan, "--model", model, "--explain", tmp_path / "why", "--json")
-    assert result.returncode == 0, result.stderr
-    (row,) = json.loads(result.stdout)["predictions"]
-    positive = {name for name, is_positive in row["positive"].items() if is_positive}
-    assert 0 < len(positive) < 18
-    explained = json.loads((tmp_path / "why/scan/explanation.json").read_text())
-    assert explained.keys() == positive
-    for finding in positive:
-        with Image.open(tmp_path / f"why/scan/{finding}.jpg") as picture:
-            assert picture.size == (480, 160)
-        heights = [one["mm_above_middle"] for one in explained[finding]["slices"]]
-        assert len(heights) == 3
-        assert heights == sorted(heights)
-        assert all(abs(height) <= 96 for height in heights)  # where the body is
-
-
-@pytest.mark.parametrize(("counting", "heights"), [("one", [-135.0]), ("all", [-9.0, 0.0, 9.0])])
-def test_slices_without_attention_are_not_shown(
-    tmp_path: Path, model: Path, counting: str, heights: list[float]
-) -> None:
-    """As where the model pools by max or by mean."""
-    attention = np.full((1, 31), 1 / 31, np.float32)
-    if counting == "one":
-        attention[:] = np.arange(31) == 0
-    hu = np.zeros((31, 8, 8), np.float32)
-    prediction = emphysema(0.7, attention, hu)
-    write_explanation(prediction, load_model(model).card.preprocess, tmp_path)
-    explained = json.loads((tmp_path / "explanation.json").read_text())
-    assert [one["mm_above_middle"] for one in explained["Emphysema"]["slices"]] == heights
-
-
-@pytest.mark.parametrize(("shown", "counts"), [([0.0], 0.0), ([-9.0, 0.0, 9.0], 0.1)])
-def test_padding_is_not_shown_whatever_attention_it_has(
-    tmp_path: Path, model: Path, shown: list[float], counts: float
-) -> None:
-    attention = np.full((1, 31), counts / 31, np.float32)
-    attention[0, [0, 1, 30]] = 0.3
-    hu = np.full((31, 8, 8), -1024, np.float32)
-    hu[10:21] = 40
-    prediction = emphysema(0.7, attention, hu)
-    write_explanation(prediction, load_model(model).card.preprocess, tmp_path)
-    explained = json.loads((tmp_path / "explanation.json").read_text())["Emphysema"]
-    assert [one["mm_above_middle"] for one in explained["slices"]] == shown
-    assert explained["attention_on_padding"] == pytest.approx(0.9 + counts * 17 / 31)
 
 
 def test_it_imports_nothing_slow_that_it_does_not_use() -> None:
@@ -792,7 +739,8 @@ class Failing:
     def predict(self, source: ScanSource) -> Prediction:
         if source.path.name == self.bad:
             raise self.error
-        return emphysema(0.1, np.ones((1, 1)), np.ones((1, 1, 1)))
+        finding = Finding("Emphysema", 0.1, HALF["Emphysema"], positive=False)
+        return Prediction(Path("scan.nii"), (finding,), (), np.ones((1, 1)), np.ones((1, 1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -803,7 +751,7 @@ def test_an_exception_in_one_scan_does_not_affect_the_others(
 ) -> None:
     scans = name_scans([ScanSource(Path(f"{name}.nii")) for name in ("a", "b", "c")])
     progress = ProgressLog(tmp_path / "out.csv", model)
-    rows, faults = predict_all(Failing(error, "b.nii"), scans, 2, progress, tmp_path / "why")
+    rows, faults = predict_all(Failing(error, "b.nii"), scans, 2, progress)
     assert [name for name, _ in rows] == ["a", "c"]
     (fault,) = faults
     assert fault.startswith("b.nii: ")

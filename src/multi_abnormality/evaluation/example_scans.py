@@ -3,30 +3,21 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from multi_abnormality.config.schema import PreprocessSpec, parse_section
 from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
+from multi_abnormality.evaluation.body_mask import heat_outside
 from multi_abnormality.evaluation.grad_cam import explain
 from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.scored_scans import Scans
-from multi_abnormality.evaluation.slice_rendering import (
-    apply_window,
-    in_scan,
-    resize_isotropic,
-    webp,
-)
+from multi_abnormality.evaluation.slice_rendering import draw_heat, draw_slice, in_scan
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.utils.console import track
 
 HITS, MISSES, FALSE_ALARMS = 2, 3, 1  # shown per finding
-HEAT_RGB = np.array([255.0, 120.0, 0.0])
-OPACITY = 0.55  # of the highest heat
-BODY_HU = -500.0  # between lung and soft tissue
 NEIGHBORS = 3  # slices above and below the one with the heat map
 
 
@@ -124,48 +115,25 @@ def _draw_views(
 ) -> dict[tuple[str, str], View]:
     """Return the views of some findings in one volume, by the names of volume and finding."""
     codes, views = volumes.read(name), {}
+    spacing = volumes.recipe["spacing"]
     hu_of_code = code_table(parse_section(PreprocessSpec, volumes.recipe))
     inside = np.flatnonzero(in_scan(codes))
     lowest, highest = int(inside[0]), int(inside[-1])
     for column, one in zip(columns, explain(classifier, codes, columns), strict=True):
         first = max(one.slice - NEIGHBORS, lowest)
         last = min(one.slice + NEIGHBORS, highest)
-        total = float(one.heat.sum())
-        off_body = float(one.heat[~body(hu_of_code[codes[one.slice]])].sum())
         views[name, findings[column]] = View(
             attention=one.attention,
             slice=one.slice,
             padding=one.padding,
-            outside=off_body / total if total else 0.0,
+            outside=heat_outside(one.heat, hu_of_code[codes[one.slice]]),
             lowest=lowest,
             slices=highest - lowest + 1,
             first=first,
             pictures=tuple(
-                draw(hu_of_code[codes[z]], findings[column], volumes.recipe)
+                draw_slice(hu_of_code[codes[z]], findings[column], spacing)
                 for z in range(first, last + 1)
             ),
-            heat=draw_heat(one.heat, volumes.recipe),
+            heat=draw_heat(one.heat, spacing),
         )
     return views
-
-
-def draw(hu: np.ndarray, finding: str, recipe: dict[str, Any]) -> bytes:
-    """Draw a slice (Y, X) in HU at the stored resolution, as a WebP file."""
-    return webp(apply_window(hu, finding, recipe, len(hu)))
-
-
-def draw_heat(heat: np.ndarray, recipe: dict[str, Any]) -> bytes:
-    """Draw a heat map (Y, X) from 0 to 1 as a WebP file, transparent where it is 0."""
-    opacity = 255 * OPACITY * resize_isotropic(heat, recipe, len(heat)).clip(0, 1)[..., None]
-    color = np.broadcast_to(HEAT_RGB, (*opacity.shape[:2], 3))
-    return webp(np.concatenate([color, opacity], axis=2))
-
-
-def body(hu: np.ndarray) -> np.ndarray:
-    """Return which pixels of a slice (Y, X) in HU belong to the body, lungs included: (Y, X)."""
-    parts, count = ndimage.label(hu > BODY_HU)
-    if not count:
-        return np.zeros(hu.shape, bool)
-    largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1
-    filled: np.ndarray = ndimage.binary_fill_holes(largest)
-    return filled

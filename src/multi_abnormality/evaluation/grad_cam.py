@@ -47,8 +47,7 @@ def explain(
         features = classifier.encoder(slices)
         height = classifier.heights(codes)
         attention = classifier.pooling(features[None], height)[1][0]
-        logits = classifier.pooling(features[:, None], height.T)[0]  # (Z, F), one per slice
-        evidence = attention.T * logits.sigmoid()
+        evidence = attention.T * slice_logits(classifier, features, height[0]).sigmoid()
         inside = torch.from_numpy(in_scan(volume)).to(device)
         chosen = evidence.masked_fill(~inside[:, None], -1).argmax(dim=0)
     explanations = []
@@ -59,6 +58,18 @@ def explain(
         padding = float(attention[finding, ~inside].sum())
         explanations.append(Explanation(weights, best, padding, heat.cpu().numpy()))
     return explanations
+
+
+def slice_logits(classifier: VolumeClassifier, features: Tensor, height: Tensor) -> Tensor:
+    """Return the logits (S, F) that each of S slices has alone.
+
+    Args:
+        classifier: classifier in evaluation mode.
+        features: (S, width), the encoder's output.
+        height: (S,), as in `VolumeClassifier.classify`.
+    """
+    logits: Tensor = classifier.pooling(features[:, None], height[:, None])[0]
+    return logits
 
 
 def _grad_cam(classifier: VolumeClassifier, shown: Tensor, height: Tensor, finding: int) -> Tensor:

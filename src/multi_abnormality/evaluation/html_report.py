@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from multi_abnormality.data.catalog.label_checks import is_labeled
@@ -22,6 +21,7 @@ from multi_abnormality.evaluation.confidence_intervals import (
 )
 from multi_abnormality.evaluation.interval_bands import Weights, group_differences
 from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
+from multi_abnormality.evaluation.mistake_patterns import mistake_patterns
 from multi_abnormality.evaluation.report_data import (
     finding_data,
     history_data,
@@ -29,13 +29,14 @@ from multi_abnormality.evaluation.report_data import (
 )
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.evaluation.slice_rendering import describe_window
+from multi_abnormality.evaluation.template_environment import template_environment
 from multi_abnormality.utils.atomic_io import atomic_write
 
 if TYPE_CHECKING:
     from multi_abnormality.evaluation.example_scans import Case
     from multi_abnormality.evaluation.inference_cache import View
 
-UNDEFINED = "\N{EN DASH}"
+MISTAKES = 12  # patterns in the table
 CASE_BYTES = 2_200_000  # of all pictures of cases; with the library and base64 the page is < 5 MB
 
 
@@ -105,6 +106,9 @@ def write_report(
     shown_groups = _groups(
         scores.get("groups", {}), group_differences(groups, labels, probabilities, weights)
     )
+    mistakes = mistake_patterns(
+        labels, probabilities, thresholds, findings, undecided, groups, weights
+    )
     start = _bar_start(
         [(row["auroc"], row["interval"]) for row in rows]
         + [
@@ -113,7 +117,10 @@ def write_report(
             for row in kinds
         ]
     )
-    environment.globals |= {"window": describe_window, "slice_mm": slice_mm}
+    environment.globals |= {
+        "window": describe_window,
+        "case_slices": lambda case: _case_slices(case, slice_mm),
+    }
     environment.globals["percent"] = lambda value: f"{100 * (value - start) / (1 - start):.1f}"
     trained = history_data(history, planned_epochs)
     data = {
@@ -151,6 +158,9 @@ def write_report(
         external=scores.get("external"),
         columns=_columns(),
         groups=shown_groups,
+        mistakes=mistakes,
+        mistakes_shown=MISTAKES,
+        finding_numbers={row["finding"]: number for number, row in enumerate(rows, start=1)},
         operating_points=scores.get("operating_points", {}),
         start=start,
         calibration=scores["calibration"],
@@ -222,28 +232,27 @@ def _near(view: "View", radius: int) -> "View":
     )
 
 
+def _case_slices(case: "Case", slice_mm: float) -> list[dict[str, str]]:
+    """Return the slices of a case for slice_viewer.html."""
+    view = case.view
+    slices = []
+    for index, picture in enumerate(view.pictures, start=view.first):
+        above = index - view.lowest
+        slices.append(
+            {
+                "src": f"data:image/webp;base64,{base64.b64encode(picture).decode()}",
+                "alt": f"{case.name}, slice {above + 1}",
+                "position": f"slice {above + 1} of {view.slices}, {above * slice_mm:g} mm above "
+                f"the lowest; attention {view.attention[index]:.3f}",
+            }
+        )
+    return slices
+
+
 def _script_json(data: object) -> Markup:
     """Format data as JSON within a script element, which no value can end."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-
-
-def template_environment(package: str, **options: Any) -> Environment:
-    """Return Jinja's environment for the templates of a package, with a filter for scores."""
-    environment = Environment(
-        loader=PackageLoader(package),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        **options,
-    )
-    environment.filters["number"] = number
-    return environment
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Format a score, or a dash if it is undefined."""
-    return UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
 def debug_notice(mode: str) -> str | None:

@@ -1,17 +1,16 @@
 """Rendering of slices in CT windows. Does not import PyTorch."""
 
 import io
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from multi_abnormality.config.findings import FINDINGS
 
-PIXELS = 160  # height of a slice
-QUALITY = 85  # JPEG quality
-
 WEBP_QUALITY = 70
+HEAT_RGB = np.array([255.0, 120.0, 0.0])
+OPACITY = 0.55  # of the highest heat
 
 LUNG, SOFT, BONE = (-600.0, 1500.0), (40.0, 400.0), (400.0, 1800.0)  # HU, centre and width
 ALL = (-350.0, 1500.0)  # lung and soft tissue
@@ -44,36 +43,42 @@ def window_of(finding: str) -> tuple[float, float]:
     return WINDOWS.get(finding, LUNG if finding in FINDINGS else ALL)
 
 
+def window_name(finding: str) -> str:
+    """Return the name of a finding's window, such as "soft tissue"."""
+    return WINDOW_NAMES[window_of(finding)]
+
+
 def describe_window(finding: str) -> str:
     """Return the name of a finding's window with its centre and width."""
-    centre, width = window = window_of(finding)
-    return f"{WINDOW_NAMES[window]} window (centre {centre:g}, width {width:g} HU)"
-
-
-def apply_window(
-    hu: np.ndarray, finding: str, recipe: dict[str, Any], height: int = PIXELS
-) -> np.ndarray:
-    """Apply a finding's window to a slice (Y, X) in HU: (height, ...) float32 from 0 to 255."""
     centre, width = window_of(finding)
-    grey = np.clip((hu - centre) / width + 0.5, 0, 1) * 255
-    return resize_isotropic(grey, recipe, height).clip(0, 255)
+    return f"{window_name(finding)} window (centre {centre:g}, width {width:g} HU)"
 
 
-def resize_isotropic(
-    pixels: np.ndarray, recipe: dict[str, Any], height: int = PIXELS
-) -> np.ndarray:
-    """Resize (Y, X) to `height` rows, with square pixels in mm."""
-    (rows, columns), (_, y_mm, x_mm) = pixels.shape, recipe["spacing"]
-    size = round(height * columns * x_mm / (rows * y_mm)), height
+def resize_isotropic(pixels: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Resize (Y, X) to square pixels in mm, with as many rows.
+
+    Args:
+        pixels: slice.
+        spacing: mm, (z, y, x), of its voxels.
+    """
+    (rows, columns), (_, y_mm, x_mm) = pixels.shape, spacing
+    size = max(round(columns * x_mm / y_mm), 1), rows
     picture = Image.fromarray(pixels.astype(np.float32))
     return np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
 
 
-def jpeg(pixels: np.ndarray) -> bytes:
-    """Encode pixels from 0 to 255, (Y, X) grey or (Y, X, 3) colour, as a JPEG file."""
-    file = io.BytesIO()
-    Image.fromarray(np.rint(pixels).astype(np.uint8)).save(file, "JPEG", quality=QUALITY)
-    return file.getvalue()
+def draw_slice(hu: np.ndarray, finding: str, spacing: Sequence[float]) -> bytes:
+    """Draw a slice (Y, X) in HU in a finding's window, at its own resolution, as a WebP file."""
+    centre, width = window_of(finding)
+    grey = np.clip((hu - centre) / width + 0.5, 0, 1) * 255
+    return webp(resize_isotropic(grey, spacing).clip(0, 255))
+
+
+def draw_heat(heat: np.ndarray, spacing: Sequence[float]) -> bytes:
+    """Draw a heat map (Y, X) from 0 to 1 as a WebP file, transparent where it is 0."""
+    opacity = 255 * OPACITY * resize_isotropic(heat, spacing).clip(0, 1)[..., None]
+    color = np.broadcast_to(HEAT_RGB, (*opacity.shape[:2], 3))
+    return webp(np.concatenate([color, opacity], axis=2))
 
 
 def webp(pixels: np.ndarray) -> bytes:

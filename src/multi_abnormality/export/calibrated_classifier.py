@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from multi_abnormality.evaluation.calibration import Calibration
+from multi_abnormality.evaluation.grad_cam import slice_logits
 from multi_abnormality.models.classifier import VolumeClassifier
 
 
@@ -28,16 +29,21 @@ class CalibratedClassifier(nn.Module):
         thresholds = torch.tensor(calibration.thresholds, dtype=torch.float32)
         self.register_buffer("thresholds", thresholds, persistent=False)
 
-    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return probabilities, thresholds and attention.
+    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return probabilities, thresholds, attention and logits of slices.
 
         Args:
             volume: (N, Z, Y, X) uint8 codes.
 
         Returns:
-            Calibrated probabilities (N, F), thresholds (F,) and attention (N, F, Z): the weight of
-            each slice for each finding.
+            Calibrated probabilities (N, F), thresholds (F,), attention (N, F, Z): the weight of
+            each slice for each finding, and the logit (N, F, Z) of each slice alone, before
+            calibration.
         """
-        logits, attention = self.classifier.predict(volume)
+        height = self.classifier.heights(volume)
+        features = self.classifier.encoder(self.classifier.slices(volume))
+        by_slice = slice_logits(self.classifier, features, height.flatten())
+        logits, attention = self.classifier.pooling(features.unflatten(0, height.shape), height)
         probability = torch.sigmoid(self.slope * logits + self.intercept)
-        return probability, self.thresholds.clone(), attention
+        alone = by_slice.unflatten(0, height.shape).transpose(1, 2)
+        return probability, self.thresholds.clone(), attention, alone

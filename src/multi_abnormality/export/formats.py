@@ -22,9 +22,9 @@ from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY, seal
 from multi_abnormality.utils.onnx_graph import UnsupportedModel, check_graph
 
-# (N, Z, Y, X) uint8 -> (N, F) probabilities, (F,) thresholds and (N, F, Z) attention
-Runner = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
-OUTPUTS = ("probability", "threshold", "attention")
+# (N, Z, Y, X) uint8 -> the outputs of CalibratedClassifier
+Runner = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+OUTPUTS = ("probability", "threshold", "attention", "slice_logit")
 
 
 class Format(NamedTuple):
@@ -145,10 +145,9 @@ def file_stem(backbone: str) -> str:
 def run_module(module: nn.Module) -> Runner:
     """Return a runner of a module on the CPU."""
 
-    def run(volumes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def run(volumes: np.ndarray) -> tuple[np.ndarray, ...]:
         with torch.inference_mode():
-            probability, threshold, attention = module(torch.from_numpy(volumes))
-        return probability.numpy(), threshold.numpy(), attention.numpy()
+            return tuple(output.numpy() for output in module(torch.from_numpy(volumes)))
 
     return run
 

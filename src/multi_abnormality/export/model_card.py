@@ -1,8 +1,9 @@
 """Model card: model_info.json rendered as MODEL_CARD.md."""
 
 from multi_abnormality.evaluation.confidence_intervals import NOT_ESTIMABLE, UNRELIABLE
-from multi_abnormality.evaluation.html_report import UNDEFINED, debug_notice, template_environment
+from multi_abnormality.evaluation.html_report import debug_notice
 from multi_abnormality.evaluation.metrics import METRICS
+from multi_abnormality.evaluation.template_environment import UNDEFINED, template_environment
 from multi_abnormality.export.model_info_schema import Interval, ModelInfo
 
 

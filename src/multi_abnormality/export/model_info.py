@@ -54,6 +54,7 @@ def running_info(metadata: dict[str, Any], familiar: InputRange) -> dict[str, An
         "version": __version__,
         "findings": metadata["findings"],
         "preprocess": metadata["preprocess"],
+        "adjacent_slices": metadata["model"]["adjacent_slices"],
         "synthetic": metadata["synthetic"],
         "familiar": asdict(familiar),
     }
@@ -206,9 +207,11 @@ def _network(findings: list[str], shape: list[int]) -> Network:
         "spatial_shape": shape[:1],
         "axes": "batch, finding, z to the head",
     }
+    slice_logit = attention | {"format": "logit of each slice alone, before calibration"}
     outputs = {
         "probability": probability,
         "threshold": probability.model_copy(update={"axes": "finding; no batch axis"}),
         "attention": probability.model_copy(update=attention),
+        "slice_logit": probability.model_copy(update=slice_logit),
     }
     return Network(inputs={"volume": volume}, outputs=outputs)

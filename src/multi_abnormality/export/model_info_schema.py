@@ -153,6 +153,9 @@ class ModelInfo(StrictModel):
         description="Findings without a positive, or a negative, val scan; they have no decision."
     )
     preprocess: dict[str, Any] = Field(description="Preprocessing from scan to volume.")
+    adjacent_slices: int = Field(
+        description="Neighbouring slices that the network sees as one, an odd number."
+    )
     familiar: InputRange = Field(
         description="Range of the training scans, outside of which predictions are unreliable."
     )

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.reader_registry import format_of
 from multi_abnormality.data.io.scan_sources import ScanSource, resolve_scan
 from multi_abnormality.inference.onnx_model import Model
@@ -39,13 +40,13 @@ def predict_all(
         scans: scans with their names.
         workers: number of scans predicted in parallel.
         progress: log of finished predictions, which are reused; new ones are added.
-        pictures: directory for the slices with the highest attention for each positive finding.
+        pictures: directory for the pages that explain each scan's positive findings.
 
     Returns:
         Rows in the order of the scans, and the errors.
 
     Raises:
-        InputError: the progress log cannot be written.
+        InputError: the progress log cannot be written, or the model cannot be explained.
         ModuleNotFoundError: a package is missing.
     """
     predictions, errors = predict_details(model, scans, workers, progress, pictures)
@@ -63,8 +64,11 @@ def predict_details(
 
     A scan whose DICOM series is not known yet is resolved when its turn comes.
     """
-    if pictures:  # imported here, as Pillow takes 20 ms
-        from multi_abnormality.inference.slice_images import is_explained, write_explanation
+    if pictures:  # imported here, as Pillow and Jinja take 80 ms
+        from multi_abnormality.inference.explanation import require_explainable
+        from multi_abnormality.inference.explanation_files import is_explained, write_explanation
+
+        require_explainable(model)
 
     def predict_one(scan: NamedScan) -> _Result:
         name, path = scan.name, scan.source.path
@@ -77,15 +81,21 @@ def predict_details(
         if cached and (not folder or is_explained(cached.probabilities, model.card, folder)):
             _warn(cached.warnings)
             return _Result(name, cached)
-        prediction, error = _catch_errors(path, lambda: model.predict(source))
+        volume, error = _catch_errors(path, lambda: read_volume(source)) if folder else (None, None)
+        if error:
+            return _Result(name, error=error)
+        prediction, error = _catch_errors(
+            path,
+            lambda: model.predict_volume(path, volume) if volume else model.predict(source),
+        )
         if prediction is None:
             return _Result(name, error=error)
         _warn(prediction.warnings)
         if progress and not cached:
             progress.add(key, prediction)
-        if folder:
-            recipe = model.card.preprocess
-            _, error = _catch_errors(path, lambda: write_explanation(prediction, recipe, folder))
+        if folder and volume:
+            files = model, console.printable(name), source, volume, prediction, folder
+            _, error = _catch_errors(path, lambda: write_explanation(*files))
         kept = (getattr(prediction, field) for field in CachedPrediction._fields)
         return _Result(name, CachedPrediction(*kept), error)
 

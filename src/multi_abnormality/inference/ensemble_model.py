@@ -20,7 +20,7 @@ from multi_abnormality.inference.onnx_model import Model, Prediction, load_onnx
 from multi_abnormality.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from multi_abnormality.data.io.scan_sources import ScanSource
+    from multi_abnormality.data.io.read import Volume
 
 
 class Ensemble(Model):
@@ -55,23 +55,27 @@ class Ensemble(Model):
             [member.findings.index(finding) for finding in ensemble.findings] for member in members
         ]
 
-    def predict(self, scan: "Path | str | ScanSource") -> Prediction:
-        """Predict the findings of a scan. See `Model.predict`."""
-        path, volume = self.read(scan)
+    @property
+    def has_slice_logits(self) -> bool:
+        """Whether heat maps can be computed: of its members only, each by itself."""
+        return False
+
+    def predict_volume(self, path: Path, volume: "Volume") -> Prediction:
+        """Predict the findings of a volume that was read from `path`."""
         recipes = dict.fromkeys(member.card.preprocess for member in self.members)
         inputs = {recipe: resample_and_quantize(volume, recipe) for recipe in recipes}
         codes = [inputs[member.card.preprocess] for member in self.members]
-        outputs = [
-            tuple(output[columns] for output in member.run(path, code))
-            for member, code, columns in zip(self.members, codes, self._columns, strict=True)
-        ]
-        values = self.fuse(np.stack([probabilities for probabilities, _ in outputs]))
+        outputs = [member.run(path, code) for member, code in zip(self.members, codes, strict=True)]
         first = self.card.preprocess
-        attention = [
-            attention
-            for member, (_, attention) in zip(self.members, outputs, strict=True)
-            if member.card.preprocess == first
-        ]
+        probabilities, attention = [], []
+        for member, output, columns in zip(self.members, outputs, self._columns, strict=True):
+            probabilities.append(output["probability"][columns])
+            if member.card.preprocess == first:
+                attention.append(output["attention"][columns])
+        fused = {
+            "probability": self.fuse(np.stack(probabilities)),
+            "attention": np.mean(attention, axis=0),
+        }
         reasons = [
             member.explain_outlier(code, volume)
             for member, code in zip(self.members, codes, strict=True)
@@ -83,8 +87,7 @@ class Ensemble(Model):
             path,
             volume,
             inputs[first],
-            values,
-            np.mean(attention, axis=0),
+            fused,
             next(filter(None, reasons), None),
             " ".join(digests[member.card.preprocess] for member in self.members),
         )

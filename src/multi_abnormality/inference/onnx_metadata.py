@@ -28,6 +28,7 @@ MAX_NAME = 200  # characters of a finding's name, which is also a file name
 MAX_AXIS = 4096  # voxels
 MAX_VOXELS = 1 << 26  # 67 million: 512 x 362 x 362
 MAX_HU = 100_000
+MAX_ADJACENT = 15
 MIN_MM, MAX_MM = 0.01, 1000.0
 MAX_SHOWN = 300  # characters of a wrong value in a message
 
@@ -53,6 +54,7 @@ class ModelCard:
     synthetic: bool
     thresholds: dict[str, float]
     uncalibrated: tuple[str, ...] = ()
+    adjacent_slices: int = 1  # that the model sees as one; models without slice_logit lack it
     training: TrainingHashes | None = None  # None: exported without
 
 
@@ -84,6 +86,7 @@ def parse_card(text: str) -> ModelCard:
         synthetic=card["synthetic"],
         thresholds=thresholds,
         uncalibrated=tuple(uncalibrated),
+        adjacent_slices=_adjacent_slices(card.get("adjacent_slices", 1)),
         training=TrainingHashes.parse(card["training"]) if "training" in card else None,
     )
 
@@ -122,6 +125,12 @@ def _preprocessing(recipe: dict[str, Any]) -> Preprocessing:
         f"preprocess.hu_to_uint8: HU must be -{MAX_HU} to {MAX_HU}",
     )
     return Preprocessing(tuple(spacing), tuple(shape), tuple(map(tuple, knots)))
+
+
+def _adjacent_slices(count: Any) -> int:
+    is_odd = _is_list([count], int) and 1 <= count <= MAX_ADJACENT and count % 2 == 1
+    _require(is_odd, f"adjacent_slices: must be an odd number up to {MAX_ADJACENT}")
+    return int(count)
 
 
 def _input_range(familiar: dict[str, Any]) -> InputRange:
@@ -193,12 +202,15 @@ def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
         "probability": ("tensor(float)", [findings]),
         "threshold": ("tensor(float)", [findings]),
         "attention": ("tensor(float)", [findings, shape[0]]),
+        "slice_logit": ("tensor(float)", [findings, shape[0]]),
     }
     ports = (*session.get_inputs(), *session.get_outputs())
     found = {
         port.name: (port.type, port.shape if port.name == "threshold" else port.shape[1:])
         for port in ports
     }
+    if "slice_logit" not in found:  # exported before it was an output
+        del expected["slice_logit"]
     if found != expected:
         raise InputError(
             f"{path}: has ports {_shortened(str(found))}, but its metadata describes "

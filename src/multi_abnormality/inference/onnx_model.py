@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from multi_abnormality.data.io.scan_sources import ScanSource
 
 OUTPUTS = ("probability", "threshold", "attention")
+SLICE_LOGIT = "slice_logit"  # an output as well, but of models since it was added
 MEMORY = 3.0  # GB per scan, without the weights
 COPIES = 3  # of the weights: in the file's and in the kernels' layouts
 SECONDS = 900  # time limit per scan
@@ -69,6 +70,9 @@ class Prediction:
             feet to head.
         input_sha256: SHA-256 of the model's input in 8-bit codes, as preprocess stores it.
         slice_distance: distance of the scan's own slices, in mm.
+        slice_logits: (F, Z) float32, logit of each slice alone, before calibration; None if the
+            model does not have this output.
+        codes: (Z, Y, X) uint8, the model's input.
     """
 
     scan: Path
@@ -78,6 +82,8 @@ class Prediction:
     volume: np.ndarray = field(repr=False, compare=False)
     input_sha256: str = field(default="", repr=False, compare=False)
     slice_distance: float = field(default=0.0, repr=False, compare=False)
+    slice_logits: np.ndarray | None = field(default=None, repr=False, compare=False)
+    codes: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Finding:
         for finding in self.findings:
@@ -112,6 +118,8 @@ class Model:
         self.card = card
         self.memory = memory
         self._hu_of_code = code_table(card.preprocess)
+        names = [output.name for output in session.get_outputs()]
+        self._outputs = [*OUTPUTS, *([SLICE_LOGIT] if SLICE_LOGIT in names else [])]
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -133,6 +141,11 @@ class Model:
         """Whether it was trained on synthetic phantoms: then it says nothing about patients."""
         return self.card.synthetic
 
+    @property
+    def has_slice_logits(self) -> bool:
+        """Whether it has logits of slices, from which heat maps are computed."""
+        return SLICE_LOGIT in self._outputs
+
     def predict(self, scan: "Path | str | ScanSource") -> Prediction:
         """Predict the findings of a scan.
 
@@ -143,27 +156,25 @@ class Model:
         Raises:
             InputError: the scan cannot be read, or is not CT in HU.
         """
-        path, volume = self.read(scan)
-        codes = resample_and_quantize(volume, self.card.preprocess)
-        values, attention = self.run(path, codes)
-        reason = self.explain_outlier(codes, volume)
-        digest = hashlib.sha256(codes.tobytes()).hexdigest()
-        return self.prediction(path, volume, codes, values, attention, reason, digest)
-
-    @staticmethod
-    def read(scan: "Path | str | ScanSource") -> "tuple[Path, Volume]":
-        """Read a scan; return its path and its voxels."""
         if isinstance(scan, str):
             scan = Path(scan)
-        return scan if isinstance(scan, Path) else scan.path, read_volume(scan)
+        path = scan if isinstance(scan, Path) else scan.path
+        return self.predict_volume(path, read_volume(scan))
+
+    def predict_volume(self, path: Path, volume: Volume) -> Prediction:
+        """Predict the findings of a volume that was read from `path`."""
+        codes = resample_and_quantize(volume, self.card.preprocess)
+        outputs = self.run(path, codes)
+        reason = self.explain_outlier(codes, volume)
+        digest = hashlib.sha256(codes.tobytes()).hexdigest()
+        return self.prediction(path, volume, codes, outputs, reason, digest)
 
     def prediction(
         self,
         path: Path,
         volume: Volume,
         codes: np.ndarray,
-        values: np.ndarray,
-        attention: np.ndarray,
+        outputs: dict[str, np.ndarray],
         outlier: str | None,
         input_sha256: str,
     ) -> Prediction:
@@ -173,12 +184,14 @@ class Model:
             path: path of the scan.
             volume: its voxels.
             codes: (Z, Y, X) uint8, the model's input.
-            values: (F,) probabilities.
-            attention: (F, Z).
+            outputs: `probability` (F,), `attention` (F, Z) and, if there is one, `slice_logit`
+                (F, Z).
             outlier: why the scan is unlike the training scans, if it is.
             input_sha256: see Prediction.
         """
-        probabilities = dict(zip(self.card.findings, map(float, values), strict=True))
+        probabilities = dict(
+            zip(self.card.findings, map(float, outputs["probability"]), strict=True)
+        )
         thresholds = self.card.thresholds
         decisions = decide(probabilities, thresholds, self.card.uncalibrated)
         doubt = f"{printable(str(path))}: {outlier}; {UNLIKE}"
@@ -189,10 +202,12 @@ class Model:
                 for name, probability in probabilities.items()
             ),
             warnings=(doubt,) if outlier else (),
-            attention=attention,
+            attention=outputs["attention"],
             volume=self._hu_of_code[codes],
             input_sha256=input_sha256,
             slice_distance=volume.spacing[0],
+            slice_logits=outputs.get(SLICE_LOGIT),
+            codes=codes,
         )
 
     @property
@@ -212,8 +227,20 @@ class Model:
         """
         return self.card.training.find_scans(inputs) if self.card.training else []
 
-    def run(self, path: Path, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Run the untrusted model and validate its probabilities (F,) and attention (F, Z)."""
+    def run(self, path: Path, codes: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the untrusted model and validate its outputs.
+
+        Args:
+            path: of the scan, for errors.
+            codes: (Z, Y, X) uint8, of the shape that the model takes.
+
+        Returns:
+            `probability` (F,), `threshold` (F,), `attention` (F, Z) and, if the model has it,
+            `slice_logit` (F, Z).
+
+        Raises:
+            InputError: the model fails, takes too long, or has impossible outputs.
+        """
         import onnxruntime
 
         options = onnxruntime.RunOptions()
@@ -221,7 +248,7 @@ class Model:
         watch.daemon = True
         watch.start()
         try:
-            outputs = self.session.run(list(OUTPUTS), {"volume": codes[None]}, options)
+            outputs = self.session.run(self._outputs, {"volume": codes[None]}, options)
         except Exception as error:  # onnxruntime's errors have no other common base class
             if options.terminate:
                 raise InputError(
@@ -238,9 +265,10 @@ class Model:
 
     def _validated(
         self, path: Path, outputs: list[np.ndarray], slices: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> dict[str, np.ndarray]:
         findings = len(self.card.findings)
-        shapes = [(1, findings), (findings,), (1, findings, slices)]
+        by_slice = (1, findings, slices)
+        shapes = [(1, findings), (findings,), by_slice, by_slice][: len(self._outputs)]
         if [getattr(output, "shape", None) for output in outputs] != shapes:
             raise InputError(f"{path}: the model's outputs have wrong shapes; export it again")
         probabilities, thresholds, attention = outputs[0][0], outputs[1], outputs[2][0]
@@ -255,9 +283,13 @@ class Model:
             raise InputError(
                 f"{path}: the model's thresholds are not those of its metadata; export it again"
             )
-        if not np.isfinite(attention).all():
-            raise InputError(f"{path}: the model's attention is not finite; export it again")
-        return probabilities, attention
+        named = {"probability": probabilities, "threshold": thresholds, "attention": attention}
+        if self.has_slice_logits:
+            named[SLICE_LOGIT] = outputs[3][0]
+        for name, values in named.items():
+            if not np.isfinite(values).all():
+                raise InputError(f"{path}: the model's {name} is not finite; export it again")
+        return named
 
     def explain_outlier(self, codes: np.ndarray, volume: Volume) -> str | None:
         """Return why a scan is unlike the training scans, or None."""

@@ -75,7 +75,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write the slices with the highest attention for each positive finding.",
+            help="Write a page for each scan with slices and heat maps of its positive findings.",
         ),
     ] = None,
     names_below: Annotated[

@@ -150,6 +150,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
 # Code that the cached logits and pictures depend on.
 INFERENCE_SOURCES = (
     "data/preprocessing/quantization.py",
+    "evaluation/body_mask.py",
     "evaluation/example_scans.py",
     "evaluation/grad_cam.py",
     "evaluation/slice_rendering.py",

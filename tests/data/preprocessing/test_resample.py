@@ -26,7 +26,7 @@ def recipe(
 
 
 def scan(hu: np.ndarray, spacing: tuple[float, float, float]) -> Volume:
-    return Volume(hu, spacing, hu.shape[::-1], spacing[::-1], "LPS")
+    return Volume(hu, spacing, hu.shape[::-1], spacing[::-1], "LPS", affine=np.eye(4))
 
 
 def code_of(hu: float) -> int:

@@ -79,7 +79,7 @@ def store(root: Path, recipe: PreprocessSpec, names=NAMES, excluded=()) -> None:
 
 def volume_of(name: str) -> Volume:
     sizes = (2.5, 0.7, 0.7), (8, 8, 5), (0.7, 0.7, 2.5)
-    return Volume(voxels(name), *sizes, "LPS", "v2", ("padding",))
+    return Volume(voxels(name), *sizes, "LPS", "v2", ("padding",), affine=np.eye(4))
 
 
 @pytest.fixture
@@ -403,7 +403,8 @@ from multi_abnormality.data.storage.shards import read_shard
 from multi_abnormality.data.storage.dataset_writer import write_part
 from multi_abnormality.data.io.read import Volume
 
-volume = Volume(np.zeros((4, 8, 8), np.int16), (2, 1, 1), (8, 8, 4), (1, 1, 2), "LPS")
+hu = np.zeros((4, 8, 8), np.int16)
+volume = Volume(hu, (2, 1, 1), (8, 8, 4), (1, 1, 2), "LPS", affine=np.eye(4))
 codes = np.random.default_rng(0).integers(0, 256, (400, 64, 64), dtype=np.uint8)
 for _ in range(30):
     write_part(Path(sys.argv[1]), "train_1_a_1", "hash", volume, codes)

@@ -88,6 +88,20 @@ def nearest_axes(directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return world_of, sign_of
 
 
+def canonical_axes(affine: np.ndarray) -> tuple[list[int], list[bool]]:
+    """Return the file axis of each canonical axis, and whether the two run in one direction.
+
+    Canonical axes are (z, y, x), to the head, the back and the left.
+
+    Args:
+        affine: (4, 4), from the file's voxel indices to RAS+ coordinates.
+    """
+    columns = affine[:3, :3]
+    world_of, sign_of = nearest_axes(columns / np.linalg.norm(columns, axis=0))
+    order = [int(np.flatnonzero(world_of == world)[0]) for world in (2, 1, 0)]
+    return order, [bool(rises) for rises in sign_of[order] * (1, -1, -1) > 0]
+
+
 def axis_codes(directions: np.ndarray) -> str:
     """Return where the file's axes point to, such as "LPS"."""
     names = (("L", "P", "I"), ("R", "A", "S"))

@@ -1,12 +1,17 @@
 """Read a scan of any format as a canonically oriented volume in HU."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from multi_abnormality.data.io.geometry import MAX_SHEAR, axis_codes, nearest_axes, spacing_and_tilt
+from multi_abnormality.data.io.geometry import (
+    MAX_SHEAR,
+    axis_codes,
+    canonical_axes,
+    spacing_and_tilt,
+)
 from multi_abnormality.data.io.reader_registry import format_of
 from multi_abnormality.data.io.scan import Scan
 from multi_abnormality.data.io.scan_sources import ScanSource, resolve_scan
@@ -27,6 +32,8 @@ class Volume:
     original_axes: str  # where the file's axes point to, such as "LPS"
     release: str = "v2"  # CT-RATE release that the file follows: v1 | v2
     notes: tuple[str, ...] = ()  # unusual properties that were handled
+    # (4, 4) float64, mm, from voxel indices in the file's axis order to RAS+ coordinates
+    affine: np.ndarray = field(kw_only=True)
 
 
 def read_volume(source: Path | ScanSource, metadata: Series | None = None) -> Volume:
@@ -82,10 +89,7 @@ def _orient(scan: Scan, metadata: Series | None) -> Volume:
     """Reorient (I, J, K) to a (Z, Y, X) view with axes to the head, the back and the left."""
     columns = scan.affine[:3, :3]
     spacing, tilt = spacing_and_tilt(columns, scan.hu.shape, scan.slice_axis)
-    directions = columns / np.linalg.norm(columns, axis=0)
-    world_of, sign_of = nearest_axes(directions)
-    order = [int(np.flatnonzero(world_of == world)[0]) for world in (2, 1, 0)]
-    rising = sign_of[order] * (1, -1, -1) > 0  # of z, y, x to superior, posterior, left
+    order, rising = canonical_axes(scan.affine)
     steps = tuple(slice(None, None, 1 if rises else -1) for rises in rising)
     shape = scan.hu.shape
     return Volume(
@@ -93,9 +97,10 @@ def _orient(scan: Scan, metadata: Series | None) -> Volume:
         spacing=(float(spacing[order[0]]), float(spacing[order[1]]), float(spacing[order[2]])),
         original_shape=(shape[0], shape[1], shape[2]),
         original_spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
-        original_axes=axis_codes(directions),
+        original_axes=axis_codes(columns / np.linalg.norm(columns, axis=0)),
         release=scan.release,
         notes=tuple(_notes(scan, spacing, tilt, metadata)),
+        affine=scan.affine,
     )
 
 
