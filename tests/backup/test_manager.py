@@ -513,7 +513,7 @@ def test_output_of_libraries_does_not_corrupt_results(
         "    threading.Thread(target=print_on, daemon=True).start()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(push_process, "subprocess", subprocess)  # no fork, which imports nothing
+    monkeypatch.setattr(push, "subprocess", subprocess)  # no fork, which imports nothing
     backup = started(first, remote)
     for epochs in (1, 2):
         first.save(f"state {epochs}")

@@ -117,10 +117,8 @@ def write_report(
             for row in kinds
         ]
     )
-    environment.globals |= {
-        "window": describe_window,
-        "case_slices": lambda case: _case_slices(case, slice_mm),
-    }
+    environment.globals["window"] = describe_window
+    environment.globals["case_slices"] = lambda case: _case_slices(case, slice_mm)
     environment.globals["percent"] = lambda value: f"{100 * (value - start) / (1 - start):.1f}"
     trained = history_data(history, planned_epochs)
     data = {

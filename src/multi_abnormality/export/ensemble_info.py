@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
-from multi_abnormality.evaluation.html_report import debug_notice, template_environment
+from multi_abnormality.evaluation.html_report import debug_notice
+from multi_abnormality.evaluation.template_environment import template_environment
 from multi_abnormality.export.model_info_schema import Evaluation, PretrainedWeights, StrictModel
 
 

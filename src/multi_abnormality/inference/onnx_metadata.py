@@ -128,8 +128,8 @@ def _preprocessing(recipe: dict[str, Any]) -> Preprocessing:
 
 
 def _adjacent_slices(count: Any) -> int:
-    is_odd = _is_list([count], int) and 1 <= count <= MAX_ADJACENT and count % 2 == 1
-    _require(is_odd, f"adjacent_slices: must be an odd number up to {MAX_ADJACENT}")
+    is_odd = is_list([count], int) and 1 <= count <= MAX_ADJACENT and count % 2 == 1
+    require(is_odd, f"adjacent_slices: must be an odd number up to {MAX_ADJACENT}")
     return int(count)
 
 

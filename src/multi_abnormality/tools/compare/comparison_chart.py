@@ -152,8 +152,9 @@ def _plot(
             *((COLUMNS[column], text) for column, text in headers.items()),
         ]
     ]
-    layers: altair.LayerChart = alt.layer(zero, span, mark, names, *texts, *heads)
-    return layers.properties(width=PLOT_WIDTH, height=ROW_HEIGHT * len(rows))
+    layers: Any = alt.layer(zero, span, mark, names, *texts, *heads)
+    plot: altair.LayerChart = layers.properties(width=PLOT_WIDTH, height=ROW_HEIGHT * len(rows))
+    return plot
 
 
 def _reach(comparison: Comparison) -> float:
