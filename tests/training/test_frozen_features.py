@@ -135,8 +135,8 @@ def test_features_are_of_this_volume_and_this_encoder(runner, tmp_path: Path, en
         ({}, PLAIN, "model.finetune is full"),
         (FROZEN | {"attn_layer": "se"}, PLAIN, "model.attn_layer is se"),
         (FROZEN, {"augmentation": "basic"}, "train.augmentation is basic"),
-        (FROZEN, PLAIN | {"mixup_prob": 0.5}, "mixup_prob"),
-        (FROZEN, PLAIN | {"cutmix_prob": 0.5}, "cutmix_prob"),
+        (FROZEN, PLAIN | {"mixup_prob": 0.5}, "train.mixup_prob or train.cutmix"),
+        (FROZEN, PLAIN | {"cutmix_prob": 0.5}, "train.mixup_prob or train.cutmix"),
     ],
 )
 def test_what_changes_the_features_is_named(
