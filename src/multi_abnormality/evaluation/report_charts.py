@@ -47,7 +47,7 @@ def _specification(chart: "Layers") -> dict[str, Any]:
 
     chart = (
         chart.properties(width="container", height=HEIGHT, background="transparent")
-        .configure(font=FONT, aria=False)  # the page names each chart
+        .configure(font=FONT)
         .configure_view(stroke=GRID)
         .configure_axis(
             labelColor=QUIET, titleColor=QUIET, gridColor=GRID, domainColor=GRID, tickColor=GRID,
