@@ -47,6 +47,7 @@ ELSEWHERE = {
     r"multi-abnormality index": ("tests/tools/index/test_pacs_guide.py", "commands(GUIDE)"),
     r"multi-abnormality recipe": ("tests/tools/test_recipe.py", '"multi_abnormality", "recipe"'),
     r"multi-abnormality offline-plots": ("tests/test_pages.py", '"offline-plots"'),
+    r"ensembles/winner/dvc.yaml|--all-pipelines": ("tests/test_ensemble_guide.py", "winner/dvc.yaml"),
     r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
     r"torchrun(?!.*nnodes)": ("tests/runtime/test_multi_rank_training.py", "torch.distributed.run"),
     r"gdrive|GDRIVE|/content/drive|--local backup verify|^dvc push$|ADDRESS restored": (
@@ -187,7 +188,7 @@ def typed(command: Command) -> str:
 def words_typed() -> list[list[str]]:
     """Each simple command that some test types."""
     texts = [command.text for document in documents() for command in to_run(document)]
-    for document in (OWN_DATA, CROSS_VALIDATION):
+    for document in (OWN_DATA, CROSS_VALIDATION, ENSEMBLES):
         texts += [command.text for command in commands(document)]
     return [words for text in [*texts, *IN_TEXT] for words in simple_commands(text)]
 

@@ -46,6 +46,7 @@ _COMMANDS = {  # modules that were programs or define a command, and the command
     "tools.find_lr": "find-lr",
     "tools.folds": "folds",
     "tools.index.index": "index",
+    "tools.offline_plots": "offline-plots",
     "tools.preview_augmentation": "preview-augmentation",
     "tools.recipe": "recipe",
     "tools.resume": "resume",
