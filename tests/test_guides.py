@@ -47,7 +47,10 @@ ELSEWHERE = {
     r"multi-abnormality index": ("tests/tools/index/test_pacs_guide.py", "commands(GUIDE)"),
     r"multi-abnormality recipe": ("tests/tools/test_recipe.py", '"multi_abnormality", "recipe"'),
     r"multi-abnormality offline-plots": ("tests/test_pages.py", '"offline-plots"'),
-    r"ensembles/winner/dvc.yaml|--all-pipelines": ("tests/test_ensemble_guide.py", "winner/dvc.yaml"),
+    r"ensembles/winner/dvc.yaml|--all-pipelines": (
+        "tests/test_ensemble_guide.py",
+        "winner/dvc.yaml",
+    ),
     r"^dask (scheduler|worker)": ("tests/dask_cluster.py", "distributed.cli.dask_"),
     r"torchrun(?!.*nnodes)": ("tests/runtime/test_multi_rank_training.py", "torch.distributed.run"),
     r"gdrive|GDRIVE|/content/drive|--local backup verify|^dvc push$|ADDRESS restored": (
