@@ -82,7 +82,7 @@ drill: repro  ## run the longest tests: kills, damage, a full disk, a lost machi
 	$(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	pip install --quiet --disable-pip-version-check --no-deps --editable .
-	multi-abnormality --quiet offline-plots
+	multi-abnormality offline-plots --quiet
 	touch $@
 
 # The sample scans, where there are no others. data.dvc knows their hash: if it is of other scans, these
