@@ -101,8 +101,9 @@ def history_data(history: pd.DataFrame, planned_epochs: int) -> dict[str, Any] |
         best = history.loc[history["val_auroc"].idxmax()]
     marks = [] if best is None else [{"epoch": float(best["epoch"]), "name": "best"}]
     stopped = len(history) < planned_epochs
-    if stopped:
-        marks.append({"epoch": float(history["epoch"].iloc[-1]), "name": "early stopping"})
+    if stopped or best is None:  # without validation, the last epoch's weights are scored
+        name = "early stopping" if stopped else "last"
+        marks.append({"epoch": float(history["epoch"].iloc[-1]), "name": name})
 
     def chart(columns: Mapping[str, str]) -> dict[str, Any] | None:
         rows = [
