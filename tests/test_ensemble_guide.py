@@ -27,8 +27,8 @@ def make_small(path: Path) -> None:
     shrink(path)
     params = yaml.safe_load(path.read_text())
     params["model"] |= {"pretrained": False, "finetune": "full", "encoder_chunk_size": None}
-    params["train"] |= {"epochs": 1, "schedule_epochs": 1, "accumulate_grad_batches": 1}
-    params["train"] |= {"val_fraction": 0.45, "augmentation": "none"}
+    params["train"] |= {"epochs": 1, "schedule_epochs": 1, "warmup_epochs": 0.5}
+    params["train"] |= {"val_fraction": 0.45, "augmentation": "none", "accumulate_grad_batches": 1}
     params["export"]["formats"] = ["onnx"]
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
@@ -48,6 +48,7 @@ def test_the_guide_and_another_machine(new_project: Path, tmp_path: Path):
             text = text.replace(large, small)
         shell(text)
     shell.wait_for_queue()
+    assert "Failed" not in run(project, "dvc", "queue", "status")
     printed = shell(fuse)
     assert "B is winner" in printed
     assert "macro AUROC" in printed

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from multi_abnormality.config.schema import load_params
 from multi_abnormality.config.yaml_edit import flatten
@@ -78,7 +79,7 @@ def test_a_recipe_changes_only_its_own_keys(params: Path, name: str, capsys):
     load_params()
     printed = capsys.readouterr().out
     if name != DEFAULT:
-        assert re.search(r"(?m)^train.learning_rate: 2e-3 -> \de-[45]$", printed)
+        assert re.search(r"(?m)^train.learning_rate: 2e-3 -> \de-[345]$", printed)
     assert merge_recipe(name).changes == {}
     assert merge_recipe(name).text == text
 
@@ -188,8 +189,23 @@ def test_comments_inside_a_replaced_list_are_named_and_removed(params: Path):
     params.write_text(text)
     merge = merge_recipe("mine")
     assert merge.notes[0] == "comments in model.lora.targets are removed: # one # two"
-    assert merge.text == text.replace("- qkv  # one\n      - 'a#b'  # two", "[fc1]")
-    assert "[fc1]\n    # below\n" in merge.text
+    assert merge.text == text.replace("\n      - qkv  # one\n      - 'a#b'  # two", " [fc1]")
+    assert " [fc1]\n    # below\n" in merge.text
+
+
+@pytest.mark.parametrize("comment", ["", "  # mm: z, y, x"])
+def test_lists_in_the_columns_of_their_keys_are_replaced(params: Path, comment: str):
+    written = yaml.safe_dump(yaml.safe_load(params.read_text()), sort_keys=False)
+    assert "  spacing:\n  - " in written
+    params.write_text(written.replace("  spacing:", f"  spacing:{comment}"))
+    write_recipe("preprocess: {spacing: [1.0, 2.0, 3.0], shape: [8, 32, 48]}\n")
+    expected = values(params) | {
+        ("preprocess", "spacing"): [1.0, 2.0, 3.0],
+        ("preprocess", "shape"): [8, 32, 48],
+    }
+    merge = merge_recipe("mine")
+    assert flatten(merge.text) == expected
+    assert f"  spacing:{comment}" in merge.text
 
 
 @pytest.mark.usefixtures("params")
@@ -212,7 +228,7 @@ def test_a_dry_run_changes_nothing(params: Path):
 
 @pytest.mark.usefixtures("params")
 def test_an_unknown_recipe_is_an_error_with_the_available_names(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="no recipe 't4'; there are challenge, sample, seed"):
+    with pytest.raises(InputError, match="no recipe 't4'; there are challenge, frozen-encoder, sa"):
         merge_recipe("t4")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")

@@ -72,6 +72,10 @@ def replace_values(text: str, values: Mapping[KeyPath, str]) -> str:
         if start == end:  # no value after the colon
             start = end = text.index(":", start) + 1
             value = f" {value}"
+        elif _is_block_list(nodes[path]):  # may be in the column of its key, where no value can be
+            value, key = f"  {value}", text[:start].rstrip()
+            if "#" not in key[key.rfind("\n") + 1 :]:
+                start, value = len(key), value[1:]
         rest = text[end:]
         if comment := re.match(" +(?=#)", rest):
             column = _column(text, end) + len(comment[0])
@@ -124,12 +128,16 @@ def _nodes(node: Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, Node]]:
             yield here, item
 
 
+def _is_block_list(node: Node) -> bool:
+    return isinstance(node, SequenceNode) and not node.flow_style and bool(node.value)
+
+
 def _end(text: str, node: Node) -> int:
     """End of a value; that of a block list is after the comment in the line of its last item.
 
     Its own mark is after all comments that follow.
     """
-    if isinstance(node, SequenceNode) and not node.flow_style and node.value:
+    if _is_block_list(node):
         last = _end(text, node.value[-1])
         comment = re.compile(r" +#[^\r\n]*").match(text, last)
         return comment.end() if comment else last
