@@ -13,11 +13,16 @@ import yaml
 from playwright.sync_api import Browser
 
 from browser import OpenPage, chromium, needs_chromium
+from chest_files import write_nifti
 from documents import ROOT
+from multi_abnormality import load_model
 from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.evaluation.dvc_plots import write_plots
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.slice_rendering import webp
+from multi_abnormality.inference.batch_prediction import predict_all
+from multi_abnormality.inference.scan_id import NamedScan
 from report_arguments import (
     CASE,
     HISTORY,
@@ -29,6 +34,7 @@ from report_arguments import (
     report_arguments,
 )
 from test_pipeline import run
+from tiny_model import write_model
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -47,6 +53,14 @@ def report(arguments: dict[str, Any], folder: Path) -> Path:
     }
     write_report(folder / "report.html", **arguments | {"cases": cases})
     return folder / "report.html"
+
+
+def explanation(folder: Path) -> Path:
+    """Explain a scan by a small model."""
+    model = load_model(write_model(folder / "model.onnx"))
+    source = ScanSource(write_nifti(folder / "scan.nii.gz"))
+    predict_all(model, [NamedScan("scan", source)], pictures=folder / "why")
+    return folder / "why/scan/index.html"
 
 
 def plots(
@@ -100,6 +114,7 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "report without validation": lambda folder: report(arguments_without_validation(), folder),
     "report of 60 long names": lambda folder: report(arguments_with_names(LONG_NAMES, 60), folder),
     "report of names as code": lambda folder: report(arguments_with_names(NAMES), folder),
+    "explanation": explanation,
     "plots": lambda folder: write_plots_page(folder, FINDINGS),
     "plots of names as code": lambda folder: write_plots_page(folder, RENAMED),
     "plots of two runs": lambda folder: write_plots_page(folder, FINDINGS, revisions=2),
