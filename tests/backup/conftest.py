@@ -11,14 +11,14 @@ import pytest
 from conftest import SharedFolders
 from forked_push import ForkedPush
 from machines import Machine, git, leave_state
-from multi_abnormality.backup import push_process
+from multi_abnormality.backup import push
 
 
 @pytest.fixture(autouse=True)
 def forked_pushes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork the processes that upload, instead of starting Python and importing DVC for each."""
     forking = SimpleNamespace(Popen=ForkedPush, TimeoutExpired=subprocess.TimeoutExpired)
-    monkeypatch.setattr(push_process, "subprocess", forking)
+    monkeypatch.setattr(push, "subprocess", forking)
 
 
 @pytest.fixture(scope="session")

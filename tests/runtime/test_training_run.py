@@ -77,7 +77,7 @@ def test_fast_dev_run_trains_two_epochs_and_is_not_resumed(runner, reference, tm
 def test_overfit_batches_overfits(runner, tmp_path: Path):
     history = runner.run(tmp_path, debug="overfit_batches", batch_size=8)
     first, last = history.epochs[0], history.epochs[-1]
-    assert last.train_loss < 0.1 * first.train_loss
+    assert last.train_loss < 0.2 * first.train_loss
     assert last.val_auroc > 0.99
 
 

@@ -111,7 +111,7 @@ def test_the_models_calibration_error_is_the_reports(
     session = onnxruntime.InferenceSession(model)
     rows = small_set.volumes("test")
     volumes = np.stack([small_set.read(name) for name in rows["name"]])
-    probability, threshold, _ = session.run(None, {"volume": volumes})
+    probability, threshold, *_ = session.run(None, {"volume": volumes})
     logits = np.log(probability / (1 - probability.astype(np.float64)))
     labels = rows[list(FINDINGS)].to_numpy()
     scans = average_over_reconstructions(

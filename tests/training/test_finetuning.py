@@ -48,7 +48,7 @@ def test_frozen_backbone_is_bitwise_unchanged(runner, tmp_path: Path):
 
 
 def test_progressive_unfreezes_one_more_stage_per_epoch(runner, tmp_path: Path):
-    model = {"finetune": "progressive", "unfreeze_epoch": 1}
+    model = {"finetune": "progressive", "unfreeze_epoch": 1, "multiscale": True}
     runner.run(tmp_path / "1", model=model, epochs=2)
     first = {name.split(".")[1] for name in changed(tmp_path / "1") if name.startswith("blocks")}
     runner.run(tmp_path / "2", model=model, epochs=3)
@@ -89,7 +89,7 @@ def test_exact_resume_while_fine_tuning(model: dict, runner, tmp_path: Path):
 
 
 def test_layer_decay_lowers_the_learning_rate_by_layer(runner, tmp_path: Path):
-    training = runner.prepare(tmp_path)
+    training = runner.prepare(tmp_path, model={"multiscale": True})
     model = build_classifier(training.metadata)
     groups = parameter_groups(model, training.params.model, 0.02, 0.5)
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
