@@ -84,9 +84,8 @@ def evaluate_model(
         external["recalibration"] = _describe_recalibration(recalibration, chosen, table)
         external["thresholds"] = MOVED
     external["notices"] = _notices(external, table, recalibration)
-    scores["counts"] |= {"volumes": scores["counts"]["scans"]} | _count_missing(
-        table, chosen, scored
-    )
+    scores["counts"]["volumes"] = scores["counts"]["scans"]
+    scores["counts"] |= _count_missing(table, chosen, scored)
     scores["external"] = external
     undecided = [one for one in table.findings if one in model.card.uncalibrated]
     by_finding = dict(zip(table.findings, thresholds.tolist(), strict=True))
