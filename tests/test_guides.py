@@ -163,7 +163,9 @@ class Shell:
     def wait_for_queue(self) -> None:
         """Until DVC's workers, which are processes of their own, have nothing left to do."""
         deadline = time.monotonic() + 1200
-        while re.search("Queued|Running", run(self.folder, "dvc", "queue", "status")):
+        # A task that a worker has just taken is in no state.
+        busy = r"Queued|Running|[1-9]\d* (active|idle)"
+        while re.search(busy, run(self.folder, "dvc", "queue", "status")):
             assert time.monotonic() < deadline, "the queue does not end"
             time.sleep(2)
 
