@@ -56,7 +56,7 @@ def test_the_guide_and_another_machine(new_project: Path, tmp_path: Path):
     assert run(project, "git", "status", "--porcelain") == ""
     assert "up to date" in run(project, "dvc", "status", "ensembles/winner/dvc.yaml")
     assert "winner/scores.json" in run(project, "dvc", "metrics", "show")
-    (scan, *_) = sorted(project.rglob("valid_*_a_1.nii.gz"))
+    scan = project / "data/dataset/valid_fixed/valid_1/valid_1_a/valid_1_a_1.nii.gz"
     found = shell(predict.replace("SCAN.nii.gz", str(scan)) + " --json")
     values = json.loads(found[found.index("{\n") : found.rindex("}") + 1])["predictions"][0]
     stored = json.loads((project / "ensembles/winner/predictions.json").read_text())

@@ -189,7 +189,7 @@ def main() -> None:
     ranks = find_rank(params.machine, device, params.train.batch_size)
     gate = Gate(int(steps), is_open=not ranks.is_rank_zero)
     gate.mark("interpreter and imports")
-    ranks.join()
+    ranks.join(device)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         paths = training_run.RunPaths(
