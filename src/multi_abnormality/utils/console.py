@@ -256,14 +256,22 @@ def _report_exception(
         sys.stderr.write(f"error: {missing}\n")
 
 
-def run(main: Callable[[], None], verbosity: str | None = None) -> None:
-    """Run a program's main function: set up logging, turn an InputError into exit code 1."""
+def run(
+    main: Callable[[], None], verbosity: str | None = None, argument: str | None = None
+) -> None:
+    """Run a program's main function: set up logging, turn an InputError into exit code 1.
+
+    Args:
+        main: main function.
+        verbosity: name of the verbosity; None: that of the environment.
+        argument: see `parse_stage_args`.
+    """
     _never_fail_to_encode()
     logging.basicConfig(handlers=[_handler()])
     filter_warnings()
     try:
         set_verbosity(verbosity or os.environ.get(VARIABLE) or "normal")
-        parse_stage_args()
+        parse_stage_args(argument)
         main()
         sys.stdout.flush()
     except BrokenPipeError:
