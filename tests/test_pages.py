@@ -144,7 +144,7 @@ def path_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return write
 
 
-# Without the documentation, whose theme has faults of contrast that are not mended yet.
+# Without the documentation, whose theme has faults of contrast that are not fixed yet.
 @pytest.mark.parametrize("name", [name for name in PAGES if "documentation" not in name])
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_a_page_has_no_faults(browser, path_of, name, width, scheme):
