@@ -219,21 +219,6 @@ def test_names_stay_text(browser, path_of, name):
         assert page.locator("img[src=x], a[href*='example.org'], strong").count() == 0
 
 
-def test_each_plot_has_a_title_a_text_and_no_empty_panel(browser, path_of):
-    with OpenPage(browser, path_of("plots"), 1280, "light") as page:
-        texts = page.eval_on_selector_all(
-            "main svg", "all => all.map((e) => e.getAttribute('aria-label'))"
-        )
-        assert len(texts) == 5
-        assert texts[0].startswith("ROC by finding: a panel for each finding")
-        roc = page.locator("main svg").first
-        assert roc.locator("text", has_text="AUROC 0.").count() == 1 + len(FINDINGS) - 1
-        count = "(all, line) => all.map((panel) => panel.querySelectorAll(line).length)"
-        lines = page.eval_on_selector_all(PANEL, count, LINE)
-        assert len(lines) == (1 + 17) + (1 + 17) + (1 + 18)
-        assert all(lines)
-
-
 def test_plots_of_two_runs_name_the_score_of_each(browser, path_of):
     with OpenPage(browser, path_of("plots of two runs"), 1280, "light") as page:
         reliability = page.locator("main svg").nth(2)
