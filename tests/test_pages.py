@@ -39,7 +39,6 @@ from tiny_model import write_model
 pytestmark = [pytest.mark.slow, needs_chromium]
 
 ANGLE = "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}"
-PANEL, LINE = "main svg .mark-group.role-scope > g", 'path[aria-roledescription="line mark"]'
 LONG_NAMES = [f"Finding {number}, whose name is {'very ' * 16}long" for number in range(60)]
 IMAGE = webp(np.full((8, 8), 100.0))
 DRAWN = replace(CASE, view=replace(VIEW, pictures=(IMAGE,) * 3, heat=IMAGE))
