@@ -77,22 +77,31 @@ def read_file(folder: Path, processed: Path, name: str) -> bytes:
     return (path if name == "params.yaml" else folder / path).read_bytes()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folds", type=int, default=5)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for shorter trainings, and for the folder of the runs."""
     parser.add_argument("--epochs", type=int, help="of each training; train.epochs if not given")
     parser.add_argument("--slices", type=int, help="of a volume; or train.slices_per_volume")
     parser.add_argument(
         "--folder", type=Path, help="of the runs; the next call does not repeat finished ones"
     )
-    given = parser.parse_args()
-    params = load_params()
+
+
+def shortened(params: Params, given: argparse.Namespace) -> Params:
+    """Return parameters with the epochs and slices of the options in `add_options`."""
     changes = {
         "epochs": given.epochs or params.train.epochs,
         "schedule_epochs": given.epochs or params.train.schedule_epochs,
         "slices_per_volume": given.slices or params.train.slices_per_volume,
     }
-    params = params.model_copy(update={"train": params.train.model_copy(update=changes)})
+    return params.model_copy(update={"train": params.train.model_copy(update=changes)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--folds", type=int, default=5)
+    add_options(parser)
+    given = parser.parse_args()
+    params = shortened(load_params(), given)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
         held_out = run(params, PROCESSED, folder / "held out")

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cross_validation import PROCESSED, read_file, run
+from cross_validation import PROCESSED, add_options, read_file, run, shortened
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.stages import preprocess
 from multi_abnormality.tools.compare.revisions import Revision
@@ -46,20 +46,10 @@ def process(params: Params, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, help="of each training; train.epochs if not given")
-    parser.add_argument("--slices", type=int, help="of a volume; or train.slices_per_volume")
     parser.add_argument("--factor", type=float, default=1.0, help="of both spacings")
-    parser.add_argument(
-        "--folder", type=Path, help="of the runs; the next call does not repeat finished ones"
-    )
+    add_options(parser)
     given = parser.parse_args()
-    params = load_params()
-    changes = {
-        "epochs": given.epochs or params.train.epochs,
-        "schedule_epochs": given.epochs or params.train.schedule_epochs,
-        "slices_per_volume": given.slices or params.train.slices_per_volume,
-    }
-    params = params.model_copy(update={"train": params.train.model_copy(update=changes)})
+    params = shortened(load_params(), given)
     fine, coarse = (with_spacing(params, given.factor * factor) for factor in (1, COARSER))
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
