@@ -66,12 +66,13 @@ def test_frozen_encoder_end_to_end_with_real_weights(
     recipe = parse_params(merge_recipe("frozen-encoder").text, RECIPES[0])
     weights = save_lite0(tmp_path / "lite0.pth")
     encoder = {"backbone": BACKBONE, "pretrained": str(weights), "encoder_chunk_size": None}
-    shorter = {"epochs": 3, "schedule_epochs": 3, "batch_size": 4, "val_fraction": 0.3}
+    shorter = {"epochs": 12, "schedule_epochs": 12, "batch_size": 4, "val_fraction": 0.3}
+    faster = {"learning_rate": 1e-2}
     params = recipe.model_copy(
         update={
             "preprocess": small_params.preprocess,
             "model": recipe.model.model_copy(update=encoder),
-            "train": recipe.train.model_copy(update=shorter),
+            "train": recipe.train.model_copy(update=shorter | faster),
             "evaluate": small_params.evaluate,
             "machine": small_params.machine,
         }
@@ -84,7 +85,8 @@ def test_frozen_encoder_end_to_end_with_real_weights(
         CheckpointArchive(tmp_path / "a", tmp_path / "b"),
     )
     history = TrainingRun(params, small_set, paths).run()
-    assert history.epochs[-1].train_loss < history.epochs[0].train_loss
+    losses = [epoch.train_loss for epoch in history.epochs]
+    assert losses[-1] < 0.95 * losses[0]
     assert list(tmp_path.glob("features/*/*.safetensors"))
     scores = evaluate.run(params, paths.checkpoints, small_set.root, metrics)
     assert scores["counts"]["scans"] == 8
