@@ -228,10 +228,12 @@ def add_remote(folder: Path, remote: Path) -> None:
 
 @pytest.mark.slow
 def test_push_and_pull_bring_everything_back(project: Path, tmp_path: Path):
-    add_remote(project, tmp_path / "remote")
-    run(project, "dvc", "push")
+    pushed = tmp_path / "project"
+    shutil.copytree(project, pushed, symlinks=True)
+    add_remote(pushed, tmp_path / "remote")
+    run(pushed, "dvc", "push")
     clone = tmp_path / "clone"
-    run(tmp_path, "git", "clone", "--quiet", str(project), str(clone))
+    run(tmp_path, "git", "clone", "--quiet", str(pushed), str(clone))
     add_remote(clone, tmp_path / "remote")
     run(clone, "dvc", "pull")
     assert hashes(clone) == hashes(project)
