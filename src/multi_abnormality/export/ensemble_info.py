@@ -1,11 +1,9 @@
-"""Description of an ensemble: the content of its model_info.json, and its model card."""
+"""Description of an ensemble: the content of its model_info.json."""
 
 from typing import Any
 
 from pydantic import Field
 
-from multi_abnormality.evaluation.html_report import debug_notice
-from multi_abnormality.evaluation.template_environment import template_environment
 from multi_abnormality.export.model_info_schema import Evaluation, PretrainedWeights, StrictModel
 
 
@@ -70,13 +68,3 @@ class EnsembleInfo(StrictModel):
     def content(self) -> dict[str, Any]:
         """Return the content of the JSON file."""
         return self.model_dump(mode="json")
-
-
-def ensemble_card(info: EnsembleInfo) -> str:
-    """Render the model card as Markdown; equal infos give equal bytes."""
-    environment = template_environment(
-        "multi_abnormality.export", autoescape=False, keep_trailing_newline=True
-    )
-    environment.filters["cell"] = lambda text: text.replace("|", "\\|")
-    template = environment.get_template("ENSEMBLE_CARD.md")
-    return template.render(info=info, debug_notice=debug_notice(info.debug))

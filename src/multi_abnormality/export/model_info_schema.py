@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from multi_abnormality.data.preprocessing.input_range import InputRange
+from multi_abnormality.evaluation.metrics import metric_names
+from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.utils.atomic_io import write_json
 
 FILE = Path(__file__).with_name("model_info.schema.json")
@@ -184,3 +186,38 @@ class ModelInfo(StrictModel):
 def write_schema(path: Path = FILE) -> None:
     """Write the JSON schema."""
     write_json(ModelInfo.model_json_schema(mode="serialization"), path)
+
+
+def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Select the scores of model_info.json, with counts and intervals.
+
+    Args:
+        evaluation: content of metrics/evaluate.json.
+
+    Raises:
+        KeyError, TypeError, ValueError: `evaluation` has another format.
+    """
+    counts = evaluation["counts"]
+    per_finding = evaluation["intervals"]["per_pathology"]
+    details = Evaluation(
+        scans=counts["scans"],
+        patients=counts["patients"],
+        manufacturers={
+            maker: group["scans"]
+            for maker, group in evaluation["groups"].get("Manufacturer", {}).items()
+        },
+        confidence=evaluation["intervals"]["confidence"],
+        intervals=macro_intervals(evaluation),
+        findings={
+            finding: FindingScore(
+                positives=positives,
+                auroc=finding_score(evaluation, finding, "auroc"),
+                interval=per_finding[finding]["auroc"],
+            )
+            for finding, positives in counts["positives"].items()
+        },
+        labels=counts.get("labels", {}),
+        untrained=counts.get("untrained", []),
+    )
+    metrics = {name: macro_score(evaluation, name) for name in (*metric_names(), "crg")}
+    return {"eval_metrics": metrics, "evaluation": details}

@@ -12,7 +12,7 @@ from typing import Any
 from multi_abnormality.inference.onnx_metadata import (
     MAX_METADATA,
     as_object,
-    check_findings,
+    check_model,
     is_list,
     refuse_other_version,
     require,
@@ -68,9 +68,9 @@ def read_ensemble_card(path: Path) -> EnsembleCard:
     try:
         if path.stat().st_size > MAX_METADATA:
             raise ValueError(f"must have at most {MAX_METADATA:,} bytes")
-        text = path.read_text(encoding="utf-8")
-        refuse_other_version(text, path)
-        return parse_ensemble_card(text)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        refuse_other_version(content, path)
+        return parse_ensemble_card(content)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -80,22 +80,16 @@ def read_ensemble_card(path: Path) -> EnsembleCard:
         ) from None
 
 
-def parse_ensemble_card(text: str) -> EnsembleCard:
-    """Return the description in a JSON text.
+def parse_ensemble_card(content: Any) -> EnsembleCard:
+    """Return the description in the content of a JSON file.
 
     Raises:
-        ValueError, RecursionError: it is not JSON, or a value is missing or beyond a limit.
+        ValueError: a value is missing or beyond a limit.
     """
-    card = as_object(json.loads(text), _KEYS)
-    findings, synthetic = card["findings"], card["synthetic"]
-    require(isinstance(card["version"], str), "version: must be a text")
-    require(isinstance(synthetic, bool), "synthetic: must be true or false")
-    check_findings(findings)
+    card = as_object(content, _KEYS)
+    check_model(card)
+    findings, members = card["findings"], card["members"]
     thresholds = _by_finding(card, "thresholds", findings, 0, 1)
-    uncalibrated = card["uncalibrated"]
-    is_known = is_list(uncalibrated, str) and set(uncalibrated) <= set(findings)
-    require(is_known, "uncalibrated: must be findings of the model")
-    members = card["members"]
     require(is_list(members, dict) and members, "members: must be a list of objects")
     require(len(members) <= MAX_MEMBERS, f"members: must be at most {MAX_MEMBERS}")
     parsed = tuple(map(_member, members))
@@ -104,9 +98,9 @@ def parse_ensemble_card(text: str) -> EnsembleCard:
     return EnsembleCard(
         version=card["version"],
         findings=tuple(findings),
-        synthetic=synthetic,
+        synthetic=card["synthetic"],
         thresholds=dict(zip(findings, thresholds, strict=True)),
-        uncalibrated=tuple(uncalibrated),
+        uncalibrated=tuple(card["uncalibrated"]),
         slope=_by_finding(card, "slope", findings, 0, MAX_INTERCEPT),
         intercept=_by_finding(card, "intercept", findings, -MAX_INTERCEPT, MAX_INTERCEPT),
         members=parsed,

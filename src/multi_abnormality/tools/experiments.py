@@ -52,18 +52,14 @@ class Experiment:
 
     def score(self, measure: str, separator: str) -> str:
         """A score over all findings with its confidence interval."""
+        from multi_abnormality.evaluation.scores import macro_intervals, macro_score
+        from multi_abnormality.tools.compare.comparison_tables import format_score
+
         if not self.scores:
             return self.missing
-        intervals = self.scores["intervals"]
-        if measure == "crg":
-            value, interval = self.scores["crg"]["CRG"], intervals["crg"]["CRG"]
-        else:
-            value = self.scores["classification"]["macro"][measure]
-            interval = intervals["macro"][measure]
-        if value is None:
-            return UNDEFINED
-        if interval is None:
-            return f"{value:.3f}"
+        value, interval = macro_score(self.scores, measure), macro_intervals(self.scores)[measure]
+        if value is None or interval is None:
+            return format_score(value)
         return f"{value:.3f}{separator}({interval['low']:.3f}{UNDEFINED}{interval['high']:.3f})"
 
     @property
@@ -161,16 +157,14 @@ def changed_params(experiments: list[Experiment]) -> list[str]:
 
 def print_table(experiments: list[Experiment]) -> None:
     """Print one row per experiment, then the parameters that differ."""
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    screen = Console(file=sys.stdout, highlight=False)
-    if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
-        screen.width = PLAIN_WIDTH
+    from multi_abnormality.tools.compare.comparison_tables import new_table, table_console
+
+    screen = table_console(None if "COLUMNS" in os.environ else PLAIN_WIDTH)
     longest = max(len(title) for title in ["Experiment", *(each.title for each in experiments)])
     separator = " " if screen.width >= longest + SCORES_WIDTH else "\n"
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table = new_table()
     for title in ("Experiment", *MEASURES):
         table.add_column(title, no_wrap=True)
     for each in experiments:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from multi_abnormality.data.loading.slice_sampling import middle_slices, sample_slices
+from multi_abnormality.data.loading.train_dataset import middle_slices, sample_slices
 from multi_abnormality.utils.rng import generator
 
 
