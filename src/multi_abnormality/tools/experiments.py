@@ -4,7 +4,7 @@ import json as json_format
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -144,15 +144,11 @@ def _value(params: Any, name: str) -> Any:
     return params
 
 
-def changed_params(experiments: list[Experiment]) -> list[str]:
-    """Names of the parameters whose values differ between experiments."""
-    names = dict.fromkeys(name for each in experiments for name in each.params)
-    known = [each.params for each in experiments if each.params]
-    return [
-        name
-        for name in names
-        if any(params.get(name) != known[0].get(name) for params in known[1:])
-    ]
+def changed_params(recipes: Iterable[dict[str, Any]]) -> list[str]:
+    """Names of the parameters whose values differ, by dotted name; empty recipes are unknown."""
+    known = [recipe for recipe in recipes if recipe]
+    names = dict.fromkeys(name for recipe in known for name in recipe)
+    return [name for name in names if any(one.get(name) != known[0].get(name) for one in known)]
 
 
 def print_table(experiments: list[Experiment]) -> None:
@@ -171,7 +167,7 @@ def print_table(experiments: list[Experiment]) -> None:
         scores = (each.score(name, separator) for name in MEASURES.values())
         table.add_row(Text(each.title), *scores)
     screen.print(table)
-    if changed := changed_params(experiments):
+    if changed := changed_params(each.params for each in experiments):
         screen.print("\nParameters that differ", style="bold")
         for each in experiments:
             screen.print(Text(each.title))

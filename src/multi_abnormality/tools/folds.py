@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from multi_abnormality.utils import console
-from multi_abnormality.utils.errors import InputError
 
 
 def folds(
@@ -32,7 +31,7 @@ def folds(
     Collects the runs that each held out one fold (data.folds, data.fold), checks that they are of
     one recipe and one table, and scores all scans together, with intervals over patients.
     """
-    from multi_abnormality.backup.dvc_recorder import open_repository
+    from multi_abnormality.tools.compare.revisions import require_repository
     from multi_abnormality.tools.out_of_fold import (
         check_folds,
         find_folds,
@@ -42,11 +41,7 @@ def folds(
     )
     from multi_abnormality.utils.atomic_io import atomic_write, write_json
 
-    repo = open_repository(Path())
-    if repo is None:
-        raise InputError(
-            f"{Path().resolve()}: not in a DVC project; run in the project's directory"
-        )
+    repo = require_repository(Path())
     runs = check_folds([read_fold_of_project(repo, name) for name in revisions or find_folds()])
     scores = score_folds(runs)
     if out:
