@@ -6,8 +6,7 @@ from multi_abnormality.evaluation.confidence_intervals import NOT_ESTIMABLE, UNR
 from multi_abnormality.evaluation.html_report import debug_notice
 from multi_abnormality.evaluation.metrics import METRICS
 from multi_abnormality.evaluation.template_environment import UNDEFINED, template_environment
-from multi_abnormality.export.ensemble_info import EnsembleInfo
-from multi_abnormality.export.model_info_schema import Interval, ModelInfo
+from multi_abnormality.export.model_info_schema import EnsembleInfo, Interval, ModelInfo
 
 
 def model_card(info: ModelInfo) -> str:

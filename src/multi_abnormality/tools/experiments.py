@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from multi_abnormality.utils.console import printable
 from multi_abnormality.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from multi_abnormality.tools.compare.revisions import Read, Revision
 
 PARAMS, EVALUATION, LOCK = "params.yaml", "metrics/evaluate.json", "dvc.lock"
 SCORED_STAGES = ("preprocess", "train", "evaluate")  # stages that the scores depend on
@@ -118,6 +121,17 @@ def _show(revision: str, path: str) -> str:
     command = ["git", "show", f"{revision}:./{path}"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     return done.stdout if done.returncode == 0 else ""
+
+
+def require_run(revision: "Revision", read: "Read") -> None:
+    """Refuse a revision whose parameters were not run."""
+    from multi_abnormality.config.yaml_reader import load_yaml
+
+    if not was_run(load_yaml(read(PARAMS).decode()), read(LOCK).decode()):
+        raise InputError(
+            f"{revision}: its parameters were not run, so its scores are of others; run "
+            "`dvc repro` at that revision, and commit the changes"
+        )
 
 
 def was_run(params: Mapping[str, Any], lock: str) -> bool:

@@ -25,11 +25,10 @@ from multi_abnormality.tools.compare.revision_predictions import (
 )
 from multi_abnormality.tools.compare.revisions import Read, Revision, reader, resolve
 from multi_abnormality.tools.experiments import (
-    LOCK,
     PARAMS,
     changed_params,
     read_experiments,
-    was_run,
+    require_run,
 )
 from multi_abnormality.utils.errors import InputError
 
@@ -111,11 +110,7 @@ def read_fold_of_project(repo: "Repo", name: str) -> FoldRun:
     """
     revision = resolve(repo, name)
     read = reader(repo, revision)
-    if not was_run(load_yaml(read(PARAMS).decode()), read(LOCK).decode()):
-        raise InputError(
-            f"{revision}: its parameters were not run, so its scores are of others; run "
-            "`dvc repro` at that revision"
-        )
+    require_run(revision, read)
     return read_fold(revision, read)
 
 

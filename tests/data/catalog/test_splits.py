@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.data.catalog.ct_rate_tables import read_label_table
+from multi_abnormality.data.catalog.ct_rate_files import read_label_table
 from multi_abnormality.data.catalog.label_checks import describe_validation, has_enough_patients
 from multi_abnormality.data.catalog.splits import assert_disjoint_patients, split_validation
 from multi_abnormality.data.catalog.volume_id import VolumeName

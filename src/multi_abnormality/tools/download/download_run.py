@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from multi_abnormality.data.catalog.ct_rate_tables import label_path
+from multi_abnormality.data.catalog.ct_rate_files import label_path
 from multi_abnormality.data.catalog.placeholders import placeholder_path
 from multi_abnormality.data.catalog.volume_id import SPLITS, VolumeName
 from multi_abnormality.tools.download.destination import DownloadDir

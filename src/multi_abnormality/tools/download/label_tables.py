@@ -6,8 +6,12 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from multi_abnormality.data.catalog.ct_rate_files import read_exclusions
-from multi_abnormality.data.catalog.ct_rate_tables import NAME_COLUMN, label_path, metadata_path
+from multi_abnormality.data.catalog.ct_rate_files import (
+    NAME_COLUMN,
+    label_path,
+    metadata_path,
+    read_exclusions,
+)
 from multi_abnormality.data.catalog.volume_id import CT_RATE_SPLITS, SPLITS, VolumeName
 from multi_abnormality.tools.download.destination import DownloadDir
 from multi_abnormality.tools.download.hub import Hub, RemoteFile, TransferError, fetch
