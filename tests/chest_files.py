@@ -1,6 +1,7 @@
 """A small chest CT in valid files of every format."""
 
 import gzip
+import random
 import shutil
 import struct
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import gdcm
 import nibabel as nib
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
@@ -25,6 +27,8 @@ from pydicom.uid import (
 
 from chest_phantom.cohort import plan_cohort
 from chest_phantom.rasterize import draw_scan
+from multi_abnormality.data.io.reader_registry import format_of
+from multi_abnormality.utils.errors import UnusableScan
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared/real-ct"
 SLICES, SIZE = 24, 48
@@ -310,3 +314,33 @@ def set_nifti_field(path: Path, offset: int, form: str, *values: float) -> Path:
 
 
 DEFLATED = DeflatedExplicitVRLittleEndian
+
+
+def check_as_written(path: Path) -> None:
+    scan = format_of(path).read(path)
+    assert np.array_equal(scan.hu.T, chest())
+    assert np.allclose(scan.affine, affine())
+
+
+def fault_of(path: Path) -> str:
+    with pytest.raises(UnusableScan) as caught:
+        format_of(path).read(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def is_same_or_refused(path: Path, name: str) -> bool:
+    try:
+        return np.array_equal(format_of(path).read(path).hu.T, chest())
+    except UnusableScan as error:
+        return name in str(error)
+
+
+def check_flipped_bits(path: Path, voxels: Path, offsets: list[int]) -> None:
+    """Flip a bit of the file of voxels at these offsets, and at random ones."""
+    content, rng = voxels.read_bytes(), random.Random(0)
+    for offset in [*offsets, *rng.choices(range(len(content)), k=296)]:
+        damaged = bytearray(content)
+        damaged[offset] ^= 1 << rng.randrange(8)
+        voxels.write_bytes(damaged)
+        assert is_same_or_refused(path, f"{path.name} (voxels in {voxels.name!r}): "), offset

@@ -21,9 +21,9 @@ from multi_abnormality.stages import evaluate, export, preprocess, train
 from multi_abnormality.tools.compare.revisions import Revision
 from multi_abnormality.tools.ensemble import fused_model
 from multi_abnormality.tools.ensemble.ensemble_stage import new_folder
+from multi_abnormality.tools.ensemble.fused_model import fit_weights
 from multi_abnormality.tools.ensemble.fused_results import write_results
 from multi_abnormality.tools.ensemble.members import Member, check_members, read_member
-from multi_abnormality.tools.ensemble.weight_fitting import fit_weights
 
 
 def train_member(params: Params, processed: Path, folder: Path) -> None:

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from chest_phantom.phantom_error import PhantomError
-from chest_phantom.settings import Settings
+from chest_phantom.settings import PhantomError, Settings
 
 DEFAULT = Settings()
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,14 +17,12 @@ from rich.progress import track
 
 from chest_phantom.acquisition import archive, plan_acquisition, volume_path
 from chest_phantom.anatomy import draw_subject
-from chest_phantom.atomic_write import atomic_write
 from chest_phantom.cohort import Scan, plan_cohort
 from chest_phantom.metadata_tables import METADATA_COLUMNS, csv_bytes, label_table, metadata_row
 from chest_phantom.nifti_writer import encode_nifti
-from chest_phantom.phantom_error import PhantomError
 from chest_phantom.rasterize import draw_scan
 from chest_phantom.scanner import draw_protocol, store
-from chest_phantom.settings import Settings
+from chest_phantom.settings import PhantomError, Settings
 
 log = logging.getLogger("chest_phantom")
 
@@ -155,3 +154,14 @@ def _write_tables(scans: list[Scan], part: Path, settings: Settings) -> None:
         atomic_write(csv_bytes(METADATA_COLUMNS, rows), metadata)
         lines = "".join(f"{name}\n" for name in no_chest)
         atomic_write(lines.encode(), folder / f"no_chest_{split}.txt")
+
+
+def atomic_write(content: bytes, path: Path) -> None:
+    """Write a file so that after a kill it is the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

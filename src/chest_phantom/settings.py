@@ -1,4 +1,4 @@
-"""Settings of a generated sample: equal settings give equal bytes."""
+"""Settings of a sample, and the error for wrong ones."""
 
 from dataclasses import dataclass
 
@@ -15,3 +15,10 @@ class Settings:
     seed: int = 0
     size: int = DEFAULT_SIZE
     slices: int = DEFAULT_SLICES
+
+
+class PhantomError(Exception):
+    """An argument is invalid, or a file cannot be written.
+
+    The message names it and the fix; the program prints it without a traceback.
+    """

@@ -11,9 +11,8 @@ from chest_phantom.acquisition import archive, plan_acquisition, volume_path
 from chest_phantom.cohort import plan_cohort
 from chest_phantom.generate import make_sample
 from chest_phantom.metadata_tables import METADATA_COLUMNS
-from chest_phantom.phantom_error import PhantomError
 from chest_phantom.rasterize import draw_scan
-from chest_phantom.settings import DEFAULT_PATIENTS, Settings
+from chest_phantom.settings import DEFAULT_PATIENTS, PhantomError, Settings
 from multi_abnormality.config.findings import FINDINGS
 
 SETTINGS = Settings(patients=9, seed=7, size=64, slices=24)

@@ -8,7 +8,10 @@ import pytest
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.evaluation.prediction_files import predictions_json, write_submission
-from multi_abnormality.evaluation.scored_scans import average_over_reconstructions
+from multi_abnormality.evaluation.scored_scans import (
+    average_over_reconstructions,
+    check_probabilities,
+)
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.utils.errors import InputError
 
@@ -130,3 +133,14 @@ def test_a_duplicate_name_or_a_nan_is_an_error_and_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match="not finite"):
         write_submission(path, ["valid_1_a_1"], np.full((1, 1), np.nan), ["one"])
     assert not path.exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.5, -0.1])
+def test_an_invalid_probability_is_an_error_with_scan_and_finding(value: float):
+    probabilities, labels = np.full((4, 2), 0.5), np.zeros((4, 2), int)
+    check_probabilities(probabilities, labels, ["a", "b"], list("0123"))
+    probabilities[3, 1] = value
+    with pytest.raises(InputError, match=rf"3, b: {value}; "):
+        check_probabilities(probabilities, labels, ["a", "b"], list("0123"))
+    with pytest.raises(InputError, match="shape"):
+        check_probabilities(probabilities, labels[:3], ["a", "b"], list("0123"))

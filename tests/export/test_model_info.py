@@ -14,9 +14,9 @@ from multi_abnormality.config.schema import Params
 from multi_abnormality.data.preprocessing.input_range import InputRange
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export import model_info_schema
-from multi_abnormality.export.described_scores import described_scores
 from multi_abnormality.export.model_card import model_card
 from multi_abnormality.export.model_info import model_info, running_info
+from multi_abnormality.export.model_info_schema import described_scores
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.models.pretrained_cfg import PretrainedCfg
 

@@ -18,7 +18,7 @@ from multi_abnormality.data.io.scan_sources import ScanSource, resolve_scan
 from multi_abnormality.data.preprocessing.resample import resample_and_quantize
 from multi_abnormality.inference.batch_prediction import predict_all
 from multi_abnormality.inference.explanation import _in_plane, _own_slices
-from multi_abnormality.inference.heat_map_file import encode_heat_map
+from multi_abnormality.inference.explanation_files import encode_heat_map
 from multi_abnormality.inference.occlusion import heat_maps
 from multi_abnormality.inference.scan_grid import ScanGrid
 from multi_abnormality.inference.scan_id import NamedScan

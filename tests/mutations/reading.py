@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from multi_abnormality.config.schema import Columns, Data, LabelValues, SplitValues
-from multi_abnormality.data.catalog.ct_rate_tables import read_label_table, read_metadata_table
+from multi_abnormality.data.catalog.ct_rate_files import read_label_table, read_metadata_table
 from multi_abnormality.data.catalog.custom_table import read_custom_table
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.scan_sources import find_scans

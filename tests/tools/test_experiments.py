@@ -140,7 +140,7 @@ def test_many_parameters_that_differ_are_all_shown(capsys):
     names = [f"train.parameter_with_a_long_name_{number}" for number in range(12)]
     first = Experiment("main", True, {name: [1.5, 2.5] for name in names} | {"same": 1}, {})
     other = Experiment("other", False, dict.fromkeys(names, "text") | {"same": 1}, {})
-    assert changed_params([first, other]) == names
+    assert changed_params([first.params, other.params]) == names
     print_table([first, other])
     printed = capsys.readouterr().out
     assert all(printed.count(f"{name}=") == 2 for name in names)

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from multi_abnormality.evaluation.slice_rendering import in_scan
+from multi_abnormality.models.backbones import has_one_resolution
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.models.encoder import SliceEncoder
-from multi_abnormality.models.feature_maps import has_one_resolution
 
 
 @dataclass(frozen=True)

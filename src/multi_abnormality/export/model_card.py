@@ -1,26 +1,33 @@
-"""Model card: model_info.json rendered as MODEL_CARD.md."""
+"""Model cards: model_info.json of a model or an ensemble, rendered as MODEL_CARD.md."""
+
+from typing import Any
 
 from multi_abnormality.evaluation.confidence_intervals import NOT_ESTIMABLE, UNRELIABLE
 from multi_abnormality.evaluation.html_report import debug_notice
 from multi_abnormality.evaluation.metrics import METRICS
 from multi_abnormality.evaluation.template_environment import UNDEFINED, template_environment
-from multi_abnormality.export.model_info_schema import Interval, ModelInfo
+from multi_abnormality.export.model_info_schema import EnsembleInfo, Interval, ModelInfo
 
 
 def model_card(info: ModelInfo) -> str:
     """Render the model card as Markdown; equal infos give equal bytes."""
+    metrics = _defined_metrics(info)
+    return _render("MODEL_CARD.md", info, metrics=metrics, span=_span, unreliable=UNRELIABLE)
+
+
+def ensemble_card(info: EnsembleInfo) -> str:
+    """Render the model card of an ensemble."""
+    return _render("ENSEMBLE_CARD.md", info)
+
+
+def _render(template: str, info: ModelInfo | EnsembleInfo, **values: Any) -> str:
     # Not escaped: Markdown from trusted values.
     environment = template_environment(
         "multi_abnormality.export", autoescape=False, keep_trailing_newline=True
     )
     environment.filters["cell"] = lambda text: text.replace("|", "\\|")
-    return environment.get_template("MODEL_CARD.md").render(
-        info=info,
-        debug_notice=debug_notice(info.debug),
-        metrics=_defined_metrics(info),
-        span=_span,
-        unreliable=UNRELIABLE,
-    )
+    notice = debug_notice(info.debug)
+    return environment.get_template(template).render(info=info, debug_notice=notice, **values)
 
 
 def _defined_metrics(info: ModelInfo) -> dict[str, tuple[float | None, Interval | None]]:

@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from multi_abnormality.data.preprocessing.input_range import InputRange
+from multi_abnormality.evaluation.metrics import metric_names
+from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.utils.atomic_io import write_json
 
 FILE = Path(__file__).with_name("model_info.schema.json")
@@ -184,3 +186,101 @@ class ModelInfo(StrictModel):
 def write_schema(path: Path = FILE) -> None:
     """Write the JSON schema."""
     write_json(ModelInfo.model_json_schema(mode="serialization"), path)
+
+
+def described_scores(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Select the scores of model_info.json, with counts and intervals.
+
+    Args:
+        evaluation: content of metrics/evaluate.json.
+
+    Raises:
+        KeyError, TypeError, ValueError: `evaluation` has another format.
+    """
+    counts = evaluation["counts"]
+    per_finding = evaluation["intervals"]["per_pathology"]
+    details = Evaluation(
+        scans=counts["scans"],
+        patients=counts["patients"],
+        manufacturers={
+            maker: group["scans"]
+            for maker, group in evaluation["groups"].get("Manufacturer", {}).items()
+        },
+        confidence=evaluation["intervals"]["confidence"],
+        intervals=macro_intervals(evaluation),
+        findings={
+            finding: FindingScore(
+                positives=positives,
+                auroc=finding_score(evaluation, finding, "auroc"),
+                interval=per_finding[finding]["auroc"],
+            )
+            for finding, positives in counts["positives"].items()
+        },
+        labels=counts.get("labels", {}),
+        untrained=counts.get("untrained", []),
+    )
+    metrics = {name: macro_score(evaluation, name) for name in (*metric_names(), "crg")}
+    return {"eval_metrics": metrics, "evaluation": details}
+
+
+class EnsembleMember(StrictModel):
+    file: str = Field(description="ONNX file, relative to model_info.json.")
+    sha256: str
+    weight: float = Field(description="Of its calibrated logits; all have the sum 1.")
+    revision: str = Field(description="Name of the Git revision or DVC experiment.")
+    commit: str | None
+    architecture: str
+    parameters: int
+    spacing: list[float] = Field(description="Voxel size z, y, x of its input, in mm.")
+    seed: int
+    auroc: float | None = Field(description="Macro AUROC of the test scans.")
+    pretrained_weights: PretrainedWeights | None
+
+
+class BestMember(StrictModel):
+    """Comparison with the member that has the best scores on the test scans."""
+
+    revision: str
+    auroc: float | None = Field(description="Macro AUROC.")
+    gain: float | None = Field(description="Macro AUROC of the ensemble, less the member's.")
+    low: float | None
+    high: float | None
+    p: float | None = Field(description="Paired permutation test.")
+
+
+class EnsembleInfo(StrictModel):
+    """Content of an ensemble's model_info.json. `slope` and `intercept` are of the fused logits."""
+
+    version: str
+    name: str
+    task: str
+    synthetic: bool
+    debug: str
+    weighting: str = Field(description="mean, or val: weights fitted on the val scans.")
+    findings: list[str]
+    members: list[EnsembleMember]
+    slope: dict[str, float]
+    intercept: dict[str, float]
+    thresholds: dict[str, float]
+    threshold_metric: str
+    uncalibrated: list[str]
+    val_scans: int = Field(description="Scans that no member was trained on, for all that is fit.")
+    eval_metrics: dict[str, float | None]
+    evaluation: Evaluation
+    best_member: BestMember
+    authors: str
+    license: str
+    contact: str
+    data_source: str
+    intended_use: str
+    references: list[str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What users must know about the members' pretrained weights."""
+        weights = [member.pretrained_weights for member in self.members]
+        return list(dict.fromkeys(line for one in weights if one for line in one.warnings))
+
+    def content(self) -> dict[str, Any]:
+        """Return the content of the JSON file."""
+        return self.model_dump(mode="json")

@@ -58,26 +58,21 @@ class ModelCard:
     training: TrainingHashes | None = None  # None: exported without
 
 
-def parse_card(text: str) -> ModelCard:
-    """Return the metadata in a JSON text.
+def parse_card(content: Any) -> ModelCard:
+    """Return the metadata in the content of a JSON text.
 
     pydantic could validate it, but its import takes a tenth of the time of a prediction.
 
     Raises:
-        ValueError, RecursionError: it is not JSON, or a value is missing or beyond a limit.
+        ValueError: a value is missing or beyond a limit.
     """
-    card = as_object(json.loads(text), "version findings preprocess familiar synthetic thresholds")
+    card = as_object(content, "version findings preprocess familiar synthetic thresholds")
+    check_model(card)
     findings, thresholds = card["findings"], as_object(card["thresholds"])
-    require(isinstance(card["version"], str), "version: must be a text")
-    require(isinstance(card["synthetic"], bool), "synthetic: must be true or false")
-    check_findings(findings)
     values = [*thresholds.values()]
     is_open = is_list(values, float) and all(0 < value < 1 for value in values)
     require(is_open, "thresholds: must be numbers between 0 and 1")
     require(set(thresholds) == set(findings), "thresholds: must have exactly one for each finding")
-    uncalibrated = card.get("uncalibrated", [])
-    is_known = is_list(uncalibrated, str) and set(uncalibrated) <= set(findings)
-    require(is_known, "uncalibrated: must be findings of the model")
     return ModelCard(
         version=card["version"],
         findings=tuple(findings),
@@ -85,14 +80,17 @@ def parse_card(text: str) -> ModelCard:
         familiar=_input_range(as_object(card["familiar"], "lung_share length")),
         synthetic=card["synthetic"],
         thresholds=thresholds,
-        uncalibrated=tuple(uncalibrated),
+        uncalibrated=tuple(card.get("uncalibrated", [])),
         adjacent_slices=_adjacent_slices(card.get("adjacent_slices", 1)),
         training=TrainingHashes.parse(card["training"]) if "training" in card else None,
     )
 
 
-def check_findings(findings: Any) -> None:
-    """Check that names are distinct and safe as file names of --explain's pictures."""
+def check_model(card: dict[str, Any]) -> None:
+    """Check what models and ensembles have. Findings are file names of --explain's pictures."""
+    findings, uncalibrated = card["findings"], card.get("uncalibrated", [])
+    require(isinstance(card["version"], str), "version: must be a text")
+    require(isinstance(card["synthetic"], bool), "synthetic: must be true or false")
     require(is_list(findings, str) and findings, "findings: must be a list of names")
     require(len(findings) <= MAX_FINDINGS, f"findings: must have at most {MAX_FINDINGS} items")
     distinct = {finding.casefold() for finding in findings}
@@ -100,6 +98,8 @@ def check_findings(findings: Any) -> None:
     for name in findings:
         require(len(name) <= MAX_NAME, f"findings: must have at most {MAX_NAME} characters each")
         require(names_a_picture(name), f"findings: {name!r} is not a valid name")
+    is_known = is_list(uncalibrated, str) and set(uncalibrated) <= set(findings)
+    require(is_known, "uncalibrated: must be findings of the model")
 
 
 def _preprocessing(recipe: dict[str, Any]) -> Preprocessing:
@@ -189,9 +189,10 @@ def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
             f"{path}: has {len(text):,} characters of metadata, more than {MAX_METADATA:,}; "
             f"{_AGAIN}"
         )
-    refuse_other_version(text, path)
     try:
-        card = parse_card(text)
+        content = json.loads(text)
+        refuse_other_version(content, path)
+        card = parse_card(content)
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: has wrong metadata; {_AGAIN}\n  - {_shortened(str(error))}"
@@ -219,18 +220,15 @@ def read_card(session: "onnxruntime.InferenceSession", path: Path) -> ModelCard:
     return card
 
 
-def refuse_other_version(metadata: str, path: Path) -> None:
+def refuse_other_version(content: Any, path: Path) -> None:
     """Reject the metadata of another version, which may have another format.
 
     Raises:
         InputError: the version differs.
     """
-    try:
-        version = json.loads(metadata)["version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return  # the full validation reports it
+    version = content.get("version") if isinstance(content, dict) else None
     if not isinstance(version, str):
-        return
+        return  # the full validation reports it
     if _release_line(version) != _release_line(__version__):
         raise InputError(
             f"{path}: was exported by version {_shortened(version)} of this project, but this is "

@@ -3,8 +3,7 @@
 import logging
 from pathlib import Path
 
-from multi_abnormality.inference.ensemble_metadata import FILE, is_ensemble
-from multi_abnormality.inference.ensemble_model import load_ensemble
+from multi_abnormality.inference.ensemble_model import FILE, is_ensemble, load_ensemble
 from multi_abnormality.inference.onnx_model import MEMORY, Finding, Model, Prediction, load_onnx
 from multi_abnormality.utils.console import printable
 from multi_abnormality.utils.errors import InputError

@@ -18,8 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from multi_abnormality.models.backbones import Backbone, Padding, create_backbone, fit_size
-from multi_abnormality.models.feature_maps import feature_maps, keep_stages, middle_stages
+from multi_abnormality.models.backbones import (
+    Backbone,
+    Padding,
+    create_backbone,
+    feature_maps,
+    fit_size,
+    keep_stages,
+    middle_stages,
+)
 from multi_abnormality.models.pretrained_cfg import PretrainedCfg, input_normalization
 from multi_abnormality.utils.errors import InputError
 

@@ -22,7 +22,6 @@ from multi_abnormality.data.preprocessing.quantization import code_table
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.export.calibrated_classifier import CalibratedClassifier
-from multi_abnormality.export.described_scores import described_scores
 from multi_abnormality.export.formats import FORMATS, Runner, file_stem, run_module, trace
 from multi_abnormality.export.model_card import model_card
 from multi_abnormality.export.model_info import (
@@ -31,6 +30,7 @@ from multi_abnormality.export.model_info import (
     running_info,
     training_hashes,
 )
+from multi_abnormality.export.model_info_schema import described_scores
 from multi_abnormality.models.factory import build_for_export, restore_classifier
 from multi_abnormality.runtime.checkpoint_io import BEST, held_out_fold, load_complete
 from multi_abnormality.utils.atomic_io import atomic_write, write_json

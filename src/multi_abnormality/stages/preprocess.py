@@ -18,12 +18,15 @@ from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.catalog.catalog import FOLD, SERIES, Catalog
 from multi_abnormality.data.catalog.label_checks import count_labels
 from multi_abnormality.data.catalog.read_catalog import read_catalog
-from multi_abnormality.data.storage.dataset_writer import PARTS, DatasetWriter
+from multi_abnormality.data.storage.dataset_writer import (
+    PARTS,
+    DatasetWriter,
+    check_catalog_replaceable,
+)
 from multi_abnormality.data.storage.file_hashes import FileHashCache
 from multi_abnormality.data.storage.process_scan import ProcessResult, is_made_of, process_volume
 from multi_abnormality.data.storage.processed_dataset import is_synthetic, mixed_with_synthetic
 from multi_abnormality.data.storage.shards import FOLDERS, shard_path
-from multi_abnormality.data.storage.stored_recipe import check_catalog_replaceable
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.errors import raise_errors
 from multi_abnormality.utils.parallel.run_all import TaskFailed, run_all

@@ -4,16 +4,19 @@ import json as json_format
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from multi_abnormality.utils.console import printable
 from multi_abnormality.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from multi_abnormality.tools.compare.revisions import Read, Revision
 
 PARAMS, EVALUATION, LOCK = "params.yaml", "metrics/evaluate.json", "dvc.lock"
 SCORED_STAGES = ("preprocess", "train", "evaluate")  # stages that the scores depend on
@@ -52,18 +55,14 @@ class Experiment:
 
     def score(self, measure: str, separator: str) -> str:
         """A score over all findings with its confidence interval."""
+        from multi_abnormality.evaluation.scores import macro_intervals, macro_score
+        from multi_abnormality.tools.compare.comparison_tables import format_score
+
         if not self.scores:
             return self.missing
-        intervals = self.scores["intervals"]
-        if measure == "crg":
-            value, interval = self.scores["crg"]["CRG"], intervals["crg"]["CRG"]
-        else:
-            value = self.scores["classification"]["macro"][measure]
-            interval = intervals["macro"][measure]
-        if value is None:
-            return UNDEFINED
-        if interval is None:
-            return f"{value:.3f}"
+        value, interval = macro_score(self.scores, measure), macro_intervals(self.scores)[measure]
+        if value is None or interval is None:
+            return format_score(value)
         return f"{value:.3f}{separator}({interval['low']:.3f}{UNDEFINED}{interval['high']:.3f})"
 
     @property
@@ -124,6 +123,17 @@ def _show(revision: str, path: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
+def require_run(revision: "Revision", read: "Read") -> None:
+    """Refuse a revision whose parameters were not run."""
+    from multi_abnormality.config.yaml_reader import load_yaml
+
+    if not was_run(load_yaml(read(PARAMS).decode()), read(LOCK).decode()):
+        raise InputError(
+            f"{revision}: its parameters were not run, so its scores are of others; run "
+            "`dvc repro` at that revision, and commit the changes"
+        )
+
+
 def was_run(params: Mapping[str, Any], lock: str) -> bool:
     """Whether the stages that lead to the scores were last run with these parameters."""
     from ruamel.yaml.error import YAMLError
@@ -148,36 +158,30 @@ def _value(params: Any, name: str) -> Any:
     return params
 
 
-def changed_params(experiments: list[Experiment]) -> list[str]:
-    """Names of the parameters whose values differ between experiments."""
-    names = dict.fromkeys(name for each in experiments for name in each.params)
-    known = [each.params for each in experiments if each.params]
-    return [
-        name
-        for name in names
-        if any(params.get(name) != known[0].get(name) for params in known[1:])
-    ]
+def changed_params(recipes: Iterable[dict[str, Any]]) -> list[str]:
+    """Names of the parameters whose values differ, by dotted name; empty recipes are unknown."""
+    known = [recipe for recipe in recipes if recipe]
+    names = dict.fromkeys(name for recipe in known for name in recipe)
+    return [name for name in names if any(one.get(name) != known[0].get(name) for one in known)]
 
 
 def print_table(experiments: list[Experiment]) -> None:
     """Print one row per experiment, then the parameters that differ."""
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    screen = Console(file=sys.stdout, highlight=False)
-    if not (sys.stdout.isatty() or "COLUMNS" in os.environ):
-        screen.width = PLAIN_WIDTH
+    from multi_abnormality.tools.compare.comparison_tables import new_table, table_console
+
+    screen = table_console(None if "COLUMNS" in os.environ else PLAIN_WIDTH)
     longest = max(len(title) for title in ["Experiment", *(each.title for each in experiments)])
     separator = " " if screen.width >= longest + SCORES_WIDTH else "\n"
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table = new_table()
     for title in ("Experiment", *MEASURES):
         table.add_column(title, no_wrap=True)
     for each in experiments:
         scores = (each.score(name, separator) for name in MEASURES.values())
         table.add_row(Text(each.title), *scores)
     screen.print(table)
-    if changed := changed_params(experiments):
+    if changed := changed_params(each.params for each in experiments):
         screen.print("\nParameters that differ", style="bold")
         for each in experiments:
             screen.print(Text(each.title))

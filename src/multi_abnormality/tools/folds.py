@@ -9,10 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from multi_abnormality.utils import console
-from multi_abnormality.utils.errors import InputError
-
-WIDTH = 100  # columns without a terminal
-UNDEFINED = "\N{EN DASH}"
 
 
 def folds(
@@ -35,7 +31,7 @@ def folds(
     Collects the runs that each held out one fold (data.folds, data.fold), checks that they are of
     one recipe and one table, and scores all scans together, with intervals over patients.
     """
-    from multi_abnormality.backup.dvc_recorder import open_repository
+    from multi_abnormality.tools.compare.revisions import require_repository
     from multi_abnormality.tools.out_of_fold import (
         check_folds,
         find_folds,
@@ -45,11 +41,7 @@ def folds(
     )
     from multi_abnormality.utils.atomic_io import atomic_write, write_json
 
-    repo = open_repository(Path())
-    if repo is None:
-        raise InputError(
-            f"{Path().resolve()}: not in a DVC project; run in the project's directory"
-        )
+    repo = require_repository(Path())
     runs = check_folds([read_fold_of_project(repo, name) for name in revisions or find_folds()])
     scores = score_folds(runs)
     if out:
@@ -63,63 +55,60 @@ def folds(
         print_tables(scores)
 
 
-def print_tables(scores: Mapping[str, Any]) -> None:
+def print_tables(scores: dict[str, Any]) -> None:
     """Print the runs, the scores of all scans together, and each finding's."""
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from multi_abnormality.evaluation.confidence_intervals import UNRELIABLE
-    from multi_abnormality.evaluation.metrics import METRICS
     from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
+    from multi_abnormality.tools.compare.comparison_tables import (
+        TITLES,
+        UNDEFINED,
+        format_score,
+        new_table,
+        table_console,
+    )
 
-    screen = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    screen = table_console()
 
     def print_table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-        table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+        table = new_table()
         for header in headers:
             table.add_column(header, justify="left" if header == headers[0] else "right")
         for row in rows:
             table.add_row(*map(Text, row))
         screen.print(table, "")
 
+    def interval(found: Mapping[str, Any] | None) -> str:
+        if found is None:
+            return UNDEFINED
+        return f"{found['low']:.3f} to {found['high']:.3f}" + ("" if found["reliable"] else " *")
+
     print_table(
         ("Run", "Fold", "Scans", "Patients", "Macro AUROC", "Not trained"),
         [
             (run["name"], *(str(run[key]) for key in ("fold", "scans", "patients")),
-             _number(run["auroc"]), ", ".join(run["untrained"]))
+             format_score(run["auroc"]), ", ".join(run["untrained"]))
             for run in scores["folds"]
         ],
     )  # fmt: skip
     intervals, counts = scores["intervals"], scores["counts"]
     level = f"{100 * intervals['confidence']:g} % interval"
-    titles = {name: metric.title for name, metric in METRICS.items()} | {"crg": "CRG"}
-    of_all = macro_intervals(dict(scores))
+    of_all = macro_intervals(scores)
     print_table(
         (f"All findings, {counts['scans']} scans of {counts['patients']} patients", "", level),
         [
-            (title, _number(macro_score(dict(scores), name)), _interval(of_all[name]))
-            for name, title in titles.items()
+            (title, format_score(macro_score(scores, name)), interval(of_all[name]))
+            for name, title in TITLES.items()
         ],
     )
     print_table(
         ("Finding", "Positives", "AUROC", level, "F1"),
         [
-            (finding, str(positives), _number(finding_score(dict(scores), finding, "auroc")),
-             _interval(intervals["per_pathology"][finding]["auroc"]),
-             _number(finding_score(dict(scores), finding, "f1")))
+            (finding, str(positives), format_score(finding_score(scores, finding, "auroc")),
+             interval(intervals["per_pathology"][finding]["auroc"]),
+             format_score(finding_score(scores, finding, "f1")))
             for finding, positives in counts["positives"].items()
         ],
     )  # fmt: skip
     screen.print(f"* {UNRELIABLE}")
-
-
-def _number(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{value:.3f}"
-
-
-def _interval(interval: Mapping[str, Any] | None) -> str:
-    if interval is None:
-        return UNDEFINED
-    mark = "" if interval["reliable"] else " *"
-    return f"{interval['low']:.3f} to {interval['high']:.3f}{mark}"

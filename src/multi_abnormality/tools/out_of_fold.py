@@ -24,7 +24,12 @@ from multi_abnormality.tools.compare.revision_predictions import (
     read_revision_predictions,
 )
 from multi_abnormality.tools.compare.revisions import Read, Revision, reader, resolve
-from multi_abnormality.tools.experiments import LOCK, PARAMS, read_experiments, was_run
+from multi_abnormality.tools.experiments import (
+    PARAMS,
+    changed_params,
+    read_experiments,
+    require_run,
+)
 from multi_abnormality.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,7 +96,7 @@ def find_folds() -> list[str]:
         keys = [json.loads(key) for key in names_by_recipe]
         raise InputError(
             f"the folds of this commit are of {len(keys)} recipes, which differ in "
-            f"{', '.join(_differing(keys))}; name the experiments of one of them: "
+            f"{', '.join(changed_params(keys))}; name the experiments of one of them: "
             + "; or ".join(" ".join(sorted(names)) for names in names_by_recipe.values())
         )
     return [each.name for each in found]
@@ -105,11 +110,7 @@ def read_fold_of_project(repo: "Repo", name: str) -> FoldRun:
     """
     revision = resolve(repo, name)
     read = reader(repo, revision)
-    if not was_run(load_yaml(read(PARAMS).decode()), read(LOCK).decode()):
-        raise InputError(
-            f"{revision}: its parameters were not run, so its scores are of others; run "
-            "`dvc repro` at that revision"
-        )
+    require_run(revision, read)
     return read_fold(revision, read)
 
 
@@ -154,7 +155,7 @@ def check_folds(runs: Sequence[FoldRun]) -> list[FoldRun]:
     """
     first = runs[0]
     for run in runs[1:]:
-        if differing := _differing([first.params, run.params]):
+        if differing := changed_params([first.params, run.params]):
             values = [
                 f"{name}: {first.params.get(name)!r} and {run.params.get(name)!r}"
                 for name in differing
@@ -264,13 +265,3 @@ def prediction_table(runs: Sequence[FoldRun]) -> pd.DataFrame:
 
 def _recipe(params: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if not name.startswith(FREE)}
-
-
-def _differing(recipes: Sequence[dict[str, Any]]) -> list[str]:
-    names = dict.fromkeys(name for recipe in recipes for name in recipe)
-    missing = object()
-    return [
-        name
-        for name in names
-        if any(recipe.get(name, missing) != recipes[0].get(name, missing) for recipe in recipes)
-    ]

@@ -8,7 +8,7 @@ import pytest
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
-from multi_abnormality.data.catalog.ct_rate_tables import read_metadata_table
+from multi_abnormality.data.catalog.ct_rate_files import read_metadata_table
 from multi_abnormality.data.catalog.placeholders import placeholder_path
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.utils.errors import InputError

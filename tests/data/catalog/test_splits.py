@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from multi_abnormality.config.findings import FINDINGS
-from multi_abnormality.data.catalog.ct_rate_tables import read_label_table
+from multi_abnormality.data.catalog.ct_rate_files import read_label_table
+from multi_abnormality.data.catalog.label_checks import describe_validation, has_enough_patients
 from multi_abnormality.data.catalog.splits import assert_disjoint_patients, split_validation
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.utils.errors import InputError
@@ -85,3 +86,22 @@ def test_patients_with_a_label_are_as_frequent_in_validation():
     for counts in (patients == 1, patients == 0, patients.isna()):
         deviation = counts.loc[held_out].sum() - 0.15 * counts.sum()
         assert deviation.abs().max() < 5  # patients; at random 9
+
+
+def test_patients_are_counted_on_both_sides_and_scans_are_not():
+    patients = [f"p{row // 2}" for row in range(40)]
+    labels = np.zeros((40, 3), int)
+    labels[:20, 0] = 1  # 10 patients have it, 10 lack it
+    labels[::2, 1] = 1  # in one scan of each patient
+    labels[:18, 2] = 1
+    assert has_enough_patients(labels, patients).tolist() == [True, True, False]
+
+
+def test_few_validation_patients_make_an_uncertain_choice():
+    def describe(patients: int, positives: int) -> str:
+        labels = (np.arange(patients) < positives).astype(int)[:, None]
+        return describe_validation(labels, [str(one) for one in range(patients)])
+
+    assert describe(29, 12) == "29 validation patients: few, so the choice is uncertain"
+    assert describe(30, 10) == "30 validation patients"
+    assert "fewer than 10 lack 1 of 1 findings, so the choice is uncertain" in describe(30, 9)

@@ -3,17 +3,23 @@
 import bz2
 import gzip
 import os
-import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from chest_files import affine, chest, nrrd_header, write_nrrd
+from chest_files import (
+    check_as_written,
+    check_flipped_bits,
+    chest,
+    fault_of,
+    nrrd_header,
+    write_nrrd,
+)
 from multi_abnormality.data.io.nrrd import data_file
 from multi_abnormality.data.io.reader_registry import FORMATS
-from multi_abnormality.utils.errors import UnusableScan
 
 (FORMAT,) = [one for one in FORMATS if one.name == "NRRD"]
 
@@ -22,26 +28,6 @@ DIRECTIONS = (
     (0, 0, 1, 1, 0, 0, 0, 1, 0),
 )
 RAW = chest().astype("<i2").tobytes()
-
-
-def check_as_written(path: Path) -> None:
-    scan = FORMAT.read(path)
-    assert np.array_equal(scan.hu.T, chest())
-    assert np.allclose(scan.affine, affine())
-
-
-def fault_of(path: Path) -> str:
-    with pytest.raises(UnusableScan) as caught:
-        FORMAT.read(path)
-    assert str(path) in str(caught.value)
-    return str(caught.value)
-
-
-def is_same_or_refused(path: Path, name: str) -> bool:
-    try:
-        return np.array_equal(FORMAT.read(path).hu.T, chest())
-    except UnusableScan as error:
-        return name in str(error)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -173,9 +159,7 @@ def test_refuses_a_header_for_its_reason(
 ) -> None:
     os.mkfifo(tmp_path / "fifo")
     path = write_nrrd(tmp_path / "scan.nrrd", **changes)
-    with pytest.raises(UnusableScan, match=reason):
-        FORMAT.read(path)
-    fault_of(path)
+    assert re.search(reason, fault_of(path))
 
 
 @pytest.mark.parametrize(
@@ -196,13 +180,7 @@ def test_refuses_incomplete_files(tmp_path: Path, content: bytes, reason: str) -
 
 def test_notices_every_flipped_bit_in_compressed_voxels(tmp_path: Path) -> None:
     path = write_nrrd(tmp_path / "scan.nhdr", "gzip")
-    voxels = tmp_path / "scan.raw.gz"
-    content, rng = voxels.read_bytes(), random.Random(0)
-    for offset in [0, 3, len(content) - 8, *rng.choices(range(len(content)), k=297)]:
-        damaged = bytearray(content)
-        damaged[offset] ^= 1 << rng.randrange(8)
-        voxels.write_bytes(damaged)
-        assert is_same_or_refused(path, "scan.nhdr (voxels in 'scan.raw.gz'): "), offset
+    check_flipped_bits(path, tmp_path / "scan.raw.gz", [0, 3, -8])
 
 
 def test_names_the_file_with_the_voxels(tmp_path: Path) -> None:

@@ -4,9 +4,14 @@ import torch
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
-from multi_abnormality.data.loading.train_dataset import TrainDataset
+from multi_abnormality.data.loading.train_dataset import (
+    TrainDataset,
+    middle_slices,
+    sample_slices,
+)
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.training.val_metrics import mean_by_scan
+from multi_abnormality.utils.rng import generator
 
 EPOCHS = range(30)
 
@@ -75,3 +80,18 @@ def test_scores_are_by_scan(small_set):
     mean_logits, mean_labels = mean_by_scan(logits, labels[:, :2], scan)
     assert mean_logits[scan[names.index("valid_8_a_1")]].tolist() == [17.0, 18.0]
     torch.testing.assert_close(mean_labels[scan], labels[:, :2], rtol=0, atol=0)
+
+
+def test_middle_slices_are_evenly_spread():
+    assert middle_slices(30, 5).tolist() == [3, 9, 15, 21, 27]
+    assert middle_slices(4, 9).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("depth", "slices"), [(30, 5), (28, 9), (7, 6)])
+def test_one_slice_of_each_part_is_sampled(depth: int, slices: int):
+    draws = np.array([sample_slices(generator(seed), depth, slices) for seed in range(300)])
+    edges = np.arange(slices + 1) * depth / slices
+    assert (draws >= np.floor(edges[:-1])).all()
+    assert (draws < np.ceil(edges[1:])).all()
+    assert set(draws.ravel()) == set(range(depth))
+    assert sample_slices(generator(0), 4, 9).tolist() == [0, 1, 2, 3]

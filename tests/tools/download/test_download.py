@@ -10,7 +10,7 @@ import pytest
 
 from hub_stand_in import Fault
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
-from multi_abnormality.tools.download.file_transfer import CHUNK_BYTES
+from multi_abnormality.tools.download.hub import CHUNK_BYTES
 
 ALL = {"train_1_a_1", "train_1_a_2", "train_2_a_1", "train_2_b_1", "train_11_a_1", "valid_1_a_1"}
 LARGE = "train_11_a_1"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from multi_abnormality.data.catalog.ct_rate_tables import label_path
+from multi_abnormality.data.catalog.ct_rate_files import label_path
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.tools.download.label_tables import LabelTables
 from multi_abnormality.utils.errors import InputError

@@ -8,10 +8,11 @@ import pandas as pd
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.catalog import GROUPS, SERIES, Catalog, DatasetLayout
-from multi_abnormality.data.catalog.ct_rate_files import find_files, read_exclusions
-from multi_abnormality.data.catalog.ct_rate_tables import (
+from multi_abnormality.data.catalog.ct_rate_files import (
     NAME_COLUMN,
+    find_files,
     label_path,
+    read_exclusions,
     read_label_table,
     read_metadata_table,
 )

@@ -94,7 +94,7 @@ def read_custom_table(path: Path, settings: Data, part: str | None = None) -> Cu
         [
             (columns.scan, _check_scan),
             (columns.patient, _check_patient),
-            (columns.split, _check_split(settings)),
+            (columns.split, _check_value(_split_by_value(settings), settings, "split_values")),
             (columns.age, _check_age),
             *((finding, check_finding) for finding in settings.names),
         ],
@@ -164,10 +164,6 @@ def _split_by_value(settings: Data) -> dict[str, str]:
     values = settings.split_values
     lists = {"train": values.train, VAL: values.val, "test": values.test, "": values.missing}
     return {value: split for split, words in lists.items() for value in words}
-
-
-def _check_split(settings: Data) -> CellCheck:
-    return _check_value(_split_by_value(settings), settings, "split_values")
 
 
 def _label_by_value(settings: Data) -> dict[str, float]:

@@ -132,14 +132,9 @@ def _faults(
     name: TableName,
 ) -> list[str]:
     """Return errors for cells without a certain value, in the columns that are read."""
-    merged = {
-        row: {
-            column
-            for area in areas
-            for column in range(area.min_col, min(area.max_col, len(titles)) + 1)
-        }
-        for row, areas in _merged_by_row(cells, filled).items()
-    }
+    from openpyxl.cell.cell import MergedCell
+
+    first_merged = {(area.min_row, area.min_col) for area in cells.merged_cells.ranges}
     errors = []
     for index, title in enumerate(titles):
         if not is_read(title):
@@ -147,7 +142,7 @@ def _faults(
         lines_of: dict[str, list[int]] = {}
         for number, row in filled:
             cell = row[index]
-            if cell.column in merged.get(number, ()):
+            if isinstance(cell, MergedCell) or (number, cell.column) in first_merged:
                 lines_of.setdefault(_MERGED, []).append(number)
             elif cell.data_type == "f":
                 lines_of.setdefault(_FORMULA, []).append(number)
@@ -157,12 +152,3 @@ def _faults(
             f"{name.at(lines)}, column {title!r}: {problem}" for problem, lines in lines_of.items()
         ]
     return truncate(errors)
-
-
-def _merged_by_row(cells: Any, filled: list[tuple[int, tuple[Any, ...]]]) -> dict[int, list[Any]]:
-    areas: dict[int, list[Any]] = {}
-    last = filled[-1][0]
-    for area in cells.merged_cells.ranges:
-        for row in range(area.min_row, min(area.max_row, last) + 1):
-            areas.setdefault(row, []).append(area)
-    return areas

@@ -4,14 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from multi_abnormality.backup.dvc_recorder import open_repository
 from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.tools.compare.paired_tests import compare_models
 from multi_abnormality.tools.compare.revision_predictions import (
     RevisionPredictions,
     read_revision_predictions,
 )
-from multi_abnormality.tools.compare.revisions import WORKSPACE, reader, resolve
+from multi_abnormality.tools.compare.revisions import WORKSPACE, reader, require_repository, resolve
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
@@ -25,9 +24,7 @@ def compare_revisions(
         InputError: a revision is unknown or has no scores, or both are the same, or their labels
             differ.
     """
-    repo = open_repository(root)
-    if repo is None:
-        raise InputError(f"{root.resolve()}: not in a DVC project; run in the project's folder")
+    repo = require_repository(root)
     revisions = [resolve(repo, name) for name in names]
     if revisions[0].commit == revisions[1].commit:
         raise InputError(

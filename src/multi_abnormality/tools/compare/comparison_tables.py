@@ -23,8 +23,7 @@ PLAIN_WIDTH = 100  # columns without a terminal
 
 def print_tables(comparison: Comparison) -> None:
     """Print the scores over all findings, each finding's AUROC, and the verdict."""
-    width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    console = Console(file=sys.stdout, width=width, highlight=False)
+    console = table_console()
     console.print(Text(describe_revisions(comparison)))
     console.print(describe_scans(comparison) + "\n")
     macro = [(title, "", comparison["macro"][measure]) for measure, title in TITLES.items()]
@@ -37,6 +36,17 @@ def print_tables(comparison: Comparison) -> None:
     console.print(_table(("All findings", "", "p"), macro, comparison), "")
     console.print(_table((title, "Positives", "p", "q"), findings, comparison), "")
     console.print(Text("\n".join(verdict(comparison))))
+
+
+def table_console(plain_width: int | None = PLAIN_WIDTH) -> Console:
+    """Console on standard output; without a terminal, it has `plain_width` columns."""
+    width = None if sys.stdout.isatty() else plain_width
+    return Console(file=sys.stdout, width=width, highlight=False)
+
+
+def new_table() -> Table:
+    """Table of text without lines."""
+    return Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
 
 
 def describe_revisions(comparison: Comparison) -> str:
@@ -58,7 +68,7 @@ def _table(
 ) -> Table:
     """Table with a row per name, count and scores; `headers` are the first two and the tests."""
     title, count, *tests = headers
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table = new_table()
     table.add_column(title, min_width=30 if not count else None)  # wraps, so that numbers do not
     interval = f"{100 * comparison['settings']['confidence']:g} % interval"
     for header in (count, "A", "B", f"B {MINUS} A", interval, *tests):

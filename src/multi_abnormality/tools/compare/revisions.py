@@ -30,6 +30,20 @@ class Revision:
         return f"{self.name} ({self.commit[:7]})"
 
 
+def require_repository(root: Path) -> "Repo":
+    """Open the DVC repository of a project's folder.
+
+    Raises:
+        InputError: it is not in one.
+    """
+    from multi_abnormality.backup.dvc_recorder import open_repository
+
+    repo = open_repository(root)
+    if repo is None:
+        raise InputError(f"{root.resolve()}: not in a DVC project; run in the project's folder")
+    return repo
+
+
 def resolve(repo: "Repo", name: str) -> Revision:
     """Resolve a branch, tag, commit, experiment or `workspace`."""
     from dvc.scm import NoSCM, SCMError, resolve_rev

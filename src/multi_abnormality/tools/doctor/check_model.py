@@ -41,8 +41,8 @@ def check_split(context: DoctorContext) -> Iterator[CheckResult]:
         has_enough_patients,
     )
     from multi_abnormality.data.catalog.volume_id import VAL
+    from multi_abnormality.data.storage.dataset_writer import check_catalog_replaceable
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset, fold_split
-    from multi_abnormality.data.storage.stored_recipe import check_catalog_replaceable
     from multi_abnormality.training.debug_modes import apply_debug_overrides
     from multi_abnormality.training.volume_selection import select_volumes
 

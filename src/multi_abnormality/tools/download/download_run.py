@@ -6,12 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from multi_abnormality.data.catalog.ct_rate_tables import label_path
+from multi_abnormality.data.catalog.ct_rate_files import label_path
 from multi_abnormality.data.catalog.placeholders import placeholder_path
 from multi_abnormality.data.catalog.volume_id import SPLITS, VolumeName
 from multi_abnormality.tools.download.destination import DownloadDir
-from multi_abnormality.tools.download.file_transfer import fetch, part_size
-from multi_abnormality.tools.download.hub import Hub, RemoteFile, TransferError
+from multi_abnormality.tools.download.hub import Hub, RemoteFile, TransferError, fetch, part_size
 from multi_abnormality.tools.download.label_tables import HubTables, LabelTables
 from multi_abnormality.tools.download.postprocess import StoreScan
 from multi_abnormality.tools.download.selection import Choice, candidates, choose

@@ -1,18 +1,20 @@
-"""Client of the Hugging Face hub for CT-RATE: commits, and sizes and hashes of files.
+"""Client of the Hugging Face hub for CT-RATE: sizes and hashes of files, resumable downloads.
 
 Responses are validated here, since commit ids, hashes and paths become parts of local paths.
 """
 
 import hashlib
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import httpx2
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
@@ -23,6 +25,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import (
     build_hf_headers,
     disable_progress_bars,
@@ -37,6 +40,7 @@ from multi_abnormality.utils.errors import InputError
 REPO = "ibrahimhamamci/CT-RATE"
 PATHS_PER_REQUEST = 500  # as huggingface_hub
 RETRY_DELAYS = (1, 5, 20, 60)  # s; the last one repeats
+CHUNK_BYTES = 1 << 20  # written at once; a kill loses less than that
 MAX_FILE_BYTES = 1 << 50
 MAX_SHOWN_CHARS = 200  # of a malformed response
 
@@ -226,3 +230,61 @@ def _short(error: Exception) -> str:
     if isinstance(error, HfHubHTTPError):
         return f"status {error.response.status_code}"
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def fetch(hub: Hub, file: RemoteFile, part: Path) -> None:
+    """Fetch a file to `part` and verify it. Continues after the bytes that `part` already has.
+
+    Raises:
+        TransferError: too many failures in a row, or the file is missing or has other content.
+        InputError: the hub refuses access, or the file can't be written.
+    """
+    for _ in range(2):  # again if a partial file was damaged
+        try:
+            hub.retry(lambda: _receive(hub, file, part), file.path, lambda: part_size(part))
+        except EntryNotFoundError:
+            raise TransferError(f"{file.path}: is not on the hub") from None
+        except OSError as error:
+            raise InputError(
+                f"{part}: cannot be written ({error.strerror or error}); downloaded data is kept. "
+                "Fix that, then run the same command again"
+            ) from error
+        if file.matches(part):
+            return
+        part.unlink()
+    raise TransferError(f"{file.path}: did not match the hub's hash twice")
+
+
+def part_size(part: Path) -> int:
+    """Return the number of bytes of a partial file, 0 if it does not exist."""
+    return part.stat().st_size if part.exists() else 0
+
+
+def _receive(hub: Hub, file: RemoteFile, part: Path) -> None:
+    """Append the missing bytes to a partial file."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with _PartialFile(hub, file, part) as out:
+        start = out.tell()
+        if start < file.size:
+            constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES  # http_get's own is 10 MB
+            headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+            http_get(hub.url(file.path), out, resume_size=start, headers=headers)
+        os.fsync(out.fileno())
+
+
+class _PartialFile(FileIO):
+    """Partial file, opened to append, that is never larger than the whole file."""
+
+    def __init__(self, hub: Hub, file: RemoteFile, part: Path) -> None:
+        super().__init__(part, "a+")
+        self._hub, self._file = hub, file
+
+    def write(self, chunk: Any) -> int:
+        if self._hub.stopping.is_set():
+            raise StoppedError
+        if self.tell() + len(chunk) > self._file.size:
+            raise TransferError(f"{self._file.path}: is longer than the hub states")
+        remaining = memoryview(chunk)
+        while remaining:  # a write may be partial, as on an almost full disk
+            remaining = remaining[super().write(remaining) :]
+        return len(chunk)

@@ -6,12 +6,15 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from multi_abnormality.data.catalog.ct_rate_files import read_exclusions
-from multi_abnormality.data.catalog.ct_rate_tables import NAME_COLUMN, label_path, metadata_path
+from multi_abnormality.data.catalog.ct_rate_files import (
+    NAME_COLUMN,
+    label_path,
+    metadata_path,
+    read_exclusions,
+)
 from multi_abnormality.data.catalog.volume_id import CT_RATE_SPLITS, SPLITS, VolumeName
 from multi_abnormality.tools.download.destination import DownloadDir
-from multi_abnormality.tools.download.file_transfer import fetch
-from multi_abnormality.tools.download.hub import Hub, RemoteFile, TransferError
+from multi_abnormality.tools.download.hub import Hub, RemoteFile, TransferError, fetch
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError, raise_errors

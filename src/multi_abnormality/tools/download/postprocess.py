@@ -9,7 +9,7 @@ import pandas as pd
 
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.catalog.catalog import SERIES
-from multi_abnormality.data.catalog.ct_rate_tables import read_metadata_table
+from multi_abnormality.data.catalog.ct_rate_files import read_metadata_table
 from multi_abnormality.data.catalog.placeholders import (
     Placeholder,
     placeholder_path,
@@ -17,10 +17,9 @@ from multi_abnormality.data.catalog.placeholders import (
     write_placeholder,
 )
 from multi_abnormality.data.catalog.volume_id import SPLITS, VolumeName
-from multi_abnormality.data.storage.dataset_writer import PARTS, DatasetWriter
+from multi_abnormality.data.storage.dataset_writer import PARTS, DatasetWriter, check_replaceable
 from multi_abnormality.data.storage.process_scan import process_volume
 from multi_abnormality.data.storage.shards import read_shard
-from multi_abnormality.data.storage.stored_recipe import check_replaceable
 from multi_abnormality.tools.download.destination import DownloadDir
 from multi_abnormality.tools.download.hub import REPO, RemoteFile
 from multi_abnormality.utils import console

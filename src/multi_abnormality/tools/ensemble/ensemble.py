@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from multi_abnormality.utils import console
-from multi_abnormality.utils.errors import InputError
 
 
 class Weights(StrEnum):
@@ -38,17 +37,14 @@ def ensemble(
     The ensemble is calibrated on val scans, scored on the test split, compared with its best
     member, exported to ensembles/NAME/model, and recorded by DVC.
     """
-    from multi_abnormality.backup.dvc_recorder import open_repository
     from multi_abnormality.tools.compare.comparison_tables import print_tables
-    from multi_abnormality.tools.compare.revisions import resolve
+    from multi_abnormality.tools.compare.revisions import require_repository, resolve
     from multi_abnormality.tools.ensemble.ensemble_stage import new_folder, record, write_stage
     from multi_abnormality.tools.ensemble.fused_model import fuse_members
     from multi_abnormality.tools.ensemble.fused_results import FOLDER, write_results
     from multi_abnormality.tools.ensemble.members import read_members
 
-    repo = open_repository(Path())
-    if repo is None:
-        raise InputError(f"{Path().resolve()}: not in a DVC project; run in the project's folder")
+    repo = require_repository(Path())
     folder = new_folder(Path(), name)
     members = read_members(repo, [resolve(repo, revision) for revision in revisions])
     fused = fuse_members(name, members, weights.value)

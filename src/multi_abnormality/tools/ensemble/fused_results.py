@@ -12,12 +12,12 @@ from multi_abnormality.evaluation.calibration import sigmoid
 from multi_abnormality.evaluation.html_report import write_report
 from multi_abnormality.evaluation.prediction_files import write_predictions, write_submission
 from multi_abnormality.evaluation.scores import summary
-from multi_abnormality.export.described_scores import described_scores
-from multi_abnormality.export.ensemble_info import (
+from multi_abnormality.export.model_card import ensemble_card
+from multi_abnormality.export.model_info_schema import (
     BestMember,
     EnsembleInfo,
     EnsembleMember,
-    ensemble_card,
+    described_scores,
 )
 from multi_abnormality.tools.ensemble.fused_model import MEAN, FusedModel, best_member
 from multi_abnormality.tools.ensemble.members import CARD, INFO, MODEL, Member

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from multi_abnormality.config.schema import Params, parse_params
-from multi_abnormality.config.yaml_reader import load_yaml
 from multi_abnormality.data.catalog.identifier_spelling import canonical
 from multi_abnormality.data.catalog.label_checks import FEW
 from multi_abnormality.data.storage.processed_dataset import STORED, add_scan_ids
@@ -28,7 +27,7 @@ from multi_abnormality.tools.compare.revision_predictions import (
     read_tables,
 )
 from multi_abnormality.tools.compare.revisions import WORKSPACE, Read, Revision, reader, resolve
-from multi_abnormality.tools.experiments import LOCK, PARAMS, was_run
+from multi_abnormality.tools.experiments import PARAMS, require_run
 from multi_abnormality.utils.errors import InputError, first_few
 
 if TYPE_CHECKING:
@@ -129,11 +128,7 @@ def read_members(repo: "Repo", revisions: Sequence[Revision]) -> list[Member]:
     for revision in revisions:
         resolve(repo, str(revision.commit))  # a clone may lack an experiment
         read = reader(repo, revision)
-        if not was_run(load_yaml(read(PARAMS).decode()), read(LOCK).decode()):
-            raise InputError(
-                f"{revision}: its parameters were not run, so its scores are of others; run "
-                "`dvc repro` at that revision, and commit the changes"
-            )
+        require_run(revision, read)
         members.append(read_member(revision, read))
     return check_members(members)
 

@@ -22,9 +22,8 @@ from multi_abnormality.tools.index.index_table import (
     write_series_table,
 )
 from multi_abnormality.tools.index.pseudonyms import Pseudonyms
-from multi_abnormality.tools.index.scan_paths import table_paths
+from multi_abnormality.tools.index.scan_paths import link_series, table_paths
 from multi_abnormality.tools.index.series_choice import Decision, choose
-from multi_abnormality.tools.index.series_links import link_series
 from multi_abnormality.tools.index.series_records import Contents, SeriesRecord, parent_of
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError, first_few
