@@ -63,8 +63,8 @@ def write_report(
     planned_epochs: int,
     chosen_on: str,
     cases: Mapping[str, Mapping[str, list["Case"]]],
+    seed: int,
     weights_warnings: Sequence[str] = (),
-    seed: int = 0,
 ) -> None:
     """Write the report; equal input gives equal bytes.
 
@@ -93,8 +93,8 @@ def write_report(
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         chosen_on: result of `describe_validation`.
         cases: result of `draw_cases`.
-        weights_warnings: about the pretrained weights, shown at the top.
         seed: random seed of the bands and of the test of groups.
+        weights_warnings: about the pretrained weights, shown at the top.
     """
     environment = template_environment("multi_abnormality.evaluation", autoescape=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()

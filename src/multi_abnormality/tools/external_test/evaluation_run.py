@@ -111,6 +111,7 @@ def evaluate_model(
         planned_epochs=0,
         chosen_on="",
         cases={},
+        seed=resampling.seed,
     )
     write_json(scores, out / "evaluate.json")
     write_predictions(
