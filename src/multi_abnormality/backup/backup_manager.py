@@ -12,6 +12,7 @@ from multi_abnormality.backup.git import GitError
 from multi_abnormality.backup.push import Job, PushProcess
 from multi_abnormality.backup.resume_commit import Generation, ResumeMetadata
 from multi_abnormality.config.schema import BackupConfig as Settings
+from multi_abnormality.runtime.checkpoint_saver import BackupHook
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
@@ -23,7 +24,7 @@ _OBJECT_NAME = re.compile(
 
 
 @dataclass
-class BackupManager:
+class BackupManager(BackupHook):
     """Backs up a running training.
 
     Only `start` and, for its grace period, `close` wait for the network. All methods must be called

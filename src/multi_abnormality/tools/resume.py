@@ -76,7 +76,8 @@ def resume(
                 "--default backup URL`, or start a new run by `dvc repro`"
             )
         log.info("nothing to resume on this branch: `dvc repro` starts a new run")
-        if others := {name.rpartition("/")[0].rpartition("/")[0] for name in _bundles(remote)}:
+        bundles = _query(remote, remote.bundles)
+        if others := {name.rpartition("/")[0].rpartition("/")[0] for name in bundles}:
             log.info("other branches have resume states: %s", first_few(sorted(others)))
         return None
     tree = WorkTree(git, Path(repo.root_dir), committed_files(repo))
@@ -130,10 +131,6 @@ def _listed(states: list[State]) -> str:
         f"{state.metadata.epochs}, {state.location}"
         for state in states
     )
-
-
-def _bundles(remote: Remote | None) -> list[str]:
-    return [] if remote is None else _query(remote, remote.bundles)
 
 
 def _newest_restorable(

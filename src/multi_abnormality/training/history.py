@@ -55,14 +55,12 @@ class StopCriteria:
         return cls(params.train.epochs, params.train.early_stopping_patience, first)
 
 
+@dataclass
 class History:
     """Metrics of the epochs and steps so far, in order."""
 
-    def __init__(
-        self, epochs: list[EpochMetrics] | None = None, steps: list[StepMetrics] | None = None
-    ) -> None:
-        self.epochs = epochs or []
-        self.steps = steps or []
+    epochs: list[EpochMetrics] = field(default_factory=list)
+    steps: list[StepMetrics] = field(default_factory=list)
 
     @property
     def best(self) -> EpochMetrics:
