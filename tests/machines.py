@@ -65,7 +65,7 @@ class Machine:
 
     def backup(self, identity: dict | None = None, **settings: object) -> BackupManager:
         values = {"remote": None, "git_remote": None, "keep_last": 2, "grace": 30.0} | settings
-        return BackupManager(Settings(**values), self.folder, FINGERPRINT, identity)
+        return BackupManager(Settings(**values), self.folder, FINGERPRINT, identity or {})
 
     def upload_log(self) -> dict:
         path = self.folder / ".dvc/tmp/backup.json"

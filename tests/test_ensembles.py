@@ -174,6 +174,12 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
     path.write_text(json.dumps(content))
 
 
+def test_a_finding_that_a_member_was_not_trained_on_is_named(pair: list[Member]):
+    name = pair[0].test.columns[3]
+    fused = fused_model.fuse_members("pair", [pair[0], replace(pair[1], untrained=[name])], "mean")
+    assert fused.scores["counts"]["untrained"] == [name]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -190,7 +190,7 @@ def test_evaluate_parameters_never_retrain(project: Path):
 
 EDITS = {  # a text to replace, and another of the same meaning for the result
     "runtime/training_loop.py": ("FLUSH_EVERY_N_STEPS = 50", "FLUSH_EVERY_N_STEPS = 40"),
-    "runtime/checkpoint_saver.py": ("class NoBackup:", "UNUSED = 1\n\n\nclass NoBackup:"),
+    "runtime/checkpoint_saver.py": ("class BackupHook:", "UNUSED = 1\n\n\nclass BackupHook:"),
     "backup/backup_manager.py": ("STALL_TIMEOUT = 300.0", "STALL_TIMEOUT = 200.0"),
     "evaluation/calibration.py": ('"""', '"""Reworded. '),
     "training/training_step.py": ("the loss is {values", "a loss is {values"),

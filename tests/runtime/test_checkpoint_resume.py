@@ -19,7 +19,7 @@ from multi_abnormality.runtime.checkpoint_io import (
     load_complete,
     save_checkpoint,
 )
-from multi_abnormality.runtime.checkpoint_saver import NoBackup
+from multi_abnormality.runtime.checkpoint_saver import BackupHook
 from multi_abnormality.runtime.graceful_stop import Stopped
 from multi_abnormality.utils.errors import InputError
 from stops import StopAtCheck
@@ -31,7 +31,7 @@ class Crash(Exception):
     pass
 
 
-class CrashAtSave(NoBackup):
+class CrashAtSave(BackupHook):
     """Ends training immediately after the n-th save, as a kill would."""
 
     def __init__(self, number: int) -> None:

@@ -2,9 +2,9 @@
 
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from multi_abnormality.backup.backup_setup import BackupSetup, set_up_backup
 from multi_abnormality.backup.dvc_recorder import RecordError
@@ -12,6 +12,7 @@ from multi_abnormality.backup.git import GitError
 from multi_abnormality.backup.push import Job, PushProcess
 from multi_abnormality.backup.resume_commit import Generation, ResumeMetadata
 from multi_abnormality.config.schema import BackupConfig as Settings
+from multi_abnormality.runtime.checkpoint_saver import BackupHook
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
@@ -22,7 +23,8 @@ _OBJECT_NAME = re.compile(
 )  # differs between repeated failures
 
 
-class BackupManager:
+@dataclass
+class BackupManager(BackupHook):
     """Backs up a running training.
 
     Only `start` and, for its grace period, `close` wait for the network. All methods must be called
@@ -31,28 +33,21 @@ class BackupManager:
     next save.
     """
 
-    is_on = True
+    is_on: ClassVar = True
 
-    def __init__(
-        self,
-        settings: Settings,
-        root: Path,
-        fingerprint: str,
-        identity: dict[str, Any] | None = None,
-    ) -> None:
-        self.settings = settings
-        self.root = root
-        self.fingerprint = fingerprint
-        self.identity = identity or {}
-        self._push: PushProcess | None = None  # the running push
-        self._epochs: int | None = None  # completed epochs at the newest save
-        self._is_final = False  # the newest save is a finished run's
-        self._is_pending = False  # the newest save is neither uploaded nor being uploaded
-        self._has_failed = False  # the last push, and there was no save since
-        self._failures = 0  # since the last success
-        self._sent: tuple[str, ...] | None = None  # objects of the newest uploaded state
-        self._recorded: tuple[str, ...] = ()  # objects of the newest recorded state
-        self._logged: set[str] = set()
+    settings: Settings
+    root: Path
+    fingerprint: str
+    identity: dict[str, Any] = field(default_factory=dict)
+    _push: PushProcess | None = None  # the running push
+    _epochs: int | None = None  # completed epochs at the newest save
+    _is_final: bool = False  # the newest save is a finished run's
+    _is_pending: bool = False  # the newest save is neither uploaded nor being uploaded
+    _has_failed: bool = False  # the last push, and there was no save since
+    _failures: int = 0  # since the last success
+    _sent: tuple[str, ...] | None = None  # objects of the newest uploaded state
+    _recorded: tuple[str, ...] = ()  # objects of the newest recorded state
+    _logged: set[str] = field(default_factory=set)
 
     def start(self) -> bool:
         """Check the remotes before the first epoch; return whether there is one to back up to.

@@ -1,6 +1,7 @@
 """Set-up of a run's backup: everything that it needs, checked before the first epoch."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,10 @@ def set_up_backup(settings: Settings, root: Path, fingerprint: str) -> BackupSet
         return None
     root = Path(repo.root_dir)
     git = repository_of(root)
-    _check_names(settings, name, set(repo.config["remote"]), git)
+    _check_remote("backup.remote", "DVC", name, repo.config["remote"])
+    if settings.git_remote:
+        known = git("remote").split() if git else []
+        _check_remote("backup.git_remote", "Git", settings.git_remote, known)
     run = f"{branch_of(git) if git else 'no-git'}/{fingerprint}"
     job = Job(str(root), name, settings.git_remote, run, settings.keep_last, os.getpid())
     try:
@@ -77,17 +81,12 @@ def set_up_backup(settings: Settings, root: Path, fingerprint: str) -> BackupSet
     return result
 
 
-def _check_names(settings: Settings, name: str, known: set[str], git: Git | None) -> None:
+def _check_remote(key: str, tool: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise InputError(
-            f"backup.remote: there is no DVC remote {name!r}, only "
-            f"{', '.join(sorted(known)) or 'none at all'}; `dvc remote add {name} URL` adds it"
-        )
-    requested, remotes = settings.git_remote, git("remote").split() if git else []
-    if requested and requested not in remotes:
-        raise InputError(
-            f"backup.git_remote: there is no Git remote {requested!r}, only "
-            f"{', '.join(remotes) or 'none at all'}; `git remote add {requested} URL` adds it"
+            f"{key}: there is no {tool} remote {name!r}, only "
+            f"{', '.join(sorted(known)) or 'none at all'}; `{tool.lower()} remote add {name} URL` "
+            "adds it"
         )
 
 

@@ -3,6 +3,7 @@
 Also what a backup of it uploads: DVC objects, and files in the resume commit.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,10 @@ def open_repository(root: Path) -> "Repo | None":
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
+    for name in ("dvc", "dvc_data", "dvc_objects"):  # which print by handlers of their own, too
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
     try:
         return Repo(str(root))
     except (NotDvcRepoError, SCMError):

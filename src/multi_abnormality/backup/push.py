@@ -20,8 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multi_abnormality.backup.dvc_recorder import open_repository
-from multi_abnormality.backup.dvc_remote import BUNDLE_SUFFIX, Remote, RemoteError
+from multi_abnormality.backup.dvc_remote import BUNDLE_SUFFIX, Remote
 from multi_abnormality.backup.git import Git, GitError, repository_of
 from multi_abnormality.backup.prune import prune
 from multi_abnormality.backup.resume_commit import LOCAL, PUBLISHED
@@ -34,7 +33,6 @@ PARENT_CHECK_INTERVAL = 0.5  # s
 NICENESS = 10  # while training continues; 19 would starve where training uses all cores
 _TERMINATE_TIMEOUT = 2.0  # s for Git to remove its lock files
 _KILL_TIMEOUT = 2.0  # s
-_POLL_INTERVAL = 0.02  # s
 _MAX_OUTPUT = 100_000  # bytes to read
 _ENVIRONMENT = {
     "GDRIVE_NON_INTERACTIVE": "1",  # no login in a browser
@@ -91,9 +89,8 @@ class PushProcess:
 
     def wait(self, seconds: float) -> bool:
         """Wait for the process; return whether it finished within that time."""
-        deadline = time.monotonic() + seconds
-        while self.is_running() and time.monotonic() < deadline:
-            time.sleep(_POLL_INTERVAL)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
         return not self.is_running()
 
     def result(self) -> dict[str, Any]:
@@ -214,11 +211,10 @@ def _summary(error: BaseException) -> str:
 
 
 def _run(job: Job) -> dict[str, Any]:
-    repo = open_repository(Path(job.root))
-    if repo is None:
-        raise RemoteError(f"{job.root} is no longer in a DVC project")
+    from dvc.repo import Repo
+
     git = repository_of(Path(job.root))
-    with closing(repo), closing(Remote(repo, job.remote)) as remote:
+    with closing(Repo(job.root)) as repo, closing(Remote(repo, job.remote)) as remote:
         if job.targets:
             return _upload(job, repo, remote, git)
         return _check_access(job, remote, git)

@@ -51,7 +51,7 @@ class InspectedState:
     changes: Changes  # changes of the state since `base`
     head_changes: Changes  # changes of HEAD since `base`
     lock: dict[str, Any]  # entries of its dvc.lock
-    stages: dict[str, Any]  # those without the entries of other stages
+    stages: dict[str, Any]  # those of the run's stages, and those equal to HEAD's
     pointers: dict[str, list[dict[str, Any]]]  # entries of its changed .dvc files, by name
     ignored: frozenset[str]  # names of files that are not restored, since .gitignore excludes them
 
@@ -129,18 +129,14 @@ class WorkTree:
         if not allow_code_changes:
             self._check_params(state)
         head_changes = changes_between(base_tree, read_tree(self.git, "HEAD"))
-        own = self._own_stages(lock)
-        return InspectedState(
-            state, base, tree, changes, head_changes, lock, own, pointers, ignored
-        )
-
-    def _own_stages(self, lock: dict[str, Any]) -> dict[str, Any]:
-        """Return the entries of the run's stages, and entries equal to HEAD's."""
         head = _stages(self._text("HEAD", self._lock))
-        return {
+        own = {
             name: stage for name, stage in lock.items()
             if name in (PREPROCESS, STAGE) or stage == head.get(name)
         }  # fmt: skip
+        return InspectedState(
+            state, base, tree, changes, head_changes, lock, own, pointers, ignored
+        )
 
     def _check_params(self, state: State) -> None:
         try:

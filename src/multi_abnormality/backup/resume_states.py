@@ -19,6 +19,13 @@ MAX_TIME = 2**32 - 1  # s since the epoch; Git rejects much later times
 MAX_BUNDLE_BYTES = 128 << 20
 UNBUNDLE_TIMEOUT = 300.0  # s
 _TEMPORARY_REF = "refs/resume-bundle"  # of a bundle that is being fetched
+# Hints for a bundle that builds on commits that are missing here.
+_SHALLOW = "this clone is shallow: `git fetch --unshallow` fetches the missing commits"
+_UNKNOWN = (
+    "no Git remote of this clone has these commits: the branch's history was rewritten since the "
+    "backup, or it belongs to another project. Push them from a clone that has them, or start a "
+    "new run with `dvc repro`"
+)
 _BUNDLE_HEAD = re.compile(r"([0-9a-f]{40}) (refs/resume/[^\s]+)")
 
 
@@ -132,11 +139,15 @@ def _fetch_bundle(git: Git, remote: Remote, name: str) -> str:
         except GitError as error:
             if "prerequisite" not in str(error):
                 raise
-            _fetch_history(git)
+            # This clone may be older than the backup.
+            is_shallow = git.find("rev-parse", "--is-shallow-repository") == "true"
+            if not is_shallow:
+                with suppress(GitError):  # the bundle's own error is more specific
+                    git.non_interactive()("fetch", "--quiet", "--all", "--no-recurse-submodules")
             try:
                 _unbundle(unbundler, file, ref)
             except GitError as error:
-                raise GitError(f"{error}; {_missing_history(git)}") from error
+                raise GitError(f"{error}; {_SHALLOW if is_shallow else _UNKNOWN}") from error
     return commit
 
 
@@ -144,25 +155,3 @@ def _unbundle(git: Git, file: Path, ref: str) -> None:
     options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
     git("fetch", *options, str(file), f"+{ref}:{_TEMPORARY_REF}")
     git("update-ref", "-d", _TEMPORARY_REF)
-
-
-def _is_shallow(git: Git) -> bool:
-    return git.find("rev-parse", "--is-shallow-repository") == "true"
-
-
-def _fetch_history(git: Git) -> None:
-    """Fetch from all Git remotes: this clone may be older than the backup."""
-    if not _is_shallow(git):
-        with suppress(GitError):  # the bundle's own error is more specific
-            git.non_interactive()("fetch", "--quiet", "--all", "--no-recurse-submodules")
-
-
-def _missing_history(git: Git) -> str:
-    """Hint for a bundle that builds on commits that are missing here."""
-    if _is_shallow(git):
-        return "this clone is shallow: `git fetch --unshallow` fetches the missing commits"
-    return (
-        "no Git remote of this clone has these commits: the branch's history was rewritten since "
-        "the backup, or it belongs to another project. Push them from a clone that has them, or "
-        "start a new run with `dvc repro`"
-    )

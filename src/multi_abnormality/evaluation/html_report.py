@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from multi_abnormality.evaluation.example_scans import Case
     from multi_abnormality.evaluation.inference_cache import View
 
+NO_HISTORY = pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "val_auroc"])
 MISTAKES = 12  # patterns in the table
 CASE_BYTES = 2_200_000  # of all pictures of cases; with the library and base64 the page is < 5 MB
 
@@ -43,11 +44,9 @@ CASE_BYTES = 2_200_000  # of all pictures of cases; with the library and base64 
 def write_report(
     path: Path,
     *,
-    run: str | None,
     synthetic: bool,
     debug: str,
     facts: Mapping[str, object],
-    parameters: Mapping[str, object],
     scores: dict[str, Any],
     labels: np.ndarray,
     probabilities: np.ndarray,
@@ -57,25 +56,25 @@ def write_report(
     threshold_metric: str,
     uncalibrated: np.ndarray | None,
     findings: Sequence[str],
-    slice_mm: float,
     groups: pd.DataFrame,
-    history: pd.DataFrame,
-    planned_epochs: int,
     chosen_on: str,
-    cases: Mapping[str, Mapping[str, list["Case"]]],
+    seed: int,
+    run: str | None = None,
+    parameters: Mapping[str, object] = {},
+    history: pd.DataFrame = NO_HISTORY,
+    planned_epochs: int = 0,
+    cases: Mapping[str, Mapping[str, list["Case"]]] = {},
+    slice_mm: float = 1.0,
     weights_warnings: Sequence[str] = (),
-    seed: int = 0,
 ) -> None:
     """Write the report; equal input gives equal bytes.
 
     The page makes no request to the network.
 
     Args:
-        run: fingerprint of the run; None if it is not known.
         synthetic: whether the model was trained on synthetic phantoms.
         debug: value of `train.debug`.
         facts: properties of model and data by name, listed in this order.
-        parameters: parameters of the run by name, listed in this order; none if it is empty.
         scores: result of `score_scans`; with the key "external" it is of an external test set.
         labels: (N, F), 0, 1 or NaN for a missing one.
         probabilities: (N, F), calibrated.
@@ -86,15 +85,17 @@ def write_report(
         uncalibrated: (N, F) probabilities before calibration; None if `scores` has only those
             after it.
         findings: F names.
-        slice_mm: distance of the slices of `cases`.
         groups: N rows, from `subgroup_columns`.
+        chosen_on: result of `describe_validation`.
+        seed: random seed of the bands and of the test of groups.
+        run: fingerprint of the run; None if it is not known.
+        parameters: parameters of the run by name, listed in this order.
         history: one row per epoch with epoch, train_loss, val_loss, val_auroc and, if known,
             learning_rate; NaN where an epoch was not validated.
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
-        chosen_on: result of `describe_validation`.
         cases: result of `draw_cases`.
+        slice_mm: distance of the slices of `cases`.
         weights_warnings: about the pretrained weights, shown at the top.
-        seed: random seed of the bands and of the test of groups.
     """
     environment = template_environment("multi_abnormality.evaluation", autoescape=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()

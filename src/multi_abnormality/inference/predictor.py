@@ -58,7 +58,6 @@ def _find_model(folder: Path) -> Path:
     if len(models) > 1:
         names = ", ".join(str(model) for model in models)
         raise InputError(
-            f"{folder}: holds several models: {names}; keep one there, or give the path "
-            "of one (--model)"
+            f"{folder}: holds several models: {names}; keep one there, or give the path of one"
         )
     return models[0]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from multi_abnormality.config.schema import Train
 from multi_abnormality.runtime.checkpoint_archive import hard_link
@@ -22,28 +22,16 @@ from multi_abnormality.training.history import History
 from multi_abnormality.utils.console import log
 
 
-class BackupHook(Protocol):
-    """Hook that backs up checkpoints in the background."""
+class BackupHook:
+    """Base of a backup of checkpoints in the background; itself it backs up nothing."""
 
-    @property
-    def is_on(self) -> bool:
-        """Whether checkpoints are backed up."""
+    is_on: ClassVar = False  # whether checkpoints are backed up
 
     def saved(self, epochs_done: int) -> None:
         """Called after each save of last.ckpt."""
 
     def poll(self) -> None:
         """Called after each step."""
-
-
-class NoBackup:
-    """Backup hook that does nothing."""
-
-    is_on = False
-
-    def saved(self, epochs_done: int) -> None: ...
-
-    def poll(self) -> None: ...
 
 
 @dataclass

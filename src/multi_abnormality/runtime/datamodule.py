@@ -43,11 +43,7 @@ class DataModule:
     """
 
     def __init__(
-        self,
-        params: Params,
-        processed: ProcessedDataset,
-        ranks: ProcessGroup,
-        device: torch.device,
+        self, params: Params, processed: ProcessedDataset, ranks: ProcessGroup, device: torch.device
     ) -> None:
         self.params = params
         self.ranks = ranks

@@ -63,9 +63,13 @@ def make_fabric(
     settings: Train, device: torch.device, precision: str, ranks: ProcessGroup
 ) -> Fabric:
     """Return a launched Fabric; with several ranks, their process group exists already."""
-    _set_determinism(settings.deterministic)
-    if settings.deterministic and ranks.size > 1 and device.type == "cuda":
-        set_deterministic_nccl()
+    torch.use_deterministic_algorithms(settings.deterministic)
+    # Deterministic algorithms do not need it, and filling new memory takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if ranks.size > 1 and device.type == "cuda":
+            set_deterministic_nccl()
     # Fabric has set a level of its own.
     logging.getLogger("lightning_fabric").setLevel(logging.getLogger().level)
     plugins: list[Any] = []
@@ -75,33 +79,19 @@ def make_fabric(
         plugins.append(Autocast("16-mixed", device.type))
     # Set explicitly, or Fabric would detect SLURM and other launchers by itself.
     plugins.append(TorchElasticEnvironment() if ranks.size > 1 else LightningEnvironment())
+    # Without `find_unused_parameters` PyTorch's reducer rebuilds its buckets after the first step,
+    # which from three ranks on changes the sums after a resume. Statistics of batch normalization
+    # are averaged by the training step.
+    ddp = DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
     fabric = Fabric(
         accelerator=device.type,
         devices=ranks.local_size,
         num_nodes=ranks.size // ranks.local_size,
-        strategy=_ddp() if ranks.size > 1 else "auto",
+        strategy=ddp if ranks.size > 1 else "auto",
         plugins=plugins,
     )
     fabric.launch()
     return fabric
-
-
-def _ddp() -> DDPStrategy:
-    """Return a strategy whose sums depend on the model alone.
-
-    Without `find_unused_parameters` PyTorch's reducer rebuilds its buckets after the first step,
-    which from three ranks on changes the sums after a resume. Statistics of batch normalization
-    are averaged by the training step.
-    """
-    return DDPStrategy(find_unused_parameters=True, forward_sync_buffers=False)
-
-
-def _set_determinism(deterministic: bool) -> None:
-    torch.use_deterministic_algorithms(deterministic)
-    # Deterministic algorithms do not need it, and filling new memory takes time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def set_deterministic_nccl() -> None:

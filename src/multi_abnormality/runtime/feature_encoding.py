@@ -34,26 +34,6 @@ SHARD_VOLUMES = 64
 SHARD_SECONDS = 60.0  # of encoding that a kill may lose
 
 
-class _ShardWriter:
-    """Collects the features of a shard."""
-
-    def __init__(self, store: FeatureStore) -> None:
-        self.store = store
-        self._features: dict[str, np.ndarray] = {}
-        self._started = time.monotonic()
-
-    def add(self, name: str, features: np.ndarray) -> None:
-        self._features[name] = features
-        is_old = time.monotonic() - self._started >= SHARD_SECONDS
-        if len(self._features) == SHARD_VOLUMES or is_old:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._features:
-            self.store.write(list(self._features), list(self._features.values()))
-        self._features, self._started = {}, time.monotonic()
-
-
 def encode_volumes(
     step: TrainingStep,
     processed: ProcessedDataset,
@@ -64,15 +44,8 @@ def encode_volumes(
 ) -> None:
     """Add the features of all volumes that the store lacks. All ranks call this.
 
-    Volumes are encoded one by one, so that the features of one do not depend on the others.
-
-    Args:
-        step: has the encoder.
-        processed: processed set to read from.
-        names: names of the volumes.
-        store: store of this encoder's features.
-        ranks: processes of the run, which divide the volumes among them.
-        stop: what a stop is requested by.
+    Ranks divide the volumes among them. Each volume is encoded by itself, so that its features do
+    not depend on others.
 
     Raises:
         InputError: features are not finite, or cannot be written.
@@ -86,16 +59,20 @@ def encode_volumes(
     log.info("frozen encoder: features of %d of %d volumes are in %s",
              len(names) - len(missing), len(names), store.folder)  # fmt: skip
     mine = iter(missing[ranks.rank :: ranks.size])
-    writer, turns = _ShardWriter(store), range(math.ceil(len(missing) / ranks.size))
-    for _ in track(turns, "encode slices", len(turns)) if ranks.is_rank_zero else turns:
+    turns = range(math.ceil(len(missing) / ranks.size))
+    shard: dict[str, np.ndarray] = {}  # features that are not written yet
+    started = time.monotonic()
+    for turn in track(turns, "encode slices", len(turns)) if ranks.is_rank_zero else turns:
         reason, _ = ranks.agree(stop.reason, False)  # in each turn, since ranks must not drift
-        if reason:
-            writer.flush()
-            raise Stopped(reason)
-        for name in islice(mine, 1):
+        for name in islice(mine, 0 if reason else 1):
             codes = torch.from_numpy(processed.read(name))[None].to(step.fabric.device)
-            writer.add(name, round_features(step.encode(codes)[0], name))
-    writer.flush()
+            shard[name] = round_features(step.encode(codes)[0], name)
+        is_due = len(shard) == SHARD_VOLUMES or time.monotonic() - started >= SHARD_SECONDS
+        if shard and (is_due or reason or turn == turns[-1]):
+            store.write(list(shard), list(shard.values()))
+            shard, started = {}, time.monotonic()
+        if reason:
+            raise Stopped(reason)
     for locations in gather(store.locations):
         store.locations |= locations
 
@@ -106,9 +83,7 @@ def features_key(
     """Return a hash of everything but the volume that features depend on.
 
     Args:
-        model: classifier with its weights.
         metadata: of the run's checkpoints.
-        compiled: value of `train.compile`.
         package: directory of this package's source.
     """
     cfg = metadata.get("pretrained_cfg", {})

@@ -3,9 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 from multi_abnormality.utils.console import log
@@ -13,8 +11,6 @@ from multi_abnormality.utils.console import log
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SLURM jobs often use SIGUSR1
 REPEAT_AFTER = 1.0  # s: a system may send a signal to a process and its launcher, which forwards it
-
-Handler = Callable[[int, FrameType | None], Any] | int | None  # return type of signal.getsignal
 
 
 class Stopped(Exception):
@@ -38,7 +34,7 @@ def exit_on_signals() -> None:
         signal.signal(number, _exit)
 
 
-def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+def _exit(number: int, _: object) -> None:
     mark_stopped()
     name = signal.Signals(number).name
     os.write(2, f"stopped, since it received {name}; `dvc repro` continues\n".encode())
@@ -67,7 +63,7 @@ class StopRequest:
         self._signal: str | None = None
         self._is_signal_logged = False
         self._received: dict[int, float] = {}  # time of the first signal of each kind
-        self._handlers: dict[int, Handler] = {}
+        self._handlers: dict[int, Any] = {}
 
     @property
     def reason(self) -> str | None:
@@ -90,16 +86,11 @@ class StopRequest:
             signal.signal(number, self._receive)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _receive(self, number: int, _: object) -> None:
         first = self._received.setdefault(number, time.monotonic())
         if time.monotonic() - first > REPEAT_AFTER:
             signal.signal(number, signal.SIG_DFL)

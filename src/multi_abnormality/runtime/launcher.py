@@ -10,11 +10,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from torch.distributed.elastic.multiprocessing import (
-    DefaultLogsSpecs,
-    PContext,
-    start_processes,
-)
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, start_processes
 
 from multi_abnormality.runtime.graceful_stop import EXIT_CODE, SIGNALS, mark_stopped
 from multi_abnormality.runtime.process_group import NAMES, RENDEZVOUS
@@ -37,15 +33,24 @@ def launch_ranks(size: int, command: list[str], grace: float) -> NoReturn:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"  # the others are forwarded
     received: list[int] = []
+    pids: dict[int, int] = {}  # by rank, once they are started
+
+    def forward(number: int, _: object) -> None:  # the ranks have sessions of their own
+        received.append(number)
+        if pids:
+            os.kill(pids[0], number)  # rank 0 stops all ranks
+
     for number in SIGNALS:
-        signal.signal(number, lambda number, _: received.append(number))
+        signal.signal(number, forward)
     with tempfile.TemporaryDirectory(prefix="multi-abnormality-") as folder:
         envs = {rank: _variables(rank, size, Path(folder)) for rank in range(size)}
         ranks = start_processes(
             "train", command[0], dict.fromkeys(range(size), tuple(command[1:])), envs,
             DefaultLogsSpecs(folder),
         )  # fmt: skip
-        _forward_signals(ranks.pids()[0], received)
+        pids = ranks.pids()
+        for early in tuple(received):
+            os.kill(pids[0], early)
         try:
             failed = wait_for_ranks(ranks, grace)
         finally:
@@ -73,19 +78,6 @@ def _variables(rank: int, size: int, folder: Path) -> dict[str, str]:
     values |= {"TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR")}
     values |= {RENDEZVOUS: (folder / "rendezvous").as_uri(), _LAUNCHER: os.getpid()}
     return {name: str(value) for name, value in values.items()}
-
-
-def _forward_signals(rank_zero: int, received: list[int]) -> None:
-    """Forward signals to rank 0, which stops all ranks. They have their own sessions."""
-
-    def forward(number: int, _: object = None) -> None:
-        received.append(number)
-        os.kill(rank_zero, number)
-
-    for number in SIGNALS:
-        signal.signal(number, forward)
-    for early in tuple(received):
-        os.kill(rank_zero, early)
 
 
 def wait_for_ranks(ranks: PContext, grace: float) -> dict[int, int]:

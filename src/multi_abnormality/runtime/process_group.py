@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -217,7 +216,7 @@ def run_rank(program: Callable[[], None]) -> NoReturn:
     except SystemExit as ended:
         code = ended.code
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         code = 1
     if not code:
         ignore_signals()

@@ -2,38 +2,39 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from multi_abnormality.config.schema import Train
 from multi_abnormality.runtime.loggers.logger_registry import Logger
 from multi_abnormality.training.history import History, StepMetrics
 from multi_abnormality.utils.console import PLAIN_LINE_SECONDS, console, log
 
+if TYPE_CHECKING:
+    from multi_abnormality.utils.progress_bar import ProgressBar
 
+
+@dataclass
 class ProgressLogger:
     """Logs each epoch as a line in the log, and steps and epochs by the loggers.
 
     On a terminal a progress bar shows the epoch's batches; elsewhere a line is logged periodically.
     """
 
-    def __init__(
-        self,
-        loggers: Sequence[Logger],
-        history: History,
-        settings: Train,
-        batches: int,
-        val_batches: int,
-    ) -> None:
-        self.loggers = loggers
-        self.history = history
-        self.settings = settings
-        self.batches = batches
-        self.val_batches = val_batches
-        self._started = self._logged = 0.0
-        self._first = 0  # first batch of this epoch in this process
-        self._done = 0  # batches of this epoch
-        self._measured = (0, 0.0)  # batches and time at which steps were logged
-        self._is_training = True
-        self._bar = None
+    loggers: Sequence[Logger]
+    history: History
+    settings: Train
+    batches: int
+    val_batches: int
+    _started: float = 0.0  # time
+    _logged: float = 0.0  # time of the last line
+    _first: int = 0  # first batch of this epoch in this process
+    _done: int = 0  # batches of this epoch
+    _measured: tuple[int, float] = (0, 0.0)  # batches and time at which steps were logged
+    _is_training: bool = True
+    _bar: "ProgressBar | None" = None
+
+    def __post_init__(self) -> None:
         if console.is_terminal:
             from multi_abnormality.utils.progress_bar import ProgressBar
 

@@ -68,7 +68,6 @@ def identify(
     """Return everything that determines the result, in readable form.
 
     Args:
-        params: parameters of the run.
         findings: names, in the order of the model's outputs.
         content_hash: of the train split, by ProcessedDataset.content_hash.
         package: directory of this package's source.

@@ -1,6 +1,7 @@
 """The training loop: epochs, steps, validation, saves and stops, from top to bottom."""
 
 from contextlib import closing
+from dataclasses import dataclass
 
 import torch
 
@@ -17,6 +18,7 @@ from multi_abnormality.training.val_metrics import auroc_by_finding, macro_auroc
 from multi_abnormality.utils.errors import InputError
 
 
+@dataclass
 class TrainingLoop:
     """Trains a model to the end, on every rank.
 
@@ -24,26 +26,14 @@ class TrainingLoop:
     the others have neither a saver nor a logger.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        data: DataModule,
-        step: TrainingStep,
-        history: History,
-        ranks: ProcessGroup,
-        stop: StopRequest,
-        saver: CheckpointSaver | None,
-        logger: ProgressLogger | None,
-    ) -> None:
-        self.params = params
-        self.data = data
-        self.step = step
-        self.history = history
-        self.ranks = ranks
-        self.stop = stop
-        self.saver = saver
-        self.logger = logger
-        self.criteria = StopCriteria.of(params)
+    params: Params
+    data: DataModule
+    step: TrainingStep
+    history: History
+    ranks: ProcessGroup
+    stop: StopRequest
+    saver: CheckpointSaver | None
+    logger: ProgressLogger | None
 
     def fit(self, position: Position) -> None:
         """Train from a position to the last epoch, or until early stopping.
@@ -52,13 +42,14 @@ class TrainingLoop:
             InputError: a loss or a logit is not finite, or a file cannot be written.
             Stopped: a stop was requested on any rank; a checkpoint is saved.
         """
-        for epoch in range(position.epoch, self.criteria.epochs):
+        criteria = StopCriteria.of(self.params)
+        for epoch in range(position.epoch, criteria.epochs):
             first = position.batch if epoch == position.epoch else 0
             self._train_epoch(epoch, first)
             self.history.epochs.append(self._validate(epoch))
             if self.logger:
                 self.logger.log_epoch()
-            is_last = self.history.is_finished(self.criteria)
+            is_last = self.history.is_finished(criteria)
             reason, _ = self._agree()
             if self.saver:
                 self.saver.save_epoch(epoch, is_last=is_last or reason is not None)

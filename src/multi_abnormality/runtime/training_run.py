@@ -27,7 +27,7 @@ from multi_abnormality.runtime.checkpoint_resume import (
     ResumeCandidate,
     recorded_pretrained_cfg,
 )
-from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver, NoBackup
+from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver
 from multi_abnormality.runtime.datamodule import DataModule
 from multi_abnormality.runtime.fabric_setup import make_fabric, resolve_precision
 from multi_abnormality.runtime.feature_encoding import encode_volumes, features_key
@@ -158,7 +158,7 @@ class TrainingRun:
             Stopped: a stop was requested on any rank; a checkpoint is saved.
         """
         try:
-            return self._run(stop or StopRequest(), backup or NoBackup())
+            return self._run(stop or StopRequest(), backup or BackupHook())
         except RuntimeError as error:
             if (explained := explain_failure(error, self.params)) is None:
                 raise

@@ -18,6 +18,7 @@ import torch
 
 from multi_abnormality.backup.pulled_objects import verify_pulled
 from multi_abnormality.config.schema import Params, load_params
+from multi_abnormality.config.yaml_edit import leaves
 from multi_abnormality.data.catalog.label_checks import (
     count_labels,
     describe_validation,
@@ -33,11 +34,7 @@ from multi_abnormality.evaluation.dvc_plots import write_plots
 from multi_abnormality.evaluation.evaluate_json import score_scans
 from multi_abnormality.evaluation.example_scans import draw_cases
 from multi_abnormality.evaluation.html_report import write_report
-from multi_abnormality.evaluation.inference_cache import (
-    Inference,
-    load_inference,
-    save_inference,
-)
+from multi_abnormality.evaluation.inference_cache import Inference, load_inference, save_inference
 from multi_abnormality.evaluation.prediction_files import write_predictions, write_submission
 from multi_abnormality.evaluation.scored_scans import Scans, average_over_reconstructions
 from multi_abnormality.evaluation.scores import summary
@@ -54,6 +51,7 @@ from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.errors import InputError
 
 INFERENCE = "inference.safetensors"
+_PARAMETERS = ("preprocess", "model", "train")  # sections in the report
 
 
 def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> dict[str, Any]:
@@ -124,7 +122,10 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
             PretrainedCfg.from_dict(metadata.get("pretrained_cfg")),
             scores_ct_rate=volumes.is_ct_rate and not metadata["synthetic"],
         ),
-        parameters=_flatten({key: metadata[key] for key in ("preprocess", "model", "train")}),
+        parameters={
+            ".".join(path): value
+            for path, value in leaves({key: metadata[key] for key in _PARAMETERS})
+        },
         scores=scores,
         labels=test.labels,
         probabilities=probabilities,
@@ -202,12 +203,6 @@ def _without_untrained(
     volumes: ProcessedDataset, untrained: np.ndarray, val: Scans, test: Scans
 ) -> tuple[Scans, Scans]:
     """Leave out the labels of findings that were not trained: neither calibrated nor scored.
-
-    Args:
-        volumes: the processed dataset.
-        untrained: (F,) bool, the findings without a positive or a negative training scan.
-        val: scans of the val part.
-        test: scans of the test split.
 
     Raises:
         InputError: no label of a test scan is left.
@@ -296,12 +291,18 @@ def _facts(
         folds = cross_validation["folds"]
         train_split = f"{folds - 1} of {folds} folds"
         test_split = f"fold {cross_validation['fold']}, of 0 to {folds - 1}"
+    averaged = {}
+    if test.averaged:
+        averaged["Averaged over reconstructions"] = (
+            f"{len(test.averaged):,} of the scans, by the mean logits of their "
+            f"{sum(map(len, test.averaged.values())):,} volumes"
+        )
     return {
         "Data": "synthetic phantoms" if metadata["synthetic"] else "patients' scans",
         "Trained on": f"{_count(trained['scan_id'], trained['patient_id'])}, of {train_split}",
         "Chosen and calibrated on": f"{_count(val.names, val.patients)}, of {train_split} too",
         "Scored on": f"{_count(test.names, test.patients)}, of {test_split}",
-        **_averaged(test),
+        **averaged,
         "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",
         "Initial weights": _initial_weights(pretrained, model["pretrained"]),
         **weights_facts(pretrained),
@@ -322,24 +323,6 @@ def _initial_weights(cfg: PretrainedCfg | None, requested: bool | str) -> object
 def _count(scans: Iterable[str], patients: Iterable[str]) -> str:
     scans, patients = set(scans), set(patients)
     return f"{len(scans):,} scans of {len(patients):,} patients"
-
-
-def _averaged(scans: Scans) -> dict[str, object]:
-    """Return how many scans are scored by several reconstructions, for the report."""
-    if not scans.averaged:
-        return {}
-    volumes = sum(map(len, scans.averaged.values()))
-    text = f"{len(scans.averaged):,} of the scans, by the mean logits of their {volumes:,} volumes"
-    return {"Averaged over reconstructions": text}
-
-
-def _flatten(parameters: dict[str, Any], parent: str = "") -> dict[str, Any]:
-    """Return nested parameters by dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in parameters.items():
-        name = f"{parent}{key}"
-        found |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def main() -> None:

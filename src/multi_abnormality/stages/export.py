@@ -87,10 +87,7 @@ def run(
 
 
 def _compare(
-    runners: dict[Path, Runner],
-    volumes: np.ndarray,
-    reference: np.ndarray,
-    tolerance: float,
+    runners: dict[Path, Runner], volumes: np.ndarray, reference: np.ndarray, tolerance: float
 ) -> dict[str, dict[str, float]]:
     """Return the largest difference from the reference probabilities, and the size, by format."""
     report: dict[str, dict[str, float]] = {}
@@ -180,8 +177,7 @@ def main() -> None:
     folders = Path("checkpoints"), Path("processed"), Path("metrics"), Path("model_weights")
     run(load_params(), *folders)
     console.log.info(
-        "the model is in %s; `multi-abnormality predict SCAN` runs it on a scan",
-        folders[-1],
+        "the model is in %s; `multi-abnormality predict SCAN` runs it on a scan", folders[-1]
     )
 
 

@@ -31,4 +31,4 @@ def run(root: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    console.run(lambda: run(Path(), NAME), argument="name")
+    console.run(lambda: run(Path(), NAME))

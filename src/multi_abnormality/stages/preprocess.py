@@ -41,9 +41,7 @@ def run(
     """Update the processed dataset `out` from the scans in `data`, and write its counts.
 
     Args:
-        params: parameters of the project.
         data: directory of the scans and their tables.
-        out: directory of the processed dataset.
         metrics: JSON file for the counts.
         memory: file with the scans' hashes from earlier runs; None: hash all scans.
 
@@ -99,7 +97,9 @@ def _store_volumes(
             if result.reason or result.name not in writer.origins:
                 content[shard].remove(result.name)  # else it stays: there may be no other copy
         else:
-            _check_not_mixed(first, result.name, writer)
+            first.setdefault(is_synthetic(writer.origins[result.name].source_notes), result.name)
+            if len(first) == 2:
+                raise mixed_with_synthetic("data", first[True], first[False])
         waiting[shard].remove(result.name)
         if content[shard] and not waiting[shard]:
             writer.assemble(content[shard])
@@ -108,13 +108,6 @@ def _store_volumes(
         writer.root, made, len(volumes) - made - len(failed), len(failed),
     )  # fmt: skip
     return [failed[name] for name in volumes["name"] if name in failed]
-
-
-def _check_not_mixed(first: dict[bool, str], name: str, writer: DatasetWriter) -> None:
-    """Raise an error if synthetic and other volumes are mixed; `first` is updated."""
-    first.setdefault(is_synthetic(writer.origins[name].source_notes), name)
-    if len(first) == 2:
-        raise mixed_with_synthetic("data", first[True], first[False])
 
 
 def _process(

@@ -53,9 +53,6 @@ def run(
     """Train, and write metrics once training is complete.
 
     Args:
-        params: parameters of the project.
-        processed: directory of the processed dataset.
-        paths: output paths of the run.
         metrics: JSON file for the metrics.
         project: folder whose DVC remote each save is backed up to; None: no backup.
         ranks: processes of the run, of which this is rank 0; None: a single process.
@@ -102,16 +99,11 @@ def _run_backed_up(training: TrainingRun, stop: StopRequest, backup: BackupManag
 
 
 def summarize(history: History, epochs: int) -> dict[str, Any]:
-    """Return the content of metrics/train.json.
-
-    Args:
-        history: history of the finished run.
-        epochs: value of `train.epochs`.
-    """
+    """Return the content of metrics/train.json for a finished run of at most `epochs` epochs."""
     best = history.best
     return {
         "epochs": len(history.epochs),
-        "stopped_early": history.stopped_early(epochs),
+        "stopped_early": len(history.epochs) < epochs,
         "best_epoch": best.epoch,
         "val_auroc": best.val_auroc,
         "val_loss": best.val_loss,
@@ -144,7 +136,7 @@ def run_worker_rank(
 def main() -> None:
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
         stopped_mark().unlink(missing_ok=True)  # before any error
-    state = Path(".dvc/tmp") if Path(".dvc").is_dir() else Path("logs")  # outside of a project
+    state = stopped_mark().parent
     # DVC's queue runs an experiment in a temporary folder; DVC_ROOT is persistent.
     dvc = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc"
     persistent = dvc / "tmp" if dvc.is_dir() else state

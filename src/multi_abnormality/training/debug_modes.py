@@ -55,12 +55,9 @@ def apply_debug_overrides(params: Params) -> Params:
 def debug_subset(
     params: Params, train: Sequence[str], validation: Sequence[str], scans: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Return the training and validation volumes: all of them, except in a debug run.
+    """Return the names of training and validation volumes: all of them, except in a debug run.
 
     Args:
-        params: parameters of the run.
-        train: names of the training volumes.
-        validation: names of the validation volumes.
         scans: scan ids of `train` followed by those of `validation`.
     """
     train, validation = list(train), list(validation)

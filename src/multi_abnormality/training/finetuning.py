@@ -16,12 +16,7 @@ from multi_abnormality.utils.errors import InputError
 
 
 class FineTuning:
-    """Freezes backbone parameters; everything else is trainable from the start.
-
-    Args:
-        model: the classifier.
-        settings: section `model` of the parameters: backbone, finetune and unfreeze_epoch.
-    """
+    """Freezes backbone parameters; everything else is trainable from the start."""
 
     def __init__(self, model: VolumeClassifier, settings: Model) -> None:
         self.backbone = model.encoder.backbone
@@ -67,12 +62,9 @@ def check_finetuning(model: Model, train: Train) -> None:
     """
     if model.finetune != "full" and model.pretrained is False:
         log.warning(
-            "model.finetune: %s freezes random weights: model.pretrained is false",
-            model.finetune,
+            "model.finetune: %s freezes random weights: model.pretrained is false", model.finetune
         )
-    if model.finetune != "progressive":
-        return
-    if model.unfreeze_epoch >= train.epochs:
+    if model.finetune == "progressive" and model.unfreeze_epoch >= train.epochs:
         raise InputError(
             f"model.unfreeze_epoch: {model.unfreeze_epoch} is not before train.epochs "
             f"({train.epochs}), so the backbone would never be trained; lower it, or choose "

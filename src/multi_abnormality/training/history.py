@@ -18,57 +18,34 @@ from multi_abnormality.utils.atomic_io import atomic_write
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """Metrics of an optimizer step.
+    """Metrics of an optimizer step."""
 
-    Attributes:
-        step: number of the optimizer step, from 1.
-        loss: mean training loss of the step's batches.
-        learning_rate: learning rate of the head.
-        grad_norm: norm of the gradients before clipping.
-    """
-
-    step: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
+    step: int  # number of the optimizer step, from 1
+    loss: float  # mean training loss of the step's batches
+    learning_rate: float  # of the head
+    grad_norm: float  # norm of the gradients before clipping
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """Metrics of an epoch.
+    """Metrics of an epoch."""
 
-    Attributes:
-        epoch: number of the epoch, from 0.
-        step: optimizer steps done at the end of the epoch.
-        learning_rate: learning rate at the end of the epoch.
-        train_loss: mean training loss.
-        val_loss: validation loss.
-        val_auroc: validation macro AUROC over the findings that have both classes.
-        auroc: validation AUROC of each of these findings.
-    """
-
-    epoch: int
-    step: int
-    learning_rate: float
-    train_loss: float
+    epoch: int  # number of the epoch, from 0
+    step: int  # optimizer steps done at the end of the epoch
+    learning_rate: float  # at the end of the epoch
+    train_loss: float  # mean training loss
     val_loss: float
-    val_auroc: float
-    auroc: dict[str, float] = field(default_factory=dict)
+    val_auroc: float  # macro AUROC over the findings that have both classes
+    auroc: dict[str, float] = field(default_factory=dict)  # of each of these findings
 
 
 @dataclass(frozen=True)
 class StopCriteria:
-    """Stop criteria of a run.
+    """Stop criteria of a run."""
 
-    Attributes:
-        epochs: maximum number of epochs.
-        patience: number of epochs without improvement of the validation macro AUROC.
-        patience_start_epoch: patience is counted from this epoch.
-    """
-
-    epochs: int
-    patience: int
-    patience_start_epoch: int = 0
+    epochs: int  # maximum number of epochs
+    patience: int  # number of epochs without improvement of the validation macro AUROC
+    patience_start_epoch: int = 0  # from which patience is counted
 
     @classmethod
     def of(cls, params: Params) -> "StopCriteria":
@@ -78,14 +55,12 @@ class StopCriteria:
         return cls(params.train.epochs, params.train.early_stopping_patience, first)
 
 
+@dataclass
 class History:
     """Metrics of the epochs and steps so far, in order."""
 
-    def __init__(
-        self, epochs: list[EpochMetrics] | None = None, steps: list[StepMetrics] | None = None
-    ) -> None:
-        self.epochs = epochs or []
-        self.steps = steps or []
+    epochs: list[EpochMetrics] = field(default_factory=list)
+    steps: list[StepMetrics] = field(default_factory=list)
 
     @property
     def best(self) -> EpochMetrics:
@@ -98,10 +73,6 @@ class History:
             return False
         waiting_since = max(self.best.epoch, limits.patience_start_epoch - 1)
         return self.epochs[-1].epoch - waiting_since >= limits.patience
-
-    def stopped_early(self, epochs: int) -> bool:
-        """Whether a finished run of at most `epochs` epochs ended by early stopping."""
-        return len(self.epochs) < epochs
 
     def is_finished(self, limits: StopCriteria) -> bool:
         """Whether training ends after these epochs."""

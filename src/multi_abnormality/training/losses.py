@@ -97,12 +97,11 @@ LOSSES: dict[str, Loss] = {"asl": _asl, "bce": _bce, "focal": _focal}
 def positive_weights(labels: Tensor, limit: float, frequencies: Tensor | None = None) -> Tensor:
     """Return the (F,) ratios of negatives to positives in labels (N, F), in [1 / limit, limit].
 
-    Missing labels, NaN, count as neither.
     They balance a finding's positives and negatives, up to the limit: without it, a rare finding
-    would be learned from a few patients alone. Samples count as often as they are drawn.
+    would be learned from a few patients alone. Samples count as often as they are drawn, missing
+    labels, NaN, as neither.
 
     Args:
-        labels: (N, F), 0, 1 or NaN.
         limit: `train.max_pos_weight`.
         frequencies: (N,) how often each sample is drawn, relative to the mean; None for equally.
     """

@@ -11,12 +11,7 @@ from multi_abnormality.config.schema import Train
 
 
 def learning_rate(settings: Train, epoch: float) -> float:
-    """Return the learning rate of the head.
-
-    Args:
-        settings: section `train` of the parameters.
-        epoch: number of epochs done, with the fraction of the current one.
-    """
+    """Return the learning rate of the head, after `epoch` epochs, a fraction included."""
     factor = schedule_factor(epoch, settings.warmup_epochs, settings.schedule_epochs)
     return settings.learning_rate * factor
 
@@ -28,15 +23,10 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 
 
 def schedule_factor(epoch: float, warmup_epochs: float, schedule_epochs: float) -> float:
-    """Return the factor after linear warm-up, cosine decay to 0.01, and a constant tail.
+    """Return the factor in linear warm-up, cosine decay to 0.01, and a constant tail.
 
     A pure function of the epoch, so that raising the number of epochs later does not change
-    earlier epochs.
-
-    Args:
-        epoch: number of epochs done, with the fraction of the current one.
-        warmup_epochs: duration of the warm-up.
-        schedule_epochs: duration of warm-up and decay.
+    earlier epochs. The decay ends after `schedule_epochs`, warm-up included.
     """
     if epoch < warmup_epochs:
         return max(epoch / warmup_epochs, 0.01)

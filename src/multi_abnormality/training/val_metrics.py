@@ -48,12 +48,9 @@ def findings_of_both_classes(labels: Tensor) -> Tensor:
 
 
 def auroc_by_finding(logits: Tensor, labels: Tensor, findings: Sequence[str]) -> dict[str, float]:
-    """AUROC of each finding that has both classes, in float64.
+    """AUROC of each finding that has both classes, in float64, of (S, F) logits and labels.
 
-    Args:
-        logits: (S, F).
-        labels: (S, F), 0, 1 or NaN for a missing one, which is left out.
-        findings: names of the F columns.
+    Missing labels, NaN, are left out.
 
     Raises:
         InputError: no finding has both classes.

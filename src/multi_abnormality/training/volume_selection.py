@@ -18,22 +18,14 @@ from multi_abnormality.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Selection:
-    """Volumes of the train split that a run trains and validates on.
+    """Volumes of the train split that a run trains and validates on."""
 
-    Attributes:
-        train: names of the training volumes.
-        validation: names of the volumes of the held-out patients.
-        samples: the training volumes of each sample, of which an epoch takes one.
-        untrained: findings without a positive or a negative training volume, which are left out
-            of losses and metrics.
-        warnings: a line for all findings with only one class in one of the two parts.
-    """
-
-    train: list[str]
-    validation: list[str]
-    samples: list[list[str]]
+    train: list[str]  # names of the training volumes
+    validation: list[str]  # names of the volumes of the held-out patients
+    samples: list[list[str]]  # training volumes of each sample, of which an epoch takes one
+    # Findings without a positive or a negative training volume, left out of losses and metrics.
     untrained: list[str]
-    warnings: list[str]
+    warnings: list[str]  # a line for all findings with only one class in one of the two parts
 
 
 def select_volumes(

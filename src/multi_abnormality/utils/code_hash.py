@@ -57,12 +57,10 @@ def _definitions(tree: ast.Module) -> dict[str, str]:
             found[node.name].append(node)
         elif not _is_ignored(node):
             found["module level"].append(node)
-    return {name: _hash(nodes) for name, nodes in found.items()}
-
-
-def _hash(nodes: Sequence[ast.stmt]) -> str:
-    text = _canonical(list(nodes))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return {
+        name: hashlib.sha256(_canonical(nodes).encode()).hexdigest()[:12]
+        for name, nodes in found.items()
+    }
 
 
 def _canonical(value: object) -> str:

@@ -213,42 +213,40 @@ def set_verbosity(name: str) -> None:
 def parse_stage_args(argument: str | None = None) -> str:
     """Parse the options of a stage that is run as a program; return its argument.
 
-    A stage calls it before slow imports, so that --help is answered at once, and one that fails
-    names the extra to install.
+    A stage calls it before slow imports, so that --help is answered at once, and an import that
+    fails names the extra to install.
 
     Args:
         argument: name of the stage's only argument, if it has one.
     """
-    value = ""
-    module = sys.modules["__main__"].__spec__
-    if module and module.parent == "multi_abnormality.stages":
-        sys.excepthook = _report_exception
-        parser = argparse.ArgumentParser(
-            prog=f"python -m {module.name}",
-            description=f"Run this stage alone. `dvc repro {module.name.rpartition('.')[2]}` also "
-            "runs what it depends on, and only if something has changed.",
-            epilog=f"Under DVC set the environment variable {VARIABLE} instead of the options: "
-            "quiet, normal or verbose. All other settings are in params.yaml.",
-        )
-        choice = parser.add_mutually_exclusive_group()
-        for name, text in VERBOSITY_OPTIONS.items():
-            choice.add_argument(
-                f"-{name[0]}", f"--{name}", help=text,
-                dest="verbosity", action="store_const", const=name,
-            )  # fmt: skip
-        if argument:
-            parser.add_argument(argument)
-        parsed = parser.parse_args()
-        if parsed.verbosity:
-            set_verbosity(parsed.verbosity)
-        value = getattr(parsed, argument) if argument else ""
-    return value
+    sys.excepthook = _report_exception
+    stage = Path(sys.argv[0]).stem
+    parser = argparse.ArgumentParser(
+        prog=f"python -m multi_abnormality.stages.{stage}",
+        description=f"Run this stage alone. `dvc repro {stage}` also runs what it depends on, and "
+        "only if something has changed.",
+        epilog=f"Under DVC set the environment variable {VARIABLE} instead of the options: quiet, "
+        "normal or verbose. All other settings are in params.yaml.",
+    )
+    choice = parser.add_mutually_exclusive_group()
+    for name, text in VERBOSITY_OPTIONS.items():
+        choice.add_argument(
+            f"-{name[0]}", f"--{name}", help=text,
+            dest="verbosity", action="store_const", const=name,
+        )  # fmt: skip
+    if argument:
+        parser.add_argument(argument)
+    parsed = parser.parse_args()
+    if parsed.verbosity:
+        os.environ[VARIABLE] = parsed.verbosity  # also of the ranks that a stage starts
+        set_verbosity(parsed.verbosity)
+    return getattr(parsed, argument) if argument else ""
 
 
 def _report_exception(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Print a message for a package that is missing, where a stage imports it, else a traceback."""
+    """Print a message for a package that is missing, else a traceback."""
     missing = describe_missing(error) if isinstance(error, ModuleNotFoundError) else None
     if missing is None or log.isEnabledFor(logging.DEBUG):
         sys.__excepthook__(kind, error, trace)
@@ -256,22 +254,19 @@ def _report_exception(
         sys.stderr.write(f"error: {missing}\n")
 
 
-def run(
-    main: Callable[[], None], verbosity: str | None = None, argument: str | None = None
-) -> None:
+def run(main: Callable[[], None], verbosity: str | None = None) -> None:
     """Run a program's main function: set up logging, turn an InputError into exit code 1.
 
     Args:
         main: main function.
         verbosity: name of the verbosity; None: that of the environment.
-        argument: see `parse_stage_args`.
     """
+    sys.excepthook = _report_exception
     _never_fail_to_encode()
     logging.basicConfig(handlers=[_handler()])
     filter_warnings()
     try:
         set_verbosity(verbosity or os.environ.get(VARIABLE) or "normal")
-        parse_stage_args(argument)
         main()
         sys.stdout.flush()
     except BrokenPipeError:
@@ -281,8 +276,7 @@ def run(
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
-        # The interpreter flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         console.print("error: standard output: the disk is full", style="red")
         sys.exit(1)
     except InputError as error:
@@ -293,12 +287,6 @@ def run(
         console.print_wrapped(printable(f"error: {message}", keep="\n\t"), style="red")
         _print_experiment_hint()
         sys.exit(1)
-    except ModuleNotFoundError as error:
-        if (missing := describe_missing(error)) is None:
-            raise
-        if log.isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
-        sys.exit(f"error: {missing}")
     except KeyboardInterrupt:
         console.print("stopped")
         _print_experiment_hint()
@@ -333,7 +321,11 @@ def _is_stdout_closed() -> bool:
         sys.stdout.write("\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return True
     return False
+
+
+def _discard_stdout() -> None:
+    """Discard what is not written yet: the interpreter flushes once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -84,10 +84,7 @@ def check_graph(path: Path) -> None:
     size = path.stat().st_size
     if not 0 < size <= MAX_BYTES:
         raise MalformedModel(f"has {size:,} bytes; an ONNX file has 1 to {MAX_BYTES:,}")
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         _Reader(content).check("model", 0, len(content))
 
 

@@ -98,6 +98,9 @@ def fuse_members(name: str, members: Sequence[Member], weighting: str) -> FusedM
     scores = score_scans(
         test, probabilities, calibration.thresholds, findings, groups, resampling, sigmoid(fused)
     )
+    untrained = {name for member in members for name in member.untrained}
+    if untrained:
+        scores["counts"]["untrained"] = [name for name in findings if name in untrained]
     submitted = submission_probabilities(probabilities, calibration.thresholds)
     comparison = _compare(name, members, submitted, labels, resampling)
     return FusedModel(

@@ -4,8 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from multi_abnormality import __version__
 from multi_abnormality.data.catalog.label_checks import describe_validation
 from multi_abnormality.evaluation.calibration import sigmoid
@@ -24,7 +22,6 @@ from multi_abnormality.tools.ensemble.members import CARD, INFO, MODEL, Member
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
 
 FOLDER = "model"  # of the ensemble's model, in its own folder
-NO_HISTORY = pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "val_auroc"])
 COMMON = ("task", "data_source", "intended_use", "references")  # of model_info.json, as the first's
 OWNER = ("authors", "license", "contact")
 
@@ -154,12 +151,10 @@ def _write_report(fused: FusedModel, info: EnsembleInfo, path: Path) -> None:
     calibration = fused.calibration
     write_report(
         path,
-        run=None,
         synthetic=info.synthetic,
         debug=info.debug,
         facts=_facts(fused, info),
         weights_warnings=info.warnings,
-        parameters={},
         scores=fused.scores,
         labels=fused.test.labels,
         probabilities=fused.probabilities,
@@ -169,12 +164,8 @@ def _write_report(fused: FusedModel, info: EnsembleInfo, path: Path) -> None:
         threshold_metric=calibration.threshold_metric,
         uncalibrated=sigmoid(fused.test.logits),
         findings=fused.findings,
-        slice_mm=1.0,  # unused without cases
         groups=fused.groups,
-        history=NO_HISTORY,
-        planned_epochs=0,
         chosen_on=describe_validation(fused.val.labels, fused.val.patients),
-        cases={},
         seed=fused.members[0].params.seed,
     )
 

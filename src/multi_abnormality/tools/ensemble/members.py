@@ -49,6 +49,7 @@ class Member:
         manifest: rows of the processed set by volume name, with split, patient_id and scan_id.
         params: its parameters.
         auroc: macro AUROC of the test scans.
+        untrained: findings that it was not trained on.
         read: reader of its files.
     """
 
@@ -59,6 +60,7 @@ class Member:
     manifest: pd.DataFrame
     params: Params
     auroc: float | None
+    untrained: list[str]
     read: Read
 
     @property
@@ -187,6 +189,7 @@ def read_member(revision: Revision, read: Read) -> Member:
             manifest,
             parse_params(read(PARAMS).decode(), Path(f"{revision}: {PARAMS}")),
             evaluation["classification"]["macro"]["auroc"],
+            untrained,
             read,
         )
     except (KeyError, TypeError, ValueError) as error:

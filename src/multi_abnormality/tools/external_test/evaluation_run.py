@@ -25,7 +25,6 @@ from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError, first_few, raise_errors
 from multi_abnormality.utils.strict_csv import truncate
 
-NO_HISTORY = pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "val_auroc"])
 MOVED = "moved with the probabilities: every decision is the exported model's"
 OWN = "the exported model's"
 
@@ -91,11 +90,9 @@ def evaluate_model(
     by_finding = dict(zip(table.findings, thresholds.tolist(), strict=True))
     write_report(
         out / "report.html",
-        run=None,
         synthetic=model.is_synthetic,
         debug="none",
         facts=_facts(external, table, scans),
-        parameters={},
         scores=scores,
         labels=scans.labels,
         probabilities=probabilities,
@@ -105,12 +102,9 @@ def evaluate_model(
         threshold_metric="none",
         uncalibrated=before,
         findings=table.findings,
-        slice_mm=1.0,  # unused without cases
         groups=groups,
-        history=NO_HISTORY,
-        planned_epochs=0,
         chosen_on="",
-        cases={},
+        seed=resampling.seed,
     )
     write_json(scores, out / "evaluate.json")
     write_predictions(
