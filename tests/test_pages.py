@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from playwright.sync_api import Browser
@@ -63,7 +64,11 @@ def explanation(folder: Path) -> Path:
 
 
 def plots(
-    labels: np.ndarray, probabilities: list[np.ndarray], findings: tuple[str, ...], folder: Path
+    labels: np.ndarray,
+    probabilities: list[np.ndarray],
+    findings: tuple[str, ...],
+    folder: Path,
+    history: pd.DataFrame,
 ) -> Path:
     """Write the page of `dvc plots show`, or of `dvc plots diff` for several probabilities."""
     run(folder, "git", "init", "--quiet")
@@ -77,7 +82,7 @@ def plots(
     revisions = [f"run-{number}" for number in range(len(probabilities))]
     for revision, scores in zip(revisions, probabilities, strict=True):
         write_plots(folder / "metrics/plots", labels, scores, findings)
-        HISTORY.to_csv(folder / "metrics/history.csv", index=False)
+        history.to_csv(folder / "metrics/history.csv", index=False)
         run(folder, "git", "add", "--all")
         run(folder, "git", "commit", "--quiet", "--message", revision)
         run(folder, "git", "tag", revision)
@@ -98,11 +103,16 @@ def document(name: str, folder: Path) -> Path:
     return site(folder.parent) / name
 
 
-def write_plots_page(folder: Path, findings: tuple[str, ...], revisions: int = 1) -> Path:
+def write_plots_page(
+    folder: Path,
+    findings: tuple[str, ...],
+    revisions: int = 1,
+    history: pd.DataFrame = HISTORY,
+) -> Path:
     """Write the page of plots; one finding has no positive, so no curves."""
     arguments = report_arguments(empty=(len(findings) - 1,))
     scores = [arguments["probabilities"] ** power for power in range(1, revisions + 1)]
-    return plots(arguments["labels"], scores, findings, folder)
+    return plots(arguments["labels"], scores, findings, folder, history)
 
 
 # With commands and their output, wide tables, code in YAML and Python, and generated references.
@@ -128,6 +138,9 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "explanation": explanation,
     "plots": lambda folder: write_plots_page(folder, FINDINGS),
     "plots of names as code": lambda folder: write_plots_page(folder, RENAMED),
+    "plots without validation": lambda folder: write_plots_page(
+        folder, FINDINGS, history=arguments_without_validation()["history"]
+    ),
     "plots of two runs": lambda folder: write_plots_page(folder, FINDINGS, revisions=2),
     **{name: functools.partial(document, f"{name}.html") for name in DOCUMENTS},
 }
@@ -225,6 +238,17 @@ def test_names_stay_text(browser, path_of, name):
         )
         assert [one for one in NAMES if one[:20] not in text] == []
         assert page.locator("img[src=x], a[href*='example.org'], strong").count() == 0
+
+
+def test_a_plot_without_values_is_not_drawn(browser, path_of):
+    """Epochs that were not validated have no points, and without any there are no axes."""
+    with OpenPage(browser, path_of("plots"), 1280, "light") as page:
+        assert page.locator("#Loss svg path[aria-roledescription=point]").count() == 3 + 2
+        assert page.locator("#Validation_AUROC svg path[aria-roledescription=point]").count() == 2
+    with OpenPage(browser, path_of("plots without validation"), 1280, "light") as page:
+        assert page.locator("#Loss svg path[aria-roledescription=point]").count() == 3
+        assert page.locator("#Validation_AUROC svg").count() == 0
+        assert page.inner_text("#Validation_AUROC") == "Validation AUROC by epoch: no values"
 
 
 def test_plots_of_two_runs_name_the_score_of_each(browser, path_of):
