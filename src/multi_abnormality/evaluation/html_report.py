@@ -63,6 +63,7 @@ def write_report(
     planned_epochs: int,
     chosen_on: str,
     cases: Mapping[str, Mapping[str, list["Case"]]],
+    recipe: tuple[str, Mapping[str, tuple[object, object]]] | None = None,
     weights_warnings: Sequence[str] = (),
     seed: int = 0,
 ) -> None:
@@ -93,6 +94,8 @@ def write_report(
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         chosen_on: result of `describe_validation`.
         cases: result of `draw_cases`.
+        recipe: name of the closest recipe, and by parameter the values of the run and of the recipe
+            that differ; None if no recipe is known.
         weights_warnings: about the pretrained weights, shown at the top.
         seed: random seed of the bands and of the test of groups.
     """
@@ -145,6 +148,7 @@ def write_report(
         weights_warnings=weights_warnings,
         facts=facts,
         parameters=parameters,
+        recipe=recipe,
         counts=scores["counts"],
         confidence=f"{100 * level:g}\N{NO-BREAK SPACE}%",
         n_bootstrap=resampling.n_bootstrap,
