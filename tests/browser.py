@@ -24,8 +24,8 @@ SETTLED = (
     "[...document.querySelectorAll('.chart, .vega-embed')].every((e) => e.querySelector('svg'))"
 )
 
-# Visible pieces of text of different elements that lie on each other. What is scrolled out of a box
-# is not visible.
+# Visible pieces of text of different elements that lie on each other. What is scrolled out of a
+# box, or lies left of the page, is not visible.
 OVERLAPS = """() => {
   const shown = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -37,7 +37,8 @@ OVERLAPS = """() => {
     const range = document.createRange();
     range.selectNodeContents(node);
     for (const rect of range.getClientRects()) {
-      const box = { left: rect.left, right: rect.right, top: rect.top, bottom: rect.bottom };
+      const { left, right, top, bottom } = rect;
+      const box = { left: Math.max(left, 0), right, top, bottom };
       for (let outer = element; outer !== document.body; outer = outer.parentElement) {
         const { overflowX } = getComputedStyle(outer);
         if (outer instanceof SVGElement || overflowX === "visible") continue;

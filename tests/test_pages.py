@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from playwright.sync_api import Browser
@@ -63,7 +64,11 @@ def explanation(folder: Path) -> Path:
 
 
 def plots(
-    labels: np.ndarray, probabilities: list[np.ndarray], findings: tuple[str, ...], folder: Path
+    labels: np.ndarray,
+    probabilities: list[np.ndarray],
+    findings: tuple[str, ...],
+    folder: Path,
+    history: pd.DataFrame,
 ) -> Path:
     """Write the page of `dvc plots show`, or of `dvc plots diff` for several probabilities."""
     run(folder, "git", "init", "--quiet")
@@ -77,7 +82,7 @@ def plots(
     revisions = [f"run-{number}" for number in range(len(probabilities))]
     for revision, scores in zip(revisions, probabilities, strict=True):
         write_plots(folder / "metrics/plots", labels, scores, findings)
-        HISTORY.to_csv(folder / "metrics/history.csv", index=False)
+        history.to_csv(folder / "metrics/history.csv", index=False)
         run(folder, "git", "add", "--all")
         run(folder, "git", "commit", "--quiet", "--message", revision)
         run(folder, "git", "tag", revision)
@@ -98,13 +103,30 @@ def document(name: str, folder: Path) -> Path:
     return site(folder.parent) / name
 
 
-def write_plots_page(folder: Path, findings: tuple[str, ...], revisions: int = 1) -> Path:
+def write_plots_page(
+    folder: Path,
+    findings: tuple[str, ...],
+    revisions: int = 1,
+    history: pd.DataFrame = HISTORY,
+) -> Path:
     """Write the page of plots; one finding has no positive, so no curves."""
     arguments = report_arguments(empty=(len(findings) - 1,))
     scores = [arguments["probabilities"] ** power for power in range(1, revisions + 1)]
-    return plots(arguments["labels"], scores, findings, folder)
+    return plots(arguments["labels"], scores, findings, folder, history)
 
 
+# With commands and their output, wide tables, code in YAML and Python, and generated references.
+DOCUMENTS = (
+    "index",
+    "getting-started/installation",
+    "how-to/compare",
+    "how-to/ct-rate",
+    "explanation/performance",
+    "explanation/resume",
+    "reference/command-line",
+    "reference/parameters",
+    "reference/python-api",
+)
 RENAMED = (*NAMES, *FINDINGS[len(NAMES) :])
 # Each page by its name: what writes it into a folder, and returns it.
 PAGES: dict[str, Callable[[Path], Path]] = {
@@ -116,10 +138,11 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "explanation": explanation,
     "plots": lambda folder: write_plots_page(folder, FINDINGS),
     "plots of names as code": lambda folder: write_plots_page(folder, RENAMED),
+    "plots without validation": lambda folder: write_plots_page(
+        folder, FINDINGS, history=arguments_without_validation()["history"]
+    ),
     "plots of two runs": lambda folder: write_plots_page(folder, FINDINGS, revisions=2),
-    "documentation": lambda folder: document("index.html", folder),
-    "documentation of parameters": lambda folder: document("reference/parameters.html", folder),
-    "documentation of compare": lambda folder: document("how-to/compare.html", folder),
+    **{name: functools.partial(document, f"{name}.html") for name in DOCUMENTS},
 }
 
 
@@ -136,15 +159,14 @@ def path_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     @functools.cache
     def write(name: str) -> Path:
-        folder = parent / name.replace(" ", "-")
+        folder = parent / name.replace(" ", "-").replace("/", "-")
         folder.mkdir()
         return PAGES[name](folder)
 
     return write
 
 
-# Without the documentation, whose theme has faults of contrast that are not fixed yet.
-@pytest.mark.parametrize("name", [name for name in PAGES if "documentation" not in name])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_a_page_has_no_faults(browser, path_of, name, width, scheme):
     opened = OpenPage(browser, path_of(name), width, scheme)
@@ -218,6 +240,17 @@ def test_names_stay_text(browser, path_of, name):
         assert page.locator("img[src=x], a[href*='example.org'], strong").count() == 0
 
 
+def test_a_plot_without_values_is_not_drawn(browser, path_of):
+    """Epochs that were not validated have no points, and without any there are no axes."""
+    with OpenPage(browser, path_of("plots"), 1280, "light") as page:
+        assert page.locator("#Loss svg path[aria-roledescription=point]").count() == 3 + 2
+        assert page.locator("#Validation_AUROC svg path[aria-roledescription=point]").count() == 2
+    with OpenPage(browser, path_of("plots without validation"), 1280, "light") as page:
+        assert page.locator("#Loss svg path[aria-roledescription=point]").count() == 3
+        assert page.locator("#Validation_AUROC svg").count() == 0
+        assert page.inner_text("#Validation_AUROC") == "Validation AUROC by epoch: no values"
+
+
 def test_plots_of_two_runs_name_the_score_of_each(browser, path_of):
     with OpenPage(browser, path_of("plots of two runs"), 1280, "light") as page:
         reliability = page.locator("main svg").nth(2)
@@ -225,7 +258,7 @@ def test_plots_of_two_runs_name_the_score_of_each(browser, path_of):
 
 
 def test_the_documentation_is_searched(browser, path_of):
-    with OpenPage(browser, path_of("documentation"), 1280, "light") as page:
+    with OpenPage(browser, path_of("index"), 1280, "light") as page:
         page.locator(".md-search__input").fill("calibration")
         page.wait_for_selector(".md-search-result__item")
         assert page.locator(".md-search-result__item").count() > 3

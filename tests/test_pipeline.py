@@ -56,6 +56,7 @@ def make_project(folder: Path, patients: int = 36) -> Path:
         shutil.copy(ROOT / name, folder)
     shrink(folder / "params.yaml")
     # The stages' deps; the code that runs is the installed one.
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copytree(
         ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
     )

@@ -80,6 +80,7 @@ def make_project(root: Path, patients: int, train: dict[str, object]) -> Project
         shutil.copy(ROOT / name, root)
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(ROOT / "src", root / "src", ignore=ignored)
+    shutil.copytree(ROOT / "recipes", root / "recipes")
     project.set(
         train={"val_fraction": 0.3} | train,
         evaluate={"n_bootstrap": 50},

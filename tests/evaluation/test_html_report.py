@@ -344,5 +344,16 @@ def test_short_histories_and_no_cases_leave_their_parts_out(tmp_path, history):
     assert "<h2>Cases</h2>" not in text
 
 
+def test_parameters_that_differ_from_the_recipe_are_listed(tmp_path):
+    path = tmp_path / "report.html"
+    assert "Differences from the recipe" not in report(path)
+    own = report(path, recipe=("t4-colab", {"train.learning_rate": (0.001, 0.002)}))
+    listed = own.split('id="recipe"')[1].split("</section>")[0]
+    assert "recipes/t4-colab.yaml; 1 value of this run differs from it" in listed
+    assert "<dt>train.learning_rate</dt><dd>0.001 <small>recipe: 0.002</small></dd>" in listed
+    assert own.index('id="recipe"') < own.index('id="summary"')
+    assert "this run has all of its values" in report(path, recipe=("sample", {}))
+
+
 def test_equal_input_gives_equal_bytes(tmp_path):
     assert report(tmp_path / "a.html") == report(tmp_path / "b.html")

@@ -3,15 +3,22 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from pydicom.dataset import Dataset
 
 from chest_files import put_pixels, save_dataset, slice_dataset, write_enhanced, write_series
+from chest_phantom.cohort import plan_cohort
+from chest_phantom.finding_names import FINDINGS
+from chest_phantom.rasterize import draw_scan
+from chest_phantom.settings import DEFAULT_PATIENTS
 from multi_abnormality import load_model
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.scan_sources import ScanSource, resolve_scan
@@ -23,7 +30,9 @@ from multi_abnormality.inference.occlusion import heat_maps
 from multi_abnormality.inference.scan_grid import ScanGrid
 from multi_abnormality.inference.scan_id import NamedScan
 from multi_abnormality.utils.errors import InputError
-from tiny_model import CARD, write_model
+from multi_abnormality.utils.onnx_checksum import INFO_KEY
+from tiny_model import CARD, save, write_model
+from tiny_model import SHAPE as TINY_SHAPE
 
 RECIPE = SimpleNamespace(
     spacing=(9.0, 5.0, 5.0), shape=(28, 56, 72), hu_to_uint8=((-1024, 0), (1024, 255))
@@ -32,6 +41,7 @@ SHAPE = (60, 64, 40)  # x, y, z
 SPACING = (5.0, 4.0, 6.0)
 ORIGIN = (-140.0, -120.0, -310.0)  # mm to the left, the back and the head
 MARK = (45, 20, 29)  # voxel of a dense object, at the left, in front and high up
+LESION = "Consolidation"
 MARK_LPS = [o + s * i for o, s, i in zip(ORIGIN, SPACING, MARK, strict=True)]
 
 
@@ -49,9 +59,9 @@ def lps_affine() -> np.ndarray:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
-def write_oriented(path: Path, axes: str) -> Path:
-    """Write the scan as NIfTI whose axes point to `axes`, such as "RPI"."""
-    image = nib.Nifti1Image(marked(), lps_affine())
+def write_oriented(path: Path, axes: str, image: nib.Nifti1Image | None = None) -> Path:
+    """Write the scan, or an image, as NIfTI whose axes point to `axes`, such as "RPI"."""
+    image = image or nib.Nifti1Image(marked(), lps_affine())
     now = nib.orientations.io_orientation(image.affine)
     wanted = nib.orientations.axcodes2ornt(axes)
     image.as_reoriented(nib.orientations.ornt_transform(now, wanted)).to_filename(path)
@@ -226,6 +236,122 @@ def test_page_and_files_agree(explained: tuple[Path, dict]) -> None:
     assert "<b>Nodule" not in page
     assert "7 * 7" in page
     assert "http" not in page
+
+
+def phantom(label: int) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Draw a synthetic chest with or without consolidation of the left lung: (Z, Y, X) HU, mm."""
+    scans = plan_cohort(DEFAULT_PATIENTS, 0)
+    scan = next(one for one in scans if (one.split, one.patient) == ("valid", 5))
+    labels = [label if name == LESION else 0 for name in FINDINGS]
+    hu, protocol = draw_scan(replace(scan, labels=tuple(labels)))
+    return hu, protocol.spacing
+
+
+def write_region_model(path: Path, lesion: np.ndarray) -> Path:
+    """Write a model of consolidation: a slice's logit is how much denser than around it the region
+    (Y, X) is, whatever its position in the volume.
+    """
+    around = np.pad(lesion, 6)[:-12, :-12]
+    for y, x in np.ndindex(13, 13):
+        around = around | np.pad(lesion, 6)[y : y + lesion.shape[0], x : x + lesion.shape[1]]
+    around &= ~lesion
+    region = (lesion / lesion.sum() - around / around.sum()) / 10
+    bias = np.where(np.array(FINDINGS) == LESION, -4, -99)[:, None]
+    constants = {
+        "region": region.astype(np.float32),
+        "bias": bias.astype(np.float32),
+        "thresholds": np.full(len(FINDINGS), 0.5, np.float32),
+        "plane": np.array([2, 3]),
+        "one": np.array([1]),
+        "two": np.array([2]),
+    }
+    nodes = [
+        helper.make_node("Cast", ["volume"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["values", "region"], ["parts"]),
+        helper.make_node("ReduceSum", ["parts", "plane"], ["contrast"], keepdims=0),
+        helper.make_node("Unsqueeze", ["contrast", "one"], ["row"]),
+        helper.make_node("Add", ["row", "bias"], ["slice_logit"]),
+        helper.make_node("Softmax", ["slice_logit"], ["attention"]),
+        helper.make_node("ReduceMax", ["slice_logit", "two"], ["logits"], keepdims=0),
+        helper.make_node("Sigmoid", ["logits"], ["probability"]),
+        helper.make_node("Identity", ["thresholds"], ["threshold"]),
+    ]
+    shapes = {
+        "probability": ["n", len(FINDINGS)],
+        "threshold": [len(FINDINGS)],
+        "attention": ["n", len(FINDINGS), TINY_SHAPE[0]],
+        "slice_logit": ["n", len(FINDINGS), TINY_SHAPE[0]],
+    }
+    graph = helper.make_graph(
+        nodes,
+        "region",
+        [helper.make_tensor_value_info("volume", TensorProto.UINT8, ["n", *TINY_SHAPE])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, one)
+            for name, one in shapes.items()
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(
+        model, {INFO_KEY: json.dumps(CARD | {"thresholds": dict.fromkeys(FINDINGS, 0.5)})}
+    )
+    return save(model, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_left", [True, False])
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "RPI", "PIR", "ASL"])
+def test_the_heat_map_of_a_phantom_peaks_on_its_lesion(
+    tmp_path: Path, axes: str, is_left: bool
+) -> None:
+    """In every file, and on the page, whatever the orientation of the file; also if mirrored."""
+    (hu, spacing), (without, _) = phantom(1), phantom(0)
+    if not is_left:
+        hu, without = hu[..., ::-1], without[..., ::-1]
+    lesion = np.abs(hu.astype(np.int32) - without) > 80
+    to_lps = np.diag([*spacing[::-1], 1.0])
+    to_lps[:3, 3] = ORIGIN
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ to_lps
+    path, other = (
+        write_oriented(tmp_path / f"{name}.nii.gz", axes, nib.Nifti1Image(one.T, affine))
+        for name, one in (("scan", hu), ("without", without))
+    )
+    codes, codes_without = (
+        resample_and_quantize(read_volume(ScanSource(file)), SimpleNamespace(**CARD["preprocess"]))
+        for file in (path, other)
+    )
+    changed = codes.astype(int) - codes_without > 40
+    region = changed[changed.sum(axis=(1, 2)).argmax()]
+    model = load_model(write_region_model(tmp_path / "model.onnx", region))
+    predict_all(model, [NamedScan("scan", ScanSource(path))], pictures=tmp_path / "why")
+    folder = tmp_path / "why/scan"
+    content = json.loads((folder / "explanation.json").read_text())["findings"]
+    assert [name for name, one in content.items() if one["positive"]] == [LESION]
+    one = content[LESION]
+
+    # Slices from the feet, and mm to the left, the back and the head.
+    assert lesion[one["slice"]["number"] - 1].any()
+    places = nib.affines.apply_affine(to_lps, np.argwhere(lesion)[:, ::-1])
+    peak = one["peak"]["position"]
+    assert np.linalg.norm(places - peak, axis=1).min() < min(spacing)
+    assert one["slice"]["z"] == pytest.approx(peak[2], abs=0.01)
+    assert (peak[0] > ORIGIN[0] + spacing[2] * hu.shape[2] / 2) == is_left
+
+    # The heat map's file has its maximum there, in the geometry of the scan's file.
+    heat = nib.load(folder / one["heat_map"])
+    np.testing.assert_allclose(heat.affine, nib.load(path).affine, atol=1e-3)
+    values = heat.get_fdata()
+    highest = nib.affines.apply_affine(heat.affine, np.argwhere(values == values.max()))
+    assert np.abs(highest * [-1, -1, 1] - peak)[:, :2].max() < 2 * spacing[2]
+
+    # So does the page, whose pictures have the patient's left at the right.
+    page = (folder / "index.html").read_text()
+    assert f"Slice {one['slice']['number']} of {len(hu)} from the feet" in page
+    (picture,) = (folder / "slices").glob("heat_*.webp")
+    opacity = np.asarray(Image.open(picture))[..., 3]
+    column = np.argwhere(opacity == opacity.max())[:, 1].mean()
+    assert (column > opacity.shape[1] / 2) == is_left
 
 
 def test_a_model_without_slice_logits_still_predicts(tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ def test_averaged_reconstructions_are_named_and_counted(trained: Path):
     assert "2 of the scans, by the mean logits of their 4 volumes" in report
 
 
+def test_the_report_names_the_parameters_that_differ_from_the_recipe(
+    trained: Path, small_params: Params
+):
+    report = (trained / "metrics/report.html").read_text()
+    own = small_params.train.batch_size
+    assert f"<dt>train.batch_size</dt><dd>{own} <small>recipe: 8</small></dd>" in report
+
+
 def test_evaluate_gives_the_same_bytes_again(
     trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):

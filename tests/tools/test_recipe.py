@@ -13,7 +13,14 @@ import yaml
 
 from multi_abnormality.config.schema import load_params
 from multi_abnormality.config.yaml_edit import flatten
-from multi_abnormality.tools.recipe import DEFAULT, KEPT_EXPORT, RECIPES, merge_recipe, recipe
+from multi_abnormality.tools.recipe import (
+    DEFAULT,
+    KEPT_EXPORT,
+    RECIPES,
+    closest_recipe,
+    merge_recipe,
+    recipe,
+)
 from multi_abnormality.utils.errors import InputError
 from test_pipeline import ROOT
 
@@ -131,6 +138,23 @@ def test_the_default_undoes_every_recipe_to_the_byte(params: Path):
         assert params.read_text() != before
         recipe(DEFAULT)
         assert params.read_text() == before, name
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / RECIPES).glob("*.yaml")])
+def test_the_recipe_of_a_run_and_what_differs_from_it_are_found(params: Path, name: str):
+    shutil.copy(ROOT / "params.yaml", params)
+    recipe(name, yes=True)
+
+    def closest() -> object:
+        return closest_recipe(
+            {".".join(path): value for path, value in flatten(params.read_text()).items()}
+        )
+
+    assert closest() == (name, {})
+    params.write_text(re.sub(r"weight_decay: \S+", "weight_decay: 0.7", params.read_text()))
+    found, differences = closest()
+    assert (found, list(differences)) == (name, ["train.weight_decay"])
+    assert differences["train.weight_decay"][0] == 0.7
 
 
 def test_machine_and_backup_are_never_changed(params: Path):

@@ -65,6 +65,7 @@ def write_report(
     planned_epochs: int = 0,
     cases: Mapping[str, Mapping[str, list["Case"]]] = {},
     slice_mm: float = 1.0,
+    recipe: tuple[str, Mapping[str, tuple[object, object]]] | None = None,
     weights_warnings: Sequence[str] = (),
 ) -> None:
     """Write the report; equal input gives equal bytes.
@@ -95,6 +96,8 @@ def write_report(
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         cases: result of `draw_cases`.
         slice_mm: distance of the slices of `cases`.
+        recipe: name of the closest recipe, and by parameter the values of the run and of the recipe
+            that differ; None if no recipe is known.
         weights_warnings: about the pretrained weights, shown at the top.
     """
     environment = template_environment("multi_abnormality.evaluation", autoescape=True)
@@ -146,6 +149,7 @@ def write_report(
         weights_warnings=weights_warnings,
         facts=facts,
         parameters=parameters,
+        recipe=recipe,
         counts=scores["counts"],
         confidence=f"{100 * level:g}\N{NO-BREAK SPACE}%",
         n_bootstrap=resampling.n_bootstrap,

@@ -154,7 +154,8 @@ def _history(title: str, two_series: bool = False) -> "Layers":
     """Return values over epochs, with a line at the best epoch and where training stopped."""
     import altair as alt
 
-    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d", grid=False))
+    whole = "datum.value % 1 ? '' : datum.label"  # few epochs have ticks between them
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(labelExpr=whole, format="d", grid=False))
     y = alt.Y("y:Q", title=title, scale=alt.Scale(zero=False))
     names = ["training", "validation"]
     color = (

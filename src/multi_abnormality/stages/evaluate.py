@@ -47,6 +47,7 @@ from multi_abnormality.models.predict_logits import predict_logits
 from multi_abnormality.models.pretrained_cfg import PretrainedCfg, weights_facts, weights_warnings
 from multi_abnormality.runtime.checkpoint_io import BEST, held_out_fold, load_complete
 from multi_abnormality.runtime.run_fingerprint import fingerprint
+from multi_abnormality.tools.recipe import closest_recipe
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.errors import InputError
 
@@ -78,6 +79,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     untrained = lacks_a_class(volumes.labels_of(metadata["volumes"]["train"]))
     counts = _count_missing(volumes, val, test, untrained)
     val, test = _without_untrained(volumes, untrained, val, test)
+    parameters = _flatten({key: metadata[key] for key in ("preprocess", "model", "train")})
     calibration = Calibration.fit(
         val.logits, val.labels, findings, params.evaluate.threshold_metric
     )
@@ -122,10 +124,8 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
             PretrainedCfg.from_dict(metadata.get("pretrained_cfg")),
             scores_ct_rate=volumes.is_ct_rate and not metadata["synthetic"],
         ),
-        parameters={
-            ".".join(path): value
-            for path, value in leaves({key: metadata[key] for key in _PARAMETERS})
-        },
+        parameters=parameters,
+        recipe=closest_recipe(parameters),
         scores=scores,
         labels=test.labels,
         probabilities=probabilities,

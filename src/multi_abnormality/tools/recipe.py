@@ -6,7 +6,7 @@ The lines `# For:`, `# Memory:` and `# Time:` at its start describe it.
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -148,6 +148,30 @@ def merge_recipe(name: str) -> Merge:
     )
 
 
+def closest_recipe(
+    parameters: Mapping[str, object],
+) -> tuple[str, dict[str, tuple[object, object]]] | None:
+    """Find the recipe that differs least from the parameters of a run.
+
+    Args:
+        parameters: values of the run by dotted key. Keys that it lacks are not compared.
+
+    Returns:
+        Name of the recipe, and by key the values of the run and of the recipe that differ; None if
+        there are no recipes.
+    """
+    values = {name: _values(RECIPES / f"{name}.yaml")[1] for name in recipe_names()}
+    differences: dict[str, dict[str, tuple[object, object]]] = {}
+    for name in sorted(values, key=lambda name: (name != DEFAULT, name)):
+        wanted = values.get(DEFAULT, {}) | values[name]
+        differences[name] = {
+            key: (parameters[key], value)
+            for key, value in ((_dotted(path), value) for path, value in wanted.items())
+            if key in parameters and parameters[key] != value
+        }
+    return min(differences.items(), key=lambda each: len(each[1]), default=None)
+
+
 def _find(name: str) -> Path:
     names = recipe_names()
     if name not in names:
@@ -158,13 +182,9 @@ def _find(name: str) -> Path:
 
 def _read(source: Path, known: Iterable[KeyPath]) -> tuple[dict[KeyPath, Any], dict[KeyPath, str]]:
     """Values of a recipe, and their texts, by key."""
-    from multi_abnormality.config.yaml_edit import flatten, value_texts
+    from multi_abnormality.config.yaml_edit import value_texts
 
-    try:
-        text = source.read_text(encoding="utf-8")
-        values = flatten(text)
-    except ValueError as error:
-        raise InputError(f"{source}: {error}") from error
+    text, values = _values(source)
     sections = {path[:length] for path in known for length in range(1, len(path))}
     errors = [
         f"{_dotted(path)}: {'must be a section with keys' if path in sections else 'unknown key'}"
@@ -172,6 +192,17 @@ def _read(source: Path, known: Iterable[KeyPath]) -> tuple[dict[KeyPath, Any], d
     ]
     raise_errors(errors, f"{source}: wrong parameters")
     return values, value_texts(text)
+
+
+def _values(source: Path) -> tuple[str, dict[KeyPath, Any]]:
+    """Text and values of a recipe."""
+    from multi_abnormality.config.yaml_edit import flatten
+
+    try:
+        text = source.read_text(encoding="utf-8")
+        return text, flatten(text)
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from error
 
 
 def _is_kept(path: KeyPath) -> bool:
