@@ -183,6 +183,7 @@ class Train(Section):
     warmup_epochs: WarmupEpochs
     max_grad_norm: PositiveFloat
     ema_decay: Share  # exponential moving average of weights, per step; 0: none
+    average_best: PositiveInt  # best epochs on val, whose weights are averaged; 1: none
     loss: Literal["asl", "bce", "focal"]
     asl_gamma_neg: NonNegativeFloat  # asl: focusing exponent for negatives
     asl_gamma_pos: NonNegativeFloat  # asl: focusing exponent for positives

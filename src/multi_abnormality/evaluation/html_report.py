@@ -67,6 +67,7 @@ def write_report(
     slice_mm: float = 1.0,
     recipe: tuple[str, Mapping[str, tuple[object, object]]] | None = None,
     weights_warnings: Sequence[str] = (),
+    average: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the report; equal input gives equal bytes.
 
@@ -99,6 +100,7 @@ def write_report(
         recipe: name of the closest recipe, and by parameter the values of the run and of the recipe
             that differ; None if no recipe is known.
         weights_warnings: about the pretrained weights, shown at the top.
+        average: which epochs' weights were averaged, and their score on val; None: none.
     """
     environment = template_environment("multi_abnormality.evaluation", autoescape=True)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
@@ -170,6 +172,7 @@ def write_report(
         history=trained,
         planned_epochs=planned_epochs,
         chosen_on=chosen_on,
+        average=average,
         unreliable=UNRELIABLE,
         not_estimable=NOT_ESTIMABLE,
         cases=_fit(cases),

@@ -108,7 +108,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def mark_complete(folder: Path, metadata: dict[str, Any]) -> None:
+def training_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint with training's own weights, which `mark_complete` may have replaced."""
+    if "average" not in checkpoint:
+        return checkpoint
+    own = checkpoint["best_epochs"][checkpoint["history"][-1]["epoch"]]
+    return {
+        key: own if key == "state_dict" else value
+        for key, value in checkpoint.items()
+        if key != "average"
+    }
+
+
+def mark_complete(
+    folder: Path, metadata: dict[str, Any], best: dict[str, Any] | None = None
+) -> None:
     """Set the `complete` flag in best.ckpt and last.ckpt, and delete previous.ckpt.
 
     Files that are complete already are not written again: they name the environment they were
@@ -117,12 +131,14 @@ def mark_complete(folder: Path, metadata: dict[str, Any]) -> None:
     Args:
         metadata: that of the current parameters, so that a run whose `epochs` was raised after a
             save ends with the same bytes as one that had it from the start.
+        best: what to replace in best.ckpt: the averaged weights and their description.
     """
-    for name in (BEST, LAST):
+    for name, changes in ((BEST, best), (LAST, None)):
         checkpoint = load_checkpoint(folder / name)
         kept = {"environment": checkpoint["about"]["environment"]}
-        if not (checkpoint["complete"] and checkpoint["about"] == metadata | kept):
-            save_checkpoint(checkpoint | {"complete": True, "about": metadata}, folder / name)
+        if changes or not (checkpoint["complete"] and checkpoint["about"] == metadata | kept):
+            content = checkpoint | {"complete": True, "about": metadata} | (changes or {})
+            save_checkpoint(content, folder / name)
     (folder / PREVIOUS).unlink(missing_ok=True)
 
 

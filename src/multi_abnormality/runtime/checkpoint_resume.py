@@ -18,6 +18,7 @@ from multi_abnormality.runtime.checkpoint_io import (
     kept_names,
     load_checkpoint,
     save_checkpoint,
+    training_state,
 )
 from multi_abnormality.runtime.run_fingerprint import differences, fingerprint
 from multi_abnormality.training.history import History, StopCriteria
@@ -26,7 +27,7 @@ from multi_abnormality.utils.errors import InputError
 
 # Parameters that determine which weights are loaded.
 _NAMES_WEIGHTS = ("backbone", "pretrained", "pretrained_sha256", "pretrained_cfg_overlay")
-_TENSORS = {"state_dict", "current_model_state", "optimizer"}
+_TENSORS = {"state_dict", "current_model_state", "optimizer", "best_epochs"}
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,8 @@ class CheckpointDir:
         existing = {found.path.name: found.position for found in ours}
         for name, source in sources.items():
             if existing.get(name) != source.position:
-                content = load_checkpoint(source.path) | {"complete": False, "about": metadata}
+                content = training_state(load_checkpoint(source.path))
+                content |= {"complete": False, "about": metadata}
                 save_checkpoint(content, self.path / name)
         kept = kept_names(history, params.train.save_every_n_epochs)
         self.archive.restore(self.path, fingerprint(metadata["identity"]), kept)

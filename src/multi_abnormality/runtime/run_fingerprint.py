@@ -74,6 +74,9 @@ def identify(
         pretrained_cfg: description of the pretrained weights, by PretrainedCfg.to_dict.
     """
     model = params.model.model_dump(mode="json")
+    train = params.train.model_dump(mode="json", exclude=RAISABLE)
+    if params.train.average_best == 1:  # then as before this parameter existed
+        del train["average_best"]
     weights: dict[str, Any] = {}
     if pretrained_cfg is not None:
         weights["pretrained_cfg"] = {key: pretrained_cfg[key] for key in _PRETRAINED}
@@ -83,7 +86,7 @@ def identify(
         "seed": params.seed,
         "model": model,
         **weights,
-        "train": params.train.model_dump(mode="json", exclude=RAISABLE),
+        "train": train,
         "findings": list(findings),
         "processed": content_hash,
         "code": result_code(package),

@@ -2,8 +2,10 @@
 
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from multi_abnormality.config.schema import Params
 from multi_abnormality.runtime.checkpoint_io import Position
@@ -15,6 +17,8 @@ from multi_abnormality.runtime.progress_logger import ProgressLogger
 from multi_abnormality.training.history import EpochMetrics, History, StopCriteria
 from multi_abnormality.training.training_step import TrainingStep
 from multi_abnormality.training.val_metrics import auroc_by_finding, macro_auroc, mean_by_scan
+from multi_abnormality.training.weight_average import mean_state
+from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
 
@@ -47,6 +51,7 @@ class TrainingLoop:
             first = position.batch if epoch == position.epoch else 0
             self._train_epoch(epoch, first)
             self.history.epochs.append(self._validate(epoch))
+            self.step.keep_best_epochs(self.history)
             if self.logger:
                 self.logger.log_epoch()
             is_last = self.history.is_finished(criteria)
@@ -97,30 +102,44 @@ class TrainingLoop:
         """Return why to stop, and whether to save, on which all ranks agree."""
         return self.ranks.agree(self.stop.reason, self.saver is not None and self.saver.is_due)
 
+    def average_best_epochs(self) -> dict[str, Any]:
+        """Average the weights of the best epochs: as many as have the best score on val.
+
+        Modifies the averaged weights of the step, from which training must not continue.
+
+        Returns:
+            What to replace in best.ckpt.
+
+        Raises:
+            Stopped: a stop was requested; this then starts again after a resume.
+        """
+        ranked = self.history.ranked(self.params.train.average_best)
+        states = [self.step.best_epochs[epoch.epoch] for epoch in ranked]
+        candidates = [(ranked[0].val_auroc, ranked[0].val_loss, 1)]
+        for count in range(2, len(states) + 1):
+            self.step.average.module.load_state_dict(mean_state(states[:count]))
+            logits, labels = self._predict()
+            auroc = macro_auroc(auroc_by_finding(logits, labels, self.data.findings))
+            candidates.append((auroc, self.step.loss(logits, labels).item(), count))
+        auroc, loss, count = max(candidates, key=lambda each: (each[0], each[2]))
+        epochs = [epoch.epoch for epoch in ranked[:count]]
+        log.info(
+            "averages of the best 1 to %d epochs: val_auroc %s; chosen: epoch%s %s",
+            len(states), ", ".join(f"{each[0]:.4f}" for each in candidates),
+            "s" * (count > 1), ", ".join(map(str, epochs)),
+        )  # fmt: skip
+        average = {
+            "epochs": epochs,
+            "val_auroc": auroc,
+            "val_loss": loss,
+            "trained_epochs": len(self.history.epochs),
+        }
+        return {"state_dict": mean_state(states[:count]), "average": average}
+
     @torch.inference_mode()
     def _validate(self, epoch: int) -> EpochMetrics:
-        """Predict this rank's validation volumes, and score those of all ranks."""
-        if self.logger:
-            self.logger.start_validation()
-        parts = []
-        with closing(self.data.validation_batches()) as batches:
-            for index, batch in enumerate(batches):
-                parts.append((self.step.predict(batch), batch["labels"].cpu(), batch["scan"].cpu()))
-                if self.logger:
-                    self.logger.advance(index + 1)
-                if index < self.data.stop_check_batches:
-                    reason, _ = self._agree()
-                    if reason:
-                        if self.saver:
-                            self.saver.save(Position(epoch, self.data.batches))
-                        raise Stopped(reason)
-        local = map(torch.cat, zip(*parts, strict=True))
-        logits, labels = mean_by_scan(*map(self.ranks.gather_shards, local))
-        if not logits.isfinite().all():  # their AUROC would be finite, and could be the best
-            raise InputError(
-                f"no finite logits in the validation of epoch {epoch}; the last checkpoint is "
-                "intact. Lower train.learning_rate"
-            )
+        """Score the averaged weights after an epoch."""
+        logits, labels = self._predict(Position(epoch, self.data.batches))
         train_loss = self.step.end_epoch()
         auroc = auroc_by_finding(logits, labels, self.data.findings)
         return EpochMetrics(
@@ -132,3 +151,37 @@ class TrainingLoop:
             val_auroc=macro_auroc(auroc),
             auroc=auroc,
         )
+
+    @torch.inference_mode()
+    def _predict(self, position: Position | None = None) -> tuple[Tensor, Tensor]:
+        """Predict this rank's validation volumes, and gather those of all ranks.
+
+        Args:
+            position: of the checkpoint to save if a stop is requested; None: none is needed.
+
+        Returns:
+            Logits (S, F) and labels (S, F), a row per scan.
+        """
+        if self.logger:
+            self.logger.start_validation()
+        parts = []
+        with closing(self.data.validation_batches()) as batches:
+            for index, batch in enumerate(batches):
+                parts.append((self.step.predict(batch), batch["labels"].cpu(), batch["scan"].cpu()))
+                if self.logger:
+                    self.logger.advance(index + 1)
+                if index < self.data.stop_check_batches:
+                    reason, _ = self._agree()
+                    if reason:
+                        if self.saver and position:
+                            self.saver.save(position)
+                        raise Stopped(reason)
+        local = map(torch.cat, zip(*parts, strict=True))
+        logits, labels = mean_by_scan(*map(self.ranks.gather_shards, local))
+        if not logits.isfinite().all():  # their AUROC would be finite, and could be the best
+            weights = f"epoch {position.epoch}" if position else "averaged epochs"
+            raise InputError(
+                f"no finite logits in the validation of {weights}; the last checkpoint is "
+                "intact. Lower train.learning_rate"
+            )
+        return logits, labels

@@ -17,10 +17,12 @@ from multi_abnormality.models.pretrained_cfg import PretrainedCfg, weights_warni
 from multi_abnormality.models.pretrained_weights import find_pretrained, is_on_hub
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.checkpoint_io import (
+    BEST,
     Position,
     kept_names,
     load_checkpoint,
     mark_complete,
+    training_state,
 )
 from multi_abnormality.runtime.checkpoint_resume import (
     CheckpointDir,
@@ -127,6 +129,7 @@ class TrainingRun:
         self.fingerprint = fingerprint(self.metadata["identity"])
         self.checkpoint = self._find() if self.ranks.is_rank_zero else None
         self.history = self.checkpoint.history if self.checkpoint else History()
+        self.average: dict[str, Any] | None = None  # description of the averaged epochs, at the end
 
     def _describe_weights(self, scores_ct_rate: bool) -> dict[str, Any] | None:
         """Return the description of the pretrained weights; only rank 0 looks for them."""
@@ -166,8 +169,10 @@ class TrainingRun:
 
     def _run(self, stop: StopRequest, backup: BackupHook) -> History:
         self._share_checkpoint()
-        self._log_start()
-        if not self.is_finished:
+        best = None
+        is_complete = self.is_finished and self._is_averaged()
+        self._log_start(is_complete)
+        if not is_complete:
             for line in self.datamodule.warnings:
                 log.warning("%s", line)
             if line := self.datamodule.describe_oversampling():
@@ -175,10 +180,13 @@ class TrainingRun:
             reason, _ = self.ranks.agree(stop.reason, False)
             if reason:
                 raise Stopped(reason)
-            self._fit(stop, backup)
+            best = self._fit(stop, backup)
         if self.ranks.is_rank_zero:
             full = {"train": self.params.train.model_dump(mode="json", exclude=UNRECORDED)}
-            mark_complete(self.paths.checkpoints, self.metadata | full)
+            mark_complete(self.paths.checkpoints, self.metadata | full, best)
+            if self.params.train.average_best > 1:
+                saved = ResumeCandidate.read(self.paths.checkpoints / BEST)
+                self.average = saved.content["average"]
             self._sync_archive(kept_names(self.history, self.params.train.save_every_n_epochs))
             self.history.write_csv(self.paths.history)
         return self.history
@@ -194,18 +202,29 @@ class TrainingRun:
         """Whether the run has reached its last epoch or stopped early."""
         return self.history.is_finished(StopCriteria.of(self.params))
 
+    def _is_averaged(self) -> bool:
+        """Whether best.ckpt has the average of the best of all epochs, if one is wanted."""
+        if self.params.train.average_best == 1:
+            return True
+        is_averaged = False
+        if self.ranks.is_rank_zero:
+            best = ResumeCandidate.read(self.paths.checkpoints / BEST).content
+            of = best.get("average", {}).get("trained_epochs")
+            is_averaged = of == len(self.history.epochs)
+        return gather(is_averaged)[0]
+
     @property
     def _position(self) -> Position:
         return self.checkpoint.position if self.checkpoint else Position(0, 0)
 
-    def _log_start(self) -> None:
+    def _log_start(self, is_complete: bool) -> None:
         if self.checkpoint is None:
             log.info("no checkpoint to resume from: training starts at epoch 0")
             return
         pretrained = self.params.model.pretrained
         if isinstance(pretrained, str) and not Path(pretrained).exists():
             log.warning("model.pretrained: %s is missing; resuming does not need it", pretrained)
-        if self.is_finished:
+        if is_complete:
             log.info("%s is of a finished training; nothing to do", self.checkpoint.path)
             return
         log.info(
@@ -245,28 +264,32 @@ class TrainingRun:
             weights = self._weights or find_pretrained(self.params.model, recorded=cfg).file
         return build_classifier(self.metadata, weights)
 
-    def _fit(self, stop: StopRequest, backup: BackupHook) -> None:
+    def _fit(self, stop: StopRequest, backup: BackupHook) -> dict[str, Any] | None:
+        """Train to the end; return what to replace in best.ckpt if epochs are averaged."""
         tune_malloc()
         fabric = make_fabric(self.params.train, self._device, self._precision, self.ranks)
         data = self.datamodule
         labels = torch.from_numpy(data.train_dataset.labels)
         step = TrainingStep(self._build(), self.params, labels, fabric, data.batches)
         if self.checkpoint:
-            step.load_state(load_checkpoint(self.checkpoint.path))
+            step.load_state(training_state(load_checkpoint(self.checkpoint.path)))
         self._cache_features(step, stop)
         saver = logger = None
-        if self.ranks.is_rank_zero:
+        if self.ranks.is_rank_zero and not self.is_finished:
             saver = self._make_saver(step, backup)
             logger = self._make_logger()
         loop = TrainingLoop(self.params, data, step, self.history, self.ranks, stop, saver, logger)
         try:
-            loop.fit(self._position)
+            if not self.is_finished:
+                loop.fit(self._position)
+            best = loop.average_best_epochs() if self.params.train.average_best > 1 else None
         finally:
             data.close()
             if logger:
                 logger.close()
         if saver:
             saver.log_summary()
+        return best
 
     def _cache_features(self, step: TrainingStep, stop: StopRequest) -> None:
         """Encode the slices of all volumes once, if the encoder does not change."""

@@ -79,7 +79,9 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     untrained = lacks_a_class(volumes.labels_of(metadata["volumes"]["train"]))
     counts = _count_missing(volumes, val, test, untrained)
     val, test = _without_untrained(volumes, untrained, val, test)
-    parameters = _flatten({key: metadata[key] for key in ("preprocess", "model", "train")})
+    parameters = {
+        ".".join(path): value for path, value in leaves({key: metadata[key] for key in _PARAMETERS})
+    }
     calibration = Calibration.fit(
         val.logits, val.labels, findings, params.evaluate.threshold_metric
     )
@@ -142,6 +144,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         chosen_on=describe_validation(val.labels, val.patients),
         cases=cases,
         seed=params.seed,
+        average=checkpoint.get("average"),
     )
     write_json(scores, metrics / "evaluate.json")
     write_json(summary(scores), metrics / "scores.json")

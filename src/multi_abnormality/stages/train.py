@@ -70,7 +70,7 @@ def run(
             identity = training.metadata["identity"]
             backup = BackupManager(params.backup, project, training.fingerprint, identity)
             history = _run_backed_up(training, stop, backup)
-    summary = summarize(history, training.params.train.epochs)
+    summary = summarize(history, training.params.train.epochs, training.average)
     write_json(summary, metrics)
     if summary["stopped_early"]:
         best, waited = history.best, history.epochs[-1].epoch - history.best.epoch
@@ -98,8 +98,16 @@ def _run_backed_up(training: TrainingRun, stop: StopRequest, backup: BackupManag
     return history
 
 
-def summarize(history: History, epochs: int) -> dict[str, Any]:
-    """Return the content of metrics/train.json for a finished run of at most `epochs` epochs."""
+def summarize(
+    history: History, epochs: int, average: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the content of metrics/train.json for a finished run.
+
+    Args:
+        history: history of the run.
+        epochs: value of `train.epochs`.
+        average: which epochs' weights were averaged, and their score; None: of the best alone.
+    """
     best = history.best
     return {
         "epochs": len(history.epochs),
@@ -107,7 +115,7 @@ def summarize(history: History, epochs: int) -> dict[str, Any]:
         "best_epoch": best.epoch,
         "val_auroc": best.val_auroc,
         "val_loss": best.val_loss,
-    }
+    } | ({"average": average} if average else {})
 
 
 def run_worker_rank(

@@ -65,7 +65,11 @@ class History:
     @property
     def best(self) -> EpochMetrics:
         """The first epoch with the highest validation macro AUROC."""
-        return max(self.epochs, key=lambda epoch: (epoch.val_auroc, -epoch.epoch))
+        return self.ranked(1)[0]
+
+    def ranked(self, count: int) -> list[EpochMetrics]:
+        """The `count` epochs with the highest validation macro AUROC, the best one first."""
+        return sorted(self.epochs, key=lambda epoch: (-epoch.val_auroc, epoch.epoch))[:count]
 
     def patience_exceeded(self, limits: StopCriteria) -> bool:
         """Whether the last `patience` epochs brought no improvement."""

@@ -21,7 +21,7 @@ from multi_abnormality.data.transforms.mixup import augment_batch
 from multi_abnormality.models.classifier import VolumeClassifier
 from multi_abnormality.training.finetuning import FineTuning, parameter_groups
 from multi_abnormality.training.frozen_features import random_layer_reason, uncached_reason
-from multi_abnormality.training.history import StepMetrics
+from multi_abnormality.training.history import History, StepMetrics
 from multi_abnormality.training.losses import multilabel_loss, positive_weights
 from multi_abnormality.training.lr_schedule import learning_rate, set_learning_rate
 from multi_abnormality.training.weight_average import WeightAverage
@@ -100,6 +100,8 @@ class TrainingStep:
     Attributes:
         uncached_reason: why features of the slices are not cached; None if batches must have them.
         average: moving average of the weights; it is validated, and saved for inference.
+        best_epochs: averaged weights of the `train.average_best` best epochs so far, by epoch, if
+            these are more than one.
         labeled_share: share of the labels drawn in an epoch that are not missing, on average.
         steps: number of optimizer steps so far.
         train_loss: mean loss of the epoch, up to the last `flush`.
@@ -128,6 +130,7 @@ class TrainingStep:
         self.module, self.optimizer = fabric.setup(module, optimizer)
         constant = None if self.uncached_reason else model.encoder
         self.average = WeightAverage(module, settings.ema_decay, constant)
+        self.best_epochs: dict[int, dict[str, Tensor]] = {}
         self._parameters = list(module.parameters())
         frequencies = torch.from_numpy(
             sampling_frequencies(labels.numpy(), settings.oversample_threshold)
@@ -265,6 +268,18 @@ class TrainingStep:
         mean, self.train_loss = self.train_loss.mean, RunningMean()
         return mean
 
+    def keep_best_epochs(self, history: History) -> None:
+        """Keep a copy of the averaged weights if the history's last epoch is one of the best."""
+        count = self.params.train.average_best
+        if count == 1 or history.epochs[-1] not in (best := history.ranked(count)):
+            return
+        state = {
+            name: tensor.to("cpu", copy=True)
+            for name, tensor in self.average.module.state_dict().items()
+        }
+        states = self.best_epochs | {history.epochs[-1].epoch: state}
+        self.best_epochs = {epoch.epoch: states[epoch.epoch] for epoch in best}
+
     @property
     def _is_scaled(self) -> bool:
         return getattr(self.fabric.strategy.precision, "scaler", None) is not None
@@ -315,6 +330,7 @@ class TrainingStep:
 
     def state(self) -> dict[str, Any]:
         """Return the state for a checkpoint; `state_dict` has the averaged weights."""
+        keeps_best = self.params.train.average_best > 1
         return {
             "state_dict": self.average.module.state_dict(),
             "current_model_state": self.module.state_dict(),
@@ -322,7 +338,7 @@ class TrainingStep:
             "precision": self.fabric.strategy.precision.state_dict(),
             "steps": self.steps,
             "train_loss": asdict(self.train_loss),
-        }
+        } | ({"best_epochs": self.best_epochs} if keeps_best else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.average.module.load_state_dict(state["state_dict"])
@@ -331,6 +347,7 @@ class TrainingStep:
         if state["precision"]:  # float16 has a loss scale, other precisions nothing
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.steps = state["steps"]
+        self.best_epochs = state.get("best_epochs", {})
         self.train_loss = RunningMean(**state["train_loss"])
 
 

@@ -1,6 +1,7 @@
-"""Exponential moving average of weights."""
+"""Averages of weights: over the steps of a run, and over its best epochs."""
 
 import copy
+from collections.abc import Sequence
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -45,6 +46,21 @@ class WeightAverage(Generic[M]):
                 torch._foreach_copy_(averages, currents)
             else:
                 self._update(averages, currents, steps)
+
+
+def mean_state(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of state dicts; tensors of integers are those of the first one.
+
+    It is computed in float64, so that the mean of equal values is exactly that value.
+    """
+
+    def mean(tensors: list[Tensor]) -> Tensor:
+        first, *others = tensors
+        if not first.is_floating_point():
+            return first
+        return (sum((each.double() for each in others), first.double()) / len(tensors)).to(first)
+
+    return {name: mean([state[name] for state in states]) for name in states[0]}
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
