@@ -73,15 +73,16 @@ def full_disk(work: Path, row: Callable[..., None]) -> None:
     undisturbed.run("dvc", "repro", "train")
     disk = limited.root / "checkpoints"
     disk.mkdir()
-    # Space for five checkpoints of 82 MB, but for only one next to the ballast.
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500m", "tmpfs", disk], text=True,
-                             capture_output=True)  # fmt: skip
+    # Space for six checkpoints, but for only one next to the ballast.
+    size = (undisturbed.root / "checkpoints/last.ckpt").stat().st_size
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={6 * size}", "tmpfs", disk],
+                             text=True, capture_output=True)  # fmt: skip
     if mounted.returncode:
         row("full disk during a save", "not run: mounting a tmpfs requires root", "identical")
         return
     try:
         ballast = disk / "ballast"
-        ballast.write_bytes(bytes(350 << 20))
+        ballast.write_bytes(bytes(9 * size // 2))
         output = limited.run("dvc", "repro", "train", ok=False)
         message = "cannot be written (No space left on device); what was there before is whole"
         row("full disk during a save: a clear error", "yes" if message in output else output, "yes")
