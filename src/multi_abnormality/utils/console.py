@@ -261,7 +261,6 @@ def run(main: Callable[[], None], verbosity: str | None = None) -> None:
         main: main function.
         verbosity: name of the verbosity; None: that of the environment.
     """
-    sys.excepthook = _report_exception
     _never_fail_to_encode()
     logging.basicConfig(handlers=[_handler()])
     filter_warnings()
@@ -287,6 +286,12 @@ def run(main: Callable[[], None], verbosity: str | None = None) -> None:
         console.print_wrapped(printable(f"error: {message}", keep="\n\t"), style="red")
         _print_experiment_hint()
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (missing := describe_missing(error)) is None:
+            raise
+        if log.isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        sys.exit(f"error: {missing}")
     except KeyboardInterrupt:
         console.print("stopped")
         _print_experiment_hint()

@@ -1,13 +1,11 @@
 """Download commands of the documentation, run as written."""
 
 import os
-import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from conftest import CtRateFolder
@@ -62,14 +60,3 @@ def test_each_documented_command_downloads(command: Command, hub: HubStandIn, tm
     is_processed = "--then-preprocess" in command.text
     assert bool([*tmp_path.glob("data/**/*.nii.gz")]) != is_processed
     assert (tmp_path / "processed").exists() == is_processed
-
-
-def test_command_downloads_first_reconstructions_of_both_splits(machine):
-    first = nbformat.read(ROOT / "notebooks/colab.ipynb", nbformat.NO_CONVERT).cells[1]
-    settings: dict = {}
-    exec(first.source, settings)
-    command = shlex.split(settings["RUNS"]["ct-rate"]["data"])
-    assert command[:4] == ["python", "-m", "multi_abnormality", "download"]
-    options = command[4:]
-    machine.run(*(option.replace("1-100", "1-3") for option in options))
-    assert machine.volumes() == {"train_1_a_1", "train_2_a_1", "train_2_b_1", "valid_1_a_1"}

@@ -2,12 +2,15 @@
 
 import os
 import resource
+import shlex
 import shutil
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
+from documents import ROOT
 from hub_stand_in import Fault
 from multi_abnormality.data.catalog.ct_rate import read_ct_rate
 from multi_abnormality.tools.download.hub import CHUNK_BYTES
@@ -304,3 +307,14 @@ def test_scans_on_a_linked_disk(machine, tmp_path):
         assert len(list(other.rglob("*.nii.gz"))) == 5
     finally:
         shutil.rmtree(other)
+
+
+def test_the_notebooks_command_downloads_first_reconstructions_of_both_splits(machine):
+    first = nbformat.read(ROOT / "notebooks/colab.ipynb", nbformat.NO_CONVERT).cells[1]
+    settings: dict = {}
+    exec(first.source, settings)
+    command = shlex.split(settings["RUNS"]["ct-rate"]["data"])
+    assert command[:4] == ["python", "-m", "multi_abnormality", "download"]
+    options = command[4:]
+    machine.run(*(option.replace("1-100", "1-3") for option in options))
+    assert machine.volumes() == {"train_1_a_1", "train_2_a_1", "train_2_b_1", "valid_1_a_1"}
