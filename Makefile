@@ -36,7 +36,7 @@ test: .venv/installed  ## install, lint, type-check, and run the quick tests
 	mypy
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-check: .venv/installed  ## run the slow tests: whole runs of the pipeline
+check: .venv/installed  ## run the slow tests: of more than three seconds, whole runs of the pipeline
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not drill"
 
 # The quick tests' coverage of lines and branches; processes write in folders of their own.

@@ -44,6 +44,7 @@ def test_restore_from_drive_with_failing_requests(
     assert (second.folder / "checkpoints/last.ckpt").read_text() == "three"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "message"),
     [("quota_full", "quota has been exceeded"), ("revoked", "expired or revoked")],
@@ -57,6 +58,7 @@ def test_unwritable_drive_is_an_error_at_the_start(
         first.backup().start()
 
 
+@pytest.mark.slow
 def test_drive_that_fails_later_is_logged_and_training_continues(
     first: Machine, drive: DriveProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -60,6 +60,7 @@ def failed(drive: DriveStandIn) -> int:
     return sum(drive.counts()["faults"].values())
 
 
+@pytest.mark.slow
 def test_push_and_pull_into_a_fresh_clone(project: Project, drive: DriveStandIn):
     assert f"{FILES + 2} files pushed" in project.run("dvc", "push")
     uploads = drive.counts()["calls"]["upload"]
@@ -105,6 +106,7 @@ def test_a_service_account_has_no_storage_of_its_own(tmp_path: Path, project: Pr
     assert "Service Accounts do not have storage quota" in project.run("dvc", "push", ok=False)
 
 
+@pytest.mark.slow
 def test_errors_that_pass_are_outlasted(project: Project, drive: DriveStandIn):
     kinds = ("rate_limit", "user_rate_limit", "server_error")
     before = failed(drive)
@@ -205,6 +207,7 @@ def test_the_remote_of_the_project_is_no_default_and_holds_no_secret():
     assert not [word for word in ("client", "secret", "credentials", "json") if word in config]
 
 
+@pytest.mark.slow
 def test_a_stand_in_process_accepts_faults_while_it_runs(tmp_path: Path):
     with DriveProcess(tmp_path / "drive") as process:
         project = make_project(tmp_path / "Projekt", process, files=1)

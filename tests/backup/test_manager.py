@@ -78,6 +78,7 @@ def test_unknown_remote_is_an_error(first: Machine, remote: Path, settings: dict
         first.backup(**settings).start()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["missing", "a file", "wrong kind"])
 def test_unwritable_remote_is_an_error_before_training(first: Machine, tmp_path: Path, kind: str):
     if kind == "a file":
@@ -117,6 +118,7 @@ def test_save_is_recorded_as_unfinished_state(first: Machine, remote: Path):
     assert {"dvc.lock", "metrics/history.csv", "params.yaml"} <= set(held.split("\n"))
 
 
+@pytest.mark.slow
 def test_unfinished_state_is_never_recorded_as_finished(first: Machine, remote: Path):
     """For any number of epochs, also if results of a finished run exist."""
     (first.folder / "metrics/train.json").write_text("{}")
@@ -143,6 +145,7 @@ def test_edits_during_training_are_not_part_of_the_state(first: Machine, remote:
     assert yaml.safe_load(held)["train"]["learning_rate"] == 0.004
 
 
+@pytest.mark.slow
 def test_save_does_not_wait_for_push(first: Machine, remote: Path):
     """One push runs at a time; the next one uploads the newest save."""
     backup = started(first, remote)
@@ -159,6 +162,7 @@ def test_save_does_not_wait_for_push(first: Machine, remote: Path):
     backup.close(5)
 
 
+@pytest.mark.slow
 def test_failing_remote_is_logged_once_and_retried(
     first: Machine, remote: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -183,6 +187,7 @@ def test_failing_remote_is_logged_once_and_retried(
     backup.close(5)
 
 
+@pytest.mark.slow
 def test_finished_run_that_was_not_uploaded_is_reported(
     first: Machine, remote: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -208,6 +213,7 @@ def test_finished_run_that_was_not_uploaded_is_reported(
     assert warnings() == []
 
 
+@pytest.mark.slow
 def test_stalled_push_is_stopped(first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch):
     """A mounted remote may die in the middle of a push. `close` does not wait for it either."""
     monkeypatch.setattr(backup_manager, "STALL_TIMEOUT", 0.3)
@@ -226,6 +232,7 @@ def test_stalled_push_is_stopped(first: Machine, remote: Path, monkeypatch: pyte
     first("dvc", "status")
 
 
+@pytest.mark.slow
 def test_stall_timeout_is_bounded_after_many_failures(
     first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -242,6 +249,7 @@ def test_stall_timeout_is_bounded_after_many_failures(
     assert first.epochs_backed_up() == 1
 
 
+@pytest.mark.slow
 def test_unkillable_push_does_not_block_close(
     first: Machine, remote: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -260,6 +268,7 @@ def test_unkillable_push_does_not_block_close(
     held.wait()
 
 
+@pytest.mark.slow
 def test_push_exits_with_training(first: Machine, remote: Path):
     """Even if loader workers outlive a killed training."""
     first.use(remote)
@@ -400,6 +409,7 @@ def test_keep_last_deletes_only_own_superseded_states(
     assert "Everything is up to date" in first("dvc", "push", "train", "preprocess")
 
 
+@pytest.mark.slow
 def test_object_of_several_states_is_deleted_with_the_last_of_them(first: Machine, remote: Path):
     """The best checkpoint stays the same over many saves."""
     first.use(remote)
@@ -474,6 +484,7 @@ def test_stale_uploads_are_removed_after_a_day(first: Machine, remote: Path):
     assert [len(list(folder.iterdir())) for folder in (objects, bundles)] == [1, 1]
 
 
+@pytest.mark.slow
 def test_failing_record_is_logged_and_retried(
     first: Machine, remote: Path, caplog: pytest.LogCaptureFixture
 ):

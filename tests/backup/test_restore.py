@@ -26,6 +26,7 @@ def checkpoint(machine: Machine) -> str:
     return (machine.folder / "checkpoints/last.ckpt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("git_remote", [None, "origin"])
 def test_clone_resumes_run_of_lost_machine(
     first: Machine, second: Machine, remote: Path, git_remote: str | None
@@ -66,6 +67,7 @@ def test_non_default_remote(first: Machine, second: Machine, remote: Path, tmp_p
     assert checkpoint(second) == "one"
 
 
+@pytest.mark.slow
 def test_second_machine_prunes_backups_of_the_first(
     backed_up: Machine, second: Machine, remote: Path
 ):
@@ -134,6 +136,7 @@ def test_params_of_another_run_are_reported_and_kept(second: Machine, remote: Pa
     assert git(second.folder, "status", "--porcelain").split() == ["M", "params.yaml"]
 
 
+@pytest.mark.slow
 def test_params_that_do_not_affect_the_run_are_merged(
     first: Machine, second: Machine, remote: Path
 ):
@@ -158,6 +161,7 @@ def test_params_that_do_not_affect_the_run_are_merged(
     assert "nothing new" in second(*RESUME)
 
 
+@pytest.mark.slow
 def test_remote_in_tracked_config_is_not_a_local_change(
     first: Machine, second: Machine, remote: Path
 ):
@@ -251,6 +255,7 @@ def test_lost_machine_with_unpushed_work(
     assert checkpoint(second) == "one"
 
 
+@pytest.mark.slow
 def test_commit_that_edits_comments_is_no_obstacle(first: Machine, second: Machine, remote: Path):
     """Except in code of preprocessing, which would run again."""
     params = load_params(first.folder / "params.yaml")
@@ -285,6 +290,7 @@ def test_changed_data_is_an_error(second: Machine, remote: Path):
     assert "epochs done 3" in second(*RESUME)
 
 
+@pytest.mark.slow
 def test_different_fingerprint_is_an_error(first: Machine, second: Machine, remote: Path):
     """The package may be installed elsewhere, in another version."""
     params = load_params(first.folder / "params.yaml")
@@ -337,6 +343,7 @@ def object_of(remote: Path, content: bytes) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_on_remote_is_not_restored(
     backed_up: Machine, second: Machine, remote: Path
 ):
@@ -383,6 +390,7 @@ def test_altered_label_on_remote_is_an_error(backed_up: Machine, second: Machine
     assert "labels.csv is damaged on the remote" in output
 
 
+@pytest.mark.slow
 def test_unverified_pull_is_verified_before_training(first: Machine, second: Machine, remote: Path):
     """With `dvc pull` and `dvc repro` only, from an altered folder remote."""
     first.use(remote)
@@ -483,6 +491,7 @@ def test_finished_run_is_not_resumed(backed_up: Machine, second: Machine, remote
     assert git(second.folder, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_incomplete_state_is_skipped(backed_up: Machine, second: Machine, remote: Path):
     earlier = {path for path in (remote / "files").rglob("*") if path.is_file()}
     leave_state(backed_up, remote, "two")
@@ -496,6 +505,7 @@ def test_incomplete_state_is_skipped(backed_up: Machine, second: Machine, remote
     assert checkpoint(second) == "one"
 
 
+@pytest.mark.slow
 def test_damaged_bundle_is_skipped(backed_up: Machine, second: Machine, remote: Path):
     leave_state(backed_up, remote, "two")
     newest = sorted((remote / "resume").rglob("*.bundle"))[-1]
@@ -521,6 +531,7 @@ def test_shallow_clone_is_an_error(backed_up: Machine, remote: Path, tmp_path: P
     assert "epochs done 3" in shallow(*RESUME)
 
 
+@pytest.mark.slow
 def test_unpushed_commits_are_in_the_bundle(first: Machine, second: Machine, remote: Path):
     """Also one in which a file takes the place of a folder."""
     folder = first.folder / "notes"

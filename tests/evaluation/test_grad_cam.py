@@ -61,6 +61,7 @@ def squares(rng: np.random.Generator) -> tuple[np.ndarray, torch.Tensor, list[tu
     return volumes, labels, places
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiscale", [True, [0, 1, 2]])
 def test_the_heat_map_covers_the_learned_object(multiscale: bool | list[int]):
     rng = np.random.default_rng(1)

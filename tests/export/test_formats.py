@@ -130,6 +130,7 @@ def test_the_probability_is_the_calibrated_one(model, volumes, expected):
     np.testing.assert_allclose(expected[1], np.linspace(0.2, 0.7, 18), atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["m.pt2", "m.onnx"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_graphs_run_without_this_package(name, batch, folder, volumes, expected, tmp_path):

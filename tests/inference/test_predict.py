@@ -529,6 +529,7 @@ def test_a_closed_folder_is_reported(tmp_path: Path, model: Path) -> None:
     assert len(result.stdout.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_explained_scans_are_not_explained_again(tmp_path: Path, model: Path) -> None:
     """The warning is repeated, and a folder is not a valid output file."""
     card = {**CARD, "familiar": {"lung_share": [2.0, 3.0], "length": [0.0, 1.0]}}
@@ -606,6 +607,7 @@ def odd_names(folder: Path) -> list[Path]:
     return [write_scan(path) for path in paths]
 
 
+@pytest.mark.slow
 def test_any_file_name_works_in_every_output(tmp_path: Path, model: Path) -> None:
     """Also on a terminal that is not UTF-8, and a resumed --out finds its scans."""
     scans = odd_names(tmp_path)

@@ -49,6 +49,7 @@ def test_best_checkpoint_has_the_mean_of_the_best_epochs(averaged: Path):
         torch.testing.assert_close(weight.double(), expected, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2])
 def test_kills_around_averaging_end_with_the_same_bytes(
     size: int, runner, small_params, small_set, tmp_path: Path

@@ -48,6 +48,7 @@ def crash(runner, folder: Path, saves: int, **train: object) -> None:
         runner.run(folder, backup=CrashAtSave(saves), **ALWAYS, **train)
 
 
+@pytest.mark.slow
 def test_exact_resume_after_many_stops(runner, two_epochs: Path, tmp_path: Path):
     """A run that is stopped at every second step, and in validation, which then starts again."""
     settings = {"epochs": 2, "save_every_n_epochs": 2}

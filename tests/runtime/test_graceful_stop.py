@@ -64,6 +64,7 @@ def test_signal_before_training_exits_with_75_and_leaves_the_mark(number: int, t
     assert (tmp_path / "logs/stopped").exists()
 
 
+@pytest.mark.slow
 def test_mark_of_an_earlier_stop_does_not_outlive_an_error(tmp_path: Path):
     """Scripts requeue a job as long as the file exists."""
     (tmp_path / "logs").mkdir()

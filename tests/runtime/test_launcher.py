@@ -79,6 +79,7 @@ def test_rank_that_cannot_handle_a_signal_yet_has_stopped(
     assert (tmp_path / "logs/stopped").exists()
 
 
+@pytest.mark.slow
 def test_ranks_end_with_a_killed_launcher():
     rank = (
         "from multi_abnormality.runtime.launcher import end_with_launcher; import os, time; "

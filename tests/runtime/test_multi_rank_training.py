@@ -181,6 +181,7 @@ def reference_pair(pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_interrupted_two_rank_run_ends_with_the_same_bytes(
     pair, runner, reference_pair, tmp_path: Path
 ):
@@ -197,6 +198,7 @@ def test_seeds_differ_by_rank(pair, tmp_path: Path):
     assert not set(first) & set(second)
 
 
+@pytest.mark.slow
 def test_two_ranks_match_one(pair, runner, tmp_path: Path):
     """With a backbone whose features of a scan do not depend on its batch."""
     model = VIT | {"dropout": 0.0}
@@ -211,6 +213,7 @@ def test_two_ranks_match_one(pair, runner, tmp_path: Path):
     torch.testing.assert_close(two["state_dict"], one["state_dict"], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_resume_with_another_number_of_devices(
     pair, runner, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -345,6 +348,7 @@ def test_torchrun_and_srun_give_the_same_bytes(projects):
     assert srun.content() == own.content()
 
 
+@pytest.mark.slow
 def test_error_is_reported_once_and_ends_all_ranks(projects):
     project = projects("one", learning_rate=1e30)
     code, output = project.run()

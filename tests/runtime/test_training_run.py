@@ -74,6 +74,7 @@ def test_fast_dev_run_trains_two_epochs_and_is_not_resumed(runner, reference, tm
     assert runner.hashes(tmp_path) == runner.hashes(reference)
 
 
+@pytest.mark.slow
 def test_overfit_batches_overfits(runner, tmp_path: Path):
     history = runner.run(tmp_path, debug="overfit_batches", batch_size=8)
     first, last = history.epochs[0], history.epochs[-1]
@@ -91,6 +92,7 @@ def test_exact_resume_of_a_compiled_model(runner, tmp_path: Path):
     assert runner.hashes(tmp_path / "stopped") == runner.hashes(tmp_path / "reference")
 
 
+@pytest.mark.slow
 def test_failing_compiler_is_reported(runner, tmp_path: Path):
     torch._dynamo.reset()
     bare = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}

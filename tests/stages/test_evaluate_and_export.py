@@ -108,6 +108,7 @@ def test_kept_logits_of_other_weights_are_not_used(
     assert (metrics / "inference.safetensors").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_the_models_calibration_error_is_the_reports(
     trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
@@ -140,6 +141,7 @@ def test_the_models_calibration_error_is_the_reports(
     assert [list(row["positive"].values()) for row in predictions] == (predicted >= 0.5).tolist()
 
 
+@pytest.mark.slow
 def test_an_uncalibrated_finding_is_marked_in_every_output(
     trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset, caplog
 ):
@@ -268,6 +270,7 @@ def test_an_unfinished_run_is_an_error_in_both(
         export.run(small_params, *paths, tmp_path / "weights")
 
 
+@pytest.mark.slow
 def test_export_compares_each_format_and_describes_the_model(
     trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
@@ -299,6 +302,7 @@ def test_export_compares_each_format_and_describes_the_model(
     assert load_model(out / "model_test_efficientnet.onnx").card.findings == FINDINGS
 
 
+@pytest.mark.slow
 def test_an_inexact_export_is_an_error_with_the_file(
     trained: Path, tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):
@@ -310,6 +314,7 @@ def test_an_inexact_export_is_an_error_with_the_file(
         export.run(params, *paths)
 
 
+@pytest.mark.slow
 def test_an_adapted_encoder_of_the_hub_is_exported_in_every_format(
     tmp_path: Path, small_params: Params, small_set: ProcessedDataset
 ):

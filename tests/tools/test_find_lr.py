@@ -95,6 +95,7 @@ def project(small_set, small_params, tmp_path, monkeypatch, caplog) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_it_writes_every_step_and_suggests_one(project, capsys, caplog):
     find_lr(1e-4, 1.0, 400)
     header, *rows = (project / "learning_rates.csv").read_text().splitlines()

@@ -75,6 +75,7 @@ def test_lora_trains_only_adapters_and_merges_them(runner, tmp_path: Path):
     torch.testing.assert_close(plain(volume), adapted.eval()(volume), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model", [{"finetune": "progressive", "unfreeze_epoch": 1}, ADAPTED], ids=["stages", "lora"]
 )

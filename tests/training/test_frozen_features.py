@@ -82,6 +82,7 @@ def test_the_whole_model_scores_as_its_features_did(runner, small_set, tmp_path:
     assert auroc == pytest.approx(history.best.val_auroc, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["none", "voxels", "cut", "metadata", "gone"])
 def test_exact_resume_from_any_step(
     damage: str, runner, tmp_path: Path, caplog, monkeypatch: pytest.MonkeyPatch

@@ -35,6 +35,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_an_error_reads_the_same_out_of_a_loading_process(tmp_path: Path):
     program = tmp_path / "program.py"
     program.write_text(FROM_A_LOADING_PROCESS)

@@ -21,6 +21,7 @@ def test_other_programs_read_a_sealed_model_and_find_the_seal_in_its_metadata(tm
     assert metadata[KEY.decode()].encode() == seal(path.read_bytes()[: -len(seal(b""))])[-64:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"some bytes"])
 def test_any_flipped_bit_is_detected_and_a_missing_checksum_is_distinguished(
     tmp_path: Path, content: bytes

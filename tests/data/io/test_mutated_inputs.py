@@ -22,6 +22,7 @@ def check(outcomes: list[Outcome], count: int) -> None:
     assert refused
 
 
+@pytest.mark.slow
 def test_mutated_files_of_every_format_are_refused_or_read_right() -> None:
     check(read_all(seed=1, indices=range(2 * len(FORMATS))), 2 * len(FORMATS))
 

@@ -356,6 +356,7 @@ def test_a_damaged_shard_is_named_and_can_be_made_again(processed, recipe, how):
     assert contents(processed) == whole
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_an_input_error_or_harmless(processed):
     """A shard's own checksums cover the voxels; the rest must not end in a traceback."""
     shard = processed / "train/train_00011-00020.zip"

@@ -272,6 +272,7 @@ def test_findings_have_names_that_all_trackers_accept(tmp_path: Path):
     assert names == {"train_loss", "val_loss", "val_auroc", "auroc/A_B", "auroc/A_B_"}
 
 
+@pytest.mark.slow
 def test_mlflow_starts_a_run_where_the_named_one_is_unknown(
     tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture
 ):

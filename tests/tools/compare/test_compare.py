@@ -51,6 +51,7 @@ def test_compare_with_the_workspace(project: Project):
     assert not project.compare("main", "workspace")["same_predictions"]
 
 
+@pytest.mark.slow
 def test_command_prints_tables_and_writes_json_and_svg(original: Project, tmp_path: Path):
     output = original(*PROGRAM, "main", "better", "--out", str(tmp_path / "out"))
     assert "60 scans of 30 patients" in output
@@ -133,6 +134,7 @@ def test_missing_outputs_error_has_a_hint(project: Project):
         project.compare("main", "better")
 
 
+@pytest.mark.slow
 def test_outputs_missing_in_the_cache_are_read_from_the_remote(project: Project):
     remote = project.folder.parent / "remote"
     url = os.path.relpath(remote, project.folder)

@@ -107,6 +107,7 @@ def failures(project: Path) -> dict[str, str]:
     return {part: text for part, (status, text) in results(project).items() if status == FAIL}
 
 
+@pytest.mark.slow
 def test_an_intact_project_passes_all_checks(project: Path):
     done = subprocess.run(DOCTOR, cwd=project, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -205,6 +206,7 @@ def test_a_missing_remote_is_a_warning(project: Path):
     assert "dvc remote add --default backup FOLDER" in text
 
 
+@pytest.mark.slow
 def test_missing_scans_are_a_failure_unless_they_are_processed(project: Path, small_set):
     shutil.rmtree(project / "data")
     failed = failures(project)

@@ -80,6 +80,7 @@ def test_first_reconstruction_that_is_not_excluded_is_selected(machine, reposito
     assert machine.volumes() == {"train_1_a_2", "valid_1_a_1"}
 
 
+@pytest.mark.slow
 def test_size_limit_selects_whole_patients(machine, repository):
     size = next(repository.root.rglob("train_1_a_1.nii.gz")).stat().st_size
     machine.run("--max-gb", str(3.5 * size / 1e9))
@@ -125,6 +126,7 @@ def test_tables_grow_and_keep_user_entries(machine, repository):
     read_ct_rate(machine.data)
 
 
+@pytest.mark.slow
 def test_killed_download_resumes_inside_file(machine, large):
     size = interrupt(machine, "--workers", "1", "--split", "train")
     assert machine.volumes() == ALL - {LARGE, "valid_1_a_1"}

@@ -212,6 +212,7 @@ def test_token_is_sent_only_to_the_hub(machine, other, host):
     assert set(sent) == {f"Bearer {TOKEN}"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "store", ["file:///etc/passwd#", "gopher://a/", "http://[", "//", "http://127.0.0.1:9/", "\x7f"]
 )

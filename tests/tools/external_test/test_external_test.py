@@ -380,6 +380,7 @@ def test_without_a_readable_scan_nothing_is_written(hospital: Hospital, tmp_path
     assert not (tmp_path / "out/report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "code", "stderr"),
     [

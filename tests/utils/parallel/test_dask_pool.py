@@ -92,6 +92,7 @@ def test_other_versions_are_reported():
     assert f"has numpy {dict(here)['numpy']}, this machine 0.1" in remark
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_ends_the_work_and_what_came_is_kept(cluster, tmp_path):
     cluster.add_worker()
     found = begin(cluster.address, partial(tasks.square, tmp_path), 500, tmp_path / "shared")
@@ -155,6 +156,7 @@ def start(project: Path, **machine: object) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_no_byte_of_the_processed_set(cluster, project):
     here = start(project, workers=2)
     assert here.wait() == 0, here.stderr.read()
@@ -176,6 +178,7 @@ def test_a_killed_worker_changes_no_byte_of_the_processed_set(cluster, project):
     assert len(ProcessedDataset(project / "processed").names) == 61
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_a_new_run_resumes(cluster, project):
     cluster.add_worker()
     stage = start(project, workers=0, dask=cluster.address)
