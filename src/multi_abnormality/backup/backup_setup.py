@@ -6,18 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multi_abnormality.backup.dvc_recorder import (
-    Inputs,
-    Recorder,
-    RecordError,
-    committed_files,
-    open_repository,
-    uploaded_inputs,
-)
+from multi_abnormality.backup.dvc_recorder import Recorder, RecordError, open_repository
 from multi_abnormality.backup.git import Git, GitError, branch_of, repository_of
 from multi_abnormality.backup.push import Job, PushProcess
 from multi_abnormality.backup.resume_commit import ResumeCommits
 from multi_abnormality.backup.upload_log import UploadLog
+from multi_abnormality.backup.uploaded_files import Inputs, committed_files, uploaded_inputs
 from multi_abnormality.config.schema import BackupConfig as Settings
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError

@@ -1,20 +1,10 @@
-"""Errors of PyTorch that users can act on: out of memory, compilation, a lost rank."""
+"""Errors of PyTorch that users can act on: out of memory, compilation."""
 
 import torch
-from torch import distributed
 
 from multi_abnormality.config.schema import Params
+from multi_abnormality.runtime.process_group import LostRankError, is_lost_rank
 from multi_abnormality.utils.errors import InputError
-
-
-class LostRankError(InputError):
-    """Another rank exited in the middle of an operation of all ranks."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the connection to another rank is lost: it failed, was killed, or its node was lost. "
-            "The last checkpoint is intact; `dvc repro` resumes from it"
-        )
 
 
 def explain_failure(error: RuntimeError, params: Params) -> InputError | None:
@@ -29,8 +19,7 @@ def explain_failure(error: RuntimeError, params: Params) -> InputError | None:
             f"{str(error).splitlines()[0]} The usual reason is too little memory: lower "
             "machine.workers. The last checkpoint is intact"
         )
-    is_lost_rank = isinstance(error, distributed.DistError) or "gloo" in str(error)
-    return LostRankError() if is_lost_rank else None
+    return LostRankError() if is_lost_rank(error) else None
 
 
 def _advise_less_memory(params: Params) -> str:

@@ -31,9 +31,8 @@ from multi_abnormality.runtime.graceful_stop import (
     stopped_mark,
 )
 from multi_abnormality.runtime.launcher import EXIT_TIMEOUT, end_with_launcher, launch_ranks
-from multi_abnormality.runtime.process_group import ProcessGroup, find_rank, run_rank
+from multi_abnormality.runtime.process_group import LostRankError, ProcessGroup, find_rank, run_rank
 from multi_abnormality.runtime.run_lock import training_lock
-from multi_abnormality.runtime.training_errors import LostRankError
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.training.history import History
 from multi_abnormality.utils.atomic_io import write_json

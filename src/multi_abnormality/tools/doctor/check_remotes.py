@@ -43,8 +43,9 @@ def _missing_results(setup: "BackupSetup") -> list[str]:
 
     Only `dvc push` uploads them: DVC does not run a finished stage again.
     """
-    from multi_abnormality.backup.dvc_recorder import COMPLETE, hashes_of
+    from multi_abnormality.backup.dvc_recorder import COMPLETE
     from multi_abnormality.backup.dvc_remote import Remote
+    from multi_abnormality.backup.uploaded_files import hashes_of
 
     repo = setup.recorder.repo
     outs = [out for out in repo.index.outs if getattr(out.stage, "name", "") in RESULT_STAGES]
