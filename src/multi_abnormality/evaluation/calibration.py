@@ -50,7 +50,9 @@ class Calibration:
         findings: Sequence[str],
         threshold_metric: str = "none",
     ) -> "Calibration":
-        """Fit on validation scans.
+        """Fit a slope and an intercept of each finding's logits, then thresholds, on val scans.
+
+        A finding without scans of both classes keeps its probabilities, and has a threshold of 0.5.
 
         Args:
             logits: (N, F) float64.

@@ -264,6 +264,6 @@ def _incompatibilities(
 
 
 def _log_differences(path: Path, lines: list[str]) -> None:
-    log.warning("%s belongs to a different run and will not be resumed. Differences:", path)
+    log.warning("%s will not be resumed:", path)
     for line in lines:
         log.warning("  - %s", line)

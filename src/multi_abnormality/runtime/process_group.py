@@ -106,7 +106,10 @@ class ProcessGroup:
             distributed.init_process_group(backend, "env://", TIMEOUT)
 
     def agree(self, reason: str | None, is_due: bool) -> tuple[str | None, bool]:
-        """Return the reason of the lowest rank that has one, and whether any rank is due."""
+        """Return the reason of the lowest rank that has one, and whether any rank is due.
+
+        All ranks must call this at the same point.
+        """
         if self.size == 1:
             return reason, is_due
         flags = torch.tensor([reason is not None, is_due], dtype=torch.uint8)

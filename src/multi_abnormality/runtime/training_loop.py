@@ -99,7 +99,7 @@ class TrainingLoop:
             raise Stopped(reason)
 
     def _agree(self) -> tuple[str | None, bool]:
-        """Return why to stop, and whether to save, on which all ranks agree."""
+        """Return why any rank wants to stop, and whether one wants to save; all ranks call this."""
         return self.ranks.agree(self.stop.reason, self.saver is not None and self.saver.is_due)
 
     def average_best_epochs(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Decision(NamedTuple):
 
 
 def choose(records: Sequence[SeriesRecord], paths: Sequence[TablePath]) -> list[Decision]:
-    """Choose one series of each study.
+    """Decide for each series whether it is the one of its study; a study may have none.
 
     Args:
         records: series of an export.
