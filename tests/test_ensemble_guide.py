@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from documents import ROOT, commands
+from documents import commands
 from test_guides import ENSEMBLES, Shell
 from test_pipeline import run, shrink
 
@@ -36,7 +36,6 @@ def make_small(path: Path) -> None:
 @pytest.mark.slow
 def test_the_guide_and_another_machine(new_project: Path, tmp_path: Path):
     project = shutil.copytree(new_project, tmp_path / "project", symlinks=True)
-    shutil.copytree(ROOT / "recipes", project / "recipes")
     shell = Shell(project)
     typed = [command.text for command in commands(ENSEMBLES)]
     recipe, commit, *queue, fuse, keep, predict = typed
