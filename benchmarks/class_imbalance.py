@@ -21,7 +21,7 @@ from scipy.special import expit
 
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.evaluation.metrics import score_finding
+from multi_abnormality.evaluation.metric_registry import score_finding
 from multi_abnormality.utils import console
 from multi_abnormality.utils.rng import generator
 from short_runs import TrainedRun

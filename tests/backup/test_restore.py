@@ -13,7 +13,7 @@ import yaml
 import multi_abnormality
 from machines import FINGERPRINT, LONG, Machine, git, leave_state
 from multi_abnormality.backup.dvc_recorder import open_repository
-from multi_abnormality.backup.pulled_objects import remotes_to_verify, verify_pulled
+from multi_abnormality.backup.object_verification import remotes_to_verify, verify_pulled
 from multi_abnormality.config.schema import load_params
 from multi_abnormality.runtime.run_fingerprint import identify
 from multi_abnormality.utils.errors import InputError

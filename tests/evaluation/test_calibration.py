@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.evaluation.calibration import Calibration, calibration_scores, platt, sigmoid
-from multi_abnormality.evaluation.metrics import crg
+from multi_abnormality.evaluation.metric_registry import crg
 
 COUNT = len(FINDINGS)
 

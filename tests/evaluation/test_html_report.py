@@ -14,7 +14,7 @@ from sklearn.metrics import brier_score_loss
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.label_checks import describe_validation
 from multi_abnormality.evaluation.html_report import write_report
-from multi_abnormality.evaluation.metrics import METRICS, Metric
+from multi_abnormality.evaluation.metric_registry import METRICS, Metric
 from multi_abnormality.evaluation.report_data import highest_threshold
 from report_arguments import (
     CASE,

@@ -8,7 +8,7 @@ from sklearn import metrics
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
-from multi_abnormality.evaluation.metrics import crg
+from multi_abnormality.evaluation.metric_registry import crg
 from multi_abnormality.evaluation.scores import evaluate, summary
 from multi_abnormality.utils.errors import InputError
 

@@ -10,7 +10,7 @@ from sklearn import metrics
 from multi_abnormality.evaluation.calibration import Calibration, calibration_scores
 from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig, bootstrap
 from multi_abnormality.evaluation.dvc_plots import write_plots
-from multi_abnormality.evaluation.metrics import CHALLENGE_METRICS, metric_names
+from multi_abnormality.evaluation.metric_registry import CHALLENGE_METRICS, metric_names
 from multi_abnormality.evaluation.scores import evaluate, official_scores
 from multi_abnormality.tools.compare.paired_tests import compare_models
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from multi_abnormality.runtime import launcher
+from multi_abnormality.runtime import lost_ranks
 from multi_abnormality.runtime.fabric_setup import DETERMINISTIC_NCCL, set_deterministic_nccl
 from multi_abnormality.runtime.graceful_stop import SIGNALS
 from multi_abnormality.runtime.launcher import launch_ranks
@@ -42,12 +42,12 @@ def launch(program: str, size: int = 2) -> int:
 def test_launcher_exits_as_its_ranks(
     codes: list[int], expected: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(launcher, "EXIT_TIMEOUT", 300)  # a busy machine starts them one by one
+    monkeypatch.setattr(lost_ranks, "EXIT_TIMEOUT", 300)  # a busy machine starts them one by one
     assert launch(f"sys.exit({codes}[rank])", len(codes)) == expected
 
 
 def test_killed_rank_and_its_signal_are_named_and_the_others_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(launcher, "EXIT_TIMEOUT", 0.5)
+    monkeypatch.setattr(lost_ranks, "EXIT_TIMEOUT", 0.5)
     others = set(psutil.Process().children())  # of other tests
     program = RANK + "rank == 1 and os.kill(os.getpid(), signal.SIGKILL); time.sleep(9999)"
     with pytest.raises(InputError, match=r"rank 1 was killed by SIGKILL\. The last checkpoint"):
@@ -56,7 +56,7 @@ def test_killed_rank_and_its_signal_are_named_and_the_others_end(monkeypatch: py
 
 
 def test_rank_zero_has_a_grace_period_once_another_has_failed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(launcher, "EXIT_TIMEOUT", 0.1)
+    monkeypatch.setattr(lost_ranks, "EXIT_TIMEOUT", 0.1)
     program = RANK + "rank or time.sleep(2); sys.exit(1 if rank else 0)"
     with pytest.raises(SystemExit) as ended:
         launch_ranks(2, [sys.executable, "-c", program], grace=60)

@@ -180,7 +180,7 @@ class BackupManager(BackupHook):
         )  # fmt: skip
         self._logged = {reason for reason in self._logged if reason in result.values()}
         for key, text in (
-            ("git", "the Git remote failed, so the resume commit went to the DVC remote"),
+            ("git_error", "the Git remote failed, so the resume commit went to the DVC remote"),
             ("not_pruned", "superseded backups could not be deleted from the remote"),
         ):
             if key in result and result[key] not in self._logged:

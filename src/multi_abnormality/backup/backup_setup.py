@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.backup.dvc_recorder import Recorder, RecordError, open_repository
+from multi_abnormality.backup.files_to_upload import Inputs, committed_files, uploaded_inputs
 from multi_abnormality.backup.git import Git, GitError, branch_of, repository_of
 from multi_abnormality.backup.push import Job, PushProcess
 from multi_abnormality.backup.resume_commit import ResumeCommits
 from multi_abnormality.backup.upload_log import UploadLog
-from multi_abnormality.backup.uploaded_files import Inputs, committed_files, uploaded_inputs
 from multi_abnormality.config.schema import BackupConfig as Settings
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
@@ -129,8 +129,8 @@ def _check_probe(probe: PushProcess, job: Job) -> None:
             f"{result['error']}. Fix it (`dvc remote modify {job.remote} …`), or set backup.remote "
             "in params.yaml to another remote, or to `off` to train without a backup"
         )
-    if "git" in result:
+    if "git_error" in result:
         log.warning(
             "the Git remote %r can't be written, so resume commits go to the DVC remote %r: %s",
-            job.git_remote, job.remote, result["git"],
+            job.git_remote, job.remote, result["git_error"],
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diskcache import Timeout
 
-from multi_abnormality.backup.uploaded_files import hashes_of, uploaded_outputs
+from multi_abnormality.backup.files_to_upload import hashes_of, uploaded_outputs
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError
 

@@ -42,7 +42,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Job:
-    """What to upload."""
+    """One upload: of which run, to where, and which paths."""
 
     root: str  # root directory of the DVC repository
     remote: str  # name of the DVC remote
@@ -129,24 +129,26 @@ def _check_access(job: Job, remote: Remote, git: Git | None) -> dict[str, Any]:
         try:
             _push_ref(git, job, "HEAD", "--dry-run")
         except GitError as error:
-            result["git"] = _summary(error)
+            result["git_error"] = _summary(error)
     return result
 
 
 def _upload(job: Job, repo: "Repo", remote: Remote, git: Git | None) -> dict[str, Any]:
+    """Push a run's newest generation, publish its resume commit, and delete superseded backups."""
     start, upload_log = time.monotonic(), UploadLog(Path(repo.tmp_dir) / "backup.json")
     generations = upload_log.generations(job.run)
     newest = generations[-1]
     new = remote.missing_objects({*newest.objects, *job.inputs})
     earlier = (item.uploaded for item in generations if item.remote == remote.id)
-    uploaded = tuple(sorted(new.union(*earlier).intersection(newest.own)))
+    # Objects of this run that are on the remote after this upload: those it may delete later.
     # Recorded before the upload, in case of a kill.
+    uploaded = tuple(sorted(new.union(*earlier).intersection(newest.own)))
     upload_log.update_newest(job.run, uploaded=uploaded, remote=remote.id)
-    sent = remote.push(job.commit, job.targets, new)
-    result = {"bytes": sent, **_publish(job, remote, git)}
+    pushed_bytes = remote.push(job.commit, job.targets, new)
+    result = {"bytes": pushed_bytes, **_publish(job, remote, git)}
     upload_log.update_newest(job.run, sent=True)
     result["seconds"] = round(time.monotonic() - start, 1)
-    result |= _prune(job, remote, git, upload_log, "git" in result)
+    result |= _prune(job, remote, git, upload_log, "git_error" in result)
     listed = {key: result[key] for key in ("bytes", "seconds", "resume", "pruned") if key in result}
     names = {"run": job.run, "remote": job.remote, "epochs": job.epochs, "commit": job.commit}
     upload_log.add_backup(names | listed)
@@ -163,7 +165,7 @@ def _publish(job: Job, remote: Remote, git: Git | None) -> dict[str, Any]:
             _push_ref(git, job, job.commit)
             return {"resume": f"{job.git_remote}, branch resume/{job.run}"}
         except GitError as error:
-            failure = {"git": _summary(error)}
+            failure = {"git_error": _summary(error)}
     return {"resume": _put_bundle(git, remote, job.commit, job.run), **failure}
 
 

@@ -29,7 +29,7 @@ from multi_abnormality.backup.resume_commit_checks import (
 from multi_abnormality.backup.resume_states import State
 from multi_abnormality.config.schema import parse_params
 from multi_abnormality.config.yaml_reader import load_yaml
-from multi_abnormality.runtime.run_fingerprint import RAISABLE, differences, result_code
+from multi_abnormality.runtime.run_fingerprint import NOT_IN_FINGERPRINT, differences, result_code
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError
 
@@ -329,7 +329,7 @@ class WorkTree:
         )
         lines = [
             line for line in differences(theirs, ours)
-            if line.partition(":")[0].removeprefix("train.") not in RAISABLE
+            if line.partition(":")[0].removeprefix("train.") not in NOT_IN_FINGERPRINT
         ]  # fmt: skip
         if lines:
             raise InputError(_params_message(lines, found))
@@ -411,5 +411,5 @@ def _finished(entry: dict[str, Any], unfinished: dict[str, Any]) -> bool:
 def _split(entry: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Return an entry's epochs and the parameters that determine the result."""
     params = entry["params"]["params.yaml"]
-    train = {key: value for key, value in params["train"].items() if key not in RAISABLE}
+    train = {key: value for key, value in params["train"].items() if key not in NOT_IN_FINGERPRINT}
     return params["train"]["epochs"], params | {"train": train}

@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 
 from multi_abnormality.data.catalog.label_checks import FEW, has_enough_patients
-from multi_abnormality.evaluation.metrics import METRICS, Metric, metric_names, score_finding
+from multi_abnormality.evaluation.metric_registry import (
+    METRICS,
+    Metric,
+    metric_names,
+    score_finding,
+)
 from multi_abnormality.evaluation.resampled_counts import (
     Ranking,
     ResampledCounts,

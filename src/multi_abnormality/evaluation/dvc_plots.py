@@ -17,7 +17,7 @@ from multi_abnormality.evaluation.curves import (
     reliability_bins,
     roc,
 )
-from multi_abnormality.evaluation.metrics import auroc, average_precision
+from multi_abnormality.evaluation.metric_registry import auroc, average_precision
 
 MEAN = "All findings"  # mean of the curves; for reliability, all label cells together
 DECIMALS = 5

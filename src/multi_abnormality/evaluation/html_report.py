@@ -20,7 +20,7 @@ from multi_abnormality.evaluation.confidence_intervals import (
     ResamplingConfig,
 )
 from multi_abnormality.evaluation.interval_bands import Weights, group_differences
-from multi_abnormality.evaluation.metrics import CRG_HEADLINE, METRICS
+from multi_abnormality.evaluation.metric_registry import CRG_HEADLINE, METRICS
 from multi_abnormality.evaluation.mistake_patterns import mistake_patterns
 from multi_abnormality.evaluation.report_data import (
     finding_data,

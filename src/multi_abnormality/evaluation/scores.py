@@ -7,7 +7,7 @@ import numpy as np
 
 from multi_abnormality.evaluation.calibration import calibration_scores
 from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig, bootstrap_intervals
-from multi_abnormality.evaluation.metrics import (
+from multi_abnormality.evaluation.metric_registry import (
     CHALLENGE_METRICS,
     METRICS,
     crg,

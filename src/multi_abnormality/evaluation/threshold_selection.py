@@ -21,16 +21,17 @@ _BELOW = np.nextafter(CHALLENGE_THRESHOLD, 0)
 def optimal_thresholds(
     probabilities: np.ndarray, metric: str, is_calibrated: np.ndarray
 ) -> np.ndarray:
-    """Choose the threshold of each finding that maximizes the expected value of a metric.
+    """Choose the threshold of each finding by a rule, such as the highest expected F1.
 
-    The probabilities themselves give the expected counts, which vary less than those of a few
-    validation labels.
+    Expected counts are sums of the probabilities. Counts of labels would vary more, since there
+    are few validation scans.
 
     Args:
         probabilities: (N, F), calibrated, of the validation scans; NaN where the label is missing.
         metric: value of `evaluate.threshold_metric`, a key of THRESHOLD_METRICS, or such as
             "sensitivity>=0.95".
-        is_calibrated: (F,) bool. The other findings have threshold 0.5 and no influence.
+        is_calibrated: (F,) bool. The other findings have threshold 0.5, and do not
+            affect those of the calibrated ones.
 
     Returns:
         (F,) thresholds.
@@ -53,15 +54,15 @@ def _half(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _best_for_crg(probabilities: np.ndarray) -> np.ndarray:
-    """Return the fraction of positive cells.
+    """Return one threshold for all findings: the expected fraction of positives.
 
-    CRG pools all cells and weighs a positive as many times as there are negatives per positive.
+    CRG pools the labels of all findings, and gives positives and negatives the same total weight.
     """
     return np.full(probabilities.shape[1], probabilities[is_labeled(probabilities)].mean())
 
 
 def _best_for_youden(probabilities: np.ndarray) -> np.ndarray:
-    """Return the fraction of positives of each finding.
+    """Return the expected fraction of positives of each finding.
 
     A scan above it adds more to the expected sensitivity than it takes from the specificity.
     """
@@ -81,10 +82,10 @@ def _best_at_sensitivity(probabilities: np.ndarray, target: float) -> np.ndarray
 
 def _best_for_f1(probabilities: np.ndarray) -> np.ndarray:
     """Return the threshold with the highest expected F1 of each finding."""
-    return np.array([_best_of_finding(column[is_labeled(column)]) for column in probabilities.T])
+    return np.array([_best_f1_of_finding(column[is_labeled(column)]) for column in probabilities.T])
 
 
-def _best_of_finding(probabilities: np.ndarray) -> float:
+def _best_f1_of_finding(probabilities: np.ndarray) -> float:
     ranked = np.sort(probabilities)[::-1]
     n_positive = np.arange(1, len(ranked) + 1)
     expected = 2 * np.cumsum(ranked) / (n_positive + ranked.sum())

@@ -4,7 +4,7 @@ from typing import Any
 
 from multi_abnormality.evaluation.confidence_intervals import NOT_ESTIMABLE, UNRELIABLE
 from multi_abnormality.evaluation.html_report import debug_notice
-from multi_abnormality.evaluation.metrics import METRICS
+from multi_abnormality.evaluation.metric_registry import METRICS
 from multi_abnormality.evaluation.template_environment import UNDEFINED, template_environment
 from multi_abnormality.export.model_info_schema import EnsembleInfo, Interval, ModelInfo
 

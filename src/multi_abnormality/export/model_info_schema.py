@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from multi_abnormality.data.preprocessing.input_range import InputRange
-from multi_abnormality.evaluation.metrics import metric_names
+from multi_abnormality.evaluation.metric_registry import metric_names
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
 from multi_abnormality.utils.atomic_io import write_json
 

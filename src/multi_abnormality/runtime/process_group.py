@@ -31,21 +31,6 @@ GUIDE = "docs/how-to/multi-gpu.md has the commands"
 _LOOPBACK = "127.0.0.1"
 
 
-class LostRankError(InputError):
-    """Another rank exited in the middle of an operation of all ranks."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the connection to another rank is lost: it failed, was killed, or its node was lost. "
-            "The last checkpoint is intact; `dvc repro` resumes from it"
-        )
-
-
-def is_lost_rank(error: RuntimeError) -> bool:
-    """Whether an operation of all ranks failed, since another rank is lost."""
-    return isinstance(error, distributed.DistError) or "gloo" in str(error)
-
-
 @dataclass(frozen=True)
 class ProcessGroup:
     """Process group of a run, as seen by one rank. With a single process, methods are no-ops."""

@@ -1,6 +1,6 @@
 """Run fingerprint: everything that determines the result.
 
-A checkpoint with another fingerprint is never resumed.
+`resumable_checkpoints` compares it with a checkpoint's, and decides.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from multi_abnormality.utils.code_hash import code_hashes
 if TYPE_CHECKING:
     import torch
 
-# Parameters that may change before a resume: they determine how long to train, not how.
-RAISABLE = {
+# Parameters of `train` that may change before a resume: how long to train, when to save, and logs.
+NOT_IN_FINGERPRINT = {
     "epochs",
     "early_stopping_patience",
     "save_every_n_epochs",
@@ -74,7 +74,7 @@ def identify(
         pretrained_cfg: description of the pretrained weights, by PretrainedCfg.to_dict.
     """
     model = params.model.model_dump(mode="json")
-    train = params.train.model_dump(mode="json", exclude=RAISABLE)
+    train = params.train.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
     if params.train.average_best == 1:  # then as before this parameter existed
         del train["average_best"]
     weights: dict[str, Any] = {}

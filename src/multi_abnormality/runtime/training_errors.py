@@ -1,14 +1,14 @@
-"""Errors of PyTorch that users can act on: out of memory, compilation."""
+"""Errors of PyTorch in training that users can act on: memory, compilation, a lost rank."""
 
 import torch
 
 from multi_abnormality.config.schema import Params
-from multi_abnormality.runtime.process_group import LostRankError, is_lost_rank
+from multi_abnormality.runtime.lost_ranks import LostRankError, is_lost_rank
 from multi_abnormality.utils.errors import InputError
 
 
 def explain_failure(error: RuntimeError, params: Params) -> InputError | None:
-    """Return an InputError for a torch error that a parameter can prevent, else None."""
+    """Return an InputError that says what to do about an error of torch; None for other errors."""
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
         return InputError(_advise_less_memory(params))
     if isinstance(error, torch._dynamo.exc.TorchDynamoException):

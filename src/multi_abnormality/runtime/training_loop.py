@@ -103,15 +103,18 @@ class TrainingLoop:
         return self.ranks.agree(self.stop.reason, self.saver is not None and self.saver.is_due)
 
     def average_best_epochs(self) -> dict[str, Any]:
-        """Average the weights of the best epochs: as many as have the best score on val.
+        """Average the weights of the best 2, 3, … epochs, and choose what scores best on val.
 
-        Modifies the averaged weights of the step, from which training must not continue.
+        The best epoch alone is a candidate, too; of equal ones, that of the most epochs is chosen.
+        `train.average_best` must be above 1. Training must not continue after this, since it
+        replaces the moving average.
 
         Returns:
             What to replace in best.ckpt.
 
         Raises:
-            Stopped: a stop was requested; this then starts again after a resume.
+            InputError: a logit is not finite.
+            Stopped: a stop was requested; after a resume, the averaging starts again.
         """
         ranked = self.history.ranked(self.params.train.average_best)
         states = [self.step.best_epochs[epoch.epoch] for epoch in ranked]
@@ -138,7 +141,7 @@ class TrainingLoop:
 
     @torch.inference_mode()
     def _validate(self, epoch: int) -> EpochMetrics:
-        """Score the averaged weights after an epoch."""
+        """Score the moving average of the weights after an epoch."""
         logits, labels = self._predict(Position(epoch, self.data.batches))
         train_loss = self.step.end_epoch()
         auroc = auroc_by_finding(logits, labels, self.data.findings)

@@ -24,11 +24,6 @@ from multi_abnormality.runtime.checkpoint_io import (
     mark_complete,
     training_state,
 )
-from multi_abnormality.runtime.checkpoint_resume import (
-    CheckpointDir,
-    ResumeCandidate,
-    recorded_pretrained_cfg,
-)
 from multi_abnormality.runtime.checkpoint_saver import BackupHook, CheckpointSaver
 from multi_abnormality.runtime.datamodule import DataModule
 from multi_abnormality.runtime.fabric_setup import make_fabric, resolve_precision
@@ -38,8 +33,13 @@ from multi_abnormality.runtime.loggers.logged_run import LoggedRun
 from multi_abnormality.runtime.loggers.logger_registry import check_loggers, make_loggers
 from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.progress_logger import ProgressLogger
+from multi_abnormality.runtime.resumable_checkpoints import (
+    CheckpointDir,
+    ResumeCandidate,
+    recorded_pretrained_cfg,
+)
 from multi_abnormality.runtime.run_fingerprint import (
-    RAISABLE,
+    NOT_IN_FINGERPRINT,
     UNRECORDED,
     differences,
     environment,
@@ -111,7 +111,7 @@ class TrainingRun:
             "synthetic": processed.synthetic,
             "preprocess": processed.recipe,
             "model": params.model.model_dump(mode="json"),
-            "train": params.train.model_dump(mode="json", exclude=RAISABLE),
+            "train": params.train.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT),
             "volumes": self.datamodule.names,
             "identity": identify(
                 params,

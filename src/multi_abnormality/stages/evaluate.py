@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from multi_abnormality.backup.pulled_objects import verify_pulled
+from multi_abnormality.backup.object_verification import verify_pulled
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.config.yaml_edit import leaves
 from multi_abnormality.data.catalog.label_checks import (

@@ -15,7 +15,7 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
-from multi_abnormality.backup.pulled_objects import verify_pulled
+from multi_abnormality.backup.object_verification import verify_pulled
 from multi_abnormality.config.schema import Params, PreprocessSpec, load_params, parse_section
 from multi_abnormality.data.preprocessing.input_range import InputRange, length_of, lung_share
 from multi_abnormality.data.preprocessing.quantization import code_table

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import pandas as pd
 
-from multi_abnormality.backup.pulled_objects import verify_pulled
+from multi_abnormality.backup.object_verification import verify_pulled
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.catalog.catalog import FOLD, SERIES, Catalog
 from multi_abnormality.data.catalog.label_checks import count_labels

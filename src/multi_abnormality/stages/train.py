@@ -16,7 +16,7 @@ if __name__ == "__main__":
 import torch
 
 from multi_abnormality.backup.backup_manager import BackupManager
-from multi_abnormality.backup.pulled_objects import verify_pulled
+from multi_abnormality.backup.object_verification import verify_pulled
 from multi_abnormality.config.field_types import parse_duration
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
@@ -30,8 +30,9 @@ from multi_abnormality.runtime.graceful_stop import (
     mark_stopped,
     stopped_mark,
 )
-from multi_abnormality.runtime.launcher import EXIT_TIMEOUT, end_with_launcher, launch_ranks
-from multi_abnormality.runtime.process_group import LostRankError, ProcessGroup, find_rank, run_rank
+from multi_abnormality.runtime.launcher import end_with_launcher, launch_ranks
+from multi_abnormality.runtime.lost_ranks import EXIT_TIMEOUT, LostRankError
+from multi_abnormality.runtime.process_group import ProcessGroup, find_rank, run_rank
 from multi_abnormality.runtime.run_lock import training_lock
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.training.history import History

@@ -17,13 +17,13 @@ from multi_abnormality.backup.dvc_recorder import (
     open_repository,
 )
 from multi_abnormality.backup.dvc_remote import Remote
+from multi_abnormality.backup.files_to_upload import committed_files
 from multi_abnormality.backup.git import GitError, repository_of
-from multi_abnormality.backup.pulled_objects import remotes_to_verify, set_verify
+from multi_abnormality.backup.object_verification import remotes_to_verify, set_verify
 from multi_abnormality.backup.restore import InspectedState, WorkTree
 from multi_abnormality.backup.resume_commit_checks import UnsafeTreeError
 from multi_abnormality.backup.resume_states import THIS_MACHINE, State, find_states
 from multi_abnormality.backup.upload_log import UploadLog
-from multi_abnormality.backup.uploaded_files import committed_files
 from multi_abnormality.config.schema import load_params
 from multi_abnormality.runtime.run_fingerprint import differences, identify
 from multi_abnormality.utils import console

@@ -1,6 +1,7 @@
 """Training step: forward, loss, backward, gradient clipping, optimizer step, weight averaging.
 
-A step on one device never waits for it: losses and gradient norms stay there until `flush`.
+With one device, the CPU never waits for it during a step: losses and gradient norms stay on the
+device until `flush`.
 """
 
 import math
@@ -54,7 +55,7 @@ class _Pending:
     """A batch whose loss was not read from the device yet."""
 
     epoch: int
-    batch: int
+    index: int  # of the batch in the epoch
     names: list[str]
     loss: Tensor
     step: int  # optimizer steps done
@@ -99,9 +100,9 @@ class TrainingStep:
 
     Attributes:
         uncached_reason: why features of the slices are not cached; None if batches must have them.
-        average: moving average of the weights; it is validated, and saved for inference.
-        best_epochs: averaged weights of the `train.average_best` best epochs so far, by epoch, if
-            these are more than one.
+        average: moving average (EMA) of the weights; it is validated, and saved for inference.
+        best_epochs: EMA weights of the best epochs so far, by epoch; empty unless
+            `train.average_best` is above 1.
         labeled_share: share of the labels drawn in an epoch that are not missing, on average.
         steps: number of optimizer steps so far.
         train_loss: mean loss of the epoch, up to the last `flush`.
@@ -157,7 +158,7 @@ class TrainingStep:
         """Train on batch number `index` of an epoch.
 
         Returns:
-            Whether the optimizer took a step; without one, gradients are being accumulated.
+            Whether the batch ended an optimizer step; if not, its gradients are accumulated.
         """
         seed, rank = self.params.seed, self.fabric.global_rank
         torch.manual_seed(derived_seed(seed, "batch", epoch, index, rank))
@@ -296,7 +297,7 @@ class TrainingStep:
                 many = f"{self._overflows} steps in a row, which float16 skipped, up to "
                 advice += ", or set train.precision to float32"
             raise InputError(
-                f"the gradients of {many}epoch {pending.epoch}, step {pending.batch}, are not "
+                f"the gradients of {many}epoch {pending.epoch}, batch {pending.index}, are not "
                 f"finite; the last checkpoint is intact. {advice}"
             )
 
@@ -305,7 +306,7 @@ class TrainingStep:
         if bad:
             names = gather(pending.names)[bad[0]]
             raise InputError(
-                f"the loss is {values[bad[0]]} at epoch {pending.epoch}, step {pending.batch}, "
+                f"the loss is {values[bad[0]]} at epoch {pending.epoch}, batch {pending.index}, "
                 f"on {', '.join(names)}; the last checkpoint is intact. Lower "
                 "train.learning_rate, or check these volumes"
             )

@@ -4,11 +4,8 @@ import torch
 
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
-from multi_abnormality.data.loading.train_dataset import (
-    TrainDataset,
-    middle_slices,
-    sample_slices,
-)
+from multi_abnormality.data.loading.slice_sampling import middle_slices, sample_slices
+from multi_abnormality.data.loading.train_dataset import TrainDataset
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.training.val_metrics import mean_by_scan
 from multi_abnormality.utils.rng import generator

@@ -8,7 +8,7 @@ from scipy.stats import kstest, permutation_test, rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
-from multi_abnormality.evaluation.metrics import METRICS
+from multi_abnormality.evaluation.metric_registry import METRICS
 from multi_abnormality.tools.compare.paired_tests import (
     adjust,
     compare_models,

@@ -2,7 +2,7 @@
 
 The checks use a sample without constant values: padding, background or a frame of -1000 or 0 is
 similar to air or tissue, in raw values as well as in HU. Noise around such a value is not constant,
-so each check uses a range that no frame has.
+so most checks leave out the values near -1000 and 0.
 """
 
 from dataclasses import dataclass
@@ -107,17 +107,17 @@ class Sample:
 
 
 def refuse_non_hu(sample: Sample, rescale: str) -> None:
-    """Refuse raw values, scaled or shifted HU, windowed images and other modalities.
+    """Refuse raw values, scaled or shifted HU, windowed images, cut-out lungs and other modalities.
 
     Args:
-        sample: sample of values after the rescale, not clipped.
+        sample: sample of values after the rescale, not clipped at -1024.
         rescale: description of the rescale for errors, or "".
     """
     values = sample.describe(rescale)
     prefix = "does not look like HU"
-    has_lung = sample.fraction(*LUNG_AND_EDGES) >= MIN_LUNG_AND_EDGES
+    has_lung_edges = sample.fraction(*LUNG_AND_EDGES) >= MIN_LUNG_AND_EDGES
     has_air = sample.fraction(*AIR) >= MIN_AIR
-    if _is_raw(sample, SUSPECT_DENSE if has_air and has_lung else 0.0):
+    if _is_raw(sample, SUSPECT_DENSE if has_air and has_lung_edges else 0.0):
         raise UnusableScan(
             f"{prefix}: soft tissue near {_median_above(sample, DENSE):.0f}, not near 0 ({values})."
             " Raw CT values without their rescale? Store HU = value * RescaleSlope + "
@@ -126,13 +126,13 @@ def refuse_non_hu(sample: Sample, rescale: str) -> None:
         )
     lowest = _lowest_tissue(sample)
     is_clipped = lowest in sample.constants and lowest >= MIN_CLIPPED
-    if is_clipped and not has_lung and sample.fraction(lowest, np.inf) >= MIN_TISSUE:
+    if is_clipped and not has_lung_edges and sample.fraction(lowest, np.inf) >= MIN_TISSUE:
         raise UnusableScan(
             f"is clipped to a window: nothing is below {lowest:g} ({values}), so air and "
             "lung are lost; give the scan with all its HU",
             "not HU",
         )
-    if not has_air or (not has_lung and sample.fraction(*HALVED_AIR) > MIN_HALVED_AIR):
+    if not has_air or (not has_lung_edges and sample.fraction(*HALVED_AIR) > MIN_HALVED_AIR):
         low, high = LUNG_AND_EDGES if has_air else AIR
         raise UnusableScan(
             f"{prefix}: hardly any values from {low} to {high}, where air, lung and the edges of "
@@ -182,7 +182,7 @@ def _lowest_tissue(sample: Sample) -> float:
     return float(above[0] if above.size else sample.values[-1])
 
 
-def refuse_planes_of_other_units(planes: np.ndarray, constants: np.ndarray) -> None:
+def refuse_partly_rescaled(planes: np.ndarray, constants: np.ndarray) -> None:
     """Refuse a scan in which some slices have their rescale and others do not.
 
     Args:
@@ -200,11 +200,11 @@ def refuse_planes_of_other_units(planes: np.ndarray, constants: np.ndarray) -> N
     used = np.flatnonzero(sizes >= max(_MIN_USED, _MIN_USED_FRACTION * np.median(sizes)))
     means = np.where(is_used, values, 0).sum(1)[used] / sizes[used]
     for first in np.flatnonzero(np.abs(np.diff(means)) > _MISSING_RESCALE[0] / 2).tolist():
-        below, above = (
+        before, after = (
             np.quantile(values[index][is_used[index]], _QUANTILES)
             for index in used[first : first + 2]
         )
-        offset = above - below
+        offset = after - before
         is_missing = (np.abs(offset) > _MISSING_RESCALE[0]) & (np.abs(offset) < _MISSING_RESCALE[1])
         if is_missing.all() and np.unique(np.sign(offset)).size == 1:
             raise UnusableScan(

@@ -10,7 +10,7 @@ from multi_abnormality.data.io.hu_checks import (
     HU_MIN,
     Sample,
     refuse_non_hu,
-    refuse_planes_of_other_units,
+    refuse_partly_rescaled,
 )
 from multi_abnormality.utils.errors import UnusableScan
 
@@ -67,7 +67,7 @@ def to_hounsfield(
     frame = _remove_frame(hu, sample.constants)
     rescale = "" if (slope, intercept) == (1, 0) else f" by slope {slope:g} and {intercept:g}"
     for axis in range(3):  # slices may lie along any
-        refuse_planes_of_other_units(np.moveaxis(hu, axis, 0), sample.constants)
+        refuse_partly_rescaled(np.moveaxis(hu, axis, 0), sample.constants)
     refuse_non_hu(sample, rescale)
     padded = frame or float(sample.values[0]) < PADDING
     return hu, ("padding",) if padded else ()

@@ -11,6 +11,12 @@ from torch.utils.data import DataLoader, Dataset
 from multi_abnormality.config.schema import Train
 from multi_abnormality.data.loading.epoch_sampler import EpochSampler, sampling_frequencies
 from multi_abnormality.data.loading.feature_store import FeatureStore
+from multi_abnormality.data.loading.slice_sampling import (
+    adjacent_slice_indices,
+    middle_slices,
+    relative_heights,
+    sample_slices,
+)
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.augment import AUGMENTATIONS, SHARED_STREAM, levels
 from multi_abnormality.data.transforms.batch import Example
@@ -165,31 +171,3 @@ def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-
-
-def sample_slices(rng: np.random.Generator, depth: int, slices: int) -> np.ndarray:
-    """Return (S,) ascending indices, one sampled from each of `slices` equal parts."""
-    if slices >= depth:
-        return np.arange(depth)
-    edges = np.arange(slices + 1) * depth / slices
-    positions = edges[:-1] + rng.random(slices) * (edges[1:] - edges[:-1])
-    return np.minimum(positions.astype(np.int64), depth - 1)
-
-
-def middle_slices(depth: int, slices: int) -> np.ndarray:
-    """Return (S,) ascending indices, the middle of each of `slices` equal parts."""
-    if slices >= depth:
-        return np.arange(depth)
-    return (2 * np.arange(slices) + 1) * depth // (2 * slices)
-
-
-def adjacent_slice_indices(slices: np.ndarray, depth: int, adjacent: int) -> np.ndarray:
-    """Return (S * adjacent,) indices of each slice with its neighbours, clamped at the ends."""
-    offsets = np.arange(adjacent) - adjacent // 2
-    return (slices[:, None] + offsets).clip(0, depth - 1).ravel()
-
-
-def relative_heights(slices: np.ndarray, depth: int) -> np.ndarray:
-    """Return the (S,) float32 heights of slices in a volume, from 0 (lowest) to 1 (highest)."""
-    heights: np.ndarray = np.linspace(0, 1, depth, dtype=np.float32)[slices]
-    return heights

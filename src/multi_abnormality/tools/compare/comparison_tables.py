@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from multi_abnormality.evaluation.metrics import METRICS
+from multi_abnormality.evaluation.metric_registry import METRICS
 from multi_abnormality.tools.compare.revisions import Revision
 
 Comparison = dict[str, Any]  # returned by comparison.compare_revisions

@@ -24,7 +24,7 @@ from multi_abnormality.evaluation.confidence_intervals import (
     encode_patients,
     percentiles,
 )
-from multi_abnormality.evaluation.metrics import METRICS
+from multi_abnormality.evaluation.metric_registry import METRICS
 from multi_abnormality.evaluation.resampled_counts import defined_mean
 from multi_abnormality.evaluation.scores import finding_score, macro_score, official_scores
 from multi_abnormality.utils.rng import generator

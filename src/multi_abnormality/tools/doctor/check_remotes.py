@@ -14,7 +14,7 @@ RESULT_STAGES = ("train", "evaluate", "export")
 def check_dvc_remote(context: DoctorContext) -> Iterator[CheckResult]:
     """Whether the DVC remote can be written, by the check that training makes before epoch 0."""
     from multi_abnormality.backup.backup_setup import set_up_backup
-    from multi_abnormality.backup.pulled_objects import remotes_to_verify
+    from multi_abnormality.backup.object_verification import remotes_to_verify
 
     if context.params is None:
         yield warning("not checked: it depends on params.yaml")
@@ -45,7 +45,7 @@ def _missing_results(setup: "BackupSetup") -> list[str]:
     """
     from multi_abnormality.backup.dvc_recorder import COMPLETE
     from multi_abnormality.backup.dvc_remote import Remote
-    from multi_abnormality.backup.uploaded_files import hashes_of
+    from multi_abnormality.backup.files_to_upload import hashes_of
 
     repo = setup.recorder.repo
     outs = [out for out in repo.index.outs if getattr(out.stage, "name", "") in RESULT_STAGES]

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from multi_abnormality.evaluation.confidence_intervals import Resampler, ResamplingConfig
-from multi_abnormality.evaluation.metrics import METRICS, Metric
+from multi_abnormality.evaluation.metric_registry import METRICS, Metric
 from multi_abnormality.evaluation.scores import evaluate
 from multi_abnormality.export.model_info_schema import described_scores
 from multi_abnormality.tools.compare.paired_tests import compare_models

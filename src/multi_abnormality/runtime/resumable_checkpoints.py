@@ -1,4 +1,4 @@
-"""Selection of the checkpoint to resume from."""
+"""Which checkpoints may be resumed: reads those in a directory, and selects the latest such one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
