@@ -1,6 +1,6 @@
-"""Ensembles of three seeds and of two spacings beside their members: gain, interval and p-value.
+"""Ensembles of seeds and of two spacings beside their members: gain, interval and p-value.
 
-python benchmarks/ensembles.py   # after `dvc repro`; four trainings
+python benchmarks/ensembles.py   # after `dvc repro`; six trainings
 """
 
 import argparse
@@ -53,11 +53,15 @@ def main() -> None:
     fine, coarse = (with_spacing(params, given.factor * factor) for factor in (1, COARSER))
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
-        of_seeds = [read(fine, seed, folder) for seed in SEEDS]
-        of_spacings = [of_seeds[0], read(coarse, SEEDS[0], folder)]
+        members = [[read(params, seed, folder) for params in (fine, coarse)] for seed in SEEDS]
+        ensembles = {"three seeds": [of_fine for of_fine, _ in members]}
+        ensembles |= {
+            f"two spacings, seed {seed}": pair for seed, pair in zip(SEEDS, members, strict=True)
+        }
+        ensembles["three seeds, two spacings each"] = [each for pair in members for each in pair]
         fused = [
-            fuse_members(f"{name}, {weights}", select_common(members), weights)
-            for name, members in (("three seeds", of_seeds), ("two spacings", of_spacings))
+            fuse_members(f"{name}, {weights}", select_common(chosen), weights)
+            for name, chosen in ensembles.items()
             for weights in (MEAN, VAL)
         ]
     table = Table("ensemble", "macro AUROC", "members", "best member", "gain", "interval", "p")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
@@ -22,6 +23,11 @@ class TrainedRun:
         params: parameters of the run.
         processed: the processed dataset, perhaps with other labels or splits than on the disk.
         folder: empty folder of the run.
+
+    Attributes:
+        history: metrics of its epochs.
+        best: complete checkpoint of the best epoch.
+        val_names, test_names: names of the volumes of each split.
     """
 
     def __init__(self, params: Params, processed: ProcessedDataset, folder: Path) -> None:
@@ -32,18 +38,23 @@ class TrainedRun:
             archive=CheckpointArchive(folder / "archive", folder / "cache"),
         )
         run = TrainingRun(params, processed, paths)
-        run.run()
+        self.history = run.run()
         self.params = params
         self.processed = processed
         self.val_names = run.datamodule.names["validation"]
         self.test_names = processed.volumes("test")["name"].tolist()
-        self._classifier = restore_classifier(load_complete(paths.checkpoints / BEST))
+        self.best = load_complete(paths.checkpoints / BEST)
 
-    def predict(self, names: Sequence[str]) -> Scans:
-        """Predict the scans of these volumes; logits are not calibrated."""
+    def predict(self, names: Sequence[str], checkpoint: dict[str, Any] | None = None) -> Scans:
+        """Predict the scans of these volumes; logits are not calibrated.
+
+        Args:
+            names: names of the volumes.
+            checkpoint: complete one with the weights; None: `best`.
+        """
         device = choose_device(self.params.machine.accelerator)
         logits = predict_logits(
-            self._classifier, EvalDataset(self.processed, names), device,
+            restore_classifier(checkpoint or self.best), EvalDataset(self.processed, names), device,
             num_loader_workers(self.params),
         )  # fmt: skip
         ids = self.processed.manifest.set_index("name").loc[list(names)]
