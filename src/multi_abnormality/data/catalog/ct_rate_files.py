@@ -29,6 +29,7 @@ from multi_abnormality.data.io.series_metadata import COLUMNS, Series
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.strict_csv import MOST_FAULTS, format_lines, truncate
 
+NAME_COLUMN = "VolumeName"  # of label tables and of tables of metadata
 # Other folders hold CT-RATE's segmentations, whose names are those of the volumes.
 _PREFIX_OF_FOLDER: dict[tuple[str, ...], str] = {
     ("dataset", f"{prefix}{version}"): prefix
@@ -37,6 +38,9 @@ _PREFIX_OF_FOLDER: dict[tuple[str, ...], str] = {
 }
 _VOLUME_SUFFIXES = (".nii", ".nii.gz", f".nii.gz{PLACEHOLDER_SUFFIX}")
 _EXCLUSION_NAMES = {f"no_chest_{prefix}.txt" for prefix in CT_RATE_SPLITS.values()}
+_FIX = "fetch it again"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -103,12 +107,6 @@ def read_exclusions(paths: Iterable[Path]) -> tuple[set[VolumeName], list[str]]:
             except InputError as error:
                 errors.append(f"{path}, line {number}: {error}; correct or delete the line")
     return excluded, truncate(errors)
-
-
-log = logging.getLogger(__name__)
-
-NAME_COLUMN = "VolumeName"
-_FIX = "fetch it again"
 
 
 def label_path(split: str) -> str:
