@@ -11,6 +11,7 @@ from multi_abnormality.data.catalog.label_checks import describe_validation
 from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
 from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.inference_cache import View
+from multi_abnormality.evaluation.operating_points import operating_points
 from multi_abnormality.evaluation.scores import evaluate
 
 VIEW = View(
@@ -52,6 +53,10 @@ def report_arguments(empty: tuple[int, ...] = ()) -> dict:
         ResamplingConfig(50, 0.95, seed=0),
         uncalibrated=probabilities**2,
     )
+    thresholds = np.ones(len(FINDINGS)) / 3
+    scores["operating_points"] = operating_points(
+        labels, probabilities, thresholds, PATIENTS, FINDINGS, ResamplingConfig(50, 0.95, seed=0)
+    )
     return {
         "run": "0123456789ab",
         "slice_mm": 2.5,
@@ -60,7 +65,7 @@ def report_arguments(empty: tuple[int, ...] = ()) -> dict:
         "groups": pd.DataFrame({"Sex": ["F", "M"] * 40}),
         "synthetic": False,
         "debug": "none",
-        "thresholds": np.ones(len(FINDINGS)) / 3,
+        "thresholds": thresholds,
         "undecided": [],
         "threshold_metric": "crg",
         "facts": {"Backbone": "efficientnet_b0", "Notes": "<script>alert(1)</script>"},

@@ -170,7 +170,9 @@ def path_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_a_page_has_no_faults(browser, path_of, name, width, scheme):
     opened = OpenPage(browser, path_of(name), width, scheme)
-    with opened:
+    with opened as page:
+        if page.locator("#open-all").count():
+            page.click("#open-all")
         assert opened.faults() == []
 
 
@@ -193,25 +195,33 @@ def test_the_table_of_findings_is_sorted_and_searched(browser, path_of, width):
 @pytest.mark.parametrize("width", [1280, 400])
 def test_a_threshold_is_moved_by_the_keyboard(browser, path_of, width):
     with OpenPage(browser, path_of("report"), width, "light") as page:
+        page.click("#findings a[href='#finding-8']")
         finding = page.locator("#finding-8")
         before = finding.locator("output").inner_text()
         drawn = finding.locator(".chart[data-chart=roc] svg").inner_html()
         finding.locator(".threshold").press("Home")
         assert finding.locator("output").inner_text() == "0.000"
         assert finding.locator('[data-name="sensitivity"]').inner_text() == "1.000"
+        assert finding.locator(".interval:visible").count() == 0  # it is of another threshold
         page.wait_for_function(
             "(before) => document.querySelector('#finding-8 .chart[data-chart=roc] svg').innerHTML"
             " !== before", arg=drawn,
         )  # fmt: skip
-        finding.get_by_role("button", name="The model's").press("Enter")
+        finding.get_by_role("button", name="The model's threshold").press("Enter")
         assert finding.locator("output").inner_text() == before
+        assert finding.locator(".interval:visible").count() == 4
 
 
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_slices_of_a_case_are_scrolled_and_its_heat_map_hidden(browser, path_of, width):
     with OpenPage(browser, path_of("report"), width, "light") as page:
+        page.click("#open-all")
         case = page.locator(".case").first
         assert case.locator(".heat").is_visible()
+        case.locator(".scroll-slices").press("End")
+        assert not case.locator(".heat").is_visible()
+        assert case.locator(".no-heat").is_visible()
+        case.locator(".scroll-slices").press("ArrowLeft")
         case.locator(".show-heat").press("Space")
         assert not case.locator(".heat").is_visible()
         case.locator(".scroll-slices").press("Home")
@@ -226,8 +236,18 @@ def test_all_of_the_report_is_reached_by_the_keyboard(browser, path_of):
         region = page.locator(".scroll:has(#findings)")
         region.press("ArrowRight")
         page.wait_for_function("document.querySelector('.scroll:has(#findings)').scrollLeft > 0")
+        assert not page.locator("#content-1").is_visible()
         page.locator("#findings tbody a").first.press("Enter")
         assert page.url.endswith("#finding-1")
+        assert page.locator("#content-1").is_visible()
+        page.locator("#finding-1 h3 button").press("Enter")
+        assert not page.locator("#content-1").is_visible()
+
+
+def test_all_findings_are_printed(browser, path_of):
+    with OpenPage(browser, path_of("report"), 1280, "light") as page:
+        page.emulate_media(media="print")
+        assert page.locator("#finding-18 .counts").is_visible()
 
 
 @pytest.mark.parametrize("name", ["report of names as code", "plots of names as code"])

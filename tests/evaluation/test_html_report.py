@@ -123,7 +123,7 @@ def test_without_a_positive_recall_is_a_dash(tmp_path):
     assert float(accuracy) > 0
     arguments = report_arguments(tuple(range(len(FINDINGS))))
     write_report(tmp_path / "r.html", **arguments)
-    tile = (tmp_path / "r.html").read_text().split("<h2>Macro F1</h2>")[1].split("</div>")[0]
+    tile = (tmp_path / "r.html").read_text().split("<h3>Macro F1</h3>")[1].split("</div>")[0]
     assert '<p class="value">\N{EN DASH}</p>' in tile
     assert '<p class="range-text">\N{EN DASH}</p>' in tile
 
@@ -140,7 +140,7 @@ def test_a_new_metric_has_a_tile_and_a_column(tmp_path, monkeypatch):
     metric = Metric("Brier score", brier_score_loss, headline=("Brier", "squared error"))
     monkeypatch.setitem(METRICS, "brier", metric)
     text = report(tmp_path / "report.html")
-    assert "<h2>Brier</h2>" in text
+    assert "<h3>Brier</h3>" in text
     for metric in METRICS.values():
         assert f'<button type="button">{metric.column or metric.title}</button>' in text
 

@@ -75,10 +75,13 @@ def _thin(x: np.ndarray, y: np.ndarray) -> Curve:
     return Curve(x[kept], y[kept])
 
 
-def thin_indices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Choose POINTS points of a curve, evenly along its length, both ends included."""
-    if len(x) <= POINTS:
-        return np.arange(len(x))
-    length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
-    targets = np.linspace(0, length[-1], POINTS)
+def thin_indices(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarray:
+    """Choose points of a curve, both ends included: all corners, or as many evenly along it."""
+    dx, dy = np.diff(x), np.diff(y)
+    is_corner = np.abs(dx[:-1] * dy[1:] - dx[1:] * dy[:-1]) > 1e-12
+    corners = np.flatnonzero(np.concatenate([[True], is_corner, [True]])[: len(x)])
+    if len(corners) <= points:
+        return corners
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(dx, dy))])
+    targets = np.linspace(0, length[-1], points)
     return np.unique(np.searchsorted(length, targets * (1 - 1e-12)))

@@ -21,14 +21,15 @@ from multi_abnormality.evaluation.confidence_intervals import (
 )
 from multi_abnormality.evaluation.interval_bands import Weights, group_differences
 from multi_abnormality.evaluation.metric_registry import CRG_HEADLINE, METRICS
-from multi_abnormality.evaluation.mistake_patterns import mistake_patterns
+from multi_abnormality.evaluation.mistake_patterns import SIGNIFICANT, mistake_patterns
 from multi_abnormality.evaluation.report_data import (
     finding_data,
     history_data,
     pooled_calibration,
 )
 from multi_abnormality.evaluation.scores import finding_score, macro_intervals, macro_score
-from multi_abnormality.evaluation.slice_rendering import describe_window
+from multi_abnormality.evaluation.slice_rendering import HEAT_FROM, describe_window
+from multi_abnormality.evaluation.subgroups import MIN_SCANS
 from multi_abnormality.evaluation.template_environment import template_environment
 from multi_abnormality.utils.atomic_io import atomic_write
 
@@ -162,9 +163,26 @@ def write_report(
         threshold_metric=threshold_metric,
         external=scores.get("external"),
         columns=_columns(),
+        columns_meaning={
+            metric.column or metric.title: metric.meaning for metric in METRICS.values()
+        },
         groups=shown_groups,
         mistakes=mistakes,
         mistakes_shown=MISTAKES,
+        weakest=min(
+            (row for row in rows if row["auroc"] is not None),
+            key=lambda row: row["auroc"],
+            default=None,
+        ),
+        **_group_summary(shown_groups),
+        heat_from=HEAT_FROM,
+        min_group=MIN_SCANS,
+        ct_rate_names=any(
+            case.name.startswith("valid_")
+            for kinds in cases.values()
+            for each in kinds.values()
+            for case in each
+        ),
         finding_numbers={row["finding"]: number for number, row in enumerate(rows, start=1)},
         operating_points=scores.get("operating_points", {}),
         start=start,
@@ -347,6 +365,20 @@ def _groups(
             for kind, group in kinds.items()
         ]
         for trait, kinds in groups.items()
+    }
+
+
+def _group_summary(groups: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return the number of subgroups that were tested, and the names of those that differ."""
+    tested = [
+        (f"{trait} {row['kind']}", row["test"]["p"])
+        for trait, rows in groups.items()
+        for row in rows
+        if row["test"]
+    ]
+    return {
+        "tested_groups": len(tested),
+        "different_groups": [name for name, p in tested if p < SIGNIFICANT],
     }
 
 

@@ -42,6 +42,7 @@ class Metric:
             challenge counts it as 0.
         column: title in the report's table; None for `title`.
         headline: title and meaning at the top of the report; None if it is not there.
+        meaning: tooltip of the column's title.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Metric:
     needs_positives: bool = False
     column: str | None = None
     headline: tuple[str, str] | None = None
+    meaning: str = ""
 
 
 def score_finding(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float | None:
@@ -125,6 +127,7 @@ METRICS = {  # in the order of tables
         rank_based=True,
         column="AP",
         headline=("Average precision", "area under precision-recall"),
+        meaning="average precision, the area under the precision-recall curve",
     ),
     "f1": Metric(
         "F1",
@@ -132,18 +135,21 @@ METRICS = {  # in the order of tables
         lambda counts: ratio(2 * counts.tp, counts.tp + counts.fp + counts.positives),
         needs_positives=True,
         headline=("Macro F1", "at each finding's threshold"),
+        meaning="harmonic mean of precision and recall, at the threshold",
     ),
     "precision": Metric(
         "Precision",
         at_threshold(precision_score, zero_division=0),
         lambda counts: ratio(counts.tp, counts.tp + counts.fp),
         needs_positives=True,
+        meaning="PPV: fraction of the scans called positive that have the finding",
     ),
     "recall": Metric(
         "Recall",
         at_threshold(recall_score, zero_division=0),
         lambda counts: ratio(counts.tp, counts.positives),
         needs_positives=True,
+        meaning="sensitivity: fraction of the scans with the finding that are called positive",
     ),
     "accuracy": Metric(
         "Accuracy",
@@ -152,6 +158,7 @@ METRICS = {  # in the order of tables
             counts.tp + counts.negatives - counts.fp, counts.positives + counts.negatives
         ),
         headline=("Accuracy", "at each finding's threshold"),
+        meaning="fraction of the scans called right, at the threshold",
     ),
 }
 

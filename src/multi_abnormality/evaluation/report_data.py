@@ -19,6 +19,7 @@ from multi_abnormality.evaluation.interval_bands import (
 STEPS = 100  # positions of a threshold slider between 0 and 1
 SENSITIVITIES = (0.95, 0.9)  # for which the highest threshold is given
 DIGITS = 4  # decimals of what is drawn
+CURVE_POINTS = 200  # at most, of a curve
 
 DIAGONAL = [{"x": 0, "y": 0}, {"x": 1, "y": 1}]
 
@@ -172,7 +173,7 @@ def _counts(
 
 
 def _curve(x: np.ndarray, y: np.ndarray, cuts: np.ndarray) -> list[dict[str, float]]:
-    kept = thin_indices(x, y)
+    kept = thin_indices(x, y, CURVE_POINTS)
     return [
         {"x": _round(a), "y": _round(b), "threshold": _round(cut), "order": number}
         for number, (a, b, cut) in enumerate(zip(x[kept], y[kept], cuts[kept], strict=True))

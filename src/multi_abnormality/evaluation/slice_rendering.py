@@ -10,7 +10,8 @@ from multi_abnormality.config.findings import FINDINGS
 
 WEBP_QUALITY = 70
 HEAT_RGB = np.array([255.0, 120.0, 0.0])
-OPACITY = 0.55  # of the highest heat
+OPACITY = 0.6  # of the highest heat
+HEAT_FROM = 0.3  # fraction of the highest heat from which heat is drawn
 
 LUNG, SOFT, BONE = (-600.0, 1500.0), (40.0, 400.0), (400.0, 1800.0)  # HU, centre and width
 ALL = (-350.0, 1500.0)  # lung and soft tissue
@@ -75,8 +76,9 @@ def draw_slice(hu: np.ndarray, finding: str, spacing: Sequence[float]) -> bytes:
 
 
 def draw_heat(heat: np.ndarray, spacing: Sequence[float]) -> bytes:
-    """Draw a heat map (Y, X) from 0 to 1 as a WebP file, transparent where it is 0."""
-    opacity = 255 * OPACITY * resize_isotropic(heat, spacing).clip(0, 1)[..., None]
+    """Draw a heat map (Y, X) from 0 to 1 as a WebP file, transparent up to HEAT_FROM."""
+    drawn = (resize_isotropic(heat, spacing) - HEAT_FROM) / (1 - HEAT_FROM)
+    opacity = 255 * OPACITY * drawn.clip(0, 1)[..., None]
     color = np.broadcast_to(HEAT_RGB, (*opacity.shape[:2], 3))
     return webp(np.concatenate([color, opacity], axis=2))
 
