@@ -12,6 +12,7 @@ import deflate
 import numpy as np
 
 from multi_abnormality.evaluation.slice_rendering import (
+    HEAT_FROM,
     describe_window,
     draw_heat,
     draw_slice,
@@ -69,6 +70,7 @@ def write_explanation(
         explained=shown,
         sections=sections,
         model_mm=model.spacing[0],
+        heat_from=HEAT_FROM,
         model=model.path.name,
     )
     atomic_write(text.encode(), folder / PAGE)
