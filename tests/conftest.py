@@ -44,7 +44,7 @@ LONGEST = (
     "backup/test_restore.py",
     "backup/test_manager.py",
     "tools/doctor/test_doctor.py",
-    "runtime/test_resumable_checkpoints.py",
+    "runtime/test_resume_decision.py",
     "runtime/test_multi_rank_training.py",
     "inference/test_predict.py",
     "tools/download/test_download.py",

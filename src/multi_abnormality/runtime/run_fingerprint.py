@@ -1,6 +1,6 @@
 """Run fingerprint: everything that determines the result.
 
-`resumable_checkpoints` compares it with a checkpoint's, and decides.
+`resume_decision` compares it with a checkpoint's, and decides.
 """
 
 import hashlib

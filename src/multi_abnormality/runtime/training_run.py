@@ -33,7 +33,7 @@ from multi_abnormality.runtime.loggers.logged_run import LoggedRun
 from multi_abnormality.runtime.loggers.logger_registry import check_loggers, make_loggers
 from multi_abnormality.runtime.process_group import ProcessGroup
 from multi_abnormality.runtime.progress_logger import ProgressLogger
-from multi_abnormality.runtime.resumable_checkpoints import (
+from multi_abnormality.runtime.resume_decision import (
     CheckpointDir,
     ResumeCandidate,
     recorded_pretrained_cfg,

@@ -23,9 +23,8 @@ from multi_abnormality.data.catalog.label_checks import (
     count_labels,
     describe_validation,
     is_labeled,
-    lacks_a_class,
-    never_labeled,
 )
+from multi_abnormality.data.catalog.single_class_findings import lacks_a_class, never_labeled
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.calibration import Calibration, sigmoid

@@ -91,6 +91,7 @@ def _focal(logits: Tensor, labels: Tensor, weight: Tensor | None, settings: Trai
     return asymmetric_loss(logits, labels, *gammas, 0, weight)
 
 
+# By the name in `train.loss`, which config/schema.py (class Train) lists as well.
 LOSSES: dict[str, Loss] = {"asl": _asl, "bce": _bce, "focal": _focal}
 
 

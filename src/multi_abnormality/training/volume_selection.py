@@ -7,7 +7,10 @@ import pandas as pd
 import torch
 
 from multi_abnormality.config.schema import Params
-from multi_abnormality.data.catalog.label_checks import lacks_a_class, single_class_warnings
+from multi_abnormality.data.catalog.single_class_findings import (
+    lacks_a_class,
+    single_class_warnings,
+)
 from multi_abnormality.data.catalog.splits import given_validation, split_validation
 from multi_abnormality.data.catalog.volume_id import VAL
 from multi_abnormality.data.loading.train_dataset import group_samples

@@ -15,7 +15,7 @@ from multi_abnormality.data.catalog.identifier_spelling import (
     quote,
     readings,
 )
-from multi_abnormality.data.catalog.label_checks import lacks_a_class
+from multi_abnormality.data.catalog.single_class_findings import lacks_a_class
 from multi_abnormality.data.catalog.splits import hold_out
 from multi_abnormality.data.catalog.volume_id import SPLITS, VAL, natural_sort_key
 from multi_abnormality.data.io.reader_registry import suffix_of

@@ -17,7 +17,7 @@ from multi_abnormality.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multi_abnormality.config.schema import Params
-    from multi_abnormality.runtime.resumable_checkpoints import ResumeCandidate
+    from multi_abnormality.runtime.resume_decision import ResumeCandidate
 
 CHECKPOINTS, ARCHIVE = Path("checkpoints"), Path(".dvc/tmp/trainings")  # of the train stage
 
@@ -65,7 +65,7 @@ def _link(root: Path, copy: Path) -> None:
 
 def _find(context: DoctorContext, params: "Params", copy: Path) -> "ResumeCandidate | None":
     from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
-    from multi_abnormality.runtime.resumable_checkpoints import CheckpointDir
+    from multi_abnormality.runtime.resume_decision import CheckpointDir
 
     metadata = {"identity": _identity(context, params)}
     archive = CheckpointArchive(copy / ARCHIVE, context.root.absolute() / ".dvc/cache/files/md5")
@@ -77,7 +77,7 @@ def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:
     import multi_abnormality
     from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
     from multi_abnormality.models.pretrained_weights import find_pretrained
-    from multi_abnormality.runtime.resumable_checkpoints import (
+    from multi_abnormality.runtime.resume_decision import (
         ResumeCandidate,
         recorded_pretrained_cfg,
     )

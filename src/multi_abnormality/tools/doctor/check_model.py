@@ -100,7 +100,7 @@ def _build(metadata: dict[str, Any], context: DoctorContext, model: "Model") -> 
 
     from multi_abnormality.models.factory import build_classifier
     from multi_abnormality.models.pretrained_weights import find_pretrained, missing_source
-    from multi_abnormality.runtime.resumable_checkpoints import recorded_pretrained_cfg
+    from multi_abnormality.runtime.resume_decision import recorded_pretrained_cfg
 
     weights = None
     if context.starts_from_scratch and not missing_source(model):

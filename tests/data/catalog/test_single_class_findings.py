@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from multi_abnormality.data.catalog.label_checks import single_class_warnings
+from multi_abnormality.data.catalog.single_class_findings import single_class_warnings
 from multi_abnormality.data.storage.processed_dataset import LABELS, ProcessedDataset
 
 FINDINGS = ("Cyst", "Mass", "Scar")

@@ -1,4 +1,4 @@
-"""Which checkpoints may be resumed: reads those in a directory, and selects the latest such one."""
+"""Decision whether a checkpoint may be resumed: selects the latest such one in a directory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
