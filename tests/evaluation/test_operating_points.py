@@ -79,6 +79,15 @@ def test_a_wanted_sensitivity_is_reached_by_the_highest_threshold(target: float)
     assert measured == pytest.approx([target] * 3, abs=0.02)
 
 
+@pytest.mark.parametrize("seed", range(50))
+def test_a_sensitivity_of_nearly_all_positives_has_the_lowest_threshold(seed: int):
+    """The sum of the probabilities rounds to less than their total in about every second case."""
+    probabilities = np.random.default_rng(seed).uniform(0.01, 0.99, (59, 1))
+    target = float(np.nextafter(1.0, 0.0))
+    [threshold] = optimal_thresholds(probabilities, f"sensitivity>={target!r}", np.array([True]))
+    assert threshold <= np.sort(probabilities[:, 0])[1]
+
+
 def test_youdens_threshold_has_the_highest_sum_of_sensitivity_and_specificity():
     _, probabilities = made_up(2000, 1)
     [threshold] = optimal_thresholds(probabilities, "youden", np.array([True]))

@@ -101,6 +101,11 @@ def _to_nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def _is_sensitivity_target(text: str) -> bool:
+    match = re.fullmatch(r"sensitivity>=(0?\.\d+)", text)
+    return match is not None and 0 < float(match[1]) < 1
+
+
 def _check_cutmix(cutmix: float, known: ValidationInfo) -> float:
     if cutmix + known.data.get("mixup_prob", 0) > 1:
         raise ValueError("must be at most 1 together with train.mixup_prob")
@@ -296,10 +301,12 @@ Knots = Annotated[
     Field(min_length=2),
     _require(_is_increasing, "must rise in both columns, its codes from 0 to 255"),
 ]
-# Such as "sensitivity>=0.95".
 SensitivityTarget = Annotated[
     str,
-    _require(re.compile(r"sensitivity>=0?\.\d*[1-9]\d*").fullmatch, "such as 'sensitivity>=0.95'"),
+    _require(
+        _is_sensitivity_target,
+        "such as 'sensitivity>=0.95', without spaces; the number is above 0 and below 1",
+    ),
 ]
 Words = Annotated[tuple[str, ...], BeforeValidator(_to_words)]
 Loggers = Annotated[

@@ -75,6 +75,7 @@ def _best_at_sensitivity(probabilities: np.ndarray, target: float) -> np.ndarray
     def highest(column: np.ndarray) -> float:
         ranked = np.sort(column[is_labeled(column)])[::-1]
         reached = np.cumsum(ranked) / ranked.sum()
+        reached[-1] = 1  # in spite of rounding
         return float(ranked[(reached >= target).argmax()])
 
     return np.array([highest(column) for column in probabilities.T])
