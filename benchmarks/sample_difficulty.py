@@ -12,6 +12,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -94,7 +95,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shuffled = shuffled_auroc(Path("processed"), Path(folder))
     table.add_row("the default, training labels shuffled", f"{shuffled:.3f}", "0.40 to 0.60")
-    console.Console(file=sys.stdout).print(table)
+    Console(file=sys.stdout).print(table)
 
 
 if __name__ == "__main__":
