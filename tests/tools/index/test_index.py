@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from dicom_files import chest, ct_slice, write_bare, write_enhanced
@@ -135,6 +136,21 @@ def test_nothing_names_the_patient(export: Export, logged: Log, tmp_path: Path):
     shown = {row["scan"]: row for row in export.rows(export.series_table)}
     assert shown["export/ST1/SE1"]["description"] == "Thorax [removed] [removed] *[removed]"
     assert shown["export/ST2/SE1"]["kernel"] == "[removed]"
+
+
+def test_no_tag_of_any_slice_names_the_patient(export: Export):
+    """Identifiers of other tags, and those that only a later slice has."""
+    folder = export.add(
+        "a", SeriesDescription="Thorax ALT 999 ACC123 Geborene Alias Geheim",
+        OtherPatientIDs=["x", "ALT-999"], AccessionNumber="ACC123", PatientBirthName="Geborene",
+        OtherPatientNames=["Some^One", "Two^A^B^C^Alias"],
+    )  # fmt: skip
+    data = pydicom.dcmread(folder / "IM0007")
+    data.PatientBirthName = "Geheim"
+    data.save_as(folder / "IM0007")
+    export.index()
+    (row,) = export.rows(export.series_table)
+    assert row["description"] == "Thorax" + 5 * " [removed]"
 
 
 def test_paths_that_name_a_patient_are_reported_and_links_do_not(
@@ -403,8 +419,6 @@ def bad_patients(export: Export) -> str:
 
 def bad_coronal(export: Export) -> str:
     folder = export.add("SE", ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
-    import pydicom
-
     for index, path in enumerate(sorted(folder.iterdir())):
         data = pydicom.dcmread(path)
         data.ImagePositionPatient = [0, 15.0 * index, 0]

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from conftest import ROOT
 from multi_abnormality.cli import app
-from multi_abnormality.tools.index.pseudonyms import Identifiers, Pseudonyms, load_salt
+from multi_abnormality.tools.index.identifiers import Identifiers
+from multi_abnormality.tools.index.pseudonyms import Pseudonyms, load_salt
 from multi_abnormality.utils.errors import InputError
 from pacs_export import Export
 
@@ -67,7 +68,25 @@ def test_pseudonyms_depend_on_salt_and_all_parts():
     ],
 )
 def test_paths_that_name_a_patient(path: str, expected: bool):
-    assert Identifiers("00-4711", ("00-4711", "Wei", "Li")).are_in(path) == expected
+    assert Identifiers(["00-4711"], ["Li^Wei"], []).are_in(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Thorax Mueller 12.8.1964", "Thorax # #"),
+        ("THORAX Mu\u0308ller, JOERG *640812", "THORAX #, # *#"),
+        ("Thx Muller/Jorg 12/08/64 Groß-Gross", "Thx #/# # #-#"),
+        ("HOSP4711 HOSP 4711 hosp_0004711 4711", "# # # #"),
+        ("1964-8-12 19640812 8.12.64", "# # #"),
+        ("LiWu WuLi LIVER Li", "# # LIVER #"),
+        ("Thorax 1.25 Br40 1264 4.7 Mull", "Thorax 1.25 Br40 1264 4.7 Mull"),
+    ],
+)
+def test_identifiers_are_removed_however_they_are_spelled(text: str, expected: str):
+    known = Identifiers(["HOSP-0004711"], ["Müller-Groß^Jörg^^Dr", "Li^Wu"], ["19640812"])
+    assert known.remove_from(text).replace("[removed]", "#") == expected
+    assert known.are_in(text) == ("#" in expected)
 
 
 def test_the_command_writes_the_table_and_refuses_wrong_findings(export: Export):

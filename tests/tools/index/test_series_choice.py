@@ -11,6 +11,7 @@ from multi_abnormality.tools.index.series_records import SeriesRecord
 ORDINARY = SeriesRecord(
     key="1.2", uid="1.2", path="a", first_file="a/1", folders=["a"], in_zip=False,
     names_patient=False, study="S1", patient="P1", patient_any_issuer="I1", birth="",
+    similar_id="L1", name="N1",
     study_date="2024-01-31", number="2", description="Chest", modality="CT", body_part="CHEST",
     manufacturer="SIEMENS", model="Force", kernel="Br40", thickness="1", age="60", sex="F",
     slices=300, spacing=1.0, is_axial=True, derivation="", problem="",

@@ -1,4 +1,4 @@
-"""Pseudonyms of patients, and removal of what identifies them from text.
+"""Pseudonyms of patients.
 
 A pseudonym is an HMAC-SHA256 under a secret salt: without the salt it cannot be found by trying all
 patient ids, as a plain hash can.
@@ -10,10 +10,10 @@ import os
 import re
 import secrets
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multi_abnormality.tools.index.identifiers import fold
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 MIN_SALT_CHARACTERS = 32
 _DIGITS = 16  # hexadecimal, of a pseudonym: 64 bits
-_REMOVED = "[removed]"
-_MIN_LENGTH = 2  # of an identifier that is searched in text
-_MIN_PART = 4  # of one that is also searched within words
 
 
 class Pseudonyms:
@@ -41,6 +38,11 @@ class Pseudonyms:
         """Return the pseudonym of an identifier, which may consist of several parts."""
         message = "\0".join((prefix, *parts)).encode("utf-8", "surrogatepass")
         return prefix + hmac.new(self._salt, message, hashlib.sha256).hexdigest()[:_DIGITS]
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what tells one salt from another, without the salt."""
+        return self.of("F", "salt")
 
 
 def default_salt() -> Path:
@@ -105,58 +107,6 @@ def _create(path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class Identifiers:
-    """What identifies a patient in the text of tags and in paths."""
-
-    patient_id: str
-    words: tuple[str, ...]  # parts of names, id and dates of birth, longest first
-
-    @classmethod
-    def of(cls, header: "DicomHeader") -> "Identifiers":
-        """Return those of a file's patient."""
-        patient_id = _normalize(header.label("PatientID"))
-        birth = header.label("PatientBirthDate")
-        names = [
-            part
-            for group in header.label("PatientName").split("=")
-            for component in group.split("^")[:3]  # then prefix and suffix, such as "Mr"
-            for part in re.findall(r"[^\W_]+", component)
-        ]
-        words = {patient_id, *names, *_dates(birth)}
-        known = sorted((w for w in words if len(w) >= _MIN_LENGTH), key=lambda w: (-len(w), w))
-        return cls(patient_id, tuple(known))
-
-    def remove_from(self, text: str) -> str:
-        """Return the text without the identifiers."""
-        for word in self.words:
-            if word.casefold() in text.casefold():
-                text = re.sub(_pattern(word), _REMOVED, text, flags=re.IGNORECASE)
-        return text
-
-    def are_in(self, path: str) -> bool:
-        """Return whether a path has one of the identifiers, however its words are separated."""
-        if self.remove_from(path) != path:
-            return True
-        joined = {re.sub(r"[\W_]+", "", part).casefold() for part in path.split("/")}
-        own = re.sub(r"[\W_]+", "", self.patient_id).casefold()
-        return own in joined or (len(own) >= _MIN_PART and any(own in part for part in joined))
-
-
-def _pattern(word: str) -> str:
-    escaped = re.escape(word)
-    return escaped if len(word) >= _MIN_PART else rf"(?<![^\W_]){escaped}(?![^\W_])"
-
-
-def _dates(birth: str) -> set[str]:
-    """Return ways to write a date of birth."""
-    if not re.fullmatch(r"\d{8}", birth):
-        return {birth}
-    year, month, day = birth[:4], birth[4:6], birth[6:]
-    orders = ((year, month, day), (day, month, year), (month, day, year))
-    return {separator.join(order) for separator in ("", "-", ".", "/", "_") for order in orders}
-
-
 def _normalize(text: str) -> str:
     """Return an identifier as series are compared by: DICOM pads with spaces."""
     return " ".join(text.upper().split())
@@ -176,3 +126,16 @@ def patient_pseudonym(header: "DicomHeader", pseudonyms: Pseudonyms) -> tuple[st
     if name and birth:
         return pseudonyms.of("P", name, birth, "name"), pseudonyms.of("I", name, birth)
     return "", ""
+
+
+def similar_id(header: "DicomHeader", pseudonyms: Pseudonyms) -> str:
+    """Return one pseudonym for ids that differ in case, spaces and leading zeros; "" for none."""
+    patient_id = re.sub(r"^0+(?=.)", "", "".join(header.label("PatientID").upper().split()))
+    return pseudonyms.of("L", patient_id) if patient_id else ""
+
+
+def name_pseudonym(header: "DicomHeader", pseudonyms: Pseudonyms) -> str:
+    """Return the pseudonym of family and given name, however they are spelled; "" for none."""
+    name = " ".join(header.label("PatientName").partition("=")[0].split("^")[:2])
+    parts = re.findall(r"[^\W_]+", fold(name))
+    return pseudonyms.of("N", *parts) if parts else ""

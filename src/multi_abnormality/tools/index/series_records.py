@@ -21,12 +21,18 @@ from multi_abnormality.data.io.dicom_pixels import pixel_format
 from multi_abnormality.data.io.dicom_series import DicomSeries
 from multi_abnormality.data.io.reader_registry import format_of, scan_suffixes, suffix_of
 from multi_abnormality.data.io.scan_sources import DicomContents, ScanSource, is_zip, read_zip
-from multi_abnormality.tools.index.pseudonyms import Identifiers, Pseudonyms, patient_pseudonym
+from multi_abnormality.tools.index.identifiers import IDS, NAMES, Identifiers
+from multi_abnormality.tools.index.pseudonyms import (
+    Pseudonyms,
+    name_pseudonym,
+    patient_pseudonym,
+    similar_id,
+)
 from multi_abnormality.utils.errors import InputError, UnusableScan
 
 KEYWORDS = (
     "StudyInstanceUID", "StudyDate", "Manufacturer", "ManufacturerModelName", "PatientAge",
-    "PatientSex", "IssuerOfPatientID",
+    "PatientSex", "IssuerOfPatientID", *NAMES, *IDS,
 )  # fmt: skip
 MIN_COSINE = 0.8  # of the angle between slices and axial ones: a gantry tilts by up to 30 degrees
 MAX_KIND = 80  # characters of the name of a kind of file
@@ -50,6 +56,8 @@ class SeriesRecord:
     study: str  # pseudonym
     patient: str  # pseudonym
     patient_any_issuer: str  # pseudonym of the id without its issuer
+    similar_id: str  # pseudonym of the id without case, spaces and leading zeros
+    name: str  # pseudonym of the name
     birth: str  # pseudonym of the date of birth
     study_date: str  # YYYY-MM-DD
     number: str
@@ -199,7 +207,7 @@ def _record(source: ScanSource, in_zip: bool, export: Path, pseudonyms: Pseudony
     assert series is not None
     first = series.slices[0]
     header = first.header
-    identifiers = Identifiers.of(header)
+    identifiers = Identifiers.of(dict.fromkeys(one.header for one in series.slices))
 
     def clean(text: str) -> str:
         """Return a text for a table, without identifiers."""
@@ -227,6 +235,8 @@ def _record(source: ScanSource, in_zip: bool, export: Path, pseudonyms: Pseudony
         study=pseudonyms.of("S", header.text("StudyInstanceUID") or key),
         patient=patient or pseudonyms.of("P", header.text("StudyInstanceUID") or key, "", "study"),
         patient_any_issuer=any_issuer,
+        similar_id=similar_id(header, pseudonyms),
+        name=name_pseudonym(header, pseudonyms),
         birth=pseudonyms.of("B", birth) if birth else "",
         study_date=_date(header.text("StudyDate")),
         number="" if series.number is None else str(series.number),
