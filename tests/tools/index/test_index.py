@@ -487,6 +487,39 @@ def test_patients_that_may_be_others_are_reported(export: Export, logged: Log):
         assert words in logged()
 
 
+def test_ids_that_are_similar_or_placeholders_are_reported(export: Export, logged: Log):
+    for number, (patient_id, name) in enumerate(
+        [("0077123", "Müller^Eva"), ("77123", "MUELLER^EVA"), ("abc 1", "Doe^Jane"),
+         ("ABC1", "Doe^Jane"), ("ANONYM", "One^A"), ("ANONYM", "Two^B"), ("", "Three^C"),
+         ("", "Four^D"), ("17", "Same^Name"), ("17", "SAME^NAME")]
+    ):  # fmt: skip
+        export.add(
+            f"s{number}/a", study=f"1.{number}", number=patient_id, PatientName=name,
+            PatientBirthDate="19640812" if not patient_id else "",
+        )  # fmt: skip
+    export.add("Doe/a", study="1.99", number="abc1", PatientName="Doe^Jane", PatientBirthDate="")
+    export.index()
+    shown = {row["scan"]: row["patient"] for row in export.rows()}
+    first = {
+        name: f"{shown[f'export/{name}/a']} ({name}/a/IM0000"
+        for name in map("s{}".format, range(10))
+    }
+    (several,) = [line for line in logged().splitlines() if "have several names" in line]
+    assert "1 patient ids have several names" in several
+    assert f"{first['s4']}, s5/a/IM0000)" in several
+    (empty,) = [line for line in logged().splitlines() if "patients have no id" in line]
+    assert empty.endswith(
+        f"2 patients have no id: they are distinguished by name and date of "
+        f"birth; see {first['s6']}), {first['s7']})"
+    )
+    (similar,) = [line for line in logged().splitlines() if "are written in several ways" in line]
+    assert "2 patient ids are written" in similar
+    for name in ("s0", "s1", "s2", "s3"):
+        assert f"{first[name]})" in similar
+    for secret in ("77123", "abc", "Doe", "ANONYM"):
+        assert secret not in logged()
+
+
 @pytest.mark.parametrize(
     ("dates", "shown"), [("day", "2024-01-31"), ("year", "2024"), ("none", "")]
 )

@@ -2,8 +2,8 @@
 
 import os
 import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from multi_abnormality.tools.index.index_table import (
     row_of,
     write_series_table,
 )
+from multi_abnormality.tools.index.patient_warnings import warn_of_patients
 from multi_abnormality.tools.index.pseudonyms import Pseudonyms
 from multi_abnormality.tools.index.scan_paths import link_series, table_paths
 from multi_abnormality.tools.index.series_choice import Decision, choose
-from multi_abnormality.tools.index.series_records import Contents, SeriesRecord, parent_of
+from multi_abnormality.tools.index.series_records import Contents, parent_of
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError, first_few
 
@@ -108,7 +109,7 @@ def index_export(
     _log_summary(folder, summary)
     if not chosen:
         raise InputError(_describe_nothing(folder, summary, series_table))
-    _warn(contents.records, chosen)
+    warn_of_patients(contents.records, chosen)
     if link:
         paths = link_series(_absolute(link), folder, records, files)
         chosen = [
@@ -210,31 +211,6 @@ def _describe_nothing(folder: Path, summary: dict[str, Any], series_table: Path)
     )
 
 
-def _warn(records: Sequence[SeriesRecord], chosen: Sequence[Decision]) -> None:
-    """Log what may be wrong with patients, without naming them."""
-    if unknown := len({one.record.study for one in chosen if not one.record.patient_any_issuer}):
-        log.warning(
-            "%d studies name no patient: each counts as a patient of its own, whose scans may land "
-            "in train and test", unknown,
-        )  # fmt: skip
-    births = _group((one.patient, one.birth) for one in records if one.birth)
-    if several := sum(len(found) > 1 for found in births.values()):
-        log.warning(
-            "%d patient ids have several dates of birth: these may be placeholders such as ANON, "
-            "which make one patient of many", several,
-        )  # fmt: skip
-    issuers = _group((one.patient_any_issuer, one.patient) for one in records)
-    del issuers[""]
-    if several := sum(len(found) > 1 for found in issuers.values()):
-        log.warning(
-            "%d patient ids have several issuers, or one only in some studies, and so several "
-            "pseudonyms; give them one if they are one patient", several,
-        )  # fmt: skip
-    mixed = _group((one.study, one.patient_any_issuer) for one in records if one.patient_any_issuer)
-    if several := sum(len(found) > 1 for found in mixed.values()):
-        log.warning("%d studies have series of several patients, and are left out", several)
-
-
 def _warn_of_paths(chosen: Sequence[Decision], sizes: Counter[str]) -> None:
     """Log what speaks against the paths in the table."""
     if named := sum(one.record.names_patient for one in chosen):
@@ -253,10 +229,3 @@ def _warn_of_paths(chosen: Sequence[Decision], sizes: Counter[str]) -> None:
             "%d series lie in folders of more than %d files, which are searched for each of them; "
             "use --link", len(slow), MAX_FILES_BESIDE,
         )  # fmt: skip
-
-
-def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set, {"": set()})
-    for key, value in pairs:
-        found[key].add(value)
-    return found
