@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from multi_abnormality.config.field_types import CT_RATE, Findings, Section
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import load_params
+from multi_abnormality.tools.index.earlier_table import EarlierTable
 from multi_abnormality.tools.index.export_walk import files_of, read_export
 from multi_abnormality.tools.index.header_cache import HeaderCache, cache_path
 from multi_abnormality.tools.index.index_table import (
@@ -95,37 +96,67 @@ def index_export(
     folder, start = _absolute(folder), _start_of_paths(link or folder, out, root)
     if link and (_absolute(link).is_relative_to(folder) or folder.is_relative_to(_absolute(link))):
         raise InputError(f"--link {link}: must not contain {folder}, nor lie in it")
+    pseudonyms, series_table = Pseudonyms(salt), out.with_name(f"{out.stem}.series.csv")
+    old = EarlierTable.read(out, series_table, pseudonyms.fingerprint)
     with _open_cache(cache_path(folder)) as cache:
-        contents, sizes = read_export(folder, Pseudonyms(salt), cache, workers)
+        contents, sizes = read_export(folder, pseudonyms, cache, workers)
         decisions = choose(contents.records, table_paths(contents, folder, None if link else start))
         chosen = [decision for decision in decisions if decision.is_chosen]
-        records = [decision.record for decision in chosen]
+        listed = folder if link else start  # what the decisions' paths start from
+        old.match(decisions, listed, start, (folder, _absolute(out).parent))
+        records = list(
+            {
+                (one.record.patient, one.record.key): one.record
+                for one in (*chosen, *old.matches)
+                if one is not None
+            }.values()
+        )
         files = files_of(records, cache) if link else []
-    prefix = Path() if link else Path(os.path.relpath(folder, start))
+    prefix = Path(os.path.relpath(folder, listed))
     damaged = {(prefix / name).as_posix(): reason for name, reason in sorted(contents.damaged)}
-    series_table = out.with_name(f"{out.stem}.series.csv")
-    write_series_table(series_table, decisions, damaged, dates)
+    rows = [row_of(decision, dates) for decision in decisions]
+    write_series_table(
+        series_table, [*rows, *old.unmatched_series()], damaged, pseudonyms.fingerprint
+    )
     summary = _summarize(contents, decisions, sum(sizes.values()))
     _log_summary(folder, summary)
     if not chosen:
         raise InputError(_describe_nothing(folder, summary, series_table))
     warn_of_patients(contents.records, chosen)
     if link:
-        paths = link_series(_absolute(link), folder, records, files)
-        chosen = [
-            one._replace(path=Path(os.path.relpath(path, start)).as_posix())
-            for one, path in zip(chosen, paths, strict=True)
-        ]
+        links = {
+            (record.patient, record.key): Path(os.path.relpath(path, start)).as_posix()
+            for record, path in zip(
+                records, link_series(_absolute(link), folder, records, files), strict=True
+            )
+        }
+        chosen = [one._replace(path=links[one.record.patient, one.record.key]) for one in chosen]
+        old.move([one and links[one.record.patient, one.record.key] for one in old.matches])
     else:
-        _warn_of_paths(chosen, sizes)
-    merged = merge_table(out, [row_of(decision, dates) for decision in chosen], findings)
+        _warn_of_slow_paths(chosen, sizes)
+        old.move(
+            [
+                None if one is None or _is_elsewhere(start / row["scan"], folder) else one.path
+                for one, row in zip(old.matches, old.rows, strict=True)
+            ]
+        )
+    old.log_differences(decisions)
+    added = merge_table(old, [row_of(decision, dates) for decision in chosen], findings)
+    kept = len(old.rows)
+    named = old.count_naming()
+    if not link:
+        named += sum(row["names_patient"] == "yes" for row in added)
+    if named:
+        log.warning(
+            "%d of %d paths in the table contain the name, an id or the date of birth of their "
+            "patient; use --link before you pass the table on", named, kept + len(added),
+        )  # fmt: skip
     log.info(
-        "%s: %d scans added, %d rows kept; its paths start from %s",
-        out, merged.added, merged.kept, start,
-    )  # fmt: skip
+        "%s: %d scans added, %d rows kept; its paths start from %s", out, len(added), kept, start
+    )
     log.info("%s: all %d series, with the reason for each", series_table, len(decisions))
     tables = {"table": str(out), "series_table": str(series_table), "root": str(start)}
-    return summary | {"added": merged.added, "kept": merged.kept} | tables
+    return summary | {"added": len(added), "kept": kept} | tables
 
 
 @contextmanager
@@ -211,13 +242,12 @@ def _describe_nothing(folder: Path, summary: dict[str, Any], series_table: Path)
     )
 
 
-def _warn_of_paths(chosen: Sequence[Decision], sizes: Counter[str]) -> None:
-    """Log what speaks against the paths in the table."""
-    if named := sum(one.record.names_patient for one in chosen):
-        log.warning(
-            "%d of %d paths in the table contain the name, the id or the date of birth of their "
-            "patient; use --link before you pass the table on", named, len(chosen),
-        )  # fmt: skip
+def _is_elsewhere(path: Path, folder: Path) -> bool:
+    """Return whether a path of the table is good, although it is not one of this export."""
+    return path.exists() and not _absolute(path).is_relative_to(folder)
+
+
+def _warn_of_slow_paths(chosen: Sequence[Decision], sizes: Counter[str]) -> None:
     slow = [
         one
         for one in chosen
