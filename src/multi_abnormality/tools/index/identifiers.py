@@ -66,15 +66,15 @@ class Identifiers:
 
     def remove_from(self, text: str) -> str:
         """Return the text without the identifiers."""
-        folded, places = _fold(text)
+        folded, indices = _fold(text)
         joined = re.sub(r"[\W_]+", "", folded)
         patterns = [*self._dates, *(_pattern(word) for word in self._words if word in joined)]
         for pattern in patterns:
             folded = re.sub(pattern, lambda found: "\0" * len(found[0]), folded)
         parts, end = [], 0
         for found in re.finditer("\0+", folded):
-            parts += [text[end : places[found.start()]], _REMOVED]
-            end = places[found.end()]
+            parts += [text[end : indices[found.start()]], _REMOVED]
+            end = indices[found.end()]
         return "".join([*parts, text[end:]])
 
     def are_in(self, path: str) -> bool:
@@ -93,14 +93,14 @@ def _fold(text: str) -> tuple[str, list[int]]:
     The indices end with the length of `text`.
     """
     folded: list[str] = []
-    places = []
-    for place, character in enumerate(text):
+    indices = []
+    for index, character in enumerate(text):
         for one in unicodedata.normalize("NFKD", character.casefold().translate(_LETTERS)):
             is_umlaut = one == "e" and folded and folded[-1] in "aou"
             if not is_umlaut and not unicodedata.combining(one):
                 folded.append(one)
-                places.append(place)
-    return "".join(folded), [*places, len(text)]
+                indices.append(index)
+    return "".join(folded), [*indices, len(text)]
 
 
 def _id_words(text: str) -> set[str]:

@@ -41,7 +41,7 @@ class Pseudonyms:
 
     @property
     def fingerprint(self) -> str:
-        """Return what tells one salt from another, without the salt."""
+        """Return a text that differs between salts, and from which none can be found."""
         return self.of("F", "salt")
 
 
