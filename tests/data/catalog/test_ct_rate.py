@@ -75,6 +75,11 @@ def test_older_layout_plain_nifti_linked_folders_and_float_labels_are_read(folde
     assert len(read_ct_rate(folder.root).volumes) == 5
 
 
+def test_a_link_to_a_parent_folder_is_not_followed(folder):
+    (folder.root / "dataset/train_fixed/parent").symlink_to("..")
+    assert len(read_ct_rate(folder.root).volumes) == 4
+
+
 def test_excluded_volumes_are_left_out_and_counted(folder):
     folder.add("train_4_a_1")
     folder.label("train_5_a_1")  # excluded and never fetched: not an error

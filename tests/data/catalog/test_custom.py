@@ -10,6 +10,7 @@ import pytest
 
 from dicom_files import chest, write_series
 from multi_abnormality.data.catalog.catalog import GROUPS
+from multi_abnormality.data.catalog.custom_files import unlisted_scans
 from multi_abnormality.data.catalog.identifier_spelling import canonical, quote
 from multi_abnormality.data.catalog.read_catalog import read_catalog
 from own_folder import FINDINGS, GERMAN, GERMAN_ROWS, HEADER, ROWS, OwnFolder, settings
@@ -414,6 +415,15 @@ def test_a_dicom_folder_without_a_row_is_warned_about(own: OwnFolder, caplog):
     assert f"1 scans have no row in {own.root}/labels.csv and are left out: {own.root}/b/other" in (
         caplog.text
     )
+
+
+def test_unlisted_scans_are_found_once_despite_links_to_parent_folders(own: OwnFolder):
+    (own.root / "a/three.nii").touch()
+    (own.root / "c").symlink_to("a")
+    (own.root / "a/parent").symlink_to("..")
+    found = unlisted_scans(own.root, [own.root / "a/one.nii.gz", own.root / "a/two.nii.gz"])
+    names = [path.relative_to(own.root).as_posix() for path in found]
+    assert [name for name in names if "three" in name] == ["a/three.nii", "c/three.nii"]
 
 
 def test_old_dicom_files_are_known_by_their_first_elements(own: OwnFolder, caplog):

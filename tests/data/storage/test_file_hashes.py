@@ -160,6 +160,14 @@ def test_a_series_over_subfolders_is_known_by_all_of_them(tmp_path: Path) -> Non
     assert hash_scan(series).sha256 != found
 
 
+def test_a_link_to_a_parent_folder_changes_no_hash(tmp_path: Path) -> None:
+    for name in ("a/1", "b/2"):
+        write_old(tmp_path / name, name.encode())
+    found = hash_scan(tmp_path)
+    (tmp_path / "a/parent").symlink_to("..")
+    assert hash_scan(tmp_path).sha256 == found.sha256
+
+
 def test_one_file_of_a_series_stands_for_all_of_it(tmp_path: Path) -> None:
     series = write_series(tmp_path / "series", slices=4)
     found = hash_scan(series / "000.dcm").sha256

@@ -4,7 +4,6 @@ Nothing is guessed, and all errors are reported at once.
 """
 
 import logging
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +24,7 @@ from multi_abnormality.data.catalog.text_table import (
     read_text_table,
 )
 from multi_abnormality.data.catalog.volume_id import CT_RATE_SPLITS, VolumeName
+from multi_abnormality.data.io.scan_sources import walk
 from multi_abnormality.data.io.series_metadata import COLUMNS, Series
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.strict_csv import MOST_FAULTS, format_lines, truncate
@@ -63,10 +63,10 @@ class Files:
 def find_files(root: Path) -> Files:
     """Walk the root once. Symbolic links are followed: scans are often on another disk."""
     files = Files()
-    for folder, _, file_names in os.walk(root, followlinks=True):
-        prefix = _PREFIX_OF_FOLDER.get(Path(folder).relative_to(root).parts[:2])
+    for folder, _, file_names in walk(root):
+        prefix = _PREFIX_OF_FOLDER.get(folder.relative_to(root).parts[:2])
         for file_name in file_names:
-            path = Path(folder, file_name)
+            path = folder / file_name
             if file_name in _EXCLUSION_NAMES:
                 files.exclusions.append(path)
             elif is_placeholder(path) and path.stem in file_names:

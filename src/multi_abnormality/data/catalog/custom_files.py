@@ -1,6 +1,5 @@
 """Resolve the cells of a custom table to files and folders."""
 
-import os
 import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ from multi_abnormality.data.io.reader_registry import (
     scan_suffixes,
     suffix_of,
 )
-from multi_abnormality.data.io.scan_sources import resolve_scan
+from multi_abnormality.data.io.scan_sources import resolve_scan, walk
 from multi_abnormality.utils.errors import InputError
 
 
@@ -112,7 +111,7 @@ def _has_suffix(path: Path) -> bool:
 
 def _path_error(path: Path) -> str | None:
     if path.is_dir():
-        if any(names for _, _, names in os.walk(path)):
+        if any(names for _, _, names in walk(path)):
             return None
         return f"{path}/ holds no files; name the folder that the DICOM files are in"
     if not path.is_file():
@@ -130,15 +129,14 @@ def unlisted_scans(folder: Path, known: Collection[Path]) -> Iterator[Path]:
     """
     listed = {path.absolute() for path in known}
     with_listed_files = {path.parent for path in listed}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        absolute = Path(parent).absolute()
+    for parent, folders, names in walk(folder):
+        absolute = parent.absolute()
         if absolute in listed:
             folders.clear()  # a series may be spread over subfolders
             continue
-        folders.sort()
-        paths = [Path(parent, name) for name in sorted(names) if name[0] != "."]
+        paths = [parent / name for name in names if name[0] != "."]
         if absolute not in with_listed_files and any(map(_is_dicom, paths)):
-            yield Path(parent)
+            yield parent
         for path in paths:
             if path.name.lower().endswith(_suffixes()) and path.absolute() not in listed:
                 yield path

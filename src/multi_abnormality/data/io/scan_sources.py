@@ -420,6 +420,26 @@ def files_in(folder: Path, with_subfolders: bool, above: tuple[Path, ...] = ()) 
             yield from files_in(path, with_subfolders, (*above, real))
 
 
+def walk(
+    folder: Path, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Walk a folder as os.walk does, in the order of names, and follow links.
+
+    A folder that is one of its own parents is left out, as by `find -L`; one that links name twice
+    is yielded under both paths.
+    """
+    for _, folders, names in os.walk(folder):
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return
+        folders.sort()
+        yield folder, folders, sorted(names)
+        for name in folders:
+            yield from walk(folder / name, (*above, here))
+        return  # os.walk itself follows no links
+
+
 def is_zip(path: Path) -> bool:
     """Return whether a path has the suffix of a .zip."""
     return path.suffix.lower() == ".zip"

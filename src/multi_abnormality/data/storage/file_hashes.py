@@ -8,14 +8,13 @@ so a damaged one is discarded.
 import hashlib
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from multi_abnormality.data.io.byte_streams import open_regular_file
 from multi_abnormality.data.io.reader_registry import suffix_of
-from multi_abnormality.data.io.scan_sources import resolve_scan
+from multi_abnormality.data.io.scan_sources import resolve_scan, walk
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.errors import InputError
 
@@ -108,12 +107,10 @@ def _files_of(path: Path) -> list[Path]:
 def _list_recursively(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the files and folders below a folder, at every level, except hidden ones."""
     files, folders = [], []
-    for parent, inner, names in os.walk(folder, followlinks=True):
+    for parent, inner, names in walk(folder):
         inner[:] = [name for name in inner if name[0] != "."]
-        folders.append(Path(parent))
-        files += [
-            path for name in names if name[0] != "." and (path := Path(parent, name)).is_file()
-        ]
+        folders.append(parent)
+        files += [path for name in names if name[0] != "." and (path := parent / name).is_file()]
     return files, folders
 
 
