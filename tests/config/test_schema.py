@@ -227,10 +227,13 @@ def test_values_of_labels_are_words_as_in_the_table(tmp_path: Path):
     ("values", "expected"),
     [
         ("positive: [1, u, ja]\n    negative: [0]\n    uncertain: [u]\n    missing: [ja, '1.0']",
-         "data.values: must have each value in one list: '1' is in positive and missing, 'u' is in "
-         "positive and uncertain, 'ja' is in positive and missing"),
+         "data.values: must have each value in one list, whatever its case: '1' is in positive "
+         "and missing, 'u' is in positive and uncertain, 'ja' is in positive and missing"),
+        ("positive: [ja]\n    negative: [JA]\n    uncertain: [k]\n    missing: ['']",
+         "data.values: must have each value in one list, whatever its case: 'ja' or 'JA' is in "
+         "positive and negative"),
         ("positive: []\n    negative: [0]\n    uncertain: []\n    missing: []",
-         "data.values.positive: "),
+         "data.values.positive: must have at least 1 entry, not []"),
         ("positive: [1]\n    negative: 0\n    uncertain: []\n    missing: []",
          "data.values.negative: must be a list of words and numbers, such as [1, ja], not 0"),
         ("positive: [1]\n    negative: [0]\n    uncertain: []\n    missing: [~, .nan]",

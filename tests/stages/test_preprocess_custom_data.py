@@ -151,7 +151,7 @@ def test_a_row_may_name_a_scan_in_all_ways_in_which_predict_finds_it(
     assert own.run()["volumes"] == {"train": 7, "test": 1}
     names = {"one", "spread", "packed", "header", "pair"}
     assert names < set(ProcessedDataset(own.out).names)
-    assert "1 scans have no row" in caplog.text
+    assert "1 scan without a row" in caplog.text
     assert str(own.data / "no row") in caplog.text
 
     content = bytearray((own.data / "its voxels").read_bytes())

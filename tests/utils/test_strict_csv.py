@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.strict_csv import read_rows
+from multi_abnormality.utils.strict_csv import format_ranges, read_rows
 
 
 def fault(path: Path, delimiters: str = ",") -> str:
@@ -123,8 +123,14 @@ def test_rows_that_do_not_fit_the_header_are_errors(tmp_path: Path):
     assert table.rows == [["1", "2"]]
     assert [fault.removeprefix(f"{path}, ") for fault in table.faults] == [
         "line 3: has 3 cells and the header 2; put a cell that contains ',' in quotes",
-        "line 4: has 1 cells and the header 2; add the missing ones",
+        "line 4: has 1 cell and the header 2; add the missing ones",
     ]
+
+
+def test_line_numbers_are_formatted_as_ranges():
+    assert format_ranges([14, 3, 2, 4]) == "lines 2-4, 14"
+    assert format_ranges([2, 3], "row") == "rows 2-3"
+    assert format_ranges([7]) == "line 7"
 
 
 def test_other_than_regular_files_do_not_block(tmp_path: Path):

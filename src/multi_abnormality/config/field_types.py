@@ -253,16 +253,17 @@ def check_fold(fold: int | None, known: ValidationInfo) -> int | None:
 
 def _check_one_list_each(values: Section) -> None:
     """Raise an error if a value is in two lists of a section."""
-    lists = values.model_dump()
-    lists_of: dict[str, list[str]] = {}
-    for name, words in lists.items():
-        for word in dict.fromkeys(words):
-            lists_of.setdefault(word, []).append(name)
+    lists_of: dict[str, dict[str, str]] = {}
+    for name, words in values.model_dump().items():
+        for word in words:
+            lists_of.setdefault(word.casefold(), {}).setdefault(name, word)
     twice = [
-        f"{word!r} is in {' and '.join(names)}" for word, names in lists_of.items() if names[1:]
+        f"{' or '.join(map(repr, dict.fromkeys(words.values())))} is in {' and '.join(words)}"
+        for words in lists_of.values()
+        if len(words) > 1
     ]
     if twice:
-        raise ValueError(f"must have each value in one list: {', '.join(twice)}")
+        raise ValueError(f"must have each value in one list, whatever its case: {', '.join(twice)}")
 
 
 Backbone = Annotated[

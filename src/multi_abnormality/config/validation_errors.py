@@ -59,6 +59,10 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
             errors.append(f"{key}: unknown key; {hint}")
         else:
             message = detail["msg"].removeprefix("Value error, ")
+            if detail["type"] in ("too_short", "too_long"):
+                bound = "least" if detail["type"] == "too_short" else "most"
+                count = detail["ctx"]["min_length" if bound == "least" else "max_length"]
+                message = f"must have at {bound} {count} entr{'y' if count == 1 else 'ies'}"
             allowed.setdefault(key, []).append(message.replace("Input should", "must"))
             given[key] = detail["input"]
     for key, what in allowed.items():

@@ -56,6 +56,11 @@ def first_few(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def plural(count: int, singular: str, several: str) -> str:
+    """Return a number with the words that follow it: "1 row", "2 rows"."""
+    return f"{count:,} {singular if count == 1 else several}"
+
+
 def raise_errors(errors: Sequence[str], title: str) -> None:
     """Raise one InputError that lists all errors, if there are any."""
     if errors:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from multi_abnormality.utils.errors import InputError, first_few
+from multi_abnormality.utils.errors import InputError, first_few, plural
 
 MOST_FAULTS = 5  # shown of one kind
 # Bounds on time and memory for files that are not tables of labels. CT-RATE's have at most 47,149
@@ -95,6 +95,17 @@ def truncate(errors: Sequence[str]) -> list[str]:
 def format_lines(numbers: Sequence[int], unit: str = "line") -> str:
     """Format line numbers, such as "lines 2, 5", truncated after a few."""
     return f"{unit}{'s' if len(numbers) > 1 else ''} {first_few([*map(str, numbers)], MOST_FAULTS)}"
+
+
+def format_ranges(numbers: Iterable[int], unit: str = "line") -> str:
+    """Format all line numbers, such as "lines 2-9, 14"."""
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        follows = ranges and ranges[-1][1] == number - 1
+        ranges.append((ranges.pop()[0] if follows else number, number))
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    several = len(ranges) > 1 or ranges[0][0] < ranges[0][1]
+    return f"{unit}{'s' if several else ''} {', '.join(texts)}"
 
 
 def cell_value(text: str) -> str:
@@ -248,7 +259,7 @@ def _count_error(row: Sequence[str], header: Sequence[str], delimiter: str) -> s
         if len(row) > len(header)
         else "add the missing ones"
     )
-    return f"has {len(row)} cells and the header {len(header)}; {fix}"
+    return f"has {plural(len(row), 'cell', 'cells')} and the header {len(header)}; {fix}"
 
 
 def _check_header(header: Sequence[str], name: str, delimiters: str) -> None:

@@ -163,6 +163,30 @@ def test_a_misspelled_column_is_shown_escaped(own: OwnFolder, name: str):
     assert ascii(name) in own.error()
 
 
+@pytest.mark.parametrize("title", ["Befundliste 2024", "# Befunde, 2024", "# Befunde"])
+@pytest.mark.parametrize("filler", ["", ",,,,,"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_title_above_the_header_is_one_error(
+    own: OwnFolder, title: str, filler: str, delimiter: str
+):
+    if filler and "," in title:
+        title = f'"{title}"'
+    header, *rows = [line.replace(",", delimiter) for line in (HEADER, *ROWS)]
+    own.write(f"{title}{filler.replace(',', delimiter)}", (header, *rows))
+    assert own.error().splitlines()[1:] == [
+        f"  - {own.root}/labels.csv, line 1: looks like a title or comment; delete the lines above "
+        "that of the names of the columns"
+    ]
+
+
+@pytest.mark.parametrize("age", ["999", "300Y", "131", "\u0664\u0665"])
+def test_impossible_ages_are_refused(own: OwnFolder, age: str):
+    own.write(f"{HEADER},age", (f"{ROWS[0]},{age}", *(f"{row},130" for row in ROWS[1:])))
+    message = own.error({"age": "age"})
+    assert message.count("\n") == 1
+    assert f"labels.csv, line 2, column 'age': {quote(age)} is " in message
+
+
 @pytest.mark.parametrize("patient", ["nan", "None", "#N/A", "1.23457E+11"])
 def test_patients_rounded_by_a_spreadsheet_are_refused(own: OwnFolder, patient: str):
     own.write(rows=tuple(row.replace("P 1,", f"{patient},") for row in ROWS))
@@ -383,9 +407,8 @@ def test_suspicious_tables_are_warned_about(own: OwnFolder, caplog):
     caplog.clear()
     own.write(rows=(*ROWS[:3], ROWS[3]))
     own.read()
-    assert (
-        f"1 scans have no row in {own.root}/labels.csv and are left out: {own.root}/b/nine.nii"
-        in (caplog.text)
+    assert f"1 scan without a row in {own.root}/labels.csv, left out: {own.root}/b/nine.nii" in (
+        caplog.text
     )
     assert (
         "column 'Effusion': all 1 scans of the test split have 0, so its AUROC and average "
@@ -412,7 +435,7 @@ def test_a_dicom_folder_without_a_row_is_warned_about(own: OwnFolder, caplog):
         (own.root / name).parent.mkdir(exist_ok=True)
         (own.root / name).write_bytes(bytes(128) + (b"note" if "notes" in name else b"DICM"))
     own.read()
-    assert f"1 scans have no row in {own.root}/labels.csv and are left out: {own.root}/b/other" in (
+    assert f"1 scan without a row in {own.root}/labels.csv, left out: {own.root}/b/other" in (
         caplog.text
     )
 
@@ -431,7 +454,7 @@ def test_old_dicom_files_are_known_by_their_first_elements(own: OwnFolder, caplo
     (own.root / "b/old").mkdir()
     (own.root / "b/old/0001").write_bytes(b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100" + bytes(200))
     own.read()
-    assert f"are left out: {own.root}/b/old" in caplog.text
+    assert f"left out: {own.root}/b/old" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def test_cells_without_a_certain_value_are_refused(own: OwnFolder):
     assert f"{place} 3, column 'patient': is a date or time; format the column as" in message
     assert f"{place}s 4, 5, column 'Mass/nodule': is merged with other cells" in message
     assert "not read" not in message
+    assert message.count("\n") == 3
 
 
 def test_a_number_that_a_spreadsheet_rounded_is_no_patient(own: OwnFolder):
@@ -116,6 +117,47 @@ def test_a_number_that_a_spreadsheet_rounded_is_no_patient(own: OwnFolder):
     write(own, rows)
     message = own.error(table="labels.xlsx")
     assert "rows 2, 3, column 'patient': '1.23456789012346E+18' is a number that" in message
+
+
+@pytest.mark.parametrize("number", [1.23456789012345e15, 1234567890123450])
+@pytest.mark.parametrize(("index", "column"), [(0, "scan"), (1, "patient")])
+def test_numbers_of_more_than_15_digits_are_no_ids(
+    own: OwnFolder, number: float, index: int, column: str
+):
+    rows = cells()
+    rows[1][index] = rows[2][index] = number
+    write(own, rows)
+    message = own.error(table="labels.xlsx")
+    assert message.count("\n") == 1
+    assert f"rows 2, 3, column {column!r}: '1.23456789012345E+15' is a number that" in message
+    assert "keeps 15 digits at most; format the column as text, and enter the ids" in message
+    rows[1][index] = rows[2][index] = str(number)
+    rows[1][index], rows[2][index] = "a/one", "a/two"
+    rows[1][1] = rows[2][1] = "1234567890123450"  # text
+    write(own, rows)
+    assert len(own.read(table="labels.xlsx")) == 5
+
+
+@pytest.mark.parametrize("merged", [None, "A1:F1"])
+def test_a_title_above_the_header_is_one_error(own: OwnFolder, merged: str | None):
+    book = write(own, [["Befundliste 2024"], *cells()])
+    if merged:
+        book.active.merge_cells(merged)
+    book.save(own.root / "labels.xlsx")
+    assert own.error(table="labels.xlsx").splitlines()[1:] == [
+        f"  - {own.root}/labels.xlsx, sheet 'Befunde', row 1: looks like a title or comment; "
+        "delete the rows above that of the names of the columns"
+    ]
+
+
+def test_a_hidden_first_sheet_is_read_only_if_it_is_named(own: OwnFolder):
+    book = write(own, cells(), others=("Notizen",))
+    book.active.sheet_state = "hidden"
+    book.save(own.root / "labels.xlsx")
+    assert "its first sheet, 'Befunde', is hidden; set data.sheet in" in own.error(
+        table="labels.xlsx"
+    )
+    assert len(own.read(table="labels.xlsx", sheet="Befunde")) == 5
 
 
 def test_invalid_workbooks_are_refused(own: OwnFolder, monkeypatch):

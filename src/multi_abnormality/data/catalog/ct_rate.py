@@ -22,7 +22,7 @@ from multi_abnormality.data.catalog.volume_id import (
     VolumeName,
     describe_volume,
 )
-from multi_abnormality.utils.errors import InputError, first_few, raise_errors
+from multi_abnormality.utils.errors import InputError, first_few, plural, raise_errors
 from multi_abnormality.utils.strict_csv import truncate
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,8 @@ def _missing_volumes_error(
 ) -> list[str]:
     if not names:
         return []
-    message = f"{path}: {len(names)} rows have no volume ({first_few(names)}). Fetch the volumes"
+    rows_have = plural(len(names), "row has", "rows have")
+    message = f"{path}: {rows_have} no volume ({first_few(names)}). Fetch the volumes"
     if on_disk:
         message += (
             ", or cut the table down to the volumes that you have:\n"

@@ -12,6 +12,7 @@ from multi_abnormality.data.catalog.custom_table import read_custom_table
 from multi_abnormality.data.catalog.identifier_spelling import (
     canonical,
     has_invisible,
+    is_rounded,
     quote,
     readings,
 )
@@ -20,7 +21,7 @@ from multi_abnormality.data.catalog.splits import hold_out
 from multi_abnormality.data.catalog.volume_id import SPLITS, VAL, natural_sort_key
 from multi_abnormality.data.io.reader_registry import suffix_of
 from multi_abnormality.data.io.scan_sources import resolve_scan
-from multi_abnormality.utils.errors import InputError, first_few, raise_errors
+from multi_abnormality.utils.errors import InputError, first_few, plural, raise_errors
 from multi_abnormality.utils.strict_csv import TableName, truncate
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def find_table_scans(
     found: dict[int, tuple[str, Path]] = {}
     errors = []
     for line, cell in rows["scan"].items():
-        if not cell or has_invisible(cell):
+        if not cell or has_invisible(cell) or is_rounded(cell):
             continue  # the table's reader reports it
         try:
             found[line] = locate(cell, folder)
@@ -219,7 +220,7 @@ def near_duplicate_ids(volumes: pd.DataFrame, table: TableName) -> list[str]:
 def _patient_errors(volumes: pd.DataFrame, table: TableName) -> list[str]:
     """Return errors for patients in two splits. Leakage is reported whatever else is wrong."""
     errors = []
-    for patient, rows in volumes.groupby("patient_id", sort=False):
+    for patient, rows in volumes[volumes["patient_id"] != ""].groupby("patient_id", sort=False):
         splits = rows["split"].unique().tolist()
         if len(splits) > 1:
             errors.append(
@@ -264,8 +265,9 @@ def _warn(volumes: pd.DataFrame, folder: Path, table: TableName, settings: Data)
         )  # fmt: skip
     if others := list(unlisted_scans(folder, [Path(one) for one in volumes["path"]])):
         log.warning(
-            "%s: %d scans have no row in %s and are left out: %s",
-            folder, len(others), table, ", ".join(truncate([str(one) for one in others])),
+            "%s: %s without a row in %s, left out: %s",
+            folder, plural(len(others), "scan", "scans"), table,
+            ", ".join(truncate([str(one) for one in others])),
         )  # fmt: skip
     labels = volumes[list(settings.names)]
     if missing := int(labels.isna().sum().sum()):

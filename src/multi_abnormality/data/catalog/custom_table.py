@@ -24,6 +24,7 @@ from multi_abnormality.data.catalog.text_table import (
     read_text_table,
 )
 from multi_abnormality.data.catalog.volume_id import VAL
+from multi_abnormality.data.catalog.workbook import UNCERTAIN
 from multi_abnormality.utils.errors import first_few
 from multi_abnormality.utils.strict_csv import TableName, cell_value
 
@@ -41,10 +42,11 @@ GROUP_COLUMNS = {
     "PatientSex": "sex",
     "PatientAge": "age",
 }
-_AGE = re.compile(r"(\d{1,3})(?:\.\d+)?Y?")
+_AGE = re.compile(r"(\d{1,3})(?:\.\d+)?Y?", re.ASCII)
+_MAX_AGE = 130  # years
 _MISSING_COLUMN_HINTS = {
-    "patient": "set it to null if each scan is of another patient",
-    "split": "set it to null to have the test split drawn",
+    "patient": "{none} if each scan is of another patient",
+    "split": "{none} to have the test split drawn",
     "findings": "take it out there",
 }
 
@@ -68,7 +70,9 @@ class CustomTable:
     name: TableName
 
 
-def read_custom_table(path: Path, settings: Data, part: str | None = None) -> CustomTable:
+def read_custom_table(
+    path: Path, settings: Data, part: str | None = None, by_options: bool = False
+) -> CustomTable:
     """Read a table with one row per scan: a sheet of an .xlsx file, or a CSV file.
 
     Cells of a CSV file are separated by commas, semicolons or tabs.
@@ -77,6 +81,7 @@ def read_custom_table(path: Path, settings: Data, part: str | None = None) -> Cu
         path: path of the table.
         settings: data section of params.yaml.
         part: a further column, whose cells are kept as text under "part", where the table has it.
+        by_options: whether errors name options `--column` in place of keys of params.yaml.
     """
     wanted = _wanted(settings)
     needed = wanted if part is None else {*wanted, part}
@@ -84,7 +89,9 @@ def read_custom_table(path: Path, settings: Data, part: str | None = None) -> Cu
     if table.columns.empty:
         return CustomTable(table, [], errors, name)
     header = [*table.columns]
-    errors += [f"{name.header}: {message}" for message in _header_errors(header, wanted)]
+    errors += [
+        f"{name.header}: {message}" for message in _header_errors(header, wanted, by_options)
+    ]
     parts = table[[part]].map(_clean) if part in header else None
     table = table[[column for column in header if column in wanted]].map(_clean)
     columns = settings.columns
@@ -101,7 +108,7 @@ def read_custom_table(path: Path, settings: Data, part: str | None = None) -> Cu
         name,
     )
     unread = [column for column in header if column and column not in wanted]
-    rows = _normalize_columns(table, settings)
+    rows = _normalize_columns(table.replace(UNCERTAIN, ""), settings)
     if parts is not None:
         rows["part"] = parts[part]
     return CustomTable(rows, unread, errors, name)
@@ -123,7 +130,7 @@ def _wanted(settings: Data) -> dict[str, str]:
     return keys | dict.fromkeys(settings.names, "data.findings")
 
 
-def _header_errors(header: list[str], wanted: dict[str, str]) -> Iterator[str]:
+def _header_errors(header: list[str], wanted: dict[str, str], by_options: bool) -> Iterator[str]:
     unknown = [column for column in header if column not in wanted]
     listed = first_few([*map(repr, header)], _MAX_LISTED)
     for column, key in wanted.items():
@@ -133,13 +140,15 @@ def _header_errors(header: list[str], wanted: dict[str, str]) -> Iterator[str]:
         hint = f"is it {quote(similar)}? " if similar else f"there are {listed}. "
         role = key.rpartition(".")[2]
         fix = _MISSING_COLUMN_HINTS.get(role, "name another one there")
-        yield f"column {column!r} ({key} in params.yaml) is missing; {hint}Rename it, or {fix}"
+        source = f"--column {role}=NAME" if by_options else f"{key} in params.yaml"
+        fix = fix.format(none=f"add --column {role}=" if by_options else "set it to null")
+        yield f"column {column!r} ({source}) is missing; {hint}Rename it, or {fix}"
 
 
 def _check_scan(cell: str) -> str | None:
     if not cell:
         return "is empty; name the scan, or delete the row"
-    return _check_text(cell)
+    return _check_id(cell)
 
 
 def _check_patient(cell: str) -> str | None:
@@ -147,15 +156,15 @@ def _check_patient(cell: str) -> str | None:
         return "is empty; enter the patient, or delete the row"
     if cell.casefold() in _NO_PATIENT:
         return "stands for an empty cell; enter the patient, or delete the row"
+    return _check_id(cell)
+
+
+def _check_id(cell: str) -> str | None:
     if is_rounded(cell):
         return (
-            "is a number that a spreadsheet has rounded; format the column as text and write the "
-            "whole number"
+            "is a number that a spreadsheet has rounded, as it keeps 15 digits at most; format the "
+            "column as text, and enter the ids again"
         )
-    return _check_text(cell)
-
-
-def _check_text(cell: str) -> str | None:
     return "has invisible characters; delete them" if has_invisible(cell) else None
 
 
@@ -205,9 +214,11 @@ def _check_value(known: Container[str], settings: Data, key: str) -> CellCheck:
 
 
 def _check_age(cell: str) -> str | None:
-    if not cell or _AGE.fullmatch(cell):
+    age = _AGE.fullmatch(cell)
+    if not cell or (age and int(age[1]) <= _MAX_AGE):
         return None
-    return "is not an age in years; correct it, or leave the cell empty"
+    problem = f"is above {_MAX_AGE} years" if age else "is not an age in years"
+    return f"{problem}; correct it, or leave the cell empty"
 
 
 def _normalize_columns(table: pd.DataFrame, settings: Data) -> pd.DataFrame:

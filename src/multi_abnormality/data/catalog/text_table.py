@@ -6,9 +6,16 @@ from pathlib import Path
 import pandas as pd
 
 from multi_abnormality.data.catalog.identifier_spelling import find_similar, quote
-from multi_abnormality.data.catalog.workbook import read_sheet
+from multi_abnormality.data.catalog.workbook import UNCERTAIN, read_sheet
 from multi_abnormality.utils.errors import InputError
-from multi_abnormality.utils.strict_csv import WORKBOOK, TableName, read_rows, repeated, truncate
+from multi_abnormality.utils.strict_csv import (
+    WORKBOOK,
+    Table,
+    TableName,
+    read_rows,
+    repeated,
+    truncate,
+)
 
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
@@ -50,6 +57,9 @@ def read_text_table(
     except InputError as error:
         return pd.DataFrame(), [str(error)], TableName(path)
     name, header = read.name, [clean(cell) for cell in read.header]
+    if _is_title(read, delimiters):
+        message = f"{name.header}: looks like a title or comment; delete the {name.unit}s above "
+        return pd.DataFrame(), [f"{message}that of the names of the columns"], name
     if len(header) == 1:
         message = f"{name.header}: has one column; separate the cells by commas, or {fix}"
         return pd.DataFrame(), [message], name
@@ -63,6 +73,17 @@ def read_text_table(
     return table, truncate(errors) + read.faults, name
 
 
+def _is_title(table: Table, delimiters: str) -> bool:
+    """Return whether the first row that is not empty looks unlike names of columns."""
+    first, *others = [cell for cell in table.header if cell.strip()]
+    if others:
+        return first.startswith("#") and not table.rows  # all rows have more cells, or less
+    if len(table.header) > 1:
+        return True
+    is_split = [any(one in cell for one in delimiters) for (cell,) in [[first], *table.rows]]
+    return not is_split[0] and (any(is_split) or bool(table.faults))
+
+
 def missing_column(column: str, others: Sequence[str]) -> str:
     """Return the error for a missing column, with the one that was probably meant."""
     similar = find_similar(column, others)
@@ -74,6 +95,8 @@ def cell_errors(
 ) -> list[str]:
     """Return the errors of all cells; equal ones of a column are one error.
 
+    UNCERTAIN cells have an error already.
+
     Args:
         table: table indexed by the line in the file.
         checks: pairs of a column, which may be missing, and the check of its cells.
@@ -83,7 +106,7 @@ def cell_errors(
     for column, check in checks:
         if column not in table:
             continue
-        cells = table[column]
+        cells = table[column][table[column] != UNCERTAIN]
         wrong = {cell: message for cell in cells.unique() if (message := check(cell))}
         lines_of: dict[str, list[int]] = {}
         for line, cell in cells[cells.isin(wrong)].items():

@@ -5,6 +5,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from multi_abnormality.utils.strict_csv import (
 log = logging.getLogger(__name__)
 
 MAX_UNPACKED = 4 * MAX_BYTES
-_EXACT = 10**15  # a spreadsheet rounds whole numbers from here on
+_EXACT = 10**15  # a spreadsheet rounds numbers from here on
+UNCERTAIN = "\x1auncertain"  # text of a cell without a certain value, which no table has
 _FORMULA = "is a formula; replace it by its value (copy the column, and paste the values only)"
 _DATE = "is a date or time; format the column as text, and write again what it should be"
 _MERGED = "is merged with other cells; unmerge them, and fill in each"
@@ -31,8 +33,9 @@ _MERGED = "is merged with other cells; unmerge them, and fill in each"
 def read_sheet(path: Path, sheet: str | None, fix: str, is_read: Callable[[str], bool]) -> Table:
     """Read a sheet whose first row that is not empty is the header.
 
-    A number is read as a spreadsheet shows it without format: 1 and 1.0 as 1. Formulas are refused,
-    since their stored values may be missing or out of date.
+    A number is read as a spreadsheet shows it without format: 1 and 1.0 as 1; one that it rounds
+    with all its 15 digits. Formulas are refused, since their stored values may be missing or out of
+    date; a refused cell is UNCERTAIN.
 
     Args:
         path: path of the workbook.
@@ -54,13 +57,20 @@ def read_sheet(path: Path, sheet: str | None, fix: str, is_read: Callable[[str],
         raise InputError(f"{name}: has no rows below its header; {fix}")
     name = TableName(path, cells.title, first)
     titles = [_text(cell) for cell in header]
-    return Table(
-        titles,
-        [[_text(cell) for cell in row] for _, row in below],
-        [number for number, _ in below],
-        _faults(cells, titles, filled, is_read, name),
-        name,
-    )
+    problems = _problems(cells, titles, filled, is_read)
+    errors = [
+        f"{name.at(lines)}, column {titles[index]!r}: {problem}"
+        for (index, problem), lines in problems.items()
+    ]
+    uncertain = {(line, index) for (index, _), lines in problems.items() for line in lines}
+    texts = [
+        [
+            UNCERTAIN if (number, index) in uncertain else _text(cell)
+            for index, cell in enumerate(row)
+        ]
+        for number, row in below
+    ]
+    return Table(titles, texts, [number for number, _ in below], truncate(errors), name)
 
 
 def _open(path: Path, sheet: str | None, fix: str) -> Any:
@@ -97,6 +107,11 @@ def _open(path: Path, sheet: str | None, fix: str) -> Any:
             f"{path}: has no sheet {sheet!r}; set data.sheet in params.yaml to one of "
             f"{first_few([*map(repr, names)], 20)}"
         )
+    if sheet is None and book.worksheets[0].sheet_state != "visible":
+        raise InputError(
+            f"{path}: its first sheet, {names[0]!r}, is hidden; set data.sheet in params.yaml to "
+            f"the one to read, of {first_few([*map(repr, names)], 20)}"
+        )
     if sheet is None and names[1:]:
         log.warning(
             "%s: has %d sheets, of which the first, %r, is read; data.sheet in params.yaml names "
@@ -112,43 +127,40 @@ def _open(path: Path, sheet: str | None, fix: str) -> Any:
 
 
 def _text(cell: Any) -> str:
-    """Return a cell's value as text; formulas and dates, which are errors, as some text."""
+    """Return a cell's value as text."""
     value = cell.value
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).upper()
+    if isinstance(value, int | float) and abs(value) >= _EXACT:
+        return f"{Decimal(value):.14E}"
     if isinstance(value, float):
-        whole = value.is_integer() and abs(value) < _EXACT
-        return str(int(value)) if whole else repr(value).upper()
+        return str(int(value)) if value.is_integer() else repr(value).upper()
     return str(value)
 
 
-def _faults(
+def _problems(
     cells: Any,
     titles: list[str],
     filled: list[tuple[int, tuple[Any, ...]]],
     is_read: Callable[[str], bool],
-    name: TableName,
-) -> list[str]:
-    """Return errors for cells without a certain value, in the columns that are read."""
+) -> dict[tuple[int, str], list[int]]:
+    """Return the rows of cells without a certain value, by column and problem.
+
+    Only columns that are read are checked.
+    """
     from openpyxl.cell.cell import MergedCell
 
     first_merged = {(area.min_row, area.min_col) for area in cells.merged_cells.ranges}
-    errors = []
+    rows_of: dict[tuple[int, str], list[int]] = {}
     for index, title in enumerate(titles):
-        if not is_read(title):
-            continue
-        lines_of: dict[str, list[int]] = {}
-        for number, row in filled:
+        for number, row in filled if is_read(title) else ():
             cell = row[index]
             if isinstance(cell, MergedCell) or (number, cell.column) in first_merged:
-                lines_of.setdefault(_MERGED, []).append(number)
+                rows_of.setdefault((index, _MERGED), []).append(number)
             elif cell.data_type == "f":
-                lines_of.setdefault(_FORMULA, []).append(number)
+                rows_of.setdefault((index, _FORMULA), []).append(number)
             elif isinstance(cell.value, date | time | timedelta):
-                lines_of.setdefault(_DATE, []).append(number)
-        errors += [
-            f"{name.at(lines)}, column {title!r}: {problem}" for problem, lines in lines_of.items()
-        ]
-    return truncate(errors)
+                rows_of.setdefault((index, _DATE), []).append(number)
+    return rows_of
