@@ -211,7 +211,7 @@ def test_labels_are_kept_and_new_studies_are_appended(export: Export, logged: Lo
         ("0", "1", ""),
         ("", "", ""),
     ]
-    assert "1 studies keep their row" in logged()
+    assert "1 study keeps its row" in logged()
     before = export.out.read_bytes()
     export.index()
     assert export.out.read_bytes() == before
@@ -279,7 +279,7 @@ def test_a_changed_file_is_read_again(export: Export, logged: Log):
     export.index()
     assert export.reasons()["export/a/SE1"].startswith("IM0005")
     assert len(export.rows()) == 2  # a row that may have labels stays
-    assert "1 rows name scans that are not chosen now" in logged()
+    assert "1 row names a scan that is not chosen now" in logged()
 
 
 @pytest.mark.parametrize("layout", ["one folder", "a folder for each slice", "mixed by slice"])
@@ -482,8 +482,8 @@ def test_patients_that_may_be_others_are_reported(export: Export, logged: Log):
     assert patients[0] == patients[1]
     assert patients[5] == patients[6]  # by name and date of birth
     assert len(set(patients)) == 5
-    for words in ("1 studies name no patient", "1 patient ids have several dates of birth",
-                  "1 patient ids have several issuers"):  # fmt: skip
+    for words in ("1 study names no patient", "1 patient id has several dates of birth",
+                  "1 patient id has several issuers"):  # fmt: skip
         assert words in logged()
 
 

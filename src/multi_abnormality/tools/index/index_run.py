@@ -28,7 +28,7 @@ from multi_abnormality.tools.index.scan_paths import link_series, table_paths
 from multi_abnormality.tools.index.series_choice import Decision, choose
 from multi_abnormality.tools.index.series_records import Contents, parent_of
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError, first_few
+from multi_abnormality.utils.errors import InputError, first_few, plural
 
 PARAMS = Path("params.yaml")
 MAX_FILES_BESIDE = 2000  # in a folder; to find a series among more takes seconds, for each series
@@ -216,9 +216,11 @@ def _listed(counts: dict[str, int]) -> str:
 
 def _log_summary(folder: Path, summary: dict[str, Any]) -> None:
     log.info(
-        "%s: %d files, %d series in %d studies of %d patients; %d series chosen, %d studies "
-        "without one", folder, summary["files"], summary["series"], summary["studies"],
-        summary["patients"], summary["chosen"], summary["studies_without"],
+        "%s: %s, %d series in %s of %s; %d series chosen, %s without one",
+        folder, plural(summary["files"], "file", "files"), summary["series"],
+        plural(summary["studies"], "study", "studies"),
+        plural(summary["patients"], "patient", "patients"), summary["chosen"],
+        plural(summary["studies_without"], "study", "studies"),
     )  # fmt: skip
     if summary["not_chosen"]:
         log.info("series that are not chosen: %s", _listed(summary["not_chosen"]))
