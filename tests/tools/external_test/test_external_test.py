@@ -174,7 +174,7 @@ def test_training_patients_are_refused_in_any_spelling(hospital: Hospital, tmp_p
     rows.iloc[0, 1], rows.iloc[1, 1] = "TRAIN_07", "train_8"
     message = hospital.error(tmp_path / "out", rows)
     assert "2 of 8 patients have ids of patients that the model was trained" in message
-    assert "TRAIN_07, train_8" in message
+    assert "TRAIN_07, train_8. Delete their rows, lines 2-3. If" in message
     assert not (tmp_path / "out").exists()
     scores = hospital.evaluate(tmp_path / "out", rows, allow_same_ids=True)
     assert scores["external"]["training_patients"]["same_ids"] == 2
@@ -193,6 +193,7 @@ def test_a_training_scan_is_refused_under_any_name_and_patient(
     for allowed in (False, True):
         message = hospital.error(tmp_path / "out", rows, scans=scans, allow_same_ids=allowed)
         assert "1 of 12 scans are ones that the model was trained or calibrated on" in message
+        assert "delete the rows of their patients, line 2\n" in message
         assert message.endswith("  - other 0")
     assert not (tmp_path / "out/evaluate.json").exists()
 
@@ -343,7 +344,8 @@ def lacking_labels(rows: pd.DataFrame) -> pd.DataFrame:
         (None, {"recalibrate_on": "calib"}, "no row of the split column has 'calib'"),
         (None, {"recalibrate_on": "test"}, "'test' is too small to recalibrate on: 8 patients"),
         (None, {"column": ["Person"]}, "--column Person: must be KEY=NAME"),
-        (None, {"column": ["patient=Person"]}, "column 'Person'"),
+        (None, {"column": ["patient=Person"]}, "column 'Person' (--column patient=NAME) is mis"),
+        (None, {"column": ["patient=Person"]}, "add --column patient= if each scan is of another"),
         (None, {"params": "seed: 0"}, "has no section data"),
         (None, {"params": "data: {uncertain: never}"}, "data.uncertain: must be 'missing', "),
         (lambda rows: rows.assign(patient="X"), {"recalibrate_on": "other"}, "patient X has scans"),

@@ -22,7 +22,7 @@ from multi_abnormality.inference.progress_log import CachedPrediction, ProgressL
 from multi_abnormality.tools.external_test.labeled_scans import LabeledTable
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError, first_few, raise_errors
+from multi_abnormality.utils.errors import InputError, first_few, plural, raise_errors
 from multi_abnormality.utils.strict_csv import truncate
 
 MOVED = "moved with the probabilities: every decision is the exported model's"
@@ -58,7 +58,7 @@ def evaluate_model(
     predictions, errors = predict_details(model, table.named_scans(), workers, progress)
     if not predictions:
         raise_errors(errors, f"none of the {table.count} scans could be read")
-    _check_scans(model, predictions)
+    _check_scans(model, predictions, table)
     copies = _find_copies(predictions, table)
     chosen, scored = table.split(predictions.keys())
     probabilities = _probabilities(scored, predictions, table)
@@ -134,21 +134,28 @@ def _check_patients(model: Model, table: LabeledTable, allow_same_ids: bool) -> 
         raise InputError(
             f"{table.path}: {len(same)} of {len(patients)} patients have ids of patients that the "
             f"model was trained or calibrated on, so its scores would be too good: "
-            f"{first_few(same, 20)}. Delete their rows. If they are other patients, whose ids "
-            "coincide as the numbers 1, 2, 3 of two hospitals do, add --allow-same-ids: scans that "
-            "the model was trained on are refused all the same"
+            f"{first_few(same, 20)}. Delete their rows, {table.lines_of(same)}. If they are other "
+            "patients, whose ids coincide as the numbers 1, 2, 3 of two hospitals do, add "
+            "--allow-same-ids: scans that the model was trained on are refused all the same"
         )
     return same
 
 
-def _check_scans(model: Model, predictions: dict[str, CachedPrediction]) -> None:
+def _check_scans(
+    model: Model, predictions: dict[str, CachedPrediction], table: LabeledTable
+) -> None:
     """Refuse scans whose voxels the model was trained or calibrated on."""
     names = list(predictions)
     known = model.find_training_scans([one.input_sha256 for one in predictions.values()])
+    if not known:
+        return
+    trained = [names[index] for index in known]
+    patients = table.rows.loc[table.rows["name"].isin(trained), "patient_id"]
     raise_errors(
-        truncate([names[index] for index in known]),
-        f"{len(known)} of {len(names)} scans are ones that the model was trained or calibrated on, "
-        "by their voxels; delete the rows of their patients",
+        truncate(trained),
+        f"{table.path}: {len(known)} of {len(names)} scans are ones that the model was trained or "
+        "calibrated on, by their voxels; delete the rows of their patients, "
+        f"{table.lines_of(set(patients))}",
     )
 
 
@@ -275,7 +282,8 @@ def _notices(
         )
     if patients["same_ids"]:
         notices.append(
-            f"{patients['same_ids']} patients have ids of training patients (--allow-same-ids)"
+            f"{plural(patients['same_ids'], 'patient has an id', 'patients have ids')} of training "
+            "patients (--allow-same-ids)"
         )
     if recalibration is not None and (unfitted := recalibration.uncalibrated):
         notices.append(
@@ -291,7 +299,8 @@ def _notices(
     if copies := external["copies"]:
         notices.append(f"Scans that are scored twice: {first_few(copies, 20)}")
     if count := external["unlike_training_scans"]:
-        notices.append(f"{count} scans are unlike the model's training scans in length or lung")
+        unlike = plural(count, "scan is", "scans are")
+        notices.append(f"{unlike} unlike the model's training scans in length or lung")
     return notices
 
 

@@ -18,7 +18,7 @@ from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.inference.scan_id import NamedScan
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError, first_few, raise_errors
-from multi_abnormality.utils.strict_csv import truncate
+from multi_abnormality.utils.strict_csv import format_ranges, truncate
 
 
 class Part(NamedTuple):
@@ -34,9 +34,10 @@ class LabeledTable:
 
     Attributes:
         path: path of the table.
+        unit: what its lines are called.
         folder: folder that its paths start from.
-        rows: one row per scan in natural order: name, path, patient_id, part (if there is one to
-            recalibrate on), the findings, and the columns of GROUPS.
+        rows: one row per scan in natural order: line, name, path, patient_id, part (if there is one
+            to recalibrate on), the findings, and the columns of GROUPS.
         findings: findings to score, in the model's order.
         lacking: findings of the model that the table lacks.
         part: word of the rows to recalibrate on, or None.
@@ -44,6 +45,7 @@ class LabeledTable:
     """
 
     path: Path
+    unit: str
     folder: Path
     rows: pd.DataFrame
     findings: tuple[str, ...]
@@ -75,13 +77,13 @@ class LabeledTable:
                 "--scans"
             )
         column = part.column if part else None
-        content = read_custom_table(path, settings, column)
+        content = read_custom_table(path, settings, column, by_options=True)
         lacking = tuple(one for one in settings.names if one not in content.rows)
         if lacking and len(content.rows):
             _check_lacking(content, lacking, settings.names, skip_missing)
             names = tuple(one for one in settings.names if one not in lacking)
             settings = settings.model_copy(update={"findings": names})
-            content = read_custom_table(path, settings, column)
+            content = read_custom_table(path, settings, column, by_options=True)
         volumes, errors = find_table_scans(content.rows, folder, content.name)
         errors = content.errors + errors
         if part and len(content.rows) and "part" not in content.rows:
@@ -105,9 +107,11 @@ class LabeledTable:
         if unread := [repr(one) for one in content.unread if one != column]:
             log.info("%s: these columns are not read: %s", path, first_few(unread, 20))
         volumes = volumes.sort_values("name", key=lambda names: names.map(natural_sort_key))
-        rows = volumes.reset_index(drop=True)
+        rows = volumes.reset_index(names="line")
         word = part.word if part else None
-        table = cls(path, folder, rows, settings.names, lacking, word, has_patients)
+        table = cls(
+            path, content.name.unit, folder, rows, settings.names, lacking, word, has_patients
+        )
         table._check_parts()
         return table
 
@@ -120,6 +124,11 @@ class LabeledTable:
         """Return the scans by their names, not opened yet."""
         pairs = zip(self.rows["name"], self.rows["path"], strict=True)
         return [NamedScan(name, ScanSource(Path(path))) for name, path in pairs]
+
+    def lines_of(self, patients: Collection[str]) -> str:
+        """Name the lines of some patients."""
+        lines = self.rows.loc[self.rows["patient_id"].isin(patients), "line"]
+        return format_ranges(lines, self.unit)
 
     def labels(self, rows: pd.DataFrame) -> np.ndarray:
         """Return the labels of some rows: (N, F), 0, 1 or NaN for a missing one."""
