@@ -27,7 +27,7 @@ def write(path: Path, rows: list[dict[str, str]], delimiter: str = ",") -> None:
 
 
 def moved_lines(log: Log) -> list[str]:
-    return [line for line in log().splitlines() if "get the path that their series has" in line]
+    return [line for line in log().splitlines() if "the present path of the series" in line]
 
 
 @pytest.mark.parametrize("is_old", [False, True])
@@ -52,7 +52,7 @@ def test_links_replace_paths_that_name_patients(export: Export, logged: Log, is_
     assert {len(list((link.parent / row["scan"]).iterdir())) for row in rows} == {12}
     assert [secret for secret in SECRETS if secret in export.out.read_text().casefold()] == []
     log = logged()[len(before) :]
-    assert "2 rows get the path that their series has now; their other cells are kept" in log
+    assert "2 rows get the present path of the series; other cells are kept" in log
     assert "another series is preferred" not in log
     assert "paths in the table contain" not in log
     table = export.out.read_bytes()
@@ -91,7 +91,7 @@ def test_a_series_that_a_person_chose_is_linked(export: Export, logged: Log):
     (row,) = export.rows()
     linked = export.out.parent / row["scan"]
     assert (linked / "0001").resolve() == export.folder / "a/SE2/IM0000"
-    assert "1 studies keep their row, although another series is preferred" in logged()
+    assert "1 study keeps its row, although another series is preferred" in logged()
 
 
 @pytest.mark.parametrize("change", ["moved", "renamed", "root", "moved after another"])

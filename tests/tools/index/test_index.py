@@ -504,15 +504,15 @@ def test_ids_that_are_similar_or_placeholders_are_reported(export: Export, logge
         name: f"{shown[f'export/{name}/a']} ({name}/a/IM0000"
         for name in map("s{}".format, range(10))
     }
-    (several,) = [line for line in logged().splitlines() if "have several names" in line]
-    assert "1 patient ids have several names" in several
+    (several,) = [line for line in logged().splitlines() if "several names" in line]
+    assert "1 patient id has several names" in several
     assert f"{first['s4']}, s5/a/IM0000)" in several
     (empty,) = [line for line in logged().splitlines() if "patients have no id" in line]
     assert empty.endswith(
         f"2 patients have no id: they are distinguished by name and date of "
         f"birth; see {first['s6']}), {first['s7']})"
     )
-    (similar,) = [line for line in logged().splitlines() if "are written in several ways" in line]
+    (similar,) = [line for line in logged().splitlines() if "written in several ways" in line]
     assert "2 patient ids are written" in similar
     for name in ("s0", "s1", "s2", "s3"):
         assert f"{first[name]})" in similar

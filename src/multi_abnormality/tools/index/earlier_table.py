@@ -9,7 +9,7 @@ from typing import Self
 
 from multi_abnormality.tools.index.series_choice import Decision
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError, raise_errors
+from multi_abnormality.utils.errors import InputError, plural, raise_errors
 from multi_abnormality.utils.strict_csv import Table, read_rows
 
 DELIMITERS = ",;\t"
@@ -117,8 +117,8 @@ class EarlierTable:
         if moved:
             self.is_changed = True
             log.info(
-                "%s: %d rows get the path that their series has now; their other cells are kept",
-                self.path, moved,
+                "%s: %s the present path of the series; other cells are kept",
+                self.path, plural(moved, "row gets", "rows get"),
             )  # fmt: skip
 
     def unmatched_series(self) -> list[dict[str, str]]:
@@ -152,13 +152,14 @@ class EarlierTable:
             lost += match is None or key is None
         if changed:
             log.info(
-                "%s: %d studies keep their row, although another series is preferred",
-                self.path, changed,
+                "%s: %s row, although another series is preferred",
+                self.path, plural(changed, "study keeps its", "studies keep their"),
             )  # fmt: skip
         if lost:
             log.warning(
-                "%s: %d rows name scans that are not chosen now; they are kept", self.path, lost
-            )
+                "%s: %s not chosen now: kept",
+                self.path, plural(lost, "row names a scan that is", "rows name scans that are"),
+            )  # fmt: skip
 
 
 def _by_column(table: Table) -> list[dict[str, str]]:

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from multi_abnormality.tools.index.series_choice import Decision
 from multi_abnormality.tools.index.series_records import SeriesRecord
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import first_few
+from multi_abnormality.utils.errors import first_few, plural
 
 
 def warn_of_patients(records: Sequence[SeriesRecord], chosen: Sequence[Decision]) -> None:
     """Log what may be wrong with patients, with their pseudonyms and paths."""
     if unknown := len({one.record.study for one in chosen if not one.record.patient_any_issuer}):
         log.warning(
-            "%d studies name no patient: each counts as a patient of its own, whose scans may land "
-            "in train and test", unknown,
+            "%s no patient: each counts as a patient of its own, whose scans may land in train and "
+            "test", plural(unknown, "study names", "studies name"),
         )  # fmt: skip
     identified = [one for one in records if one.patient_any_issuer]
     for title, pairs in (
@@ -23,8 +23,9 @@ def warn_of_patients(records: Sequence[SeriesRecord], chosen: Sequence[Decision]
     ):
         if several := _several(pairs):
             log.warning(
-                "%d patient ids have several %s: these may be placeholders such as ANON, which "
-                "make one patient of many; see %s", len(several), title, _listed(several, records),
+                "%s several %s: placeholders such as ANON make one patient of many; see %s",
+                plural(len(several), "patient id has", "patient ids have"), title,
+                _listed(several, records),
             )  # fmt: skip
     without_id = {one.patient: one.name for one in identified if not one.similar_id}
     if len(set(without_id.values())) > 1:
@@ -36,17 +37,19 @@ def warn_of_patients(records: Sequence[SeriesRecord], chosen: Sequence[Decision]
     if similar := _several(any_issuer):
         patients = {one.patient: None for one in identified if one.similar_id in similar}
         log.warning(
-            "%d patient ids are written in several ways, which differ in case, spaces or leading "
-            "zeros, and so have several pseudonyms; give each one way if it is one patient; see %s",
-            len(similar), _listed(patients, records),
+            "%s in several ways, which differ in case, spaces or leading zeros, and so several "
+            "pseudonyms; correct it if that is one patient; see %s",
+            plural(len(similar), "patient id is written", "patient ids are written"),
+            _listed(patients, records),
         )  # fmt: skip
     if several := _several((one.patient_any_issuer, one.patient) for one in identified):
         log.warning(
-            "%d patient ids have several issuers, or one only in some studies, and so several "
-            "pseudonyms; give them one if they are one patient", len(several),
+            "%s several issuers, or one only in some studies, and so several pseudonyms; use one "
+            "issuer for each patient", plural(len(several), "patient id has", "patient ids have"),
         )  # fmt: skip
     if several := _several((one.study, one.patient_any_issuer) for one in identified):
-        log.warning("%d studies have series of several patients, and are left out", len(several))
+        studies = plural(len(several), "study has", "studies have")
+        log.warning("%s series of several patients: left out", studies)
 
 
 def _several(pairs: Iterable[tuple[str, str]]) -> list[str]:
