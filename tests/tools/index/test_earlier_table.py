@@ -118,7 +118,7 @@ def test_rows_follow_their_series(export: Export, logged: Log, change: str, tmp_
     row = export.rows()[0]
     assert (row["scan"], row["Erguss"]) == (expected, "1")
     assert len(moved_lines(logged)) == 1
-    assert "1 studies keep their row" in logged()
+    assert "1 study keeps its row" in logged()
     is_whole = change != "moved after another"  # otherwise the table has a study of that one
     assert ("not chosen now" in logged().split("1 rows get")[-1]) != is_whole
 
