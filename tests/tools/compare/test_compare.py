@@ -1,5 +1,6 @@
 """Comparison of two revisions of a project, in real Git and DVC repositories."""
 
+import hashlib
 import json
 import logging
 import os
@@ -94,6 +95,7 @@ def test_compare_does_not_change_the_project(original: Project):
         (("main", "nowhere"), "nowhere: unknown branch, tag, commit or experiment"),
         (("main", "HEAD"), r"main \(\w{7}\) and HEAD \(\w{7}\) are the same revision"),
         (("workspace", "workspace"), "are the same revision"),
+        (("main", ""), "'': must be a branch"),
         (("empty", "main"), r"empty \(\w{7}\): has no scores .*`dvc repro`"),
     ],
 )
@@ -144,6 +146,18 @@ def test_outputs_missing_in_the_cache_are_read_from_the_remote(project: Project)
     wanted = project.compare("main", "improved")
     shutil.rmtree(project.folder / ".dvc/cache")
     assert project.compare("main", "improved") == wanted
+
+
+@pytest.mark.parametrize("name", ["metrics/submission.json", "processed/manifest.csv"])
+def test_a_damaged_object_of_the_cache_is_refused(project: Project, name: str):
+    content = (project.folder / name).read_bytes()
+    md5 = hashlib.md5(content).hexdigest()
+    file = project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    file.unlink()  # the work tree may have links to it
+    file.write_bytes(content.replace(b"1", b"2"))
+    message = rf"^main \(\w{{7}}\): {re.escape(name)} is damaged: .* delete {re.escape(str(file))}"
+    with pytest.raises(InputError, match=message):
+        project.compare("main", "workspace")
 
 
 def test_predictions_that_do_not_match_the_scores_are_refused(project: Project):

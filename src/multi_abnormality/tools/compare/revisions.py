@@ -1,10 +1,11 @@
 """Resolution of revision names, and access to a revision's files."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.utils.errors import InputError
 
@@ -48,6 +49,8 @@ def resolve(repo: "Repo", name: str) -> Revision:
     """Resolve a branch, tag, commit, experiment or `workspace`."""
     from dvc.scm import NoSCM, SCMError, resolve_rev
 
+    if not name.strip():  # Git resolves it to HEAD
+        raise InputError(f"{name!r}: must be a branch, tag, commit or experiment")
     if name == WORKSPACE:
         return Revision(name, None)
     if isinstance(repo.scm, NoSCM):
@@ -65,7 +68,7 @@ def reader(repo: "Repo", revision: Revision) -> Read:
     """Return a function that reads a revision's files.
 
     Files of a commit are read from Git, DVC's cache or its default remote. The function raises
-    InputError if the revision does not have the file, or it is not found.
+    InputError if the revision does not have the file, or it is not found or damaged.
     """
     if revision.commit is None:
         return partial(_read_workspace, Path(repo.root_dir))
@@ -87,23 +90,40 @@ def _read_workspace(root: Path, name: str) -> bytes:
 
 def _read_commit(repo: "Repo", revision: Revision, files: "DVCFileSystem", name: str) -> bytes:
     try:
-        if _is_recorded(files, name):
-            content: bytes = files.read_bytes(name)
-            return content
+        info = _recorded(files, name)
+        content: bytes = files.read_bytes(name) if info else b""
     except Exception as error:  # file systems raise errors of their own
         raise _not_found(repo, revision, name, error) from error
-    raise InputError(
-        f"{revision}: has no scores ({name} is neither in its dvc.lock nor in Git); `git "
-        f"switch --detach {revision.commit:.7}`, `dvc repro`, and commit the changes"
-    )
+    if not info:
+        raise InputError(
+            f"{revision}: has no scores ({name} is neither in its dvc.lock nor in Git); `git "
+            f"switch --detach {revision.commit:.7}`, `dvc repro`, and commit the changes"
+        )
+    if "md5" in info and hashlib.md5(content, usedforsecurity=False).hexdigest() != info["md5"]:
+        raise _damaged(repo, revision, name, info["md5"])
+    return content
 
 
-def _is_recorded(files: "DVCFileSystem", name: str) -> bool:
-    """Whether Git has the file or dvc.lock its hash; dvc.yaml may only declare it."""
+def _recorded(files: "DVCFileSystem", name: str) -> dict[str, Any]:
+    """Return DVC's description of a file: `fs_info` if Git has it, `md5` if dvc.lock has its hash.
+
+    Empty if neither has it; dvc.yaml may only declare it.
+    """
     try:
-        return not {"fs_info", "md5"}.isdisjoint(files.info(name))
+        info: dict[str, Any] = files.info(name)
     except FileNotFoundError:
-        return False
+        return {}
+    return {key: info[key] for key in ("fs_info", "md5") if key in info}
+
+
+def _damaged(repo: "Repo", revision: Revision, name: str, md5: str) -> InputError:
+    file = Path(repo.cache.local.oid_to_path(md5))
+    fix = f"delete {file}" if file.exists() else f"delete {md5[:2]}/{md5[2:]} on the remote"
+    return InputError(
+        f"{revision}: {name} is damaged: its MD5 is not that of dvc.lock; {fix}. Then `git switch "
+        f"--detach {revision.commit:.7}`, and `dvc fetch` gets it from the remote, or `dvc repro` "
+        "computes it again"
+    )
 
 
 def _not_found(repo: "Repo", revision: Revision, name: str, error: Exception) -> InputError:
