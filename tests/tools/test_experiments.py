@@ -12,6 +12,7 @@ from multi_abnormality.tools.experiments import (
     changed_params,
     print_table,
     read_experiments,
+    stale_files,
     was_run,
 )
 from multi_abnormality.utils.errors import InputError
@@ -134,6 +135,22 @@ RUN = {
 def test_parameters_that_were_not_run_are_recognized(changes: dict, lock: str, expected: bool):
     """Scores depend on all parameters of the stages that lead to them, and on no others."""
     assert was_run(RUN | changes, lock) == expected
+
+
+def test_files_that_differ_between_stages_are_stale():
+    def entries(**hashes: str) -> list[dict]:
+        return [{"path": path, "md5": md5} for path, md5 in hashes.items()]
+
+    stages = {
+        "train": {"deps": entries(data="1"), "outs": entries(history="2")},
+        "evaluate": {"deps": entries(data="1", history="2", ckpt="3"), "outs": entries(scores="4")},
+        "export": {"deps": [*entries(ckpt="3", scores="4"), {"path": "src/a.py", "md5": "5"}]},
+    }
+    assert stale_files(stages, ("preprocess", *stages)) == []
+    stages["evaluate"]["deps"] = entries(data="1", history="6", ckpt="7")
+    stages["evaluate"]["deps"].append({"path": "src/a.py", "md5": "8"})
+    assert stale_files(stages, tuple(stages)) == ["ckpt", "history"]
+    assert stale_files(stages, ("train", "evaluate")) == ["history"]
 
 
 def test_many_parameters_that_differ_are_all_shown(capsys):

@@ -4,7 +4,7 @@ import json as json_format
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multi_abnormality.utils.console import printable
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, first_few
 
 if TYPE_CHECKING:
     from multi_abnormality.tools.compare.revisions import Read, Revision
@@ -123,27 +123,58 @@ def _show(revision: str, path: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def require_run(revision: "Revision", read: "Read") -> None:
-    """Refuse a revision whose parameters were not run."""
+def require_run(
+    revision: "Revision", read: "Read", stages: Sequence[str] = SCORED_STAGES
+) -> dict[str, Any]:
+    """Refuse a revision whose stages were not run, or with other parameters or on other files.
+
+    Returns:
+        The stages of its dvc.lock.
+    """
     from multi_abnormality.config.yaml_reader import load_yaml
 
-    if not was_run(load_yaml(read(PARAMS).decode()), read(LOCK).decode()):
+    lock = read(LOCK).decode()
+    if not was_run(load_yaml(read(PARAMS).decode()), lock):
         raise InputError(
             f"{revision}: its parameters were not run, so its scores are of others; run "
             "`dvc repro` at that revision, and commit the changes"
         )
+    locked = _stages(lock)
+    if stale := stale_files(locked, stages):
+        raise InputError(
+            f"{revision}: {', '.join(stages)} were run on different versions of "
+            f"{first_few(stale)}, so its scores and its model do not match; run `dvc repro` at "
+            "that revision, and commit the changes"
+        )
+    return locked
 
 
-def was_run(params: Mapping[str, Any], lock: str) -> bool:
-    """Whether the stages that lead to the scores were last run with these parameters."""
+def stale_files(locked: Mapping[str, Any], stages: Sequence[str]) -> list[str]:
+    """Return the files, without code, whose hashes differ between the stages of a dvc.lock."""
+    hashes: dict[str, set[str]] = {}
+    for stage in stages:
+        for kind in ("deps", "outs"):
+            for entry in locked.get(stage, {}).get(kind, []):
+                if not entry["path"].startswith("src/"):
+                    hashes.setdefault(entry["path"], set()).add(entry.get("md5"))
+    return sorted(path for path, found in hashes.items() if len(found) > 1)
+
+
+def _stages(lock: str) -> dict[str, Any]:
+    """Return the stages of a dvc.lock; empty if it is no YAML, such as with conflict markers."""
     from ruamel.yaml.error import YAMLError
 
     from multi_abnormality.config.yaml_reader import load_yaml
 
     try:
-        stages = (load_yaml(lock) or {}).get("stages", {})
-    except YAMLError:  # such as a file with conflict markers
-        return False
+        return dict((load_yaml(lock) or {}).get("stages", {}))
+    except YAMLError:
+        return {}
+
+
+def was_run(params: Mapping[str, Any], lock: str) -> bool:
+    """Whether the stages that lead to the scores were last run with these parameters."""
+    stages = _stages(lock)
     return "evaluate" in stages and all(
         _value(params, name) == value
         for stage in SCORED_STAGES

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
@@ -27,13 +27,14 @@ from multi_abnormality.tools.compare.revision_predictions import (
     read_tables,
 )
 from multi_abnormality.tools.compare.revisions import WORKSPACE, Read, Revision, reader, resolve
-from multi_abnormality.tools.experiments import PARAMS, require_run
+from multi_abnormality.tools.experiments import PARAMS, SCORED_STAGES, require_run
 from multi_abnormality.utils.errors import InputError, first_few
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
 INFERENCE, CALIBRATION = "metrics/inference.safetensors", "metrics/calibration.json"
+CHECKPOINT = "checkpoints/best.ckpt"
 MODEL, INFO, CARD = "model_weights", "model_info.json", "MODEL_CARD.md"
 
 
@@ -117,8 +118,8 @@ def read_members(repo: "Repo", revisions: Sequence[Revision]) -> list[Member]:
     """Read the runs of a project's revisions, and check that they can be fused.
 
     Raises:
-        InputError: a revision is named twice, has no commit, is not in this clone or has no
-            scores, or see check_members.
+        InputError: a revision is named twice, has no commit, is not in this clone, has no scores or
+            the same network as another, its stages do not match, or see check_members.
     """
     if any(revision.commit is None for revision in revisions):
         raise InputError(
@@ -126,13 +127,21 @@ def read_members(repo: "Repo", revisions: Sequence[Revision]) -> list[Member]:
             "the commit: HEAD"
         )
     check_distinct(revisions, [str(revision.commit) for revision in revisions], "revision")
-    members = []
+    readers, checkpoints = [], []
     for revision in revisions:
         resolve(repo, str(revision.commit))  # a clone may lack an experiment
         read = reader(repo, revision)
-        require_run(revision, read)
-        members.append(read_member(revision, read))
-    return check_members(members)
+        locked = require_run(revision, read, (*SCORED_STAGES, "export"))
+        readers.append(read)
+        checkpoints.append(_checkpoint(locked) or str(revision))
+    check_distinct(revisions, checkpoints, "network, by the hash of its checkpoint")
+    return check_members(list(map(read_member, revisions, readers)))
+
+
+def _checkpoint(locked: Mapping[str, Any]) -> str | None:
+    """Return the hash of the scored checkpoint in the stages of a dvc.lock."""
+    deps = locked["evaluate"].get("deps", [])
+    return next((entry["md5"] for entry in deps if entry["path"] == CHECKPOINT), None)
 
 
 def check_distinct(revisions: Sequence[Revision], keys: Sequence[str], kind: str) -> None:
