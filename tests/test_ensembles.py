@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
-from multi_abnormality import InputError, load_model
+from multi_abnormality import InputError, __version__, load_model
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.fusion import MAX_LOGIT, fuse, to_logits
+from multi_abnormality.inference import onnx_metadata
 from multi_abnormality.runtime.checkpoint_archive import CheckpointArchive
 from multi_abnormality.runtime.training_run import RunPaths
 from multi_abnormality.stages import evaluate, export, preprocess, train
@@ -24,6 +25,8 @@ from multi_abnormality.tools.ensemble.ensemble_stage import new_folder
 from multi_abnormality.tools.ensemble.fused_model import fit_weights
 from multi_abnormality.tools.ensemble.fused_results import write_results
 from multi_abnormality.tools.ensemble.members import Member, check_members, read_member
+
+read_onnx = Member.read_onnx
 
 
 def train_member(params: Params, processed: Path, folder: Path) -> None:
@@ -268,6 +271,53 @@ def test_a_run_without_an_onnx_file_is_refused(root: Path, tmp_path: Path):
     edit(info, lambda content: content["files_sha256"].clear())
     with pytest.raises(InputError, match=r"^a: has no ONNX file.* export.formats"):
         check_members([member_of(root / "b"), member_of(tmp_path / "a")])
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda info: info.pop("license"), "license: Field required"),
+        (lambda info: info.update(license=None), "license: Input should be a valid string"),
+        (lambda info: info["files_sha256"].update(a=1), "files_sha256.a: Input should be"),
+    ],
+)
+def test_a_run_with_a_wrong_model_info_is_refused(
+    root: Path, tmp_path: Path, change: Callable, key: str
+):
+    shutil.copytree(root / "a", tmp_path / "a", symlinks=True)
+    edit(tmp_path / "a/model_weights/model_info.json", change)
+    message = rf"^a: model_weights/model_info.json is not valid: {key}.* `dvc repro --force export`"
+    with pytest.raises(InputError, match=message):
+        member_of(tmp_path / "a")
+
+
+def test_a_member_without_pretrained_weights_in_its_model_info_has_none(root: Path, tmp_path: Path):
+    shutil.copytree(root / "a", tmp_path / "a", symlinks=True)
+    info = tmp_path / "a/model_weights/model_info.json"
+    edit(info, lambda content: content.pop("pretrained_weights"))
+    assert member_of(tmp_path / "a").info.pretrained_weights is None
+
+
+@pytest.mark.parametrize(
+    ("version", "damage", "message"),
+    [
+        ("9.0.0", b"", "was exported by version .* but this is 9.0.0"),
+        (__version__, b"x", "has no checksum at its end|is not a valid ONNX model"),
+    ],
+)
+def test_a_member_whose_model_cannot_be_loaded_is_refused(
+    pair: list[Member],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    damage: bytes,
+    message: str,
+):
+    monkeypatch.setattr(onnx_metadata, "__version__", version)
+    monkeypatch.setattr(Member, "read_onnx", lambda member: read_onnx(member) + damage)
+    with pytest.raises(InputError, match=rf"^a: its model cannot be loaded \(.*({message})"):
+        write_results(fused_model.fuse_members("pair", pair, "mean"), tmp_path / "pair")
+    assert not (tmp_path / "pair/scores.json").exists()
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "with space"])

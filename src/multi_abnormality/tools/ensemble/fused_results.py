@@ -17,9 +17,11 @@ from multi_abnormality.export.model_info_schema import (
     EnsembleMember,
     described_scores,
 )
+from multi_abnormality.inference.onnx_model import load_onnx
 from multi_abnormality.tools.ensemble.fused_model import MEAN, FusedModel, best_member
 from multi_abnormality.tools.ensemble.members import CARD, INFO, MODEL, Member
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
+from multi_abnormality.utils.errors import InputError
 
 FOLDER = "model"  # of the ensemble's model, in its own folder
 COMMON = ("task", "data_source", "intended_use", "references")  # of model_info.json, as the first's
@@ -28,7 +30,7 @@ OWNER = ("authors", "license", "contact")
 
 def write_results(fused: FusedModel, folder: Path) -> None:
     """Write all files of an ensemble to its folder; equal ensembles give equal bytes."""
-    synthetic = any(member.info["synthetic"] for member in fused.members)
+    synthetic = any(member.info.synthetic for member in fused.members)
     fused.calibration.to_json(folder / "calibration.json")
     write_submission(folder / "submission.json", fused.test.names, fused.submitted, fused.findings)
     write_predictions(
@@ -41,10 +43,10 @@ def write_results(fused: FusedModel, folder: Path) -> None:
     )
     scores = fused.scores | {"ensemble": _describe(fused)}
     info = _info(fused, synthetic)
+    _write_model(fused, info, folder / FOLDER)
     write_json(fused.comparison, folder / "comparison.json")
     write_json(scores, folder / "evaluate.json")
     write_json(summary(scores), folder / "scores.json")
-    _write_model(fused, info, folder / FOLDER)
     _write_report(fused, info, folder / "report.html")
 
 
@@ -53,10 +55,21 @@ def _write_model(fused: FusedModel, info: EnsembleInfo, folder: Path) -> None:
     for member, described in zip(fused.members, info.members, strict=True):
         path = folder / described.file
         atomic_write(member.read_onnx(), path)
+        _check_loads(member, path)
         for name in (INFO, CARD):
             atomic_write(member.read(f"{MODEL}/{name}"), path.with_name(name))
     write_json(info.content(), folder / INFO)
     atomic_write(ensemble_card(info).encode(), folder / CARD)
+
+
+def _check_loads(member: Member, path: Path) -> None:
+    try:
+        load_onnx(path)
+    except InputError as error:
+        raise InputError(
+            f"{member.revision}: its model cannot be loaded ({error}); run `dvc repro --force "
+            "export` there by the present version, and commit the changes"
+        ) from error
 
 
 def _describe(fused: FusedModel) -> dict[str, Any]:
@@ -80,15 +93,15 @@ def _describe(fused: FusedModel) -> dict[str, Any]:
 def _info(fused: FusedModel, synthetic: bool) -> EnsembleInfo:
     infos = [member.info for member in fused.members]
     calibration = fused.calibration
-    content = {key: infos[0][key] for key in COMMON}
+    content = {key: getattr(infos[0], key) for key in COMMON}
     for key in OWNER:
-        values = list(dict.fromkeys(info[key] for info in infos))
+        values = list(dict.fromkeys(getattr(info, key) for info in infos))
         content[key] = "; ".join(values)
     by_finding = {
         key: dict(zip(fused.findings, getattr(calibration, key).tolist(), strict=True))
         for key in ("slope", "intercept")
     }
-    debug = [info["debug"] for info in infos if info["debug"] != "none"]
+    debug = [info.debug for info in infos if info.debug != "none"]
     return EnsembleInfo.model_validate(
         {
             "version": __version__,
@@ -124,12 +137,12 @@ def _member(number: int, member: Member, weight: float) -> EnsembleMember:
             "weight": weight,
             "revision": member.revision.name,
             "commit": member.revision.commit,
-            "architecture": info["architecture"],
-            "parameters": info["parameters"],
-            "spacing": info["preprocess"]["spacing"],
-            "seed": info["training_args"]["seed"],
+            "architecture": info.architecture,
+            "parameters": info.parameters,
+            "spacing": info.preprocess["spacing"],
+            "seed": info.training_args["seed"],
             "auroc": member.auroc,
-            "pretrained_weights": info["pretrained_weights"],
+            "pretrained_weights": info.pretrained_weights,
         }
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from multi_abnormality.config.schema import Params, parse_params
 from multi_abnormality.data.catalog.identifier_spelling import canonical
@@ -19,6 +20,7 @@ from multi_abnormality.data.storage.processed_dataset import STORED, add_scan_id
 from multi_abnormality.evaluation.calibration import Calibration
 from multi_abnormality.evaluation.inference_cache import read_logits
 from multi_abnormality.evaluation.scored_scans import average_over_reconstructions
+from multi_abnormality.export.model_info_schema import ModelInfo
 from multi_abnormality.tools.compare.compare_run import align
 from multi_abnormality.tools.compare.revision_predictions import (
     EVALUATION,
@@ -51,6 +53,7 @@ class Member:
         params: its parameters.
         auroc: macro AUROC of the test scans.
         untrained: findings that it was not trained on.
+        info: content of its model_info.json.
         read: reader of its files.
     """
 
@@ -62,6 +65,7 @@ class Member:
     params: Params
     auroc: float | None
     untrained: list[str]
+    info: ModelInfo
     read: Read
 
     @property
@@ -74,19 +78,13 @@ class Member:
         return self.manifest[self.manifest["split"].isin(names)]
 
     @cached_property
-    def info(self) -> dict[str, Any]:
-        """Content of its model_info.json."""
-        content: dict[str, Any] = json.loads(self.read(f"{MODEL}/{INFO}"))
-        return content
-
-    @cached_property
     def onnx_file(self) -> str:
         """Name of its ONNX file.
 
         Raises:
             InputError: it has none.
         """
-        names: list[str] = [n for n in self.info["files_sha256"] if n.endswith(".onnx")]
+        names = [name for name in self.info.files_sha256 if name.endswith(".onnx")]
         if not names:
             raise InputError(
                 f"{self.revision}: has no ONNX file, which an ensemble runs; add onnx to "
@@ -97,7 +95,7 @@ class Member:
     @property
     def sha256(self) -> str:
         """SHA-256 of its ONNX file."""
-        return str(self.info["files_sha256"][self.onnx_file])
+        return self.info.files_sha256[self.onnx_file]
 
     def read_onnx(self) -> bytes:
         """Read its ONNX file.
@@ -199,6 +197,7 @@ def read_member(revision: Revision, read: Read) -> Member:
             parse_params(read(PARAMS).decode(), Path(f"{revision}: {PARAMS}")),
             evaluation["classification"]["macro"]["auroc"],
             untrained,
+            _read_info(revision, read),
             read,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -206,6 +205,18 @@ def read_member(revision: Revision, read: Read) -> Member:
             f"{revision}: {INFERENCE}, {CALIBRATION} or {EVALUATION} cannot be read ({error!r}): "
             "damaged, or written by another version; run `dvc repro` at that revision, and commit "
             "the changes"
+        ) from error
+
+
+def _read_info(revision: Revision, read: Read) -> ModelInfo:
+    """Read and validate a run's model_info.json."""
+    try:
+        return ModelInfo.model_validate_json(read(f"{MODEL}/{INFO}"))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise InputError(
+            f"{revision}: {MODEL}/{INFO} is not valid: {first_few(faults)}; run `dvc repro --force "
+            "export` there, and commit the changes"
         ) from error
 
 
