@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 KINDS = (
     "unavailable",  # status 503
+    "busy",  # status 429, which asks for a retry after five minutes
+    "silent",  # no response, and the connection is closed after `after` seconds
     "cut",  # the connection is closed after `after` bytes
     "wrong",  # the first byte is changed
     "longer",  # the response has `after` more bytes than the file

@@ -44,6 +44,7 @@ class HubStandIn:
         access: "open" or "unaccepted" (the account has not accepted the terms: status 403).
         claimed_sizes: wrong file sizes to report, by path.
         commit: commit id sent with each file; None for none.
+        later_heads: statuses of HEAD requests for a path after the first; 200 has no ETag.
         alter: replaces the content of API responses; bytes are sent as they are.
         store: address that large files are redirected to.
         calls: log of the requests.
@@ -55,6 +56,7 @@ class HubStandIn:
         self.access = "open"
         self.claimed_sizes: dict[str, int] = {}
         self.commit: str | None = COMMIT
+        self.later_heads: dict[str, int] = {}
         self.alter: Callable[[Any], Any] = lambda content: content
         self.calls: list[Call] = []
         self.faults = FaultSource()
@@ -149,6 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, {"X-Error-Code": "GatedRepo"})
         elif self.hub.access == "unaccepted":
             self._answer(403, {"X-Error-Code": "GatedRepo"})
+        elif self.command == "HEAD" and path in self.hub.later_heads and self._is_repeated():
+            self._answer(self.hub.later_heads[path], self._commit())
         elif entry is None:
             self._answer(404, {"X-Error-Code": "EntryNotFound"})
         elif "lfs" in entry:
@@ -161,6 +165,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(302, large)
         else:
             self._send_file(path, self._commit() | {"ETag": f'"{entry["oid"]}"'})
+
+    def _is_repeated(self) -> bool:
+        earlier = [call.path for call in self.hub.calls if call.method == "HEAD"]
+        return unquote(self.path) in earlier
 
     def _commit(self) -> dict[str, str]:
         return {} if self.hub.commit is None else {"X-Repo-Commit": self.hub.commit}
@@ -175,6 +183,13 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.faults.draw(path) if self.command == "GET" else None
         if fault and fault.kind == "unavailable":
             self._answer(503, {})
+            return
+        if fault and fault.kind == "busy":
+            self._answer(429, {"Retry-After": "300"})
+            return
+        if fault and fault.kind == "silent":
+            time.sleep(fault.after)
+            self.close_connection = True
             return
         content = (self.hub.folder / path).read_bytes()
         match = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")

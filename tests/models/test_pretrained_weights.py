@@ -283,6 +283,38 @@ def test_an_unreachable_hub_is_one_message(
     assert "set model.pretrained to its path" in str(error.value)
 
 
+@pytest.mark.parametrize("status", [200, 429, 503])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_is_missing_only_if_the_hub_answers_so(
+    name: str, status: int, hub: HubStandIn, settings: Model
+):
+    (hub.folder / "pytorch_model.bin").write_bytes(b"other weights")
+    hub.later_heads = {name: status}
+    reason = "does not have an ETag" if status == 200 else f"status {status}"
+    with pytest.raises(
+        InputError, match=rf"cannot be downloaded from .* \(.*{reason}.*\)\. Or run"
+    ):
+        find_pretrained(on_hub(settings))
+    assert len([call for call in hub.calls if call.status == status > 200]) <= 2  # no retries
+
+
+@pytest.mark.parametrize("kind", ["silent", "busy", "unavailable"])
+def test_a_download_without_data_is_one_message(
+    kind: str, hub: HubStandIn, settings: Model, monkeypatch: pytest.MonkeyPatch, caplog
+):
+    monkeypatch.setattr("multi_abnormality.models.hub_files.TIMEOUT", 0.5)
+    hub.set_faults(Fault(kind, "safetensors", after=2))
+    with pytest.raises(InputError, match=r"cannot be downloaded from .* Or run `hf download"):
+        find_pretrained(on_hub(settings))
+    assert not [record for record in caplog.records if record.name.startswith("huggingface")]
+
+
+def test_a_download_that_breaks_is_tried_again(hub: HubStandIn, settings: Model, caplog):
+    hub.set_faults(Fault("cut", "safetensors", after=1 << 16, times=1))
+    assert find_pretrained(on_hub(settings)).file
+    assert caplog.text == ""
+
+
 def test_a_copied_folder_replaces_the_hub(hub: HubStandIn, settings: Model):
     downloaded = find_pretrained(on_hub(settings)).cfg
     hub.calls.clear()

@@ -2,28 +2,34 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 from huggingface_hub import (
     constants,
     get_hf_file_metadata,
+    get_session,
     hf_hub_download,
     hf_hub_url,
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     HfHubHTTPError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import hf_raise_for_status
+from huggingface_hub.utils import logging as hub_logging
 
 from multi_abnormality.utils.errors import InputError
 
-TIMEOUT = 5.0  # s for an answer; huggingface_hub retries for half a minute
+TIMEOUT = 5  # s without data; huggingface_hub retries for a minute
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -81,18 +87,19 @@ class HubRepository:
                     "HF_ENDPOINT"
                 )
             self.revision = str(metadata.commit_hash)
-            path = Path(
-                hf_hub_download(
-                    self.repo, name, revision=self.revision, etag_timeout=TIMEOUT,
-                    endpoint=constants.ENDPOINT,
-                )
-            )  # fmt: skip
+            with _bounded_retries():
+                path = Path(
+                    hf_hub_download(
+                        self.repo, name, revision=self.revision, etag_timeout=TIMEOUT,
+                        endpoint=constants.ENDPOINT,
+                    )
+                )  # fmt: skip
         except RevisionNotFoundError as error:
             raise InputError(
                 f"model.backbone: {self.repo} has no revision {self.revision!r}; see "
                 f"{constants.ENDPOINT}/{self.repo}/commits/main"
             ) from error
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:
             return None
         except (httpx2.HTTPError, OfflineModeIsEnabled, OSError) as error:
             raise InputError(f"model.backbone: {self._explain(error)}") from error
@@ -100,6 +107,8 @@ class HubRepository:
         return path
 
     def _explain(self, error: Exception) -> str:
+        if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # of the second request for metadata
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
             problem = (
@@ -117,6 +126,37 @@ class HubRepository:
             "weights` on a machine with access, copy the folder here, and set model.pretrained to "
             "its path"
         )
+
+
+@contextmanager
+def _bounded_retries() -> Iterator[None]:
+    """Let huggingface_hub retry a request until it stalls, and without log lines."""
+    started: dict[str, float] = {}
+
+    def check_progress(request: httpx2.Request) -> None:
+        start = f"{request.method} {request.url} {request.headers.get('Range')}"
+        now = time.monotonic()
+        if now - started.setdefault(start, now) >= TIMEOUT:
+            raise TimeoutError(f"no data in {TIMEOUT} s")
+
+    def raise_status(response: httpx2.Response) -> None:
+        if response.is_error:
+            hf_raise_for_status(response)
+
+    constants.HF_HUB_DOWNLOAD_TIMEOUT = TIMEOUT
+    constants.HF_HUB_DISABLE_XET = True  # it has a protocol and retries of its own
+    client, verbosity = get_session(), hub_logging.get_verbosity()
+    hooks = client.event_hooks
+    client.event_hooks = {
+        "request": [*hooks["request"], check_progress],
+        "response": [*hooks["response"], raise_status],
+    }
+    hub_logging.set_verbosity(hub_logging.CRITICAL)
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(verbosity)
+        client.event_hooks = hooks
 
 
 def file_sha256(path: Path) -> str:
