@@ -1,6 +1,8 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 
@@ -175,6 +177,18 @@ def test_invalid_weights_file_is_refused(tmp_path: Path):
         SliceEncoder(BACKBONE, 3, weights=tmp_path / "text.pth")
 
 
+@pytest.mark.parametrize("content", ["safetensors", "module"])
+def test_a_file_without_state_dict_is_refused(content: str, tmp_path: Path):
+    model, path = timm.create_model(BACKBONE), tmp_path / "weights.ckpt"
+    if content == "safetensors":
+        safetensors.torch.save_file(model.state_dict(), path)
+    else:
+        torch.save(model, path)
+    with pytest.raises(InputError, match=r"save the model's state_dict") as error:
+        SliceEncoder(BACKBONE, 3, weights=path)
+    assert "weights_only" not in str(error.value)
+
+
 def test_weights_of_another_architecture_error_counts_matching_tensors(
     weights: Path, tmp_path: Path
 ):
@@ -199,9 +213,19 @@ def test_incomplete_weights_file_is_refused(weights: Path):
         SliceEncoder(BACKBONE, 3, weights=weights)
 
 
-def test_non_finite_weights_are_refused(weights: Path):
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("conv_head.weight", lambda tensor: tensor / 0, "NaN or infinite values"),
+        ("conv_head.weight", lambda tensor: tensor.to(torch.int8), "integers or complex numbers"),
+        ("conv_head.weight", lambda tensor: tensor + 1j, "integers or complex numbers"),
+        ("bn1.running_var", lambda tensor: -tensor, "negative variances"),
+    ],
+)
+def test_invalid_weights_are_refused(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor], expected: str, weights: Path
+):
     state = torch.load(weights)
-    state["conv_head.weight"].view(-1)[7] = torch.nan
-    torch.save(state, weights)
-    with pytest.raises(InputError, match=r"has NaN or infinite values in conv_head\.weight"):
+    torch.save(state | {name: change(state[name])}, weights)
+    with pytest.raises(InputError, match=rf"has {expected} in {name}"):
         SliceEncoder(BACKBONE, 3, weights=weights)

@@ -62,9 +62,9 @@ def fit_size(
     try:
         with torch.device("meta"):
             embedding = getattr(timm.create_model(backbone, **model_args), "patch_embed", None)
-    except TypeError as error:
+    except Exception as error:  # timm raises many types
         raise InputError(
-            f"model.backbone: {backbone} does not take the arguments {model_args} ({error})"
+            f"model.backbone: {backbone} does not take the arguments {model_args} ({error!r})"
         ) from error
     if size is None or embedding is None or not hasattr(embedding, "img_size"):
         return (0, 0, 0, 0), {}
@@ -119,14 +119,18 @@ def _from_file(
     try:
         state = load_state_dict(str(path), weights_only=True)
     except Exception as error:  # readers raise many types for a file of another kind
-        raise InputError(
-            f"model.pretrained: {path} is not a weights file ({error or type(error).__name__})"
-        ) from error
+        reason = str(error) or type(error).__name__
+        if "weights_only" in reason:
+            reason = (
+                "torch.load finds no tensors; save the model's state_dict, or name a file of "
+                "safetensors .safetensors"
+            )
+        raise InputError(f"model.pretrained: {path} is not a weights file ({reason})") from error
     overlay = overlay | {"file": str(path)}
     hint = f"give weights of {backbone}, or set model.backbone to the model they belong to"
     try:
         model = _create(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-        provided = _translated_names(state, model)
+        provided = _translated(state, model)
     except Exception as error:  # torch raises for other shapes, timm for unknown names
         required = _weights(_create(backbone, **options))
         missing = [name for name in required if _shape(state.get(name)) != required[name].shape]
@@ -136,16 +140,24 @@ def _from_file(
             f"shape; missing: {first_few(missing)}; {hint}"
         ) from error
     required = _weights(model)
-    if missing := sorted(required.keys() - provided):
+    if missing := sorted(required.keys() - provided.keys()):
         raise InputError(
             f"model.pretrained: {path} has {len(required) - len(missing)} of the {len(required)} "
             f"tensors of {backbone}; missing: {first_few(missing)}; {hint}"
         )
-    if broken := [name for name, tensor in required.items() if not tensor.isfinite().all()]:
-        raise InputError(
-            f"model.pretrained: {path} has NaN or infinite values in {first_few(broken)}; fetch "
-            "it again, or choose other weights"
-        )
+    for name, tensor in required.items():
+        problem = None
+        if tensor.is_floating_point() and not provided[name].is_floating_point():
+            problem = "integers or complex numbers"
+        elif not tensor.isfinite().all():
+            problem = "NaN or infinite values"
+        elif name.endswith("running_var") and tensor.min() < 0:
+            problem = "negative variances"
+        if problem:
+            raise InputError(
+                f"model.pretrained: {path} has {problem} in {name}; fetch it again, or choose "
+                "other weights"
+            )
     return model
 
 
@@ -159,10 +171,10 @@ def _shape(part: object) -> torch.Size | None:
     return part.shape if isinstance(part, Tensor) else None
 
 
-def _translated_names(state: dict[str, Any], model: nn.Module) -> set[str]:
-    """Return the names of a file's tensors after timm's `checkpoint_filter_fn`."""
+def _translated(state: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Return a file's tensors after timm's `checkpoint_filter_fn`, which changes names."""
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    return set(translate(state, model) if translate else state)
+    return dict(translate(state, model) if translate else state)
 
 
 def has_one_resolution(backbone: Backbone) -> bool:
