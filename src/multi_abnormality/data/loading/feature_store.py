@@ -21,6 +21,7 @@ from multi_abnormality.utils.errors import InputError
 
 FEATURES, METADATA_KEY = "features", "volumes"  # the only tensor and metadata entry of a shard
 SUFFIX = ".safetensors"
+_INVALID = (OSError, SafetensorError, KeyError, RecursionError, TypeError, ValueError)
 _ABANDONED = 3600  # s; a temporary file this old is from a killed process
 
 
@@ -50,10 +51,10 @@ class FeatureStore:
         for path in self.folder.glob(f".*{SUFFIX}.tmp"):
             if time.time() - path.stat().st_mtime > _ABANDONED:
                 path.unlink()
-        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+        for path in sorted(filter(Path.is_file, self.folder.glob(f"*{SUFFIX}"))):
             try:
                 self.locations |= _verified_locations(path)
-            except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            except _INVALID as error:
                 log.warning("%s: is damaged (%s); its volumes are encoded again", path, error)
                 path.unlink()
 
@@ -98,6 +99,10 @@ def _verified_locations(path: Path) -> dict[str, _Location]:
         features: np.ndarray = file.get_tensor(FEATURES)
     if metadata["sha256"] != _digest(metadata["names"], features):
         raise ValueError("its SHA-256 does not match")
+    if features.dtype != np.float16 or features.ndim != 3 or not len(features):
+        raise ValueError(f"its features are {features.dtype} of shape {features.shape}")
+    if len(metadata["names"]) != len(features):
+        raise ValueError("it has another number of names than of volumes")
     return _locations(path, metadata["names"], features)
 
 
