@@ -1,5 +1,6 @@
 """Pretrained weights: the input that they get, where they come from, and what pins them."""
 
+import dataclasses
 import json
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 from huggingface_hub import constants
 
 from hub_encoder import (
+    CARD,
     CONFIG,
     REPO,
     direct,
@@ -181,7 +183,7 @@ def test_wrong_configuration_names_the_key_to_overlay(hub: HubStandIn, settings:
     content = json.loads(json.dumps(CONFIG))
     content["pretrained_cfg"]["std"] = [0.0]
     (hub.folder / "config.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"std .* must be above 0; set .*overlay\.std"):
+    with pytest.raises(InputError, match=r"std .* must be from 1e-06 to 1; set .*overlay\.std"):
         find_pretrained(on_hub(settings))
 
 
@@ -195,6 +197,8 @@ def test_wrong_configuration_names_the_key_to_overlay(hub: HubStandIn, settings:
             '"model_args": {"checkpoint_path": "/etc/passwd"}}',
             "must not set checkpoint_path",
         ),
+        ('{"a":' * 100_000, r"config\.json is not a configuration of timm's"),
+        ('{"architecture": 5, "pretrained_cfg": {}}', "timm has no '5'"),
     ],
 )
 def test_invalid_configurations_are_refused(
@@ -203,6 +207,47 @@ def test_invalid_configurations_are_refused(
     (hub.folder / "config.json").write_text(text)
     with pytest.raises(InputError, match=expected):
         find_pretrained(on_hub(settings))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"mean": [123.675]}, r"mean .*: divide by 255; set .*overlay\.mean"),
+        ({"std": [58.4]}, r"std .*: divide by 255; set .*overlay\.std"),
+        ({"mean": [-0.1]}, r"mean .* must be from 0 to 1"),
+        ({"mean": [float("nan")]}, r"mean .* must be from 0 to 1"),
+        ({"std": [1e-300]}, r"std .* must be from 1e-06 to 1"),
+        ({"mean": []}, r"mean .* must have 1 numbers"),
+        ({"mean": [0.1] * 5}, r"mean .* must have 1 numbers"),
+        ({"mean": [True]}, r"mean .* must be a list of numbers"),
+        (
+            {"input_size": [1, 32.5, 32], "fixed_input_size": False},
+            r"input_size .* must be three positive integers",
+        ),
+        ({"fixed_input_size": "false"}, r"fixed_input_size .* must be true or false"),
+    ],
+)
+def test_input_that_cannot_be_meant_is_refused(
+    change: dict[str, Any], expected: str, settings: Model, tmp_path: Path
+):
+    folder = make_repository(tmp_path / "copied")
+    content = CONFIG | {"pretrained_cfg": CONFIG["pretrained_cfg"] | change}
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=expected):
+        find_pretrained(on_hub(settings, pretrained=str(folder)))
+
+
+@pytest.mark.parametrize("wrong", [{"global_pool": "nonsense"}, {"act_layer": "nope"}])
+def test_arguments_that_the_network_does_not_take(
+    wrong: dict[str, str], small_params: Params, settings: Model, tmp_path: Path
+):
+    folder = make_repository(tmp_path / "copied")
+    content = CONFIG | {"model_args": CONFIG["model_args"] | wrong}
+    (folder / "config.json").write_text(json.dumps(content))
+    model = on_hub(settings, pretrained=str(folder))
+    cfg, file = find_pretrained(model)
+    with pytest.raises(InputError, match=r"test_vit does not take the arguments"):
+        build_classifier(metadata(small_params, model, cfg), file)
 
 
 def test_other_bytes_than_the_hub_lists_are_refused(hub: HubStandIn, settings: Model):
@@ -231,6 +276,8 @@ def test_cached_weights_of_a_commit_need_no_hub(
 ):
     (hub.folder / "README.md").unlink()
     downloaded = find_pretrained(on_hub(settings))
+    unknown = {"license": "not known", "datasets": ["not known"]}
+    downloaded = downloaded._replace(cfg=dataclasses.replace(downloaded.cfg, **unknown))
     with socket.create_server(("127.0.0.1", 0)) as server:
         direct(monkeypatch, server.getsockname()[1], Path(constants.HF_HUB_CACHE))
     assert find_pretrained(on_hub(settings)) == downloaded
@@ -349,6 +396,55 @@ def test_missing_weights_are_refused(settings: Model, tmp_path: Path):
             find_pretrained(settings.model_copy(update={"pretrained": str(path)}))
 
 
+@pytest.mark.parametrize(
+    ("card", "licence", "datasets"),
+    [
+        (b"license: [cc-by-nc-4.0]\ndatasets: 5", "cc-by-nc-4.0", ["5"]),
+        (b"license: [mit, apache-2.0]", "mit, apache-2.0", []),
+        (b"license: other\nlicense_link: TERMS", "other, see TERMS", []),
+        (b"license: other\nlicense_name: Own", "Own", []),
+        (b"license: other", "other", []),
+        (b"license: 3", "3", []),
+        (b"datasets: {a: b}", "apache-2.0", ["{'a': 'b'}"]),
+        (b"license: mit\n---\n\xff\xfe", "not known", ["not known"]),
+        (b"license: [", "not known", ["not known"]),
+    ],
+)
+def test_what_a_model_card_states_is_kept(
+    card: bytes, licence: str, datasets: list[str], settings: Model, tmp_path: Path, caplog
+):
+    folder = make_repository(tmp_path / "copied")
+    (folder / "README.md").write_bytes(b"---\n" + card + b"\n---\n")
+    cfg = find_pretrained(on_hub(settings, pretrained=str(folder))).cfg
+    assert (cfg.license, cfg.datasets) == (licence, datasets)
+    assert ("are not known" in caplog.text) == (licence == "not known")
+
+
+@pytest.mark.parametrize(("stated", "licence"), [(3, "3"), (["cc-by-nc-4.0"], "cc-by-nc-4.0")])
+def test_the_licence_of_a_configuration(
+    stated: object, licence: str, settings: Model, tmp_path: Path
+):
+    folder = make_repository(tmp_path / "copied")
+    (folder / "README.md").unlink()
+    content = CONFIG | {"pretrained_cfg": CONFIG["pretrained_cfg"] | {"license": stated}}
+    (folder / "config.json").write_text(json.dumps(content))
+    cfg = find_pretrained(on_hub(settings, pretrained=str(folder))).cfg
+    assert weights_facts(cfg)["Licence of the weights"] == licence
+
+
+def test_a_file_has_the_model_card_beside_it(settings: Model, tmp_path: Path):
+    file = make_repository(tmp_path / "copied") / "model.safetensors"
+    cfg = find_pretrained(on_hub(settings, pretrained=str(file))).cfg
+    assert f"license: {cfg.license}" in CARD
+    assert cfg.has_seen_ct_rate
+
+
+@pytest.mark.parametrize("name", ["a/CT-RATE", "CT_RATE", "ct rate", "a/CT-RATE-v2"])
+def test_ct_rate_is_recognized(name: str):
+    assert PretrainedCfg("x", (1, 8, 8), (0,), (1,), datasets=[name]).has_seen_ct_rate
+    assert not PretrainedCfg("x", (1, 8, 8), (0,), (1,), datasets=["direct-rate"]).has_seen_ct_rate
+
+
 def test_licence_and_training_data_are_warned_about():
     cfg = PretrainedCfg("test_vit", (1, 8, 8), (0.5,), (0.5,), sha256="0" * 64)
     assert weights_warnings(cfg, scores_ct_rate=True) == []
@@ -361,7 +457,11 @@ def test_licence_and_training_data_are_warned_about():
     assert "non-commercial use only (cc-by-nc-sa-4.0)" in noncommercial
     assert "were trained on CT-RATE, whose test split is scored here" in seen
     assert weights_warnings(stated, scores_ct_rate=False) == [noncommercial]
-    for free in ("apache-2.0", "mit", "dinov3-license", "bsd-3-clause"):
+    for free in ("apache-2.0", "mit", "dinov3-license", "bsd-3-clause", "Academic Free License"):
         assert not PretrainedCfg("x", (1, 8, 8), (0,), (1,), license=free).is_noncommercial
-    for name in ("cc-by-nc-4.0", "fair-noncommercial-research-license", "apple-amlr"):
+    restricted = (
+        "cc-by-nc-4.0", "fair-noncommercial-research-license", "apple-amlr", "CC BY_NC",
+        "Research use only", "academic-only", "only for academic use",
+    )  # fmt: skip
+    for name in restricted:
         assert PretrainedCfg("x", (1, 8, 8), (0,), (1,), license=name).is_noncommercial

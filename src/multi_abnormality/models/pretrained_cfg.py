@@ -13,6 +13,10 @@ from multi_abnormality.utils.errors import InputError
 
 # Licences of timm's models that do not say "nc" or "noncommercial" and forbid commercial use.
 _NONCOMMERCIAL = ("apple-amlr", "seer-license")
+_NONCOMMERCIAL_TERMS = re.compile(
+    r"\bnc\b|non-?commercial|\b(research|academic)(-\w+)*-only\b|\bonly-for-(\w+-)*(research|academic)"
+)
+_MIN_STD = 1e-6  # below this, inputs can overflow in float16
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,21 @@ class PretrainedCfg:
     datasets: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for key, length in (("input_size", 3), ("mean", None), ("std", None)):
+        size = self.input_size
+        if not _are_numbers(size) or len(size) != 3 or not all(v > 0 and v % 1 == 0 for v in size):
+            self._refuse("input_size", "must be three positive integers: channels, y and x")
+        for key, least in (("mean", 0), ("std", _MIN_STD)):
             values = getattr(self, key)
-            if not isinstance(values, list | tuple) or not all(map(_is_number, values)):
+            if not _are_numbers(values):
                 self._refuse(key, "must be a list of numbers")
-            if length and len(values) != length:
-                self._refuse(key, f"must have {length} numbers")
-            if key != "mean" and not all(value > 0 for value in values):
-                self._refuse(key, "must be above 0")
-            if key != "input_size" and len(values) not in {1, self.input_size[0]}:
-                if self.input_size[0] == 1:  # timm keeps the three of RGB for one channel
-                    continue
-                self._refuse(key, f"must have {self.input_size[0]} numbers, one a channel")
+            if len(values) not in {1, size[0] if size[0] > 1 else 3}:  # 3: timm keeps those of RGB
+                self._refuse(key, f"must have {size[0]} numbers, one a channel")
+            if any(value > 1 for value in values):
+                self._refuse(key, "must be for intensities from 0 to 1: divide by 255")
+            if not all(least <= value <= 1 for value in values):
+                self._refuse(key, f"must be from {least} to 1")
+        if not isinstance(self.fixed_input_size, bool):
+            self._refuse("fixed_input_size", "must be true or false")
 
     def _refuse(self, key: str, problem: str) -> None:
         raise InputError(
@@ -76,12 +83,12 @@ class PretrainedCfg:
 
     @property
     def is_noncommercial(self) -> bool:
-        text = (self.license or "").lower()
-        return text in _NONCOMMERCIAL or bool(re.search(r"\bnc\b|non-?commercial", text))
+        text = _hyphenated(self.license or "")
+        return text in _NONCOMMERCIAL or bool(_NONCOMMERCIAL_TERMS.search(text))
 
     @property
     def has_seen_ct_rate(self) -> bool:
-        return any(name.lower().rpartition("/")[2] == "ct-rate" for name in self.datasets)
+        return any(re.search(r"\bct-?rate\b", _hyphenated(name)) for name in self.datasets)
 
 
 class InputNormalization(nn.Module):
@@ -159,5 +166,10 @@ def _fit(values: Sequence[float], trained: int, channels: int) -> list[float]:
     return [float(values[channel % len(values)]) for channel in range(channels)]
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+
+
+def _hyphenated(text: str) -> str:
+    """Return a name in lower case, with one hyphen between words."""
+    return re.sub(r"[\W_]+", "-", text.lower())

@@ -38,10 +38,10 @@ class Pretrained(NamedTuple):
 
 
 class _Files(NamedTuple):
-    """Files of a repository, or of a copy of it."""
+    """Files of a repository, or of a copy of it, and the metadata of its model card."""
 
     config: Path | None
-    readme: Path | None
+    card: dict[str, Any]
     weights: Path | None
     source: str
     revision: str | None = None
@@ -77,7 +77,7 @@ def find_pretrained(
         }
         if model.pretrained is True:
             content["license"] = default.license
-    content |= _stated(files, model.backbone)
+    content |= _stated(files.card, content.get("license"), model.backbone)
     content |= model.pretrained_cfg_overlay.model_dump(exclude_none=True)
     sha256 = file_sha256(files.weights) if files.weights else None
     cfg = PretrainedCfg(**content, source=files.source, revision=files.revision, sha256=sha256)
@@ -128,16 +128,15 @@ def _remote_files(model: Model, recorded: PretrainedCfg | None) -> _Files:
     if model.pretrained is True and weights is None:
         raise InputError(f"model.backbone: {repository} has no {' or '.join(WEIGHTS)}")
     try:
-        readme = repository.fetch([README])
+        card = _read_card(repository.fetch([README]))
     except InputError as error:  # the others were in the cache
-        readme = None
-        log.warning("licence and training data of the weights are not known: %s", error)
+        card = _unknown_card(error)
     if is_on_hub(model.backbone) and repository.revision != requested:
         log.warning(
             "model.backbone: %s of %s is commit %s; name the commit instead, so that other runs "
             "use the same weights", requested, repository.repo, repository.revision,
         )  # fmt: skip
-    return _Files(config, readme, weights, repository.repo, repository.revision)
+    return _Files(config, card, weights, repository.repo, repository.revision)
 
 
 def _from_address(backbone: str) -> _Files:
@@ -149,7 +148,7 @@ def _from_address(backbone: str) -> _Files:
             "of a weights file"
         )
     try:
-        return _Files(None, None, Path(download_cached_file(default.url)), str(default.url))
+        return _Files(None, {}, Path(download_cached_file(default.url)), str(default.url))
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"model.pretrained: {default.url} cannot be downloaded ({error}); copy the file here, "
@@ -160,13 +159,14 @@ def _from_address(backbone: str) -> _Files:
 def _local_files(path: Path) -> _Files:
     """Return a weights file, or the files of a folder with a copy of a repository."""
     if path.is_file():
-        return _Files(path.with_name(CONFIG), None, path, path.name)
+        card = _read_card(path.with_name(README))
+        return _Files(path.with_name(CONFIG), card, path, path.name)
     if not path.is_dir():
         raise InputError(f"model.pretrained: file not found: {path}")
     found = [path / name for name in WEIGHTS if (path / name).is_file()]
     if not found:
         raise InputError(f"model.pretrained: {path} has no {' or '.join(WEIGHTS)}")
-    return _Files(path / CONFIG, path / README, found[0], path.name)
+    return _Files(path / CONFIG, _read_card(path / README), found[0], path.name)
 
 
 def _read_config(path: Path | None, model: Model) -> dict[str, Any]:
@@ -179,39 +179,55 @@ def _read_config(path: Path | None, model: Model) -> dict[str, Any]:
     try:
         default, architecture, model_args = load_model_config_from_path(path.parent)
         content = {key: default.get(key) for key in ("input_size", "mean", "std")}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InputError(
             f"model.backbone: {path} is not a configuration of timm's ({error!r}); set "
             "model.backbone to timm's name of the network, and model.pretrained to its weights"
         ) from error
     if reserved := sorted(_RESERVED_ARGS & model_args.keys()):
         raise InputError(f"model.backbone: {path} must not set {', '.join(reserved)}")
-    check_name(architecture)
+    check_name(str(architecture))
     return content | {
         "architecture": architecture,
         "model_args": model_args,
-        "fixed_input_size": bool(default.get("fixed_input_size")),
+        "fixed_input_size": default.get("fixed_input_size") or False,
         "license": default.get("license"),
     }
 
 
-def _stated(files: _Files, backbone: str) -> dict[str, Any]:
-    """Return licence and training data as a repository's model card states them, or as known."""
-    card: dict[str, Any] = {}
-    if files.readme is not None and files.readme.is_file():
-        try:
-            card = metadata_load(files.readme) or {}
-        except (ValueError, yaml.YAMLError) as error:
-            log.warning("%s: its metadata cannot be read (%s)", files.readme, error)
-    stated: dict[str, Any] = {}
-    name = card.get("license_name") if card.get("license") == "other" else card.get("license")
-    if isinstance(name, str):
-        stated["license"] = name
-    datasets = card.get("datasets") or []
-    found = list(map(str, [datasets] if isinstance(datasets, str) else datasets))
+def _read_card(path: Path | None) -> dict[str, Any]:
+    """Return the metadata of a model card; licence and training data are "not known" on errors."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return metadata_load(path) or {}
+    except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
+        return _unknown_card(f"the metadata of {path} cannot be read ({error})")
+
+
+def _unknown_card(reason: object) -> dict[str, Any]:
+    log.warning("licence and training data of the weights are not known: %s", reason)
+    return dict.fromkeys(("license", "datasets"), "not known")
+
+
+def _stated(card: dict[str, Any], configured: object, backbone: str) -> dict[str, Any]:
+    """Return licence and training data as the model card or configuration states, or as known."""
+    terms = card.get("license") or configured
+    if terms == "other":
+        link = card.get("license_link")
+        terms = card.get("license_name") or (f"other, see {link}" if link else terms)
+    datasets = _strings(card.get("datasets"))
     if backbone.lower().removeprefix(HF_HUB).startswith(_TRAINED_ON_CT_RATE):
-        found.append("CT-RATE")
-    return stated | {"datasets": list(dict.fromkeys(found))}
+        datasets.append("CT-RATE")
+    return {
+        "license": ", ".join(_strings(terms)) or None,
+        "datasets": list(dict.fromkeys(datasets)),
+    }
+
+
+def _strings(value: object) -> list[str]:
+    """Return the items of a list, or a value of its own, as strings."""
+    return [str(item) for item in (value if isinstance(value, list) else [value]) if item]
 
 
 def _check_pins(cfg: PretrainedCfg, sha256: str | None, recorded: PretrainedCfg | None) -> None:
