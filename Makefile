@@ -68,6 +68,8 @@ study: repro  ## compare by many training runs: more than an hour
 	python benchmarks/class_imbalance.py
 	python benchmarks/cross_validation.py
 	python benchmarks/ensembles.py
+	python benchmarks/averaged_epochs.py
+	python benchmarks/encoders.py
 	python benchmarks/pretrained.py
 	python benchmarks/frozen_features.py
 	python benchmarks/peers.py
