@@ -194,10 +194,12 @@ def test_finished_run_that_was_not_uploaded_is_reported(
     """At the end of training, and by the doctor: DVC does not run the stage again."""
     backup = started(first, remote)
     shutil.move(remote, remote.with_name("away"))
+    remote.touch()  # a file, so that the upload cannot create the folder again
     first.save("final")
     backup.saved(6, is_final=True)
     backup.close(1)
     assert "Training is complete and not uploaded again: run `dvc push`" in caplog.text
+    remote.unlink()
     shutil.move(remote.with_name("away"), remote)
     for name in ("train.json", "history.csv"):
         (first.folder / "metrics" / name).write_text("{}")
