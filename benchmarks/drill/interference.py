@@ -234,7 +234,7 @@ KINDS: dict[str, Kind] = {
     "lost, the branch is ahead": Kind(_newer_branch, lost=True),
     "lost, other machine settings": Kind(lost=True, elsewhere=_set("machine", max_time="5h")),
     "lost, another learning rate": Kind(
-        lost=True, elsewhere=_set("train", **RATE), refused="train.learning_rate: 0.002 in the"
+        lost=True, elsewhere=_set("train", **RATE), refused="train.learning_rate: 0.002, now 0.004"
     ),
     "lost, another seed": Kind(
         lost=True,
