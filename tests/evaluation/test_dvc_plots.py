@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import precision_recall_curve, roc_auc_score
 
 from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.evaluation.curves import precision_recall
 from multi_abnormality.evaluation.dvc_plots import MEAN, write_plots
 
 
@@ -80,3 +81,17 @@ def test_a_name_cannot_end_the_script_that_dvc_writes_it_into(tmp_path):
     write_plots(tmp_path, labels[:, :1], probabilities[:, :1], ("</script><b>",))
     for path in tmp_path.iterdir():
         assert "<" not in path.read_text()
+
+
+@pytest.mark.parametrize("first_negatives", [1, 2, 3])
+def test_a_thinned_curve_keeps_its_corners(first_negatives: int):
+    labels = np.array([0] * first_negatives + [1, 0, 0, 1, 1, 0])
+    probabilities = np.linspace(0.9, 0.1, len(labels))
+    curve = precision_recall(labels, probabilities)
+    precision, recall, _ = precision_recall_curve(labels, probabilities)
+    for x, y in zip(recall, precision, strict=True):  # of every point, on the drawn line
+        ends = zip(curve.x, curve.y, curve.x[1:], curve.y[1:], strict=False)
+        assert any(
+            np.hypot(x - a, y - b) + np.hypot(x - c, y - d) < np.hypot(a - c, b - d) + 1e-9
+            for a, b, c, d in ends
+        )

@@ -40,6 +40,8 @@ NORMALIZED = {  # mean and std of ImageNet, by channels of the input
     9: ([0.485, 0.456, 0.406] * 3, [0.229, 0.224, 0.225] * 3),
 }
 
+UNKNOWN = "not known; apache-2.0 by the configuration"  # of a card that cannot be read
+
 
 @pytest.fixture
 def settings(small_params: Params) -> Model:
@@ -276,7 +278,7 @@ def test_cached_weights_of_a_commit_need_no_hub(
 ):
     (hub.folder / "README.md").unlink()
     downloaded = find_pretrained(on_hub(settings))
-    unknown = {"license": "not known", "datasets": ["not known"]}
+    unknown = {"license": UNKNOWN, "datasets": ["not known"]}
     downloaded = downloaded._replace(cfg=dataclasses.replace(downloaded.cfg, **unknown))
     with socket.create_server(("127.0.0.1", 0)) as server:
         direct(monkeypatch, server.getsockname()[1], Path(constants.HF_HUB_CACHE))
@@ -406,8 +408,8 @@ def test_missing_weights_are_refused(settings: Model, tmp_path: Path):
         (b"license: other", "other", []),
         (b"license: 3", "3", []),
         (b"datasets: {a: b}", "apache-2.0", ["{'a': 'b'}"]),
-        (b"license: mit\n---\n\xff\xfe", "not known", ["not known"]),
-        (b"license: [", "not known", ["not known"]),
+        (b"license: mit\n---\n\xff\xfe", UNKNOWN, ["not known"]),
+        (b"license: [", UNKNOWN, ["not known"]),
     ],
 )
 def test_what_a_model_card_states_is_kept(
@@ -417,7 +419,7 @@ def test_what_a_model_card_states_is_kept(
     (folder / "README.md").write_bytes(b"---\n" + card + b"\n---\n")
     cfg = find_pretrained(on_hub(settings, pretrained=str(folder))).cfg
     assert (cfg.license, cfg.datasets) == (licence, datasets)
-    assert ("are not known" in caplog.text) == (licence == "not known")
+    assert ("are not known" in caplog.text) == (licence == UNKNOWN)
 
 
 @pytest.mark.parametrize(("stated", "licence"), [(3, "3"), (["cc-by-nc-4.0"], "cc-by-nc-4.0")])

@@ -77,11 +77,15 @@ def _thin(x: np.ndarray, y: np.ndarray) -> Curve:
 
 def thin_indices(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarray:
     """Choose points of a curve, both ends included: all corners, or as many evenly along it."""
-    dx, dy = np.diff(x), np.diff(y)
-    is_corner = np.abs(dx[:-1] * dy[1:] - dx[1:] * dy[:-1]) > 1e-12
-    corners = np.flatnonzero(np.concatenate([[True], is_corner, [True]])[: len(x)])
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    different = np.flatnonzero(np.diff(length, prepend=-1) > 0)
+    dx, dy = np.diff(x[different]), np.diff(y[different])
+    # Parallel, but in the opposite direction, is a corner, too.
+    is_corner = (np.abs(dx[:-1] * dy[1:] - dx[1:] * dy[:-1]) > 1e-12) | (
+        dx[:-1] * dx[1:] + dy[:-1] * dy[1:] < 0
+    )
+    corners = different[np.concatenate([[True], is_corner, [True]])[: len(different)]]
     if len(corners) <= points:
         return corners
-    length = np.concatenate([[0.0], np.cumsum(np.hypot(dx, dy))])
     targets = np.linspace(0, length[-1], points)
     return np.unique(np.searchsorted(length, targets * (1 - 1e-12)))

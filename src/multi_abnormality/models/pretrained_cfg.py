@@ -12,7 +12,7 @@ from torch import Tensor, nn, tensor
 from multi_abnormality.utils.errors import InputError
 
 # Licences of timm's models that do not say "nc" or "noncommercial" and forbid commercial use.
-_NONCOMMERCIAL = ("apple-amlr", "seer-license")
+_NONCOMMERCIAL = {"apple-amlr", "seer-license"}
 _NONCOMMERCIAL_TERMS = re.compile(
     r"\bnc\b|non-?commercial|\b(research|academic)(-\w+)*-only\b|\bonly-for-(\w+-)*(research|academic)"
 )
@@ -84,7 +84,8 @@ class PretrainedCfg:
     @property
     def is_noncommercial(self) -> bool:
         text = _hyphenated(self.license or "")
-        return text in _NONCOMMERCIAL or bool(_NONCOMMERCIAL_TERMS.search(text))
+        named = re.split("[,;][- ]*", text)
+        return not _NONCOMMERCIAL.isdisjoint(named) or bool(_NONCOMMERCIAL_TERMS.search(text))
 
     @property
     def has_seen_ct_rate(self) -> bool:

@@ -22,6 +22,7 @@ CONFIG, README = "config.json", "README.md"
 # Arguments of timm.create_model, which name files: a configuration must not set them.
 _RESERVED_ARGS = set(timm.create_model.__code__.co_varnames)
 # Repositories known to be trained on CT-RATE, whether or not they state it.
+_NOT_KNOWN = "not known"
 _TRAINED_ON_CT_RATE = ("kentucky-open-science/dale-ct",)
 
 
@@ -207,12 +208,14 @@ def _read_card(path: Path | None) -> dict[str, Any]:
 
 def _unknown_card(reason: object) -> dict[str, Any]:
     log.warning("licence and training data of the weights are not known: %s", reason)
-    return dict.fromkeys(("license", "datasets"), "not known")
+    return dict.fromkeys(("license", "datasets"), _NOT_KNOWN)
 
 
 def _stated(card: dict[str, Any], configured: object, backbone: str) -> dict[str, Any]:
     """Return licence and training data as the model card or configuration states, or as known."""
     terms = card.get("license") or configured
+    if terms == _NOT_KNOWN and configured:
+        terms = f"{_NOT_KNOWN}; {', '.join(_strings(configured))} by the configuration"
     if terms == "other":
         link = card.get("license_link")
         terms = card.get("license_name") or (f"other, see {link}" if link else terms)

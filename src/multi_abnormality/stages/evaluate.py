@@ -302,7 +302,7 @@ def _facts(
     return {
         "Data": "synthetic phantoms" if metadata["synthetic"] else "patients' scans",
         "Trained on": f"{_count(trained['scan_id'], trained['patient_id'])}, of {train_split}",
-        "Chosen and calibrated on": f"{_count(val.names, val.patients)}, the rest of {train_split}",
+        "Chosen and calibrated on": f"{_count(val.names, val.patients)}, held out of {train_split}",
         "Scored on": f"{_count(test.names, test.patients)}, of {test_split}",
         **averaged,
         "Model": f"{model['backbone']} on slices, pooled by {model['pooling']}",

@@ -3,9 +3,11 @@
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from multi_abnormality.tools.index import index_run
 from multi_abnormality.utils.errors import InputError
 from pacs_export import SECRETS, Export
 
@@ -149,3 +151,33 @@ def test_tables_without_a_fingerprint_are_checked_by_their_paths(export: Export)
         export.index(salt=OTHER_SALT)
     export.index()
     assert export.rows(export.series_table)[0]["salt"]
+
+
+def test_a_corrected_patient_is_kept(export: Export, logged: Log):
+    """Such as two ids of one patient, once the salt is known to be the same."""
+    export.add("a/1", study="1.1", number="77001")
+    export.add("b/2", study="1.2", number="0077001")
+    export.index()
+    first, second = export.rows()
+    write(export.out, [first, second | {"patient": first["patient"]}])
+    export.index()
+    assert {row["patient"] for row in export.rows()} == {first["patient"]}
+    assert "1 row has another pseudonym of the patient than the export gives now" in logged()
+
+
+def test_labels_that_are_entered_meanwhile_are_not_overwritten(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+):
+    export.add("a/1", study="1.1")
+    export.index()
+    export.add("b/2", study="1.2", number="77002")
+    read = index_run.read_export
+
+    def read_slowly(*args: Any) -> Any:
+        label(export, Erguss="1")
+        return read(*args)
+
+    monkeypatch.setattr(index_run, "read_export", read_slowly)
+    with pytest.raises(InputError, match="was changed while the export was read"):
+        export.index()
+    assert [row["Erguss"] for row in export.rows()] == ["1"]

@@ -89,6 +89,13 @@ def test_identifiers_are_removed_however_they_are_spelled(text: str, expected: s
     assert known.are_in(text) == ("#" in expected)
 
 
+@pytest.mark.parametrize("number", ["P-12", "A-1", "1-23", "S#5", "K 07"])
+def test_short_ids_with_a_separator_are_removed(number: str):
+    known = Identifiers([number], [], [])
+    assert known.remove_from(f"{number} Thorax 2 mm") == "[removed] Thorax 2 mm"
+    assert known.are_in(f"export/{number}/CT")
+
+
 def test_the_command_writes_the_table_and_refuses_wrong_findings(export: Export):
     export.add("a/SE1")
     run = CliRunner().invoke

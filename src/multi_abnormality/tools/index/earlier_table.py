@@ -27,6 +27,8 @@ class EarlierTable:
     rows: list[dict[str, str]] = field(default_factory=list)  # cells by column
     series: dict[str, dict[str, str]] = field(default_factory=dict)  # rows of all series, by path
     matches: list[Decision | None] = field(default_factory=list)  # what the rows name
+    content: bytes | None = None  # of the file at `path`; None: there was none
+    has_salt: bool = False  # whether the fingerprint of the salt is known
     is_changed: bool = False  # whether paths were replaced
 
     @classmethod
@@ -43,6 +45,7 @@ class EarlierTable:
         """
         if not path.exists():
             return cls(path)
+        content = path.read_bytes()
         table = read_rows(path, "correct it, or name another file by --out", DELIMITERS)
         raise_errors(table.faults, f"{path}: correct these first")
         rows = _by_column(table)
@@ -54,10 +57,14 @@ class EarlierTable:
         series = {}
         if series_table.exists() and series_table.read_bytes().strip().count(b"\n"):
             found = read_rows(series_table, "delete it", DELIMITERS)
+            raise_errors(found.faults, f"{series_table}: correct these first, or delete it")
             series = {row.get("scan", ""): row for row in _by_column(found)}
-        if any(row.get("salt") not in (None, "", fingerprint) for row in series.values()):
+        salts = {row.get("salt") or "" for row in series.values()} - {""}
+        if salts - {fingerprint}:
             raise InputError(f"{path}: was written with another salt ({series_table}); {_SALT_FIX}")
-        return cls(path, table.header, table.rows, rows, series)
+        return cls(
+            path, table.header, table.rows, rows, series, content=content, has_salt=bool(salts)
+        )
 
     def match(
         self, decisions: Sequence[Decision], listed: Path, start: Path, folders: Iterable[Path]
@@ -71,7 +78,7 @@ class EarlierTable:
             folders: folders that paths in the table may have started from.
 
         Raises:
-            InputError: a row has another pseudonym of its patient, or was edited.
+            InputError: a row has another pseudonym of its patient, and the salt is not known.
         """
         by_path: dict[str, list[Decision]] = {}
         by_key: dict[tuple[str, str], Decision] = {}
@@ -85,8 +92,9 @@ class EarlierTable:
             scan, study = row["scan"], row.get("study", "")
             found = by_path.get(scan, [])
             here = [one for one in found if _relative(listed / one.path, start) == scan]
-            self._check_patient(row, here)
-            same = [one for one in found if study in ("", one.record.study)]
+            if not self.has_salt:
+                self._check_patient(row, here)
+            same = [one for one in (*here, *found) if study in ("", one.record.study)]
             known = by_key.get((study, self._key(scan)))
             self.matches.append(same[0] if same else known)
 
@@ -145,8 +153,9 @@ class EarlierTable:
     def log_differences(self, decisions: Sequence[Decision]) -> None:
         """Log how the rows differ from what is chosen now."""
         studies = {one.record.study: one.record.key for one in decisions if one.is_chosen}
-        changed = lost = 0
-        for match in self.matches:
+        changed = lost = others = 0
+        for row, match in zip(self.rows, self.matches, strict=True):
+            others += match is not None and row.get("patient") != match.record.patient
             key = match and studies.get(match.record.study)
             changed += match is not None and key not in (None, match.record.key)
             lost += match is None or key is None
@@ -154,6 +163,12 @@ class EarlierTable:
             log.info(
                 "%s: %s row, although another series is preferred",
                 self.path, plural(changed, "study keeps its", "studies keep their"),
+            )  # fmt: skip
+        if others:
+            log.warning(
+                "%s: %s another pseudonym of the patient than the export gives now: kept. Correct "
+                "the column patient if the export is right",
+                self.path, plural(others, "row has", "rows have"),
             )  # fmt: skip
         if lost:
             log.warning(

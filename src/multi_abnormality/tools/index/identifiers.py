@@ -114,9 +114,8 @@ def _id_words(text: str) -> set[str]:
 
 
 def _pattern(word: str) -> str:
-    if len(word) < _MIN_PART:
-        return _ALONE.format(word)
-    return f"{word}|{_ALONE.format(_SEPARATORS.join(word))}"
+    alone = _ALONE.format(_SEPARATORS.join(word))
+    return alone if len(word) < _MIN_PART else f"{word}|{alone}"
 
 
 def _date_patterns(birth: str) -> list[str]:

@@ -9,6 +9,7 @@ from multi_abnormality.tools.index.earlier_table import DELIMITERS, EarlierTable
 from multi_abnormality.tools.index.series_choice import Decision
 from multi_abnormality.utils.atomic_io import atomic_write
 from multi_abnormality.utils.console import printable
+from multi_abnormality.utils.errors import InputError
 
 COLUMNS = (
     "scan", "patient", "study", "study_date", "manufacturer", "model", "kernel", "thickness",
@@ -98,6 +99,10 @@ def merge_table(
     cells = [[*kept, *[""] * len(more)] for kept in old.cells]
     cells += _cells(added, (*header, *more))
     if added or more or old.is_changed:
+        if (old.path.read_bytes() if old.path.exists() else None) != old.content:
+            raise InputError(
+                f"{old.path}: was changed while the export was read; run the command again"
+            )
         _write(
             old.path, [*header, *more], cells,
             delimiter=max(DELIMITERS, key=first.count), prefix=_BOM * text.startswith(_BOM),

@@ -28,7 +28,7 @@ def warn_of_patients(records: Sequence[SeriesRecord], chosen: Sequence[Decision]
                 _listed(several, records),
             )  # fmt: skip
     without_id = {one.patient: one.name for one in identified if not one.similar_id}
-    if len(set(without_id.values())) > 1:
+    if len(without_id) > 1:
         log.warning(
             "%d patients have no id: they are distinguished by name and date of birth; see %s",
             len(without_id), _listed(without_id, records),
@@ -37,8 +37,8 @@ def warn_of_patients(records: Sequence[SeriesRecord], chosen: Sequence[Decision]
     if similar := _several(any_issuer):
         patients = {one.patient: None for one in identified if one.similar_id in similar}
         log.warning(
-            "%s in several ways, which differ in case, spaces or leading zeros, and so several "
-            "pseudonyms; correct it if that is one patient; see %s",
+            "%s in several ways, which differ in case, spaces or leading zeros, and so has "
+            "several pseudonyms; use one in the column patient if that is one patient; see %s",
             plural(len(similar), "patient id is written", "patient ids are written"),
             _listed(patients, records),
         )  # fmt: skip
