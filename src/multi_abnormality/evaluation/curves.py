@@ -84,7 +84,7 @@ def thin_indices(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> np.ndarr
     is_corner = (np.abs(dx[:-1] * dy[1:] - dx[1:] * dy[:-1]) > 1e-12) | (
         dx[:-1] * dx[1:] + dy[:-1] * dy[1:] < 0
     )
-    corners = different[np.concatenate([[True], is_corner, [True]])[: len(different)]]
+    corners: np.ndarray = different[np.concatenate([[True], is_corner, [True]])[: len(different)]]
     if len(corners) <= points:
         return corners
     targets = np.linspace(0, length[-1], points)
