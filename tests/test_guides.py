@@ -73,7 +73,7 @@ NEVER = {
     "tests/test_benchmarks.py runs all in small sizes",
     r"^git diff HEAD 0123456789ab": "a resume commit; its message names the reader's own",
     r"hf auth login": "an account of the hub, and a person",
-    r"timm\.create_model": "weights from the hub",
+    r"timm\.create_model|^hf download": "weights from the hub",
     r"^tensorboard": "a person's browser; tests/runtime/test_resume_decision.py "
     "reads what it would show",
     r"^srun": "SLURM; tests/dask_cluster.py starts such workers without",
