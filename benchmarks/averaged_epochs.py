@@ -11,17 +11,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from cross_validation import PROCESSED
 from multi_abnormality.config.schema import load_params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.runtime.checkpoint_io import LAST, load_complete
 from multi_abnormality.training.weight_average import mean_state
 from multi_abnormality.utils import console
 from short_runs import TrainedRun
 
-PROCESSED = Path("processed")
 CHOSEN = "chosen on val"
 
 
@@ -37,13 +35,9 @@ def measure(seed: int, best: int, epochs: int | None) -> dict[str, float]:
     states = [kept[epoch.epoch] for epoch in run.history.ranked(best)]
     candidates = {str(count): mean_state(states[:count]) for count in range(1, len(states) + 1)}
     candidates[CHOSEN] = run.best["state_dict"]
-    return {name: test_auroc(run, state) for name, state in candidates.items()}
-
-
-def test_auroc(run: TrainedRun, state: dict[str, Tensor]) -> float:
-    scans = run.predict(run.test_names, run.best | {"state_dict": state})
-    scores = official_scores(scans.labels, scans.logits, run.processed.findings)
-    return float(scores["classification"]["macro"]["auroc"])
+    return {
+        name: run.test_auroc(run.best | {"state_dict": state}) for name, state in candidates.items()
+    }
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from multi_abnormality.config.schema import Params, load_params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.utils import console
 from multi_abnormality.utils.rng import generator
 from short_runs import TrainedRun
@@ -40,10 +39,7 @@ def remove_labels(processed: ProcessedDataset, share: float, seed: int) -> None:
 def trained_auroc(params: Params, processed: ProcessedDataset) -> float:
     """Train, and return the test macro AUROC of the best epoch."""
     with tempfile.TemporaryDirectory() as folder:
-        run = TrainedRun(params, processed, Path(folder))
-        scans = run.predict(run.test_names)
-    scores = official_scores(scans.labels, scans.logits, processed.findings)
-    return float(scores["classification"]["macro"]["auroc"])
+        return TrainedRun(params, processed, Path(folder)).test_auroc()
 
 
 def measure(share: float, seeds: list[int], epochs: int | None) -> dict[str, list[float]]:

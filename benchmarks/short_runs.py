@@ -8,6 +8,7 @@ from multi_abnormality.config.schema import Params
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.evaluation.scored_scans import Scans, average_over_reconstructions
+from multi_abnormality.evaluation.scores import official_scores
 from multi_abnormality.models.device import choose_device, num_loader_workers
 from multi_abnormality.models.factory import restore_classifier
 from multi_abnormality.models.predict_logits import predict_logits
@@ -62,3 +63,9 @@ class TrainedRun:
             names, logits, self.processed.labels_of(names),
             ids["scan_id"].tolist(), ids["patient_id"].tolist(), self.processed.findings,
         )  # fmt: skip
+
+    def test_auroc(self, checkpoint: dict[str, Any] | None = None) -> float:
+        """Return the macro AUROC of the test split; `checkpoint` is that of `predict`."""
+        scans = self.predict(self.test_names, checkpoint)
+        scores = official_scores(scans.labels, scans.logits, self.processed.findings)
+        return float(scores["classification"]["macro"]["auroc"])
