@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import default_collate
 
 from loops.gate import Gate
 from multi_abnormality.config.schema import Params
@@ -160,6 +161,7 @@ def plain(training: training_run.TrainingRun, gate: Gate) -> None:
     loader = train_dataloader(
         training.datamodule.train_dataset, params.train.batch_size, workers, 0, 0
     )
+    loader.collate_fn = default_collate
     trainer = lightning.Trainer(
         accelerator="gpu" if choose_device(params.machine.accelerator).type == "cuda" else "cpu",
         devices=1,

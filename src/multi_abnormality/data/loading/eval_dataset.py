@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.data.transforms.batch import Example
+from multi_abnormality.data.transforms.batch import Example, collate
 
 
 class EvalDataset(Dataset[Example]):
@@ -64,6 +64,7 @@ def eval_dataloader(
         dataset,
         batch_size,
         num_workers=workers,
+        collate_fn=collate,
         worker_init_fn=worker_init,
         pin_memory=torch.cuda.is_available(),
     )

@@ -19,7 +19,7 @@ from multi_abnormality.data.loading.slice_sampling import (
 )
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.augment import AUGMENTATIONS, SHARED_STREAM, levels
-from multi_abnormality.data.transforms.batch import Example
+from multi_abnormality.data.transforms.batch import Example, collate
 from multi_abnormality.utils.rng import generator
 
 
@@ -157,6 +157,7 @@ def train_dataloader(
             dataset.frequencies, dataset.seed, batch_size, epoch, batch, rank, ranks
         ),
         num_workers=workers,
+        collate_fn=collate,
         worker_init_fn=leave_signals_to_parent,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -1,6 +1,6 @@
-"""Types of examples and batches, and the batches of a data loader on a device."""
+"""Types of examples and batches, their collation, and the batches of a loader on a device."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypedDict, cast
 
 import numpy as np
@@ -32,13 +32,30 @@ class Example(TypedDict, total=False):
     augmentation: dict[str, np.ndarray]
 
 
+def collate(examples: Sequence[Example]) -> dict[str, Any]:
+    """Stack the arrays of examples: volumes and features to tensors, the others to arrays.
+
+    Workers send a tensor through shared memory, which costs more than pickling a small one.
+    """
+    return {
+        name: torch.from_numpy(value) if name in ("volume", "features") else value
+        for name, value in _stack(examples).items()
+    }
+
+
+def _stack(examples: Sequence[Any]) -> Any:
+    if isinstance(examples[0], dict):
+        return {name: _stack([each[name] for each in examples]) for name in examples[0]}
+    return list(examples) if isinstance(examples[0], str) else np.stack(examples)
+
+
 def batches_on_device(loader: Iterable[Any], device: torch.device) -> Iterator[Batch]:
     """Yield the loader's batches, moved to the device one ahead of the step that uses them.
 
     Copies from pinned memory do not block, so no step waits for its data. Seeds stay on the host,
     where generators need them.
     """
-    moved = (_move(batch, device) for batch in loader)
+    moved = (move_batch(batch, device) for batch in loader)
     current = next(moved, None)
     while current is not None:
         following = next(moved, None)
@@ -46,15 +63,16 @@ def batches_on_device(loader: Iterable[Any], device: torch.device) -> Iterator[B
         current = following
 
 
-def _move(batch: dict[str, Any], device: torch.device) -> Batch:
+def move_batch(batch: dict[str, Any], device: torch.device) -> Batch:
+    """Move a collated batch to a device."""
     moved: dict[str, Any] = {}
     for name, value in batch.items():
         if name == "seed":
             moved[name] = value.tolist()
         elif isinstance(value, dict):
-            moved[name] = _move(value, device)
-        elif isinstance(value, torch.Tensor):
-            moved[name] = value.to(device, non_blocking=True)
-        else:
+            moved[name] = move_batch(value, device)
+        elif isinstance(value, list):
             moved[name] = value
+        else:
+            moved[name] = torch.as_tensor(value).to(device, non_blocking=True)
     return cast(Batch, moved)
