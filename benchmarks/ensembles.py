@@ -1,4 +1,4 @@
-"""Ensembles of seeds and of two spacings beside their members: gain, interval and p-value.
+"""Ensembles of seeds and of two slice spacings beside their members: gain, interval and p-value.
 
 python benchmarks/ensembles.py   # after `dvc repro`; six trainings
 """
@@ -21,15 +21,16 @@ from multi_abnormality.tools.ensemble.members import Member, read_member, select
 from multi_abnormality.utils import console
 
 SEEDS = (0, 1, 2)
-COARSER = 4 / 3  # of the second spacing to the first
+FINER = 3 / 4  # slice spacing of the second member to that of the first, as in winner-2026
 
 
-def with_spacing(params: Params, factor: float) -> Params:
-    """Return parameters with voxels larger by a factor, of the same extent."""
+def with_slice_spacing(params: Params, factor: float) -> Params:
+    """Return parameters with a slice spacing larger by a factor, and volumes of the same height."""
     recipe = params.preprocess
+    (mm, *in_plane), (slices, *rows_columns) = recipe.spacing, recipe.shape
     changes = {
-        "spacing": tuple(round(mm * factor, 2) for mm in recipe.spacing),
-        "shape": tuple(round(voxels / factor) for voxels in recipe.shape),
+        "spacing": (mm * factor, *in_plane),
+        "shape": (round(slices / factor), *rows_columns),
     }
     return params.model_copy(update={"preprocess": recipe.model_copy(update=changes)})
 
@@ -46,19 +47,20 @@ def process(params: Params, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--factor", type=float, default=1.0, help="of both spacings")
     add_options(parser)
     given = parser.parse_args()
     params = shortened(load_params(), given)
-    fine, coarse = (with_spacing(params, given.factor * factor) for factor in (1, COARSER))
+    finer = with_slice_spacing(params, FINER)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
-        members = [[read(params, seed, folder) for params in (fine, coarse)] for seed in SEEDS]
-        ensembles = {"three seeds": [of_fine for of_fine, _ in members]}
+        members = [[read(each, seed, folder) for each in (params, finer)] for seed in SEEDS]
+        ensembles = {"three seeds": [first for first, _ in members]}
         ensembles |= {
-            f"two spacings, seed {seed}": pair for seed, pair in zip(SEEDS, members, strict=True)
+            f"two slice spacings, seed {seed}": pair
+            for seed, pair in zip(SEEDS, members, strict=True)
         }
-        ensembles["three seeds, two spacings each"] = [each for pair in members for each in pair]
+        every = [each for pair in members for each in pair]
+        ensembles["three seeds, two slice spacings each"] = every
         fused = [
             fuse_members(f"{name}, {weights}", select_common(chosen), weights)
             for name, chosen in ensembles.items()
