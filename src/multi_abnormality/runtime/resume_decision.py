@@ -72,7 +72,9 @@ class CheckpointDir:
         self.archive = archive
         self._check_writable()
 
-    def select(self, metadata: dict[str, Any], params: Params) -> ResumeCandidate | None:
+    def select_and_archive_others(
+        self, metadata: dict[str, Any], params: Params
+    ) -> ResumeCandidate | None:
         """Return the latest checkpoint that this run can resume from, if there is one.
 
         Its best epoch's checkpoint must exist as well. Moves the checkpoints of other runs and
@@ -96,8 +98,10 @@ class CheckpointDir:
             self._restore_missing_files(chosen, ours, metadata, params)
             return chosen
         if ours:
-            log.warning("the best epoch's checkpoint is damaged, and no earlier one is left")
-            self._archive(ours, [], run_id)
+            log.warning(
+                "the best epoch's checkpoint is missing or damaged, and no earlier one is left"
+            )
+            self._archive(ours, damaged=[], run_id=run_id)
         if params.train.resume == "required":
             raise InputError(
                 f"train.resume is `required`, but {self.path} has no checkpoint to resume from; "
@@ -209,7 +213,7 @@ def recorded_pretrained_cfg(model: Model, folder: Path) -> dict[str, Any] | None
     for path in sorted(folder.glob("*.ckpt")):
         try:
             metadata = ResumeCandidate.read(path).content["about"]
-        except InputError:  # reported by `select`
+        except InputError:  # reported by `select_and_archive_others`
             continue
         cfg: dict[str, Any] | None = metadata.get("pretrained_cfg")
         if cfg and all(metadata["model"].get(key) == requested[key] for key in _NAMES_WEIGHTS):

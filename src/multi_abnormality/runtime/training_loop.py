@@ -117,7 +117,7 @@ class TrainingLoop:
             Stopped: a stop was requested; after a resume, the averaging starts again.
         """
         ranked = self.history.ranked(self.params.train.average_best)
-        states = [self.step.best_epochs[epoch.epoch] for epoch in ranked]
+        states = [self.step.best_states[epoch.epoch] for epoch in ranked]
         candidates = [(ranked[0].val_auroc, ranked[0].val_loss, 1)]
         for count in range(2, len(states) + 1):
             self.step.average.module.load_state_dict(mean_state(states[:count]))

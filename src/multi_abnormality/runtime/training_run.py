@@ -151,7 +151,7 @@ class TrainingRun:
     def _find(self) -> ResumeCandidate | None:
         folder = CheckpointDir(self.paths.checkpoints, self.paths.archive)
         self.paths.archive.prune()
-        return folder.select(self.metadata, self.params)
+        return folder.select_and_archive_others(self.metadata, self.params)
 
     def run(self, stop: StopRequest | None = None, backup: BackupHook | None = None) -> History:
         """Train to the end, and leave a complete best.ckpt and last.ckpt. All ranks call this.

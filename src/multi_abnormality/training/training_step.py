@@ -101,7 +101,7 @@ class TrainingStep:
     Attributes:
         uncached_reason: why features of the slices are not cached; None if batches must have them.
         average: moving average (EMA) of the weights; it is validated, and saved for inference.
-        best_epochs: EMA weights of the best epochs so far, by epoch; empty unless
+        best_states: EMA weights of the best epochs so far, by epoch; empty unless
             `train.average_best` is above 1.
         labeled_share: share of the labels drawn in an epoch that are not missing, on average.
         steps: number of optimizer steps so far.
@@ -131,7 +131,7 @@ class TrainingStep:
         self.module, self.optimizer = fabric.setup(module, optimizer)
         constant = None if self.uncached_reason else model.encoder
         self.average = WeightAverage(module, settings.ema_decay, constant)
-        self.best_epochs: dict[int, dict[str, Tensor]] = {}
+        self.best_states: dict[int, dict[str, Tensor]] = {}
         self._parameters = list(module.parameters())
         frequencies = torch.from_numpy(
             sampling_frequencies(labels.numpy(), settings.oversample_threshold)
@@ -272,14 +272,15 @@ class TrainingStep:
     def keep_best_epochs(self, history: History) -> None:
         """Keep a copy of the averaged weights if the history's last epoch is one of the best."""
         count = self.params.train.average_best
-        if count == 1 or history.epochs[-1] not in (best := history.ranked(count)):
+        newest, best = history.epochs[-1], history.ranked(count)
+        if count == 1 or newest not in best:
             return
         state = {
             name: tensor.to("cpu", copy=True)
             for name, tensor in self.average.module.state_dict().items()
         }
-        states = self.best_epochs | {history.epochs[-1].epoch: state}
-        self.best_epochs = {epoch.epoch: states[epoch.epoch] for epoch in best}
+        states = self.best_states | {newest.epoch: state}
+        self.best_states = {epoch.epoch: states[epoch.epoch] for epoch in best}
 
     @property
     def _is_scaled(self) -> bool:
@@ -339,7 +340,7 @@ class TrainingStep:
             "precision": self.fabric.strategy.precision.state_dict(),
             "steps": self.steps,
             "train_loss": asdict(self.train_loss),
-        } | ({"best_epochs": self.best_epochs} if keeps_best else {})
+        } | ({"best_epochs": self.best_states} if keeps_best else {})
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.average.module.load_state_dict(state["state_dict"])
@@ -348,7 +349,7 @@ class TrainingStep:
         if state["precision"]:  # float16 has a loss scale, other precisions nothing
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.steps = state["steps"]
-        self.best_epochs = state.get("best_epochs", {})
+        self.best_states = state.get("best_epochs", {})
         self.train_loss = RunningMean(**state["train_loss"])
 
 

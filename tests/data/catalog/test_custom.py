@@ -549,7 +549,7 @@ def test_folds_leave_the_test_split_alone_and_refuse_what_contradicts_them(own: 
     volumes = own.read(folds=2, fold=0).set_index("name")
     assert volumes["fold"][volumes["split"] == "test"].tolist() == ["", ""]
     assert sorted(volumes["fold"][volumes["split"] == "train"].unique()) == ["0", "1"]
-    assert "data.folds: 3 are more than the 2 patients of the train split" in own.error(
+    assert "data.folds: 3 folds are more than the 2 patients of the train split" in own.error(
         folds=3, fold=0
     )
     own.write(rows=tuple(row.replace("P 2,train", "P 2,val") for row in ROWS))

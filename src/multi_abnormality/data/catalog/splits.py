@@ -66,13 +66,13 @@ def assign_folds(
     count = labels["patient_id"].nunique()
     if count < folds:
         raise InputError(
-            f"data.folds: {folds} are more than the {count} patients of the train split that they "
-            "divide; lower it, or add scans of other patients"
+            f"data.folds: {folds} folds are more than the {count} patients of the train split; "
+            "lower it, or add scans of other patients"
         )
     fold_of: dict[str, int] = {}
     for fold in range(folds - 1):
-        left = labels[~labels["patient_id"].isin(fold_of)]
-        chosen = hold_out(left, findings, 1 / (folds - fold), seed)
+        remaining = labels[~labels["patient_id"].isin(fold_of)]
+        chosen = hold_out(remaining, findings, 1 / (folds - fold), seed)
         fold_of |= dict.fromkeys(chosen, fold)
     return dict.fromkeys(labels["patient_id"], folds - 1) | fold_of
 

@@ -69,7 +69,7 @@ def _find(context: DoctorContext, params: "Params", copy: Path) -> "ResumeCandid
 
     metadata = {"identity": _identity(context, params)}
     archive = CheckpointArchive(copy / ARCHIVE, context.root.absolute() / ".dvc/cache/files/md5")
-    return CheckpointDir(copy / CHECKPOINTS, archive).select(metadata, params)
+    return CheckpointDir(copy / CHECKPOINTS, archive).select_and_archive_others(metadata, params)
 
 
 def _identity(context: DoctorContext, params: "Params") -> dict[str, Any]:
