@@ -82,7 +82,7 @@ def test_all_errors_are_reported_at_once(tmp_path: Path):
         "model.dropout: is missing",
         "train.batch_size: must be a valid integer, not 'many'",
         "export.tolerance: must be greater than 0, not -1",
-        "model.pretrained: must be a valid boolean or must be a valid string, not 3",
+        "model.pretrained: must be true or false or must be text, not 3; put it in quotes",
         "preprocess.hu_to_uint8: must rise",
         "machine.workers: must be greater than or equal to 0 or must be 'auto', not -1",
     ):
@@ -169,9 +169,58 @@ def test_the_address_of_a_dask_scheduler(address: str, tmp_path: Path):
 def test_invalid_addresses_of_a_dask_scheduler_are_errors(address: str, tmp_path: Path):
     path = edited(tmp_path, (line("dask"), f"dask: {address}"))
     with pytest.raises(
-        InputError, match=r'machine\.dask: must be .*"tcp://host:8786"|valid string'
+        InputError, match=r'machine\.dask: must be .*"tcp://host:8786"|must be text'
     ):
         load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("windows", "[[-700, 0]]", "model.windows.0.1: must be greater than 0, not 0"),
+        ("windows", "[-700]", "model.windows.0: must be a list, such as [1, 2], not -700"),
+        ("multiscale", "[true]", "model.multiscale.0: must be a valid integer, not true"),
+        ("shape", "[9, 5, 5, 5]",
+         "preprocess.shape: must have at most 3 entries, not [9, 5, 5, 5]"),
+        ("spacing", "[0.01, 5, 5]",
+         "preprocess.spacing.0: must be greater than or equal to 0.05, not 0.01"),
+        ("formats", "onnx", "export.formats: must be a list, such as [1, 2], not 'onnx'"),
+        ("evaluate", "5", "evaluate: must be a section with the keys threshold_metric, "
+         "n_bootstrap, ci_level, not 5"),
+        ("seed", "", "seed: must be a valid integer, not null"),
+        ("dropout", ".nan", "model.dropout: must be a finite number, not .nan"),
+        ("compile", "yes", "train.compile: must be true or false, not 'yes'"),
+        ("patient", "5", "data.columns.patient: must be text, not 5; put it in quotes"),
+        ("scans", "2001-01-01", "data.scans: must be text, not 2001-01-01; put it in quotes"),
+        ("seed", "0\n3: 4", "3: unknown key; known: seed, data, preprocess, model, train, "
+         "evaluate, export, machine, backup"),
+    ],
+)  # fmt: skip
+def test_errors_are_about_the_file_and_each_fault_is_one(
+    key: str, value: str, error: str, tmp_path: Path
+):
+    path = tmp_path / "params.yaml"
+    block = re.compile(rf"(?m)^( *){key}:.*(\n\1 .*)*")
+    path.write_text(block.sub(rf"\g<1>{key}: {value}", DEFAULT.read_text(), count=1))
+    with pytest.raises(InputError) as caught:
+        load_params(path)
+    assert str(caught.value).splitlines()[1:] == [f"  - {error}"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hint"),
+    [
+        ("  dropout:", "\tdropout:", "indent by spaces, not by tabs"),
+        ("  dropout:", "   dropout:", "here or in the line above: align the keys of a section"),
+        ("dropout:", "dropout", "put a colon and a space after each key"),
+    ],
+)
+def test_an_error_of_yaml_has_the_line_and_a_fix(old: str, new: str, hint: str, tmp_path: Path):
+    with pytest.raises(InputError, match=r"params.yaml: is not valid YAML: .*") as caught:
+        load_params(edited(tmp_path, (old, new)))
+    assert "in line " in str(caught.value)
+    assert "unicode string" not in str(caught.value)
+    assert hint in str(caught.value).splitlines()[-1]
 
 
 def test_duplicate_keys_are_errors(tmp_path):
@@ -237,7 +286,7 @@ def test_values_of_labels_are_words_as_in_the_table(tmp_path: Path):
         ("positive: [1]\n    negative: 0\n    uncertain: []\n    missing: []",
          "data.values.negative: must be a list of words and numbers, such as [1, ja], not 0"),
         ("positive: [1]\n    negative: [0]\n    uncertain: []\n    missing: [~, .nan]",
-         "data.values.missing: must be words and numbers; YAML takes None, nan for something"),
+         "data.values.missing: must be words and numbers; YAML takes null, .nan for something"),
     ],
 )  # fmt: skip
 def test_wrong_values_of_labels_are_refused(tmp_path: Path, values: str, expected: str):
@@ -258,7 +307,7 @@ def test_ct_rates_labels_have_values_of_their_own(tmp_path: Path):
     ("folds", "fold", "fault"),
     [
         ("5", "5", "data.fold: must be 0 to 4, as data.folds is 5, not 5"),
-        ("5", "null", "data.fold: must be 0 to 4, as data.folds is 5, not None"),
+        ("5", "null", "data.fold: must be 0 to 4, as data.folds is 5, not null"),
         ("null", "0", "data.fold: must be null, as data.folds is null, not 0"),
         ("1", "0", "data.folds: must be greater than or equal to 2, not 1"),
     ],

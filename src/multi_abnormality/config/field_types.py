@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from multi_abnormality.config.findings import FINDINGS, names_a_picture
+from multi_abnormality.config.yaml_reader import in_yaml
 from multi_abnormality.utils.strict_csv import WORKBOOK, cell_value
 
 T = TypeVar("T")
@@ -144,7 +145,7 @@ def _normalize_findings(findings: object) -> object:
         raise ValueError("must be ct_rate, or a list of names, such as [Emphysema, Cyst]")
     if wrong := [one for one in findings if not isinstance(one, str)]:
         raise ValueError(
-            f"must be names; YAML takes {', '.join(map(repr, wrong))} for something else: "
+            f"must be names; YAML takes {', '.join(map(in_yaml, wrong))} for something else: "
             "put the name in quotes"
         )
     return tuple(map(_to_nfc, findings))
@@ -206,7 +207,7 @@ def _to_words(values: object) -> object:
         raise ValueError("must be a list of words and numbers, such as [1, ja]")
     if wrong := [one for one in values if not isinstance(one, str | int) and not _is_finite(one)]:
         raise ValueError(
-            f"must be words and numbers; YAML takes {', '.join(map(repr, wrong))} for something "
+            f"must be words and numbers; YAML takes {', '.join(map(in_yaml, wrong))} for something "
             'else: put the word in quotes; "" is an empty cell'
         )
     return tuple(map(_to_word, values))
@@ -281,6 +282,7 @@ WeightsSha256 = Annotated[
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Spacing = Annotated[float, Field(ge=0.05, le=50)]  # mm, as of the scans that are read
 SingleLine = Annotated[str, _require(_is_line, "must be one line of text, or null")]
 ColumnName = Annotated[
     str,

@@ -34,6 +34,7 @@ from multi_abnormality.config.field_types import (
     SensitivityTarget,
     Share,
     SingleLine,
+    Spacing,
     WarmupEpochs,
     WeightsSha256,
     Words,
@@ -110,7 +111,7 @@ class Data(Section):
 class PreprocessSpec(Section):
     """Form of a stored volume. Axes are (Z, Y, X), towards head, back and left."""
 
-    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat]  # mm
+    spacing: tuple[Spacing, Spacing, Spacing]  # mm
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # voxels
     hu_to_uint8: Knots  # (HU, 8-bit code)
 

@@ -1,10 +1,13 @@
 """Error messages for a wrong params.yaml, with the full name of each key."""
 
 import difflib
+from datetime import date
+from typing import Any
 
 from pydantic import ValidationError
 
 from multi_abnormality.config.field_types import Section
+from multi_abnormality.config.yaml_reader import in_yaml
 
 RENAMED = {  # keys of earlier versions
     "backup.keep": "backup.keep_last",
@@ -35,6 +38,11 @@ RENAMED_VALUES = {  # of earlier versions
     ("train.debug", "overfit"): "overfit_batches",
     ("train.resume", "must"): "required",
 }
+_MESSAGES = {  # for types of pydantic's errors
+    "tuple_type": "must be a list, such as [1, 2]",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+}
 
 
 def describe(error: ValidationError, whole: type[Section]) -> list[str]:
@@ -53,26 +61,35 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
         if detail["type"] == "missing":
             if key not in given_by_old_name:
                 errors.append(f"{key}: is missing")
-        elif detail["type"] == "extra_forbidden":
+        elif detail["type"] in ("extra_forbidden", "invalid_key"):
             name = str(detail["loc"][-1])
             hint = f"it is now {RENAMED[key]}" if key in RENAMED else _nearest(name, section)
             errors.append(f"{key}: unknown key; {hint}")
-        else:
-            message = detail["msg"].removeprefix("Value error, ")
-            if detail["type"] in ("too_short", "too_long"):
-                bound = "least" if detail["type"] == "too_short" else "most"
-                count = detail["ctx"]["min_length" if bound == "least" else "max_length"]
-                message = f"must have at {bound} {count} entr{'y' if count == 1 else 'ies'}"
-            allowed.setdefault(key, []).append(message.replace("Input should", "must"))
+        elif not any(other.startswith(f"{key}.") for other, _, _ in details):  # says it better
+            allowed.setdefault(key, []).append(_message(detail, section, key))
             given[key] = detail["input"]
     for key, what in allowed.items():
         value = given[key]
-        if isinstance(value, tuple):
-            value = list(value)  # as in the file
         new = RENAMED_VALUES.get((key, value)) if isinstance(value, str) else None
         hint = f"; it is now {new}" if new else ""
-        errors.append(f"{key}: {' or '.join(what)}, not {value!r}{hint}")
+        if _MESSAGES["string_type"] in what and type(value) in (int, float, date):
+            hint = "; put it in quotes"
+        errors.append(f"{key}: {' or '.join(what)}, not {in_yaml(value)}{hint}")
     return sorted(errors)
+
+
+def _message(detail: Any, section: type[Section], key: str) -> str:
+    """Return what a value must be."""
+    kind = detail["type"]
+    if kind == "model_type":
+        part: Any = section.model_fields[key.rpartition(".")[2]].annotation
+        return f"must be a section with the keys {', '.join(part.model_fields)}"
+    if kind in ("too_short", "too_long"):
+        bound = "least" if kind == "too_short" else "most"
+        count = detail["ctx"]["min_length" if bound == "least" else "max_length"]
+        return f"must have at {bound} {count} entr{'y' if count == 1 else 'ies'}"
+    message: str = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    return _MESSAGES.get(kind, message)
 
 
 def _locate(location: tuple[int | str, ...], section: type[Section]) -> tuple[str, type[Section]]:

@@ -133,6 +133,15 @@ def test_quiet_shows_only_failures_outside_of_a_project(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_volume_smaller_than_a_chest_is_a_warning(project: Path):
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["preprocess"] |= {"spacing": [0.9, 0.5, 0.5], "shape": [28, 56, 72]}  # cm, not mm
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    _, warned = check_params(DoctorContext(project))
+    assert warned.status == WARN
+    assert "keep only 25.2 x 28 x 36 mm (z, y, x) of each scan" in warned.text
+
+
 def test_wrong_parameters_are_named(project: Path):
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["train"]["epoch"] = 3

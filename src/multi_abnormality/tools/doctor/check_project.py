@@ -14,6 +14,8 @@ from multi_abnormality.tools.doctor.context import (
 )
 from multi_abnormality.utils.errors import INSTALL_ALL, InputError
 
+MIN_EXTENT = 100.0  # mm of a scan that are stored along each axis; less is no chest
+
 
 def check_params(context: DoctorContext) -> Iterator[CheckResult]:
     from multi_abnormality.config.schema import load_params
@@ -25,6 +27,14 @@ def check_params(context: DoctorContext) -> Iterator[CheckResult]:
         return
     model, train = params.model.backbone, params.train
     yield passed(f"valid: {model}, {train.epochs} epochs of batches of {train.batch_size}")
+    stored = params.preprocess
+    extent = [mm * count for mm, count in zip(stored.spacing, stored.shape, strict=True)]
+    if min(extent) < MIN_EXTENT:
+        yield warning(
+            "preprocess.spacing and preprocess.shape keep only "
+            f"{' x '.join(f'{mm:.4g}' for mm in extent)} mm (z, y, x) of each scan, less than a "
+            "chest. Is the spacing in mm?"
+        )
 
 
 def check_data(context: DoctorContext) -> Iterator[CheckResult]:
