@@ -1,6 +1,7 @@
 """Choice of the series of a study, and reasons against the others."""
 
 import logging
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,19 @@ def test_an_unknown_series_is_an_error(tmp_path: Path) -> None:
     assert len(found.scans) == 1
     assert found.faults == []
     assert found.unused[0].startswith("--series 9: there is no such series")
+
+
+def test_archives_that_are_left_out_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_series(tmp_path / "series", HU)
+    for name, member in (("scan.zip", "a.nii.gz"), ("series.zip", None)):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for file in sorted((tmp_path / "series").iterdir()) if member is None else ():
+                archive.write(file, file.name)
+            if member:
+                archive.writestr(member, b"")
+    (tmp_path / "scans.tar.gz").touch()
+    found = find_scans([tmp_path])
+    assert (len(found.scans), found.faults) == (2, [])
+    (warned,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned.startswith(f"2 archives in {tmp_path} left out")
+    assert f"{tmp_path}/scan.zip, {tmp_path}/scans.tar.gz." in warned
