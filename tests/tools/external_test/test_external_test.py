@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from conftest import SharedFolders
 from documents import ROOT, commands
 from multi_abnormality import load_model
+from multi_abnormality.cli import app
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.config.schema import Params
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
@@ -24,6 +26,7 @@ from multi_abnormality.evaluation.training_hashes import TrainingHashes
 from multi_abnormality.inference.predictor import Model
 from multi_abnormality.stages import evaluate, export
 from multi_abnormality.tools.external_test import external_test
+from multi_abnormality.tools.external_test.label_settings import read_settings
 from multi_abnormality.utils.errors import InputError
 from multi_abnormality.utils.onnx_checksum import INFO_KEY
 from tiny_model import save
@@ -365,6 +368,30 @@ def test_wrong_input_is_an_error_with_the_fix(
         options = options | {"params": tmp_path / "words.yaml"}
     assert message in hospital.error(tmp_path / "out", rows, **options)
     assert not (tmp_path / "out/evaluate.json").exists()
+
+
+def test_a_key_of_the_columns_given_twice_is_an_error(tmp_path: Path):
+    columns = ["patient=Person", "sex=S", "patient=Patient"]
+    with pytest.raises(
+        InputError, match="--column patient=NAME: is given more than once; keep one"
+    ):
+        read_settings(None, tmp_path / "labels.csv", None, columns, FINDINGS)
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "problem"),
+    [("--table", ".", "file '.' is a directory"), ("--out", "a.csv", "'a.csv' is a file")],
+)
+def test_a_folder_in_place_of_a_file_is_named_as_its_option(
+    option: str, path: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").touch()
+    given = {"--table": "a.csv", "--scans": ".", option: path}
+    done = CliRunner().invoke(app, ["evaluate", "model", *sum(given.items(), ())])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.stderr
+    assert problem in done.stderr
 
 
 def test_the_scores_of_the_evaluate_stage_are_not_replaced(hospital: Hospital, tmp_path: Path):

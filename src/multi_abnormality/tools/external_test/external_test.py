@@ -13,7 +13,9 @@ def evaluate(
     table: Annotated[
         Path,
         typer.Option(
-            metavar="FILE", help="Table with a row per scan: .csv or .xlsx, as data.table."
+            metavar="FILE",
+            dir_okay=False,
+            help="Table with a row per scan: .csv or .xlsx, as data.table.",
         ),
     ],
     scans: Annotated[
@@ -23,6 +25,7 @@ def evaluate(
         Path,
         typer.Option(
             metavar="DIR",
+            file_okay=False,
             help="Folder for report.html, evaluate.json and predictions.json; after an "
             "interruption the same command resumes.",
         ),

@@ -53,7 +53,11 @@ def read_settings(
     content = DEFAULTS | given | {"table": table.name, "findings": [*findings]} | UNUSED
     for key in ("values", "columns", "split_values"):
         content[key] = DEFAULTS[key] | (given.get(key) or {})
-    content["columns"] |= dict(_parse_column(column) for column in columns)
+    pairs = [_parse_column(column) for column in columns]
+    keys = [key for key, _ in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise InputError(f"--column {twice[0]}=NAME: is given more than once; keep one")
+    content["columns"] |= dict(pairs)
     if sheet is not None or table.suffix.lower() != ".xlsx":
         content["sheet"] = sheet
     try:
