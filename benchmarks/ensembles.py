@@ -21,7 +21,7 @@ from multi_abnormality.tools.ensemble.members import Member, read_member, select
 from multi_abnormality.utils import console
 
 SEEDS = (0, 1, 2)
-FINER = 3 / 4  # slice spacing of the second member to that of the first, as in winner-2026
+COARSER = 4 / 3  # slice spacing of the second member to that of the first, as in winner-2026
 
 
 def with_slice_spacing(params: Params, factor: float) -> Params:
@@ -50,10 +50,10 @@ def main() -> None:
     add_options(parser)
     given = parser.parse_args()
     params = shortened(load_params(), given)
-    finer = with_slice_spacing(params, FINER)
+    coarser = with_slice_spacing(params, COARSER)
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).absolute()
-        members = [[read(each, seed, folder) for each in (params, finer)] for seed in SEEDS]
+        members = [[read(each, seed, folder) for each in (params, coarser)] for seed in SEEDS]
         ensembles = {"three seeds": [first for first, _ in members]}
         ensembles |= {
             f"two slice spacings, seed {seed}": pair
