@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from dicom_files import chest, ct_slice, write_bare, write_enhanced, write_other, write_series
+from multi_abnormality.data.catalog.custom_files import unlisted_scans
 from multi_abnormality.data.io.read import read_volume
 from multi_abnormality.data.io.scan_sources import find_scans, natural_key, resolve_scan
 from multi_abnormality.utils.errors import UnusableScan
@@ -207,6 +209,26 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "a/circle").symlink_to(tmp_path)
 
     assert names(tmp_path) == ["a"]
+
+
+def test_folders_may_be_nested_deeper_than_python_recurses(tmp_path: Path) -> None:
+    deep = tmp_path / "/".join("d" * 1200)
+    subprocess.run(["mkdir", "-p", deep], check=True)
+    (deep / "a.nii").touch()
+    try:
+        assert [source.path for source in find_scans(tmp_path)] == [deep / "a.nii"]
+        assert list(unlisted_scans(tmp_path, [])) == [deep / "a.nii"]
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # shutil recurses
+
+
+def test_hidden_folders_hold_no_scans(tmp_path: Path) -> None:
+    """Such as the snapshots that a file server keeps in each folder."""
+    write_series(tmp_path / "a", HU)
+    write_series(tmp_path / ".snapshot/a", HU)
+
+    assert names(tmp_path) == ["a"]
+    assert list(unlisted_scans(tmp_path, [])) == [tmp_path / "a"]
 
 
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:

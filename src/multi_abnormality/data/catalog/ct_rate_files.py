@@ -63,7 +63,7 @@ class Files:
 def find_files(root: Path) -> Files:
     """Walk the root once. Symbolic links are followed: scans are often on another disk."""
     files = Files()
-    for folder, _, file_names in walk(root):
+    for folder, _, file_names in walk(root) if root.is_dir() else ():
         prefix = _PREFIX_OF_FOLDER.get(folder.relative_to(root).parts[:2])
         for file_name in file_names:
             path = folder / file_name
@@ -71,7 +71,7 @@ def find_files(root: Path) -> Files:
                 files.exclusions.append(path)
             elif is_placeholder(path) and path.stem in file_names:
                 continue
-            elif prefix and file_name.endswith(_VOLUME_SUFFIXES) and file_name[0] != ".":
+            elif prefix and file_name.endswith(_VOLUME_SUFFIXES):
                 _add_volume(files, path, prefix)
     files.exclusions.sort()
     return files

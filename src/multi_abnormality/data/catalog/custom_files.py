@@ -36,6 +36,7 @@ def locate(cell: str, folder: Path) -> tuple[str, Path]:
         raise InputError(f"{text!r} has invisible characters; rename the file")
     try:
         found = _matching_paths(folder, text)
+        problem = _path_error(found[0]) if len(found) == 1 else None
     except OSError as error:
         raise InputError(f"{text[:80]!r} cannot be read ({error.strerror}); correct it") from error
     if not found:
@@ -45,7 +46,7 @@ def locate(cell: str, folder: Path) -> tuple[str, Path]:
     if len(found) > 1:
         names = " or ".join(str(one) if str(one).isascii() else ascii(str(one)) for one in found)
         raise InputError(f"may mean {names}; write its whole name, or rename one of them")
-    if problem := _path_error(found[0]):
+    if problem:
         raise InputError(problem)
     name = _series_name(found[0], folder) if _is_dicom(found[0]) else None
     return name or _name_of(text), found[0]
@@ -134,7 +135,7 @@ def unlisted_scans(folder: Path, known: Collection[Path]) -> Iterator[Path]:
         if absolute in listed:
             folders.clear()  # a series may be spread over subfolders
             continue
-        paths = [parent / name for name in names if name[0] != "."]
+        paths = [parent / name for name in names]
         if absolute not in with_listed_files and any(map(_is_dicom, paths)):
             yield parent
         for path in paths:

@@ -152,7 +152,7 @@ def resolve_scan(path: Path) -> ScanSource:
     return chosen
 
 
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
+def natural_key(path: Path | str) -> list[tuple[int, int, str]]:
     """Sort key that compares numbers in names by value: slice2 before slice10."""
     return [
         (0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part)
@@ -246,7 +246,8 @@ class DicomContents:
         """
         before = len(self.headers)
         try:
-            for path in files_in(folder, with_subfolders=False):
+            _, _, names = next(walk(folder))
+            for path in map(folder.joinpath, names):
                 if is_zip(path) or format_of(path):
                     continue
                 self.try_path(path)
@@ -351,7 +352,7 @@ def _in_folder(folder: Path) -> tuple[list[ScanSource], DicomContents]:
     """Find the scans in a folder at any depth, and its other content."""
     found = DicomContents()
     sources = []
-    for path in files_in(folder, with_subfolders=True):
+    for path in (parent / name for parent, _, names in walk(folder) for name in names):
         if format_of(path):
             if suffix_of(path) in scan_suffixes():
                 sources.append(ScanSource(path))
@@ -391,53 +392,44 @@ def read_zip(path: Path, also: tuple[str, ...] = ()) -> DicomContents:
     return found
 
 
-def files_in(folder: Path, with_subfolders: bool, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Yield the files in a folder, except hidden ones. Links are followed, but not in cycles.
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Walk a folder as os.walk does, in natural order, without hidden files and folders.
+
+    Links are followed: a folder that is one of its own parents is left out, as by `find -L`; one
+    that links name twice is yielded under both paths.
 
     Raises:
         OSError: the folder itself cannot be read; for subfolders a warning is logged.
     """
-    real = folder.resolve()
-    if real in above:
-        return
-    try:
-        paths = sorted(folder.iterdir(), key=natural_key)
-    except OSError as error:
-        if not above:
-            raise
-        log.warning("%s: left out, it cannot be read (%s)", folder, error.strerror)
-        return
-    for path in paths:
-        if path.name.startswith("."):
-            continue
+    waiting: list[tuple[Path, tuple[tuple[int, int], ...]]] = [(folder, ())]
+    while waiting:
+        parent, above = waiting.pop()
         try:
-            is_folder = path.is_dir()
-        except OSError:  # its reader reports it
-            is_folder = False
-        if not is_folder:
-            yield path
-        elif with_subfolders:
-            yield from files_in(path, with_subfolders, (*above, real))
+            status = parent.stat()
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                continue
+            with os.scandir(parent) as found:
+                entries = sorted(found, key=lambda one: natural_key(one.name))
+        except OSError as error:
+            if not above:
+                raise
+            log.warning("%s: left out, it cannot be read (%s)", parent, error.strerror)
+            continue
+        folders: list[str] = []
+        names: list[str] = []
+        for entry in entries:
+            if not entry.name.startswith("."):
+                (folders if _is_folder(entry) else names).append(entry.name)
+        yield parent, folders, names
+        waiting += [(parent / name, (*above, here)) for name in reversed(folders)]
 
 
-def walk(
-    folder: Path, above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Walk a folder as os.walk does, in the order of names, and follow links.
-
-    A folder that is one of its own parents is left out, as by `find -L`; one that links name twice
-    is yielded under both paths.
-    """
-    for _, folders, names in os.walk(folder):
-        status = folder.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            return
-        folders.sort()
-        yield folder, folders, sorted(names)
-        for name in folders:
-            yield from walk(folder / name, (*above, here))
-        return  # os.walk itself follows no links
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # its reader reports it
+        return False
 
 
 def is_zip(path: Path) -> bool:

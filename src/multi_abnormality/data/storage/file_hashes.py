@@ -107,10 +107,9 @@ def _files_of(path: Path) -> list[Path]:
 def _list_recursively(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the files and folders below a folder, at every level, except hidden ones."""
     files, folders = [], []
-    for parent, inner, names in walk(folder):
-        inner[:] = [name for name in inner if name[0] != "."]
+    for parent, _, names in walk(folder):
         folders.append(parent)
-        files += [path for name in names if name[0] != "." and (path := parent / name).is_file()]
+        files += [path for name in names if (path := parent / name).is_file()]
     return files, folders
 
 

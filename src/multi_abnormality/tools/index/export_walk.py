@@ -4,11 +4,10 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from multi_abnormality.data.io.scan_sources import files_in, is_zip, natural_key
+from multi_abnormality.data.io.scan_sources import is_zip, natural_key, walk
 from multi_abnormality.tools.index.header_cache import HeaderCache
 from multi_abnormality.tools.index.pseudonyms import Pseudonyms
 from multi_abnormality.tools.index.series_records import (
@@ -116,19 +115,13 @@ def _units(folder: Path) -> Iterator[list[str]]:
         InputError: the folder cannot be read.
     """
     try:
-        for _, paths in groupby(files_in(folder, with_subfolders=True), lambda path: path.parent):
-            names: list[str] = []
-            for path in paths:
-                name = path.relative_to(folder).as_posix()
-                if is_zip(path):
-                    yield [name]
-                    continue
-                names.append(name)
-                if len(names) == UNIT_FILES:
-                    yield names
-                    names = []
-            if names:
-                yield names
+        for parent, _, found in walk(folder):
+            below = parent.relative_to(folder)
+            paths = [below / name for name in found]
+            yield from ([path.as_posix()] for path in paths if is_zip(path))
+            names = [path.as_posix() for path in paths if not is_zip(path)]
+            for start in range(0, len(names), UNIT_FILES):
+                yield names[start : start + UNIT_FILES]
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); name a folder") from error
 
