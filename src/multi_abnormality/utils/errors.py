@@ -61,6 +61,11 @@ def plural(count: int, singular: str, several: str) -> str:
     return f"{count:,} {singular if count == 1 else several}"
 
 
+def count_scans(scans: int, patients: int) -> str:
+    """Return how many scans of how many patients there are, in words."""
+    return f"{plural(scans, 'scan', 'scans')} of {plural(patients, 'patient', 'patients')}"
+
+
 def raise_errors(errors: Sequence[str], title: str) -> None:
     """Raise one InputError that lists all errors, if there are any."""
     if errors:

@@ -13,6 +13,7 @@ from pacs_export import SECRETS, Export
 
 Log = Callable[[], str]
 OTHER_SALT = b"f" * 32
+NAMING = "paths that contain the name, an id or the date of birth of their patient:"
 
 
 def label(export: Export, **changes: str) -> None:
@@ -37,7 +38,7 @@ def test_links_replace_paths_that_name_patients(export: Export, logged: Log, is_
     export.add("Mustermann_Erika/1", study="1.1")
     export.add("b/2", study="1.2", number="77002")
     export.index()
-    assert "1 of 2 paths in the table contain the name" in logged()
+    assert f"{NAMING} 1; use --link before" in logged()
     label(export, Erguss="1")
     if is_old:  # its table of all series had fewer columns
         rows = export.rows(export.series_table)
@@ -56,7 +57,7 @@ def test_links_replace_paths_that_name_patients(export: Export, logged: Log, is_
     log = logged()[len(before) :]
     assert "2 rows get the present path of the series; other cells are kept" in log
     assert "another series is preferred" not in log
-    assert "paths in the table contain" not in log
+    assert NAMING not in log
     table = export.out.read_bytes()
     export.index(link=link)
     assert export.out.read_bytes() == table
@@ -75,11 +76,13 @@ def test_paths_that_name_patients_are_reported_of_all_rows(export: Export, logge
     for link in (None, export.out.with_name("scans")):
         before = logged()
         export.index(link=link)
-        assert "1 of 2 paths in the table contain the name" in logged()[len(before) :]
+        log = logged()[len(before) :]
+        assert f"{NAMING} 1; " in log
+        assert ("data/export does not have their series: use --link" in log) == bool(link)
     export.folder = folder.with_name("first")
     before = logged()
     export.index(link=export.out.with_name("scans"))
-    assert "paths in the table contain" not in logged()[len(before) :]
+    assert NAMING not in logged()[len(before) :]
     assert all(row["scan"].startswith("scans/P") for row in export.rows())
 
 
@@ -94,6 +97,40 @@ def test_a_series_that_a_person_chose_is_linked(export: Export, logged: Log):
     linked = export.out.parent / row["scan"]
     assert (linked / "0001").resolve() == export.folder / "a/SE2/IM0000"
     assert "1 study keeps its row, although another series is preferred" in logged()
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_rows_of_another_export_stay_among_all_series(export: Export, is_linked: bool):
+    """As their paths may be the same, studies tell them apart."""
+    link = export.out.with_name("scans") if is_linked else None
+    export.add("a/1", study="1.1")
+    export.index(link=link)
+    (first,) = export.rows(export.series_table)
+    export.folder = export.folder.with_name("later")
+    export.add("a/1", study="1.2", number="77002", ConvolutionKernel="Br64")
+    for _ in range(2):
+        export.index(link=link)
+        second, kept = export.rows(export.series_table)
+        assert kept == first | {"reason": "in the table from an earlier run"}
+        assert (second["kernel"], second["reason"]) == ("Br64", "the only candidate")
+    assert [row["kernel"] for row in export.rows()] == ["Br40", "Br64"]
+
+
+def test_only_scans_that_are_not_linked_are_slow(
+    export: Export, logged: Log, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(index_run, "MAX_FILES_BESIDE", 20)
+    for number in range(2):
+        export.add(str(number), study=f"1.{number}")
+        for path in (export.folder / str(number)).iterdir():
+            path.rename(export.folder / f"{number}_{path.name}")
+        (export.folder / str(number)).rmdir()
+    export.index()
+    assert "2 scans are in folders of more than 20 files" in logged()
+    export.index(link=export.out.with_name("scans"))
+    before = logged()
+    export.index()
+    assert "of more than 20 files" not in logged()[len(before) :]
 
 
 @pytest.mark.parametrize("change", ["moved", "renamed", "root", "moved after another"])
@@ -122,7 +159,7 @@ def test_rows_follow_their_series(export: Export, logged: Log, change: str, tmp_
     assert len(moved_lines(logged)) == 1
     assert "1 study keeps its row" in logged()
     is_whole = change != "moved after another"  # otherwise the table has a study of that one
-    assert ("not chosen now" in logged().split("1 rows get")[-1]) != is_whole
+    assert ("not chosen now" in logged().split("1 row gets")[-1]) != is_whole
 
 
 def test_another_salt_is_refused_although_no_path_is_known(export: Export):

@@ -160,7 +160,7 @@ def test_paths_that_name_a_patient_are_reported_and_links_do_not(
     export.add("hosp_4711 2024/CT", study="1.10")
     export.add("plain/CT", study="1.11")
     export.index()
-    assert "2 of 3 paths in the table contain the name" in logged()
+    assert "date of birth of their patient: 2; use --link" in logged()
     first = {row["study"]: row for row in export.rows()}
     export.out.unlink()
     link = tmp_path / "data/scans"
@@ -263,7 +263,7 @@ def test_a_killed_run_continues(export: Export, logged: Log, tmp_path: Path):
     assert ended.returncode == -signal.SIGKILL
     assert not (tmp_path / "other.csv").exists()
     export.index()
-    assert "7 of 10 parts were read before" in logged()
+    assert "read headers: 7 of 10 parts already read" in logged()
     first = export.out.read_bytes()
     shutil.rmtree(tmp_path / "cache")
     export.out.unlink()
@@ -564,7 +564,7 @@ def test_a_damaged_cache_is_made_again(export: Export, logged: Log, tmp_path: Pa
     export.index()
     assert export.out.read_bytes() == before
     assert "all headers are read again" in logged()
-    assert "parts were read before" not in logged()
+    assert "already read" not in logged()
 
 
 def test_links_do_not_lie_in_the_export(export: Export):

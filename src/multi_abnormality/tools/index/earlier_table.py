@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -10,11 +11,30 @@ from typing import Self
 from multi_abnormality.tools.index.series_choice import Decision
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError, plural, raise_errors
-from multi_abnormality.utils.strict_csv import Table, read_rows
+from multi_abnormality.utils.strict_csv import read_rows
 
 DELIMITERS = ",;\t"
 _LINK = re.compile(r"(R[0-9a-f]{16})(?:\.zip)?")  # the name that scan_paths.link_series gives
 _SALT_FIX = "name that salt by --salt, or another file by --out"
+
+
+@dataclass
+class EarlierRow:
+    """A row of the table of chosen series."""
+
+    cells: list[str]
+    positions: dict[str, int]  # of the columns
+    match: Decision | None = None  # the series that it names
+
+    def __getitem__(self, column: str) -> str:
+        """Return the cell of a column, "" if the table has no such column."""
+        return self.cells[self.positions[column]].strip() if column in self.positions else ""
+
+    @property
+    def link(self) -> str:
+        """Return the series that its path is a folder of links to, "" for another path."""
+        link = _LINK.fullmatch(Path(self["scan"]).name)
+        return link[1] if link else ""
 
 
 @dataclass
@@ -23,10 +43,9 @@ class EarlierTable:
 
     path: Path
     header: list[str] = field(default_factory=list)
-    cells: list[list[str]] = field(default_factory=list)
-    rows: list[dict[str, str]] = field(default_factory=list)  # cells by column
-    series: dict[str, dict[str, str]] = field(default_factory=dict)  # rows of all series, by path
-    matches: list[Decision | None] = field(default_factory=list)  # what the rows name
+    rows: list[EarlierRow] = field(default_factory=list)
+    # Rows of the table of all series, by study (also by "") and both path and series.
+    series: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     content: bytes | None = None  # of the file at `path`; None: there was none
     has_salt: bool = False  # whether the fingerprint of the salt is known
     is_changed: bool = False  # whether paths were replaced
@@ -48,67 +67,61 @@ class EarlierTable:
         content = path.read_bytes()
         table = read_rows(path, "correct it, or name another file by --out", DELIMITERS)
         raise_errors(table.faults, f"{path}: correct these first")
-        rows = _by_column(table)
-        if "scan" not in rows[0]:
+        header = [name.strip() for name in table.header]
+        positions = {name: header.index(name) for name in header}
+        if "scan" not in positions:
             raise InputError(
                 f"{path}: exists and has no column 'scan', so it is not a table of this command; "
                 "name another file by --out"
             )
-        series = {}
-        if series_table.exists() and series_table.read_bytes().strip().count(b"\n"):
-            found = read_rows(series_table, "delete it", DELIMITERS)
-            raise_errors(found.faults, f"{series_table}: correct these first, or delete it")
-            series = {row.get("scan", ""): row for row in _by_column(found)}
-        salts = {row.get("salt") or "" for row in series.values()} - {""}
+        listed = _read_series(series_table)
+        salts = {one.get("salt", "") for one in listed} - {""}
         if salts - {fingerprint}:
             raise InputError(f"{path}: was written with another salt ({series_table}); {_SALT_FIX}")
-        return cls(
-            path, table.header, table.rows, rows, series, content=content, has_salt=bool(salts)
-        )
+        series = {
+            (study, one.get(column, "")): one
+            for one in listed
+            for study in ("", one.get("study", ""))
+            for column in ("scan", "series")
+        }
+        rows = [EarlierRow(cells, positions) for cells in table.rows]
+        return cls(path, header, rows, series, content, has_salt=bool(salts))
 
-    def match(
-        self, decisions: Sequence[Decision], listed: Path, start: Path, folders: Iterable[Path]
-    ) -> None:
+    def match(self, decisions: Sequence[Decision], listed: Path, start: Path) -> None:
         """Find the series of each row, by its path, its link or the table of all series.
 
         Args:
             decisions: all series.
             listed: folder that their paths start from.
             start: folder that paths in the table start from.
-            folders: folders that paths in the table may have started from.
 
         Raises:
             InputError: a row has another pseudonym of its patient, and the salt is not known.
         """
-        by_path: dict[str, list[Decision]] = {}
+        by_path: defaultdict[str, list[Decision]] = defaultdict(list)
         by_key: dict[tuple[str, str], Decision] = {}
         for one in sorted(decisions, key=lambda one: not one.is_chosen):
+            by_path[Path(os.path.relpath(listed / one.path, start)).as_posix()].append(one)
             by_key.setdefault((one.record.study, one.record.key), one)
-            whole = listed / one.path
-            for path in dict.fromkeys(_relative(whole, folder) for folder in (start, *folders)):
-                by_path.setdefault(path, []).append(one)
-        self.matches = []
         for row in self.rows:
-            scan, study = row["scan"], row.get("study", "")
-            found = by_path.get(scan, [])
-            here = [one for one in found if _relative(listed / one.path, start) == scan]
+            found = by_path[row["scan"]]
             if not self.has_salt:
-                self._check_patient(row, here)
-            same = [one for one in (*here, *found) if study in ("", one.record.study)]
-            known = by_key.get((study, self._key(scan)))
-            self.matches.append(same[0] if same else known)
+                self._check_patient(row, found)
+            same = [one for one in found if row["study"] in ("", one.record.study)]
+            key = row.link or self._listed(row).get("series", "")
+            row.match = same[0] if same else by_key.get((row["study"], key))
 
-    def _key(self, scan: str) -> str:
-        link = _LINK.fullmatch(Path(scan).name)
-        return link[1] if link else self.series.get(scan, {}).get("series", "")
-
-    def _check_patient(self, row: Mapping[str, str], found: Sequence[Decision]) -> None:
+    def _check_patient(self, row: EarlierRow, found: Sequence[Decision]) -> None:
         patients = [one.record.patient for one in found if one.is_chosen]
-        if patients and row.get("patient", patients[0]) not in patients:
+        if patients and row["patient"] not in ("", *patients):
             raise InputError(
                 f"{self.path}: {row['scan']} has another pseudonym of its patient there: the table "
                 f"was written with another salt, or its column was edited; {_SALT_FIX}"
             )
+
+    def _listed(self, row: EarlierRow) -> dict[str, str]:
+        """Return the row of all series that a row names, empty if there is none."""
+        return self.series.get((row["study"], row.link or row["scan"]), {})
 
     def move(self, paths: Sequence[str | None]) -> None:
         """Replace paths of rows, and log how many.
@@ -116,11 +129,10 @@ class EarlierTable:
         Args:
             paths: new path of each row, or None.
         """
-        position = [name.strip() for name in self.header].index("scan") if self.rows else 0
         moved = 0
-        for row, cells, path in zip(self.rows, self.cells, paths, strict=True):
+        for row, path in zip(self.rows, paths, strict=True):
             if path is not None and path != row["scan"]:
-                row["scan"] = cells[position] = path
+                row.cells[row.positions["scan"]] = path
                 moved += 1
         if moved:
             self.is_changed = True
@@ -132,33 +144,31 @@ class EarlierTable:
     def unmatched_series(self) -> list[dict[str, str]]:
         """Return the rows of all series that the table names, and this run does not have."""
         reason = {"reason": "in the table from an earlier run"}
-        return [
-            self.series[row["scan"]] | reason
-            for row, match in zip(self.rows, self.matches, strict=True)
-            if match is None and row["scan"] in self.series
-        ]
+        found = [self._listed(row) for row in self.rows if row.match is None]
+        return [one | reason for one in found if one]
 
     def count_naming(self) -> int:
         """Return the number of rows whose paths name their patient."""
         return sum(
-            not _LINK.fullmatch(Path(row["scan"]).name)
+            not row.link
             and (
-                self.series.get(row["scan"], {}).get("names_patient") == "yes"
-                if match is None
-                else match.record.names_patient
+                row.match.record.names_patient
+                if row.match
+                else self._listed(row).get("names_patient") == "yes"
             )
-            for row, match in zip(self.rows, self.matches, strict=True)
+            for row in self.rows
         )
 
     def log_differences(self, decisions: Sequence[Decision]) -> None:
         """Log how the rows differ from what is chosen now."""
         studies = {one.record.study: one.record.key for one in decisions if one.is_chosen}
         changed = lost = others = 0
-        for row, match in zip(self.rows, self.matches, strict=True):
-            others += match is not None and row.get("patient") != match.record.patient
-            key = match and studies.get(match.record.study)
-            changed += match is not None and key not in (None, match.record.key)
-            lost += match is None or key is None
+        for row in self.rows:
+            record = row.match and row.match.record
+            key = record and studies.get(record.study)
+            others += record is not None and row["patient"] not in ("", record.patient)
+            changed += record is not None and key not in (None, record.key)
+            lost += key is None
         if changed:
             log.info(
                 "%s: %s row, although another series is preferred",
@@ -177,10 +187,11 @@ class EarlierTable:
             )  # fmt: skip
 
 
-def _by_column(table: Table) -> list[dict[str, str]]:
+def _read_series(path: Path) -> list[dict[str, str]]:
+    """Return the rows of the table of all series; a missing or empty one has none."""
+    if not path.exists() or not path.read_bytes().strip().count(b"\n"):
+        return []
+    table = read_rows(path, "delete it", DELIMITERS)
+    raise_errors(table.faults, f"{path}: correct these first, or delete it")
     header = [name.strip() for name in table.header]
     return [dict(zip(header, map(str.strip, cells), strict=True)) for cells in table.rows]
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()

@@ -17,7 +17,7 @@ from multi_abnormality.tools.index.series_records import (
     read_contents,
 )
 from multi_abnormality.utils import console
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, plural
 from multi_abnormality.utils.parallel.dask_task import code_hash
 from multi_abnormality.utils.parallel.run_all import TaskFailed, run_all
 
@@ -93,7 +93,8 @@ def _read_all(
     known = cache.known(unit.digest for unit in units)
     new = {unit.digest: unit.names for unit in units if unit.digest not in known}
     if known:
-        console.log.info("%s: %d of %d parts were read before", title, len(known), len(units))
+        parts = plural(len(units), "part", "parts")
+        console.log.info("%s: %d of %s already read", title, len(known), parts)
     count = sum(map(len, new.values()))
     machine = LocalWorkers(0 if count < MIN_PARALLEL else workers or "auto")
     items = {digest: (str(folder), names, pseudonyms) for digest, names in new.items()}

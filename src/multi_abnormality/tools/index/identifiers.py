@@ -19,7 +19,9 @@ BIRTH = "PatientBirthDate"
 
 _REMOVED = "[removed]"
 _MIN_LENGTH = 2  # of an identifier that is searched in text
-_MIN_PART = 4  # of one that is also searched within words, and with separators inside
+_MIN_PART = 4  # of one that is also searched within words
+# Scripts without spaces, where names stand within text. Hangul is folded to several letters each.
+_CHINESE_JAPANESE = re.compile("[\u3005-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 _LETTERS = str.maketrans({"æ": "a", "ø": "o", "œ": "o", "ł": "l", "đ": "d"})
 _SEPARATORS = r"(?:[^\w/\0]|_)*"
 _ALONE = r"(?<![^\W_])(?:{})(?![^\W_])"
@@ -36,18 +38,13 @@ class Identifiers:
 
     def __init__(self, ids: Iterable[str], names: Iterable[str], births: Iterable[str]) -> None:
         words = {word for text in (*ids, *births) for word in _id_words(text)}
-        pairs: set[str] = set()  # such as LiWu
         for group in (group for name in names for group in name.split("=")):
             # The components after these are prefix and suffix, such as "Mr".
             parts = re.findall(r"[^\W_]+", fold(" ".join(group.split("^")[:3])))
-            words.update(parts)
-            pairs.update(map("".join, permutations(parts, 2)))
-        self._words = [
-            word
-            for found in (words, pairs - words)
-            for word in sorted(found, key=lambda one: (-len(one), one))
-            if len(word) >= _MIN_LENGTH
-        ]
+            words.update(parts, map("".join, permutations(parts, 2)))  # the latter such as LiWu
+        self._words = sorted(
+            (word for word in words if len(word) >= _MIN_LENGTH), key=lambda one: (-len(one), one)
+        )
         self._dates = [pattern for birth in births for pattern in _date_patterns(birth)]
 
     @classmethod
@@ -114,7 +111,10 @@ def _id_words(text: str) -> set[str]:
 
 
 def _pattern(word: str) -> str:
-    alone = _ALONE.format(_SEPARATORS.join(word))
+    separated = _SEPARATORS.join(word)
+    if _CHINESE_JAPANESE.search(word):
+        return separated
+    alone = _ALONE.format(separated)
     return alone if len(word) < _MIN_PART else f"{word}|{alone}"
 
 

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from multi_abnormality.config.schema import load_params
 from multi_abnormality.tools.index.earlier_table import EarlierTable
 from multi_abnormality.tools.index.export_walk import files_of, read_export
 from multi_abnormality.tools.index.header_cache import HeaderCache, cache_path
+from multi_abnormality.tools.index.index_summary import describe_nothing, log_summary, summarize
 from multi_abnormality.tools.index.index_table import (
     COLUMNS,
     merge_table,
@@ -24,9 +25,9 @@ from multi_abnormality.tools.index.index_table import (
 )
 from multi_abnormality.tools.index.patient_warnings import warn_of_patients
 from multi_abnormality.tools.index.pseudonyms import Pseudonyms
-from multi_abnormality.tools.index.scan_paths import link_series, table_paths
+from multi_abnormality.tools.index.scan_paths import link_path, link_series, table_paths
 from multi_abnormality.tools.index.series_choice import Decision, choose
-from multi_abnormality.tools.index.series_records import Contents, parent_of
+from multi_abnormality.tools.index.series_records import parent_of
 from multi_abnormality.utils.console import log
 from multi_abnormality.utils.errors import InputError, first_few, plural
 
@@ -94,69 +95,47 @@ def index_export(
         InputError: no series is chosen; the table of all series has the reasons.
     """
     folder, start = _absolute(folder), _start_of_paths(link or folder, out, root)
-    if link and (_absolute(link).is_relative_to(folder) or folder.is_relative_to(_absolute(link))):
-        raise InputError(f"--link {link}: must not contain {folder}, nor lie in it")
+    if link:
+        link = _absolute(link)
+        if link.is_relative_to(folder) or folder.is_relative_to(link):
+            raise InputError(f"--link {link}: must not contain {folder}, nor lie in it")
     pseudonyms, series_table = Pseudonyms(salt), out.with_name(f"{out.stem}.series.csv")
     old = EarlierTable.read(out, series_table, pseudonyms.fingerprint)
+    listed = folder if link else start  # what the paths of all series start from
     with _open_cache(cache_path(folder)) as cache:
         contents, sizes = read_export(folder, pseudonyms, cache, workers)
         decisions = choose(contents.records, table_paths(contents, folder, None if link else start))
+        old.match(decisions, listed, start)
         chosen = [decision for decision in decisions if decision.is_chosen]
-        listed = folder if link else start  # what the decisions' paths start from
-        old.match(decisions, listed, start, (folder, _absolute(out).parent))
-        records = list(
-            {
-                (one.record.patient, one.record.key): one.record
-                for one in (*chosen, *old.matches)
-                if one is not None
-            }.values()
-        )
-        files = files_of(records, cache) if link else []
+        named = [*chosen, *(row.match for row in old.rows if row.match)]
+        links = {link_path(link, one.record): one.record for one in named} if link else {}
+        files = files_of([*links.values()], cache) if link else []
     prefix = Path(os.path.relpath(folder, listed))
     damaged = {(prefix / name).as_posix(): reason for name, reason in sorted(contents.damaged)}
-    rows = [row_of(decision, dates) for decision in decisions]
-    write_series_table(
-        series_table, [*rows, *old.unmatched_series()], damaged, pseudonyms.fingerprint
-    )
-    summary = _summarize(contents, decisions, sum(sizes.values()))
-    _log_summary(folder, summary)
+    rows = [row_of(decision, dates) for decision in decisions] + old.unmatched_series()
+    write_series_table(series_table, rows, damaged, pseudonyms.fingerprint)
+    log.info("%s: all %d series, with the reason for each", series_table, len(decisions))
+    summary = summarize(contents, decisions, sum(sizes.values()))
+    log_summary(folder, summary)
     if not chosen:
-        raise InputError(_describe_nothing(folder, summary, series_table))
+        raise InputError(describe_nothing(folder, summary, series_table))
     warn_of_patients(contents.records, chosen)
+    for path, names in zip(links, files, strict=True):
+        link_series(path, [folder / name for name in names])
     if link:
-        links = {
-            (record.patient, record.key): Path(os.path.relpath(path, start)).as_posix()
-            for record, path in zip(
-                records, link_series(_absolute(link), folder, records, files), strict=True
-            )
-        }
-        chosen = [one._replace(path=links[one.record.patient, one.record.key]) for one in chosen]
-        old.move([one and links[one.record.patient, one.record.key] for one in old.matches])
-    else:
-        _warn_of_slow_paths(chosen, sizes)
-        old.move(
-            [
-                None if one is None or _is_elsewhere(start / row["scan"], folder) else one.path
-                for one, row in zip(old.matches, old.rows, strict=True)
-            ]
-        )
+        chosen = [_linked(one, link, start) for one in chosen]
+    _move_rows(old, folder, start, link)
     old.log_differences(decisions)
     added = merge_table(old, [row_of(decision, dates) for decision in chosen], findings)
-    kept = len(old.rows)
-    named = old.count_naming()
-    if not link:
-        named += sum(row["names_patient"] == "yes" for row in added)
-    if named:
-        log.warning(
-            "%d of %d paths in the table contain the name, an id or the date of birth of their "
-            "patient; use --link before you pass the table on", named, kept + len(added),
-        )  # fmt: skip
     log.info(
-        "%s: %d scans added, %d rows kept; its paths start from %s", out, len(added), kept, start
-    )
-    log.info("%s: all %d series, with the reason for each", series_table, len(decisions))
+        "%s: %s added, %s kept; its paths start from %s",
+        out, plural(len(added), "scan", "scans"), plural(len(old.rows), "row", "rows"), start,
+    )  # fmt: skip
+    _warn_of_names(old, [] if link else added, folder, link)
+    if not link:
+        _warn_of_slow_paths(old, added, decisions, sizes)
     tables = {"table": str(out), "series_table": str(series_table), "root": str(start)}
-    return summary | {"added": len(added), "kept": kept} | tables
+    return summary | {"added": len(added), "kept": len(old.rows)} | tables
 
 
 @contextmanager
@@ -188,60 +167,21 @@ def _start_of_paths(scans: Path, out: Path, root: Path | None) -> Path:
     return start
 
 
-def _summarize(contents: Contents, decisions: Sequence[Decision], files: int) -> dict[str, Any]:
-    records = contents.records
-    against = Counter(one.reason.kind for one in decisions if not one.is_chosen)
-    studies = {record.study for record in records}
-    with_scan = {one.record.study for one in decisions if one.is_chosen}
-    return {
-        "files": files,
-        "series": len(records),
-        "studies": len(studies),
-        "patients": len({record.patient for record in records}),
-        "chosen": len(with_scan),
-        "studies_without": len(studies - with_scan),
-        "not_chosen": _counts(against),
-        "other_files": _counts(contents.others),
-        "damaged_files": len(contents.damaged),
-    }
+def _linked(one: Decision, link: Path, start: Path) -> Decision:
+    """Return a series with the path of its links."""
+    path = os.path.relpath(link_path(link, one.record), start)
+    return one._replace(path=Path(path).as_posix())
 
 
-def _counts(counter: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counter.items(), key=lambda one: (-one[1], one[0])))
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return first_few([f"{kind} ({count})" for kind, count in counts.items()], 10)
-
-
-def _log_summary(folder: Path, summary: dict[str, Any]) -> None:
-    log.info(
-        "%s: %s, %d series in %s of %s; %d series chosen, %s without one",
-        folder, plural(summary["files"], "file", "files"), summary["series"],
-        plural(summary["studies"], "study", "studies"),
-        plural(summary["patients"], "patient", "patients"), summary["chosen"],
-        plural(summary["studies_without"], "study", "studies"),
-    )  # fmt: skip
-    if summary["not_chosen"]:
-        log.info("series that are not chosen: %s", _listed(summary["not_chosen"]))
-    if summary["other_files"]:
-        log.info("files that are no slices: %s", _listed(summary["other_files"]))
-
-
-def _describe_nothing(folder: Path, summary: dict[str, Any], series_table: Path) -> str:
-    if not summary["files"]:
-        return f"{folder}: holds no files; name the folder of the export"
-    found = [
-        f"{title}: {_listed(summary[key])}"
-        for key, title in (("not_chosen", "series"), ("other_files", "other files"))
-        if summary[key]
-    ]
-    if summary["damaged_files"]:
-        found.append(f"damaged files: {summary['damaged_files']}")
-    return (
-        f"{folder}: holds no series of chest CT that can be used, in {summary['files']} files; "
-        f"{'; '.join(found)}. {series_table} lists them with the reasons"
-    )
+def _move_rows(old: EarlierTable, folder: Path, start: Path, link: Path | None) -> None:
+    """Replace the paths of rows by those of links or, if they are not good, of the export."""
+    paths: list[str | None] = []
+    for row in old.rows:
+        if row.match is None or (not link and _is_elsewhere(start / row["scan"], folder)):
+            paths.append(None)
+        else:
+            paths.append((_linked(row.match, link, start) if link else row.match).path)
+    old.move(paths)
 
 
 def _is_elsewhere(path: Path, folder: Path) -> bool:
@@ -249,15 +189,38 @@ def _is_elsewhere(path: Path, folder: Path) -> bool:
     return path.exists() and not _absolute(path).is_relative_to(folder)
 
 
-def _warn_of_slow_paths(chosen: Sequence[Decision], sizes: Counter[str]) -> None:
+def _warn_of_names(
+    old: EarlierTable, added: Sequence[Mapping[str, str]], folder: Path, link: Path | None
+) -> None:
+    named = old.count_naming() + sum(row["names_patient"] == "yes" for row in added)
+    if named:
+        fix = "use --link before you pass the table on"
+        if link:
+            fix = f"{folder} does not have their series: {fix}, with the export that has them"
+        log.warning(
+            "%s: paths that contain the name, an id or the date of birth of their patient: "
+            "%d; %s", old.path, named, fix,
+        )  # fmt: skip
+
+
+def _warn_of_slow_paths(
+    old: EarlierTable,
+    added: Sequence[Mapping[str, str]],
+    decisions: Sequence[Decision],
+    sizes: Counter[str],
+) -> None:
+    in_table = {row["scan"] for row in (*old.rows, *added)}
     slow = [
         one
-        for one in chosen
-        if Path(one.path).name == Path(one.record.first_file).name
+        for one in decisions
+        if one.path in in_table
+        and not one.record.in_zip
+        and Path(one.path).name == Path(one.record.first_file).name
         and sizes[parent_of(one.record.first_file)] > MAX_FILES_BESIDE
     ]
     if slow:
         log.warning(
-            "%d series lie in folders of more than %d files, which are searched for each of them; "
-            "use --link", len(slow), MAX_FILES_BESIDE,
+            "%s: %s of more than %d files, which are searched for each of them; use --link",
+            old.path, plural(len(slow), "scan is in a folder", "scans are in folders"),
+            MAX_FILES_BESIDE,
         )  # fmt: skip

@@ -89,22 +89,20 @@ def merge_table(
     Returns:
         The rows that are new.
     """
-    scans = {row["scan"] for row in old.rows}
-    studies = {row["study"] for row in old.rows if row.get("study")}
+    scans, studies = {row["scan"] for row in old.rows}, {row["study"] for row in old.rows} - {""}
     added = [row for row in rows if row["scan"] not in scans and row["study"] not in studies]
-    header = [name.strip() for name in old.header]
-    more = [name for name in (*COLUMNS, *findings) if name not in header]
-    text = old.path.read_text(encoding="utf-8") if old.rows else ""
+    more = [name for name in (*COLUMNS, *findings) if name not in old.header]
+    header = [*old.header, *more]
+    cells = [[*row.cells, *[""] * len(more)] for row in old.rows] + _cells(added, header)
+    text = (old.content or b"").decode()
     first = text.lstrip("\r\n").partition("\n")[0]
-    cells = [[*kept, *[""] * len(more)] for kept in old.cells]
-    cells += _cells(added, (*header, *more))
     if added or more or old.is_changed:
         if (old.path.read_bytes() if old.path.exists() else None) != old.content:
             raise InputError(
                 f"{old.path}: was changed while the export was read; run the command again"
             )
         _write(
-            old.path, [*header, *more], cells,
+            old.path, header, cells,
             delimiter=max(DELIMITERS, key=first.count), prefix=_BOM * text.startswith(_BOM),
         )  # fmt: skip
     return added

@@ -97,34 +97,28 @@ def _checked(found: TablePath, prefix: str, root: Path) -> TablePath:
     return TablePath(path)
 
 
-def link_series(
-    link: Path, export: Path, records: Sequence[SeriesRecord], files: Sequence[Sequence[str]]
-) -> list[Path]:
-    """Write a folder of symbolic links for each series, and return its path, or that of a .zip.
+def link_path(link: Path, record: SeriesRecord) -> Path:
+    """Return where the links to a series are: a folder, or a link to its .zip."""
+    return link / record.patient / f"{record.key}{'.zip' if record.in_zip else ''}"
+
+
+def link_series(path: Path, targets: Sequence[Path]) -> None:
+    """Write the symbolic links to a series.
 
     Args:
-        link: folder that gets `patient/series/0001` for the first file of a series.
-        export: folder of the export.
-        records: chosen series, one for each study.
-        files: files of each series, relative to the export.
+        path: folder that gets `0001` for the first file, or a link to a .zip.
+        targets: files of the series.
 
     Raises:
-        InputError: the links cannot be written, or a folder there has other files.
+        InputError: the links cannot be written, or the folder has other files.
     """
-    paths = []
-    for record, names in zip(records, files, strict=True):
-        path = link / record.patient / record.key
-        targets = [export / name for name in names]
-        try:
-            if record.in_zip:
-                path = path.with_name(f"{path.name}.zip")
-                _link_file(path, targets[0])
-            else:
-                _link_folder(path, targets)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-        paths.append(path)
-    return paths
+    try:
+        if path.suffix == ".zip":
+            _link_file(path, targets[0])
+        else:
+            _link_folder(path, targets)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _link_folder(path: Path, targets: Sequence[Path]) -> None:
