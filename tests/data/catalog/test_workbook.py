@@ -138,6 +138,30 @@ def test_numbers_of_more_than_15_digits_are_no_ids(
     assert len(own.read(table="labels.xlsx")) == 5
 
 
+@pytest.mark.parametrize(
+    ("number", "is_read"),
+    [
+        (1234567890123456, True),
+        (1.234567890123456e15, True),
+        (9007199254740991, True),
+        (9007199254740993, False),  # a double would be ...992
+        (12345678901234567, False),
+        (1234567890123450, False),  # by Excel, of ...451 to ...459
+    ],
+)
+def test_numbers_of_16_digits_are_ids_if_no_spreadsheet_rounded_them(
+    own: OwnFolder, number: float, is_read: bool
+):
+    rows = cells()
+    rows[1][1] = rows[2][1] = number
+    write(own, rows)
+    if is_read:
+        patients = own.read(table="labels.xlsx").set_index("name")["patient_id"]
+        assert patients["a/one"] == str(int(number))
+    else:
+        assert "is a number that a spreadsheet may have rounded" in own.error(table="labels.xlsx")
+
+
 @pytest.mark.parametrize("merged", [None, "A1:F1"])
 def test_a_title_above_the_header_is_one_error(own: OwnFolder, merged: str | None):
     book = write(own, [["Befundliste 2024"], *cells()])

@@ -162,8 +162,8 @@ def _check_patient(cell: str) -> str | None:
 def _check_id(cell: str) -> str | None:
     if is_rounded(cell):
         return (
-            "is a number that a spreadsheet has rounded, as it keeps 15 digits at most; format the "
-            "column as text, and enter the ids again"
+            "is a number that a spreadsheet may have rounded, as it keeps 15 digits at most; "
+            "format the column as text, and enter the ids again"
         )
     return "has invisible characters; delete them" if has_invisible(cell) else None
 

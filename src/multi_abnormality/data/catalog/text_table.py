@@ -78,8 +78,8 @@ def _is_title(table: Table, delimiters: str) -> bool:
     first, *others = [cell for cell in table.header if cell.strip()]
     if others:
         return first.startswith("#") and not table.rows  # all rows have more cells, or less
-    if len(table.header) > 1:
-        return True
+    if len(table.header) > 1:  # a table of one column may have empty ones beside it
+        return bool(table.faults) or any(cell.strip() for row in table.rows for cell in row[1:])
     is_split = [any(one in cell for one in delimiters) for (cell,) in [[first], *table.rows]]
     return not is_split[0] and (any(is_split) or bool(table.faults))
 

@@ -23,7 +23,8 @@ from multi_abnormality.utils.strict_csv import (
 log = logging.getLogger(__name__)
 
 MAX_UNPACKED = 4 * MAX_BYTES
-_EXACT = 10**15  # a spreadsheet rounds numbers from here on
+_EXACT = 10**15  # Excel makes 0 of all digits after the 15th
+_EXACT_DOUBLE = 2**53  # whole numbers above are rounded by others, such as LibreOffice
 UNCERTAIN = "\x1auncertain"  # text of a cell without a certain value, which no table has
 _FORMULA = "is a formula; replace it by its value (copy the column, and paste the values only)"
 _DATE = "is a date or time; format the column as text, and write again what it should be"
@@ -33,8 +34,8 @@ _MERGED = "is merged with other cells; unmerge them, and fill in each"
 def read_sheet(path: Path, sheet: str | None, fix: str, is_read: Callable[[str], bool]) -> Table:
     """Read a sheet whose first row that is not empty is the header.
 
-    A number is read as a spreadsheet shows it without format: 1 and 1.0 as 1; one that it rounds
-    with all its 15 digits. Formulas are refused, since their stored values may be missing or out of
+    A number is read as a spreadsheet shows it without format: 1 and 1.0 as 1; one that it may have
+    rounded with 15 digits. Formulas are refused, since their stored values may be missing or out of
     date; a refused cell is UNCERTAIN.
 
     Args:
@@ -133,11 +134,15 @@ def _text(cell: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).upper()
-    if isinstance(value, int | float) and abs(value) >= _EXACT:
+    if isinstance(value, int | float) and _may_be_rounded(value):
         return f"{Decimal(value):.14E}"
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value).upper()
     return str(value)
+
+
+def _may_be_rounded(value: float) -> bool:
+    return abs(value) >= _EXACT and (value % 10 == 0 or abs(value) > _EXACT_DOUBLE)
 
 
 def _problems(
