@@ -162,10 +162,7 @@ def write_report(
         uncalibrated=undecided,
         threshold_metric=threshold_metric,
         external=scores.get("external"),
-        columns=_columns(),
-        columns_meaning={
-            metric.column or metric.title: metric.meaning for metric in METRICS.values()
-        },
+        columns={name: metric for name, metric in METRICS.items() if name != "auroc"},
         groups=shown_groups,
         mistakes=mistakes,
         mistakes_shown=MISTAKES,
@@ -302,11 +299,6 @@ def _headline(scores: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         dict(zip(("title", "meaning", "value", "interval"), tile, strict=True)) for tile in tiles
     ]
-
-
-def _columns() -> dict[str, str]:
-    """Return the titles of the table's columns after that of AUROC."""
-    return {name: one.column or one.title for name, one in METRICS.items() if name != "auroc"}
 
 
 def _rows(
