@@ -137,7 +137,7 @@ def test_objects_that_are_nowhere_are_an_error(opened: Remote):
     name = hashlib.md5(b"lost").hexdigest()
     opened.cache.delete(name)
     opened.delete([name])
-    with pytest.raises(RemoteError, match="1 objects are neither in the cache nor on the remote"):
+    with pytest.raises(RemoteError, match="1 object is neither in the cache nor on the remote"):
         opened.push(None, ["file 0"], opened.missing_objects([name]))
 
 

@@ -113,7 +113,7 @@ def test_a_changed_slice_is_a_changed_series(own: Own, caplog):
     before = ProcessedDataset(own.out).read("deep/er/series")
     write_dicom(own.series, np.full((12, 20, 20), 100, np.int16), range(1))
     own.run()
-    assert "1 volumes made, 2 kept" in caplog.text
+    assert "1 volume made, 2 kept" in caplog.text
     assert (ProcessedDataset(own.out).read("deep/er/series") != before).any()
 
 
@@ -159,7 +159,7 @@ def test_a_row_may_name_a_scan_in_all_ways_in_which_predict_finds_it(
     (own.data / "its voxels").write_bytes(content)
     caplog.set_level("INFO", logger="multi_abnormality")
     own.run()
-    assert "1 volumes made, 7 kept" in caplog.text
+    assert "1 volume made, 7 kept" in caplog.text
 
 
 def test_an_unexpected_error_in_one_scan_does_not_affect_the_others(own: Own, monkeypatch):

@@ -128,7 +128,7 @@ def test_without_a_terminal_progress_is_logged(tmp_path: Path):
     lines = done.stderr.splitlines()
     assert len(lines) == 5
     assert re.search(r" counting: 2/4, [\d.]+ scans/s, \d+ s left$", lines[1])
-    assert re.search(r" counting: 4 scans in [\d.]+ s$", lines[-1])
+    assert re.search(r" counting: 4/4 scans in [\d.]+ s$", lines[-1])
 
 
 def test_no_items_show_no_progress(tmp_path: Path):

@@ -15,6 +15,8 @@ from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
+from multi_abnormality.utils.errors import plural
+
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
@@ -170,7 +172,10 @@ class Remote:
         """Return the size of new objects; DVC skips missing ones, and fills a disk with copies."""
         files = [Path(self.cache.oid_to_path(hash_)) for hash_ in new]
         if missing := [file for file in files if not file.exists()]:
-            raise RemoteError(f"{len(missing)} objects are neither in the cache nor on the remote")
+            raise RemoteError(
+                f"{plural(len(missing), 'object is', 'objects are')} neither in the cache nor on "
+                "the remote"
+            )
         size = sum(file.stat().st_size for file in files)
         if self.is_folder and Path(self.path).is_dir():
             free = shutil.disk_usage(self.path).free

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from multi_abnormality.backup.git import Git, branch_of
 from multi_abnormality.config.field_types import Section
+from multi_abnormality.utils.errors import plural
 
 LOCAL = "refs/resume"  # this machine's newest state of each run
 PUBLISHED = "refs/heads/resume"  # on a Git remote
@@ -78,7 +79,7 @@ class ResumeMetadata(Section):
 
     def message(self) -> str:
         """Return the commit message."""
-        title = f"{_TITLE} of {self.run}: {self.epochs} epochs done"
+        title = f"{_TITLE} of {self.run}: {plural(self.epochs, 'epoch', 'epochs')} done"
         return f"{title}\n\n{self.model_dump_json()}\n"
 
     @classmethod

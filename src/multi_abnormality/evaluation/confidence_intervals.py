@@ -24,7 +24,7 @@ from multi_abnormality.evaluation.resampled_counts import (
     resampled_crg,
 )
 from multi_abnormality.evaluation.threshold_selection import CHALLENGE_THRESHOLD
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, plural
 
 CHUNK = 256  # resamples at a time: their (N, CHUNK) weights then fit into the cache
 MIN_DEFINED = 0.95  # fraction of the resamples; with fewer, the percentiles would mislead
@@ -181,7 +181,9 @@ def encode_patients(patients: Sequence[str], scans: int) -> tuple[int, np.ndarra
     """Return the number of patients, and the index of each scan's patient: (N,)."""
     names, patient_of_row = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     if len(patient_of_row) != scans:
-        raise InputError(f"patients: {len(patient_of_row)} values for {scans} scans")
+        raise InputError(
+            f"patients: {len(patient_of_row)} of them for {plural(scans, 'scan', 'scans')}"
+        )
     return len(names), patient_of_row
 
 

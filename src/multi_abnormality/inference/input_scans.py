@@ -96,11 +96,11 @@ def _sources(given: Path, faults: list[str]) -> list[ScanSource]:
 def _warn_of_archives(folder: Path, sources: Sequence[ScanSource]) -> None:
     """Log the archives in a folder that are no scan, since they may contain scans."""
     read = {source.path for source in sources}
-    files = scan_sources.files_in(folder, with_subfolders=True) if folder.is_dir() else ()
     if packed := [
-        printable(str(file))
-        for file in files
-        if file.name.lower().endswith(ARCHIVES) and file not in read
+        printable(str(parent / name))
+        for parent, _, names in (scan_sources.walk(folder) if folder.is_dir() else ())
+        for name in names
+        if name.lower().endswith(ARCHIVES) and parent / name not in read
     ]:
         log.warning(
             "%s in %s left out, since only a .zip with a DICOM series is read: %s. Unpack the "

@@ -9,7 +9,7 @@ import typer
 
 from multi_abnormality.data.io.reader_registry import FORMATS
 from multi_abnormality.utils import console
-from multi_abnormality.utils.errors import raise_errors
+from multi_abnormality.utils.errors import plural, raise_errors
 
 if TYPE_CHECKING:
     from multi_abnormality.inference.input_scans import FoundScans
@@ -122,7 +122,7 @@ def predict(
     if progress and out:
         atomic_write(text.encode(), out)
         progress.close(finished=not (found.unused or found.faults or errors))
-        console.log.info("%s: %d scans", out, len(rows))
+        console.log.info("%s: %s", out, plural(len(rows), "scan", "scans"))
     elif json or csv:
         sys.stdout.write(text)
     else:
@@ -137,9 +137,9 @@ def _raise_errors(found: "FoundScans", unpredicted: int, readable: int, errors: 
     A --series without a match and a picture that could not be written are not scans.
     """
     count, failed = len(found.faults) + readable, len(found.faults) + unpredicted
-    title = f"{count} scans were predicted"
+    title = f"{plural(count, 'scan was', 'scans were')} predicted"
     if failed:
-        title = f"{failed} of {count} scans could not be predicted"
+        title = f"{failed} of {plural(count, 'scan', 'scans')} could not be predicted"
     if others := len(found.unused) + len(errors) - unpredicted:
-        title += f"; {others} other error{'s' * (others > 1)}"
+        title += f"; {plural(others, 'other error', 'other errors')}"
     raise_errors([*found.unused, *found.faults, *errors], title)

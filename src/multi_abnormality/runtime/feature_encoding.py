@@ -56,8 +56,8 @@ def encode_volumes(
     store.locations = gather(store.locations)[0]
     by_hash = {store.hashes[name]: name for name in names if name not in store}
     missing = list(by_hash.values())
-    log.info("frozen encoder: features of %d of %d volumes are in %s",
-             len(names) - len(missing), len(names), store.folder)  # fmt: skip
+    log.info("frozen encoder: volumes with features in %s: %d of %d",
+             store.folder, len(names) - len(missing), len(names))  # fmt: skip
     mine = iter(missing[ranks.rank :: ranks.size])
     turns = range(math.ceil(len(missing) / ranks.size))
     shard: dict[str, np.ndarray] = {}  # features that are not written yet

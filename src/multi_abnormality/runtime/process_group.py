@@ -21,7 +21,7 @@ from torch.distributed import TCPStore
 from multi_abnormality.config.schema import Machine
 from multi_abnormality.runtime.graceful_stop import ignore_signals
 from multi_abnormality.utils.collectives import gather
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, plural
 
 # Environment variables set by torchrun, and by `launcher` for the ranks it starts.
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -139,7 +139,8 @@ def find_rank(machine: Machine, device: torch.device, batch_size: int) -> Proces
     info = _launched_rank(machine) or _unlaunched(machine, device)
     if device.type == "cuda" and info.local_rank >= torch.cuda.device_count():
         raise InputError(
-            f"machine.devices: local rank {info.local_rank} sees {torch.cuda.device_count()} GPUs; "
+            f"machine.devices: local rank {info.local_rank} sees "
+            f"{plural(torch.cuda.device_count(), 'GPU', 'GPUs')}; "
             "let each process see all GPUs that are used on its node"
         )
     if info.size == 1 and machine.strategy != "auto":
@@ -149,8 +150,9 @@ def find_rank(machine: Machine, device: torch.device, batch_size: int) -> Proces
         )
     if batch_size % info.size:
         raise InputError(
-            f"train.batch_size: {batch_size} volumes cannot be split evenly over {info.size} "
-            "devices (machine.devices x machine.nodes); choose a multiple, or other devices"
+            f"train.batch_size: {plural(batch_size, 'volume', 'volumes')} cannot be split evenly "
+            f"over {info.size} devices (machine.devices x machine.nodes); choose a multiple, or "
+            "other devices"
         )
     if not (info.is_launched or info.is_one_node):
         raise InputError(
@@ -200,7 +202,8 @@ def _unlaunched(machine: Machine, device: torch.device) -> ProcessGroup:
     requested = available if machine.devices == "auto" else machine.devices
     if on_gpu and requested > available:
         raise InputError(
-            f"machine.devices: {requested} GPUs are requested, but torch sees {available}; "
+            f"machine.devices: {plural(requested, 'GPU is', 'GPUs are')} requested, but torch sees "
+            f"{available}; "
             f"set it to {available} or auto"
         )
     size = requested * machine.nodes

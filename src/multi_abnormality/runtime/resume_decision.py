@@ -259,7 +259,7 @@ def _incompatibilities(
     done = len(found.history.epochs)
     limits = StopCriteria.of(params)
     if done > limits.epochs:
-        lines.append(f"train.epochs: {done} epochs are done, now {limits.epochs} are requested")
+        lines.append(f"train.epochs: {done} are done, now {limits.epochs} are requested")
     if any(
         History(found.history.epochs[:count]).patience_exceeded(limits) for count in range(1, done)
     ):

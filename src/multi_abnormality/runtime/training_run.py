@@ -228,7 +228,7 @@ class TrainingRun:
             log.info("%s is of a finished training; nothing to do", self.checkpoint.path)
             return
         log.info(
-            "resuming from %s: epoch %d, batch %d of %d; at most %d epochs are left",
+            "resuming from %s: epoch %d, batch %d of %d; epochs left at most: %d",
             self.checkpoint.path, self._position.epoch, self._position.batch,
             self.datamodule.batches, self.params.train.epochs - len(self.history.epochs),
         )  # fmt: skip

@@ -48,7 +48,7 @@ from multi_abnormality.runtime.checkpoint_io import BEST, held_out_fold, load_co
 from multi_abnormality.runtime.run_fingerprint import fingerprint
 from multi_abnormality.tools.recipe import closest_recipe
 from multi_abnormality.utils.atomic_io import write_json
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, count_scans
 
 INFERENCE = "inference.safetensors"
 _PARAMETERS = ("preprocess", "model", "train")  # sections in the report
@@ -324,7 +324,7 @@ def _initial_weights(cfg: PretrainedCfg | None, requested: bool | str) -> object
 
 def _count(scans: Iterable[str], patients: Iterable[str]) -> str:
     scans, patients = set(scans), set(patients)
-    return f"{len(scans):,} scans of {len(patients):,} patients"
+    return count_scans(len(scans), len(patients))
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from multi_abnormality.data.storage.process_scan import ProcessResult, is_made_o
 from multi_abnormality.data.storage.processed_dataset import is_synthetic, mixed_with_synthetic
 from multi_abnormality.data.storage.shards import FOLDERS, shard_path
 from multi_abnormality.utils.atomic_io import write_json
-from multi_abnormality.utils.errors import raise_errors
+from multi_abnormality.utils.errors import plural, raise_errors
 from multi_abnormality.utils.parallel.run_all import TaskFailed, run_all
 from multi_abnormality.utils.strict_csv import truncate
 
@@ -59,7 +59,8 @@ def run(
     skip = params.preprocess.on_error == "skip"
     raise_errors(
         [result.fault for result in failed if result.fault and not (skip and result.reason)],
-        f"{len(failed)} of {len(catalog.volumes)} volumes cannot be used; the others are stored. "
+        f"{len(failed)} of {plural(len(catalog.volumes), 'volume', 'volumes')} cannot be used; the "
+        "others are stored. "
         f"Correct these, or leave them out {catalog.source.leave_out}, or leave out all faulty "
         "scans by preprocess.on_error: skip; then run again",
     )
@@ -104,8 +105,9 @@ def _store_volumes(
         if content[shard] and not waiting[shard]:
             writer.assemble(content[shard])
     console.log.info(
-        "%s: %d volumes made, %d kept, %d left out",
-        writer.root, made, len(volumes) - made - len(failed), len(failed),
+        "%s: %s made, %d kept, %d left out",
+        writer.root, plural(made, "volume", "volumes"),
+        len(volumes) - made - len(failed), len(failed),
     )  # fmt: skip
     return [failed[name] for name in volumes["name"] if name in failed]
 

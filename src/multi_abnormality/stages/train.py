@@ -37,7 +37,7 @@ from multi_abnormality.runtime.run_lock import training_lock
 from multi_abnormality.runtime.training_run import RunPaths, TrainingRun
 from multi_abnormality.training.history import History
 from multi_abnormality.utils.atomic_io import write_json
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, plural
 
 PROCESSED = Path("processed")
 
@@ -79,8 +79,9 @@ def run(
             waited, "s" * (waited != 1), best.val_auroc, best.epoch,
         )  # fmt: skip
     console.log.info(
-        "trained %d of %d epochs; best epoch %d, val_auroc %.4f: %s",
-        summary["epochs"], training.params.train.epochs, summary["best_epoch"],
+        "trained %d of %s; best epoch %d, val_auroc %.4f: %s",
+        summary["epochs"], plural(training.params.train.epochs, "epoch", "epochs"),
+        summary["best_epoch"],
         summary["val_auroc"], paths.checkpoints / BEST,
     )  # fmt: skip
     console.log.info("the best epoch was chosen on %s", training.datamodule.describe_validation())

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from multi_abnormality.utils import console
+from multi_abnormality.utils.errors import count_scans
 
 
 def folds(
@@ -96,7 +97,7 @@ def print_tables(scores: dict[str, Any]) -> None:
     level = f"{100 * intervals['confidence']:g} % interval"
     of_all = macro_intervals(scores)
     print_table(
-        (f"All findings, {counts['scans']} scans of {counts['patients']} patients", "", level),
+        (f"All findings, {count_scans(counts['scans'], counts['patients'])}", "", level),
         [
             (title, format_score(macro_score(scores, name)), interval(of_all[name]))
             for name, title in TITLES.items()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multi_abnormality.utils import console
+from multi_abnormality.utils.errors import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,8 @@ def preview_augmentation(
     picture = io.BytesIO()
     Image.fromarray(sheet).save(picture, "PNG", optimize=True)
     atomic_write(picture.getvalue(), out)
-    console.log.info("%s: one row per scan, the original and %d augmented epochs", out, epochs)
+    console.log.info("%s: one row per scan, the original and %s", out,
+                     plural(epochs, "augmented epoch", "augmented epochs"))  # fmt: skip
 
 
 def draw_sheet(

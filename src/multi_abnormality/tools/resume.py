@@ -27,7 +27,7 @@ from multi_abnormality.backup.upload_log import UploadLog
 from multi_abnormality.config.schema import load_params
 from multi_abnormality.runtime.run_fingerprint import differences, identify
 from multi_abnormality.utils import console
-from multi_abnormality.utils.errors import InputError, first_few
+from multi_abnormality.utils.errors import InputError, first_few, plural
 
 log = console.log
 
@@ -150,8 +150,8 @@ def _newest_restorable(
         if reason is None:
             return found
         log.warning(
-            "the state after %d epochs (%s) is skipped: %s",
-            state.metadata.epochs, state.location, reason,
+            "the state after %s (%s) is skipped: %s",
+            plural(state.metadata.epochs, "epoch", "epochs"), state.location, reason,
         )  # fmt: skip
     where = remote.url if remote is not None else "this machine"
     raise InputError(

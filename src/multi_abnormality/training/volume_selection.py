@@ -59,13 +59,13 @@ def select_volumes(
     if len(samples) < settings.batch_size:
         raise InputError(
             f"train.batch_size: {settings.batch_size} is more than the {len(samples)} "
-            "scans there are to train on; lower it"
+            f"scan{'s' * (len(samples) != 1)} to train on; lower it"
         )
     if len(validation) < devices:
         raise InputError(
             f"machine.devices: {devices} devices are more than the {len(validation)} "
-            "volumes there are to validate on; use fewer, or more validation patients "
-            "(train.val_fraction, or val in the table)"
+            f"volume{'s' * (len(validation) != 1)} to validate on; use fewer, or more "
+            "validation patients (train.val_fraction, or val in the table)"
         )
     labels = rows[list(findings)]
     validated = labels.loc[validation].to_numpy()

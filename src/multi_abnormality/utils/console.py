@@ -173,7 +173,7 @@ def _track_lines(items: Iterable[T], description: str, total: int, unit: str) ->
                 "%s: %d/%d, %.1f %s/s, %.0f s left", description, done, total, rate, unit, left
             )
     seconds = time.monotonic() - start
-    log.info("%s: %d %s in %.1f s", description, done, unit, seconds)
+    log.info("%s: %d/%d %s in %.1f s", description, done, total, unit, seconds)
 
 
 class _PrintableFormatter(logging.Formatter):

@@ -121,7 +121,7 @@ def test_missing_metadata_are_warned_about(folder, caplog):
     assert volumes.loc["train_2_a_1", "Manufacturer"] == "Philips"
     assert "has no column ManufacturerModelName" in caplog.text
     assert "ZSpacing" in caplog.text
-    assert "3 of 4 volumes have no row in the metadata tables: train_2_a_2" in caplog.text
+    assert "without a row in the metadata tables: 3 of 4 volumes: train_2_a_2" in caplog.text
 
 
 METADATA = (
@@ -246,7 +246,7 @@ def test_a_missing_or_binary_table_is_refused(folder):
     folder.table("valid").unlink()
     folder.table().write_bytes(b"\x1f\x8b\xff\x00")
     message = errors_of(folder)
-    assert f"{folder.table('valid')}: is missing, though there are 1 test volumes" in message
+    assert f"{folder.table('valid')}: is missing, and needed for 1 test volume;" in message
     assert f"{folder.table()}: is compressed by gzip; decompress it" in message
 
 

@@ -179,6 +179,14 @@ def test_a_title_above_the_header_is_one_error(
     ]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_one_column_beside_empty_ones_is_no_title(own: OwnFolder, delimiter: str):
+    own.write(f"scan{delimiter}", tuple(f"{row.split(',')[0]}{delimiter}" for row in ROWS))
+    message = own.error()
+    assert "column 'patient' (data.columns.patient in params.yaml) is missing" in message
+    assert "title" not in message
+
+
 @pytest.mark.parametrize("age", ["999", "300Y", "131", "\u0664\u0665"])
 def test_impossible_ages_are_refused(own: OwnFolder, age: str):
     own.write(f"{HEADER},age", (f"{ROWS[0]},{age}", *(f"{row},130" for row in ROWS[1:])))
@@ -383,7 +391,7 @@ def test_a_split_is_sampled_by_patient_and_seed(own: OwnFolder, caplog):
     many(own)
     with caplog.at_level(logging.INFO, logger="multi_abnormality"):
         volumes = own.read({"split": None}, test_fraction=0.2)
-    assert "10 of 50 patients make the test split (data.test_fraction 0.2" in caplog.text
+    assert "the test split has 10 of 50 patients (data.test_fraction 0.2" in caplog.text
     of_patient = volumes.groupby("patient_id")["split"].agg(["nunique", "first"])
     assert set(of_patient["nunique"]) == {1}
     assert (of_patient["first"] == "test").sum() == 10
@@ -411,7 +419,7 @@ def test_suspicious_tables_are_warned_about(own: OwnFolder, caplog):
         caplog.text
     )
     assert (
-        "column 'Effusion': all 1 scans of the test split have 0, so its AUROC and average "
+        "column 'Effusion': every scan of the test split has 0, so its AUROC and average "
         "precision are undefined and left out of the means, while its F1, precision and recall "
         "count as 0" in caplog.text
     )
@@ -519,7 +527,7 @@ def test_patients_without_a_split_are_drawn_and_a_patient_stays_whole(own: OwnFo
     words = {"train": ("train",), "val": ("val",), "test": ("test",), "missing": ("",)}
     with caplog.at_level(logging.INFO, logger="multi_abnormality"):
         volumes = own.read(split_values=words, test_fraction=0.2)
-    assert "column 'split' has missing ones: 8 of 40 patients make the test split" in caplog.text
+    assert "column 'split' has missing ones: the test split has 8 of 40 patients" in caplog.text
     split_of = volumes.groupby("patient_id")["split"].unique()
     assert split_of.map(len).max() == 1
     assert (split_of["P2"][0], split_of["P3"][0], split_of["P4"][0]) == ("val", "train", "test")
@@ -575,7 +583,7 @@ def test_values_of_the_table_are_labels(own: OwnFolder, uncertain: str, label: f
     for name, labels in expected.items():
         np.testing.assert_array_equal(volumes.loc[name, list(FINDINGS)].astype(float), labels)
     count = 4 + 2 * (uncertain == "missing")
-    assert f"{count} of 15 labels are missing" in caplog.text
+    assert f"missing labels are left out of the loss and the scores: {count} of 15" in caplog.text
     assert "no scan of the train split has a label of 'Mass/nodule': neither" in caplog.text
 
 

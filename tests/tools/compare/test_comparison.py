@@ -45,15 +45,15 @@ def test_align_matches_scans_in_the_order_of_the_first(caplog: pytest.LogCapture
     for attribute in ("scans", "labels", "probabilities"):
         pd.testing.assert_frame_equal(getattr(first, attribute), getattr(second, attribute))
     assert caplog.messages == [
-        "2 scans that old (0123456) was scored on, and new (0123456) was not, are left out",
-        "10 scans that new (0123456) was scored on, and old (0123456) was not, are left out",
+        "left out: 2 scans that old (0123456) was scored on, and new (0123456) was not",
+        "left out: 10 scans that new (0123456) was scored on, and old (0123456) was not",
     ]
 
 
 def test_align_warns_of_changed_scans(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING, logger="multi_abnormality"):
         align(scored("old", range(8)), scored("new", range(8), files="there", voxels="others"))
-    assert "8 of the 8 scans have different files and voxels in old" in caplog.text
+    assert "different files and voxels in old (0123456) and new (0123456): 8 of 8" in caplog.text
 
 
 @pytest.mark.parametrize("change", [{"files": "recompressed"}, {"voxels": "of another recipe"}])

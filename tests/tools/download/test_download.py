@@ -97,7 +97,7 @@ def test_version_1_is_in_its_own_folder(machine, repository):
     v1.parent.mkdir(parents=True)
     shutil.copyfile(path, v1)
     output = machine.run("--version", "v1", "--patients", "2", "--split", "train")
-    assert "1 volumes have labels but are not on the hub: train_2_b_1" in output
+    assert "1 volume has labels but is not on the hub: train_2_b_1" in output
     assert (machine.data / v1.relative_to(repository.root)).exists()
     assert machine.rows() == ["train_2_a_1"]
     assert "in another version" in machine.run("--patients", "2", "--split", "train", code=1)

@@ -176,7 +176,7 @@ def test_training_patients_are_refused_in_any_spelling(hospital: Hospital, tmp_p
     rows = hospital.test_rows.copy()
     rows.iloc[0, 1], rows.iloc[1, 1] = "TRAIN_07", "train_8"
     message = hospital.error(tmp_path / "out", rows)
-    assert "2 of 8 patients have ids of patients that the model was trained" in message
+    assert "has ids of patients that the model was trained or calibrated on, 2 of 8, so" in message
     assert "TRAIN_07, train_8. Delete their rows, lines 2-3. If" in message
     assert not (tmp_path / "out").exists()
     scores = hospital.evaluate(tmp_path / "out", rows, allow_same_ids=True)
@@ -195,7 +195,7 @@ def test_a_training_scan_is_refused_under_any_name_and_patient(
     rows = hospital.other_rows.replace("other 0.nii.gz", "other 0.nii")
     for allowed in (False, True):
         message = hospital.error(tmp_path / "out", rows, scans=scans, allow_same_ids=allowed)
-        assert "1 of 12 scans are ones that the model was trained or calibrated on" in message
+        assert "1 of 12 scans, by their voxels, are of those that the model was trained" in message
         assert "delete the rows of their patients, line 2\n" in message
         assert message.endswith("  - other 0")
     assert not (tmp_path / "out/evaluate.json").exists()
@@ -405,7 +405,7 @@ def test_without_a_readable_scan_nothing_is_written(hospital: Hospital, tmp_path
     for path in scans.iterdir():
         path.write_bytes(b"no scan")
     message = hospital.error(tmp_path / "out", hospital.test_rows, scans=scans)
-    assert message.startswith("none of the 8 scans could be read")
+    assert message.startswith("none of 8 scans could be read")
     assert not (tmp_path / "out/report.html").exists()
 
 

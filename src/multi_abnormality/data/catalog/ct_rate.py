@@ -97,8 +97,8 @@ def _warn_unknown_volumes(volumes: pd.DataFrame, is_table_there: bool) -> None:
     unknown = volumes.loc[volumes[SERIES].isna(), "name"].tolist()
     if unknown and is_table_there:
         log.warning(
-            "%d of %d volumes have no row in the metadata tables: %s",
-            len(unknown), len(volumes), first_few(unknown),
+            "without a row in the metadata tables: %d of %s: %s",
+            len(unknown), plural(len(volumes), "volume", "volumes"), first_few(unknown),
         )  # fmt: skip
 
 
@@ -110,7 +110,8 @@ def _read_labels(
     present = sorted(name for name in volumes if name.split == split)
     empty = pd.DataFrame(columns=["name", *FINDINGS])
     if not path.exists():
-        message = f"{path}: is missing, though there are {len(present)} {split} volumes; fetch it"
+        count = plural(len(present), f"{split} volume", f"{split} volumes")
+        message = f"{path}: is missing, and needed for {count}; fetch it"
         return empty, [message] if present else []
     labels, errors = read_label_table(path, split)
     if labels.empty:

@@ -174,8 +174,9 @@ def _complete_split(volumes: pd.DataFrame, settings: Data) -> pd.Series:
     if count > 1 and settings.folds is None:
         drawn = hold_out(without, settings.names, settings.test_fraction, settings.split_seed)
         log.info(
-            "%s: %d of %d patients make the test split (data.test_fraction %g, data.split_seed %d)",
-            why, len(drawn), count, settings.test_fraction, settings.split_seed,
+            "%s: the test split has %d of %s (data.test_fraction %g, data.split_seed %d)",
+            why, len(drawn), plural(count, "patient", "patients"),
+            settings.test_fraction, settings.split_seed,
         )  # fmt: skip
     return volumes["patient_id"].map(
         lambda patient: split_of.get(patient, "test" if patient in drawn else "train")
@@ -259,9 +260,9 @@ def _warn(volumes: pd.DataFrame, folder: Path, table: TableName, settings: Data)
     """Log what is not an error, but affects what a model can learn or how it is scored."""
     if settings.columns.patient is None:
         log.warning(
-            "data.columns.patient is null: each of %d scans counts as a patient of its own. If a "
+            "data.columns.patient is null: each of %s counts as a patient of its own. If a "
             "patient has several scans, they may land in both train and test and inflate every "
-            "score", len(volumes),
+            "score", plural(len(volumes), "scan", "scans"),
         )  # fmt: skip
     if others := list(unlisted_scans(folder, [Path(one) for one in volumes["path"]])):
         log.warning(
@@ -273,9 +274,9 @@ def _warn(volumes: pd.DataFrame, folder: Path, table: TableName, settings: Data)
     if missing := int(labels.isna().sum().sum()):
         empty = int(labels.isna().all(axis=1).sum())
         log.warning(
-            "%s: %d of %d labels are missing, and left out of the loss and the scores%s",
+            "%s: missing labels are left out of the loss and the scores: %d of %d%s",
             table, missing, labels.size,
-            f"; {empty} of {len(labels)} scans have no label at all" if empty else "",
+            f"; scans without any label: {empty} of {len(labels)}" if empty else "",
         )  # fmt: skip
     train = volumes[volumes["split"] == "train"]
     patients = {
@@ -314,8 +315,8 @@ def _warn(volumes: pd.DataFrame, folder: Path, table: TableName, settings: Data)
         elif known.nunique() < 2:
             value = known.iloc[0]
             log.warning(
-                "%s, column %r: all %d scans of the test split have %d, so its AUROC %s",
-                table, finding, len(known), value,
+                "%s, column %r: every scan of the test split has %d, so its AUROC %s",
+                table, finding, value,
                 "is undefined and left out of the mean" if value else
                 "and average precision are undefined and left out of the means, while its F1, "
                 "precision and recall count as 0, as in the challenge",

@@ -35,6 +35,6 @@ def _add_folds(catalog: Catalog, folds: int, settings: Data) -> Catalog:
              len(fold_of), folds, settings.split_seed)  # fmt: skip
     test = volumes.loc[volumes["split"] == "test", "patient_id"].nunique()
     if test:
-        log.info("data.folds: the %d patients of the test split are in no fold", test)
+        log.info("data.folds: patients of the test split, who are in no fold: %d", test)
     fold = train["patient_id"].map(fold_of).astype(str).reindex(volumes.index, fill_value="")
     return replace(catalog, volumes=volumes.assign(**{FOLD: fold}))

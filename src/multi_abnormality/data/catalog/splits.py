@@ -9,7 +9,7 @@ import pandas as pd
 
 from multi_abnormality.data.catalog.label_checks import is_labeled
 from multi_abnormality.data.catalog.volume_id import VAL, natural_sort_key
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, plural
 
 
 def split_validation(
@@ -32,8 +32,8 @@ def split_validation(
     count = labels["patient_id"].nunique()
     if count < 2:
         raise InputError(
-            f"the train split has {count} patients; holding some out for validation takes "
-            "at least 2: add scans of other patients"
+            f"the train split has {count} patient{'s' * (count != 1)}; holding some out for "
+            "validation takes at least 2: add scans of other patients"
         )
     held_out = hold_out(labels, findings, fraction, seed)
     return _names_of_parts(labels, labels["patient_id"].isin(held_out))
@@ -66,8 +66,8 @@ def assign_folds(
     count = labels["patient_id"].nunique()
     if count < folds:
         raise InputError(
-            f"data.folds: {folds} folds are more than the {count} patients of the train split; "
-            "lower it, or add scans of other patients"
+            f"data.folds: {folds} folds are more than the {plural(count, 'patient', 'patients')} "
+            "of the train split; lower it, or add scans of other patients"
         )
     fold_of: dict[str, int] = {}
     for fold in range(folds - 1):

@@ -18,6 +18,7 @@ from multi_abnormality.data.io.dicom_headers import (
     DicomSlice,
     inflate,
 )
+from multi_abnormality.utils.errors import plural
 
 UNCOMPRESSED = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
 END_OF_IMAGE = b"\xff\xd9"  # in JPEG, JPEG-LS and JPEG 2000
@@ -158,7 +159,8 @@ class _PixelElement:
         groups = self._by_table(table, fragments) or self._by_end_of_image(fragments)
         if len(groups) != frames:
             one.refuse(
-                f"its pixel data are of {len(groups)} frames where {frames} are expected", "damaged"
+                f"its pixel data are of {plural(len(groups), 'frame', 'frames')}, not of {frames}",
+                "damaged",
             )
         return groups
 

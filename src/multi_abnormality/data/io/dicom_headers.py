@@ -23,7 +23,7 @@ from pydicom.uid import UID
 from multi_abnormality.data.io.byte_streams import open_regular_file
 from multi_abnormality.data.io.reader_registry import MAGIC_BYTES, begins_like_dicom, has_preamble
 from multi_abnormality.data.io.scan import MAX_VOXELS
-from multi_abnormality.utils.errors import UnusableScan
+from multi_abnormality.utils.errors import UnusableScan, plural
 
 MAX_MEMBERS = 100_000
 MAX_ARCHIVE_BYTES = 2 << 30  # sum of all members, decompressed
@@ -333,7 +333,8 @@ def slices_of(header: DicomHeader) -> list[DicomSlice]:
         return [first]
     if len(frames) != count:
         first.refuse(
-            f"has {count} frames and {len(frames)} items in its "
+            f"has {plural(count, 'frame', 'frames')} and "
+            f"{plural(len(frames), 'item', 'items')} in its "
             f"{tag_name('PerFrameFunctionalGroupsSequence')}",
             "damaged",
         )

@@ -124,7 +124,7 @@ def _dimensions(header: TextHeader) -> int:
     count = header.integer("NDims")
     if not 3 <= count <= MAX_DIMENSIONS:
         raise header.refuse(
-            f"has {count} dimensions (NDims), not the 3 of one scan", "not one 3D scan"
+            f"has {count} as NDims, not the 3 dimensions of one scan", "not one 3D scan"
         )
     return count
 

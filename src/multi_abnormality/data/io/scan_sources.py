@@ -20,7 +20,7 @@ from multi_abnormality.data.io.reader_registry import (
     suffix_of,
 )
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import UnusableScan, first_few
+from multi_abnormality.utils.errors import UnusableScan, first_few, plural
 
 if TYPE_CHECKING:
     from multi_abnormality.data.io.dicom_headers import Container, DicomFile, DicomHeader
@@ -451,7 +451,7 @@ def _describe(source: ScanSource) -> str:
         parts.append(f"({series.derivation.name})")
     if series.number is not None:
         parts.append(f"number {series.number},")
-    parts.append(f"{len(series.slices)} slices,")
+    parts.append(f"{plural(len(series.slices), 'slice', 'slices')},")
     if series.spacing is not None:
         parts.append(f"{' x '.join(f'{length:.3g}' for length in series.spacing)} mm,")
     parts.append(f"kernel {series.kernel or 'unknown'},")

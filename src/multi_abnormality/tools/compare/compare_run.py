@@ -12,7 +12,7 @@ from multi_abnormality.tools.compare.revision_predictions import (
 )
 from multi_abnormality.tools.compare.revisions import WORKSPACE, reader, require_repository, resolve
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, plural
 
 
 def compare_revisions(
@@ -42,8 +42,8 @@ def compare_predictions(
 ) -> dict[str, Any]:
     """Compare predictions of the same scans, as `align` returns them; see compare_revisions."""
     log.info(
-        "scoring both on %d bootstrap resamples of %d scans and as many permutations",
-        resampling.n_bootstrap, len(first.scans),
+        "scoring both on %d bootstrap resamples of %s and as many permutations",
+        resampling.n_bootstrap, plural(len(first.scans), "scan", "scans"),
     )  # fmt: skip
     compared = compare_models(
         first.labels.to_numpy(),
@@ -91,15 +91,15 @@ def align(
     for one, other in ((first, second), (second, first)):
         if unmatched := len(one.scans) - len(scans):
             log.warning(
-                "%d scans that %s was scored on, and %s was not, are left out",
-                unmatched, one.revision, other.revision,
+                "left out: %s that %s was scored on, and %s was not",
+                plural(unmatched, "scan", "scans"), one.revision, other.revision,
             )  # fmt: skip
     first, second = first.select(scans, findings), second.select(scans, findings)
     _check_same_labels(first, second)
     if changed := _count_changed(first, second):
         log.warning(
-            "%d of the %d scans have different files and voxels in %s and %s",
-            changed, len(scans), first.revision, second.revision,
+            "scans with different files and voxels in %s and %s: %d of %d",
+            first.revision, second.revision, changed, len(scans),
         )  # fmt: skip
     return first, second
 
@@ -122,8 +122,9 @@ def _check_same_labels(first: RevisionPredictions, second: RevisionPredictions) 
     values = first.labels.loc[scan, finding], second.labels.loc[scan, finding]
     raise InputError(
         f"{first.revision} and {second.revision} were scored on other labels: "
-        f"{differs.to_numpy().sum()} in {differs.any(axis=1).sum()} of {len(differs)} scans "
-        f"differ, the first of them {finding} of {scan}, {values[0]} and {values[1]}. Only "
+        f"{differs.to_numpy().sum()} in {differs.any(axis=1).sum()} of "
+        f"{plural(len(differs), 'scan', 'scans')} differ, the first of them {finding} of "
+        f"{scan}, {values[0]} and {values[1]}. Only "
         "models scored on the same labels can be compared: use one revision's data.dvc for the "
         "other (`git checkout REV -- data.dvc`, `dvc checkout data.dvc`) and run `dvc repro` there"
     )

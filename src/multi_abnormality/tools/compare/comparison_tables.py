@@ -10,6 +10,7 @@ from rich.text import Text
 
 from multi_abnormality.evaluation.metric_registry import METRICS
 from multi_abnormality.tools.compare.revisions import Revision
+from multi_abnormality.utils.errors import count_scans
 
 Comparison = dict[str, Any]  # returned by comparison.compare_revisions
 Scores = dict[str, Any]  # one measure of both models, as paired_tests.compare_models returns it
@@ -58,7 +59,7 @@ def describe_revisions(comparison: Comparison) -> str:
 def describe_scans(comparison: Comparison) -> str:
     """Return how many scans and patients were compared."""
     counts = comparison["counts"]
-    return f"{counts['scans']} scans of {counts['patients']} patients, scored by both"
+    return f"{count_scans(counts['scans'], counts['patients'])}, scored by both"
 
 
 def _table(

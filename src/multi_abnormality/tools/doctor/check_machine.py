@@ -14,6 +14,7 @@ from multi_abnormality.tools.doctor.context import (
     passed,
     warning,
 )
+from multi_abnormality.utils.errors import plural
 
 GB = 1e9
 MIN_FREE = 0.5 * GB  # bytes on a disk: checkpoints of a small model and DVC's copy of them
@@ -41,7 +42,7 @@ def check_device(context: DoctorContext) -> Iterator[CheckResult]:
         size = f"{props.total_memory / GB:.0f} GB"
         yield passed(f"{props.name}, {size}; training uses {precision}")
         return
-    text = f"CPU, {torch.get_num_threads()} threads; training uses {precision}"
+    text = f"CPU, {plural(torch.get_num_threads(), 'thread', 'threads')}; training uses {precision}"
     if not sees_gpu and (shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()):
         if warned:
             reason = str(warned[-1].message)

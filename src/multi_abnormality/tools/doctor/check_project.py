@@ -12,7 +12,7 @@ from multi_abnormality.tools.doctor.context import (
     passed,
     warning,
 )
-from multi_abnormality.utils.errors import INSTALL_ALL, InputError
+from multi_abnormality.utils.errors import INSTALL_ALL, InputError, count_scans, plural
 
 MIN_EXTENT = 100.0  # mm of a scan that are stored along each axis; less is no chest
 
@@ -26,7 +26,10 @@ def check_params(context: DoctorContext) -> Iterator[CheckResult]:
         yield failure(str(error), "git diff params.yaml")
         return
     model, train = params.model.backbone, params.train
-    yield passed(f"valid: {model}, {train.epochs} epochs of batches of {train.batch_size}")
+    yield passed(
+        f"valid: {model}, {plural(train.epochs, 'epoch', 'epochs')} of batches of "
+        f"{train.batch_size}"
+    )
     stored = params.preprocess
     extent = [mm * count for mm, count in zip(stored.spacing, stored.shape, strict=True)]
     if min(extent) < MIN_EXTENT:
@@ -55,9 +58,10 @@ def check_data(context: DoctorContext) -> Iterator[CheckResult]:
     patients = len(volumes[["split", "patient_id"]].drop_duplicates())
     scans = volumes["scan_id"].nunique()
     missing = int(volumes[list(context.catalogue.findings)].isna().sum().sum())
-    labelled = f"{missing} labels missing" if missing else "all labelled"
+    labelled = f"{plural(missing, 'label', 'labels')} missing" if missing else "all labelled"
     yield passed(
-        f"{len(volumes)} volumes of {scans} scans of {patients} patients ({splits}), {labelled}"
+        f"{plural(len(volumes), 'volume', 'volumes')} of {count_scans(scans, patients)} "
+        f"({splits}), {labelled}"
     )
 
 

@@ -11,7 +11,7 @@ from multi_abnormality.data.catalog.ct_rate_files import find_files
 from multi_abnormality.data.catalog.placeholders import is_placeholder, placeholder_path
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.tools.download.hub import Hub, RemoteFile
-from multi_abnormality.utils.errors import InputError, first_few, raise_errors
+from multi_abnormality.utils.errors import InputError, first_few, plural, raise_errors
 
 
 class DownloadDir:
@@ -135,8 +135,8 @@ class DownloadDir:
 
 def _conflict_message(root: Path, paths: list[str]) -> str:
     return (
-        f"{root}/: {len(paths)} volumes have names of CT-RATE's but other content "
-        f"({first_few(paths)}). "
+        f"{root}/: {plural(len(paths), 'volume has a name', 'volumes have names')} of CT-RATE's "
+        f"but other content ({first_few(paths)}). "
         "These may be the sample scans. Move them, or choose another folder by --out"
     )
 

@@ -15,7 +15,7 @@ from multi_abnormality.tools.download.label_tables import HubTables, LabelTables
 from multi_abnormality.tools.download.postprocess import StoreScan
 from multi_abnormality.tools.download.selection import Choice, candidates, choose
 from multi_abnormality.utils import console
-from multi_abnormality.utils.errors import InputError, raise_errors
+from multi_abnormality.utils.errors import InputError, plural, raise_errors
 
 Files = dict[VolumeName, RemoteFile]
 
@@ -50,9 +50,11 @@ def download(
         sizes = [file.size - part_size(destination.part(file)) for file in missing.values()]
         free = shutil.disk_usage(destination.work).free
         console.log.info(
-            "CT-RATE %s at %.7s: %d patients, %d volumes, %.2f GB; %d of them to fetch, %.2f GB; "
+            "CT-RATE %s at %.7s: %s, %s, %.2f GB; %d of them to fetch, %.2f GB; "
             "%.1f GB free in %s",
-            choice.version, hub.commit, len({name.patient_id for name in chosen}), len(chosen),
+            choice.version, hub.commit,
+            plural(len({name.patient_id for name in chosen}), "patient", "patients"),
+            plural(len(chosen), "volume", "volumes"),
             sum(file.size for file in chosen.values()) / 1e9, len(missing), sum(sizes) / 1e9,
             free / 1e9, destination.root,
         )  # fmt: skip
@@ -64,9 +66,9 @@ def download(
         errors = _fetch_volumes(hub, missing, destination, post_download, labels, workers)
         raise_errors(
             errors,
-            f"{len(errors)} of {len(missing)} volumes could not be fetched or used; the others "
-            f"are in {destination.root}/ and can be used. Run the same command again to retry "
-            "these",
+            f"{len(errors)} of {plural(len(missing), 'volume', 'volumes')} could not be fetched or "
+            f"used; the others are in {destination.root}/ and can be used. Run the same command "
+            "again to retry these",
         )
         _log_next_steps(destination, labels)
 

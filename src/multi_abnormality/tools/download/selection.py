@@ -8,7 +8,7 @@ from itertools import groupby
 from multi_abnormality.data.catalog.volume_id import VolumeName
 from multi_abnormality.tools.download.hub import Hub, RemoteFile, batched
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError, first_few
+from multi_abnormality.utils.errors import InputError, first_few, plural
 
 PATIENTS_PER_REQUEST = 100
 _FOLDER_SUFFIX = {"v1": "", "v2": "_fixed"}
@@ -104,8 +104,9 @@ def choose(
         all_missing += missing
     if all_missing:
         log.warning(
-            "%d volumes have labels but are not on the hub: %s",
-            len(all_missing), first_few([*map(str, all_missing)]),
+            "%s not on the hub: %s",
+            plural(len(all_missing), "volume has labels but is", "volumes have labels but are"),
+            first_few([*map(str, all_missing)]),
         )  # fmt: skip
     if not chosen:
         raise InputError(

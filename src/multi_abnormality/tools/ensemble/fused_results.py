@@ -21,7 +21,7 @@ from multi_abnormality.inference.onnx_model import load_onnx
 from multi_abnormality.tools.ensemble.fused_model import MEAN, FusedModel, best_member
 from multi_abnormality.tools.ensemble.members import CARD, INFO, MODEL, Member
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, count_scans
 
 FOLDER = "model"  # of the ensemble's model, in its own folder
 COMMON = ("task", "data_source", "intended_use", "references")  # of model_info.json, as the first's
@@ -198,9 +198,9 @@ def _facts(fused: FusedModel, info: EnsembleInfo) -> dict[str, object]:
         "Best member": f"{best.revision}, macro AUROC {_number(best.auroc)}; gain of the ensemble "
         f"{_number(best.gain)} ({_number(best.low)} to {_number(best.high)}), p = "
         f"{_number(best.p)}",
-        "Calibrated on": f"{len(fused.val.names)} val scans of "
-        f"{len(set(fused.val.patients))} patients, which no member was trained on",
-        "Scored on": f"{len(fused.test.names)} scans of {len(set(fused.test.patients))} patients",
+        "Calibrated on": f"{count_scans(len(fused.val.names), len(set(fused.val.patients)))} "
+        "of val, which no member was trained on",
+        "Scored on": count_scans(len(fused.test.names), len(set(fused.test.patients))),
     }
 
 

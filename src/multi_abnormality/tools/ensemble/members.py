@@ -30,7 +30,7 @@ from multi_abnormality.tools.compare.revision_predictions import (
 )
 from multi_abnormality.tools.compare.revisions import WORKSPACE, Read, Revision, reader, resolve
 from multi_abnormality.tools.experiments import PARAMS, SCORED_STAGES, require_run
-from multi_abnormality.utils.errors import InputError, first_few
+from multi_abnormality.utils.errors import InputError, first_few, plural
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -292,7 +292,8 @@ def select_common(members: Sequence[Member]) -> list[Member]:
     count = patients.loc[val].nunique()
     if count < FEW:
         raise InputError(
-            f"only {count} val patients are held out by all members ({len(val)} scans), too few to "
+            f"only {plural(count, 'val patient is', 'val patients are')} held out by all members "
+            f"({plural(len(val), 'scan', 'scans')}), too few to "
             f"calibrate an ensemble on: at least {FEW} are needed, and scans that a member was "
             "trained on would make it overconfident. Train all with the same data.split_seed and "
             "train.val_fraction"

@@ -22,7 +22,7 @@ from multi_abnormality.inference.progress_log import CachedPrediction, ProgressL
 from multi_abnormality.tools.external_test.labeled_scans import LabeledTable
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError, first_few, plural, raise_errors
+from multi_abnormality.utils.errors import InputError, count_scans, first_few, plural, raise_errors
 from multi_abnormality.utils.strict_csv import truncate
 
 MOVED = "moved with the probabilities: every decision is the exported model's"
@@ -57,7 +57,7 @@ def evaluate_model(
     progress = ProgressLog(out / "predictions.json", model.path)
     predictions, errors = predict_details(model, table.named_scans(), workers, progress)
     if not predictions:
-        raise_errors(errors, f"none of the {table.count} scans could be read")
+        raise_errors(errors, f"none of {plural(table.count, 'scan', 'scans')} could be read")
     _check_scans(model, predictions, table)
     copies = _find_copies(predictions, table)
     chosen, scored = table.split(predictions.keys())
@@ -132,8 +132,8 @@ def _check_patients(model: Model, table: LabeledTable, allow_same_ids: bool) -> 
     same = model.find_training_patients(patients)
     if same and not allow_same_ids:
         raise InputError(
-            f"{table.path}: {len(same)} of {len(patients)} patients have ids of patients that the "
-            f"model was trained or calibrated on, so its scores would be too good: "
+            f"{table.path}: has ids of patients that the model was trained or calibrated on, "
+            f"{len(same)} of {len(patients)}, so its scores would be too good: "
             f"{first_few(same, 20)}. Delete their rows, {table.lines_of(same)}. If they are other "
             "patients, whose ids coincide as the numbers 1, 2, 3 of two hospitals do, add "
             "--allow-same-ids: scans that the model was trained on are refused all the same"
@@ -153,9 +153,9 @@ def _check_scans(
     patients = table.rows.loc[table.rows["name"].isin(trained), "patient_id"]
     raise_errors(
         truncate(trained),
-        f"{table.path}: {len(known)} of {len(names)} scans are ones that the model was trained or "
-        "calibrated on, by their voxels; delete the rows of their patients, "
-        f"{table.lines_of(set(patients))}",
+        f"{table.path}: {len(known)} of {plural(len(names), 'scan', 'scans')}, by their voxels, "
+        "are of those that the model was trained or calibrated on; delete the rows of their "
+        f"patients, {table.lines_of(set(patients))}",
     )
 
 
@@ -270,8 +270,8 @@ def _notices(
     patients, notices = external["training_patients"], []
     if unreadable := external["unreadable"]:
         notices.append(
-            f"{len(unreadable)} of {table.count} scans could not be read, and are not scored: "
-            f"{first_few(unreadable, 20)}"
+            f"{len(unreadable)} of {plural(table.count, 'scan', 'scans')} could not be read, and "
+            f"are not scored: {first_few(unreadable, 20)}"
         )
     if table.lacking:
         notices.append(f"Not scored, since the table lacks them: {', '.join(table.lacking)}")
@@ -293,7 +293,8 @@ def _notices(
     recalibrated = external["recalibration"]
     if recalibrated and recalibrated["patients"] < FEW_VALIDATION:
         notices.append(
-            f"The part {table.part} has {recalibrated['patients']} patients: few, so the "
+            f"The part {table.part} has "
+            f"{plural(recalibrated['patients'], 'patient', 'patients')}: few, so the "
             "recalibration is uncertain"
         )
     if copies := external["copies"]:
@@ -324,7 +325,7 @@ def _facts(external: dict[str, Any], table: LabeledTable, scans: Scans) -> dict[
         "SHA-256 of the model": model["sha256"],
         "Table": external["table"],
         "Scans": external["scans"],
-        "Scored on": f"{len(scans.names)} scans of {len(set(scans.patients))} patients",
+        "Scored on": count_scans(len(scans.names), len(set(scans.patients))),
         "Thresholds": external["thresholds"],
         "Training patients": "not recognizable: the model has no hashes"
         if not patients["checked"]
@@ -334,7 +335,7 @@ def _facts(external: dict[str, Any], table: LabeledTable, scans: Scans) -> dict[
     }
     if recalibration := external["recalibration"]:
         facts["Recalibrated on"] = (
-            f"{recalibration['scans']} other scans of {recalibration['patients']} patients: the "
-            f"part {recalibration['part']}"
+            f"{count_scans(recalibration['scans'], recalibration['patients'])}: the part "
+            f"{recalibration['part']}, which is not scored"
         )
     return facts

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from multi_abnormality.utils.errors import InputError
+from multi_abnormality.utils.errors import InputError, plural
 
 
 def evaluate(
@@ -125,6 +125,6 @@ def evaluate(
     if errors:
         listed = "".join(f"\n  - {error}" for error in errors)
         raise InputError(
-            f"{len(errors)} of {labeled.count} scans could not be read; {out}/ has the scores of "
-            f"the others{listed}"
+            f"{len(errors)} of {plural(labeled.count, 'scan', 'scans')} could not be read; {out}/ "
+            f"has the scores of the others{listed}"
         )

@@ -17,7 +17,7 @@ from multi_abnormality.data.catalog.volume_id import natural_sort_key
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.inference.scan_id import NamedScan
 from multi_abnormality.utils.console import log
-from multi_abnormality.utils.errors import InputError, first_few, raise_errors
+from multi_abnormality.utils.errors import InputError, first_few, plural, raise_errors
 from multi_abnormality.utils.strict_csv import format_ranges, truncate
 
 
@@ -101,8 +101,9 @@ class LabeledTable:
         if not has_patients:
             volumes = volumes.assign(patient_id=volumes["name"])
             log.warning(
-                "%s: each of %d scans counts as a patient of its own, and training patients are "
-                "not recognized by their ids, only by their scans", path, len(volumes),
+                "%s: each of %s counts as a patient of its own, and training patients are "
+                "not recognized by their ids, only by their scans", path,
+                plural(len(volumes), "scan", "scans"),
             )  # fmt: skip
         if unread := [repr(one) for one in content.unread if one != column]:
             log.info("%s: these columns are not read: %s", path, first_few(unread, 20))
@@ -194,8 +195,8 @@ class LabeledTable:
             why = "no finding with and without it" if patients >= FEW else f"at least {FEW} needed"
             raise InputError(
                 f"{self.path}: the part {self.part!r} is too small to recalibrate on: "
-                f"{patients} patients with readable scans, {why}; put more patients there, or "
-                "leave out --recalibrate-on"
+                f"{plural(patients, 'patient', 'patients')} with readable scans, {why}; put more "
+                "patients there, or leave out --recalibrate-on"
             )
 
 

@@ -209,7 +209,7 @@ def _warn_of_slow_paths(
     decisions: Sequence[Decision],
     sizes: Counter[str],
 ) -> None:
-    in_table = {row["scan"] for row in (*old.rows, *added)}
+    in_table = {row["scan"] for row in old.rows} | {row["scan"] for row in added}
     slow = [
         one
         for one in decisions
