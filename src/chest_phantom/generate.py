@@ -59,12 +59,7 @@ def _make(out: Path, settings: Settings, workers: int) -> None:
     jobs = [(scan, n) for scan in scans for n in range(1, scan.reconstructions + 1)]
     left = [job for job in jobs if not (part / volume_path(*job)).exists()]
     if len(left) < len(jobs):
-        log.info(
-            "%s: resuming, complete already: %d of %d volumes",
-            part,
-            len(jobs) - len(left),
-            len(jobs),
-        )
+        log.info("%s: resuming, %d volumes are complete already", part, len(jobs) - len(left))
     console = Console(stderr=True)
     drawn = _draw_all(left, part, settings, workers)
     for _ in track(
@@ -76,7 +71,7 @@ def _make(out: Path, settings: Settings, workers: int) -> None:
     if out.exists():
         out.rmdir()
     part.replace(out)
-    log.info("%s: volumes: %d, patients: %d", out, len(jobs), settings.patients)
+    log.info("%s: %d volumes of %d patients", out, len(jobs), settings.patients)
 
 
 def _open_part(out: Path, settings: Settings) -> Path:

@@ -104,7 +104,7 @@ def test_csv_has_three_columns_for_each_finding(tmp_path: Path, model: Path) -> 
     assert [float(value) for value in rows[0][2::3]] == list(thresholds.values())
     positive = [str(int(value >= thresholds[name])) for name, value in probabilities.items()]
     assert rows[0][3::3] == positive
-    assert "predict: 2 scans" in result.stderr
+    assert "predict: 2/2 scans" in result.stderr
 
 
 @pytest.mark.parametrize("width", [50, 74, 80])

@@ -74,7 +74,7 @@ def test_verbosity_selects_what_is_shown(tmp_path: Path, verbosity: str, by_vari
     assert done.returncode == 1
     assert "a warning" in done.stderr
     assert done.stderr.splitlines()[-1] == "error: scan.zip: is damaged"
-    assert ("counting: 3 volumes" in done.stderr) == (verbosity != "quiet")
+    assert ("counting: 3/3 volumes" in done.stderr) == (verbosity != "quiet")
     assert ("of a library" in done.stderr) == (verbosity == "verbose")
     assert ('raise InputError("scan.zip' in done.stderr) == (verbosity == "verbose")
 

@@ -473,7 +473,7 @@ def test_old_dicom_files_are_known_by_their_first_elements(own: OwnFolder, caplo
         ({"findings": ("Cyst", "split")}, "'split' is empty, begins or ends with a space, has"),
         ({"findings": ("path",)}, "or is a word of this project's tables; rename the table's"),
         ({"findings": (" Cyst",)}, "' Cyst' is empty, begins or ends with a space"),
-        ({"findings": (1, "Cyst", False)}, "YAML takes 1, False for something else: put the name"),
+        ({"findings": (1, "Cyst", False)}, "YAML takes 1, false for something else: put the name"),
         ({"findings": "Cyst"}, r"must be ct_rate, or a list of names, such as \[Emphysema, Cyst\]"),
         ({"findings": ("Cyst", "patient")}, "must not name a finding's column: 'patient'"),
         ({"table": "/labels.csv"}, "must be a path in data/"),

@@ -135,9 +135,9 @@ def test_reads_both_wrappers_of_a_compressed_stream(tmp_path: Path, pack, size: 
     ("changes", "reason"),
     [
         ({"ObjectType": "Mesh"}, "type 'Mesh'"),
-        ({"NDims": "-1"}, "has -1 dimensions"),
-        ({"NDims": "2147483647"}, "has 2147483647 dimensions"),
-        ({"NDims": "2"}, "has 2 dimensions"),
+        ({"NDims": "-1"}, "has -1 as NDims"),
+        ({"NDims": "2147483647"}, "has 2147483647 as NDims"),
+        ({"NDims": "2"}, "has 2 as NDims"),
         ({"NDims": "%n"}, "'%n' as NDims"),
         ({"NDims": ""}, "has no NDims"),
         ({"DimSize": "48 48 24 1"}, "contradicts itself: NDims is 3"),

@@ -134,7 +134,7 @@ def test_nothing_names_the_patient(export: Export, logged: Log, tmp_path: Path):
     for text in texts:
         assert [secret for secret in SECRETS if secret in text.casefold()] == []
     shown = {row["scan"]: row for row in export.rows(export.series_table)}
-    assert shown["export/ST1/SE1"]["description"] == "Thorax [removed] [removed] *[removed]"
+    assert shown["export/ST1/SE1"]["description"] == "Thorax [removed] *[removed]"
     assert shown["export/ST2/SE1"]["kernel"] == "[removed]"
 
 

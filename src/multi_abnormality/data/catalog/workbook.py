@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 MAX_UNPACKED = 4 * MAX_BYTES
 _EXACT = 10**15  # Excel makes 0 of all digits after the 15th
-_EXACT_DOUBLE = 2**53  # whole numbers above are rounded by others, such as LibreOffice
+_EXACT_DOUBLE = 2**53  # from here on, others round whole numbers, such as LibreOffice
 UNCERTAIN = "\x1auncertain"  # text of a cell without a certain value, which no table has
 _FORMULA = "is a formula; replace it by its value (copy the column, and paste the values only)"
 _DATE = "is a date or time; format the column as text, and write again what it should be"
@@ -142,7 +142,7 @@ def _text(cell: Any) -> str:
 
 
 def _may_be_rounded(value: float) -> bool:
-    return abs(value) >= _EXACT and (value % 10 == 0 or abs(value) > _EXACT_DOUBLE)
+    return abs(value) >= _EXACT and (value % 10 == 0 or abs(value) >= _EXACT_DOUBLE)
 
 
 def _problems(
