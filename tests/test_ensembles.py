@@ -276,9 +276,9 @@ def test_a_run_without_an_onnx_file_is_refused(root: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        (lambda info: info.pop("license"), "license: Field required"),
-        (lambda info: info.update(license=None), "license: Input should be a valid string"),
-        (lambda info: info["files_sha256"].update(a=1), "files_sha256.a: Input should be"),
+        (lambda info: info.pop("license"), "license: is missing"),
+        (lambda info: info.update(license=None), "license: must be text, not None"),
+        (lambda info: info["files_sha256"].update(a=1), "files_sha256.a: must be text, not 1"),
     ],
 )
 def test_a_run_with_a_wrong_model_info_is_refused(
@@ -286,7 +286,9 @@ def test_a_run_with_a_wrong_model_info_is_refused(
 ):
     shutil.copytree(root / "a", tmp_path / "a", symlinks=True)
     edit(tmp_path / "a/model_weights/model_info.json", change)
-    message = rf"^a: model_weights/model_info.json is not valid: {key}.* `dvc repro --force export`"
+    message = (
+        rf"^a: model_weights/model_info.json is not valid: {key}.* `git checkout @{{-1}} -- src"
+    )
     with pytest.raises(InputError, match=message):
         member_of(tmp_path / "a")
 
@@ -317,7 +319,7 @@ def test_a_member_whose_model_cannot_be_loaded_is_refused(
     monkeypatch.setattr(Member, "read_onnx", lambda member: read_onnx(member) + damage)
     with pytest.raises(InputError, match=rf"^a: its model cannot be loaded \(.*({message})"):
         write_results(fused_model.fuse_members("pair", pair, "mean"), tmp_path / "pair")
-    assert not (tmp_path / "pair/scores.json").exists()
+    assert list((tmp_path / "pair").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101, "with space"])

@@ -24,6 +24,7 @@ from hub_encoder import (
 )
 from hub_stand_in import COMMIT, Fault, HubStandIn
 from multi_abnormality.config.schema import Model, Params, PretrainedCfgOverlay
+from multi_abnormality.models.backbones import fit_size
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.models.pretrained_cfg import (
     PretrainedCfg,
@@ -252,6 +253,16 @@ def test_arguments_that_the_network_does_not_take(
         build_classifier(metadata(small_params, model, cfg), file)
 
 
+def test_a_network_that_timm_cannot_create_is_named_without_arguments(monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such layer")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    message = r"test_vit cannot be created \(RuntimeError.*no such layer.*\); choose another$"
+    with pytest.raises(InputError, match=message):
+        fit_size("test_vit", None, {})
+
+
 def test_other_bytes_than_the_hub_lists_are_refused(hub: HubStandIn, settings: Model):
     hub.set_faults(Fault("wrong", "safetensors", times=1))
     with pytest.raises(InputError, match=r"served other bytes for model\.safetensors"):
@@ -314,7 +325,8 @@ def test_refusals_of_the_hub_are_explained(
 def test_an_unreachable_hub_is_one_message(
     hub_state: str, settings: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("multi_abnormality.models.hub_files.TIMEOUT", 0.5)
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "set")
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server, HubStandIn(tmp_path, REPO) as stand_in:
         port = server.getsockname()[1]
         if hub_state == "refuses":
@@ -328,7 +340,9 @@ def test_an_unreachable_hub_is_one_message(
         with pytest.raises(InputError) as error:
             find_pretrained(on_hub(settings))
         assert len(stand_in.calls) <= 3  # no retries
-    assert f"hf download {REPO} --revision {COMMIT} --local-dir weights" in str(error.value)
+    first = "; unset it" if hub_state == "is offline" else "); try again"
+    copy = f"{first}. Or run `hf download {REPO} --revision {COMMIT} --local-dir weights`"
+    assert copy in str(error.value)
     assert "set model.pretrained to its path" in str(error.value)
 
 
@@ -341,7 +355,7 @@ def test_a_file_is_missing_only_if_the_hub_answers_so(
     hub.later_heads = {name: status}
     reason = "does not have an ETag" if status == 200 else f"status {status}"
     with pytest.raises(
-        InputError, match=rf"cannot be downloaded from .* \(.*{reason}.*\)\. Or run"
+        InputError, match=rf"cannot be downloaded from .* \(.*{reason}.*\); try again\. Or"
     ):
         find_pretrained(on_hub(settings))
     assert len([call for call in hub.calls if call.status == status > 200]) <= 2  # no retries
@@ -351,11 +365,41 @@ def test_a_file_is_missing_only_if_the_hub_answers_so(
 def test_a_download_without_data_is_one_message(
     kind: str, hub: HubStandIn, settings: Model, monkeypatch: pytest.MonkeyPatch, caplog
 ):
-    monkeypatch.setattr("multi_abnormality.models.hub_files.TIMEOUT", 0.5)
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "set")
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
     hub.set_faults(Fault(kind, "safetensors", after=2))
     with pytest.raises(InputError, match=r"cannot be downloaded from .* Or run `hf download"):
         find_pretrained(on_hub(settings))
+    assert constants.HF_HUB_DOWNLOAD_TIMEOUT == 0.5
     assert not [record for record in caplog.records if record.name.startswith("huggingface")]
+
+
+def test_the_download_timeout_is_the_users(
+    hub: HubStandIn, settings: Model, monkeypatch: pytest.MonkeyPatch
+):
+    hub.set_faults(Fault("silent", "safetensors", after=2, times=1))
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "set")
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+    with pytest.raises(InputError, match=r"no data in \d s; set HF_HUB_DOWNLOAD_TIMEOUT"):
+        find_pretrained(on_hub(settings))
+    hub.set_faults(Fault("silent", "safetensors", after=2, times=1))
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "set")
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 10)
+    assert find_pretrained(on_hub(settings)).file
+
+
+@pytest.mark.parametrize("is_disabled", [False, True])
+def test_a_download_leaves_the_settings_of_huggingface_hub(
+    is_disabled: bool, hub: HubStandIn, settings: Model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", is_disabled)
+    before = dict(vars(constants))
+    hub.set_faults(Fault("unavailable", "safetensors", times=1))
+    with pytest.raises(InputError):
+        find_pretrained(on_hub(settings))
+    assert vars(constants) == before
+    find_pretrained(on_hub(settings))
+    assert vars(constants) == before
 
 
 def test_a_download_that_breaks_is_tried_again(hub: HubStandIn, settings: Model, caplog):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from multi_abnormality.tools import experiments
 from multi_abnormality.tools.experiments import (
     NOT_RUN,
     Experiment,
@@ -151,6 +152,37 @@ def test_files_that_differ_between_stages_are_stale():
     stages["evaluate"]["deps"].append({"path": "src/a.py", "md5": "8"})
     assert stale_files(stages, tuple(stages)) == ["ckpt", "history"]
     assert stale_files(stages, ("train", "evaluate")) == ["history"]
+
+
+@pytest.mark.parametrize(
+    ("stale", "shown"),
+    [
+        ("evaluate", ["stale"]),
+        ("export", ["row (stale export)", "0.900"]),
+        (None, ["row", "0.900"]),
+    ],
+)
+def test_stages_of_different_runs_are_marked_in_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys, stale: str | None, shown: list[str]
+):
+    def deps(stage: str) -> list[dict]:
+        return [{"path": "best.ckpt", "md5": "2" if stage == stale else "1"}]
+
+    lock = {"stages": {"train": {"outs": deps("train")}}}
+    lock["stages"] |= {stage: {"deps": deps(stage)} for stage in ("evaluate", "export")}
+    macro = {"auroc": 0.9, "f1": None, "accuracy": None}
+    scores = {
+        "classification": {"macro": macro}, "crg": {"CRG": None},
+        "intervals": {"confidence": 0.95, "macro": dict.fromkeys(macro), "crg": {"CRG": None}},
+    }  # fmt: skip
+    files = {"dvc.lock": json.dumps(lock), "metrics/evaluate.json": json.dumps(scores)}
+    monkeypatch.setattr(experiments, "_show", lambda _, path: files[path])
+    row = experiments._experiment({"name": "row", "rev": "1" * 40, "data": None}, "success", True)
+    print_table([row])
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in shown)
+    assert ("0.900" in printed) == (stale != "evaluate")
+    assert ("stale: its stages" in printed) == (stale is not None)
 
 
 def test_many_parameters_that_differ_are_all_shown(capsys):

@@ -131,6 +131,7 @@ def test_line_numbers_are_formatted_as_ranges():
     assert format_ranges([14, 3, 2, 4]) == "lines 2-4, 14"
     assert format_ranges([2, 3], "row") == "rows 2-3"
     assert format_ranges([7]) == "line 7"
+    assert format_ranges([]) == "lines none"
 
 
 def test_other_than_regular_files_do_not_block(tmp_path: Path):

@@ -17,6 +17,7 @@ from pydantic import (
     NonNegativeFloat,
     ValidationInfo,
 )
+from pydantic_core import PydanticCustomError
 
 from multi_abnormality.config.findings import FINDINGS, names_a_picture
 from multi_abnormality.config.yaml_reader import in_yaml
@@ -86,6 +87,19 @@ def _require(check: Callable[[Any], object], message: str) -> AfterValidator:
         return value
 
     return AfterValidator(validate)
+
+
+def _require_text(check: Callable[[str], object], message: str) -> BeforeValidator:
+    """Validator that also raises this message for a value that is no text, with its own type."""
+
+    def validate(value: T) -> T:
+        if not isinstance(value, str):
+            raise PydanticCustomError("string_type", message)
+        if not check(value):
+            raise ValueError(message)
+        return value
+
+    return BeforeValidator(validate)
 
 
 def _is_line(text: str) -> bool:
@@ -276,23 +290,25 @@ Backbone = Annotated[
 ]
 WeightsSha256 = Annotated[
     str,
-    _require(re.compile("[0-9a-f]{64}").fullmatch, "must be null or 64 hexadecimal digits"),
+    _require_text(re.compile("[0-9a-f]{64}").fullmatch, "must be null or 64 hexadecimal digits"),
     AfterValidator(_check_pin),
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Spacing = Annotated[float, Field(ge=0.05, le=50)]  # mm, as of the scans that are read
-SingleLine = Annotated[str, _require(_is_line, "must be one line of text, or null")]
+SingleLine = Annotated[str, _require_text(_is_line, "must be one line of text, or null")]
 ColumnName = Annotated[
     str,
-    _require(_is_line, "must be a column's name, without invisible characters"),
+    _require_text(_is_line, "must be a column's name, without invisible characters"),
     AfterValidator(_to_nfc),
 ]
-DataPath = Annotated[str, _require(is_inside, "must be a path in data/, which DVC keeps track of")]
-Duration = Annotated[str, _require(parse_duration, "must be a duration")]
+DataPath = Annotated[
+    str, _require_text(is_inside, "must be a path in data/, which DVC keeps track of")
+]
+Duration = Annotated[str, _require_text(parse_duration, 'must be a duration such as "5h30m"')]
 DaskAddress = Annotated[
-    str, _require(_ADDRESS.fullmatch, 'must be null or an address such as "tcp://host:8786"')
+    str, _require_text(_ADDRESS.fullmatch, 'must be null or an address such as "tcp://host:8786"')
 ]
 Findings = Annotated[
     Literal["ct_rate"] | tuple[str, ...],

@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from multi_abnormality.config.field_types import Section
 from multi_abnormality.config.yaml_reader import in_yaml
@@ -38,10 +39,16 @@ RENAMED_VALUES = {  # of earlier versions
     ("train.debug", "overfit"): "overfit_batches",
     ("train.resume", "must"): "required",
 }
-_MESSAGES = {  # for types of pydantic's errors
-    "tuple_type": "must be a list, such as [1, 2]",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
+_TYPES = {  # allowed values, by pydantic's type of error
+    "bool_type": "true or false",
+    "dict_type": "a section of keys and values",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "a section with the keys",
+    "string_type": "text",
+    "tuple_type": "a list",
 }
 
 
@@ -54,6 +61,7 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
     """
     allowed: dict[str, list[str]] = {}
     given: dict[str, object] = {}
+    texts: set[str] = set()  # keys that may be text
     errors = []
     details = [(*_locate(detail["loc"], whole), detail) for detail in error.errors()]
     given_by_old_name = {RENAMED.get(key) for key, _, _ in details}
@@ -66,30 +74,36 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
             hint = f"it is now {RENAMED[key]}" if key in RENAMED else _nearest(name, section)
             errors.append(f"{key}: unknown key; {hint}")
         elif not any(other.startswith(f"{key}.") for other, _, _ in details):  # says it better
-            allowed.setdefault(key, []).append(_message(detail, section, key))
+            message = requirement(detail)
+            if detail["type"] == "model_type":
+                part: Any = section.model_fields[str(detail["loc"][-1])].annotation
+                message += f" {', '.join(part.model_fields)}"
+            allowed.setdefault(key, []).append(message)
             given[key] = detail["input"]
+            texts |= {key} if detail["type"] == "string_type" else set()
     for key, what in allowed.items():
+        what[1:] = [message.removeprefix("must be ") for message in what[1:]]
         value = given[key]
         new = RENAMED_VALUES.get((key, value)) if isinstance(value, str) else None
         hint = f"; it is now {new}" if new else ""
-        if _MESSAGES["string_type"] in what and type(value) in (int, float, date):
+        if key in texts and type(value) in (int, float, date):
             hint = "; put it in quotes"
         errors.append(f"{key}: {' or '.join(what)}, not {in_yaml(value)}{hint}")
     return sorted(errors)
 
 
-def _message(detail: Any, section: type[Section], key: str) -> str:
-    """Return what a value must be."""
+def requirement(detail: ErrorDetails) -> str:
+    """Say what a value must be; empty if only its entries are wrong, which have own errors."""
     kind = detail["type"]
-    if kind == "model_type":
-        part: Any = section.model_fields[key.rpartition(".")[2]].annotation
-        return f"must be a section with the keys {', '.join(part.model_fields)}"
+    if kind in _TYPES and detail["msg"].startswith("Input should"):
+        return f"must be {_TYPES[kind]}"
     if kind in ("too_short", "too_long"):
         bound = "least" if kind == "too_short" else "most"
         count = detail["ctx"]["min_length" if bound == "least" else "max_length"]
+        if kind == "too_short" and len(detail["input"]) >= count:
+            return ""
         return f"must have at {bound} {count} entr{'y' if count == 1 else 'ies'}"
-    message: str = detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    return _MESSAGES.get(kind, message)
+    return detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
 
 
 def _locate(location: tuple[int | str, ...], section: type[Section]) -> tuple[str, type[Section]]:

@@ -63,9 +63,9 @@ def fit_size(
         with torch.device("meta"):
             embedding = getattr(timm.create_model(backbone, **model_args), "patch_embed", None)
     except Exception as error:  # timm raises many types
-        raise InputError(
-            f"model.backbone: {backbone} does not take the arguments {model_args} ({error!r})"
-        ) from error
+        problem = f"does not take the arguments {model_args}" if model_args else "cannot be created"
+        hint = "correct model_args in its config.json" if model_args else "choose another"
+        raise InputError(f"model.backbone: {backbone} {problem} ({error!r}); {hint}") from error
     if size is None or embedding is None or not hasattr(embedding, "img_size"):
         return (0, 0, 0, 0), {}
     patch = to_2tuple(embedding.patch_size)

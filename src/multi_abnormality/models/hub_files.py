@@ -1,6 +1,7 @@
 """Files of a model repository on the Hugging Face hub, pinned to a commit and checked by hash."""
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from huggingface_hub.utils import logging as hub_logging
 
 from multi_abnormality.utils.errors import InputError
 
-TIMEOUT = 5  # s without data; huggingface_hub retries for a minute
+TIMEOUT = 5  # s without data, unless the user sets another; huggingface_hub's own is longer
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -80,7 +81,7 @@ class HubRepository:
     def _download(self, name: str) -> Path | None:
         url = hf_hub_url(self.repo, name, revision=self.revision, endpoint=constants.ENDPOINT)
         try:
-            metadata = get_hf_file_metadata(url, timeout=TIMEOUT)
+            metadata = get_hf_file_metadata(url, timeout=_timeout("HF_HUB_ETAG_TIMEOUT"))
             if not _COMMIT.fullmatch(metadata.commit_hash or ""):
                 raise InputError(
                     f"model.backbone: {constants.ENDPOINT} states no commit of {self}; check "
@@ -90,8 +91,8 @@ class HubRepository:
             with _bounded_retries():
                 path = Path(
                     hf_hub_download(
-                        self.repo, name, revision=self.revision, etag_timeout=TIMEOUT,
-                        endpoint=constants.ENDPOINT,
+                        self.repo, name, revision=self.revision, endpoint=constants.ENDPOINT,
+                        etag_timeout=_timeout("HF_HUB_ETAG_TIMEOUT"),
                     )
                 )  # fmt: skip
         except RevisionNotFoundError as error:
@@ -117,10 +118,10 @@ class HubRepository:
                 "`hf auth login`"
             )
         elif isinstance(error, OfflineModeIsEnabled):
-            problem = f"{self} is not on this machine, and HF_HUB_OFFLINE is set"
+            problem = f"{self} is not on this machine, and HF_HUB_OFFLINE is set; unset it"
         else:
             reason = f"status {status}" if status else _first_line(error)
-            problem = f"{self} cannot be downloaded from {constants.ENDPOINT} ({reason})"
+            problem = f"{self} cannot be downloaded from {constants.ENDPOINT} ({reason}); try again"
         return (
             f"{problem}. Or run `hf download {self.repo} --revision {self.revision} --local-dir "
             "weights` on a machine with access, copy the folder here, and set model.pretrained to "
@@ -128,25 +129,40 @@ class HubRepository:
         )
 
 
+def _timeout(variable: str) -> int:
+    """Return the seconds that the user's environment sets, or TIMEOUT."""
+    seconds: int = getattr(constants, variable) if variable in os.environ else TIMEOUT
+    return seconds
+
+
 @contextmanager
 def _bounded_retries() -> Iterator[None]:
-    """Let huggingface_hub retry a request until it stalls, and without log lines."""
+    """Have huggingface_hub download over HTTP, without log lines or long retries.
+
+    It sends a request again for a minute. Here one fails once it has brought no data for the
+    timeout, and at once if the hub answers with an error.
+    """
+    timeout = _timeout("HF_HUB_DOWNLOAD_TIMEOUT")
     started: dict[str, float] = {}
 
     def check_progress(request: httpx2.Request) -> None:
         start = f"{request.method} {request.url} {request.headers.get('Range')}"
         now = time.monotonic()
-        if now - started.setdefault(start, now) >= TIMEOUT:
-            raise TimeoutError(f"no data in {TIMEOUT} s")
+        waited = now - started.setdefault(start, now)
+        if waited >= timeout:
+            raise TimeoutError(
+                f"no data in {waited:.0f} s; set HF_HUB_DOWNLOAD_TIMEOUT to wait longer"
+            )
 
     def raise_status(response: httpx2.Response) -> None:
         if response.is_error:
             hf_raise_for_status(response)
 
-    constants.HF_HUB_DOWNLOAD_TIMEOUT = TIMEOUT
-    constants.HF_HUB_DISABLE_XET = True  # it has a protocol and retries of its own
     client, verbosity = get_session(), hub_logging.get_verbosity()
     hooks = client.event_hooks
+    settings = constants.HF_HUB_DOWNLOAD_TIMEOUT, constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DOWNLOAD_TIMEOUT = timeout
+    constants.HF_HUB_DISABLE_XET = True  # it has a protocol and retries of its own
     client.event_hooks = {
         "request": [*hooks["request"], check_progress],
         "response": [*hooks["response"], raise_status],
@@ -157,6 +173,7 @@ def _bounded_retries() -> Iterator[None]:
     finally:
         hub_logging.set_verbosity(verbosity)
         client.event_hooks = hooks
+        constants.HF_HUB_DOWNLOAD_TIMEOUT, constants.HF_HUB_DISABLE_XET = settings
 
 
 def file_sha256(path: Path) -> str:

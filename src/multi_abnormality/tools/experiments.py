@@ -23,7 +23,7 @@ SCORED_STAGES = ("preprocess", "train", "evaluate")  # stages that the scores de
 PLAIN_WIDTH = 160  # columns without a terminal
 SCORES_WIDTH = 4 * 21  # columns of the four scores if each shares a line with its interval
 MEASURES = {"AUROC": "auroc", "F1": "f1", "CRG": "crg", "Accuracy": "accuracy"}
-UNDEFINED, NOT_RUN = "\N{EN DASH}", "not run"
+UNDEFINED, NOT_RUN, STALE = "\N{EN DASH}", "not run", "stale"
 
 
 def experiments(
@@ -52,6 +52,7 @@ class Experiment:
     # Content of metrics/evaluate.json; empty if these parameters were not run.
     scores: dict[str, Any]
     missing: str = NOT_RUN  # text shown instead of scores
+    has_stale_export: bool = False  # its model_weights/ are not of the scored run
 
     def score(self, measure: str, separator: str) -> str:
         """A score over all findings with its confidence interval."""
@@ -73,7 +74,8 @@ class Experiment:
     @property
     def title(self) -> str:
         """Name as printed: indented below the commit that an experiment is based on."""
-        return printable(self.name if self.is_baseline else f"  {self.name}")
+        note = " (stale export)" if self.has_stale_export else ""
+        return printable(f"{'' if self.is_baseline else '  '}{self.name}{note}")
 
 
 def read_experiments(arguments: list[str]) -> Iterator[Experiment]:
@@ -109,11 +111,17 @@ def _experiment(
     scores: dict[str, Any] = {}
     if state != "success":
         name += f" ({state})"
-    elif was_run(params, _show(revision, LOCK)):
-        scores = json_format.loads(_show(revision, EVALUATION) or "{}")
     missing = NOT_RUN if state in ("success", "queued") else UNDEFINED
+    has_stale_export = False
+    if state == "success" and was_run(params, lock := _show(revision, LOCK)):
+        locked = _stages(lock)
+        if stale_files(locked, SCORED_STAGES):
+            missing = STALE
+        else:
+            scores = json_format.loads(_show(revision, EVALUATION) or "{}")
+            has_stale_export = bool(stale_files(locked, (*SCORED_STAGES, "export")))
     flat = {".".join(path): value for path, value in leaves(params)}
-    return Experiment(name, is_baseline, flat, scores, missing)
+    return Experiment(name, is_baseline, flat, scores, missing, has_stale_export)
 
 
 def _show(revision: str, path: str) -> str:
@@ -220,6 +228,11 @@ def print_table(experiments: list[Experiment]) -> None:
                 if name in each.params:
                     value = printable(json_format.dumps(each.params[name]))
                     screen.print(Text(f"    {printable(name)}={value}"), overflow="fold")
+    if any(each.missing == STALE or each.has_stale_export for each in experiments):
+        screen.print(
+            "\nstale: its stages were run on different versions of a file; run `dvc repro` at that "
+            "revision, and commit the changes"
+        )
     if scored := next((each.scores for each in experiments if each.scores), None):
         level = f"{scored['intervals']['confidence']:.0%}"
         screen.print(

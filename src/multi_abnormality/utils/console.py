@@ -287,11 +287,8 @@ def run(main: Callable[[], None], verbosity: str | None = None) -> None:
         _print_experiment_hint()
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if (missing := describe_missing(error)) is None:
-            raise
-        if log.isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
-        sys.exit(f"error: {missing}")
+        _report_exception(type(error), error, error.__traceback__)
+        sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped")
         _print_experiment_hint()

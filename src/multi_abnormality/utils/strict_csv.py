@@ -100,12 +100,12 @@ def format_lines(numbers: Sequence[int], unit: str = "line") -> str:
 def format_ranges(numbers: Iterable[int], unit: str = "line") -> str:
     """Format all line numbers, such as "lines 2-9, 14"."""
     ranges: list[tuple[int, int]] = []
-    for number in sorted(numbers):
+    ordered = sorted(numbers)
+    for number in ordered:
         follows = ranges and ranges[-1][1] == number - 1
         ranges.append((ranges.pop()[0] if follows else number, number))
     texts = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
-    several = len(ranges) > 1 or ranges[0][0] < ranges[0][1]
-    return f"{unit}{'s' if several else ''} {', '.join(texts)}"
+    return f"{unit}{'' if len(ordered) == 1 else 's'} {', '.join(texts) or 'none'}"
 
 
 def cell_value(text: str) -> str:

@@ -92,7 +92,7 @@ def test_compare_does_not_change_the_project(original: Project):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("main", "nowhere"), "nowhere: unknown branch, tag, commit or experiment"),
+        (("main", "nowhere"), "nowhere: unknown branch, .* `dvc exp pull origin nowhere` an"),
         (("main", "HEAD"), r"main \(\w{7}\) and HEAD \(\w{7}\) are the same revision"),
         (("workspace", "workspace"), "are the same revision"),
         (("main", ""), "'': must be a branch"),
@@ -158,6 +158,32 @@ def test_a_damaged_object_of_the_cache_is_refused(project: Project, name: str):
     message = rf"^main \(\w{{7}}\): {re.escape(name)} is damaged: .* delete {re.escape(str(file))}"
     with pytest.raises(InputError, match=message):
         project.compare("main", "workspace")
+
+
+@pytest.mark.parametrize("name", ["metrics/submission.json", "processed/manifest.csv"])
+def test_following_the_message_replaces_a_damaged_object_of_the_remote(
+    project: Project, tmp_path: Path, name: str
+):
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    project("dvc", "remote", "add", "--default", "--local", "backup", str(remote))
+    project("dvc", "push", "--all-commits")
+    md5 = hashlib.md5((project.folder / name).read_bytes()).hexdigest()
+    file = remote / "files/md5" / md5[:2] / md5[2:]
+    file.chmod(0o644)
+    file.write_bytes(b"damaged")
+    cache, away = project.folder / ".dvc/cache", tmp_path / "away"
+    cache.rename(away)
+    with pytest.raises(InputError, match=rf"{name} is damaged: .* delete .*`dvc push") as error:
+        project.compare("first", "workspace")
+    objects = re.search(r"delete (.*?)\. Then", str(error.value))[1].split(" and ")
+    assert objects[0] == str(file)
+    for path in objects:
+        Path(path).unlink()
+    away.rename(cache)
+    project("dvc", "push", "--all-commits")
+    cache.rename(away)
+    assert project.compare("first", "workspace")["same_predictions"]
 
 
 def test_predictions_that_do_not_match_the_scores_are_refused(project: Project):

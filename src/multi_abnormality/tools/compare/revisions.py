@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from multi_abnormality.utils.errors import InputError
@@ -60,7 +60,8 @@ def resolve(repo: "Repo", name: str) -> Revision:
     except SCMError as error:
         raise InputError(
             f"{name}: unknown branch, tag, commit or experiment ({error}); `git log --all` and "
-            "`dvc exp show --all-commits` list them, `git fetch` and `dvc exp pull` fetch more"
+            "`dvc exp show --all-commits` list them, `git fetch` fetches more, `dvc exp pull "
+            f"origin {name}` an experiment"
         ) from error
 
 
@@ -74,7 +75,9 @@ def reader(repo: "Repo", revision: Revision) -> Read:
         return partial(_read_workspace, Path(repo.root_dir))
     from dvc.api import DVCFileSystem
 
-    files = DVCFileSystem(repo=repo.root_dir, rev=revision.commit)
+    # The commit may be older than the remote, which is configured in the work tree.
+    config = {key: repo.config[key] for key in ("core", "cache", "remote")}
+    files = DVCFileSystem(repo=repo.root_dir, rev=revision.commit, config=config)
     return partial(_read_commit, repo, revision, files)
 
 
@@ -100,7 +103,8 @@ def _read_commit(repo: "Repo", revision: Revision, files: "DVCFileSystem", name:
             f"switch --detach {revision.commit:.7}`, `dvc repro`, and commit the changes"
         )
     if "md5" in info and hashlib.md5(content, usedforsecurity=False).hexdigest() != info["md5"]:
-        raise _damaged(repo, revision, name, info["md5"])
+        folder = _recorded(files, str(PurePosixPath(name).parent)).get("md5")
+        raise _damaged(repo, revision, name, info["md5"], folder)
     return content
 
 
@@ -116,13 +120,26 @@ def _recorded(files: "DVCFileSystem", name: str) -> dict[str, Any]:
     return {key: info[key] for key in ("fs_info", "md5") if key in info}
 
 
-def _damaged(repo: "Repo", revision: Revision, name: str, md5: str) -> InputError:
-    file = Path(repo.cache.local.oid_to_path(md5))
-    fix = f"delete {file}" if file.exists() else f"delete {md5[:2]}/{md5[2:]} on the remote"
+def _damaged(
+    repo: "Repo", revision: Revision, name: str, md5: str, folder: str | None
+) -> InputError:
+    """Error that names the damaged object.
+
+    Args:
+        folder: hash of the list of its folder; if the remote has it, DVC uploads no file of it.
+    """
+    damaged = repo.cache.local.oid_to_path(md5)
+    switch = f"`git switch --detach {revision.commit:.7}`"
+    fetch = f"{switch} and `dvc fetch` get it from the remote"
+    if not Path(damaged).exists():
+        remote = repo.cloud.get_remote_odb()
+        damaged = " and ".join(
+            remote.fs.unstrip_protocol(remote.oid_to_path(one)) for one in (md5, folder) if one
+        )
+        fetch = "`dvc push --all-commits` on a machine with a sound copy uploads it"
     return InputError(
-        f"{revision}: {name} is damaged: its MD5 is not that of dvc.lock; {fix}. Then `git switch "
-        f"--detach {revision.commit:.7}`, and `dvc fetch` gets it from the remote, or `dvc repro` "
-        "computes it again"
+        f"{revision}: {name} is damaged: its MD5 is not that of dvc.lock; delete {damaged}. Then "
+        f"{fetch}, or {switch} and `dvc repro` compute it again"
     )
 
 
@@ -131,7 +148,10 @@ def _not_found(repo: "Repo", revision: Revision, name: str, error: Exception) ->
     name_of_remote = repo.config["core"].get("remote")
     if name_of_remote:
         remote = f"the remote {name_of_remote!r}"
-        hint = "`dvc push --all-commits`, or `dvc exp push`, on the machine that has it uploads it"
+        hint = (
+            "`dvc push --all-commits`, or for an experiment `dvc exp push origin "
+            f"{revision.name}`, uploads it from the machine that has it"
+        )
     else:
         remote = "a remote"
         hint = "`dvc remote add --default NAME URL` adds the one that it was pushed to"

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from multi_abnormality import __version__
@@ -19,7 +20,7 @@ from multi_abnormality.export.model_info_schema import (
 )
 from multi_abnormality.inference.onnx_model import load_onnx
 from multi_abnormality.tools.ensemble.fused_model import MEAN, FusedModel, best_member
-from multi_abnormality.tools.ensemble.members import CARD, INFO, MODEL, Member
+from multi_abnormality.tools.ensemble.members import CARD, INFO, MODEL, Member, export_again
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
 from multi_abnormality.utils.errors import InputError, count_scans
 
@@ -31,6 +32,8 @@ OWNER = ("authors", "license", "contact")
 def write_results(fused: FusedModel, folder: Path) -> None:
     """Write all files of an ensemble to its folder; equal ensembles give equal bytes."""
     synthetic = any(member.info.synthetic for member in fused.members)
+    info = _info(fused, synthetic)
+    _write_model(fused, info, folder / FOLDER)  # first, since a member may not load
     fused.calibration.to_json(folder / "calibration.json")
     write_submission(folder / "submission.json", fused.test.names, fused.submitted, fused.findings)
     write_predictions(
@@ -42,8 +45,6 @@ def write_results(fused: FusedModel, folder: Path) -> None:
         synthetic,
     )
     scores = fused.scores | {"ensemble": _describe(fused)}
-    info = _info(fused, synthetic)
-    _write_model(fused, info, folder / FOLDER)
     write_json(fused.comparison, folder / "comparison.json")
     write_json(scores, folder / "evaluate.json")
     write_json(summary(scores), folder / "scores.json")
@@ -51,15 +52,20 @@ def write_results(fused: FusedModel, folder: Path) -> None:
 
 
 def _write_model(fused: FusedModel, info: EnsembleInfo, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    for member, described in zip(fused.members, info.members, strict=True):
-        path = folder / described.file
-        atomic_write(member.read_onnx(), path)
-        _check_loads(member, path)
-        for name in (INFO, CARD):
-            atomic_write(member.read(f"{MODEL}/{name}"), path.with_name(name))
-    write_json(info.content(), folder / INFO)
-    atomic_write(ensemble_card(info).encode(), folder / CARD)
+    """Write the model's folder if all members can be loaded; else nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent) as temporary:
+        new = Path(temporary) / folder.name
+        for member, described in zip(fused.members, info.members, strict=True):
+            path = new / described.file
+            atomic_write(member.read_onnx(), path)
+            _check_loads(member, path)
+            for name in (INFO, CARD):
+                atomic_write(member.read(f"{MODEL}/{name}"), path.with_name(name))
+        write_json(info.content(), new / INFO)
+        atomic_write(ensemble_card(info).encode(), new / CARD)
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
 
 
 def _check_loads(member: Member, path: Path) -> None:
@@ -67,8 +73,8 @@ def _check_loads(member: Member, path: Path) -> None:
         load_onnx(path)
     except InputError as error:
         raise InputError(
-            f"{member.revision}: its model cannot be loaded ({error}); run `dvc repro --force "
-            "export` there by the present version, and commit the changes"
+            f"{member.revision}: its model cannot be loaded ({error}); "
+            f"{export_again(member.revision)}"
         ) from error
 
 

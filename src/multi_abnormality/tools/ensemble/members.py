@@ -14,6 +14,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from multi_abnormality.config.schema import Params, parse_params
+from multi_abnormality.config.validation_errors import requirement
 from multi_abnormality.data.catalog.identifier_spelling import canonical
 from multi_abnormality.data.catalog.label_checks import FEW
 from multi_abnormality.data.storage.processed_dataset import STORED, add_scan_ids
@@ -107,7 +108,7 @@ class Member:
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise InputError(
                 f"{self.revision}: {MODEL}/{self.onnx_file} is not the file that {INFO} names by "
-                "its SHA-256; run `dvc repro --force export` there, and commit the changes"
+                f"its SHA-256; {export_again(self.revision)}"
             )
         return content
 
@@ -209,15 +210,29 @@ def read_member(revision: Revision, read: Read) -> Member:
 
 
 def _read_info(revision: Revision, read: Read) -> ModelInfo:
-    """Read and validate a run's model_info.json."""
+    """Read and validate a run's model_info.json, which another version may have written."""
     try:
         return ModelInfo.model_validate_json(read(f"{MODEL}/{INFO}"))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        faults = [
+            f"{'.'.join(map(str, one['loc']))}: "
+            + ("is missing" if one["type"] == "missing" else f"{wrong}, not {one['input']!r}")
+            for one in error.errors()
+            if (wrong := requirement(one))
+        ]
         raise InputError(
-            f"{revision}: {MODEL}/{INFO} is not valid: {first_few(faults)}; run `dvc repro --force "
-            "export` there, and commit the changes"
+            f"{revision}: {MODEL}/{INFO} is not valid: {first_few(faults)}; "
+            f"{export_again(revision)}"
         ) from error
+
+
+def export_again(revision: Revision) -> str:
+    """How to export a revision's model by the present code; its own would write the same again."""
+    return (
+        f"export it again by the present code: `git switch --detach {revision.commit:.7}`, `dvc "
+        "checkout` (or `dvc pull`), `git checkout @{-1} -- src dvc.yaml`, `dvc repro --force "
+        "--single-item export`, commit the changes, and name that commit"
+    )
 
 
 def check_members(members: Sequence[Member]) -> list[Member]:
