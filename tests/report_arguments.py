@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from compared_models import comparison_of
 from multi_abnormality.config.findings import FINDINGS
 from multi_abnormality.data.catalog.label_checks import describe_validation
 from multi_abnormality.evaluation.confidence_intervals import ResamplingConfig
@@ -13,6 +14,7 @@ from multi_abnormality.evaluation.example_scans import Case
 from multi_abnormality.evaluation.inference_cache import View
 from multi_abnormality.evaluation.operating_points import operating_points
 from multi_abnormality.evaluation.scores import evaluate
+from multi_abnormality.tools.compare.comparison_tables import describe_comparison
 
 VIEW = View(
     attention=np.array([0.0, 0.2, 0.7, 0.1]),
@@ -80,6 +82,18 @@ def report_arguments(empty: tuple[int, ...] = ()) -> dict:
         "chosen_on": "40 validation patients",
         "cases": CASES,
     }
+
+
+def with_comparison(arguments: dict[str, Any], earlier: str = "f1b5246", **kept: Any) -> dict:
+    """Arguments of a report that compares with worse predictions; `kept` replaces its content."""
+    labels, probabilities = arguments["labels"], arguments["probabilities"]
+    noise = np.random.default_rng(3).normal(scale=0.3, size=probabilities.shape)
+    first = (probabilities + noise).clip(0, 1)
+    comparison = comparison_of(labels, first, probabilities, tuple(arguments["findings"]))
+    names = {"a": {"name": earlier, "commit": None}, "b": {"name": "this run", "commit": None}}
+    parameters = {"train.epochs": {"a": 2, "b": 3}, "train.average_best": {"a": None, "b": 1}}
+    content = comparison | {"revisions": names, "parameters": parameters} | kept
+    return arguments | {"comparison": describe_comparison(content)}
 
 
 NAMES = (

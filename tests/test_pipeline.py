@@ -189,6 +189,20 @@ def test_evaluate_parameters_never_retrain(project: Path):
     assert "Stage 'train' didn't change" in output
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("restored")
+def test_the_report_compares_with_a_baseline_without_training(project: Path):
+    commit = run(project, "git", "rev-parse", "--short", "HEAD").strip()
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["evaluate"] |= {"baseline": commit, "threshold_metric": "youden"}
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    output = run(project, "dvc", "repro", "evaluate")
+    assert "Stage 'train' didn't change, skipping" in output
+    compared = json.loads((project / "metrics/evaluate.json").read_text())["comparison"]
+    assert compared["parameters"] == {"evaluate.threshold_metric": {"a": "crg", "b": "youden"}}
+    assert f"<h2>Compared with {commit}</h2>" in (project / "metrics/report.html").read_text()
+
+
 EDITS = {  # a text to replace, and another of the same meaning for the result
     "runtime/training_loop.py": ("FLUSH_EVERY_N_STEPS = 50", "FLUSH_EVERY_N_STEPS = 40"),
     "runtime/checkpoint_saver.py": ("class BackupHook:", "UNUSED = 1\n\n\nclass BackupHook:"),

@@ -178,6 +178,37 @@ def test_values_that_exclude_each_other_are_errors(
         load_params(path)
 
 
+@pytest.mark.parametrize("commit", ["f1b5246", '"1234567"', '"12e4567"', "0123456789" * 4])
+def test_the_baseline_is_a_commit(commit: str, tmp_path: Path):
+    text = f'"{commit}"' if commit.isdigit() else commit
+    params = load_params(edited(tmp_path, (line("baseline"), f"baseline: {text}")))
+    assert params.evaluate.baseline == commit.strip('"')
+    assert load_params(DEFAULT).evaluate.baseline is None
+
+
+@pytest.mark.parametrize(
+    ("commit", "fault"),
+    [
+        ("HEAD", "`git rev-parse --short HEAD` prints the hash, not 'HEAD'"),
+        ("main", "must be null or the hash of a commit or experiment, 7 to 40 hexadecimal digits"),
+        ("f1b524", "prints the hash, not 'f1b524'"),
+        ("f1b5246~1", "prints the hash, not 'f1b5246~1'"),
+        ("0123456789" * 4 + "0", "must be in quotes"),
+        ("''", "prints the hash, not ''"),
+        ("true", "prints the hash, not True"),
+        ("1234567", 'must be in quotes, such as "1234567": YAML reads a hash of digits alone'),
+        ("12e4567", "as a number, not inf"),
+    ],
+)
+def test_a_baseline_that_is_no_hash_is_one_error(commit: str, fault: str, tmp_path: Path):
+    """A name stands for another commit tomorrow, and then the report would be another one."""
+    with pytest.raises(InputError) as caught:
+        load_params(edited(tmp_path, (line("baseline"), f"baseline: {commit}")))
+    _, error = str(caught.value).splitlines()
+    assert error.startswith("  - evaluate.baseline: ")
+    assert fault in error
+
+
 @pytest.mark.parametrize(
     "address", ["tcp://10.0.0.7:8786", "tls://head-1.site:1", "ucx://[::1]:80"]
 )

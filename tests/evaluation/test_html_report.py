@@ -24,6 +24,7 @@ from report_arguments import (
     arguments_of_one_patient,
     arguments_with_names,
     report_arguments,
+    with_comparison,
 )
 
 
@@ -353,6 +354,67 @@ def test_parameters_that_differ_from_the_recipe_are_listed(tmp_path):
     assert "<dt>train.learning_rate</dt><dd>0.001 <small>recipe: 0.002</small></dd>" in listed
     assert own.index('id="recipe"') < own.index('id="summary"')
     assert "this run has all of its values" in report(path, recipe=("sample", {}))
+
+
+def test_a_comparison_is_in_contents_and_summary_and_has_a_table(tmp_path):
+    write_report(tmp_path / "r.html", **with_comparison(report_arguments()))
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    Page(text)
+    assert '<a href="#comparison">Comparison with f1b5246</a>' in text
+    summary = text.split('id="summary"')[1].split("</section>")[0]
+    number = r"[+\N{MINUS SIGN}]0\.\d{3}"
+    assert re.search(
+        r"this run is better. Macro AUROC 0\.\d{3} instead of 0\.\d{3}, difference "
+        rf"{number} \({number} to {number}\), p&nbsp;=&nbsp;0\.\d+", summary,
+    )  # fmt: skip
+    section = text.split('id="comparison"')[1].split("</section>")[0]
+    assert set(re.findall(r'<a href="#finding-\d+">([^<]+)</a>', section)) == set(FINDINGS)
+    assert '<tr class="strong">' in section
+    assert "<dt>train.epochs</dt><dd>3 <small>f1b5246: 2</small></dd>" in section
+    assert "<dt>train.average_best</dt><dd>1 <small>f1b5246: not set</small></dd>" in section
+    assert "evaluate.baseline" not in text
+
+
+def test_comparisons_without_a_test_have_words(tmp_path):
+    undefined = {"a": None, "b": None, "difference": None, "interval": None, "p": None}
+    arguments = report_arguments()
+    for content, words in (
+        ({"macro": {"auroc": undefined}}, "macro AUROC is undefined, as no finding has both"),
+        ({"same_predictions": True}, "it predicts the same, to the last bit."),
+        ({"parameters": {}}, "None of seed, preprocess, model, train and evaluate."),
+    ):
+        write_report(tmp_path / "r.html", **with_comparison(arguments, **content))
+        text = (tmp_path / "r.html").read_text(encoding="utf-8")
+        Page(text)
+        assert words in text
+
+
+def test_without_a_comparison_the_page_names_the_parameter_and_the_command(tmp_path):
+    text = report(tmp_path / "report.html")
+    assert "#comparison" not in text
+    assert "<code>evaluate.baseline</code> in params.yaml" in text
+    assert "<code>multi-abnormality compare HEAD workspace</code>" in text
+
+
+def test_own_scans_may_have_names_as_those_of_ct_rate(tmp_path):
+    note = "CT-RATE's names of test scans begin with valid_."
+    assert note not in report(tmp_path / "report.html")
+    assert note in report(tmp_path / "report.html", ct_rate_names=True)
+
+
+def test_the_level_of_significance_is_the_tests(tmp_path, monkeypatch):
+    monkeypatch.setattr("multi_abnormality.evaluation.html_report.SIGNIFICANT", 1.01)
+    span = {"low": 0.4, "high": 0.6, "reliable": True}
+    kind = {"scans": 40, "patients": 20, "positive_share": 0.3, "auroc": 0.5, "crg": 0.5}
+    kind |= {"auroc_interval": span, "crg_interval": span}
+    arguments = report_arguments() | {"groups": pd.DataFrame({"Sex": ["F", "F", "M", "M"] * 20})}
+    arguments["scores"]["groups"] = {"Sex": {"F": kind, "M": kind}}
+    write_report(tmp_path / "r.html", **arguments)
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Sex F, Sex M differ from the other scans (p &lt; 1.01)" in text
+    assert "those below 1.01 are listed" in text
+    table = text.split("<h2>Groups</h2>")[1].split("</table>")[0]
+    assert table.count('<td class="strong">') == 2 + 2  # AUROC and p
 
 
 def test_equal_input_gives_equal_bytes(tmp_path):

@@ -42,6 +42,7 @@ HUB_MODEL = re.compile(
     r"hf-hub:(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)@(?P<revision>[\w-][\w./-]*)", re.ASCII
 )
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_COMMIT = re.compile("[0-9a-f]{7,40}")
 _ADDRESS = re.compile(r"(?:tcp|tls|ucx|ws|wss)://(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 
 
@@ -281,6 +282,20 @@ def _check_one_list_each(values: Section) -> None:
         raise ValueError(f"must have each value in one list, whatever its case: {', '.join(twice)}")
 
 
+def _check_commit(commit: object) -> object:
+    if isinstance(commit, int | float) and not isinstance(commit, bool):
+        raise ValueError(
+            'must be in quotes, such as "1234567": YAML reads a hash of digits alone, or with one '
+            "e, as a number"
+        )
+    if commit is not None and not (isinstance(commit, str) and _COMMIT.fullmatch(commit)):
+        raise ValueError(
+            "must be null or the hash of a commit or experiment, 7 to 40 hexadecimal digits: what "
+            "a name such as HEAD stands for changes. `git rev-parse --short HEAD` prints the hash"
+        )
+    return commit
+
+
 Backbone = Annotated[
     str,
     _require(
@@ -307,6 +322,7 @@ DataPath = Annotated[
     str, _require_text(is_inside, "must be a path in data/, which DVC keeps track of")
 ]
 Duration = Annotated[str, _require_text(parse_duration, 'must be a duration such as "5h30m"')]
+Commit = Annotated[str | None, BeforeValidator(_check_commit)]
 DaskAddress = Annotated[
     str, _require_text(_ADDRESS.fullmatch, 'must be null or an address such as "tcp://host:8786"')
 ]

@@ -66,7 +66,9 @@ def write_report(
     planned_epochs: int = 0,
     cases: Mapping[str, Mapping[str, list["Case"]]] = {},
     slice_mm: float = 1.0,
+    ct_rate_names: bool = False,
     recipe: tuple[str, Mapping[str, tuple[object, object]]] | None = None,
+    comparison: Mapping[str, Any] | None = None,
     weights_warnings: Sequence[str] = (),
     average: Mapping[str, Any] | None = None,
 ) -> None:
@@ -98,8 +100,10 @@ def write_report(
         planned_epochs: value of `train.epochs`; a shorter history means early stopping.
         cases: result of `draw_cases`.
         slice_mm: distance of the slices of `cases`.
+        ct_rate_names: whether the names of `cases` are those of CT-RATE's test scans.
         recipe: name of the closest recipe, and by parameter the values of the run and of the recipe
             that differ; None if no recipe is known.
+        comparison: result of `describe_comparison`; None without another model to compare with.
         weights_warnings: about the pretrained weights, shown at the top.
         average: which epochs' weights were averaged, and their score on val; None: none.
     """
@@ -153,6 +157,7 @@ def write_report(
         facts=facts,
         parameters=parameters,
         recipe=recipe,
+        comparison=comparison,
         counts=scores["counts"],
         confidence=f"{100 * level:g}\N{NO-BREAK SPACE}%",
         n_bootstrap=resampling.n_bootstrap,
@@ -174,12 +179,8 @@ def write_report(
         **_group_summary(shown_groups),
         heat_from=HEAT_FROM,
         min_group=MIN_SCANS,
-        ct_rate_names=any(
-            case.name.startswith("valid_")
-            for kinds in cases.values()
-            for each in kinds.values()
-            for case in each
-        ),
+        ct_rate_names=ct_rate_names,
+        significant=SIGNIFICANT,
         finding_numbers={row["finding"]: number for number, row in enumerate(rows, start=1)},
         operating_points=scores.get("operating_points", {}),
         start=start,

@@ -46,6 +46,8 @@ from multi_abnormality.models.predict_logits import predict_logits
 from multi_abnormality.models.pretrained_cfg import PretrainedCfg, weights_facts, weights_warnings
 from multi_abnormality.runtime.checkpoint_io import BEST, held_out_fold, load_complete
 from multi_abnormality.runtime.run_fingerprint import fingerprint
+from multi_abnormality.tools.compare.baseline import read_baseline
+from multi_abnormality.tools.compare.comparison_tables import describe_comparison
 from multi_abnormality.tools.recipe import closest_recipe
 from multi_abnormality.utils.atomic_io import write_json
 from multi_abnormality.utils.errors import InputError, count_scans
@@ -54,11 +56,16 @@ INFERENCE = "inference.safetensors"
 _PARAMETERS = ("preprocess", "model", "train")  # sections in the report
 
 
-def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> dict[str, Any]:
+def run(
+    params: Params, checkpoints: Path, processed: Path, metrics: Path, root: Path = Path()
+) -> dict[str, Any]:
     """Score the test split, calibrated on the validation patients of the train split.
 
+    The run of `evaluate.baseline` is read from the repository of `root`.
+
     Raises:
-        InputError: the checkpoint's run is not finished, or was trained on other volumes.
+        InputError: the checkpoint's run is not finished, or was trained on other volumes; or the
+            run of `evaluate.baseline` cannot be compared with it.
     """
     checkpoint = load_complete(checkpoints / BEST)
     metadata, findings = checkpoint["about"], tuple(checkpoint["about"]["findings"])
@@ -71,11 +78,14 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
 
     history = _read_history(metrics / "history.csv")
     val_rows, test_rows = _rows_to_score(volumes, metadata["volumes"]["validation"])
+    untrained = lacks_a_class(volumes.labels_of(metadata["volumes"]["train"]))
+    baseline = params.evaluate.baseline and read_baseline(
+        root, params.evaluate.baseline, test_rows, findings, untrained
+    )
     key = _inference_key(checkpoints / BEST, volumes)
     cached = load_inference(metrics / INFERENCE, key)
     val = _scans("val", val_rows, cached, classifier, volumes, params)
     test = _scans("test", test_rows, cached, classifier, volumes, params)
-    untrained = lacks_a_class(volumes.labels_of(metadata["volumes"]["train"]))
     counts = _count_missing(volumes, val, test, untrained)
     val, test = _without_untrained(volumes, untrained, val, test)
     parameters = {
@@ -89,18 +99,30 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
     submitted = submission_probabilities(probabilities, calibration.thresholds)
     groups = subgroup_columns(volumes.manifest.set_index("name").loc[test.names])
     uncalibrated = sigmoid(test.logits)
+    resampling = ResamplingConfig(
+        params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed
+    )
     scores = score_scans(
         test,
         probabilities,
         calibration.thresholds,
         findings,
         groups,
-        ResamplingConfig(params.evaluate.n_bootstrap, params.evaluate.ci_level, params.seed),
+        resampling,
         uncalibrated,
     )
     scores["counts"] |= {"volumes": len(test_rows)} | counts
     if cross_validation := metadata.get("cross_validation"):
         scores["cross_validation"] = cross_validation
+    if baseline:
+        settings = params.evaluate.model_dump(mode="json", exclude={"baseline"})
+        scores["comparison"] = baseline.compare(
+            pd.DataFrame(submitted, test.names, list(findings)),
+            {"seed": metadata["identity"]["seed"]}
+            | parameters
+            | {f"evaluate.{name}": value for name, value in settings.items()},
+            resampling,
+        )
     calibration.to_json(metrics / "calibration.json")
     write_submission(metrics / "submission.json", test.names, submitted, findings)
     write_predictions(
@@ -127,6 +149,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         ),
         parameters=parameters,
         recipe=closest_recipe(parameters),
+        comparison=describe_comparison(scores["comparison"]) if baseline else None,
         scores=scores,
         labels=test.labels,
         probabilities=probabilities,
@@ -142,6 +165,7 @@ def run(params: Params, checkpoints: Path, processed: Path, metrics: Path) -> di
         planned_epochs=metadata["train"]["epochs"],
         chosen_on=describe_validation(val.labels, val.patients),
         cases=cases,
+        ct_rate_names=volumes.is_ct_rate and volumes.fold is None,
         seed=params.seed,
         average=checkpoint.get("average"),
     )

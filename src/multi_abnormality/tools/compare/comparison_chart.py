@@ -9,16 +9,11 @@ from multi_abnormality.tools.compare.comparison_tables import (
     RANKED_BY,
     TITLES,
     Comparison,
-    Scores,
     alpha,
     describe_revisions,
     describe_scans,
-    format_interval,
-    format_p_value,
-    format_score,
-    format_signed,
-    ranked_findings,
-    significant_sign,
+    finding_rows,
+    macro_rows,
     verdict,
 )
 
@@ -46,17 +41,13 @@ def draw_svg(comparison: Comparison) -> str:
     import vl_convert
 
     reach = _reach(comparison)
-    counts, level = comparison["counts"], f"{100 * comparison['settings']['confidence']:g} %"
+    level = f"{100 * comparison['settings']['confidence']:g} %"
     headers = {"a": "A", "b": "B", "change": f"B {MINUS} A", "span": f"{level} interval", "p": "p"}
-    macro = [(title, "", comparison["macro"][name]) for name, title in TITLES.items()]
-    findings = [
-        (one, str(counts["positives"][one]), comparison["per_pathology"][one][RANKED_BY])
-        for one in ranked_findings(comparison)
-    ]
+    macro, findings = _rows(macro_rows(comparison)), _rows(finding_rows(comparison))
     of_findings = {"count": "Positives", **headers, "q": "q"}
     chart = alt.vconcat(
-        _plot("All findings", headers, _rows(macro, comparison), reach),
-        _plot(f"{TITLES[RANKED_BY]} by finding", of_findings, _rows(findings, comparison), reach),
+        _plot("All findings", headers, macro, reach),
+        _plot(f"{TITLES[RANKED_BY]} by finding", of_findings, findings, reach),
         title=alt.TitleParams(
             describe_revisions(comparison), anchor="start", color=INK, fontSize=15, offset=16,
             subtitle=[describe_scans(comparison), *verdict(comparison), _legend(comparison, level)],
@@ -85,26 +76,20 @@ def _legend(comparison: Comparison, level: str) -> str:
     )
 
 
-def _rows(named: Sequence[tuple[str, str, Scores]], comparison: Comparison) -> list[dict[str, Any]]:
-    """Return what a plot shows of each name, count and scores."""
+def _rows(described: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what a plot shows of each row."""
     rows = []
-    for order, (name, count, scores) in enumerate(named):
-        ends = scores["interval"] or {"low": None, "high": None}
+    for order, row in enumerate(described):
+        texts = {key: row[key] for key in ("name", "count", "a", "b", "change", "span", "p", "q")}
+        ends = row["scores"]["interval"] or {"low": None, "high": None}
         rows.append(
             {
                 "order": order,
-                "name": name,
-                "count": count,
-                "difference": scores["difference"],
+                **texts,
+                "difference": row["scores"]["difference"],
                 "low": ends["low"],
                 "high": ends["high"],
-                "a": format_score(scores["a"]),
-                "b": format_score(scores["b"]),
-                "change": format_signed(scores["difference"]),
-                "span": format_interval(scores["interval"]),
-                "p": format_p_value(scores["p"]),
-                "q": format_p_value(scores.get("q")),
-                "result": RESULTS[significant_sign(scores, comparison)],
+                "result": RESULTS[row["sign"]],
             }
         )
     return rows

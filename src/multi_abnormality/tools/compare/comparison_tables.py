@@ -27,15 +27,10 @@ def print_tables(comparison: Comparison) -> None:
     console = table_console()
     console.print(Text(describe_revisions(comparison)))
     console.print(describe_scans(comparison) + "\n")
-    macro = [(title, "", comparison["macro"][measure]) for measure, title in TITLES.items()]
-    positives = comparison["counts"]["positives"]
-    findings = [
-        (finding, str(positives[finding]), comparison["per_pathology"][finding][RANKED_BY])
-        for finding in ranked_findings(comparison)
-    ]
     title = f"{TITLES[RANKED_BY]} by finding"
-    console.print(_table(("All findings", "", "p"), macro, comparison), "")
-    console.print(_table((title, "Positives", "p", "q"), findings, comparison), "")
+    console.print(_table(("All findings", "", "p"), macro_rows(comparison), comparison), "")
+    headers = (title, "Positives", "p", "q")
+    console.print(_table(headers, finding_rows(comparison), comparison), "")
     console.print(Text("\n".join(verdict(comparison))))
 
 
@@ -62,28 +57,73 @@ def describe_scans(comparison: Comparison) -> str:
     return f"{count_scans(counts['scans'], counts['patients'])}, scored by both"
 
 
-def _table(
-    headers: Sequence[str],
-    rows: Sequence[tuple[str, str, Scores]],
-    comparison: Comparison,
-) -> Table:
-    """Table with a row per name, count and scores; `headers` are the first two and the tests."""
+def describe_comparison(comparison: Comparison) -> dict[str, Any]:
+    """Return what the report shows of a comparison."""
+    first, second = (str(Revision(**one)) for one in comparison["revisions"].values())
+    overall = _describe_row(TITLES[RANKED_BY], "", comparison["macro"][RANKED_BY], comparison)
+    return {
+        "first": first,
+        "second": second,
+        "scans": comparison["counts"]["scans"],
+        "described_scans": describe_scans(comparison),
+        "permutations": comparison["settings"]["n_bootstrap"],
+        "alpha": f"{alpha(comparison):.2g}",
+        "same_predictions": comparison["same_predictions"],
+        "overall": overall,
+        "rows": finding_rows(comparison),
+        "parameters": comparison.get("parameters"),
+    }
+
+
+def macro_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the text of a row per measure over all findings."""
+    return [
+        _describe_row(title, "", comparison["macro"][measure], comparison)
+        for measure, title in TITLES.items()
+    ]
+
+
+def finding_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the text of a row per finding, by decreasing difference."""
+    positives = comparison["counts"]["positives"]
+    return [
+        _describe_row(
+            finding,
+            str(positives[finding]),
+            comparison["per_pathology"][finding][RANKED_BY],
+            comparison,
+        )
+        for finding in ranked_findings(comparison)
+    ]
+
+
+def _describe_row(name: str, count: str, scores: Scores, comparison: Comparison) -> dict[str, Any]:
+    """Return the text of a row, the scores themselves, and the sign of a significant difference."""
+    return {
+        "name": name,
+        "count": count,
+        "a": format_score(scores["a"]),
+        "b": format_score(scores["b"]),
+        "change": format_signed(scores["difference"]),
+        "span": format_interval(scores["interval"]),
+        "p": format_p_value(scores["p"]),
+        "q": format_p_value(scores.get("q")),
+        "sign": significant_sign(scores, comparison),
+        "scores": scores,
+    }
+
+
+def _table(headers: Sequence[str], rows: Sequence[dict[str, Any]], comparison: Comparison) -> Table:
+    """Table of rows; `headers` are those of name and count, and the tests."""
     title, count, *tests = headers
     table = new_table()
     table.add_column(title, min_width=30 if not count else None)  # wraps, so that numbers do not
     interval = f"{100 * comparison['settings']['confidence']:g} % interval"
     for header in (count, "A", "B", f"B {MINUS} A", interval, *tests):
         table.add_column(header, justify="right", no_wrap=True)
-    for name, number, scores in rows:
-        sign = significant_sign(scores, comparison)
-        values = (
-            format_score(scores["a"]),
-            format_score(scores["b"]),
-            format_signed(scores["difference"]),
-            format_interval(scores["interval"]),
-            *(format_p_value(scores[test]) for test in tests),
-        )
-        table.add_row(Text(name), number, *values, style="bold" if sign else "")
+    for row in rows:
+        values = (row[key] for key in ("count", "a", "b", "change", "span", *tests))
+        table.add_row(Text(row["name"]), *values, style="bold" if row["sign"] else "")
     return table
 
 

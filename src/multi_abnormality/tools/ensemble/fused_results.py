@@ -19,6 +19,7 @@ from multi_abnormality.export.model_info_schema import (
     described_scores,
 )
 from multi_abnormality.inference.onnx_model import load_onnx
+from multi_abnormality.tools.compare.comparison_tables import describe_comparison
 from multi_abnormality.tools.ensemble.fused_model import MEAN, FusedModel, best_member
 from multi_abnormality.tools.ensemble.members import CARD, INFO, MODEL, Member, export_again
 from multi_abnormality.utils.atomic_io import atomic_write, write_json
@@ -186,6 +187,7 @@ def _write_report(fused: FusedModel, info: EnsembleInfo, path: Path) -> None:
         groups=fused.groups,
         chosen_on=describe_validation(fused.val.labels, fused.val.patients),
         seed=fused.members[0].params.seed,
+        comparison=describe_comparison(fused.comparison),
     )
 
 
@@ -201,9 +203,7 @@ def _facts(fused: FusedModel, info: EnsembleInfo) -> dict[str, object]:
         "Model": f"Ensemble of {len(info.members)} models: "
         f"{'mean' if fused.weighting == MEAN else 'weighted mean'} of their calibrated logits",
         **members,
-        "Best member": f"{best.revision}, macro AUROC {_number(best.auroc)}; gain of the ensemble "
-        f"{_number(best.gain)} ({_number(best.low)} to {_number(best.high)}), p = "
-        f"{_number(best.p)}",
+        "Best member": f"{best.revision}, macro AUROC {_number(best.auroc)}",
         "Calibrated on": f"{count_scans(len(fused.val.names), len(set(fused.val.patients)))} "
         "of val, which no member was trained on",
         "Scored on": count_scans(len(fused.test.names), len(set(fused.test.patients))),
