@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser
 
-from browser import OpenPage, chromium, needs_chromium
+from browser import SETTLED, OpenPage, chromium, needs_chromium
 from chest_files import write_nifti
 from documents import ROOT
 from multi_abnormality import load_model
@@ -33,6 +34,7 @@ from report_arguments import (
     arguments_with_names,
     arguments_without_validation,
     report_arguments,
+    with_comparison,
 )
 from test_pipeline import run
 from tiny_model import write_model
@@ -132,8 +134,11 @@ RENAMED = (*NAMES, *FINDINGS[len(NAMES) :])
 PAGES: dict[str, Callable[[Path], Path]] = {
     "report": lambda folder: report(report_arguments() | {"synthetic": True}, folder),
     "report of one patient": lambda folder: report(arguments_of_one_patient(scans=1), folder),
+    "report with a comparison": lambda folder: report(with_comparison(report_arguments()), folder),
     "report without validation": lambda folder: report(arguments_without_validation(), folder),
-    "report of 60 long names": lambda folder: report(arguments_with_names(LONG_NAMES, 60), folder),
+    "report of 60 long names": lambda folder: report(
+        with_comparison(arguments_with_names(LONG_NAMES, 60), earlier="x" * 100), folder
+    ),
     "report of names as code": lambda folder: report(arguments_with_names(NAMES), folder),
     "explanation": explanation,
     "plots": lambda folder: write_plots_page(folder, FINDINGS),
@@ -244,10 +249,45 @@ def test_all_of_the_report_is_reached_by_the_keyboard(browser, path_of):
         assert not page.locator("#content-1").is_visible()
 
 
-def test_all_findings_are_printed(browser, path_of):
+def test_a_search_opens_the_finding_whose_text_it_finds(browser, path_of):
+    """By a link to text, which the browser looks up as Ctrl+F does."""
     with OpenPage(browser, path_of("report"), 1280, "light") as page:
+        text = page.locator("#content-7 .note").first.text_content().partition("(")[0].strip()
+        address = page.url
+        page.goto("about:blank")
+        page.goto(f"{address}#:~:text={quote(text)}")
+        page.wait_for_selector("#finding-7 [aria-expanded=true]")
+        assert page.locator("#content-7").is_visible()
+        assert page.locator(".finding [aria-expanded=true]").count() == 1
+        page.locator("#finding-7 h3 button").press("Enter")
+        assert not page.locator("#content-7").is_visible()
+
+
+# A browser that does not know "until-found": `hidden` is true or false.
+ONLY_BOOLEAN = """Object.defineProperty(HTMLElement.prototype, "hidden", {
+  get() { return this.hasAttribute("hidden"); },
+  set(value) { this.toggleAttribute("hidden", Boolean(value)); },
+})"""
+
+
+@pytest.mark.parametrize("script", ["", ONLY_BOOLEAN])
+def test_closed_findings_are_read_out_by_no_screen_reader_and_printed(browser, path_of, script):
+    with OpenPage(browser, path_of("report"), 1280, "light") as page:
+        page.add_init_script(script)
+        page.reload()
+        page.wait_for_function(SETTLED)
+        counts, chart = page.locator("#finding-18 .counts"), page.locator("#finding-18 svg").first
+        assert not counts.is_visible()
+        assert float(chart.get_attribute("width")) > 200
+        nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+        names = {node.get("name", {}).get("value") for node in nodes if not node["ignored"]}
+        assert FINDINGS[17] in names
+        assert f"ROC curve, {FINDINGS[17]}" not in names
         page.emulate_media(media="print")
-        assert page.locator("#finding-18 .counts").is_visible()
+        assert counts.is_visible()
+        page.emulate_media(media="screen")
+        page.click("#finding-18 h3 button")
+        assert counts.is_visible()
 
 
 @pytest.mark.parametrize("name", ["report of names as code", "plots of names as code"])
