@@ -100,7 +100,7 @@ def test_all_errors_are_reported_at_once(tmp_path: Path):
         ("formats", "[1]", "export.formats.0: must be 'pth', 'safetensors', 'pt2' or 'onnx'"),
     ],
 )
-def test_a_value_of_another_type_is_told_what_is_allowed(
+def test_the_error_for_another_type_names_what_is_allowed(
     key: str, value: str, message: str, tmp_path: Path
 ):
     with pytest.raises(InputError) as caught:
@@ -195,9 +195,9 @@ def test_the_baseline_is_a_commit(commit: str, tmp_path: Path):
         ("f1b5246~1", "prints the hash, not 'f1b5246~1'"),
         ("0123456789" * 4 + "0", "must be in quotes"),
         ("''", "prints the hash, not ''"),
-        ("true", "prints the hash, not True"),
+        ("true", "prints the hash, not true"),
         ("1234567", 'must be in quotes, such as "1234567": YAML reads a hash of digits alone'),
-        ("12e4567", "as a number, not inf"),
+        ("12e4567", "as a number, not .inf"),
     ],
 )
 def test_a_baseline_that_is_no_hash_is_one_error(commit: str, fault: str, tmp_path: Path):

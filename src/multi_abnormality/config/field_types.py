@@ -17,7 +17,6 @@ from pydantic import (
     NonNegativeFloat,
     ValidationInfo,
 )
-from pydantic_core import PydanticCustomError
 
 from multi_abnormality.config.findings import FINDINGS, names_a_picture
 from multi_abnormality.config.yaml_reader import in_yaml
@@ -90,12 +89,16 @@ def _require(check: Callable[[Any], object], message: str) -> AfterValidator:
     return AfterValidator(validate)
 
 
+class NotTextError(ValueError):
+    """A value that must be text is another one, such as a number without quotes."""
+
+
 def _require_text(check: Callable[[str], object], message: str) -> BeforeValidator:
-    """Validator that also raises this message for a value that is no text, with its own type."""
+    """Validator that also raises this message for a value that is no text, as NotTextError."""
 
     def validate(value: T) -> T:
         if not isinstance(value, str):
-            raise PydanticCustomError("string_type", message)
+            raise NotTextError(message)
         if not check(value):
             raise ValueError(message)
         return value

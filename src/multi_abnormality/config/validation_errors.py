@@ -5,9 +5,8 @@ from datetime import date
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from multi_abnormality.config.field_types import Section
+from multi_abnormality.config.field_types import NotTextError, Section
 from multi_abnormality.config.yaml_reader import in_yaml
 
 RENAMED = {  # keys of earlier versions
@@ -80,7 +79,8 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
                 message += f" {', '.join(part.model_fields)}"
             allowed.setdefault(key, []).append(message)
             given[key] = detail["input"]
-            texts |= {key} if detail["type"] == "string_type" else set()
+            if detail["type"] == "string_type" or _is_not_text(detail):
+                texts.add(key)
     for key, what in allowed.items():
         what[1:] = [message.removeprefix("must be ") for message in what[1:]]
         value = given[key]
@@ -92,10 +92,18 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
     return sorted(errors)
 
 
-def requirement(detail: ErrorDetails) -> str:
-    """Say what a value must be; empty if only its entries are wrong, which have own errors."""
+def _is_not_text(detail: Any) -> bool:
+    return isinstance(detail.get("ctx", {}).get("error"), NotTextError)
+
+
+def requirement(detail: Any) -> str:
+    """Say what a value must be, by an entry of `ValidationError.errors`.
+
+    Returns:
+        The text; empty if only items of the value are wrong, which have errors of their own.
+    """
     kind = detail["type"]
-    if kind in _TYPES and detail["msg"].startswith("Input should"):
+    if kind in _TYPES:
         return f"must be {_TYPES[kind]}"
     if kind in ("too_short", "too_long"):
         bound = "least" if kind == "too_short" else "most"
@@ -103,7 +111,7 @@ def requirement(detail: ErrorDetails) -> str:
         if kind == "too_short" and len(detail["input"]) >= count:
             return ""
         return f"must have at {bound} {count} entr{'y' if count == 1 else 'ies'}"
-    return detail["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    return str(detail["msg"]).removeprefix("Value error, ").replace("Input should", "must")
 
 
 def _locate(location: tuple[int | str, ...], section: type[Section]) -> tuple[str, type[Section]]:
