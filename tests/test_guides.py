@@ -60,6 +60,7 @@ ELSEWHERE = {
     r"^pip install \.": ("tests/test_wheel.py", '"install"'),
     r"predict STUDY_FOLDER": ("tests/inference/test_predict.py", '"--series"'),
     r"exp run --run-all": ("tests/test_pipeline.py", '"--run-all"'),
+    r"evaluate\.baseline=": ("tests/test_pipeline.py", "baseline"),
     r"plots diff main faster": ("docs/how-to/experiments.md", "dvc plots diff main faster"),
 }
 # Commands that nothing runs, and what that would take.
@@ -76,6 +77,7 @@ NEVER = {
     r"timm\.create_model|^hf download": "weights from the hub",
     r"^tensorboard": "a person's browser; tests/runtime/test_resume_decision.py "
     "reads what it would show",
+    r"^git fetch$|^dvc exp (push|pull) origin": "a Git remote that several people push to",
     r"^srun": "SLURM; tests/dask_cluster.py starts such workers without",
     r"torchrun.*nnodes": "a second machine; tests/runtime starts several processes",
 }
@@ -83,6 +85,7 @@ NEVER = {
 IN_TEXT = (
     "dvc exp run -S train.learning_rate=1e-3",
     "dvc exp show --csv",
+    "dvc exp show --sha",
     "dvc metrics diff",
     "dvc metrics show",
     "python -m json.tool metrics/evaluate.json",

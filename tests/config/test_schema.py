@@ -238,7 +238,7 @@ def test_invalid_addresses_of_a_dask_scheduler_are_errors(address: str, tmp_path
          "preprocess.spacing.0: must be greater than or equal to 0.05, not 0.01"),
         ("formats", "onnx", "export.formats: must be a list, not 'onnx'"),
         ("evaluate", "5", "evaluate: must be a section with the keys threshold_metric, "
-         "n_bootstrap, ci_level, not 5"),
+         "n_bootstrap, ci_level, baseline, not 5"),
         ("seed", "", "seed: must be a whole number, not null"),
         ("dropout", ".nan", "model.dropout: must be a finite number, not .nan"),
         ("compile", "yes", "train.compile: must be true or false, not 'yes'"),
