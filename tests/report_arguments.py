@@ -91,7 +91,8 @@ def with_comparison(arguments: dict[str, Any], earlier: str = "f1b5246", **kept:
     first = (probabilities + noise).clip(0, 1)
     comparison = comparison_of(labels, first, probabilities, tuple(arguments["findings"]))
     names = {"a": {"name": earlier, "commit": None}, "b": {"name": "this run", "commit": None}}
-    parameters = {"train.epochs": {"a": 2, "b": 3}, "train.average_best": {"a": None, "b": 1}}
+    parameters = {"train.epochs": {"a": 2, "b": 3}, "train.average_best": {"b": 1}}
+    parameters |= {"model.global_pool": {"a": None, "b": "avg"}}
     content = comparison | {"revisions": names, "parameters": parameters} | kept
     return arguments | {"comparison": describe_comparison(content)}
 

@@ -372,6 +372,7 @@ def test_a_comparison_is_in_contents_and_summary_and_has_a_table(tmp_path):
     assert '<tr class="strong">' in section
     assert "<dt>train.epochs</dt><dd>3 <small>f1b5246: 2</small></dd>" in section
     assert "<dt>train.average_best</dt><dd>1 <small>f1b5246: not set</small></dd>" in section
+    assert "<dt>model.global_pool</dt><dd>avg <small>f1b5246: null</small></dd>" in section
     assert "evaluate.baseline" not in text
 
 

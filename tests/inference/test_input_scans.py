@@ -121,6 +121,15 @@ def test_an_unknown_series_is_an_error(tmp_path: Path) -> None:
     assert found.unused[0].startswith("--series 9: there is no such series")
 
 
+def test_a_folder_of_archives_alone_names_them(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.writestr("a.nii.gz", b"")
+    (tmp_path / "scans.tar.gz").write_bytes(b"packed")
+    (fault,) = find_scans([tmp_path]).faults
+    assert "scan.zip: a .zip without a DICOM series" in fault
+    assert "scans.tar.gz: no DICOM file" in fault
+
+
 def test_archives_that_are_left_out_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     write_series(tmp_path / "series", HU)
     for name, member in (("scan.zip", "a.nii.gz"), ("series.zip", None)):

@@ -157,13 +157,13 @@ def test_files_that_differ_between_stages_are_stale():
 @pytest.mark.parametrize(
     ("stale", "shown"),
     [
-        ("evaluate", ["stale"]),
-        ("export", ["row (stale export)", "0.900"]),
-        (None, ["row", "0.900"]),
+        ("evaluate", "row stale"),
+        ("export", "row (stale export) 0.900"),
+        (None, "row 0.900"),
     ],
 )
 def test_stages_of_different_runs_are_marked_in_the_table(
-    monkeypatch: pytest.MonkeyPatch, capsys, stale: str | None, shown: list[str]
+    monkeypatch: pytest.MonkeyPatch, capsys, stale: str | None, shown: str
 ):
     def deps(stage: str) -> list[dict]:
         return [{"path": "best.ckpt", "md5": "2" if stage == stale else "1"}]
@@ -180,7 +180,7 @@ def test_stages_of_different_runs_are_marked_in_the_table(
     row = experiments._experiment({"name": "row", "rev": "1" * 40, "data": None}, "success", True)
     print_table([row])
     printed = capsys.readouterr().out
-    assert all(text in printed for text in shown)
+    assert any(" ".join(line.split()).startswith(shown) for line in printed.splitlines())
     assert ("0.900" in printed) == (stale != "evaluate")
     assert ("stale: its stages" in printed) == (stale is not None)
 

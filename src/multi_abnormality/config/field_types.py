@@ -90,16 +90,16 @@ def _require(check: Callable[[Any], object], message: str) -> AfterValidator:
 
 
 class NotTextError(ValueError):
-    """A value that must be text is another one, such as a number without quotes."""
+    """A value that would be right in quotes, such as the number 5 as a column's name."""
 
 
 def _require_text(check: Callable[[str], object], message: str) -> BeforeValidator:
-    """Validator that also raises this message for a value that is no text, as NotTextError."""
+    """Validator that also raises this message for a value that is no text."""
 
     def validate(value: T) -> T:
-        if not isinstance(value, str):
+        if not isinstance(value, str) and check(str(value)):
             raise NotTextError(message)
-        if not check(value):
+        if not isinstance(value, str) or not check(value):
             raise ValueError(message)
         return value
 
@@ -285,20 +285,6 @@ def _check_one_list_each(values: Section) -> None:
         raise ValueError(f"must have each value in one list, whatever its case: {', '.join(twice)}")
 
 
-def _check_commit(commit: object) -> object:
-    if isinstance(commit, int | float) and not isinstance(commit, bool):
-        raise ValueError(
-            'must be in quotes, such as "1234567": YAML reads a hash of digits alone, or with one '
-            "e, as a number"
-        )
-    if commit is not None and not (isinstance(commit, str) and _COMMIT.fullmatch(commit)):
-        raise ValueError(
-            "must be null or the hash of a commit or experiment, 7 to 40 hexadecimal digits: what "
-            "a name such as HEAD stands for changes. `git rev-parse --short HEAD` prints the hash"
-        )
-    return commit
-
-
 Backbone = Annotated[
     str,
     _require(
@@ -325,7 +311,14 @@ DataPath = Annotated[
     str, _require_text(is_inside, "must be a path in data/, which DVC keeps track of")
 ]
 Duration = Annotated[str, _require_text(parse_duration, 'must be a duration such as "5h30m"')]
-Commit = Annotated[str | None, BeforeValidator(_check_commit)]
+Commit = Annotated[
+    str,
+    _require_text(
+        _COMMIT.fullmatch,
+        "must be null or the hash of a commit or experiment, as `git rev-parse --short HEAD` "
+        "prints it: 7 to 40 hexadecimal digits, in quotes if YAML reads them as a number",
+    ),
+]
 DaskAddress = Annotated[
     str, _require_text(_ADDRESS.fullmatch, 'must be null or an address such as "tcp://host:8786"')
 ]

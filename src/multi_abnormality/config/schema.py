@@ -211,7 +211,7 @@ class Evaluate(Section):
     threshold_metric: Literal["crg", "f1", "accuracy", "youden", "none"] | SensitivityTarget
     n_bootstrap: PositiveInt  # resamples of patients for confidence intervals
     ci_level: Fraction
-    baseline: Commit = None  # earlier run that the report compares with; null: none
+    baseline: Commit | None = None  # earlier run that the report compares with; null: none
 
 
 class Export(Section):

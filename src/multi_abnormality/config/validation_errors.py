@@ -1,7 +1,6 @@
 """Error messages for a wrong params.yaml, with the full name of each key."""
 
 import difflib
-from datetime import date
 from typing import Any
 
 from pydantic import ValidationError
@@ -45,7 +44,9 @@ _TYPES = {  # allowed values, by pydantic's type of error
     "int_from_float": "a whole number",
     "int_type": "a whole number",
     "list_type": "a list",
-    "model_type": "a section with the keys",
+    "model_type": "a section",
+    "float_parsing": "a number",
+    "int_parsing": "a whole number",
     "string_type": "text",
     "tuple_type": "a list",
 }
@@ -60,7 +61,7 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
     """
     allowed: dict[str, list[str]] = {}
     given: dict[str, object] = {}
-    texts: set[str] = set()  # keys that may be text
+    texts: set[str] = set()  # keys whose value would be right in quotes
     errors = []
     details = [(*_locate(detail["loc"], whole), detail) for detail in error.errors()]
     given_by_old_name = {RENAMED.get(key) for key, _, _ in details}
@@ -76,24 +77,20 @@ def describe(error: ValidationError, whole: type[Section]) -> list[str]:
             message = requirement(detail)
             if detail["type"] == "model_type":
                 part: Any = section.model_fields[str(detail["loc"][-1])].annotation
-                message += f" {', '.join(part.model_fields)}"
+                message += f" with the keys {', '.join(part.model_fields)}"
             allowed.setdefault(key, []).append(message)
             given[key] = detail["input"]
-            if detail["type"] == "string_type" or _is_not_text(detail):
+            if isinstance(detail.get("ctx", {}).get("error"), NotTextError):
                 texts.add(key)
     for key, what in allowed.items():
         what[1:] = [message.removeprefix("must be ") for message in what[1:]]
         value = given[key]
         new = RENAMED_VALUES.get((key, value)) if isinstance(value, str) else None
         hint = f"; it is now {new}" if new else ""
-        if key in texts and type(value) in (int, float, date):
+        if key in texts:
             hint = "; put it in quotes"
         errors.append(f"{key}: {' or '.join(what)}, not {in_yaml(value)}{hint}")
     return sorted(errors)
-
-
-def _is_not_text(detail: Any) -> bool:
-    return isinstance(detail.get("ctx", {}).get("error"), NotTextError)
 
 
 def requirement(detail: Any) -> str:

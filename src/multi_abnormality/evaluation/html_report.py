@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from multi_abnormality.config.yaml_reader import in_yaml
 from multi_abnormality.data.catalog.label_checks import is_labeled
 from multi_abnormality.evaluation import report_charts
 from multi_abnormality.evaluation.confidence_intervals import (
@@ -108,6 +109,7 @@ def write_report(
         average: which epochs' weights were averaged, and their score on val; None: none.
     """
     environment = template_environment("multi_abnormality.evaluation", autoescape=True)
+    environment.filters["yaml"] = lambda value: value if isinstance(value, str) else in_yaml(value)
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     level = scores["intervals"]["confidence"]
     resampling = ResamplingConfig(scores["intervals"]["n_bootstrap"], level, seed)

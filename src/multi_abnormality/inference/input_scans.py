@@ -11,12 +11,11 @@ from multi_abnormality.data.io import scan_sources
 from multi_abnormality.data.io.scan_sources import ScanSource
 from multi_abnormality.inference.scan_id import absolute
 from multi_abnormality.utils.console import console, describe_failure, escape_path, log, printable
-from multi_abnormality.utils.errors import InputError, first_few, plural
+from multi_abnormality.utils.errors import InputError, first_few
 
 if TYPE_CHECKING:
     from multi_abnormality.data.io.dicom_series import DicomSeries
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 MIN_SLICES = 10  # a series with fewer and a problem is a localizer, screenshot or test image
 
 # Parts of the tag Body Part Examined for regions without the chest, or with its edge only.
@@ -75,9 +74,7 @@ def _sources(given: Path, faults: list[str]) -> list[ScanSource]:
     is_pattern = glob.has_magic(str(given)) and not given.exists()
     for path in _matching(given) if is_pattern else [given]:
         try:
-            found = scan_sources.require_scans(path)
-            _warn_of_archives(path, found)
-            sources += found
+            sources += scan_sources.require_scans(path)
         except ModuleNotFoundError:  # of every scan
             raise
         except InputError as error:
@@ -91,22 +88,6 @@ def _sources(given: Path, faults: list[str]) -> list[ScanSource]:
     if is_pattern and not sources:
         faults.append(f"{given}: no scan matches this pattern")
     return sources
-
-
-def _warn_of_archives(folder: Path, sources: Sequence[ScanSource]) -> None:
-    """Log the archives in a folder that are no scan, since they may contain scans."""
-    read = {source.path for source in sources}
-    if packed := [
-        printable(str(parent / name))
-        for parent, _, names in (scan_sources.walk(folder) if folder.is_dir() else ())
-        for name in names
-        if name.lower().endswith(ARCHIVES) and parent / name not in read
-    ]:
-        log.warning(
-            "%s in %s left out, since only a .zip with a DICOM series is read: %s. Unpack the "
-            "scans in them", plural(len(packed), "archive", "archives"), printable(str(folder)),
-            first_few(packed),
-        )  # fmt: skip
 
 
 def _matching(pattern: Path) -> Iterator[Path]:

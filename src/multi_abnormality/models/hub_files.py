@@ -121,7 +121,10 @@ class HubRepository:
             problem = f"{self} is not on this machine, and HF_HUB_OFFLINE is set; unset it"
         else:
             reason = f"status {status}" if status else _first_line(error)
-            problem = f"{self} cannot be downloaded from {constants.ENDPOINT} ({reason}); try again"
+            retry = "; try again"
+            if isinstance(error, httpx2.TimeoutException):
+                retry += ", with HF_HUB_ETAG_TIMEOUT set to more seconds"
+            problem = f"{self} cannot be downloaded from {constants.ENDPOINT} ({reason}){retry}"
         return (
             f"{problem}. Or run `hf download {self.repo} --revision {self.revision} --local-dir "
             "weights` on a machine with access, copy the folder here, and set model.pretrained to "

@@ -50,10 +50,11 @@ def draw_sheet(
     """Draw a (Y, X) uint8 sheet: a row per scan, its original and augmented middle slices."""
     import numpy as np
     import torch
-    from torch.utils.data import default_collate
 
+    from multi_abnormality.data.loading.collate import collate
     from multi_abnormality.data.loading.train_dataset import TrainDataset
     from multi_abnormality.data.preprocessing.quantization import code_table
+    from multi_abnormality.data.transforms.batch import move_batch
     from multi_abnormality.data.transforms.mixup import augment_batch
     from multi_abnormality.utils.rng import generator
 
@@ -67,7 +68,8 @@ def draw_sheet(
     for epoch in range(-1, epochs):
         settings = params.train if epoch >= 0 else original
         volumes = TrainDataset(processed, chosen, settings, params.seed)
-        batch = default_collate([volumes[epoch, index] for index in range(len(volumes))])
+        examples = [volumes[epoch, index] for index in range(len(volumes))]
+        batch = move_batch(collate(examples), torch.device("cpu"))
         hu = table[batch["volume"].long()]
         mixed, _ = augment_batch(hu, batch, settings, generator(params.seed, "mix", epoch, 0, 0))
         middle = mixed[:, mixed.shape[1] // 2].numpy()

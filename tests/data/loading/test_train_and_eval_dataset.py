@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from multi_abnormality.config.findings import FINDINGS
+from multi_abnormality.data.loading.collate import collate
 from multi_abnormality.data.loading.eval_dataset import EvalDataset
 from multi_abnormality.data.loading.slice_sampling import middle_slices, sample_slices
 from multi_abnormality.data.loading.train_dataset import TrainDataset
+from multi_abnormality.data.transforms.batch import move_batch
 from multi_abnormality.models.factory import build_classifier
 from multi_abnormality.training.val_metrics import mean_by_scan
 from multi_abnormality.utils.rng import generator
@@ -92,3 +95,20 @@ def test_one_slice_of_each_part_is_sampled(depth: int, slices: int):
     assert (draws < np.ceil(edges[1:])).all()
     assert set(draws.ravel()) == set(range(depth))
     assert sample_slices(generator(0), 4, 9).tolist() == [0, 1, 2, 3]
+
+
+def test_a_batch_has_the_values_and_types_of_default_collate(small_set, small_params):
+    names = small_set.volumes("train")["name"].tolist()
+    dataset = TrainDataset(small_set, names, small_params.train, seed=0)
+    examples = [dataset[0, index] for index in range(3)]
+    batch = move_batch(collate(examples), torch.device("cpu"))
+    expected = default_collate(examples)
+    augmentation, expected_augmentation = batch.pop("augmentation"), expected.pop("augmentation")
+    assert augmentation.pop("seed") == expected_augmentation.pop("seed").tolist()
+    for found, wanted in ((batch, expected), (augmentation, expected_augmentation)):
+        assert found.keys() == wanted.keys()
+        for name, value in found.items():
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(value, wanted[name], rtol=0, atol=0)
+            else:
+                assert value == wanted[name]

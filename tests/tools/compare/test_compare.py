@@ -92,7 +92,7 @@ def test_compare_does_not_change_the_project(original: Project):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("main", "nowhere"), "nowhere: unknown branch, .* `dvc exp pull origin nowhere` an"),
+        (("main", "nowhere"), "nowhere: unknown branch, .* `dvc exp pull origin NAME` an"),
         (("main", "HEAD"), r"main \(\w{7}\) and HEAD \(\w{7}\) are the same revision"),
         (("workspace", "workspace"), "are the same revision"),
         (("main", ""), "'': must be a branch"),

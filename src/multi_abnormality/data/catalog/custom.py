@@ -315,7 +315,7 @@ def _warn(volumes: pd.DataFrame, folder: Path, table: TableName, settings: Data)
         elif known.nunique() < 2:
             value = known.iloc[0]
             log.warning(
-                "%s, column %r: every scan of the test split has %d, so its AUROC %s",
+                "%s, column %r: every labelled scan of the test split has %d, so its AUROC %s",
                 table, finding, value,
                 "is undefined and left out of the mean" if value else
                 "and average precision are undefined and left out of the means, while its F1, "

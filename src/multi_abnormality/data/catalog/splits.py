@@ -32,7 +32,7 @@ def split_validation(
     count = labels["patient_id"].nunique()
     if count < 2:
         raise InputError(
-            f"the train split has {count} patient{'s' * (count != 1)}; holding some out for "
+            f"the train split has {plural(count, 'patient', 'patients')}; holding some out for "
             "validation takes at least 2: add scans of other patients"
         )
     held_out = hold_out(labels, findings, fraction, seed)

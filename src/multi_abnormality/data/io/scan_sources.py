@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Fraction of the smaller of two folders' images that may also be in the other one, as copies of
 # some slices. With more, the folders are two exports of one series.
 MAX_COMMON = 0.5
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _DIRECTORY = "dicomdir"  # lists the files of an export
 
 
@@ -93,10 +94,25 @@ def find_scans(path: Path) -> list[ScanSource]:
 
 
 def require_scans(path: Path) -> list[ScanSource]:
-    """Find all scans at a path, as find_scans does, or raise an error."""
+    """Find all scans at a path, as find_scans does, or raise an error.
+
+    Archives in a folder that are not read are logged, since they may contain scans.
+    """
     sources, found = _find_all(path)
     if not sources:
         raise UnusableScan(_describe_nothing(path, found), "not one 3D scan")
+    archives = [
+        str(folder / name)
+        for folder, others in found.others.items()
+        for name in (other.rpartition(": ")[0] for other in others)
+        if name.lower().endswith(ARCHIVES)
+    ]
+    if archives and path.is_dir():
+        log.warning(
+            "%s in %s left out, since only a .zip with a DICOM series is read: %s. Unpack the "
+            "scans in them", plural(len(archives), "archive", "archives"), path,
+            first_few(archives),
+        )  # fmt: skip
     return sources
 
 
@@ -358,9 +374,12 @@ def _in_folder(folder: Path) -> tuple[list[ScanSource], DicomContents]:
                 sources.append(ScanSource(path))
         elif is_zip(path):
             try:
-                sources += _find_all(path)[0]
+                inside = _find_all(path)[0]
             except (UnusableScan, OSError):  # raised again when it is read
-                sources.append(ScanSource(path))
+                inside = [ScanSource(path)]
+            if not inside:
+                found.others[path.parent].append(f"{path.name}: a .zip without a DICOM series")
+            sources += inside
         else:
             found.try_path(path)
     sources += found.sources()

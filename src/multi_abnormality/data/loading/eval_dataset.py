@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from multi_abnormality.data.loading.collate import collate
 from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
-from multi_abnormality.data.transforms.batch import Example, collate
+from multi_abnormality.data.transforms.batch import Example
 
 
 class EvalDataset(Dataset[Example]):

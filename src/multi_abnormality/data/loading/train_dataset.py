@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from multi_abnormality.config.schema import Train
+from multi_abnormality.data.loading.collate import collate
 from multi_abnormality.data.loading.epoch_sampler import EpochSampler, sampling_frequencies
 from multi_abnormality.data.loading.feature_store import FeatureStore
 from multi_abnormality.data.loading.slice_sampling import (
@@ -19,7 +20,7 @@ from multi_abnormality.data.loading.slice_sampling import (
 )
 from multi_abnormality.data.storage.processed_dataset import ProcessedDataset
 from multi_abnormality.data.transforms.augment import AUGMENTATIONS, SHARED_STREAM, levels
-from multi_abnormality.data.transforms.batch import Example, collate
+from multi_abnormality.data.transforms.batch import Example
 from multi_abnormality.utils.rng import generator
 
 

@@ -1,6 +1,6 @@
-"""Types of examples and batches, their collation, and the batches of a loader on a device."""
+"""Types of examples and batches, and the batches of a data loader on a device."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, TypedDict, cast
 
 import numpy as np
@@ -30,23 +30,6 @@ class Example(TypedDict, total=False):
     height: np.ndarray
     scan: np.int64
     augmentation: dict[str, np.ndarray]
-
-
-def collate(examples: Sequence[Example]) -> dict[str, Any]:
-    """Stack the arrays of examples: volumes and features to tensors, the others to arrays.
-
-    Workers send a tensor through shared memory, which costs more than pickling a small one.
-    """
-    return {
-        name: torch.from_numpy(value) if name in ("volume", "features") else value
-        for name, value in _stack(examples).items()
-    }
-
-
-def _stack(examples: Sequence[Any]) -> Any:
-    if isinstance(examples[0], dict):
-        return {name: _stack([each[name] for each in examples]) for name in examples[0]}
-    return list(examples) if isinstance(examples[0], str) else np.stack(examples)
 
 
 def batches_on_device(loader: Iterable[Any], device: torch.device) -> Iterator[Batch]:

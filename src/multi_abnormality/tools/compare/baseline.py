@@ -55,11 +55,12 @@ class Baseline:
         compared = compare_predictions(
             self.earlier, replace(self.own, probabilities=scored), resampling
         )
+        runs = {"a": self.parameters, "b": parameters}
         return compared | {
             "parameters": {
-                name: {"a": self.parameters.get(name), "b": value}
+                name: {key: values[name] for key, values in runs.items() if name in values}
                 for name, value in parameters.items()
-                if self.parameters.get(name) != value
+                if name not in self.parameters or self.parameters[name] != value
             }
         }
 
@@ -95,7 +96,8 @@ def read_baseline(
         earlier, own = align(earlier, _without_probabilities(rows, findings, untrained))
     except InputError as error:
         raise InputError(
-            f"evaluate.baseline: {error}. Or set it to null, for a report without a comparison"
+            f"evaluate.baseline: {error}. In DVC's queue only the last commit and those before it "
+            "are known. Or set it to null, for a report without a comparison"
         ) from error
     params: dict[str, Any] = {}
     for stage in SCORED_STAGES:

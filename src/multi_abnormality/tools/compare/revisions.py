@@ -61,7 +61,7 @@ def resolve(repo: "Repo", name: str) -> Revision:
         raise InputError(
             f"{name}: unknown branch, tag, commit or experiment ({error}); `git log --all` and "
             "`dvc exp show --all-commits` list them, `git fetch` fetches more, `dvc exp pull "
-            f"origin {name}` an experiment"
+            "origin NAME` an experiment"
         ) from error
 
 
@@ -149,8 +149,8 @@ def _not_found(repo: "Repo", revision: Revision, name: str, error: Exception) ->
     if name_of_remote:
         remote = f"the remote {name_of_remote!r}"
         hint = (
-            "`dvc push --all-commits`, or for an experiment `dvc exp push origin "
-            f"{revision.name}`, uploads it from the machine that has it"
+            "`dvc push --all-commits`, or for an experiment `dvc exp push origin NAME`, uploads it "
+            "from the machine that has it"
         )
     else:
         remote = "a remote"

@@ -214,16 +214,22 @@ def _read_info(revision: Revision, read: Read) -> ModelInfo:
     try:
         return ModelInfo.model_validate_json(read(f"{MODEL}/{INFO}"))
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, one['loc']))}: "
-            + ("is missing" if one["type"] == "missing" else f"{wrong}, not {one['input']!r}")
-            for one in error.errors()
-            if (wrong := requirement(one))
-        ]
+        faults = [fault for one in error.errors() if (fault := _describe_fault(one))]
         raise InputError(
             f"{revision}: {MODEL}/{INFO} is not valid: {first_few(faults)}; "
             f"{export_again(revision)}"
         ) from error
+
+
+def _describe_fault(detail: Any) -> str:
+    """Describe an entry of `ValidationError.errors`; empty if another entry says it better."""
+    key = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "json_invalid":
+        return str(detail["msg"])
+    if detail["type"] in ("missing", "extra_forbidden"):
+        return f"{key}: is {'missing' if detail['type'] == 'missing' else 'unknown'}"
+    what = requirement(detail)
+    return what and f"{key or 'content'}: {what}, not {detail['input']!r}"
 
 
 def export_again(revision: Revision) -> str:

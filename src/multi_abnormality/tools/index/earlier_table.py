@@ -83,6 +83,7 @@ class EarlierTable:
             for one in listed
             for study in ("", one.get("study", ""))
             for column in ("scan", "series")
+            if one.get(column)
         }
         rows = [EarlierRow(cells, positions) for cells in table.rows]
         return cls(path, header, rows, series, content, has_salt=bool(salts))
@@ -108,8 +109,9 @@ class EarlierTable:
             if not self.has_salt:
                 self._check_patient(row, found)
             same = [one for one in found if row["study"] in ("", one.record.study)]
-            key = row.link or self._listed(row).get("series", "")
-            row.match = same[0] if same else by_key.get((row["study"], key))
+            known = self._listed(row)
+            key = row["study"] or known.get("study", ""), row.link or known.get("series", "")
+            row.match = same[0] if same else by_key.get(key)
 
     def _check_patient(self, row: EarlierRow, found: Sequence[Decision]) -> None:
         patients = [one.record.patient for one in found if one.is_chosen]

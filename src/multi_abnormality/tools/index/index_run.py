@@ -114,7 +114,7 @@ def index_export(
     damaged = {(prefix / name).as_posix(): reason for name, reason in sorted(contents.damaged)}
     rows = [row_of(decision, dates) for decision in decisions] + old.unmatched_series()
     write_series_table(series_table, rows, damaged, pseudonyms.fingerprint)
-    log.info("%s: all %d series, with the reason for each", series_table, len(decisions))
+    log.info("%s: all series, with the reason for each: %d", series_table, len(decisions))
     summary = summarize(contents, decisions, sum(sizes.values()))
     log_summary(folder, summary)
     if not chosen:
@@ -174,7 +174,10 @@ def _linked(one: Decision, link: Path, start: Path) -> Decision:
 
 
 def _move_rows(old: EarlierTable, folder: Path, start: Path, link: Path | None) -> None:
-    """Replace the paths of rows by those of links or, if they are not good, of the export."""
+    """Replace the paths of rows by those of the links.
+
+    Without links by those of the export, unless the row's own path exists elsewhere.
+    """
     paths: list[str | None] = []
     for row in old.rows:
         if row.match is None or (not link and _is_elsewhere(start / row["scan"], folder)):

@@ -12,6 +12,7 @@ from multi_abnormality.utils.errors import first_few, plural
 
 
 def summarize(contents: Contents, decisions: Sequence[Decision], files: int) -> dict[str, Any]:
+    """Count files, series, studies and patients, and the reasons against series."""
     records = contents.records
     against = Counter(one.reason.kind for one in decisions if not one.is_chosen)
     studies = {record.study for record in records}
@@ -38,6 +39,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def log_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Log the result of `summarize`."""
     log.info(
         "%s: %s, %d series in %s of %s; %d series chosen, %s without one",
         folder, plural(summary["files"], "file", "files"), summary["series"],
@@ -52,6 +54,7 @@ def log_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 
 def describe_nothing(folder: Path, summary: dict[str, Any], series_table: Path) -> str:
+    """Return the error for an export without a series to choose."""
     if not summary["files"]:
         return f"{folder}: holds no files; name the folder of the export"
     found = [
