@@ -14,10 +14,10 @@ from rich.table import Table
 
 from cross_validation import PROCESSED, add_options, read_file, run, shortened
 from multi_abnormality.config.schema import Params, load_params
-from multi_abnormality.stages import preprocess
+from multi_abnormality.stages import export, preprocess
 from multi_abnormality.tools.compare.revisions import Revision
 from multi_abnormality.tools.ensemble.fused_model import MEAN, VAL, fuse_members
-from multi_abnormality.tools.ensemble.members import Member, read_member, select_common
+from multi_abnormality.tools.ensemble.members import INFO, MODEL, Member, read_member, select_common
 from multi_abnormality.utils import console
 
 SEEDS = (0, 1, 2)
@@ -83,11 +83,13 @@ def main() -> None:
 
 
 def read(params: Params, seed: int, folder: Path) -> Member:
-    """Train and evaluate a member, unless that is done; return it."""
+    """Train, evaluate and export a member, unless that is done; return it."""
     params = params.model_copy(update={"seed": seed})
     spacing = "x".join(f"{mm:g}" for mm in params.preprocess.spacing)
     processed, own = process(params, folder / spacing), folder / f"{spacing} seed {seed}"
     run(params, processed, own)
+    if not (own / MODEL / INFO).exists():
+        export.run(params, own / "checkpoints", processed, own / "metrics", own / MODEL)
     return read_member(Revision(own.name, None), functools.partial(read_file, own, processed))
 
 
