@@ -252,7 +252,7 @@ def test_all_of_the_report_is_reached_by_the_keyboard(browser, path_of):
 def test_a_search_opens_the_finding_whose_text_it_finds(browser, path_of):
     """By a link to text, which the browser looks up as Ctrl+F does."""
     with OpenPage(browser, path_of("report"), 1280, "light") as page:
-        text = page.locator("#content-7 .note").first.text_content().partition("(")[0].strip()
+        text = page.locator("#content-7 .note").first.text_content().split("; ")[1]
         address = page.url
         page.goto("about:blank")
         page.goto(f"{address}#:~:text={quote(text)}")
