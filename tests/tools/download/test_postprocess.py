@@ -134,7 +134,7 @@ def test_volumes_without_scans_are_kept_for_other_parameters(machine):
     machine.run("--then-preprocess", "--patients", "1")
     preprocess(machine)
     made = contents(machine.folder)
-    set_params(machine, "spacing: [9.0,", "spacing: [8.0,")
+    set_params(machine, "spacing: [6.75,", "spacing: [8.0,")
     assert "3 of its volumes were deleted" in preprocess(machine, code=1)
     output = machine.run("--then-preprocess", "--patients", "2", "--split", "train", code=1)
     assert "3 of its volumes were deleted" in output
