@@ -419,7 +419,7 @@ def test_suspicious_tables_are_warned_about(own: OwnFolder, caplog):
         caplog.text
     )
     assert (
-        "column 'Effusion': every scan of the test split has 0, so its AUROC and average "
+        "column 'Effusion': every labelled scan of the test split has 0, so its AUROC and average "
         "precision are undefined and left out of the means, while its F1, precision and recall "
         "count as 0" in caplog.text
     )

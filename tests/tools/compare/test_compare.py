@@ -112,9 +112,7 @@ def test_common_scans_are_compared_and_changed_labels_are_refused(
     with caplog.at_level(logging.WARNING, logger="multi_abnormality"):
         comparison = project.compare("first", "main")
     assert comparison["counts"]["scans"] == 60
-    assert re.search(
-        r"left out: 20 scans that main \(\w+\) was scored on, and first", caplog.text
-    )
+    assert re.search(r"left out: 20 scans that main \(\w+\) was scored on, and first", caplog.text)
     project.run_with("data", seed=1)
     with pytest.raises(InputError, match="were scored on other labels"):
         project.compare("first", "main")
